@@ -1,0 +1,1 @@
+"""Normalisations: a file each."""

@@ -1,0 +1,31 @@
+"""Layer normalisation (Ba, Kiros and Hinton 2016, arXiv 1607.06450, eq. 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from strawberry.model.contracts import Norm, wide
+
+
+class LayerNorm(Norm):
+    """`(x - mean) / sqrt(var + eps) * gain + bias` over the last dimension.
+
+    Args:
+        eps: added to the variance.
+        bias: whether there is a learned bias for each feature, 0 at the start.
+    """
+
+    def __init__(self, features: int, *, eps: float = 1e-5, bias: bool = True) -> None:
+        super().__init__()
+        self.features = features
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., features) -> (..., features)."""
+        bias = None if self.bias is None else wide(self.bias)
+        y = F.layer_norm(wide(x), (self.features,), wide(self.weight), bias, self.eps)
+        return y.to(x.dtype)

@@ -1,0 +1,1 @@
+"""Where order comes from: a file each."""

@@ -1,0 +1,33 @@
+"""A learned table of positions, added to the embeddings (Radford et al. 2019, GPT-2)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from strawberry.model.contracts import Place, Positional
+
+
+class Learned(Positional):
+    """One vector of width C for each position up to `block_size`; no longer sequence can be placed.
+
+    Args:
+        std: standard deviation of the normal that the table starts from.
+    """
+
+    places: ClassVar[frozenset[Place]] = frozenset({"embedding"})
+    parameter_kinds: ClassVar[dict[str, str]] = {"table.weight": "embedding"}
+
+    def __init__(self, n_embd: int, block_size: int, *, std: float = 0.02) -> None:
+        super().__init__()
+        self.table = nn.Embedding(block_size, n_embd)
+        nn.init.normal_(self.table.weight, std=std)
+
+    def embed(self, positions: Tensor) -> Tensor:
+        """(T,) -> (T, C)."""
+        return self.table(positions)
+
+    def limit(self) -> int:
+        """`block_size`."""
+        return self.table.num_embeddings

@@ -1,0 +1,1 @@
+"""Weight sources: a file each."""

@@ -1,0 +1,105 @@
+"""Low-rank weights whose output basis is shared by all blocks of a scope.
+
+A matrix W (out, in) is stored as rows of length C, the model width: P = out * in / C of them, in
+row-major order. Block l's rows for the projection named n are `A_n B_l^T` with A_n (P, rank),
+shared by every block that asks for the same name and shape, and B_l (C, rank), the block's own and
+the same for all of its projections. The seed project stacks the A_n of QKV, SwiGLU and output
+projection in one tensor and the B_l in another; the matrices are the same.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from strawberry.errors import FieldError
+from strawberry.model.contracts import Projection, ProjectionRequest, Use, Weights
+
+
+class FactorizedProjection(Projection):
+    """A view of the source's factors; it owns only its bias."""
+
+    def __init__(self, request: ProjectionRequest, basis: str, width: int) -> None:
+        super().__init__()
+        self.in_features = request.in_features
+        self.out_features = request.out_features
+        self.basis = basis
+        self.block = str(request.block)
+        self.thin = request.in_features == width
+        self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
+
+    def factors(self, use: Use) -> tuple[Tensor, Tensor]:
+        """A (P, rank) and B (C, rank) from the source in force."""
+        source = use.weights
+        assert isinstance(source, Factorized)
+        return source.bases[self.basis], source.blocks[self.block]
+
+    def forward(self, x: Tensor, use: Use) -> Tensor:
+        """(..., in) -> (..., out); through the rank where rows are whole, else by the matrix."""
+        if not self.thin:
+            return F.linear(x, self.matrix(use), self.bias)
+        basis_PR, block_CR = self.factors(use)
+        return F.linear(x @ block_CR, basis_PR, self.bias)
+
+    def matrix(self, use: Use) -> Tensor:
+        """(out, in), the product of the two factors, laid out row by row."""
+        basis_PR, block_CR = self.factors(use)
+        return (basis_PR @ block_CR.mT).reshape(self.out_features, self.in_features)
+
+    def extra_repr(self) -> str:
+        """Shape and the factors' names."""
+        return f"{self.in_features} -> {self.out_features}, {self.basis} x block {self.block}"
+
+
+class Factorized(Weights):
+    """Rank-limited matrices; parameters: rank * (sum of P over names + C for each block).
+
+    Args:
+        rank: inner dimension of the factors; None takes a quarter of `n_embd`.
+        init: `corrected` starts every matrix at the deviation that it would have on its own;
+            `original` draws both factors at fan-in `rank`, as the seed project does, which is
+            twice too wide for a quarter rank.
+    """
+
+    def __init__(
+        self,
+        n_embd: int,
+        *,
+        rank: int | None = None,
+        init: Literal["corrected", "original"] = "corrected",
+    ) -> None:
+        super().__init__()
+        if rank is not None and rank < 1:
+            raise FieldError("rank", f"{rank} is not a positive number")
+        self.n_embd = n_embd
+        self.rank = rank if rank is not None else max(1, n_embd // 4)
+        self.init = init
+        self.bases = nn.ParameterDict()
+        self.blocks = nn.ParameterDict()
+
+    def projection(self, request: ProjectionRequest) -> Projection:
+        """A projection from shared factors; raises ValueError if its rows don't fit the width."""
+        out, width = request.out_features, request.in_features
+        if out * width % self.n_embd:
+            raise ValueError(
+                f"factorized weights need out * in divisible by n_embd {self.n_embd}; "
+                f"{request.name} is {out} x {width}"
+            )
+        basis = f"{request.name.replace('.', '_')}_{out}x{width}"
+        if basis not in self.bases:
+            # W's entries are sums of `rank` products, so their deviation is std_A * sqrt(rank) *
+            # std_B; with B at fan-in rank, std_A alone has to be the deviation that was asked for.
+            std = request.std if self.init == "corrected" else self.rank**-0.5
+            self.bases[basis] = _uniform(out * width // self.n_embd, self.rank, std)
+        if str(request.block) not in self.blocks:
+            self.blocks[str(request.block)] = _uniform(self.n_embd, self.rank, self.rank**-0.5)
+        return FactorizedProjection(request, basis, self.n_embd)
+
+
+def _uniform(rows: int, columns: int, std: float) -> nn.Parameter:
+    """A parameter (rows, columns), uniform with standard deviation `std`."""
+    bound = 3**0.5 * std
+    return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound))

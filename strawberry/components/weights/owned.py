@@ -1,0 +1,49 @@
+"""The plain weight source: every block owns its matrices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from strawberry.model.contracts import Projection, ProjectionRequest, Use, Weights
+
+
+class OwnedProjection(Projection):
+    """A dense matrix and, if asked for, a bias."""
+
+    def __init__(self, request: ProjectionRequest) -> None:
+        super().__init__()
+        self.in_features = request.in_features
+        self.out_features = request.out_features
+        self.weight = nn.Parameter(torch.empty(request.out_features, request.in_features))
+        self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
+        if request.uniform:
+            bound = 3**0.5 * request.std
+            nn.init.uniform_(self.weight, -bound, bound)
+        else:
+            nn.init.normal_(self.weight, std=request.std)
+
+    def forward(self, x: Tensor, use: Use) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        return F.linear(x, self.weight, self.bias)
+
+    def matrix(self, use: Use) -> Tensor:
+        """The matrix itself."""
+        return self.weight
+
+    def extra_repr(self) -> str:
+        """Shape, as torch's own Linear prints it."""
+        return f"{self.in_features} -> {self.out_features}, bias={self.bias is not None}"
+
+
+class Owned(Weights):
+    """Gives each block matrices of its own; a shared block (`recur`) uses them at every step."""
+
+    def __init__(self, n_embd: int) -> None:
+        super().__init__()
+        self.n_embd = n_embd
+
+    def projection(self, request: ProjectionRequest) -> Projection:
+        """A new dense projection."""
+        return OwnedProjection(request)

@@ -1,0 +1,70 @@
+"""What Strawberry says when a user's input is wrong: what, where, and what would be right.
+
+Everything that a person can get wrong is a `StrawberryError`; the command line prints its text and
+exits with its `exit_code`, without a traceback. Anything else that escapes is a bug of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a text file; `line` and `column` count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong; `path` is its place in the recipe (`model.stack[2].attention`)."""
+
+    message: str
+    location: Location | None = None
+    path: str = ""
+
+    def __str__(self) -> str:
+        where = [str(self.location)] if self.location else []
+        if self.path:
+            where.append(self.path)
+        return ": ".join([*where, self.message])
+
+
+class StrawberryError(Exception):
+    """A mistake of the user, or a state of the machine that they can mend; its text says which."""
+
+    exit_code = 2
+
+
+class RecipeError(StrawberryError):
+    """Everything that is wrong with a recipe, all at once.
+
+    `problems` holds at least one `Problem`; `str()` gives one line for each.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class PluginError(StrawberryError):
+    """A plugin that something needs is broken, incompatible or disabled."""
+
+
+class FieldError(ValueError):
+    """Raised in a component's constructor: the value of `field` can't work, and `message` says why.
+
+    The builder turns it into a `Problem` at that field's line of the recipe. A plain `ValueError`
+    does the same at the component's own line.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(message)

@@ -1,0 +1,301 @@
+"""What a model costs, counted on the meta device rather than declared.
+
+FLOPs are those of matrix products (two a multiply-add), as torch's counter sees them; a causal
+attention is counted in full, not halved. Elementwise work is not counted. Blocks that are built
+alike are counted once, so that a model of any depth is answered in the time of its distinct parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from strawberry.model.build import build
+from strawberry.model.contracts import Projection, Use
+from strawberry.model.loss import linear_cross_entropy
+from strawberry.model.stack import Block
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
+
+    from strawberry.model.language_model import LanguageModel
+    from strawberry.model.stack import Visit
+
+HEAD_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one use of a part costs.
+
+    Attributes:
+        flops_forward: FLOPs of a forward pass over one sequence of `block_size` tokens.
+        flops_training: the same for forward and backward together.
+        saved_bytes: bytes kept for the backward pass for that sequence, in float32.
+        cache_fixed_bytes: bytes of decoding state for each sequence, whatever its length.
+        cache_bytes_per_token: bytes of decoding state that each token adds.
+    """
+
+    flops_forward: int = 0
+    flops_training: int = 0
+    saved_bytes: int = 0
+    cache_fixed_bytes: int = 0
+    cache_bytes_per_token: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+
+
+@dataclass(frozen=True, slots=True)
+class PartReport:
+    """A line of the report: a distinct part of the model, and how often it is used."""
+
+    path: str
+    name: str
+    shape: str
+    parameters: int
+    uses: int
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a recipe's model comes to.
+
+    Attributes:
+        parameters: unique parameters, by kind (`embedding`, `matrix`, `vector`, ...).
+        effective_parameters: what a model would have if every use of a block had dense weights of
+            its own.
+        depth: block uses, unrolled.
+        unique_depth: blocks with weights of their own.
+        per_token: FLOPs for each token, over a sequence of `block_size`.
+        batch_tokens: tokens in a micro-batch of the recipe.
+        activation_bytes: kept for the backward pass of a micro-batch, in float32.
+    """
+
+    name: str
+    block_size: int
+    parameters: dict[str, int]
+    effective_parameters: int
+    depth: int
+    unique_depth: int
+    flops_forward_per_token: float
+    flops_training_per_token: float
+    cache_bytes_per_token: int
+    cache_fixed_bytes: int
+    batch_tokens: int
+    activation_bytes: int
+    parts: list[PartReport] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def total_parameters(self) -> int:
+        """Unique parameters of all kinds."""
+        return sum(self.parameters.values())
+
+
+def account(recipe: Recipe, model: LanguageModel | None = None) -> Report:
+    """Count the recipe's model; `model`, if given, is the same one on the meta device."""
+    model = model if model is not None else build(recipe, "meta")
+    spec = recipe.model
+    costs: dict[str, Cost] = {}
+    parts: dict[int, PartReport] = {}
+    visits = model.visits()
+    total = Cost()
+    for visit in visits:
+        cost = _visit_cost(model, visit, spec.block_size, costs)
+        total += cost
+        line = parts.get(id(visit.block))
+        parts[id(visit.block)] = replace(line, uses=line.uses + 1) if line else _part(visit, cost)
+    head = _head_cost(model, spec.block_size)
+    total += head
+    kinds: dict[str, int] = {}
+    for info in model.parameter_infos():
+        kinds[info.kind] = kinds.get(info.kind, 0) + info.parameter.numel()
+    outside = sum(p.numel() for name, p in model.named_parameters() if "stack" not in name)
+    outside -= sum(p.numel() for p in model.weights.parameters())
+    return Report(
+        name=recipe.name,
+        block_size=spec.block_size,
+        parameters=kinds,
+        effective_parameters=outside + sum(_dense_parameters(v.block) for v in visits),
+        depth=len(visits),
+        unique_depth=len(parts),
+        flops_forward_per_token=total.flops_forward / spec.block_size,
+        flops_training_per_token=total.flops_training / spec.block_size,
+        cache_bytes_per_token=total.cache_bytes_per_token,
+        cache_fixed_bytes=total.cache_fixed_bytes,
+        batch_tokens=recipe.train.batch_size * spec.block_size,
+        activation_bytes=total.saved_bytes * recipe.train.batch_size,
+        parts=[*parts.values(), _head_part(model, head)],
+        warnings=risks(recipe, model),
+    )
+
+
+def _visit_cost(model: LanguageModel, visit: Visit, length: int, known: dict[str, Cost]) -> Cost:
+    """The cost of one use of a block, counted once for equal blocks."""
+    block = visit.block
+    key = block.key if visit.weights.same_cost else f"{visit.path} {visit.steps}"
+    if key in known:
+        return known[key]
+    use = Use(
+        positions=torch.arange(length, device=model.device),
+        offset=0,
+        positional=model.positional,
+        weights=visit.weights,
+        steps=visit.steps,
+    )
+    x = torch.empty(1, length, model.embedding.embedding_dim, device=model.device)
+
+    def run(y: Tensor) -> Tensor:
+        return block(y, use, 0)[0]  # type: ignore[no-any-return]
+
+    short, long = (_state_bytes(block, n * length, model.device) for n in (1, 2))
+    slope = (long - short) // length
+    known[key] = replace(
+        _count(run, x, set(model.parameters())),
+        cache_fixed_bytes=short - slope * length,
+        cache_bytes_per_token=slope,
+    )
+    return known[key]
+
+
+def _head_cost(model: LanguageModel, length: int) -> Cost:
+    """Embedding, final norm and loss: counted for a few tokens and scaled, for it is linear."""
+    parameters = set(model.parameters())
+    targets = torch.zeros(HEAD_TOKENS, dtype=torch.long, device=model.device)
+    h = torch.empty(HEAD_TOKENS, model.embedding.embedding_dim, device=model.device)
+
+    def run(y: Tensor) -> Tensor:
+        y = model.norm(y)
+        return linear_cross_entropy(y, model.head_weight, targets, model.logit_softcap)
+
+    cost = _count(run, h, parameters)
+    # The gradient of the head's matrix is kept from the loss on, once, however many tokens.
+    per_token = cost.saved_bytes - model.head_weight.numel() * 4
+    return Cost(
+        flops_forward=cost.flops_forward * length // HEAD_TOKENS,
+        flops_training=cost.flops_training * length // HEAD_TOKENS,
+        saved_bytes=max(0, per_token) * length // HEAD_TOKENS,
+    )
+
+
+def _count(run: Callable[[Tensor], Tensor], x: Tensor, parameters: set[nn.Parameter]) -> Cost:
+    """FLOPs and saved bytes of `run(x)`; tensors that share storage are counted once."""
+    with torch.no_grad(), FlopCounterMode(display=False) as forward:
+        run(x)
+    kept: dict[int, torch.UntypedStorage] = {}
+    own = {p.untyped_storage()._cdata for p in parameters}  # noqa: SLF001 (identity of storage)
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:  # noqa: SLF001
+            kept[storage._cdata] = storage  # noqa: SLF001 (held, so that no address comes back)
+        return tensor
+
+    x = x.detach().requires_grad_()
+    with (
+        FlopCounterMode(display=False) as training,
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
+        y = run(x)
+        torch.autograd.backward(y, torch.ones_like(y))
+    for parameter in parameters:
+        parameter.grad = None
+    return Cost(
+        flops_forward=forward.get_total_flops(),
+        flops_training=training.get_total_flops(),
+        saved_bytes=sum(storage.nbytes() for storage in kept.values()),
+    )
+
+
+def _state_bytes(block: Block, length: int, device: torch.device) -> int:
+    states = block.new_states(1, length, device, torch.float32)
+    return sum(t.nbytes for state in states for t in state.values())
+
+
+def _dense_parameters(block: Block) -> int:
+    """What the block would own if each of its projections were dense and its own."""
+    inside: set[nn.Parameter] = set()
+    total = 0
+    for module in block.modules():
+        if isinstance(module, Projection):
+            inside |= set(module.parameters())
+            bias = getattr(module, "bias", None)
+            total += module.out_features * module.in_features
+            total += 0 if bias is None else bias.numel()
+    shared = set() if block.weights is None else set(block.weights.parameters())
+    return total + sum(p.numel() for p in set(block.parameters()) - inside - shared)
+
+
+def _part(visit: Visit, cost: Cost) -> PartReport:
+    block = visit.block
+    names = [type(part).__name__ for part in (block.attention, block.ffn) if part is not None]
+    shapes = [
+        f"{name.rsplit('.', 1)[-1]} {p.out_features}x{p.in_features}"
+        for name, p in block.named_modules()
+        if isinstance(p, Projection)
+    ]
+    return PartReport(
+        path=visit.path,
+        name=" + ".join(names) or "empty block",
+        shape=", ".join(shapes),
+        parameters=sum(p.numel() for p in block.parameters()),
+        uses=1,
+        cost=cost,
+    )
+
+
+def _head_part(model: LanguageModel, cost: Cost) -> PartReport:
+    vocabulary, width = model.head_weight.shape
+    return PartReport(
+        path="head",
+        name="embedding = head" if model.head is None else "embedding, head",
+        shape=f"{vocabulary}x{width}",
+        parameters=sum(
+            {p: p.numel() for p in (model.embedding.weight, model.head_weight)}.values()
+        ),
+        uses=1,
+        cost=cost,
+    )
+
+
+def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
+    """Pairs that work but are seldom meant."""
+    spec, found = recipe.model, []
+    attentions = [v.block.attention for v in model.visits() if v.block.attention is not None]
+    if not attentions:
+        found.append("no block mixes tokens: the model sees only the current one")
+    if attentions and not model.positional.places and not _placed_blocks(model):
+        found.append(
+            "nothing places tokens (positional: none): order comes from the causal mask alone"
+        )
+    ignoring = sorted({type(a).__name__ for a in attentions if not _is_placed(model, a.honours)})
+    if ignoring:
+        found.append(f"{', '.join(ignoring)}: works without the recipe's {spec.positional.use}")
+    if spec.tie_embeddings and spec.init == "fan_in" and not spec.embedding_norm:
+        found.append(
+            f"tied embeddings at fan-in scale (std {spec.n_embd**-0.5:.3f}) without "
+            "embedding_norm: the residual stream starts small"
+        )
+    peaks = [(o.component.entry.name, o.component.fields.get("lr")) for o in recipe.optimizer]
+    found += [
+        f"a peak learning rate of {lr or recipe.train.learning_rate:g} is high for adamw"
+        for name, lr in peaks
+        if name == "adamw" and (lr or recipe.train.learning_rate) > 1e-2
+    ]
+    return found
+
+
+def _placed_blocks(model: LanguageModel) -> bool:
+    return any(v.block.positional is not None for v in model.visits())
+
+
+def _is_placed(model: LanguageModel, honours: Any) -> bool:
+    places = model.positional.places
+    return not places or "embedding" in places or bool(places & honours)

@@ -1,0 +1,330 @@
+"""From a recipe to a model: every component is constructed here, and nowhere else.
+
+A component that refuses its fields (FieldError, ValueError) becomes a located problem; building
+goes on past it, so that all problems of a recipe are reported at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec, RepeatSpec
+from torch import nn
+
+from strawberry.errors import FieldError, Problem, RecipeError
+from strawberry.model.contracts import (
+    Attention,
+    Norm,
+    Positional,
+    Projection,
+    ProjectionRequest,
+    Site,
+    Weights,
+)
+from strawberry.model.language_model import LanguageModel
+from strawberry.model.stack import Block, Stack, once, recursion
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import ModelSpec, NodeSpec, Recipe
+
+
+def build(recipe: Recipe, device: str | torch.device = "cpu") -> LanguageModel:
+    """The recipe's model on `device`; on `meta` nothing is allocated.
+
+    Weights are drawn on the CPU from `recipe.seed`, so that they are the same on every device; the
+    caller's random state is left as it was. Raises RecipeError with every problem found.
+    """
+    on_meta = torch.device(device).type == "meta"
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
+        torch.manual_seed(recipe.seed)
+        model = _Builder(recipe.model).model()
+    return model if on_meta else model.to(device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What is in force around a node."""
+
+    weights: Weights
+    positional: Positional
+
+
+class _Broken(Exception):  # noqa: N818 (never leaves this module)
+    """A part could not be built; its problem is on the list."""
+
+
+class _Builder:
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.problems: list[Problem] = []
+        self.depth = unrolled_depth(spec.stack)
+        self.n_blocks = 0
+        self.honoured: set[str] = set()
+
+    def model(self) -> LanguageModel:
+        spec = self.spec
+        positional = self._positional(spec.positional)
+        weights = self._weights(spec.weights)
+        norm = self._norm_of(spec.norm)
+        parts = None
+        if positional is not None and weights is not None and norm is not None:
+            scope = _Scope(weights, positional)
+            nodes = [self._node(node, scope) for node in expand(spec.stack)]
+            self._check_honoured(positional)
+            if not self.problems:
+                parts = Stack([node for node in nodes if node is not None], once(len(nodes)))
+        if parts is None:
+            raise RecipeError(list(dict.fromkeys(self.problems)))
+        assert positional is not None
+        assert weights is not None
+        assert norm is not None
+        return LanguageModel(
+            embedding=self._embedding(),
+            embedding_norm=norm(spec.n_embd) if spec.embedding_norm else None,
+            positional=positional,
+            weights=weights,
+            stack=parts,
+            norm=norm(spec.n_embd),
+            head=None if spec.tie_embeddings else self._head(),
+            dropout=spec.dropout,
+            block_size=spec.block_size,
+            logit_softcap=spec.logit_softcap,
+        )
+
+    # Nodes
+
+    def _node(self, spec: NodeSpec, scope: _Scope) -> Block | Stack | None:
+        try:
+            own = None if spec.weights is None else self._weights(spec.weights)
+            if spec.weights is not None and own is None:
+                return None
+            inner = _Scope(own or scope.weights, scope.positional)
+            if isinstance(spec, BlockSpec):
+                return self._block(spec, inner, own)
+            return self._stack(spec, inner, own)
+        except _Broken:
+            return None
+
+    def _stack(self, spec: RepeatSpec | RecurSpec, scope: _Scope, own: Weights | None) -> Stack:
+        inside = expand(spec.stack) * (spec.count if isinstance(spec, RepeatSpec) else 1)
+        built = [self._node(node, scope) for node in inside]
+        nodes = [node for node in built if node is not None]
+        if len(nodes) < len(built):
+            raise _Broken
+        if isinstance(spec, RepeatSpec):
+            return Stack(nodes, once(len(nodes)), own)
+        try:
+            return Stack(nodes, recursion(len(nodes), spec.count, spec.sharing), own)
+        except ValueError as error:
+            self.problems.append(Problem(str(error), spec.location, spec.path))
+            raise _Broken from error
+
+    def _block(self, spec: BlockSpec, scope: _Scope, own: Weights | None) -> Block:
+        index = self.n_blocks
+        self.n_blocks += 1
+        override = None if spec.positional is None else self._positional(spec.positional)
+        if spec.positional is not None and override is None:
+            raise _Broken
+        scope = _Scope(scope.weights, override or scope.positional)
+        norm = self._norm_of(spec.norm or self.spec.norm)
+        attention = self._part(spec.attention, scope, index, norm)
+        ffn = self._part(spec.ffn, scope, index, norm)
+        if norm is None or (spec.attention and not attention) or (spec.ffn and not ffn):
+            raise _Broken
+        if isinstance(attention, Attention):
+            self.honoured |= attention.honours
+            self._check_override(spec, attention, override)
+        return Block(
+            attention=attention,
+            ffn=ffn,
+            attention_norm=norm(self.spec.n_embd) if attention is not None else None,
+            ffn_norm=norm(self.spec.n_embd) if ffn is not None else None,
+            positional=override,
+            weights=own,
+            dropout=self.spec.dropout,
+            key=_key(spec, scope),
+        )
+
+    # Components
+
+    def _part(
+        self,
+        spec: ComponentSpec | None,
+        scope: _Scope,
+        index: int,
+        norm: Callable[[int], Norm] | None,
+    ) -> Any:
+        if spec is None or norm is None:
+            return None
+        return self._construct(spec, self._site(scope, index, norm, spec.kind))
+
+    def _site(self, scope: _Scope, index: int, norm: Callable[[int], Norm], prefix: str) -> Site:
+        model = self.spec
+
+        def projection(
+            name: str,
+            out_features: int,
+            in_features: int,
+            *,
+            output: bool = False,
+            bias: bool | None = None,
+        ) -> Projection:
+            uniform = model.init == "fan_in"
+            std = in_features**-0.5 if uniform else model.init_std
+            if output and not uniform:
+                std *= (2 * self.depth) ** -0.5  # GPT-2's: the residual stream sums 2 L of them
+            return scope.weights.projection(
+                ProjectionRequest(
+                    block=index,
+                    name=f"{prefix}.{name}",
+                    out_features=out_features,
+                    in_features=in_features,
+                    bias=model.bias if bias is None else bias,
+                    std=std,
+                    uniform=uniform,
+                )
+            )
+
+        def component(nested: ComponentSpec) -> Any:
+            site = self._site(scope, index, norm, f"{prefix}.{nested.kind}")
+            built = self._construct(nested, site)
+            if built is None:
+                raise _Broken
+            return built
+
+        return Site(
+            n_embd=model.n_embd,
+            block_size=model.block_size,
+            dropout=model.dropout,
+            bias=model.bias,
+            depth=self.depth,
+            projection=projection,
+            norm=norm,
+            component=component,
+            positional=scope.positional,
+        )
+
+    def _positional(self, spec: ComponentSpec) -> Positional | None:
+        built: Positional | None = self._construct(spec, self.spec.n_embd, self.spec.block_size)
+        return built
+
+    def _weights(self, spec: ComponentSpec) -> Weights | None:
+        built: Weights | None = self._construct(spec, self.spec.n_embd)
+        return built
+
+    def _norm_of(self, spec: ComponentSpec) -> Callable[[int], Norm] | None:
+        """A maker of the recipe's norms, tried once so that its problems are located."""
+        if self._construct(spec, self.spec.n_embd) is None:
+            return None
+        maker: Callable[..., Norm] = spec.entry.load()
+        return lambda features: maker(features, **spec.fields)
+
+    def _construct(self, spec: ComponentSpec, *given: Any) -> Any:
+        """The component, or None once its refusal is a problem at its place in the recipe."""
+        try:
+            return spec.entry.load()(*given, **spec.fields)
+        except _Broken:  # a nested one, reported where it stands
+            return None
+        except FieldError as error:
+            self.problems.append(spec.problem(error.field, str(error)))
+        except ValueError as error:
+            self.problems.append(spec.problem("", str(error)))
+        return None
+
+    # Pairings
+
+    def _check_override(
+        self, spec: BlockSpec, attention: Attention, override: Positional | None
+    ) -> None:
+        if override is None or spec.positional is None:
+            return
+        name = spec.positional.entry.name
+        if "embedding" in override.places:
+            message = f"{name!r} is added to the embeddings, so it belongs under model.positional"
+            self.problems.append(spec.positional.problem("", message))
+        elif override.places and not override.places & attention.honours:
+            assert spec.attention is not None
+            message = (
+                f"{spec.attention.entry.name!r} can't honour {name!r}; it would be ignored: "
+                "write `positional: none`, or another attention"
+            )
+            self.problems.append(spec.positional.problem("", message))
+
+    def _check_honoured(self, positional: Positional) -> None:
+        places = positional.places
+        if not places or "embedding" in places or places & self.honoured or self.problems:
+            return
+        spec = self.spec.positional
+        message = (
+            f"no attention of the stack can honour {spec.entry.name!r}; it would be ignored: "
+            "write `positional: none`, or add an attention that does"
+        )
+        self.problems.append(spec.problem("", message))
+
+    # Tables
+
+    def _embedding(self) -> nn.Embedding:
+        table = nn.Embedding(self.spec.vocab_size, self.spec.n_embd)
+        self._draw(table.weight)
+        return table
+
+    def _head(self) -> nn.Linear:
+        head = nn.Linear(self.spec.n_embd, self.spec.vocab_size, bias=False)
+        self._draw(head.weight)
+        return head
+
+    def _draw(self, table: nn.Parameter) -> None:
+        if self.spec.init == "fan_in":
+            bound = 3**0.5 * self.spec.n_embd**-0.5
+            nn.init.uniform_(table, -bound, bound)
+        else:
+            nn.init.normal_(table, std=self.spec.init_std)
+
+
+def expand(stack: tuple[NodeSpec, ...]) -> tuple[NodeSpec, ...]:
+    """The stack with each `repeat` written out, so that sharing patterns see single blocks.
+
+    A `repeat` that opens a weight source of its own stays one node.
+    """
+    nodes: list[NodeSpec] = []
+    for node in stack:
+        if isinstance(node, RepeatSpec) and node.weights is None:
+            nodes += expand(node.stack) * node.count
+        else:
+            nodes.append(node)
+    return tuple(nodes)
+
+
+def unrolled_depth(stack: tuple[NodeSpec, ...]) -> int:
+    """How many block uses a stack comes to."""
+    depth = 0
+    for node in stack:
+        if isinstance(node, BlockSpec):
+            depth += 1
+            continue
+        inner = unrolled_depth(node.stack)
+        if isinstance(node, RecurSpec) and node.sharing.startswith("middle"):
+            nodes = expand(node.stack)
+            ends = unrolled_depth(nodes[:1]) + unrolled_depth(nodes[-1:])
+            depth += ends + (inner - ends) * node.count
+        else:
+            depth += inner * node.count
+    return depth
+
+
+def _key(spec: BlockSpec, scope: _Scope) -> str:
+    """Equal for blocks that are built alike and whose uses cost the same."""
+    parts = [spec.attention, spec.ffn, spec.norm, spec.positional]
+    text = json.dumps([None if p is None else _plain(p) for p in parts], sort_keys=True)
+    source = type(scope.weights).__name__
+    return f"{text} {source} {id(scope.weights)} {id(scope.positional)}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ComponentSpec):
+        return [value.use, {name: _plain(field) for name, field in value.fields.items()}]
+    return value

@@ -1,0 +1,180 @@
+"""The language model: token ids to logits, through any stack.
+
+`x = embed(idx) [+ positions] [-> norm]; x = stack(x); logits = norm(x) W_head^T`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from strawberry.errors import StrawberryError
+from strawberry.model.contracts import (
+    Aux,
+    Norm,
+    ParameterInfo,
+    Positional,
+    State,
+    Use,
+    Weights,
+    mean_terms,
+)
+from strawberry.model.loss import head_logits, linear_cross_entropy
+from strawberry.model.stack import Stack, Visit
+
+
+@dataclass(slots=True)
+class Cache:
+    """What generation keeps between calls: a state for each unrolled block, and a token count."""
+
+    states: list[State]
+    length: int
+    offset: int = 0
+
+    def nbytes(self) -> int:
+        """Size of all tensors."""
+        return sum(t.nbytes for state in self.states for t in state.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A training loss.
+
+    Attributes:
+        total: what to call `backward` on: cross-entropy and weighted auxiliary losses.
+        cross_entropy: mean over targets, in nats.
+        metrics: unweighted means of what components returned, by name.
+    """
+
+    total: Tensor
+    cross_entropy: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class LanguageModel(nn.Module):
+    """An ordinary module: `model(idx)` gives logits (B, T, V) from ids (B, T).
+
+    Built by `strawberry.build(recipe)`; its parts arrive built. With `head` None the embedding
+    table is the output head too, so there is one tensor and nothing to tie again after loading.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedding: nn.Embedding,
+        embedding_norm: Norm | None,
+        positional: Positional,
+        weights: Weights,
+        stack: Stack,
+        norm: Norm,
+        head: nn.Linear | None,
+        dropout: float,
+        block_size: int,
+        logit_softcap: float | None,
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.embedding_norm = embedding_norm
+        self.positional = positional
+        self.weights = weights
+        self.stack = stack
+        self.norm = norm
+        self.head = head
+        self.dropout = nn.Dropout(dropout)
+        self.block_size = block_size
+        self.logit_softcap = logit_softcap
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.embedding.weight.device
+
+    @property
+    def head_weight(self) -> nn.Parameter:
+        """The output head (V, C)."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def forward(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
+        """Ids (B, T) -> logits (B, T, V); with a cache, continues after the tokens it has seen."""
+        h, _ = self.trunk(idx, cache)
+        return head_logits(h, self.head_weight, self.logit_softcap)
+
+    def trunk(self, idx: Tensor, cache: Cache | None = None) -> tuple[Tensor, Aux]:
+        """Everything below the head: ids (B, T) -> hidden (B, T, C), and components' terms."""
+        T = idx.shape[1]
+        offset = 0 if cache is None else cache.offset
+        self._check_length(offset + T, cache)
+        use = Use(
+            positions=torch.arange(offset, offset + T, device=idx.device),
+            offset=offset,
+            positional=self.positional,
+            weights=self.weights,
+            cache=None if cache is None else cache.states,
+        )
+        x = self.embedding(idx)
+        if "embedding" in self.positional.places:
+            x = x + self.positional.embed(use.positions)
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        x, aux = self.stack(self.dropout(x), use, 0)
+        if cache is not None:
+            cache.offset += T
+        return self.norm(x), aux
+
+    def loss(self, idx: Tensor, targets: Tensor) -> Loss:
+        """Cross-entropy of `targets` (B, T), -1 ignored, and the components' auxiliary losses."""
+        h, aux = self.trunk(idx)
+        cross_entropy = linear_cross_entropy(
+            h.flatten(0, 1), self.head_weight, targets.flatten(), self.logit_softcap
+        )
+        total, metrics = cross_entropy, {}
+        for name, (value, weight) in mean_terms(aux).items():
+            metrics[name] = value.detach()
+            if weight:
+                total = total + weight * value
+        return Loss(total, cross_entropy.detach(), metrics)
+
+    def new_cache(self, batch: int, length: int, dtype: torch.dtype | None = None) -> Cache:
+        """An empty cache for `length` tokens of `batch` sequences."""
+        self._check_length(length, None)
+        dtype = dtype if dtype is not None else self.embedding.weight.dtype
+        return Cache(list(self.stack.new_states(batch, length, self.device, dtype)), length)
+
+    def parameter_infos(self) -> list[ParameterInfo]:
+        """Every parameter once, with its name and kind."""
+        kinds = dict(_declared_kinds(self))
+        return [
+            ParameterInfo(name, parameter, kinds.get(name) or _kind_by_shape(parameter))
+            for name, parameter in self.named_parameters()
+        ]
+
+    def visits(self) -> list[Visit]:
+        """All uses of blocks, unrolled, in order."""
+        return list(self.stack.visits((), self.weights, "stack"))
+
+    def _check_length(self, length: int, cache: Cache | None) -> None:
+        limit = self.positional.limit()
+        if limit is not None and length > limit:
+            raise StrawberryError(
+                f"{length} tokens are more than the {limit} that this model has positions for"
+            )
+        if cache is not None and length > cache.length:
+            raise StrawberryError(f"{length} tokens are more than the cache's {cache.length}")
+
+
+def _declared_kinds(model: LanguageModel) -> Iterator[tuple[str, str]]:
+    """(parameter name, kind) as modules declare them; embeddings and heads are the model's own."""
+    yield "embedding.weight", "embedding"
+    yield "head.weight", "embedding"
+    for path, module in model.named_modules():
+        declared: dict[str, Any] = getattr(type(module), "parameter_kinds", {})
+        for name, kind in declared.items():
+            yield f"{path}.{name}", kind
+
+
+def _kind_by_shape(parameter: nn.Parameter) -> str:
+    return {2: "matrix", 3: "bank"}.get(parameter.ndim, "vector")

@@ -1,0 +1,176 @@
+"""The stack: blocks, and the nodes that repeat or recur over them.
+
+A node maps the residual stream (B, T, C) to itself. Unrolled, a model is a sequence of block uses;
+each has a *slot* (its number in that sequence), under which a cache keeps its state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from strawberry.model.contracts import (
+    FFN,
+    Attention,
+    Aux,
+    Norm,
+    Positional,
+    State,
+    Use,
+    Weights,
+    with_aux,
+)
+
+Sharing: TypeAlias = Literal["cycle", "sequence", "middle_cycle", "middle_sequence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One use of a block in the unrolled model: where it is, and at which recursion steps."""
+
+    block: Block
+    steps: tuple[int, ...]
+    weights: Weights
+    path: str
+
+
+class Block(nn.Module):
+    """A pre-norm residual block: `x + attention(norm(x))`, then `x + ffn(norm(x))`.
+
+    Either part may be absent. `positional` and `weights`, where they are not None, take the place
+    of those that are in force around the block.
+    """
+
+    n_slots = 1
+
+    def __init__(
+        self,
+        *,
+        attention: Attention | None,
+        ffn: FFN | None,
+        attention_norm: Norm | None,
+        ffn_norm: Norm | None,
+        positional: Positional | None,
+        weights: Weights | None,
+        dropout: float,
+        key: str,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.ffn = ffn
+        self.attention_norm = attention_norm
+        self.ffn_norm = ffn_norm
+        self.positional = positional
+        self.weights = weights
+        self.dropout = nn.Dropout(dropout)
+        self.key = key  # blocks of equal keys are built alike
+
+    def forward(self, x: Tensor, use: Use, slot: int) -> tuple[Tensor, Aux]:
+        """(B, T, C) -> (B, T, C), and the terms that its parts returned."""
+        if self.positional is not None:
+            use = replace(use, positional=self.positional)
+        if self.weights is not None:
+            use = replace(use, weights=self.weights)
+        if use.cache is not None:
+            use = replace(use, state=use.cache[slot])
+        aux: Aux = ()
+        if self.attention is not None and self.attention_norm is not None:
+            y, aux = with_aux(self.attention(self.attention_norm(x), use))
+            x = x + self.dropout(y)
+        if self.ffn is not None and self.ffn_norm is not None:
+            y, more = with_aux(self.ffn(self.ffn_norm(x), use))
+            x, aux = x + self.dropout(y), aux + more
+        return x, aux
+
+    def new_states(
+        self, batch: int, length: int, device: torch.device, dtype: torch.dtype
+    ) -> Iterator[State]:
+        """The one state that a use of this block keeps."""
+        yield (
+            {} if self.attention is None else self.attention.new_state(batch, length, device, dtype)
+        )
+
+    def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
+        """This one use."""
+        yield Visit(self, steps, self.weights or weights, path)
+
+
+class Stack(nn.Module):
+    """Nodes in a fixed order of uses; what `stack`, `repeat` and `recur` become.
+
+    `schedule` lists the uses: the index of a node, and the recursion step (None outside `recur`).
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Block | Stack],
+        schedule: Sequence[tuple[int, int | None]],
+        weights: Weights | None = None,
+    ) -> None:
+        super().__init__()
+        self.nodes = nn.ModuleList(nodes)
+        self.schedule = tuple(schedule)
+        self.weights = weights
+        self.n_slots = sum(nodes[index].n_slots for index, _ in schedule)
+
+    def forward(self, x: Tensor, use: Use, slot: int) -> tuple[Tensor, Aux]:
+        """(B, T, C) -> (B, T, C); the first block use below has slot `slot`."""
+        if self.weights is not None:
+            use = replace(use, weights=self.weights)
+        aux: Aux = ()
+        for index, step in self.schedule:
+            node = self.nodes[index]
+            x, more = node(x, use if step is None else use.at(step), slot)
+            aux += more
+            slot += node.n_slots  # type: ignore[operator]
+        return x, aux
+
+    def new_states(
+        self, batch: int, length: int, device: torch.device, dtype: torch.dtype
+    ) -> Iterator[State]:
+        """The states of all uses below, in the order of their slots."""
+        for index, _ in self.schedule:
+            yield from self._node(index).new_states(batch, length, device, dtype)
+
+    def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
+        """All block uses below, in the order of their slots."""
+        for index, step in self.schedule:
+            inner = steps if step is None else (*steps, step)
+            source = self.weights or weights
+            yield from self._node(index).visits(inner, source, f"{path}.nodes.{index}")
+
+    def _node(self, index: int) -> Block | Stack:
+        node = self.nodes[index]
+        assert isinstance(node, (Block, Stack))
+        return node
+
+
+def once(n_nodes: int) -> list[tuple[int, int | None]]:
+    """Each node once, in order."""
+    return [(index, None) for index in range(n_nodes)]
+
+
+def recursion(n_nodes: int, steps: int, sharing: Sharing) -> list[tuple[int, int | None]]:
+    """The uses of `n_nodes` shared nodes over `steps` recursion steps.
+
+    Sharing patterns of Mixture-of-Recursions (arXiv 2507.10524, table 1): `cycle` goes through all
+    nodes, then again; `sequence` applies each node `steps` times in a row; the `middle` forms use
+    the first and the last node once. Raises ValueError if a middle form has no middle.
+    """
+    if sharing.startswith("middle"):
+        if n_nodes < 3:
+            raise ValueError(f"sharing {sharing!r} needs at least 3 nodes, not {n_nodes}")
+        first, *inner, last = range(n_nodes)
+    else:
+        first, inner, last = None, list(range(n_nodes)), None
+    if sharing.endswith("cycle"):
+        uses = [(index, step) for step in range(steps) for index in inner]
+    else:
+        uses = [(index, step) for index in inner for step in range(steps)]
+    head: list[tuple[int, int | None]] = [] if first is None else [(first, 0)]
+    tail: list[tuple[int, int | None]] = [] if last is None else [(last, steps - 1)]
+    return [*head, *uses, *tail]

@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from strawberry.model import loss as loss_module
+from strawberry.model.loss import head_logits, linear_cross_entropy
+
+
+def example(dtype=torch.float64, tokens=37, width=12, vocabulary=50):
+    torch.manual_seed(0)
+    h = torch.randn(tokens, width, dtype=dtype, requires_grad=True)
+    weight = torch.randn(vocabulary, width, dtype=dtype, requires_grad=True)
+    targets = torch.randint(vocabulary, (tokens,))
+    targets[::5] = -1
+    return h, weight, targets
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("rows", [16, 1000])
+def test_equals_torch_on_kept_logits(monkeypatch, softcap, rows):
+    """Loss and both gradients are those of torch's cross-entropy over all logits at once."""
+    monkeypatch.setitem(loss_module.CHUNK_BYTES, "cpu", rows * 4 * 50)
+    h, weight, targets = example()
+    expected = F.cross_entropy(head_logits(h, weight, softcap), targets, ignore_index=-1)
+    expected_grads = torch.autograd.grad(expected, (h, weight))
+
+    actual = linear_cross_entropy(h, weight, targets, softcap)
+    grads = torch.autograd.grad(actual, (h, weight))
+
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(grads, expected_grads)
+
+
+def test_bfloat16_loss_is_close_to_exact():
+    """In bfloat16 the loss is off by rounding of the inputs only, not by its accumulation."""
+    h, weight, targets = example(torch.bfloat16, tokens=400)
+    exact = F.cross_entropy(h.double() @ weight.double().T, targets, ignore_index=-1)
+
+    actual = linear_cross_entropy(h, weight, targets)
+
+    assert actual.dtype == torch.float32
+    assert abs(actual.item() - exact.item()) < 0.01
+
+
+def test_all_ignored_is_zero_and_finite():
+    """A batch without a single target has loss 0 and gradient 0, not NaN."""
+    h, weight, targets = example()
+    result = linear_cross_entropy(h, weight, torch.full_like(targets, -1))
+    result.backward()
+
+    assert result.item() == 0
+    assert not h.grad.any()
+
+
+def test_scaled_backward_scales_gradients():
+    """Gradients follow what is done to the loss afterwards, as in gradient accumulation."""
+    h, weight, targets = example()
+    (one,) = torch.autograd.grad(linear_cross_entropy(h, weight, targets), weight)
+    (quarter,) = torch.autograd.grad(linear_cross_entropy(h, weight, targets) / 4, weight)
+
+    torch.testing.assert_close(quarter, one / 4)
+
+
+def test_no_gradient_is_computed_without_grad_mode():
+    """Evaluation pays for the forward pass alone."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    h, weight, targets = example()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        linear_cross_entropy(h, weight, targets)
+
+    assert counter.get_total_flops() == 2 * h.shape[0] * weight.numel()
+
+
+def test_autocast_uses_its_dtype():
+    """Under autocast the head's matmuls run in the autocast dtype; the loss stays float32."""
+    h, weight, targets = example(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = linear_cross_entropy(h, weight, targets)
+    result.backward()
+
+    assert result.dtype == torch.float32
+    assert weight.grad.dtype == torch.float32

@@ -1,0 +1,27 @@
+"""What several tests need: recipes from plain data, small models."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from strawberry.recipe.spec import Recipe
+
+from strawberry.recipe import load_recipe
+
+TINY: dict[str, Any] = {"vocab_size": 61, "block_size": 16, "n_embd": 16}
+
+
+def recipe_of(model: dict[str, Any], **sections: Any) -> Recipe:
+    """The recipe with this `model` section, and other sections as given."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "recipe.yaml")
+        path.write_text(yaml.safe_dump({"name": "test", "model": model, **sections}))
+        return load_recipe(path)
+
+
+def tiny(*stack: dict[str, Any], **model: Any) -> Recipe:
+    """A recipe of width 16 over these stack entries."""
+    return recipe_of({**TINY, **model, "stack": list(stack)})

@@ -120,7 +120,7 @@ class _Builder:
         try:
             return Stack(nodes, recursion(len(nodes), spec.count, spec.sharing), own)
         except ValueError as error:
-            self.problems.append(Problem(str(error), spec.location, spec.path))
+            self.problems.append(spec.at.problem("sharing", str(error)))
             raise _Broken from error
 
     def _block(self, spec: BlockSpec, scope: _Scope, own: Weights | None) -> Block:

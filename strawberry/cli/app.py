@@ -1,0 +1,170 @@
+"""The application: a group that imports a verb when it is used, and the boundary for errors."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import faulthandler
+import importlib
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+
+from strawberry.cli import context
+from strawberry.cli.overview import OPTIONS, VERBS, overview
+from strawberry.cli.terminal import fail, write
+from strawberry.errors import RecipeError, StrawberryError
+
+# typer publishes BadParameter only; the base of all of its usage errors is what we catch.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+_CompletionItem: Any = vars(typer.core)["CompletionItem"]
+
+_HOISTED = ("--plugin", "--no-plugin")
+
+
+class LazyGroup(typer.core.TyperGroup):
+    """The verbs of `overview.VERBS`, each imported when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all verbs."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a verb, or None if there is no such verb."""
+        if cmd_name not in VERBS:
+            return None
+        module, _, attribute = VERBS[cmd_name].target.partition(":")
+        return as_command(getattr(importlib.import_module(module), attribute), cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb that the arguments begin with; a misspelt one is told its neighbour."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            near = [
+                f"; did you mean {n!r}?" for n in difflib.get_close_matches(args[0], VERBS, n=1)
+            ]
+            ctx.fail(f"unknown command {args[0]!r}{''.join(near)}")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """What a shell may complete: verbs, without importing them, and options."""
+        items = [
+            _CompletionItem(name, help=verb.help)
+            for name, verb in VERBS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*items, *super(typer.core.TyperGroup, self).shell_complete(ctx, incomplete)]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the overview."""
+        formatter.write(overview())
+
+
+def as_command(source: Any, name: str) -> Any:
+    """The typer command of a verb's function, or the group of a verb's `typer.Typer` app."""
+    if isinstance(source, typer.Typer):
+        command: Any = typer.main.get_group(source)
+    else:
+        app = typer.Typer(add_completion=False)
+        app.command(name)(source)
+        command = typer.main.get_command(app)
+    command.name = name
+    _take_literally(command)
+    return command
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code; errors are on standard error by then."""
+    with contextlib.suppress(AttributeError, ValueError, io.UnsupportedOperation):
+        faulthandler.enable()  # a plugin that crashes the interpreter is then named by its file
+    group = typer.main.get_group(_app)
+    group.params.extend(typer.main.get_install_completion_arguments())
+    try:
+        result = group.main(hoist(arguments), prog_name="strawberry", standalone_mode=False)
+        sys.stdout.flush()
+    except StrawberryError as error:
+        fail(str(error), located=isinstance(error, RecipeError))
+        return error.exit_code
+    except _UsageError as error:
+        fail(_usage(error))
+        return 2
+    except typer.Abort:
+        fail("aborted")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter must not flush into the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def hoist(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the global plugin options moved in front of the verb."""
+    front: list[str] = []
+    rest: list[str] = []
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        if argument == "--":
+            return [*front, *rest, argument, *queue]
+        if argument in _HOISTED:
+            front += [argument, *queue[:1]]
+            del queue[:1]
+        elif argument.startswith(tuple(f"{option}=" for option in _HOISTED)):
+            front.append(argument)
+        else:
+            rest.append(argument)
+    return front + rest
+
+
+def _root(
+    ctx: typer.Context,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help=OPTIONS["--plugin FILE"])
+    ] = None,
+    no_plugin: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help=OPTIONS["--no-plugin NAME"])
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help=OPTIONS["--version"])] = False,
+) -> None:
+    """An architecture lab for language models."""
+    context.configure(files=plugin or (), disabled=no_plugin or ())
+    if version:
+        write(context.versions())
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        write(overview())
+
+
+_app = typer.Typer(
+    cls=LazyGroup,
+    callback=_root,
+    invoke_without_command=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _take_literally(command: Any) -> None:
+    """Keep rich from reading `[name]` in help texts as markup."""
+    for item in (command, *command.params):
+        if getattr(item, "help", None):
+            item.help = re.sub(r"\[(?=[a-z#/@])", r"\\[", item.help)
+    for nested in getattr(command, "commands", {}).values():
+        _take_literally(nested)
+
+
+def _usage(error: Any) -> str:
+    """A usage error as one line, with where to read more."""
+    text = error.format_message().rstrip(".")
+    text = text[:1].lower() + text[1:]
+    return f"{text}; see `{error.ctx.command_path} --help`" if error.ctx else text

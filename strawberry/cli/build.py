@@ -1,0 +1,230 @@
+"""`strawberry build`: the model of a recipe, looked at without allocating it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+    from strawberry.recipe.spec import ComponentSpec, NodeSpec, Recipe
+    from strawberry.train.optimizers import Assignment
+
+    from strawberry.model.accounting import PartReport, Report
+    from strawberry.model.language_model import LanguageModel
+    from strawberry.model.stack import Block, Stack
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (.yaml), a seed JSON, or a run folder.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="Override, such as model.n_embd=128."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Show a recipe's model: its tree, parameters, FLOPs, memory and optimizers."""
+    from strawberry.train.optimizers import assign, state_bytes
+
+    from strawberry.cli import context
+    from strawberry.model.accounting import account
+    from strawberry.model.build import build
+    from strawberry.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or (), plugins=context.plugins())
+    model = build(loaded, "meta")
+    report = account(loaded, model)
+    assignments = assign(loaded, model.parameter_infos())
+    memory = state_bytes(assignments)
+    if as_json:
+        context.print_json(_as_json(loaded, report, assignments, memory))
+        return
+    _show(loaded, model, report, assignments, memory)
+
+
+def _as_json(
+    recipe: Recipe, report: Report, assignments: list[Assignment], memory: int
+) -> dict[str, Any]:
+    return {
+        **asdict(report),
+        "total_parameters": report.total_parameters,
+        "parameter_bytes": report.total_parameters * 4,
+        "gradient_bytes": report.total_parameters * 4,
+        "optimizer_bytes": memory,
+        "optimizers": [
+            {"use": a.component.use, "lr": a.lr, "parameters": [i.name for i in a.infos]}
+            for a in assignments
+        ],
+        "notes": list(recipe.notes),
+    }
+
+
+def _show(
+    recipe: Recipe,
+    model: LanguageModel,
+    report: Report,
+    assignments: list[Assignment],
+    memory: int,
+) -> None:
+    from rich.table import Table
+
+    from strawberry.cli import context
+
+    console = context.console()
+    console.print(_tree(recipe, model, report))
+    console.print()
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    facts.add_column(style="bold")
+    facts.add_column()
+    for name, text in _facts(recipe, report, memory):
+        facts.add_row(name, text)
+    console.print(facts)
+    console.print()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("optimizer", "peak lr", "takes", "parameters", "such as"):
+        table.add_column(column, justify="right" if column == "parameters" else "left")
+    for assignment in assignments:
+        infos = assignment.infos
+        kinds = ", ".join(sorted({info.kind for info in infos}))
+        count = sum(info.parameter.numel() for info in infos)
+        name = assignment.component.use.removeprefix("strawberry/")
+        examples = min((info.name for info in infos), key=len, default="")
+        table.add_row(name, f"{assignment.lr:g}", kinds, f"{count:,}", examples)
+    console.print(table)
+    for note in recipe.notes:
+        console.print(f"note: {note}", style="cyan", markup=False, highlight=False)
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def _facts(recipe: Recipe, report: Report, optimizer_bytes: int) -> list[tuple[str, str]]:
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.parameters.items())
+    weights = report.total_parameters * 4
+    batch = f"{recipe.train.batch_size} x {report.block_size} tokens"
+    total = 2 * weights + optimizer_bytes + report.activation_bytes
+    cache = f"{_bytes(report.cache_bytes_per_token)} a token"
+    if report.cache_fixed_bytes:
+        cache += f", {_bytes(report.cache_fixed_bytes)} fixed"
+    return [
+        ("parameters", f"{report.total_parameters:,} unique ({kinds})"),
+        ("", f"{report.effective_parameters:,} effective, if nothing were shared or factorized"),
+        ("depth", f"{report.depth} block uses of {report.unique_depth} blocks"),
+        (
+            "FLOPs a token",
+            f"{_si(report.flops_forward_per_token)} forward, "
+            f"{_si(report.flops_training_per_token)} forward and backward",
+        ),
+        ("cache", f"{cache} (float32, one sequence)"),
+        (
+            "memory",
+            f"{_bytes(total)} for {batch} in float32: weights {_bytes(weights)}, gradients "
+            f"{_bytes(weights)}, optimizer {_bytes(optimizer_bytes)}, activations "
+            f"{_bytes(report.activation_bytes)}",
+        ),
+    ]
+
+
+def _tree(recipe: Recipe, model: LanguageModel, report: Report) -> Tree:
+    from rich.tree import Tree
+
+    spec = recipe.model
+    lines = {part.path: part for part in report.parts}
+    root = Tree(f"[bold]{recipe.name}[/]  (B, T) ids -> (B, T, {spec.vocab_size}) logits")
+    norm = f", {spec.norm.entry.name}" if spec.embedding_norm else ""
+    place = f" + {spec.positional.entry.name}" if "embedding" in model.positional.places else ""
+    root.add(f"embedding{place}{norm}  (B, T) -> (B, T, {spec.n_embd})")
+    scope = "" if spec.weights.entry.name == "owned" else f"  {_label(spec.weights)}"
+    stack = root.add(f"stack{scope}  {len(model.visits())} blocks deep")
+    _add_nodes(stack, spec.stack, model.stack, "stack", lines, report.block_size)
+    tied = "embedding^T" if spec.tie_embeddings else "head"
+    head = lines["head"]
+    root.add(
+        f"{spec.norm.entry.name}, {tied}  (B, T, {spec.n_embd}) -> (B, T, {spec.vocab_size})  "
+        f"[dim]{_si(head.cost.flops_forward / report.block_size)} FLOPs a token[/]"
+    )
+    return root
+
+
+def _add_nodes(
+    tree: Tree,
+    specs: tuple[NodeSpec, ...],
+    stack: Stack,
+    path: str,
+    lines: dict[str, PartReport],
+    length: int,
+    index: int = 0,
+) -> int:
+    """Lines for the nodes of `stack` from `index` on; returns the index after them."""
+    from strawberry.recipe.spec import BlockSpec, RecurSpec
+
+    for spec in specs:
+        node: Any = stack.nodes[index]
+        here = f"{path}.nodes.{index}"
+        weights = "" if spec.weights is None else f"  {_label(spec.weights)}"
+        if isinstance(spec, BlockSpec):
+            branch = tree.add(_block_line(node, lines.get(here), length) + weights)
+            for part in _parts(node):
+                branch.add(part)
+            index += 1
+            continue
+        word = "recur" if isinstance(spec, RecurSpec) else "repeat"
+        how = f" {spec.sharing}" if isinstance(spec, RecurSpec) else ""
+        branch = tree.add(f"[bold]{word} {spec.count}[/]{how}{weights}")
+        if word == "repeat" and spec.weights is None:  # written out in the stack around it
+            after = _add_nodes(branch, spec.stack, stack, path, lines, length, index)
+            index += (after - index) * spec.count
+        else:
+            _add_nodes(branch, spec.stack, node, here, lines, length)
+            index += 1
+    return index
+
+
+def _block_line(block: Block, line: PartReport | None, length: int) -> str:
+    text = "block"
+    if line is not None:
+        text += f"  [dim]{line.parameters:,} own parameters, "
+        text += f"{_si(line.cost.flops_forward / length)} FLOPs a token"
+        text += f", {line.uses} uses[/]" if line.uses > 1 else "[/]"
+    if block.positional is not None:
+        text += f"  positional {type(block.positional).__name__}"
+    return text
+
+
+def _parts(block: Block) -> list[str]:
+    from strawberry.model.contracts import Projection
+
+    found = []
+    for part in (block.attention, block.ffn):
+        if part is None:
+            continue
+        shapes = [
+            f"{name.rsplit('.', 1)[-1]} {module.out_features}x{module.in_features}"
+            for name, module in part.named_modules()
+            if isinstance(module, Projection)
+        ]
+        found.append(f"[green]{type(part).__name__}[/]  {', '.join(shapes)}")
+    return found
+
+
+def _label(spec: ComponentSpec) -> str:
+    given = ", ".join(f"{name}: {spec.fields[name]}" for name in sorted(spec.explicit))
+    return f"[magenta]{spec.entry.name}[/]" + (f" ({given})" if given else "")
+
+
+def _si(number: float) -> str:
+    for unit in ("", "k", "M", "G", "T", "P"):
+        if abs(number) < 1000:
+            return f"{number:.3g}{unit}" if unit else f"{number:.0f}"
+        number /= 1000
+    return f"{number:.3g}E"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(number) < 1024:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:.4g} TiB"

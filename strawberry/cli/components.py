@@ -1,0 +1,143 @@
+"""`strawberry components`: what a recipe can be assembled from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from strawberry.cli import context
+from strawberry.cli.console import console, print_json, show, table
+from strawberry.plugin import KINDS, Entry, LookupFailure, Registry
+from strawberry.plugin.registry import did_you_mean
+from strawberry.plugin.signature import (
+    Field,
+    description_of,
+    fields_of,
+    source_of,
+    summary_without_import,
+)
+
+
+def command(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help="Such as attention, ffn or optimizer.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A component, as recipes name it.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the components, or show the fields of one.
+
+    With a name: each field with its type, its default and what it means, and where the source is.
+    """
+    registry = context.plugins().registry
+    if name is None and kind is not None and kind not in KINDS:
+        kind, name = _kind_of(registry, kind), kind
+    if kind is not None and name is not None:
+        _show(registry.find(kind, name), json=json)
+    else:
+        _list(registry, kind, json=json)
+
+
+def _kind_of(registry: Registry, word: str) -> str:
+    """The kind of the component that `word` names; it was meant as a kind if there is none."""
+    entries = registry.entries()
+    kinds = sorted({entry.kind for entry in entries if word in (entry.name, entry.full_name)})
+    if len(kinds) == 1:
+        return kinds[0]
+    if kinds:
+        raise LookupFailure(f"{word!r} is of several kinds: write {' or '.join(kinds)} before it")
+    near = did_you_mean(word, [*KINDS, *(entry.name for entry in entries)])
+    raise LookupFailure(
+        f"no kind or component is called {word!r}{near or '; kinds: ' + ', '.join(KINDS)}"
+    )
+
+
+def _list(registry: Registry, kind: str | None, *, json: bool) -> None:
+    entries = registry.entries(kind)
+    if json:
+        print_json([_as_dict(registry, entry) for entry in entries])
+        return
+    if not entries:
+        console().print(f"no {kind} is registered" if kind else "no component is registered")
+        return
+    rows = table("kind", "name", "what", "plugin")
+    rows.columns[1].style = "cyan"
+    rows.columns[3].style = "dim"
+    previous = None
+    for entry in entries:
+        if previous not in (None, entry.kind):
+            rows.add_row()
+        shown = "" if entry.kind == previous else entry.kind
+        what = summary_without_import(entry.target)
+        rows.add_row(shown, registry.short_name(entry), what, entry.plugin)
+        previous = entry.kind
+    show(rows)
+
+
+def _as_dict(registry: Registry, entry: Entry) -> dict[str, Any]:
+    return {
+        "kind": entry.kind,
+        "name": registry.short_name(entry),
+        "full_name": entry.full_name,
+        "plugin": entry.plugin,
+        "target": entry.where,
+        "summary": summary_without_import(entry.target),
+    }
+
+
+def _show(entry: Entry, *, json: bool) -> None:
+    cls = entry.load()
+    fields = fields_of(cls)
+    source = source_of(cls)
+    if json:
+        details = {
+            **_as_dict(context.plugins().registry, entry),
+            "description": description_of(cls),
+            "file": str(source[0]) if source else None,
+            "line": source[1] if source else None,
+            "fields": [_field(field) for field in fields],
+        }
+        print_json(details)
+        return
+    out = console()
+    head = Text.assemble((entry.name, "bold cyan"), f"  {entry.kind} of plugin {entry.plugin}")
+    out.print(head, soft_wrap=True)
+    if source:
+        out.print(Text(f"{source[0]}:{source[1]}", style="dim"), soft_wrap=True)
+    if description := description_of(cls):
+        out.print(f"\n{description}")
+    out.print()
+    if not fields:
+        out.print("It has no fields.")
+        return
+    rows = table("field", "type", "default", "what")
+    rows.columns[0].style = "cyan"
+    for field in fields:
+        default = Text("required", "yellow") if field.required else Text(_literal(field.default))
+        rows.add_row(field.name, field.type_text, default, field.doc)
+    show(rows, out)
+
+
+def _field(field: Field) -> dict[str, Any]:
+    return {
+        "name": field.name,
+        "type": field.type_text,
+        "required": field.required,
+        "default": None if field.required else field.default,
+        "component": field.kind,
+        "doc": field.doc,
+    }
+
+
+def _literal(value: Any) -> str:
+    """A default as a recipe would write it."""
+    import json
+
+    try:
+        return json.dumps(value)
+    except TypeError:
+        return str(value)

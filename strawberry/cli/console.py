@@ -1,0 +1,51 @@
+"""Rich output for people, and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PIPE_WIDTH = 160
+"""Columns where there is no terminal to ask: wide enough that paths and names stay whole."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that prints text as it is: no markup, no emoji, no guessed highlighting."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(
+        file=stream, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False
+    )
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A light table in the style that all verbs share; its cells hold plain text."""
+    made = Table(
+        box=None, title=title, title_justify="left", title_style="bold", header_style="dim",
+        pad_edge=False, padding=(0, 2, 0, 0),
+    )  # fmt: skip
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def show(renderable: Any, out: Console | None = None) -> None:
+    """Print something rich; into a pipe, without the blanks that pad its lines."""
+    out = out or console()
+    if out.is_terminal:
+        out.print(renderable)
+        return
+    with out.capture() as captured:
+        out.print(renderable)
+    lines = (line.rstrip() for line in captured.get().splitlines())
+    out.file.write("".join(f"{line}\n" for line in lines))
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON on standard output; what JSON doesn't know is written as its text."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")

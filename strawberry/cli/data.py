@@ -1,0 +1,97 @@
+"""`strawberry data`: text to token files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from strawberry.data import Prepared
+
+command = typer.Typer(help="Prepare token files.", no_args_is_help=True, add_completion=False)
+
+
+@command.callback()
+def _data() -> None:
+    """Prepare token files."""
+
+
+@command.command("prepare")
+def prepare(
+    paths: Annotated[
+        list[str], typer.Argument(help="Text files, folders or patterns (.txt, .jsonl, .json).")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json; without it, a BPE is trained.")
+    ] = None,
+    vocab_size: Annotated[
+        int, typer.Option(help="Ids of the BPE that is trained, special tokens included.")
+    ] = 8192,
+    data_division: Annotated[
+        float, typer.Option(help="Share of the text that is for training.")
+    ] = 0.9,
+    field: Annotated[str, typer.Option(help="Text field of JSON objects.")] = "text",
+    special: Annotated[
+        bool, typer.Option("--special", help="Texts of special tokens become their ids.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Encode text into a folder that `data: {use: tokens, path: DIR}` reads."""
+    from strawberry.cli.console import print_json
+    from strawberry.cli.progress import shown
+    from strawberry.data import prepare as prepare_folder
+
+    with shown() as progress:
+        made = prepare_folder(
+            paths,
+            out,
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            data_division=data_division,
+            field=field,
+            special=special,
+            progress=progress,
+        )
+    result = _result(made)
+    if as_json:
+        print_json(result)
+        return
+    _show(result)
+
+
+def _result(made: Prepared) -> dict[str, Any]:
+    meta = made.meta
+    size, count = sum(meta.n_bytes.values()), sum(meta.n_tokens.values())
+    return {
+        "path": str(made.folder),
+        "documents": meta.n_documents,
+        "bytes": meta.n_bytes,
+        "tokens": meta.n_tokens,
+        "vocab_size": meta.vocab_size,
+        "bytes_per_token": size / count,
+        "tokenizer": meta.tokenizer,
+        "seconds": {
+            "corpus": made.corpus_seconds,
+            "tokenizer": made.tokenizer_seconds,
+            "encode": made.encode_seconds,
+        },
+    }
+
+
+def _show(result: dict[str, Any]) -> None:
+    from strawberry.cli.console import show, table
+
+    rows = table("", "tokens", "MB of text")
+    for split, count in result["tokens"].items():
+        rows.add_row(split, f"{count:,}", f"{result['bytes'][split] / 1e6:.2f}")
+    show(rows)
+    text = (
+        f"{result['documents']:,} documents, vocabulary {result['vocab_size']:,}, "
+        f"{result['bytes_per_token']:.2f} bytes a token, "
+        f"{sum(result['seconds'].values()):.1f} s\n"
+        f"in a recipe: data: {{use: tokens, path: {result['path']}}}"
+    )
+    typer.echo(text)

@@ -1,0 +1,80 @@
+"""What `strawberry --help` shows: every verb with one line, known without importing any of them."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from strawberry.cli.terminal import BOLD, CYAN, paint
+
+
+class Verb(NamedTuple):
+    """A verb: where its command is, and the first line of its help."""
+
+    target: str
+    help: str
+
+
+GROUPS: Final[dict[str, dict[str, Verb]]] = {
+    "Models": {
+        "build": Verb(
+            "strawberry.cli.build:command",
+            "Show a recipe's model: its tree, parameters, FLOPs and memory.",
+        ),
+        "train": Verb(
+            "strawberry.cli.train:command",
+            "Train the model of a recipe, or go on with an interrupted run.",
+        ),
+        "generate": Verb(
+            "strawberry.cli.generate:command", "Continue a prompt with a trained model."
+        ),
+        "eval": Verb("strawberry.cli.eval:command", "Measure the validation loss of a run."),
+        "plot": Verb(
+            "strawberry.cli.plot:command", "Draw the loss and learning-rate curves of runs."
+        ),
+    },
+    "Text": {
+        "data": Verb("strawberry.cli.data:command", "Prepare token files."),
+        "tokenizer": Verb("strawberry.cli.tokenizer:command", "Train tokenizers."),
+    },
+    "Toolkit": {
+        "components": Verb(
+            "strawberry.cli.components:command", "List the components, or show the fields of one."
+        ),
+        "plugins": Verb(
+            "strawberry.cli.plugins:command", "List the plugins, and what is wrong with them."
+        ),
+        "schema": Verb(
+            "strawberry.cli.schema:command", "Print the JSON Schema of recipes, for editors."
+        ),
+    },
+}
+
+VERBS: Final = {name: verb for group in GROUPS.values() for name, verb in group.items()}
+
+OPTIONS: Final = {
+    "--plugin FILE": "Load a local one-file plugin too; may be repeated.",
+    "--no-plugin NAME": "Go on without a plugin; `all`: without any installed.",
+    "--version": "Show the versions of Strawberry and of its plugins.",
+    "--install-completion": "Let this shell complete commands.",
+    "-h, --help": "Show this, or the help of a command.",
+}
+
+
+def overview() -> str:
+    """The help of `strawberry` itself, in at most 80 columns."""
+    lines = [
+        f"{paint('Usage:', BOLD)} strawberry [OPTIONS] COMMAND [ARGS]...",
+        "",
+        "An architecture lab for language models.",
+    ]
+    for group, verbs in GROUPS.items():
+        rows = {name: verb.help for name, verb in verbs.items()}
+        lines += _section(group, rows, 12)
+    lines += _section("Options, anywhere on the line", OPTIONS, 22)
+    return "\n".join(lines)
+
+
+def _section(title: str, rows: dict[str, str], width: int) -> list[str]:
+    lines = ["", paint(title, BOLD)]
+    lines += [f"  {paint(f'{name:<{width}}', CYAN)}{text}" for name, text in rows.items()]
+    return lines

@@ -1,0 +1,93 @@
+"""`strawberry plugins`: what was found, what it brings, and what is wrong with it."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from strawberry.cli import context
+from strawberry.cli.console import console, print_json, show, table
+from strawberry.plugin import PluginRecord
+
+_STYLES = {"ok": "green", "broken": "bold red", "incompatible": "bold red", "disabled": "yellow"}
+
+
+def command(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the plugins, and what is wrong with them.
+
+    For each: its distribution and version, the plugin API that it supports, whether it loaded and
+    how long that took, its components and hooks, its file, and its errors in full.
+    """
+    plugins = context.plugins(quiet=True)
+    if json:
+        records = [_as_dict(record) for record in plugins.records]
+        print_json({"plugins": records, "warnings": plugins.warnings})
+        return
+    out = console()
+    for record in plugins.records:
+        _show(record, out)
+    unusable = {line for line in plugins.warnings if "`strawberry plugins`" in line}
+    for line in plugins.warnings:
+        if line not in unusable:
+            out.print(Text(f"note: {line}", style="yellow"), soft_wrap=True)
+    if not plugins.records:
+        out.print("no plugins")
+
+
+def _show(record: PluginRecord, out: Console) -> None:
+    origin = f"{record.distribution} {record.version}".strip() or "local file"
+    head = Text.assemble(
+        (record.name, "bold"), "  ", origin, "  ", (record.status, _STYLES[record.status])
+    )
+    if record.api:
+        head.append(f"  API {record.api}")
+    if record.status != "disabled":
+        head.append(f"  {record.seconds:.3f} s", style="dim")
+    out.print(head, soft_wrap=True)
+    if record.file or record.module:
+        out.print(Text(f"  {record.file or record.module}", style="dim"), soft_wrap=True)
+    rows = table("", "")
+    rows.show_header = False
+    rows.columns[0].style = "cyan"
+    for kind, entries in groupby(record.entries, key=lambda entry: entry.kind):
+        rows.add_row(kind, ", ".join(entry.name for entry in entries))
+    hooks = [hook for hook in record.hooks if hook != "strawberry_register"]
+    if hooks:
+        rows.add_row("hooks", ", ".join(hooks))
+    if rows.row_count:
+        show(Padding(rows, (0, 0, 0, 2)), out)
+    if record.status in ("broken", "incompatible"):
+        out.print(Text(f"  {record.error}", style="red"), soft_wrap=True)
+        for line in record.traceback.rstrip().splitlines():
+            out.print(Text(f"    {line}", style="dim"), soft_wrap=True)
+    for note in record.notes:
+        out.print(Text(f"  note: {note}", style="yellow"), soft_wrap=True)
+    out.print()
+
+
+def _as_dict(record: PluginRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "distribution": record.distribution,
+        "version": record.version,
+        "api": record.api,
+        "status": record.status,
+        "error": record.error,
+        "traceback": record.traceback,
+        "seconds": round(record.seconds, 6),
+        "module": record.module,
+        "file": str(record.file) if record.file else None,
+        "components": [
+            {"kind": entry.kind, "name": entry.name, "target": entry.where}
+            for entry in record.entries
+        ],
+        "hooks": record.hooks,
+        "notes": record.notes,
+    }

@@ -1,0 +1,66 @@
+"""`strawberry tokenizer`: vocabularies out of text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+command = typer.Typer(help="Train tokenizers.", no_args_is_help=True, add_completion=False)
+
+
+@command.callback()
+def _tokenizer() -> None:
+    """Train tokenizers."""
+
+
+@command.command("train")
+def train(
+    paths: Annotated[
+        list[str], typer.Argument(help="Text files, folders or patterns (.txt, .jsonl, .json).")
+    ],
+    out: Annotated[Path, typer.Option(help="The tokenizer.json to write.")],
+    vocab_size: Annotated[int, typer.Option(help="Ids in all, special tokens included.")],
+    special: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="A special token, instead of the usual; repeatable."),
+    ] = None,
+    pattern: Annotated[
+        str, typer.Option(help="How text is split: gpt2, gpt4, gpt4o, or a regular expression.")
+    ] = "gpt4",
+    field: Annotated[str, typer.Option(help="Text field of JSON objects.")] = "text",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Learn a byte-level BPE of some text."""
+    from strawberry.cli.console import print_json
+    from strawberry.cli.progress import shown
+    from strawberry.data.texts import train_tokenizer
+
+    with shown() as progress:
+        made = train_tokenizer(
+            paths,
+            out,
+            vocab_size=vocab_size,
+            special_tokens=special,
+            pattern=pattern,
+            field=field,
+            progress=progress,
+        )
+    if as_json:
+        print_json(
+            {
+                "path": str(out),
+                "vocab_size": made.tokenizer.vocab_size,
+                "special_tokens": made.tokenizer.special_tokens,
+                "fingerprint": made.tokenizer.fingerprint,
+                "bytes": made.n_bytes,
+                "seconds": made.seconds,
+            }
+        )
+        return
+    rate = made.n_bytes / 1e6 / max(made.seconds, 1e-9)
+    typer.echo(
+        f"{out}: vocabulary {made.tokenizer.vocab_size:,}, learnt of {made.n_bytes / 1e6:.2f} MB "
+        f"in {made.seconds:.2f} s ({rate:.1f} MB/s)"
+    )

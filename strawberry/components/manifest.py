@@ -1,0 +1,41 @@
+"""The built-in plugin: what `strawberry` itself registers, by the same door as everyone."""
+
+from strawberry.plugin import Registrar, hookimpl
+
+strawberry_api = ">=1,<2"
+
+
+@hookimpl
+def strawberry_register(registry: Registrar) -> None:
+    """Register the built-in components."""
+    here = "strawberry.components"
+    registry.attention("mha", f"{here}.attention.mha:MultiHeadAttention")
+    registry.attention("aft_simple", f"{here}.attention.aft_simple:AFTSimple")
+    registry.attention("expert_abundance", f"{here}.attention.expert_abundance:ExpertAbundance")
+
+    registry.ffn("swiglu", f"{here}.ffn.swiglu:SwiGLU")
+    registry.ffn("mlp", f"{here}.ffn.mlp:MLP")
+
+    registry.positional("rope", f"{here}.positional.rope:RoPE")
+    registry.positional("learned", f"{here}.positional.learned:Learned")
+    registry.positional("none", f"{here}.positional.none:NoPosition")
+
+    registry.norm("rmsnorm", f"{here}.norm.rmsnorm:RMSNorm")
+    registry.norm("layernorm", f"{here}.norm.layernorm:LayerNorm")
+
+    registry.weights("owned", f"{here}.weights.owned:Owned")
+    registry.weights("factorized", f"{here}.weights.factorized:Factorized")
+
+    registry.optimizer("adamw", f"{here}.optimizer.adamw:AdamW")
+    registry.optimizer("muon", f"{here}.optimizer.muon:Muon")
+
+    registry.schedule("trapezoid", f"{here}.schedule.trapezoid:Trapezoid")
+    registry.schedule("cosine", f"{here}.schedule.cosine:Cosine")
+    registry.schedule("constant", f"{here}.schedule.constant:Constant")
+
+    registry.data("stdlib", f"{here}.data.stdlib:Stdlib")
+    registry.data("text", f"{here}.data.text:Text")
+    registry.data("tokens", f"{here}.data.tokens:Tokens")
+
+    registry.tokenizer("bpe", f"{here}.tokenizer.bpe:BPE")
+    registry.tokenizer("bytes", f"{here}.tokenizer.bytes:Bytes")

@@ -1,0 +1,28 @@
+"""What a plugin author imports: the hook marker, and the types that a hook is handed.
+
+A plugin is a module that imports no torch, advertised under the entry-point group `strawberry`:
+
+    from strawberry.plugin import hookimpl
+
+    @hookimpl
+    def strawberry_register(registry):
+        registry.attention("hyena", "my_package.hyena:Hyena")
+"""
+
+from strawberry.plugin.manager import PluginRecord, Plugins
+from strawberry.plugin.registry import KINDS, Entry, LookupFailure, Registrar, Registry
+from strawberry.plugin.signature import Kind
+from strawberry.plugin.specs import API_VERSION, hookimpl
+
+__all__ = [
+    "API_VERSION",
+    "KINDS",
+    "Entry",
+    "Kind",
+    "LookupFailure",
+    "PluginRecord",
+    "Plugins",
+    "Registrar",
+    "Registry",
+    "hookimpl",
+]

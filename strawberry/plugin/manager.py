@@ -1,0 +1,153 @@
+"""The plugins of this process: what loaded, what did not and why, and the calls to their hooks."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from strawberry.errors import PluginError
+from strawberry.plugin import loader
+from strawberry.plugin.hooks import Manager, new_manager
+from strawberry.plugin.loader import Notice, PluginRecord
+from strawberry.plugin.registry import Registry, did_you_mean, one_line
+
+__all__ = ["PluginRecord", "Plugins"]
+
+
+class Plugins:
+    """All plugins, loaded once; every failure is kept in a record instead of being raised.
+
+    Attributes:
+        records: one for each plugin that was found, the built-in first.
+        registry: the components of those that loaded.
+        warnings: a line for each plugin that can't be used, and for each doubt about the
+            environment.
+    """
+
+    def __init__(
+        self, records: list[PluginRecord], manager: Manager, warnings: Iterable[str] = ()
+    ) -> None:
+        self.records = records
+        self.warnings = list(warnings)
+        entries = [entry for record in records for entry in record.entries]
+        self.registry = Registry(entries, {r.name: _why(r) for r in records if r.status != "ok"})
+        self._manager = manager
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        disabled: Collection[str] = (),
+        files: Sequence[Path] = (),
+        strict: bool | None = None,
+        notice: Notice | None = None,
+    ) -> Plugins:
+        """Find and load the plugins of this environment.
+
+        Args:
+            disabled: names of plugins or of distributions that must not be imported; `all` stands
+                for every installed one but the built-in. `STRAWBERRY_DISABLE_PLUGINS` (names with
+                commas between) adds to it.
+            files: local one-file plugins.
+            strict: raise if any plugin is broken or incompatible; None asks
+                `STRAWBERRY_STRICT_PLUGINS`.
+            notice: told, while it happens, of a plugin that takes long to import.
+
+        Raises:
+            PluginError: a local file does not exist; or, in strict mode, a plugin can't be used.
+        """
+        unwanted = {*disabled, *_words(os.environ.get("STRAWBERRY_DISABLE_PLUGINS", ""))}
+        candidates, warnings = loader.discover(files)
+        manager = new_manager()
+        known = set()
+        for candidate in candidates:
+            record = candidate.record
+            known |= record.aliases
+            every = "all" in unwanted and not record.builtin and candidate.path is None
+            if every or record.aliases & unwanted:
+                record.status, record.error = "disabled", "disabled by request"
+            else:
+                loader.load(candidate, manager, notice)
+        records = [candidate.record for candidate in candidates]
+        for name in sorted(unwanted - known - {"all"}):
+            warnings.append(f"there is no plugin {name!r} to disable{did_you_mean(name, known)}")
+        unusable = [r for r in records if r.status in ("broken", "incompatible")]
+        if unusable and _is_strict(strict):
+            raise PluginError("\n".join(_line(record) for record in unusable))
+        warnings += [f"{_line(r)}; `strawberry plugins` shows all of it" for r in unusable]
+        return cls(records, manager, [*warnings, *_environment(records)])
+
+    @property
+    def hook(self) -> Any:
+        """The hook relay of pluggy; `call` is the way that names a plugin which raises."""
+        return self._manager.hook
+
+    def call(self, hook_name: str, **kwargs: Any) -> None:
+        """Call a lifecycle hook of every plugin, in pluggy's order (the last registered first).
+
+        All are called, even after one has raised.
+
+        Raises:
+            PluginError: naming each plugin whose hook raised, and where.
+        """
+        failures = []
+        cause = None
+        for implementation in reversed(getattr(self.hook, hook_name).get_hookimpls()):
+            try:
+                implementation.function(*(kwargs[name] for name in implementation.argnames))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit too: a plugin can't end the program
+                cause = cause or error
+                failures.append(
+                    f"plugin {implementation.plugin_name!r}: {hook_name} raised "
+                    f"{one_line(error)}{loader.place(error)}"
+                )
+        if failures:
+            raise PluginError("\n".join(failures)) from cause
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _is_strict(strict: bool | None) -> bool:
+    if strict is not None:
+        return strict
+    return os.environ.get("STRAWBERRY_STRICT_PLUGINS", "").lower() in ("1", "true", "yes", "on")
+
+
+def _why(record: PluginRecord) -> str:
+    """What follows "plugin 'x'" in a sentence about one that can't be used."""
+    if record.status == "disabled":
+        return "is disabled"
+    if record.status == "incompatible":
+        return f"is incompatible: it {record.error}"
+    return f"failed to load: {record.error}"
+
+
+def _line(record: PluginRecord) -> str:
+    origin = f" ({record.distribution} {record.version})" if record.distribution else ""
+    return f"plugin {record.name!r}{origin} {_why(record)}"
+
+
+def _environment(records: list[PluginRecord]) -> list[str]:
+    """Doubts about the environment as a whole."""
+    lines = []
+    if not any(record.builtin for record in records):
+        lines.append(
+            f"the built-in components are missing: {loader.DISTRIBUTION} is not installed in this "
+            "environment (`pip install -e .` in its checkout)"
+        )
+    try:
+        version = importlib.metadata.version("strawberry-graphql")
+    except importlib.metadata.PackageNotFoundError:
+        return lines
+    lines.append(
+        f"strawberry-graphql {version} is installed in the same environment and writes to the same "
+        f"package `strawberry`: keep it and {loader.DISTRIBUTION} in separate environments"
+    )
+    return lines

@@ -1,0 +1,288 @@
+"""Which components there are, who brought them, and where to find them.
+
+Nothing is imported here until a component is used: an `Entry` holds a string target.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from strawberry.errors import PluginError, StrawberryError
+
+KINDS = (
+    "attention",
+    "ffn",
+    "positional",
+    "norm",
+    "router",
+    "weights",
+    "optimizer",
+    "schedule",
+    "data",
+    "tokenizer",
+    "task",
+    "tracker",
+    "executor",
+)
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+# These words have a meaning of their own in a recipe, so a component of that name could never be
+# chosen. `none` is a name only where "no position" is itself a component.
+_RESERVED = frozenset({"null", "true", "false", "none"})
+
+
+class LookupFailure(StrawberryError):  # noqa: N818 (what failed, not a fault of the program)
+    """No component, or more than one, answers to a name."""
+
+
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that `name` was probably meant to be, or None."""
+    known = {candidate.lower(): candidate for candidate in sorted(set(names), reverse=True)}
+    match = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return known[match[0]] if match else None
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing if no name is near."""
+    match = closest(name, names)
+    return f"; did you mean {match!r}?" if match is not None else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One registered component.
+
+    Attributes:
+        kind: one of `KINDS`.
+        name: its short name.
+        plugin: the name of the plugin that registered it.
+        target: `module:attribute`, or the class itself in a local one-file plugin.
+    """
+
+    kind: str
+    name: str
+    plugin: str
+    target: str | type
+
+    @property
+    def full_name(self) -> str:
+        """`plugin/name`, which is never ambiguous within a kind."""
+        return f"{self.plugin}/{self.name}"
+
+    @property
+    def where(self) -> str:
+        """The target as text, `module:attribute`."""
+        if isinstance(self.target, str):
+            return self.target
+        return f"{self.target.__module__}:{self.target.__qualname__}"
+
+    def load(self) -> type:
+        """The component's class, imported now.
+
+        Raises:
+            PluginError: the import fails for any reason, or what is found is not a class.
+        """
+        found = self._resolve() if isinstance(self.target, str) else self.target
+        if not isinstance(found, type):
+            raise PluginError(f"{self._describe()}: is a {type(found).__name__}, not a class")
+        return found
+
+    def _resolve(self) -> object:
+        module_name, _, attribute = str(self.target).partition(":")
+        try:
+            module = importlib.import_module(module_name)
+            if not hasattr(module, attribute):
+                near = did_you_mean(attribute, vars(module))
+                raise PluginError(f"{self._describe()}: no {attribute!r} in that module{near}")
+            return getattr(module, attribute)
+        except (KeyboardInterrupt, PluginError):
+            raise
+        except BaseException as error:  # SystemExit too: a component can't end the program
+            raise PluginError(f"{self._describe()}: {one_line(error)}") from error
+
+    def _describe(self) -> str:
+        return f"plugin {self.plugin!r}: {self.kind} {self.name!r} ({self.where})"
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as `Type: message`, on one line."""
+    name = type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{name}: {error.msg} ({error.filename}:{error.lineno})"
+    text = " ".join(str(error).split())
+    return f"{name}: {text}" if text else name
+
+
+class Registrar:
+    """What a plugin's `strawberry_register(registry)` is handed; each plugin has its own.
+
+    There is a method for each kind, `registry.attention(name, target)`, and `add` for a kind given
+    as text. A target is `"module:attribute"`; nothing is imported until a recipe uses it. A local
+    one-file plugin may give the class itself.
+    """
+
+    def __init__(self, plugin: str, *, local: bool = False) -> None:
+        self.plugin = plugin
+        self.local = local
+        self.entries: list[Entry] = []
+
+    def add(self, kind: str, name: str, target: str | type) -> None:
+        """Register a component.
+
+        Raises:
+            PluginError: an unknown kind, an unusable name, a target of the wrong form, or a name
+                that this plugin has already given away.
+        """
+        if kind not in KINDS:
+            near = did_you_mean(kind, KINDS)
+            raise PluginError(f"unknown kind {kind!r}{near or '; kinds: ' + ', '.join(KINDS)}")
+        self._check_name(kind, name)
+        self._check_target(kind, name, target)
+        for other in self.entries:
+            if (other.kind, other.name) == (kind, name):
+                raise PluginError(f"{kind} {name!r} is registered twice: as {other.where} before")
+        self.entries.append(Entry(kind, name, self.plugin, target))
+
+    def _check_name(self, kind: str, name: object) -> None:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise PluginError(
+                f"{kind} {name!r}: a name is a letter, then letters, digits, '_', '-' and '.'"
+            )
+        if name.lower() in _RESERVED and (kind, name) != ("positional", "none"):
+            raise PluginError(f"{kind} {name!r}: that word has another meaning in a recipe")
+
+    def _check_target(self, kind: str, name: str, target: object) -> None:
+        if isinstance(target, str) and _TARGET.fullmatch(target):
+            return
+        if isinstance(target, type) and self.local:
+            return
+        hint = "the target is 'module:attribute'"
+        if isinstance(target, type):
+            hint += ", as text, so that nothing is imported until a recipe uses it"
+        raise PluginError(f"{kind} {name!r}: {hint}; got {target!r}")
+
+    def attention(self, name: str, target: str | type) -> None:
+        """Register a token mixer."""
+        self.add("attention", name, target)
+
+    def ffn(self, name: str, target: str | type) -> None:
+        """Register a position-wise network."""
+        self.add("ffn", name, target)
+
+    def positional(self, name: str, target: str | type) -> None:
+        """Register a positional component."""
+        self.add("positional", name, target)
+
+    def norm(self, name: str, target: str | type) -> None:
+        """Register a normalisation."""
+        self.add("norm", name, target)
+
+    def router(self, name: str, target: str | type) -> None:
+        """Register a router of tokens to recursion depths."""
+        self.add("router", name, target)
+
+    def weights(self, name: str, target: str | type) -> None:
+        """Register a weight source."""
+        self.add("weights", name, target)
+
+    def optimizer(self, name: str, target: str | type) -> None:
+        """Register an optimizer."""
+        self.add("optimizer", name, target)
+
+    def schedule(self, name: str, target: str | type) -> None:
+        """Register a learning-rate schedule."""
+        self.add("schedule", name, target)
+
+    def data(self, name: str, target: str | type) -> None:
+        """Register a data source."""
+        self.add("data", name, target)
+
+    def tokenizer(self, name: str, target: str | type) -> None:
+        """Register a tokenizer."""
+        self.add("tokenizer", name, target)
+
+    def task(self, name: str, target: str | type) -> None:
+        """Register a synthetic task."""
+        self.add("task", name, target)
+
+    def tracker(self, name: str, target: str | type) -> None:
+        """Register an observer of runs."""
+        self.add("tracker", name, target)
+
+    def executor(self, name: str, target: str | type) -> None:
+        """Register a way to run many trainings."""
+        self.add("executor", name, target)
+
+
+class Registry:
+    """The components of all plugins that loaded.
+
+    `unavailable` maps the name of each plugin that did not load to why ("failed to load: ...",
+    "is disabled"), so that a failed lookup can say what may be missing.
+    """
+
+    def __init__(
+        self, entries: Iterable[Entry] = (), unavailable: Mapping[str, str] | None = None
+    ) -> None:
+        self._entries = sorted(
+            entries, key=lambda entry: (KINDS.index(entry.kind), entry.name, entry.plugin)
+        )
+        self._unavailable = dict(unavailable or {})
+
+    def entries(self, kind: str | None = None) -> list[Entry]:
+        """All components, or those of one kind, sorted by kind, name and plugin."""
+        return [entry for entry in self._entries if kind is None or entry.kind == kind]
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The component that `name` (short, or `plugin/name`) means.
+
+        Raises:
+            LookupFailure: none or several do; the text says which are near, or how to choose.
+        """
+        if kind not in KINDS:
+            near = did_you_mean(kind, KINDS)
+            raise LookupFailure(f"unknown kind {kind!r}{near or '; kinds: ' + ', '.join(KINDS)}")
+        plugin, slash, short = name.rpartition("/")
+        found = [
+            entry
+            for entry in self.entries(kind)
+            if entry.name == short and (not slash or _answers(entry.plugin, plugin))
+        ]
+        exact = [entry for entry in found if entry.full_name == name]
+        if len(exact or found) == 1:
+            return (exact or found)[0]
+        if found:
+            owners = " or ".join(entry.full_name for entry in found)
+            raise LookupFailure(f"{kind} {name!r} is ambiguous: write {owners}")
+        raise LookupFailure(self._not_found(kind, name, plugin, short))
+
+    def short_name(self, entry: Entry) -> str:
+        """The shortest name that means `entry` and nothing else of its kind."""
+        same = [e for e in self._entries if (e.kind, e.name) == (entry.kind, entry.name)]
+        return entry.name if len(same) <= 1 else entry.full_name
+
+    def _not_found(self, kind: str, name: str, plugin: str, short: str) -> str:
+        text = f"unknown {kind} {name!r}"
+        if plugin in self._unavailable:
+            return f"{text}: plugin {plugin!r} {self._unavailable[plugin]}"
+        names = {entry.full_name for entry in self.entries(kind)}
+        names = names if plugin else {entry.name for entry in self.entries(kind)}
+        other = sorted({e.kind for e in self._entries if short in (e.name, e.full_name)} - {kind})
+        text += did_you_mean(name, names)
+        if other and not text.endswith("?"):
+            text += f"; {name!r} is of kind {' and '.join(other)}"
+        elif not names:
+            text += f"; no {kind} is registered"
+        for missing, why in self._unavailable.items():
+            text += f"; note: plugin {missing!r} {why}"
+        return text
+
+
+def _answers(plugin: str, name: str) -> bool:
+    """Whether a plugin answers to `name`: `dist:rope` does to `rope`, until another one does."""
+    return plugin == name or plugin.endswith(f":{name}")

@@ -1,0 +1,55 @@
+"""The hooks: what a plugin can be told of and asked for.
+
+An implementation may leave out arguments that it does not need. Hooks only ever gain arguments
+within one `API_VERSION`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pluggy
+
+if TYPE_CHECKING:
+    from strawberry.plugin.registry import Registrar
+
+API_VERSION: Final = 1
+"""Counted up when a hook or a contract changes in a way that breaks plugins."""
+
+GROUP: Final = "strawberry"
+"""The entry-point group, and the prefix of every hook's name."""
+
+hookimpl = pluggy.HookimplMarker(GROUP)
+_hookspec = pluggy.HookspecMarker(GROUP)
+
+
+@_hookspec
+def strawberry_register(registry: Registrar) -> None:
+    """Register components by name: `registry.attention("hyena", "my_package.hyena:Hyena")`."""
+
+
+@_hookspec
+def strawberry_model_built(model: Any, recipe: Any) -> None:
+    """A model was built for training, and its first step is still to come."""
+
+
+@_hookspec
+def strawberry_step_done(run: Path, step: int, metrics: Mapping[str, float]) -> None:
+    """A step's metrics were logged."""
+
+
+@_hookspec
+def strawberry_evaluated(run: Path, step: int, metrics: Mapping[str, float]) -> None:
+    """The model was evaluated."""
+
+
+@_hookspec
+def strawberry_checkpoint_saved(run: Path, step: int, path: Path) -> None:
+    """A checkpoint is whole on disk at `path`."""
+
+
+@_hookspec
+def strawberry_run_finished(run: Path, status: str) -> None:
+    """The run ended: `finished`, `interrupted` or `failed`."""

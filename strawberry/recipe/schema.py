@@ -1,0 +1,134 @@
+"""The JSON Schema of recipes, for editors: every registered component with its fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from strawberry.errors import PluginError
+from strawberry.plugin import KINDS
+from strawberry.plugin.signature import description_of, model_of
+from strawberry.recipe.spec import ModelFields, TrainFields
+from strawberry.recipe.validate import SHARINGS
+
+if TYPE_CHECKING:
+    from strawberry.plugin import Entry, Plugins
+
+
+def json_schema(plugins: Plugins) -> dict[str, Any]:
+    """A draft 2020-12 schema; components that can't be imported are left out."""
+    definitions: dict[str, Any] = {}
+    for kind in KINDS:
+        _add_kind(definitions, kind, plugins)
+    definitions["weights_or_default"] = _component("weights")
+    definitions["entry"] = _entry()
+    definitions["optimizers"] = {
+        "anyOf": [_component("optimizer"), {"type": "array", "items": _component("optimizer")}]
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Strawberry recipe",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "name": {"type": "string", "description": "Names the runs; the file's by default."},
+            "extends": {"type": "string", "description": "A recipe to start from."},
+            "seed": {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}]},
+            "requires": {"type": "array", "items": {"type": "string"}},
+            "model": _model(definitions),
+            "data": _component("data"),
+            "tokenizer": _component("tokenizer"),
+            "optimizer": {"$ref": "#/$defs/optimizers"},
+            "schedule": _component("schedule"),
+            "train": _fields(TrainFields, definitions),
+            "trackers": {"type": "array", "items": _component("tracker")},
+        },
+        "$defs": definitions,
+    }
+
+
+def _model(definitions: dict[str, Any]) -> dict[str, Any]:
+    schema = _fields(ModelFields, definitions)
+    schema.pop("required", None)  # what is missing may come from `extends`
+    schema["properties"] |= {
+        "norm": _component("norm"),
+        "positional": _component("positional"),
+        "weights": _component("weights"),
+        "stack": _stack(),
+    }
+    return schema
+
+
+def _entry() -> dict[str, Any]:
+    count = {"type": "integer", "minimum": 1, "maximum": 10_000}
+    nothing = [{"const": "none"}, {"type": "null"}]
+    return {
+        "type": "object",
+        "description": "A block, or a repeat or recur around blocks.",
+        "additionalProperties": False,
+        "properties": {
+            "repeat": {**count, "description": "Copies, each with weights of its own."},
+            "recur": {**count, "description": "Recursion steps over shared weights."},
+            "sharing": {"enum": list(SHARINGS)},
+            "stack": _stack(),
+            "weights": _component("weights"),
+            "attention": {"anyOf": [_component("attention"), *nothing]},
+            "ffn": {"anyOf": [_component("ffn"), *nothing]},
+            "norm": _component("norm"),
+            "positional": {"anyOf": [_component("positional"), {"type": "null"}]},
+        },
+    }
+
+
+def _stack() -> dict[str, Any]:
+    return {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/entry"}}
+
+
+def _component(kind: str) -> dict[str, Any]:
+    return {"$ref": f"#/$defs/{kind}"}
+
+
+def _add_kind(definitions: dict[str, Any], kind: str, plugins: Plugins) -> None:
+    """`$defs` for a kind: any of its components, by name or with fields."""
+    choices: list[dict[str, Any]] = []
+    names: list[str] = []
+    for entry in plugins.registry.entries(kind):
+        try:
+            schema = _with_use(entry, plugins, kind, definitions)
+        except PluginError:
+            continue
+        key = f"{kind}:{entry.full_name}".replace("/", ".")
+        definitions[key] = schema
+        names += schema["properties"]["use"]["enum"]
+        choices.append({"$ref": f"#/$defs/{key}"})
+    definitions[kind] = {"anyOf": [{"enum": names}, *choices]} if names else False
+
+
+def _with_use(
+    entry: Entry, plugins: Plugins, kind: str, definitions: dict[str, Any]
+) -> dict[str, Any]:
+    cls = entry.load()
+    schema = _fields(cls, definitions)
+    schema["description"] = description_of(cls)
+    names = dict.fromkeys([plugins.registry.short_name(entry), entry.full_name])
+    properties = {"use": {"enum": list(names)}, **schema.get("properties", {})}
+    if kind == "optimizer":
+        properties["params"] = {"type": "string", "description": "Which parameters it takes."}
+    return {**schema, "properties": properties, "required": ["use"]}
+
+
+def _fields(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a signature's fields, with nested components as references."""
+    schema = model_of(cls).model_json_schema(ref_template="#/$defs/{model}")
+    definitions |= schema.pop("$defs", {})
+    schema.pop("title", None)
+    linked: dict[str, Any] = _linked(schema)
+    return linked
+
+
+def _linked(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "x-component" in value:
+            kind = value["x-component"]
+            return {"anyOf": [_component(kind), {"const": "none"}, {"type": "null"}]}
+        return {k: _linked(item) for k, item in value.items() if k != "title" or item is None}
+    return [_linked(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,311 @@
+"""What a recipe says, resolved: every component named in full, every field filled in.
+
+These are plain frozen values. `load_recipe` makes them; the builder, the data layer and the
+training loop read them. Locations are kept, so that a later refusal can still name the line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from strawberry.errors import Location, Problem
+from strawberry.plugin import Entry, Plugins
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A mapping's place: its own, and that of each key that was written."""
+
+    path: str = ""
+    location: Location | None = None
+    fields: Mapping[str, Location] = field(default_factory=dict)
+
+    def problem(self, name: str, message: str) -> Problem:
+        """A problem at field `name` if it was written, else at the mapping itself."""
+        path = f"{self.path}.{name}" if name else self.path
+        return Problem(message, self.fields.get(name, self.location), path.lstrip("."))
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentSpec:
+    """A component, chosen and validated.
+
+    Attributes:
+        kind: its kind, such as `attention`.
+        use: its full name, `plugin/name`.
+        fields: all its fields, defaults included; a nested component is a ComponentSpec.
+        explicit: the fields that the recipe wrote.
+        entry: where it comes from.
+        at: where it stands in the recipe.
+    """
+
+    kind: str
+    use: str
+    fields: Mapping[str, Any]
+    explicit: frozenset[str]
+    entry: Entry = field(compare=False)
+    at: Located = field(default_factory=Located, compare=False)
+
+    def problem(self, name: str, message: str) -> Problem:
+        """A problem at field `name` if it was written, else at the component."""
+        return self.at.problem(name, message)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a recipe would write it, with every field."""
+        return {"use": self.use, **{name: _plain(value) for name, value in self.fields.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSpec:
+    """A leaf of the stack; `norm`, `positional` and `weights` override what is around it."""
+
+    attention: ComponentSpec | None = None
+    ffn: ComponentSpec | None = None
+    norm: ComponentSpec | None = None
+    positional: ComponentSpec | None = None
+    weights: ComponentSpec | None = None
+    at: Located = field(default_factory=Located, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a recipe would write it."""
+        parts = ("attention", "ffn", "norm", "positional", "weights")
+        return {p: getattr(self, p).to_dict() for p in parts if getattr(self, p) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatSpec:
+    """`count` copies of a stack, each with weights of its own."""
+
+    count: int
+    stack: tuple[NodeSpec, ...]
+    weights: ComponentSpec | None = None
+    at: Located = field(default_factory=Located, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a recipe would write it."""
+        return _node_dict({"repeat": self.count}, self.weights, self.stack)
+
+
+@dataclass(frozen=True, slots=True)
+class RecurSpec:
+    """`count` recursion steps over a stack with shared weights."""
+
+    count: int
+    stack: tuple[NodeSpec, ...]
+    sharing: Literal["cycle", "sequence", "middle_cycle", "middle_sequence"] = "cycle"
+    weights: ComponentSpec | None = None
+    at: Located = field(default_factory=Located, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a recipe would write it."""
+        head = {"recur": self.count, "sharing": self.sharing}
+        return _node_dict(head, self.weights, self.stack)
+
+
+NodeSpec: TypeAlias = BlockSpec | RepeatSpec | RecurSpec
+
+
+Positive: TypeAlias = Annotated[int, Ge(1)]
+Count: TypeAlias = Annotated[int, Ge(0)]
+Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFields:
+    """The plain fields of the `model` section.
+
+    Args:
+        vocab_size: number of token ids V.
+        block_size: longest training sequence, in tokens.
+        n_embd: model width C.
+        tie_embeddings: whether the output head is the embedding table.
+        embedding_norm: whether embeddings are normalised before the first block.
+        dropout: probability, on embeddings, attention and what a block adds.
+        bias: whether projections have biases.
+        init: `fan_in` (uniform with deviation fan_in^-0.5) or `normal` (deviation init_std,
+            smaller by sqrt(2 depth) where a projection writes to the residual stream).
+        init_std: deviation for `normal`.
+        logit_softcap: bound on logits by c * tanh(logit / c), or null.
+    """
+
+    vocab_size: Positive
+    block_size: Positive
+    n_embd: Positive
+    tie_embeddings: bool = True
+    embedding_norm: bool = False
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    bias: bool = False
+    init: Literal["fan_in", "normal"] = "fan_in"
+    init_std: Annotated[float, Gt(0)] = 0.02
+    logit_softcap: Annotated[float, Gt(0)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(ModelFields):
+    """The `model` section.
+
+    Attributes:
+        stack: the nodes, first to last.
+        norm: the normalisation before each part of a block, and before the head.
+        positional: where order comes from.
+        weights: the weight source of blocks that no other scope encloses.
+    """
+
+    stack: tuple[NodeSpec, ...]
+    norm: ComponentSpec
+    positional: ComponentSpec
+    weights: ComponentSpec
+    at: Located = field(default_factory=Located, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSpec:
+    """An optimizer, and which parameters it takes.
+
+    Attributes:
+        component: the optimizer.
+        params: a kind of parameter (`matrix`, `embedding`, ...) or a pattern over their names such
+            as `*.attention.*`; None takes whatever is left.
+    """
+
+    component: ComponentSpec
+    params: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFields:
+    """The `train` section; names are the seed project's where it has one.
+
+    Args:
+        max_iters: optimizer steps.
+        batch_size: sequences in a micro-batch.
+        gradient_accumulation_steps: micro-batches in a step.
+        eval_interval: steps between evaluations; 0 evaluates at the end alone.
+        eval_iters: batches in an evaluation.
+        log_interval: steps between rows of metrics.jsonl.
+        checkpoint_interval: steps between checkpoints; 0 saves at the end alone.
+        keep_checkpoints: how many of the newest stay.
+        learning_rate: peak learning rate.
+        warmup_iters: steps of linear warm-up.
+        lr_decay_iters: steps until the schedule reaches min_lr; None takes max_iters.
+        cooldown_frac: share of lr_decay_iters in which `trapezoid` decays.
+        min_lr: learning rate at the end.
+        grad_clip: largest norm of the whole gradient; 0 does not clip.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        dtype: `auto` (bfloat16 autocast on CUDA), `float32` or `bfloat16`.
+        compile: `auto` compiles on CUDA.
+        threads: CPU threads; None leaves torch's choice.
+        keep_memory: keep freed memory for the next step (glibc).
+    """
+
+    max_iters: Positive = 1000
+    batch_size: Positive = 8
+    gradient_accumulation_steps: Positive = 1
+    eval_interval: Count = 250
+    eval_iters: Positive = 20
+    log_interval: Positive = 10
+    checkpoint_interval: Count = 250
+    keep_checkpoints: Positive = 3
+    learning_rate: Annotated[float, Gt(0)] = 3e-3
+    warmup_iters: Count = 100
+    lr_decay_iters: Positive | None = None
+    cooldown_frac: Share = 0.4
+    min_lr: Annotated[float, Ge(0)] = 3e-4
+    grad_clip: Annotated[float, Ge(0)] = 1.0
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: Literal["auto"] | bool = "auto"
+    threads: Positive | None = None
+    keep_memory: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec(TrainFields):
+    """The `train` section, located."""
+
+    at: Located = field(default_factory=Located, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole recipe.
+
+    Attributes:
+        name: names its runs.
+        seed: of weights, data order and dropout.
+        requires: distributions that it needs, as requirement strings.
+        source: the file that it was read from.
+        notes: what a reader should know of how the file was understood.
+        plugins: the plugins that it was resolved with.
+    """
+
+    name: str
+    seed: int
+    model: ModelSpec
+    data: ComponentSpec
+    tokenizer: ComponentSpec
+    optimizer: tuple[OptimizerSpec, ...]
+    schedule: ComponentSpec
+    train: TrainSpec
+    trackers: tuple[ComponentSpec, ...] = ()
+    requires: tuple[str, ...] = ()
+    source: Path = field(default=Path("recipe.yaml"), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    plugins: Plugins | None = field(default=None, compare=False, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a recipe file would say it, with every field and full names; loads to an equal one."""
+        optimizers = [
+            {**o.component.to_dict(), **({} if o.params is None else {"params": o.params})}
+            for o in self.optimizer
+        ]
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            **({"requires": list(self.requires)} if self.requires else {}),
+            "model": {
+                **_section(self.model, without=("stack",)),
+                "stack": [node.to_dict() for node in self.model.stack],
+            },
+            "data": self.data.to_dict(),
+            "tokenizer": self.tokenizer.to_dict(),
+            "optimizer": optimizers[0] if len(optimizers) == 1 else optimizers,
+            "schedule": self.schedule.to_dict(),
+            "train": _section(self.train),
+            **({"trackers": [t.to_dict() for t in self.trackers]} if self.trackers else {}),
+        }
+
+    def to_yaml(self) -> str:
+        """`to_dict` as YAML."""
+        import yaml
+
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=100)
+
+
+def _node_dict(
+    head: dict[str, Any], weights: ComponentSpec | None, stack: tuple[NodeSpec, ...]
+) -> dict[str, Any]:
+    source = {} if weights is None else {"weights": weights.to_dict()}
+    return {**head, **source, "stack": [node.to_dict() for node in stack]}
+
+
+def _section(spec: ModelSpec | TrainSpec, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    hidden = {"at", *without}
+    names = [item.name for item in dataclasses.fields(spec) if item.name not in hidden]
+    return {name: _plain(getattr(spec, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ComponentSpec):
+        return value.to_dict()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

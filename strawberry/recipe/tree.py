@@ -1,0 +1,172 @@
+"""A recipe file as a tree of values, each of which knows where it was written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from strawberry.errors import Location, Problem, RecipeError
+from strawberry.plugin.registry import did_you_mean
+
+SEGMENT = re.compile(r"([A-Za-z_*][\w\-]*|\*)|\[(\d{1,6})\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value with its place.
+
+    Attributes:
+        value: a scalar, a list of nodes, or a dict of nodes by key.
+        location: where the value begins.
+        keys: for a dict, where each key was written.
+    """
+
+    value: Any
+    location: Location
+    keys: dict[str, Location] = field(default_factory=dict)
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it is a mapping."""
+        return isinstance(self.value, dict)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list."""
+        return isinstance(self.value, list)
+
+    def get(self, key: str) -> Node | None:
+        """The value under `key`, or None."""
+        found: Node | None = self.value.get(key) if self.is_map else None
+        return found
+
+    def plain(self) -> Any:
+        """The value without locations."""
+        if self.is_map:
+            return {key: node.plain() for key, node in self.value.items()}
+        if self.is_list:
+            return [node.plain() for node in self.value]
+        return self.value
+
+    def find(self, path: tuple[Any, ...]) -> Location:
+        """The place of what `path` leads to, or of the last thing on the way that exists."""
+        node, location = self, self.location
+        for step in path:
+            if node.is_map and step in node.value:
+                location, node = node.keys.get(step, node.location), node.value[step]
+            elif node.is_list and isinstance(step, int) and step < len(node.value):
+                node = node.value[step]
+                location = node.location
+            else:
+                break
+        return location
+
+
+def located(value: Any, location: Location) -> Node:
+    """Plain data as a tree that was all written at one place; nodes inside keep theirs."""
+    if isinstance(value, Node):
+        return value
+    if isinstance(value, dict):
+        children = {key: located(item, location) for key, item in value.items()}
+        return Node(children, location, {key: child.location for key, child in children.items()})
+    if isinstance(value, list):
+        return Node([located(item, location) for item in value], location)
+    return Node(value, location)
+
+
+def merge(base: Node, over: Node) -> Node:
+    """`base` with what `over` says: mappings merge key by key, everything else is replaced.
+
+    A component written by its name alone takes further fields (`rope` and `{base: 500000}`); one
+    with another `use` replaces the old one whole.
+    """
+    if over.is_map and "use" not in over.value and isinstance(base.value, str):
+        base = as_component(base)
+    if not (base.is_map and over.is_map):
+        return over
+    if "use" in over.value and _use(base) != _use(over):
+        return over
+    value, keys = dict(base.value), {**base.keys, **over.keys}
+    for key, node in over.value.items():
+        value[key] = merge(value[key], node) if key in value else node
+    return Node(value, over.location, keys)
+
+
+def as_component(node: Node) -> Node:
+    """A component's bare name as a mapping with `use`."""
+    return Node({"use": node}, node.location, {"use": node.location})
+
+
+def _use(node: Node) -> Any:
+    use = node.get("use")
+    return None if use is None else use.value
+
+
+def parse_path(path: str, location: Location) -> list[str | int]:
+    """`model.stack[0].attention` as a list of keys and indices; raises RecipeError."""
+    steps: list[str | int] = []
+    rest = path
+    while rest:
+        match = SEGMENT.match(rest)
+        if match is None:
+            raise RecipeError(
+                [Problem(f"{path!r} is not a path such as model.stack[0].attention", location)]
+            )
+        steps.append(match[1] if match[1] is not None else int(match[2]))
+        rest = rest[match.end() :].removeprefix(".")
+    return steps
+
+
+def set_at(tree: Node, steps: list[str | int], value: Node) -> Node:
+    """The tree with `value` at `steps`; `*` in a stack stands for all its blocks at any depth.
+
+    Raises RecipeError where the path leads nowhere.
+    """
+    if not steps:
+        return merge(tree, value) if value.is_map and "use" not in value.value else value
+    step, rest = steps[0], steps[1:]
+    if step == "*" or isinstance(step, int):
+        return _set_in_list(tree, step, rest, value)
+    if isinstance(tree.value, str) and tree.value:
+        tree = as_component(tree)
+    if tree.value is None:
+        tree = Node({}, value.location)
+    if not tree.is_map:
+        what = "a list; write an index or *" if tree.is_list else f"the value {tree.value!r}"
+        raise RecipeError([Problem(f"there is nothing at {step!r}: it is {what}", value.location)])
+    child = tree.value.get(step, Node(None, value.location))
+    keys = tree.keys if step in tree.value else {**tree.keys, step: value.location}
+    return Node({**tree.value, step: set_at(child, rest, value)}, tree.location, keys)
+
+
+def _set_in_list(tree: Node, step: str | int, rest: list[str | int], value: Node) -> Node:
+    if not tree.is_list:
+        raise RecipeError([Problem(f"there is no list for [{step}]", value.location)])
+    items: list[Node] = list(tree.value)
+    if isinstance(step, int):
+        if step >= len(items):
+            message = f"there is no [{step}]: the list has {len(items)} entries"
+            raise RecipeError([Problem(message, value.location)])
+        items[step] = set_at(items[step], rest, value)
+        return replace(tree, value=items)
+    return replace(tree, value=[_set_in_blocks(item, rest, value) for item in items])
+
+
+def _set_in_blocks(entry: Node, rest: list[str | int], value: Node) -> Node:
+    """Set in the blocks of a stack's entry: it is one itself, or they are in its own stack."""
+    inner = entry.get("stack")
+    if inner is None or not inner.is_list:
+        return set_at(entry, rest, value)
+    blocks = Node([_set_in_blocks(item, rest, value) for item in inner.value], inner.location)
+    return Node({**entry.value, "stack": blocks}, entry.location, entry.keys)
+
+
+def unknown_keys(node: Node, known: set[str], what: str, path: str) -> Iterator[Problem]:
+    """A problem for each key of a mapping that is not known."""
+    for key in node.value:
+        if key not in known:
+            near = did_you_mean(key, known)
+            hint = near or f"; known: {', '.join(sorted(known))}"
+            yield Problem(f"{what} has no {key!r}{hint}", node.keys.get(key, node.location), path)

@@ -1,0 +1,101 @@
+"""The source text of the running Python's standard library: real text that every machine has."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import tokenize
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from strawberry.data.contracts import Dataset, DataSite, DataSource
+from strawberry.data.corpus import FileCorpus
+from strawberry.data.storage import Identities, about
+from strawberry.data.texts import text_dataset
+from strawberry.errors import StrawberryError
+
+# Tests and demonstrations, what is installed beside it, tables (`encodings`), bundled documents,
+# and packages that come and go with Python's version or with how it was packed.
+_SKIPPED = frozenset({
+    "test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "ensurepip", "site-packages",
+    "dist-packages", "encodings", "pydoc_data", "distutils", "lib-dynload", "__pycache__",
+})  # fmt: skip
+_LONE = ("_sysconfigdata", "_sysconfig_vars")
+
+
+class Stdlib(DataSource):
+    """The `.py` files of the running Python's standard library, a document each, without tests.
+
+    About 8 MB of code and English. Another version of Python has another text; the data set's
+    fingerprint tells them apart.
+
+    Args:
+        max_bytes: take files (chosen by a digest of their names) up to so many bytes in all.
+        data_division: the share of the text that is for training; the rest is for validation.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_bytes: Annotated[int, Field(ge=1)] = 16_000_000,
+        data_division: Annotated[float, Field(gt=0, lt=1)] = 0.9,
+    ) -> None:
+        self.max_bytes = max_bytes
+        self.data_division = data_division
+
+    def open(self, site: DataSite) -> Dataset:
+        """The data set; raises StrawberryError if this Python came without its sources."""
+        root = Path(sysconfig.get_paths()["stdlib"])
+        files = library_files(root, self.max_bytes)
+        if not files:
+            version = ".".join(map(str, sys.version_info[:3]))
+            raise StrawberryError(
+                f"Python {version} has no library sources in {root}, or none within max_bytes; "
+                "use data {use: text, path: ...}"
+            )
+        with about("max_bytes"):
+            corpus = FileCorpus(
+                files,
+                _read,
+                reader="python source 1",
+                data_division=self.data_division,
+                identities=Identities(site.cache),
+                progress=site.progress,
+            )
+        return text_dataset(corpus, site)
+
+
+def library_files(root: Path, max_bytes: int) -> list[Path]:
+    """The library's files under `root`, sorted by name: as many as `max_bytes` has room for."""
+    sizes: dict[str, int] = {}
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _SKIPPED and "config-" not in name]
+        for name in names:
+            path = Path(folder, name)
+            if name.endswith(".py") and not name.startswith(_LONE) and path.is_file():
+                sizes[path.relative_to(root).as_posix()] = path.stat().st_size
+    chosen: list[str] = []
+    room = max_bytes
+    # In the order of a digest, so that a small share is not the alphabet's beginning.
+    for name in sorted(sizes, key=lambda name: sha256(name.encode()).digest()):
+        if sizes[name] <= room:
+            room -= sizes[name]
+            chosen.append(name)
+    return [root / name for name in sorted(chosen)]
+
+
+def _read(path: Path) -> Iterator[str]:
+    """The text of a Python file, in the encoding that it declares."""
+    try:
+        with path.open("rb") as file:
+            encoding, _ = tokenize.detect_encoding(file.readline)
+        text = path.read_bytes().decode(encoding, errors="replace")
+    except (OSError, SyntaxError, LookupError) as error:
+        raise StrawberryError(f"{path}: {error}") from error
+    if text:
+        yield text

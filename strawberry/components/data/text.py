@@ -1,0 +1,51 @@
+"""Text of one's own, from files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from strawberry.data.contracts import Dataset, DataSite, DataSource
+from strawberry.data.storage import about
+from strawberry.data.texts import text_corpus, text_dataset
+
+
+class Text(DataSource):
+    """Text files: `.txt` and `.md` hold a document each, `.jsonl` one a line, `.json` a list.
+
+    Documents are divided whole, by bytes: validation is the same text for every tokenizer.
+
+    Args:
+        path: a file, a folder (text files in it and below) or a pattern such as `texts/*.txt`;
+            looked for from the current folder, then from the recipe's.
+        field: the text field of JSON objects; plain JSON strings need none.
+        data_division: the share of the text that is for training; the rest is for validation.
+        special: make the texts of special tokens within documents into their ids.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        field: str = "text",
+        data_division: Annotated[float, Field(gt=0, lt=1)] = 0.9,
+        special: bool = False,
+    ) -> None:
+        self.path = path
+        self.field = field
+        self.data_division = data_division
+        self.special = special
+
+    def open(self, site: DataSite) -> Dataset:
+        """The data set; raises FieldError about `path` if there is no text in it."""
+        with about("path"):
+            corpus = text_corpus(
+                [self.path],
+                site.folders,
+                field=self.field,
+                data_division=self.data_division,
+                cache=site.cache,
+                progress=site.progress,
+            )
+        return text_dataset(corpus, site, self.special)

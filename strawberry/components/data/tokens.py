@@ -1,0 +1,55 @@
+"""Token files that are prepared already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from strawberry.data.contracts import Dataset, DataSite, DataSource
+from strawberry.data.documents import refuse_pickle
+from strawberry.data.packed import TOKENIZER, open_packed, open_single
+from strawberry.data.storage import Identities, about
+from strawberry.data.tokenizer import load_tokenizer
+from strawberry.errors import StrawberryError
+
+
+class Tokens(DataSource):
+    """A folder that `strawberry data prepare` made, or a single token file (`.tok`).
+
+    The recipe's `tokenizer` is not used: the folder has its own, or the file has one beside it.
+
+    Args:
+        path: the folder or the file; looked for from the current folder, then from the recipe's.
+        data_division: of a single file: the share from its beginning that is for training. A
+            folder is divided already.
+    """
+
+    def __init__(
+        self, *, path: str, data_division: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    ) -> None:
+        self.path = path
+        self.data_division = data_division
+
+    def open(self, site: DataSite) -> Dataset:
+        """The data set; raises FieldError about `path` if it is not there or damaged."""
+        identities = Identities(site.cache)
+        with about("path"):
+            place = _find(self.path, site.folders)
+            if place.is_dir():
+                return open_packed(place, identities)
+            refuse_pickle(place)
+            beside = place.parent / TOKENIZER
+            tokenizer = load_tokenizer(beside) if beside.exists() else None
+            return open_single(place, identities, self.data_division, tokenizer)
+
+
+def _find(path: str, folders: tuple[Path, ...]) -> Path:
+    given = Path(path).expanduser()
+    places = list(dict.fromkeys((folder / given).absolute() for folder in folders))
+    for place in places:
+        if place.exists():
+            return place
+    looked = ", ".join(map(str, places))
+    raise StrawberryError(f"{path}: no such file or folder; looked at {looked}")

@@ -1,0 +1,58 @@
+"""AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2), by torch's fused kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt, Lt
+
+from strawberry.model.contracts import Optimizer, ParameterInfo
+
+Beta = Annotated[float, Ge(0), Lt(1)]
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay; takes every parameter.
+
+    Args:
+        lr: peak learning rate; null takes `train.learning_rate`.
+        betas: decay of the running mean and of the running mean square.
+        eps: added to the root of the mean square.
+        weight_decay: share of the learning rate by which parameters shrink each step.
+        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: Annotated[float, Gt(0)] | None = None,
+        betas: tuple[Beta, Beta] = (0.9, 0.95),
+        eps: Annotated[float, Gt(0)] = 1e-8,
+        weight_decay: Annotated[float, Ge(0)] = 0.1,
+        decay: Literal["matrices", "all"] = "matrices",
+    ) -> None:
+        self.lr = lr
+        self.betas = betas
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self.decay = decay
+
+    def make(
+        self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
+    ) -> torch.optim.Optimizer:
+        """torch.optim.AdamW, fused where the device has it."""
+        decayed = [i.parameter for i in infos if self.decay == "all" or i.parameter.ndim >= 2]
+        plain = [i.parameter for i in infos if self.decay != "all" and i.parameter.ndim < 2]
+        groups = [
+            {"params": decayed, "weight_decay": self.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=lr,
+            betas=self.betas,
+            eps=self.eps,
+            fused=device.type in ("cpu", "cuda", "mps"),
+        )

@@ -1,0 +1,16 @@
+"""A learning rate that stays as it is."""
+
+from __future__ import annotations
+
+from strawberry.model.contracts import Schedule, ScheduleSite
+
+
+class Constant(Schedule):
+    """`train.learning_rate` at every step, without a warm-up: the seed's `decay_lr: false`."""
+
+    def __init__(self, site: ScheduleSite) -> None:
+        self.site = site
+
+    def __call__(self, step: int) -> float:
+        """The peak, whatever the step."""
+        return self.site.learning_rate

@@ -1,0 +1,66 @@
+"""Byte-level byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909; bytes as in GPT-2)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from strawberry.data.bpe import SPECIAL_TOKENS, check_room, check_special, split_pattern
+from strawberry.data.contracts import Corpus, DataSite, Tokenizer, TokenizerSource
+from strawberry.data.documents import find_files
+from strawberry.data.storage import about
+from strawberry.data.texts import TRAIN_BYTES, cached_bpe
+from strawberry.data.tokenizer import load_tokenizer
+
+
+class BPE(TokenizerSource):
+    """Byte-level BPE: loaded from a file, or learnt from the training split of the data.
+
+    Args:
+        path: a `tokenizer.json` to load, looked for from the current folder, then from the
+            recipe's; any that the `tokenizers` library reads will do. The other fields are not
+            used then.
+        vocab_size: ids in all, special tokens included; None takes `model.vocab_size`.
+        special_tokens: texts of the last ids; `<|eot|>`, which ends a document, is needed.
+        pattern: how text is split first: `gpt2`, `gpt4`, `gpt4o`, or a regular expression that
+            matches all of any text.
+        train_bytes: learn from no more than so many bytes, taken evenly over the data.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        vocab_size: Annotated[int, Field(ge=257)] | None = None,
+        special_tokens: tuple[str, ...] = SPECIAL_TOKENS,
+        pattern: str = "gpt4",
+        train_bytes: Annotated[int, Field(ge=1)] = TRAIN_BYTES,
+    ) -> None:
+        with about("special_tokens"):
+            check_special(special_tokens)
+        with about("pattern"):
+            split_pattern(pattern)
+        self.path = path
+        self.vocab_size = vocab_size
+        self.special_tokens = special_tokens
+        self.pattern = pattern
+        self.train_bytes = train_bytes
+
+    def open(self, site: DataSite, corpus: Corpus) -> Tokenizer:
+        """The tokenizer for a corpus; what is learnt is cached."""
+        if self.path is not None:
+            with about("path"):
+                return load_tokenizer(find_files(self.path, site.folders)[0])
+        size = self.vocab_size or site.vocab_size
+        with about("vocab_size"):
+            check_room(size, self.special_tokens)
+        return cached_bpe(
+            corpus,
+            size,
+            special_tokens=self.special_tokens,
+            pattern=self.pattern,
+            train_bytes=self.train_bytes,
+            cache=site.cache,
+            progress=site.progress,
+        )

@@ -1,0 +1,24 @@
+"""Bytes as tokens: nothing to learn, and any text at all."""
+
+from __future__ import annotations
+
+from strawberry.data.bpe import END_OF_TEXT, BPETokenizer, byte_tokenizer, check_special
+from strawberry.data.contracts import Corpus, DataSite, TokenizerSource
+from strawberry.data.storage import about
+
+
+class Bytes(TokenizerSource):
+    """The 256 bytes of UTF-8, then the special tokens.
+
+    Args:
+        special_tokens: texts of the ids from 256 on; `<|eot|>`, which ends a document, is needed.
+    """
+
+    def __init__(self, *, special_tokens: tuple[str, ...] = (END_OF_TEXT,)) -> None:
+        with about("special_tokens"):
+            check_special(special_tokens)
+        self.special_tokens = special_tokens
+
+    def open(self, site: DataSite, corpus: Corpus) -> BPETokenizer:
+        """The tokenizer; the corpus does not matter."""
+        return byte_tokenizer(self.special_tokens)

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from strawberry.data import Prepared
 
-command = typer.Typer(help="Prepare token files.", no_args_is_help=True, add_completion=False)
+command = typer.Typer(help="Prepare token files.", add_completion=False)
 
 
 @command.callback()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-command = typer.Typer(help="Train tokenizers.", no_args_is_help=True, add_completion=False)
+command = typer.Typer(help="Train tokenizers.", add_completion=False)
 
 
 @command.callback()

@@ -125,6 +125,18 @@ class LanguageModel(nn.Module):
             cache.offset += T
         return self.norm(x), aux
 
+    def compile_trunk(self) -> None:
+        """Compile everything below the head into one graph; generation with a cache stays eager.
+
+        The head's chunked loss is left out: it is a few large kernels already.
+        """
+        eager, compiled = self.trunk, torch.compile(self.trunk)
+
+        def trunk(idx: Tensor, cache: Cache | None = None) -> tuple[Tensor, Aux]:
+            return compiled(idx) if cache is None else eager(idx, cache)
+
+        self.trunk = trunk  # type: ignore[method-assign]
+
     def loss(self, idx: Tensor, targets: Tensor) -> Loss:
         """Cross-entropy of `targets` (B, T), -1 ignored, and the components' auxiliary losses."""
         h, aux = self.trunk(idx)

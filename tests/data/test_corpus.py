@@ -13,6 +13,9 @@ from strawberry.data.documents import read_documents
 from strawberry.data.storage import Identities
 from strawberry.errors import StrawberryError
 
+# The fixture that a property shares between its examples only makes folders.
+SHARED = [HealthCheck.function_scoped_fixture]
+
 
 def corpus_of(
     folder: Path, texts: list[str], division: float = 0.9, cache: Path | None = None
@@ -64,9 +67,7 @@ def test_copies_fall_on_the_same_side(tmp_path: Path) -> None:
     assert len(train & val & set(texts)) <= 1  # the one at the border may have a copy beyond it
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=SHARED)
 @given(
     texts=st.lists(st.text("a\n\u00e9\U0001f353", max_size=30), min_size=1, max_size=12),
     division=st.floats(0.01, 0.99),

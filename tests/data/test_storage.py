@@ -38,15 +38,20 @@ def test_a_failed_write_leaves_the_old_file(
     with pytest.raises(StrawberryError, match=f"can't write {path}: No space left on device"):
         write_file(path, b"new")
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     """A folder appears when its block ends well; an error inside leaves nothing."""
     target = tmp_path / "made"
-    with pytest.raises(RuntimeError), new_folder(target) as part:
-        (part / "a").write_text("a")
-        raise RuntimeError
+
+    def fail() -> None:
+        with new_folder(target) as part:
+            (part / "a").write_text("a")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert not list(tmp_path.iterdir())
     target.mkdir()  # an empty folder may be in its place
     with new_folder(target) as part:

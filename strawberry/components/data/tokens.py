@@ -36,6 +36,7 @@ class Tokens(DataSource):
         """The data set; raises FieldError about `path` if it is not there or damaged."""
         identities = Identities(site.cache)
         with about("path"):
+            refuse_pickle(Path(self.path))
             place = _find(self.path, site.folders)
             if place.is_dir():
                 return open_packed(place, identities)

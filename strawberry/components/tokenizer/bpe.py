@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from strawberry.data.bpe import SPECIAL_TOKENS, check_room, check_special, split_pattern
 from strawberry.data.contracts import Corpus, DataSite, Tokenizer, TokenizerSource
-from strawberry.data.documents import find_files
+from strawberry.data.documents import find_files, refuse_pickle
 from strawberry.data.storage import about
 from strawberry.data.texts import TRAIN_BYTES, cached_bpe
-from strawberry.data.tokenizer import load_tokenizer
+from strawberry.data.tokenizer import INSTEAD, load_tokenizer
 
 
 class BPE(TokenizerSource):
@@ -51,6 +52,7 @@ class BPE(TokenizerSource):
         """The tokenizer for a corpus; what is learnt is cached."""
         if self.path is not None:
             with about("path"):
+                refuse_pickle(Path(self.path), INSTEAD)
                 return load_tokenizer(find_files(self.path, site.folders)[0])
         size = self.vocab_size or site.vocab_size
         with about("vocab_size"):

@@ -1,0 +1,62 @@
+"""`strawberry generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    prompt: Annotated[str, typer.Argument(help="Text to continue; none begins a document.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(help="How many tokens at most.")] = 256,
+    temperature: Annotated[
+        float, typer.Option(help="Divides the logits; 0 takes the most likely token.")
+    ] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Only the K most likely tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Only the most likely that sum to probability P.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    cache: Annotated[
+        bool, typer.Option(help="Keep the state of what was read; slow without.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Continue a prompt with a trained model."""
+    import sys
+    import time
+
+    from strawberry.cli import context
+    from strawberry.cli.console import print_json
+    from strawberry.cli.terminal import warn
+    from strawberry.train import generate, load_run
+
+    def write(piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    loaded = load_run(run, plugins=context.plugins())
+    for line in loaded.warnings:
+        warn(line)
+    if not as_json:
+        write(prompt)
+    began = time.perf_counter()
+    text = generate(
+        loaded,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        use_cache=cache,
+        stream=None if as_json else write,
+    )
+    if as_json:
+        seconds = time.perf_counter() - began
+        print_json({"prompt": prompt, "text": text, "step": loaded.step, "seconds": seconds})
+    else:
+        write("\n")

@@ -1,0 +1,21 @@
+"""`strawberry plot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The picture; loss.png in the first run folder if not given.")
+    ] = None,
+) -> None:
+    """Draw the loss and learning-rate curves of runs."""
+    from strawberry.cli.console import console
+    from strawberry.train import plot
+
+    console().print(str(plot(runs, out or runs[0] / "loss.png")))

@@ -1,0 +1,85 @@
+"""`strawberry train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SAMPLE_TOKENS = 120
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (.yaml) or a seed configuration.")],
+    run_dir: Annotated[
+        Path | None, typer.Option(help="The run folder; runs/NAME if not given.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run-dir.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="Override, such as train.max_iters=100."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train the model of a recipe, or go on with an interrupted run.
+
+    Ctrl-C saves a checkpoint and says how to go on; a second one stops at once.
+    """
+    from strawberry.cli import context
+    from strawberry.cli.console import console, print_json
+    from strawberry.cli.terminal import warn
+    from strawberry.errors import StrawberryError
+    from strawberry.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or (), plugins=context.plugins())
+    if resume and run_dir is None:
+        raise StrawberryError("--resume needs --run-dir, the folder of the run to go on with")
+
+    from strawberry.cli.display import Display
+    from strawberry.train import train
+
+    out = console(stderr=as_json)
+    with Display(out) as display:
+        result = train(
+            loaded,
+            run_dir,
+            resume=resume,
+            trackers=[display],
+            progress=display.preparing,
+            warn=warn,
+        )
+    if as_json:
+        report: dict[str, Any] = {"run": str(result.folder), "steps": result.steps}
+        print_json({**report, **result.metrics})
+        return
+    _sample(result.folder)
+    out.print(f"\nrun folder: {result.folder}")
+    out.print(f"  strawberry generate {result.folder} 'def '")
+    out.print(f"  strawberry plot {result.folder}")
+
+
+def _sample(folder: Path) -> None:
+    """A few tokens from the model, as a first impression; nothing where data is not text."""
+    import sys
+
+    from strawberry.cli import context
+    from strawberry.train import generate, load_run
+    from strawberry.train.run import RunFolder
+
+    if not RunFolder(folder).tokenizer_file.exists():
+        return
+    sys.stdout.write("\nsample:\n")
+    loaded = load_run(folder, plugins=context.plugins())
+    limit = min(SAMPLE_TOKENS, loaded.recipe.model.block_size)
+    generate(loaded, max_new_tokens=limit, stream=_write)
+    sys.stdout.write("\n")
+
+
+def _write(piece: str) -> None:
+    import sys
+
+    sys.stdout.write(piece)
+    sys.stdout.flush()

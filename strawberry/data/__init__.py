@@ -1,0 +1,39 @@
+"""Data: corpora, tokenizers, packed token files, and the batches that come of them.
+
+A recipe's data, and the tokenizer of one of its runs:
+
+    dataset = open_dataset(recipe)                  # corpus read, tokenizer trained, ids cached
+    x, y = dataset.batch("train", step, batch_size=4, block_size=256, seed=1337)
+    dataset.tokenizer.save(run / "tokenizer.json")
+    tokenizer = load_run_tokenizer(run / "tokenizer.json", recipe)
+"""
+
+from strawberry.data.contracts import (
+    Corpus,
+    Dataset,
+    DataSite,
+    DataSource,
+    Progress,
+    Split,
+    Tokenizer,
+    TokenizerSource,
+)
+from strawberry.data.opening import load_run_tokenizer, open_dataset
+from strawberry.data.texts import Prepared, prepare
+from strawberry.data.tokenizer import load_tokenizer
+
+__all__ = [
+    "Corpus",
+    "DataSite",
+    "DataSource",
+    "Dataset",
+    "Prepared",
+    "Progress",
+    "Split",
+    "Tokenizer",
+    "TokenizerSource",
+    "load_run_tokenizer",
+    "load_tokenizer",
+    "open_dataset",
+    "prepare",
+]

@@ -1,0 +1,177 @@
+"""The contracts around data: what a source, a data set, a corpus and a tokenizer have to offer.
+
+Shapes: B batch, T tokens of a window (`block_size`).
+
+A `DataSource` and a `TokenizerSource` are what a recipe names: their keyword-only parameters are
+the recipe's fields. Opened, they give a `Dataset` and a `Tokenizer`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Split: TypeAlias = Literal["train", "val"]
+Ids: TypeAlias = npt.NDArray[np.int64]
+SPLITS: tuple[Split, Split] = ("train", "val")
+IGNORED = -1
+"""The target of a position that is not predicted."""
+
+Progress: TypeAlias = Callable[[str, int, int | None], None]
+"""Called with (what is being done, bytes done, bytes in all or None); cheap, and often."""
+
+
+def silent(stage: str, done: int, total: int | None) -> None:
+    """The progress callback that shows nothing."""
+
+
+class Tokenizer(abc.ABC):
+    """Text to ids and back. Ids run from 0 to `vocab_size - 1`.
+
+    Attributes:
+        vocab_size: number of ids, special tokens included.
+        special_tokens: text of each special token, and its id.
+        eot: the id that ends each document; it also starts a generation without a prompt.
+        fingerprint: hexadecimal digest of everything that decides the ids.
+    """
+
+    vocab_size: int
+    special_tokens: dict[str, int]
+    eot: int
+    fingerprint: str
+
+    @abc.abstractmethod
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """The ids of `text`; with `special`, the texts of special tokens become their ids."""
+
+    @abc.abstractmethod
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The UTF-8 bytes of `ids`; one id may hold a part of a character.
+
+        Raises:
+            ValueError: an id is not in the vocabulary.
+        """
+
+    @abc.abstractmethod
+    def save(self, path: Path) -> None:
+        """Write it to `path` (a `tokenizer.json`), atomically."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; what is not whole UTF-8 becomes the replacement character."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def encode_batch(
+        self, texts: Sequence[str], special: bool = False
+    ) -> list[npt.NDArray[np.uint32]]:
+        """The ids of each text; override it where threads help."""
+        return [np.asarray(self.encode(text, special), dtype=np.uint32) for text in texts]
+
+
+class Corpus(abc.ABC):
+    """Documents of text, already divided into two splits; it can be gone through again and again.
+
+    Attributes:
+        fingerprint: hexadecimal digest of the documents and of how they are divided.
+        n_documents: how many there are.
+    """
+
+    fingerprint: str
+    n_documents: int
+
+    @abc.abstractmethod
+    def documents(self, split: Split) -> Iterator[str]:
+        """The documents of a split, always in the same order."""
+
+    @abc.abstractmethod
+    def n_bytes(self, split: Split) -> int:
+        """UTF-8 bytes in a split."""
+
+
+class Dataset(abc.ABC):
+    """Batches of windows of ids.
+
+    Attributes:
+        tokenizer: what made the ids, or None where they are not text.
+        vocab_size: every id is less than this.
+        fingerprint: hexadecimal digest of all that batches depend on beside their arguments.
+    """
+
+    tokenizer: Tokenizer | None
+    vocab_size: int
+    fingerprint: str
+
+    @abc.abstractmethod
+    def n_tokens(self, split: Split) -> int | None:
+        """Tokens in a split, or None where they are generated without end."""
+
+    @abc.abstractmethod
+    def batch(
+        self, split: Split, step: int, *, batch_size: int, block_size: int, seed: int
+    ) -> tuple[Ids, Ids]:
+        """Inputs and targets, both (B, T) int64; a target of -1 is not predicted.
+
+        A pure function of its arguments, so that a resumed run needs nothing but its step. `train`
+        is drawn at random from (`seed`, `step`). `val` is a fixed sequence of windows, batch
+        number `step` of it: the same for every seed, and the same windows for every batch size.
+        """
+
+    def bytes_per_token(self, split: Split) -> float | None:
+        """UTF-8 bytes of text per token, for bits per byte; None where there is no text."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class DataSite:
+    """What a source is told when it is opened.
+
+    Attributes:
+        vocab_size: the model's; no id may reach it.
+        block_size: the model's longest window.
+        seed: the recipe's.
+        cache: folder for whatever is derived; its entries are keyed by content.
+        folders: where a relative path is looked for, in this order.
+        tokenizer: gives the recipe's tokenizer for a corpus (trained on it, if need be).
+        progress: called while something slow goes on.
+    """
+
+    vocab_size: int
+    block_size: int
+    seed: int
+    cache: Path
+    folders: tuple[Path, ...]
+    tokenizer: Callable[[Corpus], Tokenizer]
+    progress: Progress = silent
+
+
+class DataSource(abc.ABC):
+    """Where a recipe's data comes from. Constructed with `(*, fields)`."""
+
+    @abc.abstractmethod
+    def open(self, site: DataSite) -> Dataset:
+        """The data set, ready for batches.
+
+        Raises:
+            FieldError: the value of a field can't work (a path that is not there); the message
+                reaches the user with that field's line in the recipe.
+            StrawberryError: anything else that the user can mend.
+        """
+
+
+class TokenizerSource(abc.ABC):
+    """What a recipe says of its tokenizer. Constructed with `(*, fields)`."""
+
+    @abc.abstractmethod
+    def open(self, site: DataSite, corpus: Corpus) -> Tokenizer:
+        """The tokenizer for that corpus; raises as `DataSource.open` does."""
+
+    def load(self, path: Path) -> Tokenizer:
+        """What `Tokenizer.save` wrote; override it where that is a format of one's own."""
+        from strawberry.data.tokenizer import load_tokenizer
+
+        return load_tokenizer(path)

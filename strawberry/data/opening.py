@@ -1,0 +1,107 @@
+"""From a recipe to its data set, with every user's mistake at its place in the recipe."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from strawberry.data.contracts import (
+    SPLITS,
+    Corpus,
+    Dataset,
+    DataSite,
+    DataSource,
+    Progress,
+    Tokenizer,
+    TokenizerSource,
+    silent,
+)
+from strawberry.data.packed import too_short
+from strawberry.data.storage import cache_folder
+from strawberry.errors import FieldError, PluginError, RecipeError, StrawberryError
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import ComponentSpec, Recipe
+
+
+def open_dataset(
+    recipe: Recipe, *, progress: Progress | None = None, cache: Path | None = None
+) -> Dataset:
+    """The recipe's data set, ready for batches; what it derives is cached.
+
+    Args:
+        recipe: its `data`, `tokenizer` and `model` sections are used.
+        progress: called while something slow goes on.
+        cache: the cache folder; None takes `STRAWBERRY_CACHE`, or else the platform's.
+
+    Raises:
+        RecipeError: the data can't be had or don't fit the model; located in the recipe.
+    """
+
+    def tokenizer(corpus: Corpus) -> Tokenizer:
+        spec = recipe.tokenizer
+        with located(spec):
+            source: TokenizerSource = _make(spec, TokenizerSource)
+            made = source.open(site, corpus)
+            _check_vocabulary(recipe, made.vocab_size, f"the {spec.use} tokenizer")
+        return made
+
+    site = DataSite(
+        vocab_size=recipe.model.vocab_size,
+        block_size=recipe.model.block_size,
+        seed=recipe.seed,
+        cache=cache or cache_folder(),
+        folders=(Path.cwd(), recipe.source.absolute().parent),
+        tokenizer=tokenizer,
+        progress=progress or silent,
+    )
+    spec = recipe.data
+    with located(spec):
+        source: DataSource = _make(spec, DataSource)
+        dataset = source.open(site)
+        _check_vocabulary(recipe, dataset.vocab_size, f"the {spec.use} data")
+        for split in SPLITS:
+            n_tokens = dataset.n_tokens(split)
+            if n_tokens is not None and n_tokens <= site.block_size:
+                raise StrawberryError(too_short(split, n_tokens, site.block_size))
+    return dataset
+
+
+def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
+    """The tokenizer that a run of `recipe` saved at `path`, in whatever form its source has."""
+    with located(recipe.tokenizer):
+        source: TokenizerSource = _make(recipe.tokenizer, TokenizerSource)
+        return source.load(path)
+
+
+@contextlib.contextmanager
+def located(spec: ComponentSpec) -> Iterator[None]:
+    """Give an error that a component raises its place in the recipe."""
+    try:
+        yield
+    except (RecipeError, PluginError):
+        raise
+    except FieldError as error:
+        raise RecipeError([spec.problem(error.field, str(error))]) from error
+    except StrawberryError as error:
+        raise RecipeError([spec.problem("", str(error))]) from error
+
+
+def _make(spec: ComponentSpec, contract: type[Any]) -> Any:
+    """The component of a spec, constructed with its fields."""
+    made = spec.entry.load()(**spec.fields)
+    if not isinstance(made, contract):
+        raise PluginError(
+            f"plugin {spec.entry.plugin!r}: {spec.kind} {spec.entry.name!r} "
+            f"({spec.entry.where}) is not a {contract.__name__}"
+        )
+    return made
+
+
+def _check_vocabulary(recipe: Recipe, vocab_size: int, what: str) -> None:
+    room = recipe.model.vocab_size
+    if vocab_size > room:
+        message = f"{what} has a vocabulary of {vocab_size}, more than the model's {room}"
+        raise RecipeError([recipe.model.at.problem("vocab_size", message)])

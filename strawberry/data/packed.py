@@ -1,0 +1,287 @@
+"""Prepared folders: the token files of both splits, the tokenizer, and `meta.json`.
+
+A folder is self-contained: a `tokens` source needs nothing else. `meta.json` holds the checksum of
+every other file and its own, so that files that are damaged or changed places are noticed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from strawberry.data.contracts import (
+    SPLITS,
+    Corpus,
+    Dataset,
+    Ids,
+    Progress,
+    Split,
+    Tokenizer,
+    silent,
+)
+from strawberry.data.storage import DamagedError, Identities, digest, write_file
+from strawberry.data.tokenfile import SUFFIX, TokenFile, TokenWriter, open_tokens
+from strawberry.errors import StrawberryError
+
+META, TOKENIZER = "meta.json", "tokenizer.json"
+FORMAT = 1
+_BATCH = 1 << 22  # characters that are encoded at a time
+_WORD = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What `meta.json` says.
+
+    Attributes:
+        format: version of the folder's form.
+        corpus: fingerprint of the corpus.
+        tokenizer: fingerprint of the tokenizer.
+        vocab_size: every id is less than this.
+        n_documents: documents of the corpus.
+        n_tokens: tokens of each split.
+        n_bytes: UTF-8 bytes of each split.
+        sha256: checksum of each token file's ids, and of the tokenizer's file.
+    """
+
+    format: int
+    corpus: str
+    tokenizer: str
+    vocab_size: int
+    n_documents: int
+    n_tokens: dict[str, int]
+    n_bytes: dict[str, int]
+    sha256: dict[str, str]
+
+
+class PackedDataset(Dataset):
+    """Windows of memory-mapped ids.
+
+    Validation windows do not overlap. They come in an order in which any first few are spread
+    evenly over the split (multiples of the golden ratio), so that the first N batches are a fair
+    and fixed sample of it; after all of them, they start again.
+    """
+
+    def __init__(
+        self,
+        ids: dict[Split, npt.NDArray[Any]],
+        n_bytes: dict[Split, int] | None,
+        *,
+        vocab_size: int,
+        fingerprint: str,
+        tokenizer: Tokenizer | None,
+    ) -> None:
+        self._ids = ids
+        self._n_bytes = n_bytes
+        self.vocab_size = vocab_size
+        self.fingerprint = fingerprint
+        self.tokenizer = tokenizer
+
+    def n_tokens(self, split: Split) -> int:
+        """Tokens in a split, ends of documents included."""
+        return int(self._ids[split].size)
+
+    def bytes_per_token(self, split: Split) -> float | None:
+        """UTF-8 bytes of text per token of a split."""
+        if self._n_bytes is None or not self._ids[split].size:
+            return None
+        return self._n_bytes[split] / self._ids[split].size
+
+    def batch(
+        self, split: Split, step: int, *, batch_size: int, block_size: int, seed: int
+    ) -> tuple[Ids, Ids]:
+        """Inputs and targets, both (B, T) int64 and contiguous; see `Dataset.batch`."""
+        ids = self._ids[split]
+        if ids.size <= block_size:
+            raise StrawberryError(too_short(split, ids.size, block_size))
+        if split == "train":
+            key = np.array([seed & _WORD, step & _WORD], dtype=np.uint64)
+            random = np.random.Generator(np.random.Philox(key=key))
+            starts = random.integers(0, ids.size - block_size, size=batch_size)
+        else:
+            n_windows = (ids.size - 1) // block_size
+            numbers = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
+            starts = numbers % n_windows * golden_stride(n_windows) % n_windows * block_size
+        windows = sliding_window_view(ids, block_size + 1)[starts]
+        pair = np.empty((2, batch_size, block_size), np.int64)
+        pair[0] = windows[:, :-1]
+        pair[1] = windows[:, 1:]
+        return pair[0], pair[1]
+
+
+def too_short(split: str, n_tokens: int, block_size: int) -> str:
+    """What to say of a split that holds no window."""
+    return (
+        f"the {split} split has {n_tokens} tokens, but block_size {block_size} needs at least "
+        f"{block_size + 1}: give more text, another data_division, or a smaller model.block_size"
+    )
+
+
+@functools.lru_cache
+def golden_stride(n: int) -> int:
+    """The step nearest to n over the golden ratio that visits all of 0..n-1 before it repeats."""
+    middle = max(1, round(n * (math.sqrt(5) - 1) / 2))
+    for distance in range(n):
+        for stride in (middle + distance, middle - distance):
+            if stride > 0 and math.gcd(stride, n) == 1:
+                return stride
+    return 1
+
+
+def pack(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    special: bool = False,
+    progress: Progress = silent,
+) -> Meta:
+    """Encode a corpus into an existing, empty folder; each document is followed by `eot`.
+
+    Args:
+        corpus: what to encode.
+        tokenizer: what to encode it with.
+        folder: where to.
+        special: make texts of special tokens within documents into their ids.
+        progress: called while it goes on.
+
+    Raises:
+        StrawberryError: the tokenizer gave ids outside of its vocabulary, or the corpus changed.
+    """
+    n_tokens: dict[str, int] = {}
+    n_bytes: dict[str, int] = {}
+    checksums: dict[str, str] = {}
+    total = sum(corpus.n_bytes(split) for split in SPLITS)
+    done = 0
+    end = np.array([tokenizer.eot], dtype=np.uint32)
+    for split in SPLITS:
+        with TokenWriter(folder / f"{split}{SUFFIX}", tokenizer.vocab_size, split) as writer:
+            for texts in _batches(corpus.documents(split)):
+                progress("encoding", done, total)
+                encoded = tokenizer.encode_batch(texts, special)
+                size = sum(len(text.encode()) for text in texts)
+                writer.append(np.concatenate([a for ids in encoded for a in (ids, end)]), size)
+                done += size
+        n_tokens[split], n_bytes[split] = writer.count, writer.n_bytes
+        checksums[f"{split}{SUFFIX}"] = writer.sha256
+    progress("encoding", total, total)
+    tokenizer.save(folder / TOKENIZER)
+    checksums[TOKENIZER] = sha256((folder / TOKENIZER).read_bytes()).hexdigest()
+    meta = Meta(
+        FORMAT,
+        corpus.fingerprint,
+        tokenizer.fingerprint,
+        tokenizer.vocab_size,
+        corpus.n_documents,
+        n_tokens,
+        n_bytes,
+        checksums,
+    )
+    values = asdict(meta)
+    content = json.dumps({**values, "digest": digest(values)}, indent=1)
+    write_file(folder / META, content.encode())
+    return meta
+
+
+def open_packed(
+    folder: Path, identities: Identities, tokenizer: Tokenizer | None = None
+) -> PackedDataset:
+    """The data set of a prepared folder, verified; the tokenizer is read from it unless given.
+
+    Raises:
+        DamagedError: a file is missing, truncated, altered, or not the one it should be.
+        StrawberryError: the folder was written by another version.
+    """
+    meta = read_meta(folder)
+    files: dict[Split, TokenFile] = {}
+    for split in SPLITS:
+        path = folder / f"{split}{SUFFIX}"
+        file = open_tokens(path, identities)
+        if (file.sha256, file.split) != (meta.sha256.get(path.name), split):
+            raise DamagedError(f"{path}: not the file that {META} was written with")
+        files[split] = file
+    path = folder / TOKENIZER
+    try:
+        checksum = sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DamagedError(f"{path}: {error.strerror or error}") from error
+    if checksum != meta.sha256.get(TOKENIZER):
+        raise DamagedError(f"{path}: not the file that {META} was written with")
+    if tokenizer is None:
+        from strawberry.data.tokenizer import load_tokenizer
+
+        tokenizer = load_tokenizer(path)
+    return PackedDataset(
+        {split: file.ids for split, file in files.items()},
+        {split: file.n_bytes for split, file in files.items()},
+        vocab_size=meta.vocab_size,
+        fingerprint=_fingerprint([files[split].sha256 for split in SPLITS], meta.vocab_size),
+        tokenizer=tokenizer,
+    )
+
+
+def open_single(
+    path: Path, identities: Identities, data_division: float, tokenizer: Tokenizer | None
+) -> PackedDataset:
+    """The data set of one token file, whose first `data_division` is for training."""
+    file = open_tokens(path, identities)
+    cut = round(file.ids.size * data_division)
+    ids: dict[Split, npt.NDArray[Any]] = {"train": file.ids[:cut], "val": file.ids[cut:]}
+    # The text of each part is not known; the whole file's ratio stands for both.
+    ratio = file.n_bytes / max(1, file.ids.size)
+    n_bytes: dict[Split, int] = {split: round(ratio * part.size) for split, part in ids.items()}
+    return PackedDataset(
+        ids,
+        n_bytes if file.n_bytes else None,
+        vocab_size=file.vocab_size,
+        fingerprint=_fingerprint([file.sha256, str(cut)], file.vocab_size),
+        tokenizer=tokenizer,
+    )
+
+
+def read_meta(folder: Path) -> Meta:
+    """What `meta.json` of a prepared folder says; raises as `open_packed` does."""
+    path = folder / META
+    try:
+        values = json.loads(path.read_bytes())
+        stored = values.pop("digest")
+        version = values["format"]
+    except OSError as error:
+        raise DamagedError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path}: damaged, or not written by `strawberry data prepare`") from (
+            error
+        )
+    if version != FORMAT:
+        raise StrawberryError(f"{path}: format {version}; this Strawberry reads format {FORMAT}")
+    if digest(values) != stored:
+        raise DamagedError(f"{path}: damaged: its checksum is wrong")
+    return Meta(**values)
+
+
+def _fingerprint(checksums: Sequence[str], vocab_size: int) -> str:
+    return digest(list(checksums), vocab_size)
+
+
+def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    """Texts in groups of a few million characters."""
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        group.append(text)
+        size += len(text)
+        if size >= _BATCH:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

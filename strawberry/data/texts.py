@@ -1,0 +1,276 @@
+"""From files of text to a data set: the corpus, its tokenizer, its ids, each made once and cached.
+
+Cache entries are keyed by the content that they are made of and by every setting that matters, so
+they need no invalidation: other content has another key. A damaged entry is made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+from strawberry.data import bpe
+from strawberry.data.contracts import Corpus, DataSite, Progress, Tokenizer, silent
+from strawberry.data.corpus import FileCorpus
+from strawberry.data.documents import find_files, read_documents, refuse_pickle
+from strawberry.data.packed import FORMAT, TOKENIZER, Meta, PackedDataset, open_packed, pack
+from strawberry.data.storage import (
+    DamagedError,
+    Identities,
+    cache_folder,
+    digest,
+    explained,
+    lock,
+    new_folder,
+    remove_orphans,
+    write_file,
+)
+from strawberry.data.tokenizer import load_tokenizer
+from strawberry.errors import StrawberryError
+
+TRAIN_BYTES = 100_000_000
+"""How much text a BPE is learnt from at most; more of it changes hardly a merge."""
+
+_LEAST = 1 << 16  # bytes that are worth taking of a longer document
+_SUM = "tokenizer.sha256"
+_T = TypeVar("_T")
+
+
+def text_corpus(
+    paths: Sequence[str],
+    folders: Sequence[Path],
+    *,
+    field: str = "text",
+    data_division: float = 0.9,
+    cache: Path,
+    progress: Progress = silent,
+) -> FileCorpus:
+    """The corpus of text files, folders and patterns; raises StrawberryError if there is none."""
+    for path in paths:
+        refuse_pickle(Path(path))  # before it is looked for: most people no longer have theirs
+    files = [file for path in paths for file in find_files(path, folders)]
+    return FileCorpus(
+        list(dict.fromkeys(files)),
+        lambda file: read_documents(file, field),
+        reader=f"text 1, {field}",
+        data_division=data_division,
+        identities=Identities(cache),
+        progress=progress,
+    )
+
+
+def text_dataset(corpus: Corpus, site: DataSite, special: bool = False) -> PackedDataset:
+    """The packed data set of a corpus under the recipe's tokenizer, from the cache if it is there.
+
+    With `special`, texts of special tokens within documents become their ids.
+    """
+    tokenizer = site.tokenizer(corpus)
+    identities = Identities(site.cache)
+    key = digest("tokens", FORMAT, corpus.fingerprint, tokenizer.fingerprint, special)
+    folder = site.cache / "tokens" / key[:32]
+
+    def make() -> None:
+        with new_folder(folder) as part:
+            pack(corpus, tokenizer, part, special=special, progress=site.progress)
+
+    return _cached(folder, lambda: open_packed(folder, identities, tokenizer), make, site.progress)
+
+
+def cached_bpe(
+    corpus: Corpus,
+    vocab_size: int,
+    *,
+    special_tokens: Sequence[str],
+    pattern: str,
+    train_bytes: int,
+    cache: Path,
+    progress: Progress = silent,
+) -> Tokenizer:
+    """The BPE that the training split of a corpus teaches, from the cache if it is there."""
+    settings = [vocab_size, list(special_tokens), bpe.split_pattern(pattern), train_bytes]
+    key = digest("bpe", corpus.fingerprint, settings, bpe.source_digest())
+    folder = cache / "tokenizers" / key[:32]
+
+    def read() -> Tokenizer:
+        try:
+            expected = (folder / _SUM).read_text().strip()
+            actual = sha256((folder / TOKENIZER).read_bytes()).hexdigest()
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{folder}: {error}") from error
+        if actual != expected:
+            raise DamagedError(f"{folder / TOKENIZER}: damaged: its checksum is wrong")
+        return load_tokenizer(folder / TOKENIZER)
+
+    def make() -> None:
+        limit = min(train_bytes, corpus.n_bytes("train"))
+        learned = bpe.train_bpe(
+            sample(corpus, limit),
+            vocab_size,
+            special_tokens=special_tokens,
+            pattern=pattern,
+            n_bytes=limit,
+            progress=progress,
+        )
+        with new_folder(folder) as part:
+            learned.save(part / TOKENIZER)
+            made = sha256((part / TOKENIZER).read_bytes()).hexdigest()
+            write_file(part / _SUM, f"{made}\n".encode())
+
+    return _cached(folder, read, make, progress)
+
+
+def sample(corpus: Corpus, n_bytes: int) -> Iterator[str]:
+    """Training documents, evenly over the corpus, of about `n_bytes` in all and never more."""
+    share = min(1.0, n_bytes / max(1, corpus.n_bytes("train")))
+    seen = taken = 0
+    for text in corpus.documents("train"):
+        size = len(text.encode())
+        seen += size
+        due = min(size, round(seen * share) - taken)
+        if due >= min(size, _LEAST):
+            taken += due
+            yield text if due == size else text.encode()[:due].decode(errors="ignore")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `prepare` made, and how long its parts took, in seconds."""
+
+    folder: Path
+    meta: Meta
+    corpus_seconds: float
+    tokenizer_seconds: float
+    encode_seconds: float
+
+
+def prepare(
+    paths: Sequence[str],
+    out: Path,
+    *,
+    tokenizer: Path | None = None,
+    vocab_size: int = 8192,
+    data_division: float = 0.9,
+    field: str = "text",
+    special: bool = False,
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> Prepared:
+    """Make a prepared folder of text files, folders and patterns.
+
+    Args:
+        paths: what to read.
+        out: the folder to make; it must not exist, or be empty.
+        tokenizer: a `tokenizer.json`; None trains a BPE on the training split.
+        vocab_size: of the BPE that is trained, special tokens included.
+        data_division: the share of the text that is for training.
+        field: the text field of JSON objects.
+        special: make texts of special tokens within documents into their ids.
+        cache: the cache folder; None takes the user's.
+        progress: called while it goes on.
+
+    Raises:
+        StrawberryError: a path or the tokenizer can't be used, or `out` is in use.
+    """
+    if not 0 < data_division < 1:
+        raise StrawberryError(f"data_division {data_division}: must be between 0 and 1")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StrawberryError(f"{out}: already there and not empty; name another folder")
+    cache = cache or cache_folder()
+    started = time.perf_counter()
+    chosen = None if tokenizer is None else load_tokenizer(tokenizer)
+    corpus = text_corpus(
+        paths, [Path.cwd()], field=field, data_division=data_division, cache=cache,
+        progress=progress,
+    )  # fmt: skip
+    read = time.perf_counter()
+    if chosen is None:
+        chosen = cached_bpe(
+            corpus, vocab_size, special_tokens=bpe.SPECIAL_TOKENS, pattern="gpt4",
+            train_bytes=TRAIN_BYTES, cache=cache, progress=progress,
+        )  # fmt: skip
+    trained = time.perf_counter()
+    with new_folder(out) as part:
+        meta = pack(corpus, chosen, part, special=special, progress=progress)
+    ended = time.perf_counter()
+    return Prepared(out, meta, read - started, trained - read, ended - trained)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A tokenizer that `train_tokenizer` made: of how much text, and in how many seconds."""
+
+    tokenizer: Tokenizer
+    n_bytes: int
+    seconds: float
+
+
+def train_tokenizer(
+    paths: Sequence[str],
+    out: Path,
+    *,
+    vocab_size: int,
+    special_tokens: Sequence[str] | None = None,
+    pattern: str = "gpt4",
+    field: str = "text",
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> Trained:
+    """Learn a BPE of all the text in some files, folders and patterns, and save it.
+
+    Args:
+        paths: what to read.
+        out: the `tokenizer.json` to write; it is replaced if it is there.
+        vocab_size: ids in all, special tokens included.
+        special_tokens: texts of special tokens; None takes the usual ones.
+        pattern: a name of `PATTERNS`, or a regular expression.
+        field: the text field of JSON objects.
+        cache: the cache folder; None takes the user's.
+        progress: called while it goes on.
+
+    Raises:
+        StrawberryError: a path or a setting can't be used, or `out` can't be written.
+    """
+    if out.is_dir():
+        raise StrawberryError(f"{out}: a folder; name the file to write, such as tokenizer.json")
+    special = bpe.SPECIAL_TOKENS if special_tokens is None else tuple(special_tokens)
+    bpe.check_special(special)
+    bpe.check_room(vocab_size, special)
+    corpus = text_corpus(
+        paths, [Path.cwd()], field=field, data_division=1.0, cache=cache or cache_folder(),
+        progress=progress,
+    )  # fmt: skip
+    size = min(TRAIN_BYTES, corpus.n_bytes("train"))
+    started = time.perf_counter()
+    learned = bpe.train_bpe(
+        sample(corpus, size), vocab_size, special_tokens=special, pattern=pattern, n_bytes=size,
+        progress=progress,
+    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    learned.save(out)
+    return Trained(learned, size, seconds)
+
+
+def _cached(
+    folder: Path, read: Callable[[], _T], make: Callable[[], None], progress: Progress
+) -> _T:
+    """Read a cache entry, made under its lock if it is not there or damaged."""
+    if folder.exists():
+        with contextlib.suppress(DamagedError):
+            return read()
+    with lock(folder.parent.parent, f"{folder.parent.name}-{folder.name}"):
+        if folder.exists():  # made by another process while we waited, or damaged
+            try:
+                return read()
+            except DamagedError as error:
+                progress(f"made anew, because it was damaged: {error}", 0, None)
+                with explained("can't replace a damaged cache entry"):
+                    shutil.rmtree(folder)
+        remove_orphans(folder)
+        make()
+        return read()

@@ -1,0 +1,153 @@
+"""Token files: a header of 128 bytes, then the ids as little-endian uint16 or uint32.
+
+The header holds, in this order: magic (8 bytes), format version and bytes per id (uint32), number
+of ids, vocabulary size and bytes of text (uint64), the split's name (8 bytes), SHA-256 of the ids
+(32 bytes), zeros, and a CRC-32 of all that. Files are read through a memory map.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from strawberry.data.storage import DamagedError, Identities
+from strawberry.errors import StrawberryError
+
+SUFFIX = ".tok"
+MAGIC = b"STRWTOK\n"
+VERSION = 1
+_HEADER = struct.Struct("<8sIIQQQ8s32s44xI")
+_CHUNK = 1 << 22  # ids that are checked at a time
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """An open token file.
+
+    Attributes:
+        path: where it is.
+        ids: all ids, memory-mapped, uint16 or uint32.
+        vocab_size: every id is less than this.
+        n_bytes: UTF-8 bytes of the text that the ids stand for.
+        split: `train`, `val`, or empty.
+        sha256: hexadecimal digest of the ids.
+    """
+
+    path: Path
+    ids: npt.NDArray[Any]
+    vocab_size: int
+    n_bytes: int
+    split: str
+    sha256: str
+
+
+class TokenWriter:
+    """Writes a token file piece by piece; the header, and so the file's validity, comes last."""
+
+    def __init__(self, path: Path, vocab_size: int, split: str = "") -> None:
+        self.path = path
+        self.count = 0
+        self.n_bytes = 0
+        self.vocab_size = vocab_size
+        self.split = split
+        self._dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+        self._hash = hashlib.sha256()
+        self._file = path.open("wb")
+        self._file.write(bytes(_HEADER.size))
+
+    def append(self, ids: npt.NDArray[Any], n_bytes: int) -> None:
+        """Add ids that stand for `n_bytes` of text; raises StrawberryError if one is too large."""
+        if not ids.size:
+            return
+        if int(ids.max()) >= self.vocab_size or int(ids.min()) < 0:
+            raise StrawberryError(
+                f"{self.path.name}: the tokenizer gave an id outside of its own vocabulary of "
+                f"{self.vocab_size}"
+            )
+        raw = np.ascontiguousarray(ids, dtype=self._dtype).data
+        self._hash.update(raw)
+        self._file.write(raw)
+        self.count += ids.size
+        self.n_bytes += n_bytes
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the ids so far."""
+        return self._hash.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if kind is None:
+            split = self.split.encode().ljust(8, b"\0")
+            size, digest = self._dtype.itemsize, self._hash.digest()
+            fields = (MAGIC, VERSION, size, self.count, self.vocab_size, self.n_bytes)
+            plain = _HEADER.pack(*fields, split, digest, 0)
+            self._file.seek(0)
+            self._file.write(_HEADER.pack(*fields, split, digest, zlib.crc32(plain[:-4])))
+        self._file.close()
+
+
+def open_tokens(path: Path, identities: Identities) -> TokenFile:
+    """Map a token file, verified: its header and size always, its ids once for each file.
+
+    Raises:
+        DamagedError: it is truncated, altered, or holds an id outside of its vocabulary.
+        StrawberryError: it is no token file, or not there.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER.size)
+        size = path.stat().st_size
+    except OSError as error:
+        raise DamagedError(f"{path}: {error.strerror or error}") from error
+    if header[: len(MAGIC)] != MAGIC:
+        raise DamagedError(f"{path}: not a token file (it does not begin with its magic number)")
+    if len(header) < _HEADER.size:
+        raise DamagedError(f"{path}: truncated within the header, at {len(header)} bytes")
+    if zlib.crc32(header[:-4]) != int.from_bytes(header[-4:], "little"):
+        raise DamagedError(f"{path}: the header is damaged (its checksum is wrong)")
+    _, version, width, count, vocab_size, n_bytes, split, digest, _ = _HEADER.unpack(header)
+    if version != VERSION:
+        raise StrawberryError(f"{path}: format {version}; this Strawberry reads format {VERSION}")
+    if size != _HEADER.size + count * width:
+        expected = _HEADER.size + count * width
+        raise DamagedError(f"{path}: {size} bytes long, not {expected}: truncated or overwritten")
+    dtype = np.dtype(f"<u{width}")
+    ids: npt.NDArray[Any] = np.empty(0, dtype)
+    if count:
+        # A plain view: a memmap's own indexing has a cost for every call.
+        ids = np.asarray(np.memmap(path, dtype, mode="r", offset=_HEADER.size, shape=(count,)))
+    opened = TokenFile(path, ids, vocab_size, n_bytes, split.rstrip(b"\0").decode(), digest.hex())
+    if identities.recall([path], "tokens verified") != opened.sha256:
+        _verify(opened)
+        identities.note([path], "tokens verified", opened.sha256)
+    return opened
+
+
+def _verify(file: TokenFile) -> None:
+    """Compare every id with the vocabulary, and all of them with the checksum."""
+    checksum = hashlib.sha256()
+    wrong: str | None = None
+    for start in range(0, file.ids.size, _CHUNK):
+        chunk = file.ids[start : start + _CHUNK]
+        checksum.update(chunk.data)
+        if wrong is None and int(chunk.max()) >= file.vocab_size:
+            at = int(np.argmax(chunk >= file.vocab_size))
+            offset = _HEADER.size + (start + at) * file.ids.itemsize
+            wrong = f"id {chunk[at]} at byte {offset}, outside of a vocabulary of {file.vocab_size}"
+    if checksum.hexdigest() != file.sha256:
+        raise DamagedError(f"{file.path}: damaged: the ids do not have the checksum in the header")
+    if wrong is not None:
+        raise DamagedError(f"{file.path}: {wrong}")

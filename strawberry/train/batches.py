@@ -1,0 +1,60 @@
+"""Batches on the device, the next one on its way while this one is used."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from strawberry.data import Dataset, Split
+    from strawberry.recipe.spec import Recipe
+
+
+class Batches:
+    """The batches of a recipe, by number; a pure function of seed and number.
+
+    On CUDA a thread gathers the next batch into pinned memory and starts its copy meanwhile.
+    """
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, device: torch.device) -> None:
+        self.dataset = dataset
+        self.recipe = recipe
+        self.device = device
+        self._pool = ThreadPoolExecutor(1) if device.type == "cuda" else None
+        self._next: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
+
+    def train(self, number: int) -> tuple[Tensor, Tensor]:
+        """Micro-batch `number` of the training split: ids and targets, (B, T) each."""
+        if self._pool is None:
+            return self._get("train", number)
+        if self._next is not None and self._next[0] == number:
+            batch = self._next[1].result()
+        else:
+            batch = self._get("train", number)
+        self._next = (number + 1, self._pool.submit(self._get, "train", number + 1))
+        return batch
+
+    def val(self, number: int) -> tuple[Tensor, Tensor]:
+        """Batch `number` of the validation split."""
+        return self._get("val", number)
+
+    def close(self) -> None:
+        """Stop the thread."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _get(self, split: Split, number: int) -> tuple[Tensor, Tensor]:
+        arrays = self.dataset.batch(
+            split,
+            number,
+            batch_size=self.recipe.train.batch_size,
+            block_size=self.recipe.model.block_size,
+            seed=self.recipe.seed,
+        )
+        x, y = (torch.from_numpy(array) for array in arrays)
+        if self.device.type == "cuda":
+            x, y = x.pin_memory(), y.pin_memory()
+        return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)

@@ -1,0 +1,75 @@
+"""Where and how a recipe runs: device, dtype, compilation, threads."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from strawberry.errors import RecipeError
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe, TrainSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a run computes on."""
+
+    device: torch.device
+    dtype: torch.dtype
+    compiled: bool
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Autocast to the run's dtype; nothing for float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def synchronize(self) -> None:
+        """Wait for the device, before a time is taken."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def machine_for(recipe: Recipe) -> Machine:
+    """What `train.device`, `dtype` and `compile` come to here; raises RecipeError."""
+    train = recipe.train
+    if train.threads is not None:
+        torch.set_num_threads(train.threads)
+    device = _device(train)
+    if train.dtype == "auto":
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    else:
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[train.dtype]
+    compiled = device.type == "cuda" if train.compile == "auto" else train.compile
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    return Machine(device, dtype, compiled)
+
+
+def _device(train: TrainSpec) -> torch.device:
+    name = train.device
+    if name == "auto":
+        name = "cpu"
+        if torch.backends.mps.is_available():
+            name = "mps"
+        if torch.cuda.is_available():
+            name = "cuda"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        message = f"unknown device {name!r}; write auto, cpu, cuda, cuda:0 or mps"
+        raise RecipeError([train.at.problem("device", message)]) from error
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
+        message = f"{name!r} is not available here; write auto or cpu"
+        raise RecipeError([train.at.problem("device", message)])
+    return device

@@ -1,0 +1,59 @@
+"""Validation loss on fixed windows: the same for every model, seed and batch size."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from strawberry.train.batches import Batches
+from strawberry.train.device import Machine, machine_for
+
+if TYPE_CHECKING:
+    from strawberry.data import Dataset
+    from strawberry.model.language_model import LanguageModel
+    from strawberry.plugin import Plugins
+
+
+@torch.no_grad()
+def validate(
+    model: LanguageModel, batches: Batches, machine: Machine, dataset: Dataset, iters: int
+) -> dict[str, float]:
+    """`val_loss` in nats a token over `iters` batches, and `bits_per_byte` where there is text."""
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), device=machine.device)
+    for number in range(iters):
+        x, y = batches.val(number)
+        with machine.autocast():
+            total += model.loss(x, y).cross_entropy
+    model.train(was_training)
+    loss = total.item() / iters
+    metrics = {"val_loss": loss}
+    per_token = dataset.bytes_per_token("val")
+    if per_token:
+        metrics["bits_per_byte"] = loss / math.log(2) / per_token
+    return metrics
+
+
+def evaluate(
+    folder: str | Path, *, iters: int | None = None, plugins: Plugins | None = None
+) -> dict[str, float]:
+    """The validation metrics of a run's newest checkpoint; `iters` batches (None: the recipe's)."""
+    from strawberry.data import open_dataset
+    from strawberry.train.load import load_run
+
+    run = load_run(folder, plugins=plugins)
+    machine = machine_for(run.recipe)
+    model = run.model.to(machine.device)
+    dataset = open_dataset(run.recipe)
+    batches = Batches(dataset, run.recipe, machine.device)
+    try:
+        metrics = validate(
+            model, batches, machine, dataset, iters or run.recipe.train.eval_iters
+        )
+    finally:
+        batches.close()
+    return {"step": run.step, **metrics}

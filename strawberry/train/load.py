@@ -1,0 +1,62 @@
+"""A trained model from its run folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strawberry.errors import StrawberryError
+from strawberry.model.build import build
+from strawberry.recipe import load_recipe
+from strawberry.train import checkpoint
+from strawberry.train.run import RunFolder
+
+if TYPE_CHECKING:
+    from strawberry.data import Tokenizer
+    from strawberry.model.language_model import LanguageModel
+    from strawberry.plugin import Plugins
+    from strawberry.recipe.spec import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """A run's recipe, and its model at the newest whole checkpoint.
+
+    `warnings` names damaged checkpoints that were passed over.
+    """
+
+    folder: Path
+    recipe: Recipe
+    model: LanguageModel
+    step: int
+    warnings: list[str]
+
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer; raises StrawberryError if it has none."""
+        from strawberry.data import load_run_tokenizer
+
+        file = RunFolder(self.folder).tokenizer_file
+        if not file.exists():
+            raise StrawberryError(f"{self.folder}: this run's data has no tokenizer")
+        return load_run_tokenizer(file, self.recipe)
+
+
+def load_run(folder: str | Path, *, plugins: Plugins | None = None) -> LoadedRun:
+    """Load a run for evaluation or generation, on the CPU, in eval mode.
+
+    Raises StrawberryError if there is no run, or no whole checkpoint in it.
+    """
+    run = RunFolder(folder)
+    if not run.exists:
+        raise StrawberryError(f"{run.path}: is not a run folder (there is no recipe.yaml in it)")
+    recipe = load_recipe(run.path, plugins=plugins)
+    found, warnings = checkpoint.load_newest(run.checkpoints)
+    model = build(recipe)
+    try:
+        model.load_state_dict(found.model)
+    except RuntimeError as error:
+        reason = json.dumps(str(error).splitlines()[:3])
+        raise StrawberryError(f"{found.path}: does not fit the run's recipe: {reason}") from error
+    return LoadedRun(run.path, recipe, model.eval(), found.state["step"], warnings)

@@ -1,0 +1,208 @@
+"""A run's folder: what was run, with what, and what came of it.
+
+    recipe.yaml     the recipe, resolved and filled in; loads again
+    run.json        versions, plugins, device, data, seed, command
+    metrics.jsonl   a row for each logged step, and for each evaluation
+    tokenizer.json  the tokenizer of the data
+    checkpoints/    see checkpoint.py
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import torch
+
+from strawberry.errors import StrawberryError
+
+if TYPE_CHECKING:
+    from strawberry.data import Dataset
+    from strawberry.recipe.spec import Recipe
+    from strawberry.train.device import Machine
+
+
+class RunFolder:
+    """The folder of one run; held by a lock while it is being trained."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe_file = self.path / "recipe.yaml"
+        self.info_file = self.path / "run.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.tokenizer_file = self.path / "tokenizer.json"
+        self.checkpoints = self.path / "checkpoints"
+        self._lock = filelock.FileLock(self.path / ".lock")
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.recipe_file.exists()
+
+    def hold(self) -> None:
+        """Take the folder for this process; raises StrawberryError if another one has it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            holder = self.path / ".holder"
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        except filelock.Timeout as error:
+            try:
+                who = (self.path / ".holder").read_text()
+            except OSError:
+                who = "another process"
+            raise StrawberryError(f"{self.path}: {who} is training here") from error
+        except OSError as error:
+            raise StrawberryError(f"{self.path}: can't be written to: {error.strerror}") from error
+
+    def release(self) -> None:
+        """Let the folder go."""
+        if self._lock.is_locked:
+            (self.path / ".holder").unlink(missing_ok=True)
+            self._lock.release()
+
+    def begin(self, recipe: Recipe, dataset: Dataset, machine: Machine) -> None:
+        """Write what is known before the first step."""
+        write_atomic(self.recipe_file, recipe.to_yaml())
+        if dataset.tokenizer is not None:
+            dataset.tokenizer.save(self.tokenizer_file)
+        info = environment(recipe, dataset, machine)
+        write_atomic(self.info_file, json.dumps(info, indent=2) + "\n")
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Add a row to metrics.jsonl."""
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows; a last line that was cut short is left out."""
+        try:
+            lines = self.metrics_file.read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        rows = []
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+        return rows
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rows past `step`, which a resumed run will write again."""
+        kept = [row for row in self.metrics() if row["step"] <= step]
+        write_atomic(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def check_same(self, recipe: Recipe, dataset: Dataset) -> None:
+        """Raises StrawberryError with the difference if this is not the run's recipe and data."""
+        from strawberry.recipe import load_recipe
+
+        before = flat(load_recipe(self.path, plugins=recipe.plugins).to_dict())
+        now = flat(recipe.to_dict())
+        lines = [
+            f"  {key}: {before.get(key, '(absent)')} -> {now.get(key, '(absent)')}"
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE
+        ]
+        data = json.loads(self.info_file.read_text())["data"]["fingerprint"]
+        if data != dataset.fingerprint:
+            lines.append(f"  the data: {data[:12]} -> {dataset.fingerprint[:12]}")
+        if lines:
+            head = f"{self.path}: this is not what the run was begun with:"
+            tail = "give the same recipe, or begin another run with another --run-dir"
+            raise StrawberryError("\n".join([head, *lines, tail]))
+
+
+FREE_TO_CHANGE = frozenset(
+    f"train.{name}"
+    for name in (
+        "max_iters",
+        "log_interval",
+        "eval_interval",
+        "checkpoint_interval",
+        "keep_checkpoints",
+        "device",
+        "compile",
+        "threads",
+        "keep_memory",
+    )
+)
+"""What a resumed run may have otherwise: how long it lasts, what it reports, where it runs."""
+
+
+def environment(recipe: Recipe, dataset: Dataset, machine: Machine) -> dict[str, Any]:
+    """What run.json holds."""
+    import strawberry
+
+    plugins = recipe.plugins.records if recipe.plugins is not None else []
+    return {
+        "strawberry": strawberry.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "plugins": {r.name: r.version for r in plugins if r.status == "ok"},
+        "device": str(machine.device),
+        "device_name": device_name(machine.device),
+        "dtype": str(machine.dtype).removeprefix("torch."),
+        "compiled": machine.compiled,
+        "threads": torch.get_num_threads(),
+        "data": {
+            "use": recipe.data.use,
+            "fingerprint": dataset.fingerprint,
+            "train_tokens": dataset.n_tokens("train"),
+            "val_tokens": dataset.n_tokens("val"),
+        },
+        "seed": recipe.seed,
+        "command": sys.argv,
+        "began": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested data as `path -> scalar`."""
+    if isinstance(value, dict):
+        items = [(f"{path}.{key}" if path else key, item) for key, item in value.items()]
+    elif isinstance(value, (list, tuple)):
+        items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return {path: value}
+    return {key: leaf for where, item in items for key, leaf in flat(item, where).items()}
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file in one step; raises StrawberryError if the disk refuses."""
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StrawberryError(f"{path}: can't be written: {error.strerror}") from error
+
+
+def new_run_folder(name: str) -> Path:
+    """`runs/NAME`, or with the first number that is free behind it."""
+    base = Path("runs") / name
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path

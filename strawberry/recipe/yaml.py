@@ -1,13 +1,15 @@
 """YAML and JSON with comments into a located tree, with bounds on everything.
 
-The reader is PyYAML's pure SafeLoader up to its node graph; scalars are understood as YAML 1.2's
-core schema does (`3e-4` is a number, `no` a text). Tags and merge keys are refused, aliases count
-against a budget, and so do depth and size: a hostile file is refused in milliseconds.
+PyYAML's pure parser gives events, which are made without recursion; the tree is made from them
+here. Scalars are understood as YAML 1.2's core schema does (`3e-4` is a number, `no` a text). Tags
+and merge keys are refused; aliases, depth and size count against budgets, so that a hostile file
+is refused in a fraction of a second.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,17 @@ from yaml.error import Mark, MarkedYAMLError
 from strawberry.errors import Location, Problem, RecipeError, StrawberryError
 from strawberry.recipe.tree import Node
 
-MAX_BYTES = 1 << 20
-MAX_NODES = 20_000
+MAX_BYTES = 1 << 18
+MAX_NODES = 10_000
 MAX_DEPTH = 60
+MAX_KEY = 200
+MAX_INT = 1 << 63
 
 INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 OCTAL_LIKE = re.compile(r"[-+]?0[0-9]+\Z")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+SURROGATE = re.compile("[\ud800-\udfff]")
+JSON_PIECE = re.compile(r'"(?:\\.|[^"\\\n])*"?|//[^\n]*|\t|[^"/\t]+|/', flags=re.DOTALL)
 SPECIAL: dict[str, Any] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True,
@@ -38,12 +44,13 @@ def read_tree(path: Path) -> Node:
     Raises RecipeError with a place, or StrawberryError if there is no such file.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RecipeError([_problem(f"{MAX_BYTES >> 20} MiB is too much for a recipe", path)])
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)  # no more, whatever it is: a device may have no end
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise StrawberryError(f"{path}: can't be read: {reason}") from error
+    if len(data) > MAX_BYTES:
+        raise RecipeError([_problem(f"is too large: more than {MAX_BYTES >> 10} KiB", path)])
     text = _decode(data, path)
     if path.suffix == ".json":
         text = _plain_json(text)
@@ -53,106 +60,145 @@ def read_tree(path: Path) -> Node:
 def parse(text: str, file: str) -> Node:
     """The tree of a YAML text; `file` names it in locations. Raises RecipeError."""
     try:
-        _check_bounds(text, file)
         loader = yaml.SafeLoader(text)
-        try:
-            root = loader.get_single_node()
-        finally:
-            loader.dispose()
-    except MarkedYAMLError as error:
-        raise RecipeError([_syntax_problem(error, file)]) from error
     except yaml.YAMLError as error:
         raise RecipeError([_character_problem(error, text, file)]) from error
-    if root is None:
-        raise RecipeError([Problem("is empty; a recipe needs at least `model:`", _at(file))])
-    return _Converter(file).node(root, 0)
+    try:
+        return _Composer(loader, file).document()
+    except MarkedYAMLError as error:
+        raise RecipeError([_syntax_problem(error, file)]) from error
+    except (OverflowError, ValueError) as error:  # PyYAML's, of an escape such as "\UFFFFFFFF"
+        message = "an escape names no character"
+        raise RecipeError([Problem(message, _at(file, loader.get_mark()))]) from error
+    finally:
+        loader.dispose()
 
 
-def _check_bounds(text: str, file: str) -> None:
-    """Refuse by events, which are made without recursion and without expanding aliases."""
-    depth = count = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        where = event.start_mark
-        count += 1
-        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            depth += 1
-        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            depth -= 1
-        elif isinstance(event, yaml.DocumentStartEvent) and count > 2:
-            raise RecipeError([Problem("a recipe is one document, not several", _at(file, where))])
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            raise RecipeError([Problem(f"tags such as {tag!r} are refused", _at(file, where))])
-        if depth > MAX_DEPTH:
-            raise RecipeError([Problem(f"nested deeper than {MAX_DEPTH}", _at(file, where))])
-        if count > 2 * MAX_NODES:
-            raise RecipeError([Problem(f"more than {MAX_NODES} values", _at(file, where))])
+def scalar(text: str) -> Any:
+    """What an unquoted scalar means; raises ValueError for one that a reader may take for another.
 
-
-class _Converter:
-    """From PyYAML's node graph, in which aliases share nodes, to a tree."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.count = 0
-        self.open: set[int] = set()
-
-    def node(self, source: yaml.Node, depth: int) -> Node:
-        """The tree below `source`; raises RecipeError."""
-        where = _at(self.file, source.start_mark)
-        self.count += 1
-        if self.count > MAX_NODES:
-            message = f"aliases expand to more than {MAX_NODES} values"
-            raise RecipeError([Problem(message, where)])
-        if depth > MAX_DEPTH or id(source) in self.open:
-            raise RecipeError([Problem("an alias contains itself", where)])
-        if isinstance(source, yaml.ScalarNode):
-            return Node(_scalar(source, where), where)
-        self.open.add(id(source))
-        try:
-            if isinstance(source, yaml.SequenceNode):
-                return Node([self.node(item, depth + 1) for item in source.value], where)
-            return self._mapping(source, where, depth)
-        finally:
-            self.open.remove(id(source))
-
-    def _mapping(self, source: Any, where: Location, depth: int) -> Node:
-        value: dict[str, Node] = {}
-        keys: dict[str, Location] = {}
-        problems = []
-        for key_node, value_node in source.value:
-            place = _at(self.file, key_node.start_mark)
-            key = getattr(key_node, "value", None)
-            if not isinstance(key, str):
-                problems.append(Problem("a key is a word", place))
-            elif key == "<<" and key_node.style is None:
-                problems.append(Problem("merge keys (<<) are refused; use `extends`", place))
-            elif key in value:
-                line = keys[key].line
-                problems.append(Problem(f"{key!r} stands here again; first on line {line}", place))
-            else:
-                keys[key] = place
-                value[key] = self.node(value_node, depth + 1)
-        if problems:
-            raise RecipeError(problems)
-        return Node(value, where, keys)
-
-
-def _scalar(node: yaml.ScalarNode, where: Location) -> Any:
-    text: str = node.value
-    if node.style is not None:
-        return text
+    >>> scalar("3e-4"), scalar("no"), scalar("12"), scalar("")
+    (0.0003, 'no', 12, None)
+    """
     if text in SPECIAL:
         return SPECIAL[text]
     if OCTAL_LIKE.match(text):
         plain = text.lstrip("+-").lstrip("0") or "0"
-        message = f"{text} begins with 0; write {plain}, or '{text}' for a text"
-        raise RecipeError([Problem(message, where)])
+        raise ValueError(f"{_short(text)} begins with 0; write {_short(plain)}, or quote a text")
     if INT.match(text):
-        if len(text) > 30:
-            raise RecipeError([Problem(f"a number of {len(text)} digits is too large", where)])
+        if len(text) > 20 or abs(int(text)) >= MAX_INT:
+            raise ValueError(f"a number of {len(text)} digits is too large")
         return int(text)
     return float(text) if FLOAT.match(text) else text
+
+
+class _Composer:
+    """A tree from PyYAML's events; slips are gathered, and raised together at the end."""
+
+    def __init__(self, loader: yaml.SafeLoader, file: str) -> None:
+        self.loader = loader
+        self.file = file
+        self.count = 0
+        self.anchors: dict[str, tuple[Node, int] | None] = {}  # None while it is being made
+        self.problems: list[Problem] = []
+
+    def document(self) -> Node:
+        """The tree of the one document; raises RecipeError."""
+        self.loader.get_event()  # the stream
+        if self.loader.check_event(yaml.StreamEndEvent):
+            message = "is empty; a recipe needs at least `model:`"
+            raise RecipeError([Problem(message, _at(self.file))])
+        self.loader.get_event()  # the document
+        root = self.node(0)
+        self.loader.get_event()  # its end
+        end = self.loader.get_event()
+        if not isinstance(end, yaml.StreamEndEvent):
+            where = _at(self.file, end.start_mark)
+            raise RecipeError([Problem("a recipe is one document, not several", where)])
+        if self.problems:
+            raise RecipeError(self.problems)
+        return root
+
+    def node(self, depth: int) -> Node:
+        """The value that begins with the next event."""
+        event = self.loader.get_event()
+        where = _at(self.file, event.start_mark)
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event.anchor, where)
+        self._spend(1, where)
+        if depth > MAX_DEPTH:
+            raise RecipeError([Problem(f"is nested deeper than {MAX_DEPTH}", where)])
+        if event.tag is not None:
+            self.problems.append(Problem(f"tags such as {_short(event.tag)} are refused", where))
+        before = self.count
+        if event.anchor is not None:
+            self.anchors[event.anchor] = None
+        if isinstance(event, yaml.ScalarEvent):
+            made = Node(self._scalar(event, where), where)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            made = Node(list(self._items(depth)), where)
+        else:
+            made = self._mapping(where, depth)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = (made, 1 + self.count - before)
+        return made
+
+    def _alias(self, name: str, where: Location) -> Node:
+        if name not in self.anchors:
+            raise RecipeError([Problem(f"there is no anchor &{_short(name)} above", where)])
+        found = self.anchors[name]
+        if found is None:
+            raise RecipeError([Problem(f"the alias *{_short(name)} contains itself", where)])
+        self._spend(found[1], where)
+        return found[0]
+
+    def _spend(self, values: int, where: Location) -> None:
+        self.count += values
+        if self.count > MAX_NODES:
+            message = f"holds more than {MAX_NODES} values, aliases expanded"
+            raise RecipeError([Problem(message, where)])
+
+    def _items(self, depth: int) -> Iterator[Node]:
+        while not self.loader.check_event(yaml.SequenceEndEvent):
+            yield self.node(depth + 1)
+        self.loader.get_event()
+
+    def _mapping(self, where: Location, depth: int) -> Node:
+        value: dict[str, Node] = {}
+        keys: dict[str, Location] = {}
+        while not self.loader.check_event(yaml.MappingEndEvent):
+            event = self.loader.peek_event()
+            place = _at(self.file, event.start_mark)
+            key = self.node(depth + 1).value
+            child = self.node(depth + 1)
+            if not isinstance(event, yaml.ScalarEvent) or len(event.value) > MAX_KEY:
+                self.problems.append(Problem("a key is a word", place))
+            elif key == "<<" and event.style is None:
+                message = "merge keys (<<) are refused; use `extends`"
+                self.problems.append(Problem(message, place))
+            elif event.value in value:
+                message = f"{event.value!r} stands here again; first on line "
+                message += str(keys[event.value].line)
+                self.problems.append(Problem(message, place))
+            else:
+                value[event.value] = child
+                keys[event.value] = place
+        self.loader.get_event()
+        return Node(value, where, keys)
+
+    def _scalar(self, event: yaml.ScalarEvent, where: Location) -> Any:
+        text: str = event.value
+        try:
+            if event.style is None:
+                return scalar(text)
+            if SURROGATE.search(text):  # JSON writes a character beyond U+FFFF as two escapes
+                return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            self.problems.append(Problem("an escape names half a character", where))
+            return ""
+        except ValueError as error:
+            self.problems.append(Problem(str(error), where))
+        return text
 
 
 def _decode(data: bytes, path: Path) -> str:
@@ -160,22 +206,23 @@ def _decode(data: bytes, path: Path) -> str:
         raise RecipeError([_problem("is UTF-16; save it as UTF-8", path)])
     zero = data.find(b"\0")
     if zero >= 0:
-        line, start = data.count(b"\n", 0, zero) + 1, data.rfind(b"\n", 0, zero) + 1
-        where = Location(str(path), line, zero - start + 1)
-        raise RecipeError([Problem("is not text (a zero byte); a recipe is YAML", where)])
+        message = "is not text (a zero byte); a recipe is YAML"
+        raise RecipeError([Problem(message, _byte_place(data, zero, path))])
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        where = Location(
-            str(path), line, error.start - data.rfind(b"\n", 0, error.start)
-        )
+        where = _byte_place(data, error.start, path)
         raise RecipeError([Problem("is not UTF-8 text; a recipe is YAML", where)]) from error
+
+
+def _byte_place(data: bytes, offset: int, path: Path) -> Location:
+    line = data.count(b"\n", 0, offset) + 1
+    return Location(str(path), line, offset - data.rfind(b"\n", 0, offset))
 
 
 def _plain_json(text: str) -> str:
     """JSON without // comments and tabs; what goes becomes blanks, so that places stay."""
-    pieces = re.findall(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|\t|[^"/\t]+|.', text, flags=re.DOTALL)
+    pieces = JSON_PIECE.findall(text)
     blanks = (" " * len(p) if p.startswith("//") or p == "\t" else p for p in pieces)
     return "".join(blanks)
 
@@ -187,14 +234,13 @@ def _syntax_problem(error: MarkedYAMLError, file: str) -> Problem:
         problem = "a tab can't indent YAML; use spaces"
     elif error.context:
         problem = f"{problem} ({error.context})"
-    return Problem(problem, _at(file, mark))
+    return Problem(_short(problem), _at(file, mark))
 
 
 def _character_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     position = getattr(error, "position", 0)
-    character = getattr(error, "character", "")
     line, start = text.count("\n", 0, position) + 1, text.rfind("\n", 0, position) + 1
-    name = f"character {ord(character):#x}" if isinstance(character, str) and character else "it"
+    name = f"character {ord(text[position]):#x}" if position < len(text) else "it"
     where = Location(file, line, position - start + 1)
     return Problem(f"is not text: {name} can't stand in YAML", where)
 
@@ -205,3 +251,7 @@ def _problem(message: str, path: Path) -> Problem:
 
 def _at(file: str, mark: Mark | None = None) -> Location:
     return Location(file, 1, 1) if mark is None else Location(file, mark.line + 1, mark.column + 1)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 160 else f"{text[:157]}..."

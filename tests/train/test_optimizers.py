@@ -1,0 +1,158 @@
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import nn
+
+from strawberry.errors import RecipeError
+from strawberry.model.build import build
+from strawberry.model.contracts import ParameterInfo
+from strawberry.train.optimizers import Optimizers, assign, state_bytes
+from tests.train.conftest import RecipeMaker
+
+CPU = torch.device("cpu")
+MUON = {"use": "muon", "lr": 0.02, "momentum_warmup": 3}
+
+
+def infos() -> list[ParameterInfo]:
+    torch.manual_seed(0)
+    shapes = {
+        "embedding.weight": ((8, 4), "embedding"),
+        "stack.0.attention.qkv": ((6, 4), "matrix"),
+        "stack.0.ffn.up": ((4, 6), "matrix"),
+        "stack.0.bank": ((2, 4, 4), "bank"),
+        "norm.gain": ((4,), "vector"),
+    }
+    return [
+        ParameterInfo(name, nn.Parameter(torch.randn(shape)), kind)
+        for name, (shape, kind) in shapes.items()
+    ]
+
+
+def set_gradients(parameters: Sequence[ParameterInfo], step: int) -> None:
+    generator = torch.Generator().manual_seed(step)
+    for info in parameters:
+        info.parameter.grad = torch.randn(info.parameter.shape, generator=generator)
+
+
+def names(recipe: object, parameters: list[ParameterInfo]) -> list[tuple[str, list[str]]]:
+    return [
+        (a.component.entry.name, [i.name for i in a.infos])
+        for a in assign(recipe, parameters)  # type: ignore[arg-type]
+    ]
+
+
+def test_muon_takes_matrices_and_its_rest_the_others(make_recipe: RecipeMaker) -> None:
+    """One section with one optimizer and its rest covers every parameter once."""
+    assert names(make_recipe(optimizer=MUON), infos()) == [
+        ("muon", ["stack.0.attention.qkv", "stack.0.ffn.up"]),
+        ("adamw", ["embedding.weight", "stack.0.bank", "norm.gain"]),
+    ]
+
+
+def test_selectors_are_kinds_or_patterns_and_the_first_match_wins(make_recipe: RecipeMaker) -> None:
+    """A name pattern, then a kind, then an entry without a selector for what is left."""
+    recipe = make_recipe(
+        optimizer=[
+            {"use": "adamw", "lr": 1e-4, "params": "*.attention.*"},
+            {"use": "muon", "params": "matrix"},
+            {"use": "adamw"},
+        ]
+    )
+    assert names(recipe, infos()) == [
+        ("adamw", ["stack.0.attention.qkv"]),
+        ("muon", ["stack.0.ffn.up"]),
+        ("adamw", ["embedding.weight", "stack.0.bank", "norm.gain"]),
+    ]
+
+
+def test_peak_rates_are_the_optimizer_s_own_or_the_recipe_s(make_recipe: RecipeMaker) -> None:
+    """Muon has its own; its rest takes train.learning_rate, not Muon's."""
+    rates = [a.lr for a in assign(make_recipe(optimizer=MUON), infos())]
+    assert rates == [0.02, 3e-3]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        ([{"use": "adamw", "params": "matrx"}, {"use": "adamw"}], "matrx"),
+        ([{"use": "adamw", "params": "matrix"}], "embedding.weight"),
+        ([{"use": "adamw"}, {"use": "adamw", "params": "vector"}], "vector"),
+    ],
+)
+def test_what_is_taken_by_none_or_takes_none_is_refused_at_its_line(
+    make_recipe: RecipeMaker, optimizer: object, message: str
+) -> None:
+    """A selector that matches nothing, a parameter left over, an entry behind one that took all."""
+    with pytest.raises(RecipeError, match=message) as caught:
+        assign(make_recipe(optimizer=optimizer), infos())
+    assert caught.value.problems[0].location is not None
+
+
+def test_an_own_rate_follows_the_schedule_in_proportion(make_recipe: RecipeMaker) -> None:
+    """At every step, all rates are the same fraction of their peaks."""
+    recipe = make_recipe(optimizer=MUON)
+    parameters = infos()
+    optimizers = Optimizers(recipe, parameters, CPU)
+    for step in range(8):
+        set_gradients(parameters, step)
+        rate = optimizers.step(step)
+        muon, adamw = (made.param_groups[0]["lr"] for _, made in optimizers.parts)
+        assert adamw == rate
+        assert muon / 0.02 == pytest.approx(rate / 3e-3)
+
+
+@pytest.mark.parametrize("optimizer", [{"use": "adamw"}, MUON])
+def test_state_saved_and_loaded_goes_on_bit_for_bit(
+    make_recipe: RecipeMaker, optimizer: dict[str, object]
+) -> None:
+    """Stopped after any step, and loaded into new objects, the parameters end the same."""
+    recipe = make_recipe(optimizer=optimizer)
+
+    def run(parameters: list[ParameterInfo], optimizers: Optimizers, steps: range) -> None:
+        for step in steps:
+            set_gradients(parameters, step)
+            optimizers.step(step)
+
+    whole = infos()
+    run(whole, Optimizers(recipe, whole, CPU), range(6))
+    for stop in range(1, 6):
+        before, after = infos(), infos()
+        first = Optimizers(recipe, before, CPU)
+        run(before, first, range(stop))
+        saved = {name: tensor.clone() for name, tensor in first.tensors().items()}
+        for old, new in zip(before, after, strict=True):
+            new.parameter.data.copy_(old.parameter.data)
+        second = Optimizers(recipe, list(after), CPU)
+        second.load_tensors(saved)
+        run(after, second, range(stop, 6))
+        for one, other in zip(whole, after, strict=True):
+            assert torch.equal(one.parameter, other.parameter), (stop, one.name)
+
+
+def test_loading_another_model_s_state_is_refused(make_recipe: RecipeMaker) -> None:
+    """State for a parameter that is not there does not pass in silence."""
+    recipe = make_recipe()
+    optimizers = Optimizers(recipe, infos(), CPU)
+    with pytest.raises(ValueError, match="gone"):
+        optimizers.load_tensors({"0/gone/exp_avg": torch.zeros(2)})
+
+
+def test_state_bytes_is_what_a_step_leaves(make_recipe: RecipeMaker) -> None:
+    """The estimate is that of a real step: two numbers for AdamW, one for Muon's matrices."""
+    parameters = infos()
+    for optimizer in ({"use": "adamw"}, MUON):
+        assignments = assign(make_recipe(optimizer=optimizer), parameters)
+        expected = 0
+        for assignment in assignments:
+            each = 8 if assignment.component.entry.name == "adamw" else 4
+            expected += each * sum(i.parameter.numel() for i in assignment.infos)
+        assert state_bytes(assignments) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_real_model_is_covered_and_a_tied_table_is_stepped_once(make_recipe: RecipeMaker) -> None:
+    """All parameters of a built model are assigned, each once."""
+    recipe = make_recipe(optimizer=MUON)
+    model = build(recipe, "meta")
+    taken = [i.name for a in assign(recipe, model.parameter_infos()) for i in a.infos]
+    assert sorted(taken) == sorted(name for name, _ in model.named_parameters())

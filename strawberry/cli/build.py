@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.text import Text
     from rich.tree import Tree
     from strawberry.recipe.spec import ComponentSpec, NodeSpec, Recipe
     from strawberry.train.optimizers import Assignment
@@ -26,10 +27,15 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Show a recipe's model: its tree, parameters, FLOPs, memory and optimizers."""
+    """Show a recipe's model: its tree, parameters, FLOPs and memory.
+
+    Nothing is allocated: a model of any size is answered in seconds. Also shown: which optimizer
+    takes which parameters, and what is risky.
+    """
     from strawberry.train.optimizers import assign, state_bytes
 
     from strawberry.cli import context
+    from strawberry.cli.console import print_json
     from strawberry.model.accounting import account
     from strawberry.model.build import build
     from strawberry.recipe import load_recipe
@@ -40,7 +46,7 @@ def command(
     assignments = assign(loaded, model.parameter_infos())
     memory = state_bytes(assignments)
     if as_json:
-        context.print_json(_as_json(loaded, report, assignments, memory))
+        print_json(_as_json(loaded, report, assignments, memory))
         return
     _show(loaded, model, report, assignments, memory)
 
@@ -69,35 +75,30 @@ def _show(
     assignments: list[Assignment],
     memory: int,
 ) -> None:
-    from rich.table import Table
+    from strawberry.cli.console import console, show, table
 
-    from strawberry.cli import context
-
-    console = context.console()
-    console.print(_tree(recipe, model, report))
-    console.print()
-    facts = Table(show_header=False, box=None, pad_edge=False)
-    facts.add_column(style="bold")
-    facts.add_column()
+    out = console()
+    show(_tree(recipe, model, report), out)
+    out.print()
+    facts = table("", "")
+    facts.show_header = False
     for name, text in _facts(recipe, report, memory):
         facts.add_row(name, text)
-    console.print(facts)
-    console.print()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("optimizer", "peak lr", "takes", "parameters", "such as"):
-        table.add_column(column, justify="right" if column == "parameters" else "left")
+    show(facts, out)
+    out.print()
+    rows = table("optimizer", "peak lr", "takes", "parameters", "such as")
     for assignment in assignments:
         infos = assignment.infos
         kinds = ", ".join(sorted({info.kind for info in infos}))
         count = sum(info.parameter.numel() for info in infos)
         name = assignment.component.use.removeprefix("strawberry/")
         examples = min((info.name for info in infos), key=len, default="")
-        table.add_row(name, f"{assignment.lr:g}", kinds, f"{count:,}", examples)
-    console.print(table)
+        rows.add_row(name, f"{assignment.lr:g}", kinds, f"{count:,}", examples)
+    show(rows, out)
     for note in recipe.notes:
-        console.print(f"note: {note}", style="cyan", markup=False, highlight=False)
+        out.print(f"note: {note}", style="cyan")
     for warning in report.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+        out.print(f"warning: {warning}", style="yellow")
 
 
 def _facts(recipe: Recipe, report: Report, optimizer_bytes: int) -> list[tuple[str, str]]:
@@ -132,19 +133,20 @@ def _tree(recipe: Recipe, model: LanguageModel, report: Report) -> Tree:
 
     spec = recipe.model
     lines = {part.path: part for part in report.parts}
-    root = Tree(f"[bold]{recipe.name}[/]  (B, T) ids -> (B, T, {spec.vocab_size}) logits")
+    root = Tree(styled(f"[bold]{recipe.name}[/]  (B, T) ids -> (B, T, {spec.vocab_size}) logits"))
     norm = f", {spec.norm.entry.name}" if spec.embedding_norm else ""
     place = f" + {spec.positional.entry.name}" if "embedding" in model.positional.places else ""
     root.add(f"embedding{place}{norm}  (B, T) -> (B, T, {spec.n_embd})")
     scope = "" if spec.weights.entry.name == "owned" else f"  {_label(spec.weights)}"
-    stack = root.add(f"stack{scope}  {len(model.visits())} blocks deep")
+    stack = root.add(styled(f"stack{scope}  {len(model.visits())} blocks deep"))
     _add_nodes(stack, spec.stack, model.stack, "stack", lines, report.block_size)
     tied = "embedding^T" if spec.tie_embeddings else "head"
     head = lines["head"]
-    root.add(
+    text = (
         f"{spec.norm.entry.name}, {tied}  (B, T, {spec.n_embd}) -> (B, T, {spec.vocab_size})  "
         f"[dim]{_si(head.cost.flops_forward / report.block_size)} FLOPs a token[/]"
     )
+    root.add(styled(text))
     return root
 
 
@@ -165,14 +167,14 @@ def _add_nodes(
         here = f"{path}.nodes.{index}"
         weights = "" if spec.weights is None else f"  {_label(spec.weights)}"
         if isinstance(spec, BlockSpec):
-            branch = tree.add(_block_line(node, lines.get(here), length) + weights)
+            branch = tree.add(styled(_block_line(node, lines.get(here), length) + weights))
             for part in _parts(node):
-                branch.add(part)
+                branch.add(styled(part))
             index += 1
             continue
         word = "recur" if isinstance(spec, RecurSpec) else "repeat"
         how = f" {spec.sharing}" if isinstance(spec, RecurSpec) else ""
-        branch = tree.add(f"[bold]{word} {spec.count}[/]{how}{weights}")
+        branch = tree.add(styled(f"[bold]{word} {spec.count}[/]{how}{weights}"))
         if word == "repeat" and spec.weights is None:  # written out in the stack around it
             after = _add_nodes(branch, spec.stack, stack, path, lines, length, index)
             index += (after - index) * spec.count
@@ -180,6 +182,13 @@ def _add_nodes(
             _add_nodes(branch, spec.stack, node, here, lines, length)
             index += 1
     return index
+
+
+def styled(markup: str) -> Text:
+    """Text with rich's markup; only what this module writes itself goes through here."""
+    from rich.text import Text
+
+    return Text.from_markup(markup)
 
 
 def _block_line(block: Block, line: PartReport | None, length: int) -> str:

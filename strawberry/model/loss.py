@@ -42,8 +42,9 @@ def linear_cross_entropy(
     Returns:
         A float32 scalar; 0 if every target is ignored.
     """
-    if torch.is_autocast_enabled(h.device.type):
-        dtype = torch.get_autocast_dtype(h.device.type)
+    kind = h.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
         h, weight = h.to(dtype), weight.to(dtype)
     result: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         h, weight, targets, softcap, torch.is_grad_enabled()

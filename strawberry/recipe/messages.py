@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from strawberry.plugin.registry import did_you_mean
+from strawberry.recipe.tree import show
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -18,6 +20,7 @@ EXPECTED = {
     "list_type": "a list",
     "tuple_type": "a list",
     "dict_type": "a mapping",
+    "none_required": "null",
 }
 BOUNDS = {
     "greater_than": ("gt", "more than"),
@@ -25,28 +28,69 @@ BOUNDS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
+LENGTHS = {"too_short": ("min_length", "at least"), "too_long": ("max_length", "at most")}
 
 
-def explain(error: Any, what: str) -> str:
-    """One of pydantic's errors as `what was expected, what was found`."""
-    kind, given = error["type"], error.get("input")
-    context = error.get("ctx", {})
-    if kind == "missing":
-        return f"{what} needs a value for {error['loc'][-1]!r}"
+def explain(errors: Iterable[Any], data: Any, what: str) -> dict[tuple[Any, ...], str]:
+    """Pydantic's errors as one message for each place in `data`: what is expected, what is there.
+
+    Args:
+        errors: what `ValidationError.errors()` gives.
+        data: what was validated.
+        what: what it belongs to, as in `ffn 'swiglu'`.
+    """
+    places: dict[tuple[Any, ...], list[Any]] = {}
+    for error in errors:
+        places.setdefault(_place(error, data), []).append(error)
+    # A union complains for each of its members: the one that got furthest is the one meant.
+    above = {path[:length] for path in places for length in range(1, len(path))}
+    return {p: _message(group, what) for p, group in places.items() if p not in above}
+
+
+def _place(error: Any, data: Any) -> tuple[Any, ...]:
+    """The part of an error's location that exists in the data; the rest names types."""
+    path: list[Any] = []
+    for step in error["loc"]:
+        if (isinstance(data, dict) and step in data) or (
+            isinstance(data, list) and isinstance(step, int) and step < len(data)
+        ):
+            data = data[step]
+            path.append(step)
+    return tuple(path)
+
+
+def _message(group: list[Any], what: str) -> str:
+    missing = [error["loc"][-1] for error in group if error["type"] == "missing"]
+    if missing and isinstance(missing[-1], int):
+        return f"expected {missing[-1] + 1} values, got {show(group[-1]['input'])}"
+    if missing:
+        return f"{what} needs {', '.join(repr(name) for name in missing)}"
+    given = group[0].get("input")
+    expected, near = [], ""
+    for error in group:
+        text, hint = _expected(error, given)
+        expected += [text] if text not in expected else []
+        near = near or hint
+    if not all(expected):
+        message = str(group[0]["msg"])
+        return f"{message[:1].lower()}{message[1:]}, got {show(given)}"
+    name = "the text " if isinstance(given, str) else ""
+    return f"expected {', or '.join(expected)}, got {name}{show(given)}{near}"
+
+
+def _expected(error: Any, given: Any) -> tuple[str, str]:
+    """What one error asks for, and a did-you-mean; "" for an error without words of ours."""
+    kind, context = error["type"], error.get("ctx", {})
     if kind in EXPECTED:
-        return f"expected {EXPECTED[kind]}, got {_show(given)}"
+        return EXPECTED[kind], ""
     if kind in BOUNDS:
         key, words = BOUNDS[kind]
-        return f"expected {words} {context[key]:g}, got {_show(given)}"
+        return f"{words} {context[key]:g}", ""
+    if kind in LENGTHS:
+        key, words = LENGTHS[kind]
+        return f"{words} {context[key]} values", ""
     if kind == "literal_error":
         choices = [c.strip(" '") for c in context["expected"].replace(" or ", ", ").split(",")]
-        near = did_you_mean(str(given), choices)
-        return f"expected one of {', '.join(choices)}, got {_show(given)}{near}"
-    message = str(error["msg"])
-    return f"{message[:1].lower()}{message[1:]}, got {_show(given)}"
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    name = {str: "the text ", bool: "", int: "", float: ""}.get(type(value), "")
-    return name + (text if len(text) <= 60 else f"{text[:57]}...")
+        near = did_you_mean(given, choices) if isinstance(given, str) else ""
+        return f"{'one of ' if len(choices) > 1 else ''}{', '.join(choices)}", near
+    return "", ""

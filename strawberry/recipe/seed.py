@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from strawberry.errors import Problem, RecipeError
-from strawberry.recipe.tree import Node, located, unknown_keys
+from strawberry.recipe.tree import Node, located, show, unknown_keys
 
 TRAIN_KEYS = (
     "gradient_accumulation_steps", "batch_size", "max_iters", "eval_interval", "log_interval",
@@ -40,6 +40,10 @@ KNOWN: dict[str, set[str]] = {
     },
     "optimizer_hyperparams": {"eps", "beta1", "beta2", "weight_decay", "use_muon", "momentum"},
 }  # fmt: skip
+BOOLEANS = (
+    "dataset.load_from_file", "checkpoints.create_checkpoints", "optimizer_hyperparams.use_muon",
+    "decay_lr",
+)  # fmt: skip
 RMS_EPS = 1.1920928955078125e-07
 """What the seed's `rms_norm` adds in float32: the dtype's epsilon."""
 
@@ -49,7 +53,7 @@ def is_seed_config(tree: Node) -> bool:
     return tree.is_map and "model_hyperparams" in tree.value
 
 
-def seed_recipe(tree: Node, name: str) -> tuple[Node, list[str]]:
+def seed_recipe(tree: Node) -> tuple[Node, list[str]]:
     """The recipe tree that a seed configuration means, and notes; raises RecipeError."""
     config = _Config(tree)
     problems = list(config.problems())
@@ -57,7 +61,6 @@ def seed_recipe(tree: Node, name: str) -> tuple[Node, list[str]]:
         raise RecipeError(problems)
     notes: list[str] = []
     sections: dict[str, Any] = {
-        "name": name,
         "model": config.model(notes),
         "data": config.data(),
         "optimizer": config.optimizer(),
@@ -104,14 +107,19 @@ class _Config:
                 yield Problem("expected a mapping", node.location, section)
                 continue
             yield from unknown_keys(node, known, section or "a seed configuration", section)
-        for key in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_qkv"):
-            node = self.node(f"model_hyperparams.{key}")
-            hyper = self.tree.value["model_hyperparams"]
+        section = self.tree.value["model_hyperparams"]
+        required = KNOWN["model_hyperparams"] - {"n_ffn"} if section.is_map else ()
+        for key in sorted(required):
+            node = section.get(key)
             if node is None:
-                yield Problem(f"{key!r} is missing", hyper.location, "model_hyperparams")
+                yield Problem(f"{key!r} is missing", section.location, "model_hyperparams")
             elif type(node.value) is not int or node.value < 1:
-                message = f"expected a positive whole number, got {node.plain()!r}"
+                message = f"expected a positive whole number, got {show(node)}"
                 yield Problem(message, node.location, f"model_hyperparams.{key}")
+        for key in BOOLEANS:
+            node = self.node(key)
+            if node is not None and not isinstance(node.value, bool):
+                yield Problem(f"expected true or false, got {show(node)}", node.location, key)
         start = self.node("init_from")
         if start is not None and start.value != "scratch":
             message = "a pretrained seed model is a pickle, which is never opened; write scratch"
@@ -127,12 +135,12 @@ class _Config:
             notes.append(f"n_ffn {hidden.value}: the hidden width of each block's mini-FFN")
         aft = {"use": "aft_simple", **shared, "qk_norm": True, "den_eps": 1e-6, "head": "swiglu"}
         attention = {"use": "expert_abundance", **shared, "n_head": section.value["n_head"]}
-        blocks: list[dict[str, Any]] = []
-        for first in range(0, layers, 4):
-            afts = min(3, layers - first)
-            blocks.append({"repeat": afts, "attention": aft})
-            if layers - first >= 4:
-                blocks.append({"attention": attention})
+        groups, more = divmod(layers, 4)
+        blocks: list[dict[str, Any]] = [{"repeat": 3, "attention": aft}, {"attention": attention}]
+        if groups != 1:
+            blocks = [{"repeat": groups, "stack": blocks}] if groups else []
+        if more:
+            blocks.append({"repeat": more, "attention": aft})
         if layers < 4:
             notes.append(
                 f"n_layer {layers}: every fourth layer is the Expert Abundance, so there is none; "
@@ -215,4 +223,3 @@ class _Config:
             {key: located(value, self.tree.location) for key, value in fields.items()},
             self.tree.location,
         )
-

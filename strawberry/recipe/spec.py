@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from strawberry.errors import Location, Problem
 from strawberry.plugin import Entry, Plugins
+from strawberry.recipe.tree import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class BlockSpec:
     def to_dict(self) -> dict[str, Any]:
         """As a recipe would write it."""
         parts = ("attention", "ffn", "norm", "positional", "weights")
-        return {p: getattr(self, p).to_dict() for p in parts if getattr(self, p) is not None}
+        made = {p: getattr(self, p).to_dict() for p in parts if getattr(self, p) is not None}
+        return made if self.attention or self.ffn else {"attention": "none", **made}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +136,9 @@ class ModelFields:
         logit_softcap: bound on logits by c * tanh(logit / c), or null.
     """
 
-    vocab_size: Positive
-    block_size: Positive
-    n_embd: Positive
+    vocab_size: Annotated[int, Ge(1), Le(1 << 30)]
+    block_size: Annotated[int, Ge(1), Le(1 << 30)]
+    n_embd: Annotated[int, Ge(1), Le(1 << 20)]
     tie_embeddings: bool = True
     embedding_norm: bool = False
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
@@ -243,6 +245,7 @@ class Recipe:
         source: the file that it was read from.
         notes: what a reader should know of how the file was understood.
         plugins: the plugins that it was resolved with.
+        tree: what was read, with all that it extends and overrides; `patch` starts from it.
     """
 
     name: str
@@ -258,6 +261,7 @@ class Recipe:
     source: Path = field(default=Path("recipe.yaml"), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
     plugins: Plugins | None = field(default=None, compare=False, repr=False)
+    tree: Node | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As a recipe file would say it, with every field and full names; loads to an equal one."""
@@ -283,9 +287,9 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """`to_dict` as YAML."""
-        import yaml
+        from strawberry.recipe.yaml import dump
 
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=100)
+        return dump(self.to_dict())
 
 
 def _node_dict(

@@ -52,16 +52,18 @@ class Node:
 
     def find(self, path: tuple[Any, ...]) -> Location:
         """The place of what `path` leads to, or of the last thing on the way that exists."""
-        node, location = self, self.location
+        node = self
         for step in path:
-            if node.is_map and step in node.value:
-                location, node = node.keys.get(step, node.location), node.value[step]
-            elif node.is_list and isinstance(step, int) and step < len(node.value):
+            in_list = node.is_list and isinstance(step, int) and step < len(node.value)
+            if in_list or (node.is_map and step in node.value):
                 node = node.value[step]
-                location = node.location
-            else:
-                break
-        return location
+        return node.location
+
+
+def show(value: Any) -> str:
+    """A value in a message: on one line, and short."""
+    text = repr(value.plain() if isinstance(value, Node) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def located(value: Any, location: Location) -> Node:
@@ -122,7 +124,8 @@ def parse_path(path: str, location: Location) -> list[str | int]:
 def set_at(tree: Node, steps: list[str | int], value: Node) -> Node:
     """The tree with `value` at `steps`; `*` in a stack stands for all its blocks at any depth.
 
-    Raises RecipeError where the path leads nowhere.
+    A mapping without `use` is merged into what is there, anything else replaces it. Raises
+    RecipeError where the path leads nowhere.
     """
     if not steps:
         return merge(tree, value) if value.is_map and "use" not in value.value else value
@@ -134,7 +137,7 @@ def set_at(tree: Node, steps: list[str | int], value: Node) -> Node:
     if tree.value is None:
         tree = Node({}, value.location)
     if not tree.is_map:
-        what = "a list; write an index or *" if tree.is_list else f"the value {tree.value!r}"
+        what = "a list; write an index or *" if tree.is_list else f"the value {show(tree)}"
         raise RecipeError([Problem(f"there is nothing at {step!r}: it is {what}", value.location)])
     child = tree.value.get(step, Node(None, value.location))
     keys = tree.keys if step in tree.value else {**tree.keys, step: value.location}
@@ -151,13 +154,28 @@ def _set_in_list(tree: Node, step: str | int, rest: list[str | int], value: Node
             raise RecipeError([Problem(message, value.location)])
         items[step] = set_at(items[step], rest, value)
         return replace(tree, value=items)
+    if len(rest) > 1 and not any(_in_some_block(item, rest[0]) for item in items):
+        raise RecipeError([Problem(f"no block has {rest[0]!r}", value.location)])
     return replace(tree, value=[_set_in_blocks(item, rest, value) for item in items])
 
 
-def _set_in_blocks(entry: Node, rest: list[str | int], value: Node) -> Node:
-    """Set in the blocks of a stack's entry: it is one itself, or they are in its own stack."""
+def _in_some_block(entry: Node, part: Any) -> bool:
     inner = entry.get("stack")
     if inner is None or not inner.is_list:
+        found = entry.get(part)
+        return found is not None and found.value not in (None, "none")
+    return any(_in_some_block(item, part) for item in inner.value)
+
+
+def _set_in_blocks(entry: Node, rest: list[str | int], value: Node) -> Node:
+    """Set in the blocks of a stack's entry: it is one itself, or they are in its own stack.
+
+    A part is given to every block; a field of a part only to the blocks that have the part.
+    """
+    inner = entry.get("stack")
+    if inner is None or not inner.is_list:
+        if len(rest) > 1 and not _in_some_block(entry, rest[0]):
+            return entry
         return set_at(entry, rest, value)
     blocks = Node([_set_in_blocks(item, rest, value) for item in inner.value], inner.location)
     return Node({**entry.value, "stack": blocks}, entry.location, entry.keys)
@@ -168,5 +186,5 @@ def unknown_keys(node: Node, known: set[str], what: str, path: str) -> Iterator[
     for key in node.value:
         if key not in known:
             near = did_you_mean(key, known)
-            hint = near or f"; known: {', '.join(sorted(known))}"
+            hint = near or f"; known: {', '.join(sorted(known)) or 'none'}"
             yield Problem(f"{what} has no {key!r}{hint}", node.keys.get(key, node.location), path)

@@ -1,25 +1,20 @@
-"""From a located tree to a `Recipe`: every name resolved, every field checked and filled in.
-
-Nothing stops at the first mistake: problems are gathered, and a part that is wrong becomes None.
-"""
+"""From a located tree to a `Recipe`: every section read, every problem gathered."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from strawberry.errors import Location, Problem, RecipeError, StrawberryError
+from strawberry.errors import Problem, RecipeError
 from strawberry.plugin.registry import did_you_mean
-from strawberry.plugin.signature import fields_of, model_of
-from strawberry.recipe.messages import explain
+from strawberry.recipe.components import ComponentReader, place_of
 from strawberry.recipe.spec import (
     BlockSpec,
     ComponentSpec,
-    Located,
     ModelFields,
     ModelSpec,
     NodeSpec,
@@ -30,7 +25,7 @@ from strawberry.recipe.spec import (
     TrainFields,
     TrainSpec,
 )
-from strawberry.recipe.tree import Node, as_component, located, unknown_keys
+from strawberry.recipe.tree import Node, located, show, unknown_keys
 
 if TYPE_CHECKING:
     from strawberry.plugin import Plugins
@@ -40,16 +35,11 @@ SECTIONS = {
     "trackers",
 }  # fmt: skip
 BLOCK_PARTS = ("attention", "ffn", "norm", "positional")
+NAME = re.compile(r"[^./\\][^/\\]{0,99}")
 SHARINGS = ("cycle", "sequence", "middle_cycle", "middle_sequence")
-DEFAULTS = {
-    "norm": "strawberry/rmsnorm",
-    "positional": "strawberry/none",
-    "weights": "strawberry/owned",
-    "data": "strawberry/stdlib",
-    "tokenizer": "strawberry/bpe",
-    "optimizer": "strawberry/adamw",
-    "schedule": "strawberry/trapezoid",
-}
+MAX_COUNT = 10_000
+MAX_BLOCKS = 10_000
+MAX_USES = 100_000
 
 
 def validate(tree: Node, source: Path, plugins: Plugins, notes: Iterable[str] = ()) -> Recipe:
@@ -67,15 +57,7 @@ def _place(problem: Problem) -> tuple[str, int, int]:
     return (at.file, at.line, at.column) if at else ("", 0, 0)
 
 
-class _Reader:
-    def __init__(self, plugins: Plugins) -> None:
-        self.plugins = plugins
-        self.problems: list[Problem] = []
-
-    def say(self, message: str, location: Location, path: str) -> None:
-        """Note a problem."""
-        self.problems.append(Problem(message, location, path))
-
+class _Reader(ComponentReader):
     def recipe(self, tree: Node, source: Path, notes: list[str]) -> Recipe | None:
         """All sections."""
         if not tree.is_map:
@@ -87,18 +69,18 @@ class _Reader:
             self.say("`model:` is missing", tree.location, "")
         spec = None if model is None else self.model(model)
         data, tokenizer, schedule = (
-            self.component(kind, tree.get(kind), tree, kind)
+            self.section(kind, tree.get(kind), tree, kind)
             for kind in ("data", "tokenizer", "schedule")
         )
         optimizers = self.optimizers(tree)
         train = self.train(tree)
         trackers = [
-            self.component("tracker", node, tree, f"trackers[{index}]")
+            self.component("tracker", node, f"trackers[{index}]")
             for index, node in enumerate(self.items(tree, "trackers"))
         ]
         requires = self.requirements(tree)
         seed = self.seed(tree, notes)
-        name = self.text(tree, "name", source.stem)
+        name = self.name(tree, source.stem)
         if self.problems or not (spec and data and tokenizer and schedule and train):
             return None
         return Recipe(
@@ -115,6 +97,7 @@ class _Reader:
             source=source,
             notes=tuple(notes),
             plugins=self.plugins,
+            tree=tree,
         )
 
     # Sections
@@ -123,17 +106,17 @@ class _Reader:
         """The model section."""
         if not self.is_map(node, "model"):
             return None
-        parts = {"norm", "positional", "weights", "stack"}
-        plain = {key: child for key, child in node.value.items() if key not in parts}
-        fields = self.fields(ModelFields, plain, node, "model", "the model", also=parts)
+        parts = ("norm", "positional", "weights", "stack")
+        fields = self.fields(ModelFields, node, "model", "the model", others=parts)
         norm, positional, weights = (
-            self.component(kind, node.get(kind), node, f"model.{kind}")
+            self.section(kind, node.get(kind), node, f"model.{kind}")
             for kind in ("norm", "positional", "weights")
         )
         stack = node.get("stack")
         if stack is None:
             self.say("`stack:` is missing", node.location, "model")
         nodes = () if stack is None else self.stack(stack, "model.stack")
+        self.bound(nodes)
         if fields is None or norm is None or positional is None or weights is None:
             return None
         return ModelSpec(
@@ -142,36 +125,44 @@ class _Reader:
             norm=norm,
             positional=positional,
             weights=weights,
-            at=_located(node, "model"),
+            at=place_of(node, "model"),
         )
 
     def train(self, tree: Node) -> TrainSpec | None:
         """The train section."""
-        node = tree.get("train") or Node({}, tree.location)
+        node = tree.get("train")
+        if node is None or node.value is None:
+            node = Node({}, tree.location)
         if not self.is_map(node, "train"):
             return None
-        fields = self.fields(TrainFields, node.value, node, "train", "train")
-        return None if fields is None else TrainSpec(**fields, at=_located(node, "train"))
+        fields = self.fields(TrainFields, node, "train", "train")
+        return None if fields is None else TrainSpec(**fields, at=place_of(node, "train"))
 
     def optimizers(self, tree: Node) -> list[OptimizerSpec]:
         """One optimizer, or several with selectors."""
-        node = tree.get("optimizer") or located(DEFAULTS["optimizer"], tree.location)
-        items = node.value if node.is_list else [node]
-        if not items:
+        node = tree.get("optimizer") or located(None, tree.location)
+        if not node.is_list:
+            return self.optimizer(node, tree, "optimizer")
+        if not node.value:
             self.say("no optimizer is named", node.location, "optimizer")
-        found = []
-        for index, item in enumerate(items):
-            path = f"optimizer[{index}]" if node.is_list else "optimizer"
-            params = item.get("params")
-            if params is not None:
-                if not isinstance(params.value, str):
-                    self.say("expected a kind or a pattern", params.location, f"{path}.params")
-                rest = {key: child for key, child in item.value.items() if key != "params"}
-                item = dataclasses.replace(item, value=rest)  # noqa: PLW2901
-            spec = self.component("optimizer", item, tree, path)
-            if spec is not None:
-                found.append(OptimizerSpec(spec, None if params is None else params.value))
-        return found
+        each = (self.optimizer(n, n, f"optimizer[{index}]") for index, n in enumerate(node.value))
+        return [spec for specs in each for spec in specs]
+
+    def optimizer(self, node: Node, parent: Node, path: str) -> list[OptimizerSpec]:
+        """An optimizer and its selector, or nothing."""
+        params = node.get("params")
+        rest = node
+        if params is not None:
+            if not isinstance(params.value, str):
+                self.say("expected a kind or a pattern", params.location, f"{path}.params")
+            children = {key: child for key, child in node.value.items() if key != "params"}
+            rest = dataclasses.replace(node, value=children)
+        spec = self.section("optimizer", rest, parent, path)
+        if spec is None:
+            return []
+        if params is None:
+            return [OptimizerSpec(spec)]
+        return [OptimizerSpec(dataclasses.replace(spec, at=place_of(node, path)), params.value)]
 
     # The stack
 
@@ -189,7 +180,7 @@ class _Reader:
             return None
         known = {"repeat", "recur", "sharing", "stack", "weights", *BLOCK_PARTS}
         self.problems += unknown_keys(node, known, "a stack's entry", path)
-        at = _located(node, path)
+        at = place_of(node, path)
         if "repeat" in node.value and "recur" in node.value:
             self.problems.append(at.problem("recur", "write `repeat` or `recur`; nest the other"))
             return None
@@ -197,7 +188,7 @@ class _Reader:
         if word != "recur" and "sharing" in node.value:
             self.problems.append(at.problem("sharing", "only `recur` shares; `repeat` does not"))
         source = node.get("weights")
-        weights = self.component("weights", source, node, f"{path}.weights") if source else None
+        weights = self.component("weights", source, f"{path}.weights") if source else None
         count = 1 if word is None else self.count(node, word, path)
         if "stack" in node.value:
             if word is None:
@@ -224,18 +215,17 @@ class _Reader:
             absent = child is None or child.value is None
             if kind in ("attention", "ffn") and child is not None and child.value == "none":
                 absent = True
-            parts[kind] = (
-                None if absent else self.component(kind, child, node, f"{path}.{kind}")
-            )
+            if child is not None and not absent:
+                parts[kind] = self.component(kind, child, f"{path}.{kind}")
         if "attention" not in node.value and "ffn" not in node.value:
             self.say("a block needs `attention:` or `ffn:`", node.location, path)
-        return BlockSpec(**parts, weights=weights, at=_located(node, path))
+        return BlockSpec(**parts, weights=weights, at=place_of(node, path))
 
     def count(self, node: Node, word: str, path: str) -> int:
         """How often to repeat or recur: 1 to 10,000."""
         value = node.value[word].value
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000:
-            message = f"expected a number of 1 to 10000, got {value!r}"
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
+            message = f"expected a whole number of 1 to {MAX_COUNT}, got {show(node.value[word])}"
             self.say(message, node.value[word].location, f"{path}.{word}")
             return 1
         return value
@@ -247,98 +237,24 @@ class _Reader:
             return "cycle"
         if child.value not in SHARINGS:
             near = did_you_mean(str(child.value), SHARINGS) or f"; known: {', '.join(SHARINGS)}"
-            message = f"unknown sharing {child.value!r}{near}"
+            message = f"unknown sharing {show(child)}{near}"
             self.say(message, child.location, f"{path}.sharing")
         return str(child.value)
 
-    # Components
-
-    def component(
-        self, kind: str, node: Node | None, parent: Node, path: str
-    ) -> ComponentSpec | None:
-        """A component by name, or by `use` and fields; the default of its kind if it is absent."""
-        if node is None:
-            node = located(DEFAULTS[kind], parent.location)
-        if node.value is None and kind == "positional":
-            node = located(DEFAULTS[kind], node.location)
-        if not node.is_map:
-            node = as_component(node)
-        name = node.get("use")
-        if name is None or not isinstance(name.value, str):
-            where = node.location if name is None else name.location
-            message = f"expected the name of a component of kind {kind}, or `use:` and its fields"
-            self.say(message, where, path)
-            return None
-        try:
-            entry = self.plugins.registry.find(kind, name.value)
-            cls = entry.load()
-            model_of(cls)
-        except StrawberryError as error:
-            self.say(str(error), name.location, path)
-            return None
-        written = {key: child for key, child in node.value.items() if key != "use"}
-        fields = self.fields(cls, written, node, path, f"{kind} {name.value!r}")
-        if fields is None:
-            return None
-        at = _located(node, path)
-        return ComponentSpec(kind, entry.full_name, fields, frozenset(written), entry, at)
-
-    def fields(
-        self,
-        cls: type,
-        written: Mapping[str, Node],
-        node: Node,
-        path: str,
-        what: str,
-        also: Iterable[str] = (),
-    ) -> dict[str, Any] | None:
-        """The fields of a signature, checked and filled; None if any is wrong."""
-        from pydantic import ValidationError
-
-        declared = {field.name: field for field in fields_of(cls)}
-        before = len(self.problems)
-        known = Node(dict(written), node.location, node.keys)
-        self.problems += [
-            p for p in unknown_keys(known, {*declared, *also}, what, path) if p not in self.problems
-        ]
-        nested: dict[str, Any] = {}
-        for name, field in declared.items():
-            if field.kind is not None:
-                child = written.get(name, located(field.default, node.location))
-                nested[name] = self.nested(field.kind, child, node, f"{path}.{name}")
-        plain = {
-            name: child.plain()
-            for name, child in written.items()
-            if name in declared and name not in nested
-        }
-        try:
-            text = json.dumps({**plain, **dict.fromkeys(nested)})
-            checked = model_of(cls).model_validate_json(text)
-        except ValidationError as error:
-            for item in error.errors():
-                where = Node(dict(written), node.location, node.keys).find(item["loc"])
-                self.say(explain(item, what), where, _join(path, item["loc"]))
-        if len(self.problems) > before:
-            return None
-        return {name: nested.get(name, getattr(checked, name)) for name in declared}
-
-    def nested(self, kind: str, node: Node, parent: Node, path: str) -> Any:
-        """A field that holds a component, a list of them, or nothing."""
-        if node.value is None or node.value == "none":
-            return None
-        if node.is_list:
-            return [
-                self.component(kind, item, parent, f"{path}[{index}]")
-                for index, item in enumerate(node.value)
-            ]
-        return self.component(kind, node, parent, path)
+    def bound(self, nodes: Sequence[NodeSpec]) -> None:
+        """Refuse stacks, nested to any depth, that come to more than anyone could build."""
+        for node in nodes:
+            blocks, uses = _size(node)
+            if blocks > MAX_BLOCKS or uses > MAX_USES:
+                message = f"comes to {blocks} blocks, used {uses} times; at most {MAX_BLOCKS} "
+                self.problems.append(node.at.problem("", f"{message}blocks and {MAX_USES} uses"))
 
     # Small things
 
     def is_map(self, node: Node, path: str, what: str = "a section") -> bool:
         """Whether a node is a mapping; a problem if not."""
         if not node.is_map:
-            self.say(f"{what} is a mapping, not {node.plain()!r}"[:160], node.location, path)
+            self.say(f"{what} is a mapping, not {show(node)}", node.location, path)
         return node.is_map
 
     def items(self, tree: Node, key: str) -> list[Node]:
@@ -347,32 +263,34 @@ class _Reader:
         if node is None or node.value is None:
             return []
         if not node.is_list:
-            self.say("expected a list", node.location, key)
+            self.say(f"expected a list, got {show(node)}", node.location, key)
             return []
         return list(node.value)
 
-    def text(self, tree: Node, key: str, default: str) -> str:
-        """A file-name-like text under `key`."""
-        node = tree.get(key)
-        if node is None:
+    def name(self, tree: Node, default: str) -> str:
+        """The recipe's name, which names folders too."""
+        node = tree.get("name")
+        if node is None or node.value is None:
             return default
-        text = str(node.value)
-        if not isinstance(node.value, str) or not text or set(text) & set("/\\\0\n") or text[0] == ".":
-            self.say("expected a name without / or \\, not beginning with a dot", node.location, key)
-        return text
+        text = node.value
+        if not isinstance(text, str) or not NAME.fullmatch(text) or not text.isprintable():
+            message = f"expected a name of at most 100 letters, without / or \\, got {show(node)}"
+            self.say(message, node.location, "name")
+        return str(text)
 
     def seed(self, tree: Node, notes: list[str]) -> int:
         """An integer, or `auto` for one that is drawn now."""
         node = tree.get("seed")
-        if node is None:
+        if node is None or node.value is None:
             return 1337
         if node.value == "auto":
             drawn = secrets.randbelow(2**31)
             notes.append(f"seed: auto drew {drawn}")
             return drawn
         value = node.value
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-            self.say(f"expected a whole number or auto, got {value!r}", node.location, "seed")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            message = f"expected a whole number of 0 or more, or auto, got {show(node)}"
+            self.say(message, node.location, "seed")
             return 0
         return value
 
@@ -384,29 +302,26 @@ class _Reader:
 
         texts = []
         for index, node in enumerate(self.items(tree, "requires")):
-            path = f"requires[{index}]"
+            problem = None
             try:
-                wanted = Requirement(str(node.value))
+                wanted = Requirement(node.value if isinstance(node.value, str) else "")
                 have = version(wanted.name)
                 if not wanted.specifier.contains(have, prereleases=True):
-                    message = f"needs {wanted}; {have} is installed"
-                    self.say(message, node.location, path)
+                    problem = f"needs {wanted}; {have} is installed"
             except InvalidRequirement:
-                message = f"{node.value!r} is not a requirement such as strawberry-silia>=0.1"
-                self.say(message, node.location, path)
+                problem = f"expected a requirement such as strawberry-silia>=0.1, got {show(node)}"
             except PackageNotFoundError:
-                message = f"{wanted.name} is not installed: pip install '{wanted}'"
-                self.say(message, node.location, path)
+                problem = f"{wanted.name} is not installed: pip install '{wanted}'"
+            if problem is not None:
+                self.say(problem, node.location, f"requires[{index}]")
             texts.append(str(node.value))
         return tuple(texts)
 
 
-def _located(node: Node, path: str) -> Located:
-    places = {key: child.location for key, child in node.value.items()}
-    return Located(path, node.location, places)
-
-
-def _join(path: str, steps: Iterable[Any]) -> str:
-    for step in steps:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}"
-    return path
+def _size(node: NodeSpec) -> tuple[int, int]:
+    """How many blocks a node has, and how often blocks are used in a pass."""
+    if isinstance(node, BlockSpec):
+        return 1, 1
+    inner = [_size(child) for child in node.stack]
+    blocks, uses = sum(size[0] for size in inner), sum(size[1] for size in inner)
+    return (blocks * node.count if isinstance(node, RepeatSpec) else blocks), uses * node.count

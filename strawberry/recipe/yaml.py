@@ -92,6 +92,31 @@ def scalar(text: str) -> Any:
     return float(text) if FLOAT.match(text) else text
 
 
+def dump(value: Any) -> str:
+    """Plain data as YAML that `parse` reads back equal."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that `scalar` would take for something else, and writes no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write a value that occurs twice out twice."""
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    try:
+        plain = scalar(text) == text
+    except ValueError:
+        plain = False
+    style = None if plain else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 class _Composer:
     """A tree from PyYAML's events; slips are gathered, and raised together at the end."""
 

@@ -1,4 +1,12 @@
-"""Training, run folders, generation, evaluation and plots."""
+"""Training, run folders, generation, evaluation and plots.
+
+The package is callable: `strawberry.train(recipe)` is `strawberry.train.train(recipe)`, since the
+import system binds this module to the same name as the public function.
+"""
+
+import sys
+import types
+from typing import Any
 
 from strawberry.train.evaluate import evaluate
 from strawberry.train.generate import Sampling, generate, sample_ids
@@ -19,3 +27,11 @@ __all__ = [
     "sample_ids",
     "train",
 ]
+
+
+class _CallableModule(types.ModuleType):
+    def __call__(self, *args: Any, **kwargs: Any) -> RunResult:
+        return train(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

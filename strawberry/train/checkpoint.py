@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from strawberry.errors import StrawberryError
@@ -59,7 +60,7 @@ def save(
     Raises StrawberryError if the disk refuses; the checkpoints that were there stay.
     """
     target = folder / f"step-{step:08d}"
-    temporary = folder / f"{TEMPORARY}{target.name}"
+    temporary, replaced = (folder / f"{TEMPORARY}{target.name}{end}" for end in ("", "-old"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -73,13 +74,16 @@ def save(
             _flush(file)
         _flush(temporary)
         if target.exists():  # a step that was reached again after a resume
-            shutil.rmtree(target)
+            target.rename(replaced)
         temporary.rename(target)
         _flush(folder)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StrawberryError(f"{target}: the checkpoint can't be written: {error}") from error
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+    steps = sorted(folder.glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
+    # Later steps than this one are damaged ones that the run went back behind.
+    here = steps.index(target)
+    for old in (replaced, *steps[: max(0, here + 1 - keep)], *steps[here + 1 :]):
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -100,7 +104,7 @@ def load(path: Path) -> Checkpoint:
                 raise DamagedError(f"{path / name} is not what was written")
         tensors = [load_file(path / name) for name in PARTS[:3]]
         state = json.loads((path / PARTS[3]).read_text())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DamagedError(f"{path}: {error}") from error
     return Checkpoint(path, *tensors, state)
 

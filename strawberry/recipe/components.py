@@ -1,0 +1,171 @@
+"""From a located tree to components: names resolved, fields checked against signatures and filled.
+
+Nothing stops at the first mistake: problems are gathered, and a part that is wrong becomes None.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+from strawberry.errors import Location, Problem, StrawberryError
+from strawberry.plugin.signature import REQUIRED, Field, fields_of, model_of
+from strawberry.recipe.messages import explain
+from strawberry.recipe.spec import ComponentSpec, Located
+from strawberry.recipe.tree import Node, as_component, located, show, unknown_keys
+
+if TYPE_CHECKING:
+    from strawberry.plugin import Plugins
+
+DEFAULTS = {
+    "norm": "strawberry/rmsnorm",
+    "positional": "strawberry/none",
+    "weights": "strawberry/owned",
+    "data": "strawberry/stdlib",
+    "tokenizer": "strawberry/bpe",
+    "optimizer": "strawberry/adamw",
+    "schedule": "strawberry/trapezoid",
+}
+MAX_NAME = 100
+
+
+class ComponentReader:
+    """Reads components, and the fields of sections, out of a tree.
+
+    Attributes:
+        problems: what was wrong so far.
+    """
+
+    def __init__(self, plugins: Plugins) -> None:
+        self.plugins = plugins
+        self.problems: list[Problem] = []
+
+    def say(self, message: str, location: Location, path: str) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(message, location, path))
+
+    def section(
+        self, kind: str, node: Node | None, parent: Node, path: str
+    ) -> ComponentSpec | None:
+        """A component that every recipe has: where it or its `use` is absent, the default one's."""
+        if node is None or node.value is None:
+            node = located(DEFAULTS[kind], parent.location)
+        elif node.is_map and "use" not in node.value:
+            use = located(DEFAULTS[kind], node.location)
+            node = Node({"use": use, **node.value}, node.location, node.keys)
+        return self.component(kind, node, path)
+
+    def component(self, kind: str, node: Node, path: str) -> ComponentSpec | None:
+        """A component by name, or by `use` and fields."""
+        if not node.is_map:
+            node = as_component(node)
+        name = node.get("use")
+        if name is None or not isinstance(name.value, str) or len(name.value) > MAX_NAME:
+            where = node.location if name is None else name.location
+            message = f"expected the name of a component of kind {kind}, or `use:` and its fields"
+            self.say(message, where, path)
+            return None
+        try:
+            entry = self.plugins.registry.find(kind, name.value)
+            cls = entry.load()
+            model_of(cls)
+        except StrawberryError as error:
+            self.say(str(error), name.location, path)
+            return None
+        written = {key: child for key, child in node.value.items() if key != "use"}
+        rest = Node(written, node.location, node.keys)
+        fields = self.fields(cls, rest, path, f"{kind} {name.value!r}")
+        if fields is None:
+            return None
+        return ComponentSpec(
+            kind, entry.full_name, fields, frozenset(written), entry, place_of(node, path)
+        )
+
+    def fields(
+        self, cls: type, node: Node, path: str, what: str, others: Iterable[str] = ()
+    ) -> dict[str, Any] | None:
+        """The fields of a signature, checked and filled; None if any is wrong.
+
+        Args:
+            cls: whose signature it is.
+            node: the mapping that gives them.
+            path: its path in the recipe.
+            what: what it is, in a message.
+            others: keys of the mapping that somebody else reads.
+        """
+        from pydantic import ValidationError
+
+        declared = {field.name: field for field in fields_of(cls)}
+        before = len(self.problems)
+        self.problems += unknown_keys(node, {*declared, *others}, what, path)
+        nested = {
+            name: self._nested(field, node.get(name), node, f"{path}.{name}")
+            for name, field in declared.items()
+            if field.kind is not None
+        }
+        data = {
+            name: child.plain()
+            for name, child in node.value.items()
+            if name in declared and name not in nested
+        }
+        try:
+            # The model takes anything for a component, but counts those of a list.
+            holes = {n: [0] * len(v) if isinstance(v, list) else 0 for n, v in nested.items()}
+            checked = model_of(cls).model_validate_json(json.dumps({**data, **holes}))
+        except ValidationError as error:
+            for steps, message in explain(error.errors(), data, what).items():
+                self.say(message, node.find(steps), join(path, steps))
+        if len(self.problems) > before:
+            return None
+        return {
+            name: _sequence(nested[name], field) if name in nested else getattr(checked, name)
+            for name, field in declared.items()
+        }
+
+    def _nested(self, field: Field, node: Node | None, parent: Node, path: str) -> Any:
+        """A field that holds a component, a list of them, or nothing."""
+        kind = str(field.kind)
+        if node is None:
+            node = located(field.default, parent.location)
+        many = _mentions(field.annotation, (list, tuple))
+        if node.value is REQUIRED:
+            self.say(f"expected a component of kind {kind}; it is missing", node.location, path)
+        elif node.value is None or (node.value == "none" and not self._is_name(kind, "none")):
+            if not _mentions(field.annotation, (type(None),)):
+                self.say(f"expected a component of kind {kind}, got none", node.location, path)
+        elif many and isinstance(node.value, (list, tuple)):
+            items = [located(item, node.location) for item in node.value]
+            return [self.component(kind, item, f"{path}[{i}]") for i, item in enumerate(items)]
+        elif many:
+            self.say(f"expected a list of components, got {show(node)}", node.location, path)
+        else:
+            return self.component(kind, node, path)
+        return None
+
+    def _is_name(self, kind: str, name: str) -> bool:
+        return any(entry.name == name for entry in self.plugins.registry.entries(kind))
+
+
+def place_of(node: Node, path: str) -> Located:
+    """Where a mapping and its values stand."""
+    return Located(path, node.location, {key: n.location for key, n in node.value.items()})
+
+
+def join(path: str, steps: Iterable[Any]) -> str:
+    """A path with further steps: `train`, (`betas`, 0) -> `train.betas[0]`."""
+    for step in steps:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return path.removeprefix(".")
+
+
+def _mentions(annotation: Any, types: tuple[type, ...]) -> bool:
+    """Whether one of these types stands in an annotation."""
+    if annotation in types or get_origin(annotation) in types:
+        return True
+    return any(_mentions(argument, types) for argument in get_args(annotation))
+
+
+def _sequence(value: Any, field: Field) -> Any:
+    is_tuple = isinstance(value, list) and _mentions(field.annotation, (tuple,))
+    return tuple(value) if is_tuple else value

@@ -1,0 +1,139 @@
+"""Reading a recipe: the file, what it extends, the overrides; then validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strawberry.errors import Location, Problem, RecipeError
+from strawberry.plugin import Plugins
+from strawberry.recipe.seed import is_seed_config, seed_recipe
+from strawberry.recipe.spec import Recipe
+from strawberry.recipe.tree import Node, located, merge, parse_path, set_at
+from strawberry.recipe.validate import validate
+from strawberry.recipe.yaml import parse, read_tree
+
+MAX_CHAIN = 20
+
+
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), *, plugins: Plugins | None = None
+) -> Recipe:
+    """Read, override, resolve and validate a recipe.
+
+    Args:
+        path: a recipe (.yaml), a configuration of the seed project (.json), or a run folder.
+        overrides: `model.n_embd=128` and the like, applied in order; values are YAML.
+        plugins: what names are resolved with; None loads the plugins of this environment.
+
+    Raises:
+        RecipeError: with every problem found, each located.
+        StrawberryError: there is no such file.
+    """
+    source = Path(path)
+    if source.is_dir():
+        source /= "recipe.yaml"
+    tree, notes = _resolved(source, ())
+    tree = _overridden(tree, overrides)
+    return validate(tree, source, plugins or Plugins.load(), notes)
+
+
+def patch(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:
+    """A recipe made anew from what this one was read from, with overrides on top.
+
+    Paths are those of the file that the recipe was read from, and so are the places in errors. A
+    seed that was drawn stays.
+
+    Args:
+        recipe: is not changed.
+        overrides: as for `load_recipe`, or plain values by path (`{"model.n_embd": 128}`).
+
+    Raises:
+        RecipeError: with every problem of the new recipe.
+    """
+    tree = recipe.tree or parse(recipe.to_yaml(), str(recipe.source))
+    if (seed := tree.get("seed")) is not None and seed.value == "auto":
+        tree = set_at(tree, ["seed"], Node(recipe.seed, seed.location))
+    tree = _overridden(tree, overrides)
+    return validate(tree, recipe.source, recipe.plugins or Plugins.load(), recipe.notes)
+
+
+def _resolved(source: Path, above: tuple[Path, ...]) -> tuple[Node, list[str]]:
+    """The tree of a file, with what it extends, and notes on how it was understood."""
+    tree = read_tree(source)
+    if is_seed_config(tree):
+        return seed_recipe(tree)
+    base = tree.get("extends")
+    if base is None:
+        return tree, []
+    target = _base(base, source, above)
+    inherited, notes = _resolved(target, (*above, source))
+    inherited = Node(_without(inherited, "name"), inherited.location, inherited.keys)
+    return merge(inherited, Node(_without(tree, "extends"), tree.location, tree.keys)), notes
+
+
+def _base(base: Node, source: Path, above: tuple[Path, ...]) -> Path:
+    """The file that `extends` names; raises RecipeError."""
+    chain = (*above, source)
+    target = source.parent / base.value if isinstance(base.value, str) else source
+    message = ""
+    if not isinstance(base.value, str):
+        message = "expected the path of a recipe, relative to this one"
+    elif not target.is_file():
+        message = f"there is no file {str(target)!r}"
+    elif target.resolve() in [file.resolve() for file in chain]:
+        message = f"extends itself: {' -> '.join(str(file) for file in (*chain, target))}"
+    elif len(chain) > MAX_CHAIN:
+        message = f"a chain of more than {MAX_CHAIN} recipes"
+    if message:
+        raise RecipeError([Problem(message, base.location, "extends")])
+    return target
+
+
+def _without(tree: Node, key: str) -> dict[str, Node]:
+    return {name: node for name, node in tree.value.items() if name != key} if tree.is_map else {}
+
+
+def _overridden(tree: Node, overrides: Sequence[str] | Mapping[str, Any]) -> Node:
+    """The tree with overrides, or a RecipeError that tells of all that can't be applied."""
+    problems: list[Problem] = []
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_split, overrides)
+    for path, value in pairs:
+        try:
+            tree = _override(tree, path, value)
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(problems)
+    return tree
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A value that is still YAML; None is a missing one."""
+
+    yaml: str | None
+
+
+def _split(text: str) -> tuple[str, _Text]:
+    path, equals, value = text.partition("=")
+    return path, _Text(value if equals else None)
+
+
+def _override(tree: Node, path: str, value: Any) -> Node:
+    """The tree after `--set path=value`; columns count in that text."""
+    label = f"--set {path}".encode("ascii", "backslashreplace").decode()[:80]
+    start = Location(label, 1, 1)
+    if not path or value == _Text(None):
+        message = f"expected path=value, such as model.n_embd=128, got {path!r}"
+        raise RecipeError([Problem(message, Location("--set", 1, 1))])
+    steps = parse_path(path, start)
+    if not isinstance(value, _Text):
+        node = located(value, start)
+    elif str(value.yaml).strip():
+        node = parse(" " * (len(path) + 1) + str(value.yaml), label)
+    else:
+        node = Node(None, start)
+    return set_at(tree, steps, node)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from strawberry.model.build import build
 from strawberry.model.contracts import Projection, Use
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from strawberry.model.stack import Visit
 
 HEAD_TOKENS = 64
+
+
+@register_flop_formula(torch.ops.aten.addmm_)  # type: ignore[untyped-decorator]
+def _addmm_flops(
+    total: torch.Size, left: torch.Size, right: torch.Size, *_: Any, **__: Any
+) -> int:
+    """The in-place product, which torch's counter passes over: `total += left @ right`."""
+    return 2 * left[0] * left[1] * right[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,29 +198,61 @@ def _count(run: Callable[[Tensor], Tensor], x: Tensor, parameters: set[nn.Parame
     """FLOPs and saved bytes of `run(x)`; tensors that share storage are counted once."""
     with torch.no_grad(), FlopCounterMode(display=False) as forward:
         run(x)
-    kept: dict[int, torch.UntypedStorage] = {}
-    own = {p.untyped_storage()._cdata for p in parameters}  # noqa: SLF001 (identity of storage)
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:  # noqa: SLF001
-            kept[storage._cdata] = storage  # noqa: SLF001 (held, so that no address comes back)
-        return tensor
-
     x = x.detach().requires_grad_()
-    with (
-        FlopCounterMode(display=False) as training,
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-    ):
-        y = run(x)
+    saved = _Saved(parameters)
+    with FlopCounterMode(display=False) as training:
+        with saved, torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+            y = run(x)
         torch.autograd.backward(y, torch.ones_like(y))
     for parameter in parameters:
         parameter.grad = None
     return Cost(
         flops_forward=forward.get_total_flops(),
         flops_training=training.get_total_flops(),
-        saved_bytes=sum(storage.nbytes() for storage in kept.values()),
+        saved_bytes=saved.nbytes(),
     )
+
+
+class _Saved(TorchFunctionMode):
+    """Counts what autograd keeps.
+
+    On the meta device torch's attention is computed step by step and keeps its scores. The fused
+    kernels that a run uses keep their inputs, their output and a number for each query instead, so
+    that is what is counted for it.
+    """
+
+    def __init__(self, parameters: set[nn.Parameter]) -> None:
+        super().__init__()
+        self.own = {p.untyped_storage()._cdata for p in parameters}  # noqa: SLF001 (identity)
+        self.kept: dict[int, torch.UntypedStorage] = {}
+        self.extra = 0
+        self.fused = False
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """The hook that autograd calls for each tensor that it keeps."""
+        storage = tensor.untyped_storage()
+        if not self.fused and storage._cdata not in self.own:  # noqa: SLF001
+            self.kept[storage._cdata] = storage  # noqa: SLF001 (held: no address comes back)
+        return tensor
+
+    def nbytes(self) -> int:
+        """Bytes kept so far."""
+        return self.extra + sum(storage.nbytes() for storage in self.kept.values())
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        self.fused = True
+        try:
+            out = func(*args, **(kwargs or {}))
+        finally:
+            self.fused = False
+        for tensor in (*args[:3], out):
+            self.pack(tensor)
+        self.extra += 4 * out[..., 0].numel()
+        return out
 
 
 def _state_bytes(block: Block, length: int, device: torch.device) -> int:

@@ -1,0 +1,138 @@
+"""What `build` reports, against counts made another way."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import strawberry
+from strawberry.model.accounting import account
+from tests.support import recipe_of, tiny
+
+ROOT = Path(__file__).parents[2]
+RECIPES = [*sorted((ROOT / "recipes").glob("*.yaml")), ROOT / "recipes/seed.json"]
+
+LLAMA_70B = {
+    "vocab_size": 128_256,
+    "block_size": 8192,
+    "n_embd": 8192,
+    "tie_embeddings": False,
+    "positional": {"use": "rope", "base": 500_000.0},
+    "stack": [
+        {
+            "repeat": 80,
+            "attention": {"use": "mha", "n_head": 64, "n_kv_head": 8},
+            "ffn": {"use": "swiglu", "n_ffn": 28_672},
+        }
+    ],
+}
+
+
+@pytest.fixture(params=RECIPES, ids=lambda path: path.name)
+def recipe(request):
+    return strawberry.load_recipe(request.param, ["seed=1"])
+
+
+def test_parameters_are_exact(recipe):
+    """Unique parameters, by kind and in sum, are those of the model that is trained."""
+    model = strawberry.build(recipe)
+
+    assert account(recipe).total_parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_flops_are_torchs(recipe):
+    """Forward, and forward with backward, of the whole model as torch's counter counts it."""
+    model = strawberry.build(recipe)
+    idx = torch.zeros(1, recipe.model.block_size, dtype=torch.long)
+    with sdpa_kernel(SDPBackend.MATH):  # the fused CPU kernel is not counted at all
+        with torch.no_grad(), FlopCounterMode(display=False) as forward:
+            model(idx)
+        with FlopCounterMode(display=False) as training:
+            model.loss(idx, idx).total.backward()
+    report = account(recipe)
+
+    assert report.flops_forward_per_token * idx.numel() == forward.get_total_flops()
+    assert report.flops_training_per_token * idx.numel() == training.get_total_flops()
+
+
+def test_flops_of_llama_by_hand():
+    """2 FLOPs for each weight of a matrix and 4 T C for scores and values, three times to train."""
+    recipe = strawberry.load_recipe(ROOT / "recipes/llama.yaml")
+    report = account(recipe)
+    layers, width, length = 2, 64, 256
+    matrices = report.parameters["matrix"] + recipe.model.vocab_size * width
+    forward = 2 * matrices + layers * 4 * length * width
+
+    assert report.flops_forward_per_token == forward
+    # Backward of fused attention computes the scores again: five products where forward has two.
+    again = layers * 2 * length * width
+    assert report.flops_training_per_token == pytest.approx(3 * forward + again, rel=0.02)
+
+
+def test_cache_bytes(recipe):
+    """Bytes per token and fixed bytes are those of a real cache, at any length."""
+    model = strawberry.build(recipe)
+    report = account(recipe)
+    for length in (16, 100):
+        expected = report.cache_fixed_bytes + length * report.cache_bytes_per_token
+
+        assert model.new_cache(1, length).nbytes() == expected
+
+
+def test_activation_bytes(recipe):
+    """Activations are within a tenth of what autograd really keeps for the micro-batch."""
+    model = strawberry.build(recipe)
+    shape = (recipe.train.batch_size, recipe.model.block_size)
+    idx = torch.randint(recipe.model.vocab_size, shape)
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.loss(idx, idx)
+    measured = sum(storage.nbytes() for storage in kept.values())
+    measured -= model.head_weight.numel() * 4  # the head's gradient, counted with the gradients
+
+    assert account(recipe).activation_bytes == pytest.approx(measured, rel=0.1)
+
+
+def test_effective_parameters():
+    """A block that recurs counts once for each use; a factorized one as if it were dense."""
+    block = {"attention": {"use": "mha", "n_head": 4}}
+    alone = account(tiny(block, norm={"use": "rmsnorm", "gain": False}))
+    model = {"norm": {"use": "rmsnorm", "gain": False}}
+    shared = account(tiny({"recur": 3, **block}, **model))
+    low_rank = {"recur": 3, "weights": {"use": "factorized", "rank": 2}, **block}
+    factorized = account(tiny(low_rank, **model))
+    dense = 4 * 16 * 16
+
+    assert alone.effective_parameters == alone.total_parameters == 61 * 16 + dense
+    assert shared.effective_parameters == 61 * 16 + 3 * dense
+    assert shared.total_parameters == alone.total_parameters
+    assert factorized.effective_parameters == shared.effective_parameters
+    assert factorized.total_parameters < shared.total_parameters
+    assert (shared.depth, shared.unique_depth) == (3, 1)
+
+
+def test_seventy_billion_parameters():
+    """A 70B-parameter model is counted without being allocated."""
+    report = account(recipe_of(LLAMA_70B))
+
+    assert report.total_parameters == 70_553_706_496
+    assert report.cache_bytes_per_token == 80 * 2 * 8 * 128 * 4
+
+
+def test_risks_are_named():
+    """Pairs that work but are seldom meant come with a warning."""
+    report = account(tiny({"ffn": "mlp"}))
+    assert any("no block mixes tokens" in line for line in report.warnings)
+
+    report = account(tiny({"attention": "mha"}, positional="none"))
+    assert any("nothing places tokens" in line for line in report.warnings)

@@ -1,5 +1,7 @@
 """Strawberry: invent, build, train and ablate language-model architectures.
 
+The whole of it, in four lines:
+
     recipe = strawberry.load_recipe("recipes/air.yaml")
     model = strawberry.build(recipe)          # an ordinary nn.Module: ids (B, T) -> logits
     run = strawberry.train(recipe)            # a run folder
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from strawberry.model.build import build
     from strawberry.recipe import load_recipe
-    from strawberry.train import generate, train
+    from strawberry.train.generate import generate as generate
+    from strawberry.train.loop import train as train
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "build", "generate", "load_recipe", "train"]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from strawberry.recipe.spec import Recipe
 
 from strawberry.recipe import load_recipe
+from strawberry.recipe.spec import Recipe
 
 TINY: dict[str, Any] = {"vocab_size": 61, "block_size": 16, "n_embd": 16}
 

@@ -11,12 +11,12 @@ import typer
 if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
-    from strawberry.recipe.spec import ComponentSpec, NodeSpec, Recipe
-    from strawberry.train.optimizers import Assignment
 
     from strawberry.model.accounting import PartReport, Report
     from strawberry.model.language_model import LanguageModel
     from strawberry.model.stack import Block, Stack
+    from strawberry.recipe.spec import ComponentSpec, NodeSpec, Recipe
+    from strawberry.train.optimizers import Assignment
 
 
 def command(
@@ -32,13 +32,12 @@ def command(
     Nothing is allocated: a model of any size is answered in seconds. Also shown: which optimizer
     takes which parameters, and what is risky.
     """
-    from strawberry.train.optimizers import assign, state_bytes
-
     from strawberry.cli import context
     from strawberry.cli.console import print_json
     from strawberry.model.accounting import account
     from strawberry.model.build import build
     from strawberry.recipe import load_recipe
+    from strawberry.train.optimizers import assign, state_bytes
 
     loaded = load_recipe(recipe, overrides or (), plugins=context.plugins())
     model = build(loaded, "meta")

@@ -11,7 +11,8 @@ import typer
 def command(
     runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")],
     out: Annotated[
-        Path | None, typer.Option(help="The picture; loss.png in the first run folder if not given.")
+        Path | None,
+        typer.Option(help="The picture; loss.png in the first run folder if not given."),
     ] = None,
 ) -> None:
     """Draw the loss and learning-rate curves of runs."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,18 +41,25 @@ def command(
         raise StrawberryError("--resume needs --run-dir, the folder of the run to go on with")
 
     from strawberry.cli.display import Display
-    from strawberry.train import train
+    from strawberry.train import Interrupted, train
 
     out = console(stderr=as_json)
-    with Display(out) as display:
-        result = train(
-            loaded,
-            run_dir,
-            resume=resume,
-            trackers=[display],
-            progress=display.preparing,
-            warn=warn,
-        )
+    try:
+        with Display(out) as display:
+            result = train(
+                loaded,
+                run_dir,
+                resume=resume,
+                trackers=[display],
+                progress=display.preparing,
+                warn=warn,
+            )
+    except Interrupted as stop:
+        words = ["strawberry", "train", str(recipe), "--run-dir", str(stop.folder), "--resume"]
+        words += [word for override in overrides or () for word in ("--set", override)]
+        sys.stderr.write(f"stopped after step {stop.step}, saved; go on with:\n")
+        sys.stderr.write(f"  {shlex.join(words)}\n")
+        raise typer.Exit(stop.exit_code) from None
     if as_json:
         report: dict[str, Any] = {"run": str(result.folder), "steps": result.steps}
         print_json({**report, **result.metrics})
@@ -63,8 +72,6 @@ def command(
 
 def _sample(folder: Path) -> None:
     """A few tokens from the model, as a first impression; nothing where data is not text."""
-    import sys
-
     from strawberry.cli import context
     from strawberry.train import generate, load_run
     from strawberry.train.run import RunFolder
@@ -79,7 +86,5 @@ def _sample(folder: Path) -> None:
 
 
 def _write(piece: str) -> None:
-    import sys
-
     sys.stdout.write(piece)
     sys.stdout.flush()

@@ -22,17 +22,16 @@ from strawberry.model.loss import linear_cross_entropy
 from strawberry.model.stack import Block
 
 if TYPE_CHECKING:
-    from strawberry.recipe.spec import Recipe
-
     from strawberry.model.language_model import LanguageModel
     from strawberry.model.stack import Visit
+    from strawberry.recipe.spec import Recipe
 
 HEAD_TOKENS = 64
 
 
-@register_flop_formula(torch.ops.aten.addmm_)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.aten.addmm_)
 def _addmm_flops(
-    total: torch.Size, left: torch.Size, right: torch.Size, *_: Any, **__: Any
+    _total: torch.Size, left: torch.Size, right: torch.Size, *_: Any, **__: Any
 ) -> int:
     """The in-place product, which torch's counter passes over: `total += left @ right`."""
     return 2 * left[0] * left[1] * right[1]
@@ -162,7 +161,7 @@ def _visit_cost(model: LanguageModel, visit: Visit, length: int, known: dict[str
     x = torch.empty(1, length, model.embedding.embedding_dim, device=model.device)
 
     def run(y: Tensor) -> Tensor:
-        return block(y, use, 0)[0]  # type: ignore[no-any-return]
+        return block(y, use, 0)[0]
 
     short, long = (_state_bytes(block, n * length, model.device) for n in (1, 2))
     slope = (long - short) // length

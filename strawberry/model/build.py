@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec, RepeatSpec
-from torch import nn
+from torch import Tensor, nn
 
 from strawberry.errors import FieldError, Problem, RecipeError
 from strawberry.model.contracts import (
@@ -24,9 +23,11 @@ from strawberry.model.contracts import (
     ProjectionRequest,
     Site,
     Weights,
+    draw,
 )
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.stack import Block, Stack, once, recursion
+from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec, RepeatSpec
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import ModelSpec, NodeSpec, Recipe
@@ -268,7 +269,8 @@ class _Builder:
     # Tables
 
     def _embedding(self) -> nn.Embedding:
-        table = nn.Embedding(self.spec.vocab_size, self.spec.n_embd)
+        shape = (self.spec.vocab_size, self.spec.n_embd)
+        table = nn.Embedding(*shape, _weight=torch.empty(shape))
         self._draw(table.weight)
         return table
 
@@ -277,12 +279,9 @@ class _Builder:
         self._draw(head.weight)
         return head
 
-    def _draw(self, table: nn.Parameter) -> None:
-        if self.spec.init == "fan_in":
-            bound = 3**0.5 * self.spec.n_embd**-0.5
-            nn.init.uniform_(table, -bound, bound)
-        else:
-            nn.init.normal_(table, std=self.spec.init_std)
+    def _draw(self, table: Tensor) -> None:
+        fan_in = self.spec.init == "fan_in"
+        draw(table, self.spec.n_embd**-0.5 if fan_in else self.spec.init_std, uniform=fan_in)
 
 
 def expand(stack: tuple[NodeSpec, ...]) -> tuple[NodeSpec, ...]:

@@ -94,7 +94,7 @@ class LanguageModel(nn.Module):
         return self.embedding.weight.device
 
     @property
-    def head_weight(self) -> nn.Parameter:
+    def head_weight(self) -> Tensor:
         """The output head (V, C)."""
         return self.embedding.weight if self.head is None else self.head.weight
 

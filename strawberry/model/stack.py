@@ -45,7 +45,7 @@ class Block(nn.Module):
     of those that are in force around the block.
     """
 
-    n_slots = 1
+    n_slots: int = 1
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Stack(nn.Module):
         self.nodes = nn.ModuleList(nodes)
         self.schedule = tuple(schedule)
         self.weights = weights
-        self.n_slots = sum(nodes[index].n_slots for index, _ in schedule)
+        self.n_slots: int = sum(nodes[index].n_slots for index, _ in schedule)
 
     def forward(self, x: Tensor, use: Use, slot: int) -> tuple[Tensor, Aux]:
         """(B, T, C) -> (B, T, C); the first block use below has slot `slot`."""
@@ -123,10 +123,10 @@ class Stack(nn.Module):
             use = replace(use, weights=self.weights)
         aux: Aux = ()
         for index, step in self.schedule:
-            node = self.nodes[index]
+            node = self._node(index)
             x, more = node(x, use if step is None else use.at(step), slot)
             aux += more
-            slot += node.n_slots  # type: ignore[operator]
+            slot += node.n_slots
         return x, aux
 
     def new_states(

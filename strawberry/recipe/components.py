@@ -13,7 +13,7 @@ from strawberry.errors import Location, Problem, StrawberryError
 from strawberry.plugin.signature import REQUIRED, Field, fields_of, model_of
 from strawberry.recipe.messages import explain
 from strawberry.recipe.spec import ComponentSpec, Located
-from strawberry.recipe.tree import Node, as_component, located, show, unknown_keys
+from strawberry.recipe.tree import Node, as_component, located, unknown_keys
 
 if TYPE_CHECKING:
     from strawberry.plugin import Plugins
@@ -110,9 +110,9 @@ class ComponentReader:
             if name in declared and name not in nested
         }
         try:
-            # The model takes anything for a component, but counts those of a list.
-            holes = {n: [0] * len(v) if isinstance(v, list) else 0 for n, v in nested.items()}
-            checked = model_of(cls).model_validate_json(json.dumps({**data, **holes}))
+            # The model takes anything for a component, but knows where a list of them must be.
+            data |= {n: _hole(declared[n], node.get(n), made) for n, made in nested.items()}
+            checked = model_of(cls).model_validate_json(json.dumps(data))
         except ValidationError as error:
             for steps, message in explain(error.errors(), data, what).items():
                 self.say(message, node.find(steps), join(path, steps))
@@ -129,17 +129,15 @@ class ComponentReader:
         if node is None:
             node = located(field.default, parent.location)
         many = _mentions(field.annotation, (list, tuple))
+        absent = node.value is None or (node.value == "none" and not self._is_name(kind, "none"))
         if node.value is REQUIRED:
             self.say(f"expected a component of kind {kind}; it is missing", node.location, path)
-        elif node.value is None or (node.value == "none" and not self._is_name(kind, "none")):
-            if not _mentions(field.annotation, (type(None),)):
-                self.say(f"expected a component of kind {kind}, got none", node.location, path)
         elif many and isinstance(node.value, (list, tuple)):
             items = [located(item, node.location) for item in node.value]
             return [self.component(kind, item, f"{path}[{i}]") for i, item in enumerate(items)]
-        elif many:
-            self.say(f"expected a list of components, got {show(node)}", node.location, path)
-        else:
+        elif absent and not many and not _mentions(field.annotation, (type(None),)):
+            self.say(f"expected a component of kind {kind}, got none", node.location, path)
+        elif not absent and not many:
             return self.component(kind, node, path)
         return None
 
@@ -157,6 +155,15 @@ def join(path: str, steps: Iterable[Any]) -> str:
     for step in steps:
         path += f"[{step}]" if isinstance(step, int) else f".{step}"
     return path.removeprefix(".")
+
+
+def _hole(field: Field, written: Node | None, made: Any) -> Any:
+    """What the model sees in the place of components."""
+    if written is not None and written.value != "none":
+        return written.plain()
+    if isinstance(made, list):
+        return [0] * len(made)
+    return None if _mentions(field.annotation, (type(None),)) else 0
 
 
 def _mentions(annotation: Any, types: tuple[type, ...]) -> bool:

@@ -16,6 +16,7 @@ from strawberry.recipe.validate import validate
 from strawberry.recipe.yaml import parse, read_tree
 
 MAX_CHAIN = 20
+MAX_LABEL = 80
 
 
 def load_recipe(
@@ -124,11 +125,15 @@ def _split(text: str) -> tuple[str, _Text]:
 
 def _override(tree: Node, path: str, value: Any) -> Node:
     """The tree after `--set path=value`; columns count in that text."""
-    label = f"--set {path}".encode("ascii", "backslashreplace").decode()[:80]
+    given = value.yaml if isinstance(value, _Text) else value
+    label = f"--set {path}" if given is None else f"--set {path}={given}"
+    label = (
+        ascii(label)[1:-1] if len(label) <= MAX_LABEL else f"{ascii(label[:MAX_LABEL])[1:-1]}..."
+    )
     start = Location(label, 1, 1)
     if not path or value == _Text(None):
-        message = f"expected path=value, such as model.n_embd=128, got {path!r}"
-        raise RecipeError([Problem(message, Location("--set", 1, 1))])
+        message = "an override is path=value, such as model.n_embd=128"
+        raise RecipeError([Problem(message, start)])
     steps = parse_path(path, start)
     if not isinstance(value, _Text):
         node = located(value, start)

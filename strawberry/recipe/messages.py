@@ -62,7 +62,7 @@ def _place(error: Any, data: Any) -> tuple[Any, ...]:
 def _message(group: list[Any], what: str) -> str:
     missing = [error["loc"][-1] for error in group if error["type"] == "missing"]
     if missing and isinstance(missing[-1], int):
-        return f"expected {missing[-1] + 1} values, got {show(group[-1]['input'])}"
+        return f"expected a list of {missing[-1] + 1}, got {show(group[-1]['input'])}"
     if missing:
         return f"{what} needs {', '.join(repr(name) for name in missing)}"
     given = group[0].get("input")
@@ -88,7 +88,7 @@ def _expected(error: Any, given: Any) -> tuple[str, str]:
         return f"{words} {context[key]:g}", ""
     if kind in LENGTHS:
         key, words = LENGTHS[kind]
-        return f"{words} {context[key]} values", ""
+        return f"a list of {words} {context[key]}", ""
     if kind == "literal_error":
         choices = [c.strip(" '") for c in context["expected"].replace(" or ", ", ").split(",")]
         near = did_you_mean(given, choices) if isinstance(given, str) else ""

@@ -19,11 +19,9 @@ def json_schema(plugins: Plugins) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     for kind in KINDS:
         _add_kind(definitions, kind, plugins)
-    definitions["weights_or_default"] = _component("weights")
     definitions["entry"] = _entry()
-    definitions["optimizers"] = {
-        "anyOf": [_component("optimizer"), {"type": "array", "items": _component("optimizer")}]
-    }
+    one = _section("optimizer")
+    definitions["optimizers"] = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Strawberry recipe",
@@ -35,10 +33,10 @@ def json_schema(plugins: Plugins) -> dict[str, Any]:
             "seed": {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}]},
             "requires": {"type": "array", "items": {"type": "string"}},
             "model": _model(definitions),
-            "data": _component("data"),
-            "tokenizer": _component("tokenizer"),
+            "data": _section("data"),
+            "tokenizer": _section("tokenizer"),
             "optimizer": {"$ref": "#/$defs/optimizers"},
-            "schedule": _component("schedule"),
+            "schedule": _section("schedule"),
             "train": _fields(TrainFields, definitions),
             "trackers": {"type": "array", "items": _component("tracker")},
         },
@@ -50,9 +48,9 @@ def _model(definitions: dict[str, Any]) -> dict[str, Any]:
     schema = _fields(ModelFields, definitions)
     schema.pop("required", None)  # what is missing may come from `extends`
     schema["properties"] |= {
-        "norm": _component("norm"),
-        "positional": _component("positional"),
-        "weights": _component("weights"),
+        "norm": _section("norm"),
+        "positional": _section("positional"),
+        "weights": _section("weights"),
         "stack": _stack(),
     }
     return schema
@@ -85,6 +83,12 @@ def _stack() -> dict[str, Any]:
 
 def _component(kind: str) -> dict[str, Any]:
     return {"$ref": f"#/$defs/{kind}"}
+
+
+def _section(kind: str) -> dict[str, Any]:
+    """A component, or fields for the default one or for the one that `extends` brings."""
+    fields = {"type": "object", "properties": {"use": False}}
+    return {"anyOf": [_component(kind), fields]}
 
 
 def _add_kind(definitions: dict[str, Any], kind: str, plugins: Plugins) -> None:
@@ -128,7 +132,9 @@ def _fields(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
 def _linked(value: Any) -> Any:
     if isinstance(value, dict):
         if "x-component" in value:
-            kind = value["x-component"]
-            return {"anyOf": [_component(kind), {"const": "none"}, {"type": "null"}]}
-        return {k: _linked(item) for k, item in value.items() if k != "title" or item is None}
+            rest = {key: item for key, item in value.items() if key != "x-component"}
+            nothing = [{"const": "none"}, {"type": "null"}]
+            return {"anyOf": [_component(value["x-component"]), *nothing], **rest}
+        kept = {k: v for k, v in value.items() if k != "title" or not isinstance(v, str)}
+        return {key: _linked(item) for key, item in kept.items()}
     return [_linked(item) for item in value] if isinstance(value, list) else value

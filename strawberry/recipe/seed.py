@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from strawberry.errors import Problem, RecipeError
-from strawberry.recipe.tree import Node, located, show, unknown_keys
+from strawberry.recipe.tree import Node, in_order, located, show, unknown_keys
 
 TRAIN_KEYS = (
     "gradient_accumulation_steps", "batch_size", "max_iters", "eval_interval", "log_interval",
@@ -40,6 +40,7 @@ KNOWN: dict[str, set[str]] = {
     },
     "optimizer_hyperparams": {"eps", "beta1", "beta2", "weight_decay", "use_muon", "momentum"},
 }  # fmt: skip
+MAX_LAYERS = 10_000
 BOOLEANS = (
     "dataset.load_from_file", "checkpoints.create_checkpoints", "optimizer_hyperparams.use_muon",
     "decay_lr",
@@ -56,7 +57,7 @@ def is_seed_config(tree: Node) -> bool:
 def seed_recipe(tree: Node) -> tuple[Node, list[str]]:
     """The recipe tree that a seed configuration means, and notes; raises RecipeError."""
     config = _Config(tree)
-    problems = list(config.problems())
+    problems = in_order(config.problems())
     if problems:
         raise RecipeError(problems)
     notes: list[str] = []
@@ -115,6 +116,9 @@ class _Config:
                 yield Problem(f"{key!r} is missing", section.location, "model_hyperparams")
             elif type(node.value) is not int or node.value < 1:
                 message = f"expected a positive whole number, got {show(node)}"
+                yield Problem(message, node.location, f"model_hyperparams.{key}")
+            elif key == "n_layer" and node.value > MAX_LAYERS:
+                message = f"expected at most {MAX_LAYERS}, got {node.value}"
                 yield Problem(message, node.location, f"model_hyperparams.{key}")
         for key in BOOLEANS:
             node = self.node(key)

@@ -49,7 +49,7 @@ class ComponentSpec:
     kind: str
     use: str
     fields: Mapping[str, Any]
-    explicit: frozenset[str]
+    explicit: frozenset[str] = field(compare=False)
     entry: Entry = field(compare=False)
     at: Located = field(default_factory=Located, compare=False)
 

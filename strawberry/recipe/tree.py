@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,7 +62,10 @@ class Node:
 
 def show(value: Any) -> str:
     """A value in a message: on one line, and short."""
-    text = repr(value.plain() if isinstance(value, Node) else value)
+    plain = value.plain() if isinstance(value, Node) else value
+    text = repr(plain)
+    if plain is None or isinstance(plain, bool):
+        text = "null" if plain is None else str(plain).lower()
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -179,6 +182,16 @@ def _set_in_blocks(entry: Node, rest: list[str | int], value: Node) -> Node:
         return set_at(entry, rest, value)
     blocks = Node([_set_in_blocks(item, rest, value) for item in inner.value], inner.location)
     return Node({**entry.value, "stack": blocks}, entry.location, entry.keys)
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Each problem once, as they stand in the files."""
+
+    def place(problem: Problem) -> tuple[str, int, int]:
+        at = problem.location
+        return (at.file, at.line, at.column) if at else ("", 0, 0)
+
+    return sorted(dict.fromkeys(problems), key=place)
 
 
 def unknown_keys(node: Node, known: set[str], what: str, path: str) -> Iterator[Problem]:

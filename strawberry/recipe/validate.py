@@ -25,7 +25,7 @@ from strawberry.recipe.spec import (
     TrainFields,
     TrainSpec,
 )
-from strawberry.recipe.tree import Node, located, show, unknown_keys
+from strawberry.recipe.tree import Node, in_order, located, show, unknown_keys
 
 if TYPE_CHECKING:
     from strawberry.plugin import Plugins
@@ -40,6 +40,7 @@ SHARINGS = ("cycle", "sequence", "middle_cycle", "middle_sequence")
 MAX_COUNT = 10_000
 MAX_BLOCKS = 10_000
 MAX_USES = 100_000
+MAX_PROBLEMS = 50
 
 
 def validate(tree: Node, source: Path, plugins: Plugins, notes: Iterable[str] = ()) -> Recipe:
@@ -47,14 +48,12 @@ def validate(tree: Node, source: Path, plugins: Plugins, notes: Iterable[str] = 
     reader = _Reader(plugins)
     recipe = reader.recipe(tree, source, list(notes))
     if recipe is None or reader.problems:
-        order = sorted(reader.problems, key=_place)
-        raise RecipeError(list(dict.fromkeys(order)))
+        problems = in_order(reader.problems)
+        more = len(problems) - MAX_PROBLEMS
+        if more > 0:
+            problems[MAX_PROBLEMS:] = [Problem(f"and {more} problems more", tree.location)]
+        raise RecipeError(problems)
     return recipe
-
-
-def _place(problem: Problem) -> tuple[str, int, int]:
-    at = problem.location
-    return (at.file, at.line, at.column) if at else ("", 0, 0)
 
 
 class _Reader(ComponentReader):
@@ -63,7 +62,9 @@ class _Reader(ComponentReader):
         if not tree.is_map:
             self.say("a recipe is a mapping with a `model:` section", tree.location, "")
             return None
-        self.problems += unknown_keys(tree, SECTIONS, "a recipe", "")
+        self.problems += unknown_keys(tree, {*SECTIONS, "extends"}, "a recipe", "")
+        if "extends" in tree.value:
+            self.say("belongs in a file, not in an override", tree.keys["extends"], "extends")
         model = tree.get("model")
         if model is None:
             self.say("`model:` is missing", tree.location, "")

@@ -84,7 +84,8 @@ def scalar(text: str) -> Any:
         return SPECIAL[text]
     if OCTAL_LIKE.match(text):
         plain = text.lstrip("+-").lstrip("0") or "0"
-        raise ValueError(f"{_short(text)} begins with 0; write {_short(plain)}, or quote a text")
+        message = f"begins with 0; write {_short(plain)}, or {_short(text)!r} for a text"
+        raise ValueError(f"{_short(text)} {message}")
     if INT.match(text):
         if len(text) > 20 or abs(int(text)) >= MAX_INT:
             raise ValueError(f"a number of {len(text)} digits is too large")
@@ -120,7 +121,7 @@ _Dumper.add_representer(str, _represent_text)
 class _Composer:
     """A tree from PyYAML's events; slips are gathered, and raised together at the end."""
 
-    def __init__(self, loader: yaml.SafeLoader, file: str) -> None:
+    def __init__(self, loader: Any, file: str) -> None:
         self.loader = loader
         self.file = file
         self.count = 0
@@ -149,7 +150,7 @@ class _Composer:
         event = self.loader.get_event()
         where = _at(self.file, event.start_mark)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, where)
+            return self._alias(str(event.anchor), where)
         self._spend(1, where)
         if depth > MAX_DEPTH:
             raise RecipeError([Problem(f"is nested deeper than {MAX_DEPTH}", where)])
@@ -173,7 +174,7 @@ class _Composer:
             raise RecipeError([Problem(f"there is no anchor &{_short(name)} above", where)])
         found = self.anchors[name]
         if found is None:
-            raise RecipeError([Problem(f"the alias *{_short(name)} contains itself", where)])
+            raise RecipeError([Problem(f"*{_short(name)}: an alias contains itself", where)])
         self._spend(found[1], where)
         return found[0]
 

@@ -11,8 +11,9 @@ from typing import Any
 from strawberry.train.evaluate import evaluate
 from strawberry.train.generate import Sampling, generate, sample_ids
 from strawberry.train.load import LoadedRun, load_run
-from strawberry.train.loop import Diverged, Interrupted, RunResult, train
+from strawberry.train.loop import Interrupted, RunResult, train
 from strawberry.train.plot import plot
+from strawberry.train.recent import Diverged
 
 __all__ = [
     "Diverged",

@@ -80,7 +80,7 @@ def save(
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StrawberryError(f"{target}: the checkpoint can't be written: {error}") from error
-    steps = sorted(folder.glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
+    steps = _steps(folder)
     # Later steps than this one are damaged ones that the run went back behind.
     here = steps.index(target)
     for old in (replaced, *steps[: max(0, here + 1 - keep)], *steps[here + 1 :]):
@@ -92,7 +92,7 @@ def newest(folder: Path) -> Iterator[Path]:
     """The checkpoints in `folder`, newest first; what was left half-written is removed."""
     for orphan in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(orphan, ignore_errors=True)
-    yield from sorted(folder.glob("step-*"), reverse=True)
+    yield from reversed(_steps(folder))
 
 
 def load(path: Path) -> Checkpoint:
@@ -102,11 +102,11 @@ def load(path: Path) -> Checkpoint:
         for name in PARTS:
             if _digest(path / name) != manifest[name]:
                 raise DamagedError(f"{path / name} is not what was written")
-        tensors = [load_file(path / name) for name in PARTS[:3]]
+        model, optimizer, random = (load_file(path / name) for name in PARTS[:3])
         state = json.loads((path / PARTS[3]).read_text())
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DamagedError(f"{path}: {error}") from error
-    return Checkpoint(path, *tensors, state)
+    return Checkpoint(path, model, optimizer, random, state)
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
@@ -121,6 +121,12 @@ def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
         except DamagedError as error:
             passed.append(f"damaged checkpoint passed over: {error}")
     raise StrawberryError("\n".join([*passed, f"{folder}: there is no whole checkpoint"]))
+
+
+def _steps(folder: Path) -> list[Path]:
+    """The folders of checkpoints, by step."""
+    found = {path.name.removeprefix("step-"): path for path in folder.glob("step-*")}
+    return [found[step] for step in sorted(filter(str.isdecimal, found), key=int)]
 
 
 def _portable(tensor: torch.Tensor) -> torch.Tensor:

@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 def validate(
     model: LanguageModel, batches: Batches, machine: Machine, dataset: Dataset, iters: int
 ) -> dict[str, float]:
-    """`val_loss` in nats a token over `iters` batches, and `bits_per_byte` where there is text."""
+    """`val_loss` in nats a token over `iters` batches, and `bits_per_byte` where there is text.
+
+    The random state is left as it was, so that how often one looks does not change a run.
+    """
     was_training = model.training
     model.eval()
     total = torch.zeros((), device=machine.device)
-    for number in range(iters):
-        x, y = batches.val(number)
-        with machine.autocast():
-            total += model.loss(x, y).cross_entropy
+    with torch.random.fork_rng([machine.device] if machine.device.type == "cuda" else []):
+        for number in range(iters):
+            x, y = batches.val(number)
+            with machine.autocast():
+                total += model.loss(x, y).cross_entropy
     model.train(was_training)
     loss = total.item() / iters
     metrics = {"val_loss": loss}
@@ -51,9 +55,7 @@ def evaluate(
     dataset = open_dataset(run.recipe)
     batches = Batches(dataset, run.recipe, machine.device)
     try:
-        metrics = validate(
-            model, batches, machine, dataset, iters or run.recipe.train.eval_iters
-        )
+        metrics = validate(model, batches, machine, dataset, iters or run.recipe.train.eval_iters)
     finally:
         batches.close()
     return {"step": run.step, **metrics}

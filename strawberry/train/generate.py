@@ -132,9 +132,7 @@ def generate(
     ids = torch.tensor([start], device=device)
     generator = torch.Generator(device=device).manual_seed(seed)
     pieces: list[str] = []
-    steps = sample_ids(
-        loaded.model, ids, max_new_tokens, sampling, generator, use_cache=use_cache
-    )
+    steps = sample_ids(loaded.model, ids, max_new_tokens, sampling, generator, use_cache=use_cache)
     for piece in decoded((int(step) for step in steps), tokenizer):
         pieces.append(piece)
         if stream is not None:

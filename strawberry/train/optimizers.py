@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from strawberry.errors import RecipeError
+from strawberry.errors import FieldError, RecipeError, StrawberryError
 from strawberry.model.contracts import Optimizer, ParameterInfo, Schedule, ScheduleSite
 from strawberry.recipe.spec import ComponentSpec
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
+
+PLAIN = (bool, int, float, str, type(None))
+"""What JSON gives back as it was."""
+
+MACHINERY = ("fused", "foreach", "capturable", "differentiable")
+"""Options of a parameter group that follow the machine, not the run."""
 
 PROBE = 64
 """Side of the small matrix with which an optimizer's state is measured."""
@@ -50,18 +56,22 @@ def assign(recipe: Recipe, infos: Sequence[ParameterInfo]) -> list[Assignment]:
         names = {info.name for assignment in taken for info in assignment.infos}
         left = [info for info in left if info.name not in names]
     if left:
-        message = f"no optimizer takes {left[0].name}" + (f" and {len(left) - 1} more" * (len(left) > 1))
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        message = f"no optimizer takes {left[0].name}{more}"
         problems.append(recipe.optimizer[-1].component.problem("", message))
     if problems:
         raise RecipeError(problems)
     return found
 
 
-def _take(
-    spec: ComponentSpec, infos: Sequence[ParameterInfo], peak: float
-) -> Iterator[Assignment]:
+def _take(spec: ComponentSpec, infos: Sequence[ParameterInfo], peak: float) -> Iterator[Assignment]:
     """The assignment of one optimizer, and those of what it leaves to its `rest`."""
-    factory: Optimizer = spec.entry.load()(**spec.fields)
+    try:
+        factory: Optimizer = spec.entry.load()(**spec.fields)
+    except FieldError as error:
+        raise RecipeError([spec.problem(error.field, str(error))]) from error
+    except ValueError as error:
+        raise RecipeError([spec.problem("", str(error))]) from error
     mine = tuple(info for info in infos if factory.claims(info))
     if mine:
         yield Assignment(spec, factory, factory.lr or peak, mine)
@@ -83,11 +93,14 @@ def state_bytes(assignments: Sequence[Assignment]) -> int:
         info = ParameterInfo("probe", small, assignment.infos[0].kind)
         optimizer = assignment.factory.make([info], lr=1e-3, device=torch.device("cpu"))
         optimizer.step()
-        per_number = sum(
-            value.nbytes
-            for value in optimizer.state[small].values()
-            if isinstance(value, torch.Tensor) and value.numel() > 1
-        ) / small.numel()
+        per_number = (
+            sum(
+                value.nbytes
+                for value in optimizer.state[small].values()
+                if isinstance(value, torch.Tensor) and value.numel() > 1
+            )
+            / small.numel()
+        )
         total += per_number * sum(info.parameter.numel() for info in assignment.infos)
     return round(total)
 
@@ -95,13 +108,16 @@ def state_bytes(assignments: Sequence[Assignment]) -> int:
 class Optimizers:
     """All optimizers of a run, as one: stepped, zeroed, saved and loaded together."""
 
-    def __init__(self, recipe: Recipe, infos: Sequence[ParameterInfo], device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, infos: Sequence[ParameterInfo], device: torch.device
+    ) -> None:
         self.peak = recipe.train.learning_rate
         self.schedule = make_schedule(recipe)
         self.parts = [
             (a, a.factory.make(a.infos, lr=a.lr, device=device)) for a in assign(recipe, infos)
         ]
-        self.names = {info.parameter: info.name for info in infos}
+        self.names: dict[torch.Tensor, str] = {info.parameter: info.name for info in infos}
+        self.by_name = {info.name: info.parameter for info in infos}
 
     def step(self, step: int) -> float:
         """Step all at learning rates of `step`; returns the schedule's rate."""
@@ -120,32 +136,59 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The state of all optimizers as `number/parameter name/state name` -> tensor."""
-        found = {}
+        """The tensors of all optimizers as `number/parameter name/state name` -> tensor."""
+        return {path: value for path, value in self._states() if isinstance(value, torch.Tensor)}
+
+    def numbers(self) -> dict[str, Any]:
+        """What is not a tensor: plain values of the state, and those of each parameter group.
+
+        Raises StrawberryError if an optimizer keeps something that can't be saved.
+        """
+        plain = {path: v for path, v in self._states() if not isinstance(v, torch.Tensor)}
+        for path, value in plain.items():
+            if not isinstance(value, PLAIN):
+                kind = type(value).__name__
+                raise StrawberryError(f"optimizer state {path} is a {kind}, which can't be saved")
+        groups = [
+            [
+                {k: v for k, v in group.items() if isinstance(v, PLAIN) and k not in MACHINERY}
+                for group in made.param_groups
+            ]
+            for _, made in self.parts
+        ]
+        return {"state": plain, "groups": groups}
+
+    def _states(self) -> Iterator[tuple[str, Any]]:
         for number, (_, optimizer) in enumerate(self.parts):
             for parameter, state in optimizer.state.items():
                 for key, value in state.items():
-                    tensor = torch.as_tensor(value)
-                    found[f"{number}/{self.names[parameter]}/{key}"] = tensor
-        return found
+                    yield f"{number}/{self.names[parameter]}/{key}", value
 
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """Put back what `tensors` gave; raises ValueError if it is another set of parameters."""
-        by_name = {name: parameter for parameter, name in self.names.items()}
-        states: list[dict[torch.nn.Parameter, dict[str, Any]]] = [{} for _ in self.parts]
         for path, tensor in tensors.items():
-            number, rest = path.split("/", 1)
-            name, key = rest.rsplit("/", 1)
-            if int(number) >= len(self.parts) or name not in by_name:
-                raise ValueError(f"optimizer state for {path}, which this recipe does not have")
-            states[int(number)].setdefault(by_name[name], {})[key] = tensor
-        for (_, optimizer), state in zip(self.parts, states, strict=True):
-            for parameter, values in state.items():
-                target = optimizer.state[parameter]
-                for key, tensor in values.items():
-                    # A step counter stays where torch wants it; all else follows its parameter.
-                    scalar = tensor.ndim == 0 and not optimizer.defaults.get("fused")
-                    target[key] = tensor.clone() if scalar else tensor.to(parameter.device)
+            optimizer, parameter, key = self._place(path)
+            # A step counter stays where torch wants it; all else follows its parameter.
+            scalar = tensor.ndim == 0 and not optimizer.defaults.get("fused")
+            state = optimizer.state[parameter]
+            state[key] = tensor.clone() if scalar else tensor.to(parameter.device)
+
+    def load_numbers(self, numbers: dict[str, Any]) -> None:
+        """Put back what `numbers` gave; raises as `load_tensors` does."""
+        for path, value in numbers["state"].items():
+            optimizer, parameter, key = self._place(path)
+            optimizer.state[parameter][key] = value
+        for (_, made), groups in zip(self.parts, numbers["groups"], strict=True):
+            for group, values in zip(made.param_groups, groups, strict=True):
+                group.update(values)
+
+    def _place(self, path: str) -> tuple[torch.optim.Optimizer, torch.nn.Parameter, str]:
+        """The optimizer, parameter and state name of a path."""
+        number, rest = path.split("/", 1)
+        name, key = rest.rsplit("/", 1)
+        if int(number) >= len(self.parts) or name not in self.by_name:
+            raise ValueError(f"optimizer state for {path}, which this recipe does not have")
+        return self.parts[int(number)][1], self.by_name[name], key
 
 
 def make_schedule(recipe: Recipe) -> Schedule:

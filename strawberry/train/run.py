@@ -1,5 +1,7 @@
 """A run's folder: what was run, with what, and what came of it.
 
+It holds:
+
     recipe.yaml     the recipe, resolved and filled in; loads again
     run.json        versions, plugins, device, data, seed, command
     metrics.jsonl   a row for each logged step, and for each evaluation
@@ -9,7 +11,8 @@
 
 from __future__ import annotations
 
-import datetime
+import contextlib
+import datetime as dt
 import json
 import os
 import platform
@@ -41,6 +44,7 @@ class RunFolder:
         self.tokenizer_file = self.path / "tokenizer.json"
         self.checkpoints = self.path / "checkpoints"
         self._lock = filelock.FileLock(self.path / ".lock")
+        self._holder = self.path / ".holder"
 
     @property
     def exists(self) -> bool:
@@ -48,15 +52,22 @@ class RunFolder:
         return self.recipe_file.exists()
 
     def hold(self) -> None:
-        """Take the folder for this process; raises StrawberryError if another one has it."""
+        """Take the folder for this process, making it if need be.
+
+        Raises StrawberryError if another process has it, or if it holds other things than a run.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+            if not self.exists and not OURS.issuperset(others):
+                raise StrawberryError(
+                    f"{self.path}: is not empty (it has {others[0]}); name another --run-dir"
+                )
             self._lock.acquire(timeout=0)
-            holder = self.path / ".holder"
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         except filelock.Timeout as error:
             try:
-                who = (self.path / ".holder").read_text()
+                who = self._holder.read_text()
             except OSError:
                 who = "another process"
             raise StrawberryError(f"{self.path}: {who} is training here") from error
@@ -64,23 +75,32 @@ class RunFolder:
             raise StrawberryError(f"{self.path}: can't be written to: {error.strerror}") from error
 
     def release(self) -> None:
-        """Let the folder go."""
-        if self._lock.is_locked:
-            (self.path / ".holder").unlink(missing_ok=True)
-            self._lock.release()
+        """Let the folder go; one in which no run was begun is removed."""
+        if not self._lock.is_locked:
+            return
+        self._holder.unlink(missing_ok=True)
+        if not self.exists:
+            (self.path / ".lock").unlink(missing_ok=True)
+        self._lock.release()
+        if not self.exists:
+            with contextlib.suppress(OSError):  # something else is in it
+                self.path.rmdir()
 
     def begin(self, recipe: Recipe, dataset: Dataset, machine: Machine) -> None:
         """Write what is known before the first step."""
-        write_atomic(self.recipe_file, recipe.to_yaml())
         if dataset.tokenizer is not None:
             dataset.tokenizer.save(self.tokenizer_file)
         info = environment(recipe, dataset, machine)
         write_atomic(self.info_file, json.dumps(info, indent=2) + "\n")
+        write_atomic(self.recipe_file, recipe.to_yaml())  # last: it makes the folder a run
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Add a row to metrics.jsonl."""
-        with self.metrics_file.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Add a row to metrics.jsonl; raises StrawberryError if the disk refuses."""
+        try:
+            with self.metrics_file.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise StrawberryError(f"{self.metrics_file}: {error.strerror or error}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows; a last line that was cut short is left out."""
@@ -105,8 +125,8 @@ class RunFolder:
         """Raises StrawberryError with the difference if this is not the run's recipe and data."""
         from strawberry.recipe import load_recipe
 
-        before = flat(load_recipe(self.path, plugins=recipe.plugins).to_dict())
-        now = flat(recipe.to_dict())
+        before = effective(load_recipe(self.path, plugins=recipe.plugins))
+        now = effective(recipe)
         lines = [
             f"  {key}: {before.get(key, '(absent)')} -> {now.get(key, '(absent)')}"
             for key in sorted({*before, *now})
@@ -120,6 +140,18 @@ class RunFolder:
             tail = "give the same recipe, or begin another run with another --run-dir"
             raise StrawberryError("\n".join([head, *lines, tail]))
 
+    def elsewhere(self, machine: Machine) -> list[str]:
+        """A line of warning if versions or hardware are not those that the run was begun with."""
+        before = json.loads(self.info_file.read_text())
+        now = computes_with(machine)
+        changed = [f"{k} {before.get(k)} -> {now[k]}" for k in now if before.get(k) != now[k]]
+        if not changed:
+            return []
+        return [f"this run was begun elsewhere, so bits may differ: {', '.join(changed)}"]
+
+
+OURS = frozenset({"recipe.yaml", "run.json", "metrics.jsonl", "tokenizer.json", "checkpoints"})
+"""What a run folder holds."""
 
 FREE_TO_CHANGE = frozenset(
     f"train.{name}"
@@ -138,6 +170,26 @@ FREE_TO_CHANGE = frozenset(
 """What a resumed run may have otherwise: how long it lasts, what it reports, where it runs."""
 
 
+def effective(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as `path -> scalar`, with the length of the schedule spelt out."""
+    values = flat(recipe.to_dict())
+    if values["train.lr_decay_iters"] is None:
+        values["train.lr_decay_iters"] = recipe.train.max_iters
+    return values
+
+
+def computes_with(machine: Machine) -> dict[str, Any]:
+    """What the bits of a run depend on, beside its recipe and its data."""
+    return {
+        "torch": torch.__version__,
+        "device": str(machine.device),
+        "device_name": device_name(machine.device),
+        "dtype": str(machine.dtype).removeprefix("torch."),
+        "compiled": machine.compiled,
+        "threads": torch.get_num_threads(),
+    }
+
+
 def environment(recipe: Recipe, dataset: Dataset, machine: Machine) -> dict[str, Any]:
     """What run.json holds."""
     import strawberry
@@ -145,15 +197,10 @@ def environment(recipe: Recipe, dataset: Dataset, machine: Machine) -> dict[str,
     plugins = recipe.plugins.records if recipe.plugins is not None else []
     return {
         "strawberry": strawberry.__version__,
-        "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "plugins": {r.name: r.version for r in plugins if r.status == "ok"},
-        "device": str(machine.device),
-        "device_name": device_name(machine.device),
-        "dtype": str(machine.dtype).removeprefix("torch."),
-        "compiled": machine.compiled,
-        "threads": torch.get_num_threads(),
+        **computes_with(machine),
         "data": {
             "use": recipe.data.use,
             "fingerprint": dataset.fingerprint,
@@ -162,7 +209,7 @@ def environment(recipe: Recipe, dataset: Dataset, machine: Machine) -> dict[str,
         },
         "seed": recipe.seed,
         "command": sys.argv,
-        "began": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "began": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
 
 

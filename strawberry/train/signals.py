@@ -26,7 +26,7 @@ def stop_signals() -> Iterator[Stop]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def ask(number: int, _: FrameType | None) -> None:
         stop.asked = number
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -33,7 +33,9 @@ TRAIN = {
 
 
 @pytest.fixture(autouse=True)
-def _quiet_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _quiet_machine(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A cache folder that nothing else uses, and no default run folders in the checkout."""
     monkeypatch.setenv("STRAWBERRY_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.chdir(tmp_path_factory.mktemp("here"))

@@ -161,7 +161,7 @@ def test_a_failed_write_leaves_what_was_there(
 
 
 def test_a_full_disk_under_safetensors_is_a_plain_error(tmp_path: Path) -> None:
-    """What safetensors raises when it can't write is no traceback either (here: a name too long)."""
+    """What safetensors raises when it can't write is no traceback either."""
     from safetensors import SafetensorError
 
     def refuse(*args: Any, **kwargs: Any) -> None:

@@ -1,6 +1,10 @@
+import importlib
 import json
 import math
+import os
 import random
+import shutil
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +14,13 @@ import pytest
 import torch
 
 import strawberry
+from strawberry.data import open_dataset
 from strawberry.errors import PluginError, StrawberryError
 from strawberry.model.contracts import Tracker
 from strawberry.model.language_model import LanguageModel
 from strawberry.train import Diverged, Interrupted, checkpoint, train
 from strawberry.train import loop as loop_module
+from strawberry.train.batches import Batches
 from strawberry.train.run import RunFolder
 from tests.train.conftest import RecipeMaker
 
@@ -38,9 +44,6 @@ class StopAt(Tracker):
 
 
 def signal_self() -> None:
-    import os
-    import signal
-
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -81,7 +84,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
         assert caught.value.exit_code == 143
         assert checkpoint.load_newest(folder / "checkpoints")[0].state["step"] == k
         random.seed(k)
-        np.random.seed(k)  # noqa: NPY002 (the global generator is what must be restored)
+        np.random.seed(k)
         torch.manual_seed(k)
         train(recipe, folder, resume=True)
         assert rows(folder) == rows(tmp_path / "whole"), k
@@ -106,8 +109,8 @@ def test_each_part_of_the_state_is_needed(
     else:
         original = loop_module.restore
 
-        def forget(session: Any) -> list[str]:
-            warnings = original(session)
+        def forget(session: Any, recent: Any) -> list[str]:
+            warnings = original(session, recent)
             session.step = 2
             return warnings
 
@@ -152,8 +155,6 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(
     train(recipe, tmp_path / "whole")
     run = tmp_path / "run"
     train(recipe, run)
-    import shutil
-
     shutil.rmtree(run / "checkpoints")
     train(recipe, run, resume=True)
     assert rows(run) == rows(tmp_path / "whole")
@@ -166,7 +167,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_said(
     recipe = make_recipe(train={"checkpoint_interval": 2, "keep_checkpoints": 2})
     train(recipe, tmp_path / "whole")
     train(recipe, tmp_path / "run")
-    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
     (newest / "model.safetensors").write_bytes(b"rot")
     said: list[str] = []
     train(recipe, tmp_path / "run", resume=True, warn=said.append)
@@ -247,7 +248,7 @@ def test_what_is_not_finite_stops_the_run_before_the_weights_change(
     value: float,
     log_interval: int,
 ) -> None:
-    """In the loss, an added term, or a gradient: the step is named, and nothing poisoned is kept."""
+    """In the loss, an added term or a gradient: the step is named, nothing poisoned is kept."""
     settings = {"log_interval": log_interval, "checkpoint_interval": 1, "keep_checkpoints": 9}
     recipe = make_recipe(train=settings)
     monkeypatch.setattr(LanguageModel, "loss", _poison(where, value))
@@ -284,17 +285,15 @@ def test_accumulation_equals_a_larger_batch(make_recipe: RecipeMaker, tmp_path: 
         model={"dropout": 0.0},
         train={"gradient_accumulation_steps": 2, "max_iters": 1, "grad_clip": 0},
     )
-    from strawberry.data import open_dataset
-    from strawberry.train.batches import Batches
-
     model = strawberry.build(recipe)
     batches = Batches(open_dataset(recipe), recipe, torch.device("cpu"))
     mean = sum(model.loss(*batches.train(n)).total for n in range(2)) / 2
     mean.backward()
-    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None))
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
     train(recipe, tmp_path / "run")
     row = rows(tmp_path / "run")[0]
-    assert row["loss"] == pytest.approx(float(mean), rel=1e-5)
+    assert row["loss"] == pytest.approx(mean.item(), rel=1e-5)
     assert row["grad_norm"] == pytest.approx(norm, rel=1e-4)
 
 
@@ -334,23 +333,25 @@ def test_rows_have_what_is_promised(make_recipe: RecipeMaker, tmp_path: Path) ->
 
 
 class Recorder(Tracker):
+    """Keeps what it is told."""
+
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
 
-    def model_built(self, model: Any, recipe: Any) -> None:
+    def model_built(self, model: Any, recipe: Any) -> None:  # noqa: D102
         self.seen.append(("built", recipe.name))
 
-    def step_done(self, run: Path, step: int, metrics: Mapping[str, float]) -> None:
+    def step_done(self, run: Path, step: int, metrics: Mapping[str, float]) -> None:  # noqa: D102
         self.seen.append(("step", step))
 
-    def evaluated(self, run: Path, step: int, metrics: Mapping[str, float]) -> None:
+    def evaluated(self, run: Path, step: int, metrics: Mapping[str, float]) -> None:  # noqa: D102
         self.seen.append(("evaluated", step))
 
-    def checkpoint_saved(self, run: Path, step: int, path: Path) -> None:
+    def checkpoint_saved(self, run: Path, step: int, path: Path) -> None:  # noqa: D102
         assert checkpoint.load(path).state["step"] == step
         self.seen.append(("saved", step))
 
-    def run_finished(self, run: Path, status: str) -> None:
+    def run_finished(self, run: Path, status: str) -> None:  # noqa: D102
         self.seen.append(("finished", status))
 
 
@@ -376,7 +377,7 @@ def test_a_failing_tracker_is_named_and_the_last_checkpoint_stays(
                 raise KeyError("dashboard")
 
     broken = Broken()
-    with pytest.raises(PluginError, match="Broken.*dashboard"):
+    with pytest.raises(PluginError, match=r"Broken.*dashboard"):
         train(make_recipe(train={"checkpoint_interval": 1}), tmp_path / "run", trackers=[broken])
     assert checkpoint.load_newest(tmp_path / "run" / "checkpoints")[0].state["step"] == 2
     assert broken.seen[-1] == ("finished", "failed")
@@ -384,8 +385,6 @@ def test_a_failing_tracker_is_named_and_the_last_checkpoint_stays(
 
 def test_two_processes_do_not_share_a_folder(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     """While one holds the folder, another is refused at once and told who holds it."""
-    import os
-
     recipe = make_recipe(train={"max_iters": 1})
     train(recipe, tmp_path / "run")
     first = RunFolder(tmp_path / "run")
@@ -400,7 +399,7 @@ def test_two_processes_do_not_share_a_folder(make_recipe: RecipeMaker, tmp_path:
 
 def test_the_public_name_stays_callable(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     """`strawberry.train` is the function each time, though a subpackage has the same name."""
-    import strawberry.train.run  # noqa: F401 (this binds the submodule's name in the package)
+    importlib.import_module("strawberry.train.run")  # binds the subpackage's name in the package
 
     for name in ("one", "two"):
         result = strawberry.train(make_recipe(train={"max_iters": 1}), tmp_path / name)

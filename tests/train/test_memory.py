@@ -1,3 +1,5 @@
+import os
+import platform
 import subprocess
 import sys
 
@@ -6,9 +8,8 @@ import pytest
 from strawberry.train import memory
 
 PROBE = """
-import resource
-from strawberry.train.memory import keep_freed_memory
-kept = keep_freed_memory({wanted})
+import resource, runpy
+kept = runpy.run_path({file!r})["keep_freed_memory"]({wanted})
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 block = b"x" * (40 << 20)
@@ -22,10 +23,9 @@ print(kept, faults() - before)
 
 
 def probe(wanted: bool, **environment: str) -> tuple[bool, int]:
-    import os
-
+    """Whether memory was kept, and the page faults of twenty large blocks in a fresh process."""
     result = subprocess.run(
-        [sys.executable, "-c", PROBE.format(wanted=wanted)],
+        [sys.executable, "-c", PROBE.format(file=memory.__file__, wanted=wanted)],
         capture_output=True, text=True, check=True, env={**os.environ, **environment},
     )  # fmt: skip
     kept, faults = result.stdout.split()
@@ -33,8 +33,6 @@ def probe(wanted: bool, **environment: str) -> tuple[bool, int]:
 
 
 def on_glibc() -> bool:
-    import platform
-
     return platform.libc_ver()[0] == "glibc"
 
 

@@ -58,7 +58,7 @@ class _RunningMean(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: torch.autograd.function.FunctionCtx, dy: Tensor
     ) -> tuple[Tensor, Tensor, None]:
         k, v, y, weight, den = ctx.saved_tensors  # type: ignore[attr-defined]
@@ -77,7 +77,7 @@ def running_mean(k: Tensor, v: Tensor, state: State | None = None, eps: float = 
     `eps` is added to the denominator, which does not need it.
     """
     if state is None:
-        return _RunningMean.apply(k, v, eps)  # type: ignore[no-any-return, no-untyped-call]
+        return _RunningMean.apply(k, v, eps)  # type: ignore[no-untyped-call]
     _, limit = _limits(k.device)
     weight = k.to(state["den"].dtype).clamp(-limit, limit).exp()
     num = state["num"][:, None] + (weight * v).cumsum(1)

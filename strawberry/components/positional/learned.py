@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import Place, Positional
+from strawberry.model.contracts import Place, Positional, draw
 
 
 class Learned(Positional):
@@ -21,8 +22,8 @@ class Learned(Positional):
 
     def __init__(self, n_embd: int, block_size: int, *, std: float = 0.02) -> None:
         super().__init__()
-        self.table = nn.Embedding(block_size, n_embd)
-        nn.init.normal_(self.table.weight, std=std)
+        self.table = nn.Embedding(block_size, n_embd, _weight=torch.empty(block_size, n_embd))
+        draw(self.table.weight, std, uniform=False)
 
     def embed(self, positions: Tensor) -> Tensor:
         """(T,) -> (T, C)."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Projection, ProjectionRequest, Use, Weights
+from strawberry.model.contracts import Projection, ProjectionRequest, Use, Weights, draw
 
 
 class FactorizedProjection(Projection):
@@ -101,5 +101,6 @@ class Factorized(Weights):
 
 def _uniform(rows: int, columns: int, std: float) -> nn.Parameter:
     """A parameter (rows, columns), uniform with standard deviation `std`."""
-    bound = 3**0.5 * std
-    return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound))
+    factor = nn.Parameter(torch.empty(rows, columns))
+    draw(factor, std, uniform=True)
+    return factor

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.model.contracts import Projection, ProjectionRequest, Use, Weights
+from strawberry.model.contracts import Projection, ProjectionRequest, Use, Weights, draw
 
 
 class OwnedProjection(Projection):
@@ -18,11 +18,7 @@ class OwnedProjection(Projection):
         self.out_features = request.out_features
         self.weight = nn.Parameter(torch.empty(request.out_features, request.in_features))
         self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
-        if request.uniform:
-            bound = 3**0.5 * request.std
-            nn.init.uniform_(self.weight, -bound, bound)
-        else:
-            nn.init.normal_(self.weight, std=request.std)
+        draw(self.weight, request.std, uniform=request.uniform)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         """(..., in_features) -> (..., out_features)."""

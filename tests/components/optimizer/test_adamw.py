@@ -11,7 +11,9 @@ CPU = torch.device("cpu")
 
 
 def info(name: str, *shape: int) -> ParameterInfo:
-    parameter = nn.Parameter(torch.randn(*shape, generator=torch.Generator().manual_seed(len(name))))
+    parameter = nn.Parameter(
+        torch.randn(*shape, generator=torch.Generator().manual_seed(len(name)))
+    )
     return ParameterInfo(name, parameter, "vector" if len(shape) < 2 else "matrix")
 
 

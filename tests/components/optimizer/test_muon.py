@@ -83,6 +83,7 @@ def test_without_a_warmup_the_momentum_stays() -> None:
 
 def test_claims_hidden_matrices_alone() -> None:
     """Embeddings, stacks of matrices and vectors are left to the rest."""
+
     def of(kind: str, *shape: int) -> ParameterInfo:
         return ParameterInfo("p", nn.Parameter(torch.zeros(shape)), kind)
 

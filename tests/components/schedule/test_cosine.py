@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -26,4 +27,4 @@ def test_never_rises_after_the_warmup() -> None:
     rates = [schedule(s) for s in range(10, 130)]
     assert rates[0] == 3e-3
     assert rates[-1] == 3e-4
-    assert all(b <= a for a, b in zip(rates, rates[1:], strict=False))
+    assert all(b <= a for a, b in itertools.pairwise(rates))

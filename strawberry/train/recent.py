@@ -1,0 +1,104 @@
+"""What happened since the last row of the log, and whether all of it was finite."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from strawberry.errors import StrawberryError
+from strawberry.train.device import Machine
+
+if TYPE_CHECKING:
+    from strawberry.model.language_model import Loss
+
+
+class Diverged(StrawberryError):  # noqa: N818 (a finding about the run)
+    """Loss, gradient or weights are not finite; the last checkpoint is from before."""
+
+    exit_code = 1
+
+    def __init__(self, step: int) -> None:
+        super().__init__(
+            f"loss, gradient or weights are not finite at step {step}; the last checkpoint is from "
+            "before. A lower train.learning_rate or train.grad_clip may help"
+        )
+
+
+class Recent:
+    """Sums since the last row; they stay on the device until a row is due."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.norm = torch.zeros((), device=machine.device)
+        self.health = torch.zeros((), device=machine.device)  # NaN once anything was not finite
+        self.count = self.timed = 0
+        self.sums: dict[str, Tensor] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Start the clock anew."""
+        self.timed = 0
+        self.paused = 0.0
+        self.steps_from = time.perf_counter()
+
+    def add(self, loss: Loss) -> None:
+        """Take in one micro-batch."""
+        self.count += 1
+        self.timed += 1
+        for name, value in {"loss": loss.cross_entropy, **loss.metrics}.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.health = self.health + 0 * loss.total.detach()
+
+    def end_step(self, norm: Tensor) -> None:
+        """Take in the norm of a step's gradient."""
+        self.norm = norm
+        self.health = self.health + 0 * norm
+
+    def check(self, step: int) -> None:
+        """Raises Diverged, at `step`, if a loss or a gradient was not finite."""
+        if not math.isfinite(self.health.item()):
+            raise Diverged(step)
+
+    def state(self) -> dict[str, Any]:
+        """The sums as JSON; a float32 is the same after the journey."""
+        sums = {k: [v.item(), str(v.dtype).removeprefix("torch.")] for k, v in self.sums.items()}
+        return {"count": self.count, "sums": sums}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take what `state` gave."""
+        self.count = state["count"]
+        self.sums = {
+            name: torch.tensor(value, dtype=getattr(torch, dtype), device=self.machine.device)
+            for name, (value, dtype) in state["sums"].items()
+        }
+
+    def pause(self) -> None:
+        """Stop the clock: what follows is not training."""
+        self.machine.synchronize()
+        self._paused_at = time.perf_counter()
+
+    def go_on(self) -> None:
+        """Start the clock again."""
+        self.paused += time.perf_counter() - self._paused_at
+
+    def row(self, batch_tokens: int) -> dict[str, float]:
+        """Means since the last row, the gradient's norm, and the speed; begins anew."""
+        values = {name: value.item() / self.count for name, value in self.sums.items()}
+        self.machine.synchronize()
+        seconds = time.perf_counter() - self.steps_from - self.paused
+        speed = self.timed * batch_tokens / seconds
+        values |= {"grad_norm": float(self.norm), "tokens_per_second": speed}
+        self.count, self.sums = 0, {}
+        self.start()
+        return values
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no tensor (scalars aside) holds a NaN or an infinity."""
+    checks = [torch.isfinite(t).all() for t in tensors if t.ndim and t.is_floating_point()]
+    return not checks or bool(torch.stack(checks).all())

@@ -1,0 +1,58 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import strawberry
+from strawberry.data import open_dataset
+from strawberry.train import evaluate, train
+from strawberry.train.batches import Batches
+from strawberry.train.device import machine_for
+from strawberry.train.evaluate import validate
+from tests.train.conftest import RecipeMaker
+
+
+def test_is_the_mean_over_the_fixed_batches(make_recipe: RecipeMaker) -> None:
+    """Without dropout, without gradients, and in nats; bits per byte follow from it."""
+    recipe = make_recipe()
+    machine, dataset, model = machine_for(recipe), open_dataset(recipe), strawberry.build(recipe)
+    batches = Batches(dataset, recipe, machine.device)
+    metrics = validate(model.train(), batches, machine, dataset, 3)
+    model.eval()
+    with torch.no_grad():
+        expected = 0.0
+        for number in range(3):
+            x, y = batches.val(number)
+            logits = model(x)
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
+            expected += loss.item() / 3
+    assert metrics["val_loss"] == pytest.approx(expected, rel=1e-5)
+    ratio = dataset.bytes_per_token("val")
+    assert ratio is not None
+    assert metrics["bits_per_byte"] == pytest.approx(expected / math.log(2) / ratio, rel=1e-5)
+
+
+def test_leaves_mode_and_random_state_as_they_were(make_recipe: RecipeMaker) -> None:
+    """A model in training goes on in training, and dropout draws what it would have drawn."""
+    recipe = make_recipe()
+    machine, dataset, model = machine_for(recipe), open_dataset(recipe), strawberry.build(recipe)
+    batches = Batches(dataset, recipe, machine.device)
+    for training in (True, False):
+        model.train(training)
+        before = torch.get_rng_state()
+        validate(model, batches, machine, dataset, 1)
+        assert model.training is training
+        assert torch.equal(torch.get_rng_state(), before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_of_a_run_folder_is_what_training_measured(
+    make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    """Evaluated afterwards, from the checkpoint, a run has the loss of its last evaluation."""
+    result = train(make_recipe(), tmp_path / "run")
+    found = evaluate(result.folder)
+    assert found["step"] == 8
+    assert found["val_loss"] == pytest.approx(result.metrics["val_loss"], rel=1e-6)
+    assert evaluate(result.folder, iters=5)["val_loss"] != found["val_loss"]

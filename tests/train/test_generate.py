@@ -1,0 +1,138 @@
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import strawberry
+from strawberry.errors import StrawberryError
+from strawberry.train import LoadedRun, Sampling, generate, load_run, sample_ids, train
+from strawberry.train.generate import decoded
+from tests.train.conftest import RecipeMaker
+
+AFT = [{"attention": {"use": "aft_simple", "n_qkv": 16}, "ffn": {"use": "swiglu", "n_ffn": 24}}]
+
+
+@pytest.fixture
+def run(make_recipe: RecipeMaker, tmp_path: Path) -> LoadedRun:
+    """A model that was trained a little, so that its choices are not all alike."""
+    recipe = make_recipe(train={"max_iters": 20, "batch_size": 8, "learning_rate": 1e-2})
+    return load_run(train(recipe, tmp_path / "run").folder)
+
+
+def greedy(model: Any, prompt: Tensor, count: int, use_cache: bool) -> list[int]:
+    steps = sample_ids(model, prompt, count, Sampling(0.0), torch.Generator(), use_cache=use_cache)
+    return [int(step) for step in steps]
+
+
+@pytest.mark.parametrize("positional", ["rope", "learned", "none"])
+@pytest.mark.parametrize("stack", ["mha", "aft"])
+def test_greedy_with_a_cache_is_the_argmax_of_the_whole_forward(
+    make_recipe: RecipeMaker, positional: str, stack: str
+) -> None:
+    """Token by token the argmax of a plain forward; with and without a cache past the window."""
+    if stack == "aft" and positional == "rope":
+        pytest.skip("AFT has no use for rotary positions")
+    sections: dict[str, Any] = {"positional": positional}
+    if stack == "aft":
+        sections["stack"] = AFT
+    model = strawberry.build(make_recipe(model=sections)).eval()
+    prompt = torch.randint(0, 256, (1, 5), generator=torch.Generator().manual_seed(1))
+    cached = greedy(model, prompt, 30, use_cache=True)
+    assert cached == greedy(model, prompt, 30, use_cache=False)
+    ids = prompt
+    with torch.no_grad():
+        for token in cached[: 16 - 5]:
+            assert token == int(model(ids)[0, -1].argmax())
+            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+
+
+def test_a_prompt_longer_than_the_window_is_cut(make_recipe: RecipeMaker) -> None:
+    """Learned positions hold 16 tokens: a longer prompt goes on from its end."""
+    model = strawberry.build(make_recipe(model={"positional": "learned"})).eval()
+    prompt = torch.randint(0, 256, (1, 40), generator=torch.Generator().manual_seed(1))
+    assert greedy(model, prompt, 4, True) == greedy(model, prompt, 4, False)
+
+
+def test_top_k_leaves_k_and_top_p_the_smallest_set_that_reaches_p() -> None:
+    """What is kept is renormalised; what is cut has no chance at all."""
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    torch.testing.assert_close(
+        Sampling(1.0, top_k=2).probabilities(logits), torch.tensor([[0.625, 0.375, 0.0, 0.0]])
+    )
+    torch.testing.assert_close(
+        Sampling(1.0, top_p=0.7).probabilities(logits), torch.tensor([[0.625, 0.375, 0.0, 0.0]])
+    )
+    assert Sampling(1.0, top_p=1e-9).probabilities(logits)[0].tolist() == [1.0, 0.0, 0.0, 0.0]
+    torch.testing.assert_close(Sampling(1.0, top_k=99).probabilities(logits), logits.exp())
+
+
+def test_temperature_sharpens_and_flattens() -> None:
+    """Probabilities are those of the logits over the temperature; at 0 the best has all."""
+    logits = torch.tensor([[2.0, 1.0, 0.0]])
+    for temperature in (0.25, 1.0, 4.0):
+        expected = [math.exp(v / temperature) for v in (2.0, 1.0, 0.0)]
+        torch.testing.assert_close(
+            Sampling(temperature).probabilities(logits)[0],
+            torch.tensor([v / sum(expected) for v in expected]),
+        )
+    assert Sampling(0.0).probabilities(logits)[0].tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5},
+              {"max_new_tokens": -1}]
+)  # fmt: skip
+def test_senseless_settings_are_refused(run: LoadedRun, wrong: dict[str, Any]) -> None:
+    """Each is one line, before anything is computed."""
+    with pytest.raises(StrawberryError):
+        generate(run, "x", **wrong)
+
+
+def test_the_seed_decides_and_the_stream_is_the_text(run: LoadedRun) -> None:
+    """The same seed gives the same text, another one another; pieces add up to the result."""
+    pieces: list[str] = []
+    text = generate(run, "line ", max_new_tokens=40, seed=3, stream=pieces.append)
+    assert "".join(pieces) == text == generate(run, "line ", max_new_tokens=40, seed=3)
+    assert len(pieces) > 1
+    assert text != generate(run, "line ", max_new_tokens=40, seed=4)
+
+
+def test_the_public_function_takes_a_folder(run: LoadedRun) -> None:
+    """`strawberry.generate(folder)` works without a prompt."""
+    assert isinstance(strawberry.generate(run.folder, max_new_tokens=3), str)
+
+
+class Bytes:
+    """A tokenizer of single bytes; 256 ends a text."""
+
+    vocab_size, eot = 257, 256
+
+    def decode_bytes(self, ids: list[int]) -> bytes:
+        """The bytes that the ids are."""
+        return bytes(ids)
+
+
+def test_characters_wait_for_their_last_byte() -> None:
+    """A character of several tokens comes out whole; a broken one becomes the replacement."""
+    text = "a\u00e9\u20ac\U0001f353"
+    ids: Iterator[int] = iter(text.encode())
+    assert list(decoded(ids, Bytes())) == list(text)  # type: ignore[arg-type]
+    broken = list(decoded(iter(b"a\xe2\x82"), Bytes()))  # type: ignore[arg-type]
+    assert "".join(broken) == "a\ufffd"
+
+
+def test_text_ends_at_the_end_of_text_token() -> None:
+    """Nothing after it is shown; ids that the tokenizer does not have are passed over."""
+    ids = iter([104, 300, 105, 256, 106])
+    assert "".join(decoded(ids, Bytes())) == "hi"  # type: ignore[arg-type]
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    """A folder without a recipe, or one that is not there, is one line."""
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(StrawberryError, match="run"):
+            generate(folder)

@@ -196,6 +196,38 @@ def test_schema_knows_misspellings():
         jsonschema.validate(recipe, schema)
 
 
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("optimizer: {weight_decay: 0}", True),
+        ("optimizer: [{use: adamw, params: matrix}, muon]", True),
+        ("optimizer: {use: muon, rest: {use: adamw, eps: 1.0e-6}}", True),
+        ("optimizer: {use: muon, rest: {use: adamw, epz: 1.0e-6}}", False),
+        ("optimizer: []", False),
+        ("norms: rmsnorm", False),
+        ("seed: auto", True),
+        ("seed: -1", False),
+        ("data: strawberry/stdlib", True),
+        ("data: nowhere", False),
+    ],
+)
+def test_schema_agrees_with_the_loader(text, fits):
+    """The schema takes what the loader takes, and complains where it complains."""
+    schema = jsonschema.Draft202012Validator(json_schema(PLUGINS))
+
+    assert schema.is_valid(yaml.safe_load(MINIMAL + text)) == fits
+
+
+def test_schema_tells_what_fields_are_for():
+    """Texts and defaults come from docstrings and signatures."""
+    definitions = json_schema(PLUGINS)["$defs"]
+    rest = definitions["optimizer:strawberry.muon"]["properties"]["rest"]
+
+    assert definitions["attention:strawberry.mha"]["description"]
+    assert rest["description"]
+    assert {"$ref": "#/$defs/optimizer"} in rest["anyOf"]
+
+
 def test_schema_file_is_current():
     """recipes/schema.json, which the recipes name, is what `strawberry schema` prints."""
     built_in = Plugins.load(disabled=["all"])

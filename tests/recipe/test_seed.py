@@ -106,6 +106,12 @@ def test_parameter_count_is_the_seeds(tmp_path):
         (TEXT.replace('"n_layer"', '"n_layers"'), "has no 'n_layers'; did you mean 'n_layer'?"),
         (change("init_from", '"pretrained,x"'), "a pretrained seed model is a pickle"),
         (change("batch_size", "-4"), "expected at least 1, got -4"),
+        (change("use_muon", '"no"'), "expected true or false, got 'no'"),
+        (change("decay_lr", "1"), "expected true or false, got 1"),
+        (change("n_layer", "100000000"), "expected at most 10000, got 100000000"),
+        (change("max_iters", '"x"'), "expected a whole number, got the text 'x'"),
+        (change("seed", '"sometimes"'), "expected a whole number of 0 or more, or auto"),
+        (TEXT.replace('"max_iters"', '"max_iter"'), "has no 'max_iter'; did you mean 'max_iters'?"),
     ],
 )
 def test_mistakes_are_located(tmp_path, text, expected):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ class Display(Tracker):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.plain = not console.is_terminal
+        self.glyphs = SPARK if console.encoding.startswith("utf") else BARS
         self.live: Live | None = None
         self.first = self.step = self.last = 0
         self.started = 0.0
@@ -125,7 +125,7 @@ class Display(Tracker):
             cells["validation"] = f"{self.validation['val_loss']:.4f}"
         table.add_row(*(Text(name, style="dim") for name in cells))
         table.add_row(*(Text(text, style="bold") for text in cells.values()))
-        curve = Text(spark(self.losses, self.console.width - 2), style="green")
+        curve = Text(spark(self.losses, self.console.width - 2, self.glyphs), style="green")
         return Group(bar, table, curve, Text(f"in {run}; Ctrl-C saves and stops", style="dim"))
 
     def _eta(self) -> str:
@@ -138,7 +138,7 @@ class Display(Tracker):
         return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def spark(values: list[float], width: int) -> str:
+def spark(values: list[float], width: int, glyphs: str = BARS) -> str:
     """A line of bars, at most `width` of them, from the smallest value to the largest."""
     if not values:
         return ""
@@ -149,5 +149,4 @@ def spark(values: list[float], width: int) -> str:
     ]
     low, high = min(means), max(means)
     span = (high - low) or 1.0
-    glyphs = SPARK if (sys.stdout.encoding or "").lower().startswith("utf") else BARS
     return "".join(glyphs[min(7, int((m - low) / span * 8))] for m in means)

@@ -13,6 +13,7 @@ def command(
     iters: Annotated[
         int | None, typer.Option(min=1, help="Batches; the recipe's eval_iters if not given.")
     ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure the validation loss of a run."""
@@ -20,7 +21,7 @@ def command(
     from strawberry.cli.console import console, print_json
     from strawberry.train import evaluate
 
-    metrics = evaluate(run, iters=iters, plugins=context.plugins())
+    metrics = evaluate(run, iters=iters, device=device, plugins=context.plugins())
     if as_json:
         print_json(metrics)
         return

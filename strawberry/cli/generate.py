@@ -23,6 +23,7 @@ def command(
     cache: Annotated[
         bool, typer.Option(help="Keep the state of what was read; slow without.")
     ] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Continue a prompt with a trained model."""
@@ -38,7 +39,7 @@ def command(
         sys.stdout.write(piece)
         sys.stdout.flush()
 
-    loaded = load_run(run, plugins=context.plugins())
+    loaded = load_run(run, device=device, plugins=context.plugins())
     for line in loaded.warnings:
         warn(line)
     if not as_json:

@@ -43,19 +43,24 @@ def validate(
 
 
 def evaluate(
-    folder: str | Path, *, iters: int | None = None, plugins: Plugins | None = None
+    folder: str | Path,
+    *,
+    iters: int | None = None,
+    device: str = "auto",
+    plugins: Plugins | None = None,
 ) -> dict[str, float]:
     """The validation metrics of a run's newest checkpoint; `iters` batches (None: the recipe's)."""
     from strawberry.data import open_dataset
     from strawberry.train.load import load_run
 
-    run = load_run(folder, plugins=plugins)
+    run = load_run(folder, device=device, plugins=plugins)
     machine = machine_for(run.recipe)
-    model = run.model.to(machine.device)
     dataset = open_dataset(run.recipe)
     batches = Batches(dataset, run.recipe, machine.device)
     try:
-        metrics = validate(model, batches, machine, dataset, iters or run.recipe.train.eval_iters)
+        metrics = validate(
+            run.model, batches, machine, dataset, iters or run.recipe.train.eval_iters
+        )
     finally:
         batches.close()
     return {"step": run.step, **metrics}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from strawberry.errors import StrawberryError
 from strawberry.model.build import build
 from strawberry.recipe import load_recipe
 from strawberry.train import checkpoint
+from strawberry.train.device import machine_for
 from strawberry.train.run import RunFolder
 
 if TYPE_CHECKING:
@@ -43,15 +44,19 @@ class LoadedRun:
         return load_run_tokenizer(file, self.recipe)
 
 
-def load_run(folder: str | Path, *, plugins: Plugins | None = None) -> LoadedRun:
-    """Load a run for evaluation or generation, on the CPU, in eval mode.
+def load_run(
+    folder: str | Path, *, device: str = "auto", plugins: Plugins | None = None
+) -> LoadedRun:
+    """Load a run for evaluation or generation, in eval mode.
 
-    Raises StrawberryError if there is no run, or no whole checkpoint in it.
+    `device` takes the place of the recipe's: a run can be used where it was not trained. Raises StrawberryError if there is no run, or no whole checkpoint in it.
     """
     run = RunFolder(folder)
     if not run.exists:
         raise StrawberryError(f"{run.path}: is not a run folder (there is no recipe.yaml in it)")
     recipe = load_recipe(run.path, plugins=plugins)
+    recipe = replace(recipe, train=replace(recipe.train, device=device))
+    target = machine_for(recipe).device
     found, warnings = checkpoint.load_newest(run.checkpoints)
     model = build(recipe)
     try:
@@ -59,4 +64,4 @@ def load_run(folder: str | Path, *, plugins: Plugins | None = None) -> LoadedRun
     except RuntimeError as error:
         reason = json.dumps(str(error).splitlines()[:3])
         raise StrawberryError(f"{found.path}: does not fit the run's recipe: {reason}") from error
-    return LoadedRun(run.path, recipe, model.eval(), found.state["step"], warnings)
+    return LoadedRun(run.path, recipe, model.eval().to(target), found.state["step"], warnings)

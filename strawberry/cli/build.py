@@ -202,19 +202,13 @@ def _block_line(block: Block, line: PartReport | None, length: int) -> str:
 
 
 def _parts(block: Block) -> list[str]:
-    from strawberry.model.contracts import Projection
+    from strawberry.model.accounting import shapes
 
-    found = []
-    for part in (block.attention, block.ffn):
-        if part is None:
-            continue
-        shapes = [
-            f"{name.rsplit('.', 1)[-1]} {module.out_features}x{module.in_features}"
-            for name, module in part.named_modules()
-            if isinstance(module, Projection)
-        ]
-        found.append(f"[green]{type(part).__name__}[/]  {', '.join(shapes)}")
-    return found
+    return [
+        f"[green]{type(part).__name__}[/]  {', '.join(shapes(part))}"
+        for part in (block.attention, block.ffn)
+        if part is not None
+    ]
 
 
 def _label(spec: ComponentSpec) -> str:

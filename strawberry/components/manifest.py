@@ -13,8 +13,13 @@ def strawberry_register(registry: Registrar) -> None:
     registry.attention("aft_simple", f"{here}.attention.aft_simple:AFTSimple")
     registry.attention("expert_abundance", f"{here}.attention.expert_abundance:ExpertAbundance")
 
-    registry.ffn("swiglu", f"{here}.ffn.swiglu:SwiGLU")
+    registry.ffn("bilinear", f"{here}.ffn.bilinear:Bilinear")
+    registry.ffn("geglu", f"{here}.ffn.geglu:GEGLU")
+    registry.ffn("glu", f"{here}.ffn.glu:GLU")
     registry.ffn("mlp", f"{here}.ffn.mlp:MLP")
+    registry.ffn("moe", f"{here}.ffn.moe:MoE")
+    registry.ffn("reglu", f"{here}.ffn.reglu:ReGLU")
+    registry.ffn("swiglu", f"{here}.ffn.swiglu:SwiGLU")
 
     registry.positional("rope", f"{here}.positional.rope:RoPE")
     registry.positional("learned", f"{here}.positional.learned:Learned")

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from strawberry.model.build import build
-from strawberry.model.contracts import Projection, Use
+from strawberry.model.contracts import Bank, Projection, Use
 from strawberry.model.loss import linear_cross_entropy
 from strawberry.model.stack import Block
 
@@ -269,6 +269,9 @@ def _dense_parameters(block: Block) -> int:
             bias = getattr(module, "bias", None)
             total += module.out_features * module.in_features
             total += 0 if bias is None else bias.numel()
+        elif isinstance(module, Bank):
+            inside |= set(module.parameters())
+            total += module.experts * module.out_features * module.in_features
     shared = set() if block.weights is None else set(block.weights.parameters())
     return total + sum(p.numel() for p in set(block.parameters()) - inside - shared)
 
@@ -276,19 +279,26 @@ def _dense_parameters(block: Block) -> int:
 def _part(visit: Visit, cost: Cost) -> PartReport:
     block = visit.block
     names = [type(part).__name__ for part in (block.attention, block.ffn) if part is not None]
-    shapes = [
-        f"{name.rsplit('.', 1)[-1]} {p.out_features}x{p.in_features}"
-        for name, p in block.named_modules()
-        if isinstance(p, Projection)
-    ]
     return PartReport(
         path=visit.path,
         name=" + ".join(names) or "empty block",
-        shape=", ".join(shapes),
+        shape=", ".join(shapes(block)),
         parameters=sum(p.numel() for p in block.parameters()),
         uses=1,
         cost=cost,
     )
+
+
+def shapes(part: nn.Module) -> list[str]:
+    """The matrices of a part as `name ROWSxCOLUMNS`; for a bank, experts first."""
+    found = []
+    for name, module in part.named_modules():
+        if isinstance(module, (Projection, Bank)):
+            sides = [module.out_features, module.in_features]
+            if isinstance(module, Bank):
+                sides.insert(0, module.experts)
+            found.append(f"{name.rsplit('.', 1)[-1]} {'x'.join(map(str, sides))}")
+    return found
 
 
 def _head_part(model: LanguageModel, cost: Cost) -> PartReport:

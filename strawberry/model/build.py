@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from strawberry.errors import FieldError, Problem, RecipeError
 from strawberry.model.contracts import (
     Attention,
+    Bank,
     Norm,
     Positional,
     Projection,
@@ -166,6 +167,23 @@ class _Builder:
     def _site(self, scope: _Scope, index: int, norm: Callable[[int], Norm], prefix: str) -> Site:
         model = self.spec
 
+        def request(
+            name: str, out_features: int, in_features: int, output: bool, bias: bool
+        ) -> ProjectionRequest:
+            uniform = model.init == "fan_in"
+            std = in_features**-0.5 if uniform else model.init_std
+            if output and not uniform:
+                std *= (2 * self.depth) ** -0.5  # GPT-2's: the residual stream sums 2 L of them
+            return ProjectionRequest(
+                block=index,
+                name=f"{prefix}.{name}",
+                out_features=out_features,
+                in_features=in_features,
+                bias=bias,
+                std=std,
+                uniform=uniform,
+            )
+
         def projection(
             name: str,
             out_features: int,
@@ -174,20 +192,16 @@ class _Builder:
             output: bool = False,
             bias: bool | None = None,
         ) -> Projection:
-            uniform = model.init == "fan_in"
-            std = in_features**-0.5 if uniform else model.init_std
-            if output and not uniform:
-                std *= (2 * self.depth) ** -0.5  # GPT-2's: the residual stream sums 2 L of them
+            biased = model.bias if bias is None else bias
             return scope.weights.projection(
-                ProjectionRequest(
-                    block=index,
-                    name=f"{prefix}.{name}",
-                    out_features=out_features,
-                    in_features=in_features,
-                    bias=model.bias if bias is None else bias,
-                    std=std,
-                    uniform=uniform,
-                )
+                request(name, out_features, in_features, output, biased)
+            )
+
+        def bank(
+            name: str, experts: int, out_features: int, in_features: int, *, output: bool = False
+        ) -> Bank:
+            return scope.weights.bank(
+                request(name, out_features, in_features, output, False), experts
             )
 
         def component(nested: ComponentSpec) -> Any:
@@ -204,6 +218,7 @@ class _Builder:
             bias=model.bias,
             depth=self.depth,
             projection=projection,
+            bank=bank,
             norm=norm,
             component=component,
             positional=scope.positional,

@@ -5,6 +5,9 @@ Shapes: B batch, T tokens, C model width (`n_embd`), V vocabulary, H heads, D wi
 A component's keyword-only parameters are its recipe fields; what comes before them is handed over
 by the builder. What belongs to one *use* of a module (its cache, the positions, the recursion
 step) arrives in a `Use`, never as an attribute: a shared module is used many times in one pass.
+
+A module with a method `after_step()` has it called after each optimizer step, once however often
+the module is used: the place for what is learned by other means than gradients.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ State: TypeAlias = dict[str, Tensor]
 class Term(NamedTuple):
     """A value that travels up from a component beside its output.
 
-    With `weight` > 0 it is an auxiliary loss, added to the training loss as `weight * mean of the
-    terms of that name`; with weight 0 it is a metric, only logged.
+    With `weight` > 0 it is an auxiliary loss, added to the training loss as the mean of
+    `weight * value` over the terms of that name; with weight 0 it is a metric, only logged.
     """
 
     name: str
@@ -94,6 +97,18 @@ class Projection(nn.Module, abc.ABC):
         """The matrix of this use, dense: (out_features, in_features)."""
 
 
+class Bank(nn.Module, abc.ABC):
+    """A stack of E matrices (out_features, in_features), one for each expert, without biases."""
+
+    experts: int
+    in_features: int
+    out_features: int
+
+    @abc.abstractmethod
+    def matrices(self, use: Use) -> Tensor:
+        """The matrices of this use: (E, out_features, in_features)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProjectionRequest:
     """What a component asks of its weight source.
@@ -130,6 +145,10 @@ class Weights(nn.Module, abc.ABC):
     @abc.abstractmethod
     def projection(self, request: ProjectionRequest) -> Projection:
         """The projection for `request`; raises FieldError or ValueError if it can't be had."""
+
+    def bank(self, request: ProjectionRequest, experts: int) -> Bank:
+        """As many matrices as `experts`, each as in `request`; raises ValueError as above."""
+        raise ValueError(f"{type(self).__name__} weights have no stacks of matrices for experts")
 
 
 class Positional(nn.Module, abc.ABC):
@@ -210,6 +229,8 @@ class Site:
         projection: `projection(name, out_features, in_features, *, output=False)` gives the
             matrix of that name from the weight source; `output` marks one that writes to the
             residual stream.
+        bank: `bank(name, experts, out_features, in_features, *, output=False)` gives a stack of
+            such matrices, one for each expert.
         norm: `norm(features)` gives the recipe's normalisation, such as for QK-norm.
         component: builds a nested component (a field declared with `ComponentOf(kind)`).
         positional: the positional component in force here.
@@ -221,6 +242,7 @@ class Site:
     bias: bool
     depth: int
     projection: Callable[..., Projection]
+    bank: Callable[..., Bank]
     norm: Callable[[int], nn.Module]
     component: Callable[[Any], Any]
     positional: Positional
@@ -232,7 +254,7 @@ class ParameterInfo:
 
     `kind` is `embedding` (token and position tables, an untied head), `matrix` (2-D hidden),
     `bank` (3-D stacks of matrices), `vector` (gains, biases, scalars), or what its module says in
-    a class attribute `parameter_kinds = {"attribute": "kind"}`.
+    a class attribute `parameter_kinds = {"attribute": "kind"}`, such as `router`.
     """
 
     name: str
@@ -312,13 +334,18 @@ def with_aux(result: Tensor | tuple[Tensor, Aux]) -> tuple[Tensor, Aux]:
     return (result, ()) if isinstance(result, Tensor) else result
 
 
-def mean_terms(terms: Iterable[Term]) -> dict[str, tuple[Tensor, float]]:
-    """Per name: the mean of the terms' values, and their weight."""
+def mean_terms(terms: Iterable[Term]) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Per name: the mean of the values, and that of `weight * value`, None if no weight is set."""
     grouped: dict[str, list[Term]] = {}
     for term in terms:
         grouped.setdefault(term.name, []).append(term)
     return {
-        name: (torch.stack([t.value for t in group]).mean(), group[0].weight)
+        name: (
+            torch.stack([t.value for t in group]).mean(),
+            torch.stack([t.weight * t.value for t in group]).mean()
+            if any(t.weight for t in group)
+            else None,
+        )
         for name, group in grouped.items()
     }
 

@@ -144,11 +144,18 @@ class LanguageModel(nn.Module):
             h.flatten(0, 1), self.head_weight, targets.flatten(), self.logit_softcap
         )
         total, metrics = cross_entropy, {}
-        for name, (value, weight) in mean_terms(aux).items():
+        for name, (value, weighted) in mean_terms(aux).items():
             metrics[name] = value.detach()
-            if weight:
-                total = total + weight * value
+            if weighted is not None:
+                total = total + weighted
         return Loss(total, cross_entropy.detach(), metrics)
+
+    def after_step(self) -> None:
+        """Call `after_step()` of every module that has one, once: after each optimizer step."""
+        for module in self.modules():
+            hook = getattr(module, "after_step", None)
+            if hook is not None and module is not self:
+                hook()
 
     def new_cache(self, batch: int, length: int, dtype: torch.dtype | None = None) -> Cache:
         """An empty cache for `length` tokens of `batch` sequences."""

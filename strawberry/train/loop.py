@@ -204,6 +204,7 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
         if machine.device.type == "cpu":  # elsewhere this would wait for the device at every step
             recent.check(session.step + 1)
         rate = optimizers.step(session.step)
+        model.after_step()
         optimizers.zero_grad()
         session.step += 1
         last = session.step == settings.max_iters

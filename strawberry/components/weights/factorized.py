@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Projection, ProjectionRequest, Use, Weights, draw
+from strawberry.model.contracts import Bank, Projection, ProjectionRequest, Use, Weights, draw
 
 
 class FactorizedProjection(Projection):
@@ -33,9 +33,7 @@ class FactorizedProjection(Projection):
 
     def factors(self, use: Use) -> tuple[Tensor, Tensor]:
         """A (P, rank) and B (C, rank) from the source in force."""
-        source = use.weights
-        assert isinstance(source, Factorized)
-        return source.bases[self.basis], source.blocks[self.block]
+        return _factors(use, self.basis, self.block)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         """(..., in) -> (..., out); through the rank where rows are whole, else by the matrix."""
@@ -52,6 +50,29 @@ class FactorizedProjection(Projection):
     def extra_repr(self) -> str:
         """Shape and the factors' names."""
         return f"{self.in_features} -> {self.out_features}, {self.basis} x block {self.block}"
+
+
+class FactorizedBank(Bank):
+    """A view of the source's factors: the rows of all matrices, one under the other."""
+
+    def __init__(self, request: ProjectionRequest, experts: int, basis: str) -> None:
+        super().__init__()
+        self.experts = experts
+        self.in_features = request.in_features
+        self.out_features = request.out_features
+        self.basis = basis
+        self.block = str(request.block)
+
+    def matrices(self, use: Use) -> Tensor:
+        """(E, out, in), the product of the two factors, laid out row by row."""
+        basis_PR, block_CR = _factors(use, self.basis, self.block)
+        shape = (self.experts, self.out_features, self.in_features)
+        return (basis_PR @ block_CR.mT).reshape(shape)
+
+    def extra_repr(self) -> str:
+        """Shape and the factors' names."""
+        shape = f"{self.experts} x {self.in_features} -> {self.out_features}"
+        return f"{shape}, {self.basis} x block {self.block}"
 
 
 class Factorized(Weights):
@@ -82,21 +103,37 @@ class Factorized(Weights):
 
     def projection(self, request: ProjectionRequest) -> Projection:
         """A projection from shared factors; raises ValueError if its rows don't fit the width."""
+        return FactorizedProjection(request, self._basis(request), self.n_embd)
+
+    def bank(self, request: ProjectionRequest, experts: int) -> Bank:
+        """Matrices from shared factors, as one of `experts` times the rows would be."""
+        return FactorizedBank(request, experts, self._basis(request, experts))
+
+    def _basis(self, request: ProjectionRequest, experts: int | None = None) -> str:
+        """The name of the shared factor for `request`; makes it, and the block's, where needed."""
         out, width = request.out_features, request.in_features
-        if out * width % self.n_embd:
+        size = out * width * (experts or 1)
+        if size % self.n_embd:
             raise ValueError(
                 f"factorized weights need out * in divisible by n_embd {self.n_embd}; "
                 f"{request.name} is {out} x {width}"
             )
-        basis = f"{request.name.replace('.', '_')}_{out}x{width}"
+        stack = f"{experts}x" if experts else ""
+        basis = f"{request.name.replace('.', '_')}_{stack}{out}x{width}"
         if basis not in self.bases:
             # W's entries are sums of `rank` products, so their deviation is std_A * sqrt(rank) *
             # std_B; with B at fan-in rank, std_A alone has to be the deviation that was asked for.
             std = request.std if self.init == "corrected" else self.rank**-0.5
-            self.bases[basis] = _uniform(out * width // self.n_embd, self.rank, std)
+            self.bases[basis] = _uniform(size // self.n_embd, self.rank, std)
         if str(request.block) not in self.blocks:
             self.blocks[str(request.block)] = _uniform(self.n_embd, self.rank, self.rank**-0.5)
-        return FactorizedProjection(request, basis, self.n_embd)
+        return basis
+
+
+def _factors(use: Use, basis: str, block: str) -> tuple[Tensor, Tensor]:
+    source = use.weights
+    assert isinstance(source, Factorized)
+    return source.bases[basis], source.blocks[block]
 
 
 def _uniform(rows: int, columns: int, std: float) -> nn.Parameter:

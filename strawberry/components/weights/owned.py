@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.model.contracts import Projection, ProjectionRequest, Use, Weights, draw
+from strawberry.model.contracts import Bank, Projection, ProjectionRequest, Use, Weights, draw
 
 
 class OwnedProjection(Projection):
@@ -33,6 +33,27 @@ class OwnedProjection(Projection):
         return f"{self.in_features} -> {self.out_features}, bias={self.bias is not None}"
 
 
+class OwnedBank(Bank):
+    """A dense stack (E, out, in)."""
+
+    def __init__(self, request: ProjectionRequest, experts: int) -> None:
+        super().__init__()
+        self.experts = experts
+        self.in_features = request.in_features
+        self.out_features = request.out_features
+        shape = (experts, request.out_features, request.in_features)
+        self.weight = nn.Parameter(torch.empty(shape))
+        draw(self.weight, request.std, uniform=request.uniform)
+
+    def matrices(self, use: Use) -> Tensor:
+        """The stack itself."""
+        return self.weight
+
+    def extra_repr(self) -> str:
+        """Shape."""
+        return f"{self.experts} x {self.in_features} -> {self.out_features}"
+
+
 class Owned(Weights):
     """Gives each block matrices of its own; a shared block (`recur`) uses them at every step."""
 
@@ -43,3 +64,7 @@ class Owned(Weights):
     def projection(self, request: ProjectionRequest) -> Projection:
         """A new dense projection."""
         return OwnedProjection(request)
+
+    def bank(self, request: ProjectionRequest, experts: int) -> Bank:
+        """A new dense stack."""
+        return OwnedBank(request, experts)

@@ -1,0 +1,38 @@
+"""What the gated networks share (Shazeer 2020, arXiv 2002.05202, eq. 5 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge
+from torch import Tensor
+
+from strawberry.model.contracts import FFN, Site, Use
+
+
+def gated_width(n_embd: int) -> int:
+    """8/3 of the model width, rounded up to a multiple of 8: the parameters of a 4-fold MLP."""
+    return -(-n_embd * 8 // 24) * 8
+
+
+class Gated(FFN):
+    """`(u * act(g)) W_out^T` with `[u | g] = x W_in^T`: the second half is the gate.
+
+    Args:
+        n_ffn: hidden width; None takes 8/3 of `n_embd`, rounded up to a multiple of 8, which has
+            the parameters of a plain MLP of width 4 `n_embd`.
+    """
+
+    activation: ClassVar[Callable[[Tensor], Tensor]]
+
+    def __init__(self, site: Site, *, n_ffn: Annotated[int, Ge(1)] | None = None) -> None:
+        super().__init__()
+        hidden = n_ffn if n_ffn is not None else gated_width(site.n_embd)
+        self.up = site.projection("up", 2 * hidden, site.n_embd)
+        self.down = site.projection("down", site.n_embd, hidden, output=True)
+
+    def forward(self, x: Tensor, use: Use) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        u, gate = self.up(x, use).chunk(2, dim=-1)
+        return self.down(u * type(self).activation(gate), use)

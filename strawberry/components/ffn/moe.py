@@ -1,0 +1,179 @@
+"""Mixture of experts: each token goes through the few networks that a router chooses for it.
+
+`y = sum_{i in top k} g_i E_i(x)`, and shared experts that every token goes through. Shazeer et al.
+2017, arXiv 1701.06538, eq. 1; fine-grained and shared experts: Dai et al. 2024 (DeepSeekMoE), arXiv
+2401.06066, eq. 9. The routing is in `routing.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
+from strawberry.components.ffn.bilinear import Bilinear
+from strawberry.components.ffn.gated import gated_width
+from strawberry.components.ffn.geglu import GEGLU
+from strawberry.components.ffn.glu import GLU
+from strawberry.components.ffn.mlp import ACTIVATIONS
+from strawberry.components.ffn.reglu import ReGLU
+from strawberry.components.ffn.routing import Choice, Losses, Router
+from strawberry.components.ffn.swiglu import SwiGLU
+from strawberry.model.contracts import FFN, Aux, Site, Term, Use
+from strawberry.model.grouped import grouped_linear
+
+GATED: dict[str, Callable[[Tensor], Tensor]] = {
+    "bilinear": Bilinear.activation,
+    "geglu": GEGLU.activation,
+    "glu": GLU.activation,
+    "reglu": ReGLU.activation,
+    "swiglu": SwiGLU.activation,
+}
+
+Form = Literal["bilinear", "geglu", "glu", "reglu", "swiglu", "gelu", "relu", "relu2"]
+
+
+class MoE(FFN):
+    """`sum_i g_i E_i(x)` over the experts that a router chooses for each token by itself.
+
+    No token's result depends on another's, unless `capacity` is set. Experts have no biases. The
+    router is the block's own, whatever the weight source; its parameters are of kind `router`.
+
+    Args:
+        experts: routed experts E.
+        active: how many of them each token goes to.
+        n_ffn: hidden width of one expert; None shares the width of the dense network of that form
+            among active and shared experts, for about its FLOPs, in multiples of 8.
+        expert: the form of every expert: a gated network, or the `mlp` of that activation.
+        gate: `softmax` over all experts, or each expert's own `sigmoid`.
+        normalize: divide a token's gates by their sum; None does so unless `active` is 1.
+        scale: what gates are multiplied by.
+        shared: experts that every token goes through, beside the routed ones.
+        noisy: noisy top-k: learned noise on the logits in training.
+        balance_loss: weight of the Switch balance loss, which is 1 at perfect balance.
+        z_loss: weight of the mean squared logsumexp of the logits; ST-MoE takes 1e-3.
+        importance_loss: weight of the squared variation of the gates' sums; the paper takes 0.1.
+        load_loss: the same of the expected loads; needs `noisy`.
+        bias_rate: step of the bias that evens out the load without a loss: after each optimizer
+            step an expert's bias moves by this, and it counts for the choice, not for the gate; 0
+            for none. DeepSeek takes 1e-3.
+        capacity: in training an expert takes at most this many times its even share of a batch's
+            tokens, in their order, and drops the rest; then what happens to a token depends on
+            other sequences of the batch. None drops nothing; evaluation never does.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        experts: Annotated[int, Ge(1)] = 8,
+        active: Annotated[int, Ge(1)] = 2,
+        n_ffn: Annotated[int, Ge(1)] | None = None,
+        expert: Form = "swiglu",
+        gate: Literal["softmax", "sigmoid"] = "softmax",
+        normalize: bool | None = None,
+        scale: Annotated[float, Gt(0)] = 1.0,
+        shared: Annotated[int, Ge(0)] = 0,
+        noisy: bool = False,
+        balance_loss: Annotated[float, Ge(0)] = 0.01,
+        z_loss: Annotated[float, Ge(0)] = 0.0,
+        importance_loss: Annotated[float, Ge(0)] = 0.0,
+        load_loss: Annotated[float, Ge(0)] = 0.0,
+        bias_rate: Annotated[float, Ge(0)] = 0.0,
+        capacity: Annotated[float, Gt(0)] | None = None,
+    ) -> None:
+        super().__init__()
+        self.form = expert
+        self.capacity = capacity
+        self.batch_independent = capacity is None  # type: ignore[misc]
+        dense = gated_width(site.n_embd) if expert in GATED else 4 * site.n_embd
+        hidden = n_ffn if n_ffn is not None else -(-dense // (active + shared) // 8) * 8
+        wide = 2 if expert in GATED else 1
+        self.router = Router(
+            site.n_embd,
+            experts,
+            active,
+            gate=gate,
+            normalize=active > 1 if normalize is None else normalize,
+            scale=scale,
+            noisy=noisy,
+            bias_rate=bias_rate,
+            losses=Losses(balance_loss, z_loss, importance_loss, load_loss),
+        )
+        self.up = site.bank("up", experts, wide * hidden, site.n_embd)
+        self.down = site.bank("down", experts, site.n_embd, hidden, output=True)
+        # Several shared experts side by side are one network of their widths' sum.
+        self.shared = nn.ModuleList()
+        if shared:
+            self.shared.append(site.projection("shared_up", wide * shared * hidden, site.n_embd))
+            self.shared.append(
+                site.projection("shared_down", site.n_embd, shared * hidden, output=True)
+            )
+
+    def forward(self, x: Tensor, use: Use) -> Tensor | tuple[Tensor, Aux]:
+        """(B, T, C) -> (B, T, C); in training also losses and metrics."""
+        flat = x.flatten(0, 1)
+        choice = self.router(flat)
+        up, down = self.up.matrices(use), self.down.matrices(use)
+        terms = choice.terms
+        if self.training and self.capacity is not None:
+            y, dropped = self._bounded(flat, choice, up, down, self.capacity)
+            terms = (*terms, Term("moe_dropped", dropped))
+        else:
+            y = self._dropless(flat, choice, up, down)
+        y = y.view(*x.shape[:2], -1)
+        if self.shared:
+            up_shared, down_shared = self.shared
+            y = y + down_shared(self._act(up_shared(x, use)), use)
+        return (y, terms) if self.training else y
+
+    def _act(self, h: Tensor) -> Tensor:
+        """The hidden values (..., F) from what comes before the activation."""
+        if self.form not in GATED:
+            return ACTIVATIONS[self.form](h)
+        u, gate = h.chunk(2, dim=-1)
+        return u * GATED[self.form](gate)
+
+    def _dropless(self, x: Tensor, choice: Choice, up: Tensor, down: Tensor) -> Tensor:
+        """Tokens sorted by expert, each group by its matrices, and put back: (N, C) -> (N, C)."""
+        order, place = _sorted(choice.expert)
+        ends = choice.counts.cumsum(0)
+        rows = x.index_select(0, order // choice.expert.shape[1])
+        y = grouped_linear(self._act(grouped_linear(rows, up, ends)), down, ends)
+        return _combine(y.index_select(0, place), choice.gate)
+
+    def _bounded(
+        self, x: Tensor, choice: Choice, up: Tensor, down: Tensor, capacity: float
+    ) -> tuple[Tensor, Tensor]:
+        """The same with `capacity` rows for each expert; also the share that was dropped."""
+        (N, k), (E, _, C) = choice.expert.shape, up.shape
+        rows = min(N, math.ceil(capacity * N * k / E))
+        _, place = _sorted(choice.expert)
+        flat = choice.expert.flatten()
+        rank = place - (choice.counts.cumsum(0) - choice.counts)[flat]
+        kept = rank < rows
+        slot = torch.where(kept, flat * rows + rank, E * rows)  # the last row is thrown away
+        token = torch.arange(N * k, device=x.device) // k
+        filled = x.new_zeros(E * rows + 1, C).index_copy(0, slot, x.index_select(0, token))
+        y = self._act(filled[:-1].view(E, rows, C) @ up.mT) @ down.mT
+        y = torch.cat([y.flatten(0, 1), y.new_zeros(1, C)]).index_select(0, slot)
+        return _combine(y, choice.gate), 1 - kept.to(torch.float32).mean()
+
+
+def _sorted(expert: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the choices (N, k), flattened: their order by expert, and the place of each in it."""
+    order = expert.flatten().argsort(stable=True)
+    place = torch.empty_like(order).scatter_(
+        0, order, torch.arange(len(order), device=order.device)
+    )
+    return order, place
+
+
+def _combine(y: Tensor, gate: Tensor) -> Tensor:
+    """The sum over a token's experts, in the gates' precision: (N k, C), (N, k) -> (N, C)."""
+    weighted = y.view(*gate.shape, -1) * gate[..., None]
+    return weighted.sum(1).to(y.dtype)

@@ -1,0 +1,240 @@
+"""Routing tokens to experts: gates, balance losses and the balancing bias.
+
+N tokens, C model width, E experts, k active ones for each token. Everything here is computed in
+float32 whatever the model's precision, since a choice hangs on small differences. A token's choice
+depends on that token alone; only losses and metrics, which don't feed back into the same forward
+pass, look at several.
+
+Sources: noisy top-k, importance and load losses: Shazeer et al. 2017, arXiv 1701.06538, eq. 3-11;
+balance loss: Fedus et al. 2021 (Switch), arXiv 2101.03961, eq. 4-6; z-loss: Zoph et al. 2022
+(ST-MoE), arXiv 2202.08906, eq. 5; bias: Wang et al. 2024, arXiv 2408.15664, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from strawberry.errors import FieldError
+from strawberry.model.contracts import Aux, Term, draw, wide
+
+GATE_STD = 0.02
+"""Deviation of a router's matrix at the start: all experts nearly alike, and no ties."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where tokens go: `expert` and `gate` are (N, k), `counts` (E,) how many chose each."""
+
+    expert: Tensor
+    gate: Tensor
+    counts: Tensor
+    terms: Aux
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Weights of the auxiliary losses; 0 leaves one out."""
+
+    balance: float = 0.0
+    z: float = 0.0
+    importance: float = 0.0
+    load: float = 0.0
+
+
+class Router(nn.Module):
+    """Top-k token choice.
+
+    Args:
+        n_embd: model width.
+        experts: how many experts.
+        active: how many of them each token goes to.
+        gate: `softmax` over all experts, or each expert's own `sigmoid`.
+        normalize: divide a token's gates by their sum.
+        scale: what gates are multiplied by at the end.
+        noisy: add learned noise to the logits in training.
+        bias_rate: step of the bias that evens out the load; 0 for none.
+        losses: weights of the auxiliary losses.
+    """
+
+    parameter_kinds: ClassVar[dict[str, str]] = {"weight": "router", "noise": "router"}
+
+    bias: Tensor | None
+    load: Tensor
+
+    def __init__(
+        self,
+        n_embd: int,
+        experts: int,
+        active: int,
+        *,
+        gate: Literal["softmax", "sigmoid"] = "softmax",
+        normalize: bool = True,
+        scale: float = 1.0,
+        noisy: bool = False,
+        bias_rate: float = 0.0,
+        losses: Losses | None = None,
+    ) -> None:
+        super().__init__()
+        _check(experts, active, gate, normalize, noisy, bias_rate, losses)
+        self.experts = experts
+        self.active = active
+        self.gate = gate
+        self.normalize = normalize
+        self.scale = scale
+        self.bias_rate = bias_rate
+        self.losses = losses if losses is not None else Losses()
+        # With noise, which decides at the start, both matrices start at zero, as in the paper.
+        self.weight = nn.Parameter(torch.zeros(experts, n_embd))
+        self.noise = nn.Parameter(torch.zeros(experts, n_embd)) if noisy else None
+        if not noisy:
+            draw(self.weight, GATE_STD, uniform=False)
+        self.register_buffer("bias", torch.zeros(experts) if bias_rate else None)
+        # Tokens that chose each expert since the last step; 0 whenever a checkpoint is written.
+        load = torch.zeros(experts, dtype=torch.int64)
+        self.register_buffer("load", load, persistent=False)
+
+    def forward(self, x: Tensor) -> Choice:
+        """(N, C) -> where each token goes; in training also losses and metrics."""
+        kind = x.device.type
+        if not torch.amp.is_autocast_available(kind):
+            return self._choose(wide(x))
+        with torch.autocast(kind, enabled=False):
+            return self._choose(wide(x))
+
+    def _choose(self, x: Tensor) -> Choice:
+        clean = F.linear(x, self.weight.to(x.dtype))
+        logits, spread = clean, None
+        if self.noise is not None and self.training:
+            spread = F.softplus(F.linear(x, self.noise.to(x.dtype)))
+            logits = clean + torch.randn_like(clean) * spread
+        scores = logits.sigmoid() if self.gate == "sigmoid" else logits.softmax(-1)
+        expert = (scores if self.bias is None else scores + self.bias).topk(self.active).indices
+        gate = scores.gather(-1, expert)
+        if self.normalize:
+            gate = gate / (gate.sum(-1, keepdim=True) + 1e-9)
+        flat = expert.flatten()
+        counts = flat.new_zeros(self.experts).scatter_add_(0, flat, torch.ones_like(flat))
+        terms: Aux = ()
+        if self.training:
+            self.load.add_(counts)
+            terms = self._terms(clean, logits, spread, scores, expert, gate, counts)
+        return Choice(expert, gate * self.scale, counts, terms)
+
+    def _terms(
+        self,
+        clean: Tensor,
+        logits: Tensor,
+        spread: Tensor | None,
+        scores: Tensor,
+        expert: Tensor,
+        gate: Tensor,
+        counts: Tensor,
+    ) -> Aux:
+        share = scores / scores.sum(-1, keepdim=True) if self.gate == "sigmoid" else scores
+        terms = [
+            Term("moe_max_violation", max_violation(counts)),
+            Term("moe_entropy", entropy(share.detach())),
+        ]
+        weights = self.losses
+        if weights.balance:
+            terms.append(Term("moe_balance", balance_loss(share, counts), weights.balance))
+        if weights.z:
+            terms.append(Term("moe_z", z_loss(clean), weights.z))
+        if weights.importance:
+            gates = torch.zeros_like(scores).scatter(-1, expert, gate)
+            terms.append(Term("moe_importance", variation(gates.sum(0)), weights.importance))
+        if weights.load and spread is not None:
+            load = expected_load(clean, logits, spread, self.active)
+            terms.append(Term("moe_load", variation(load), weights.load))
+        return tuple(terms)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Raise the bias of experts that got less than their share, lower that of the others."""
+        if self.bias is not None:
+            load = self.load.double()
+            self.bias += self.bias_rate * torch.sign(load.mean() - load).to(self.bias.dtype)
+            self.bias -= self.bias.mean()
+        self.load.zero_()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move as any module does, but keep the bias in float32: its steps are small."""
+        bias = self.bias
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if bias is not None and self.bias is not None and self.bias.dtype != bias.dtype:
+            self.bias = bias.to(self.bias.device)
+        return self
+
+    def extra_repr(self) -> str:
+        """What it chooses by."""
+        return f"{self.active} of {self.experts}, {self.gate}"
+
+
+def balance_loss(share: Tensor, counts: Tensor) -> Tensor:
+    """Switch: `E sum_i f_i P_i` with f the share of choices, P the mean share; 1 if balanced."""
+    fraction = counts.to(share.dtype) / counts.sum()
+    return share.shape[-1] * (fraction * share.mean(0)).sum()
+
+
+def z_loss(logits: Tensor) -> Tensor:
+    """The mean square of `logsumexp(logits)`, which keeps them small."""
+    return logits.logsumexp(-1).square().mean()
+
+
+def variation(x: Tensor) -> Tensor:
+    """The squared coefficient of variation, `var(x) / (mean(x)^2 + 1e-10)`."""
+    return x.var(correction=0) / (x.mean().square() + 1e-10)
+
+
+def expected_load(clean: Tensor, noisy: Tensor, spread: Tensor, active: int) -> Tensor:
+    """(E,) the sum over tokens of the chance that the expert is chosen if its noise is redrawn.
+
+    `P_i = Phi((clean_i - t_i) / spread_i)`, with t_i the k-th largest noisy logit but for i's own.
+    """
+    top = noisy.topk(active + 1).values
+    last, next_one = top[:, active - 1, None], top[:, active, None]
+    threshold = torch.where(noisy > next_one, next_one, last)
+    return torch.special.ndtr((clean - threshold) / spread).sum(0)
+
+
+def max_violation(counts: Tensor) -> Tensor:
+    """How far the fullest expert is above its share: 0 if balanced, E/k - 1 at the worst."""
+    load = counts.to(torch.float32)
+    return load.max() / load.mean() - 1
+
+
+def entropy(share: Tensor) -> Tensor:
+    """The mean entropy of a token's distribution over experts, in nats: at most ln E."""
+    return torch.special.entr(share).sum(-1).mean()
+
+
+def _check(
+    experts: int,
+    active: int,
+    gate: str,
+    normalize: bool,
+    noisy: bool,
+    bias_rate: float,
+    losses: Losses | None,
+) -> None:
+    if active > experts:
+        raise FieldError("active", f"{active} can't be active: there are {experts} experts")
+    if normalize and active == 1:
+        message = (
+            "the gate of a single active expert would always be 1, and the router learn nothing"
+        )
+        raise FieldError("normalize", message)
+    if noisy and gate != "softmax":
+        raise FieldError("noisy", "noisy top-k is defined for `gate: softmax`")
+    if noisy and bias_rate:
+        raise FieldError("bias_rate", "the bias and noisy top-k are two ways to balance: take one")
+    if losses is not None and losses.load and not noisy:
+        raise FieldError("load_loss", "the load loss is defined for `noisy: true`")
+    if losses is not None and losses.load and active == experts:
+        raise FieldError("load_loss", "with all experts active there is no load to balance")

@@ -1,0 +1,117 @@
+"""Grouped matrix products: consecutive rows, each group by a matrix of its own.
+
+M rows, sorted by group; E groups, of which group e ends before row `ends[e]` (some may be empty).
+
+On CUDA in bfloat16 this is torch's `grouped_mm`, one kernel without a word to the host. Elsewhere
+it is a loop over groups inside an operator of our own: torch's knows neither float32 under
+`torch.compile` and on the meta device, nor odd widths. The loop asks the host for the bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
+
+
+def grouped_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
+    """`y[i] = bank[e] x[i]` for each row i of group e.
+
+    Args:
+        x: (M, in_features), its rows sorted by group.
+        bank: (E, out_features, in_features).
+        ends: (E,) int32 or int64, where each group ends; the last is M.
+
+    Returns:
+        (M, out_features), under autocast in its dtype.
+    """
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        x, bank = x.to(dtype), bank.to(dtype)
+    if x.is_cuda and fits_kernel(x.dtype, bank.shape):
+        return kernel_linear(x, bank, ends)
+    result: Tensor = _linear(x, bank, ends)
+    return result
+
+
+def fits_kernel(dtype: torch.dtype, shape: torch.Size) -> bool:
+    """Whether torch's kernel takes such a bank: bfloat16, with rows of whole 16-byte units."""
+    return dtype == torch.bfloat16 and shape[1] % 8 == 0 and shape[2] % 8 == 0
+
+
+def kernel_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
+    """`grouped_linear` by torch's kernel."""
+    return F.grouped_mm(x, bank.mT, offs=ends.to(torch.int32))
+
+
+@torch.library.custom_op("strawberry::grouped_linear", mutates_args=())
+def _linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
+    out = x.new_empty(x.shape[0], bank.shape[1])
+    start = 0
+    for matrix, end in zip(bank, ends.tolist(), strict=True):
+        if end > start:
+            torch.mm(x[start:end], matrix.mT, out=out[start:end])
+        start = end
+    return out
+
+
+@_linear.register_fake
+def _(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:  # noqa: ARG001 (its name is the schema's)
+    return x.new_empty(x.shape[0], bank.shape[1])
+
+
+@torch.library.custom_op("strawberry::grouped_outer", mutates_args=())
+def _outer(y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
+    """The sum of `y[i] x[i]^T` over each group: (M, out), (M, in) -> (E, out, in)."""
+    out = x.new_empty(ends.shape[0], y.shape[1], x.shape[1])
+    start = 0
+    for matrix, end in zip(out, ends.tolist(), strict=True):
+        if end > start:
+            torch.mm(y[start:end].mT, x[start:end], out=matrix)
+        else:
+            matrix.zero_()
+        start = end
+    return out
+
+
+@_outer.register_fake
+def _(y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
+    return x.new_empty(ends.shape[0], y.shape[1], x.shape[1])
+
+
+def _keep_linear(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG001 (the same)
+    ctx.save_for_backward(*inputs)
+
+
+def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    x, bank, ends = ctx.saved_tensors
+    need_x, need_bank, _ = ctx.needs_input_grad
+    return (
+        _linear(grad, bank.mT, ends) if need_x else None,
+        _outer(grad, x, ends) if need_bank else None,
+        None,
+    )
+
+
+_linear.register_autograd(_linear_backward, setup_context=_keep_linear)
+
+
+@register_flop_formula(torch.ops.strawberry.grouped_linear)
+def _linear_flops(x: torch.Size, bank: torch.Size, *_: Any, **__: Any) -> int:
+    """Every row by one matrix, two FLOPs a multiply-add."""
+    return 2 * x[0] * bank[1] * bank[2]
+
+
+@register_flop_formula(torch.ops.strawberry.grouped_outer)
+def _outer_flops(y: torch.Size, x: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * y[0] * y[1] * x[1]
+
+
+@register_flop_formula(torch.ops.aten._grouped_mm)  # noqa: SLF001 (the operator's name)
+def _kernel_flops(left: torch.Size, right: torch.Size, *_: Any, **__: Any) -> int:
+    """Torch's kernel: rows by a bank (M, K) (E, K, N), or the sums over groups (K, M) (M, N)."""
+    return 2 * left[0] * left[1] * right[-1]

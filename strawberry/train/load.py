@@ -49,7 +49,8 @@ def load_run(
 ) -> LoadedRun:
     """Load a run for evaluation or generation, in eval mode.
 
-    `device` takes the place of the recipe's: a run can be used where it was not trained. Raises StrawberryError if there is no run, or no whole checkpoint in it.
+    `device` takes the place of the recipe's: a run can be used where it was not trained. Raises
+    StrawberryError if there is no run, or no whole checkpoint in it.
     """
     run = RunFolder(folder)
     if not run.exists:

@@ -112,6 +112,8 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     except ValueError:
         plain = False
     style = None if plain else "'"
+    if not text.isprintable():  # only double quotes keep every kind of line break as it is
+        style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -123,7 +123,9 @@ SCALARS = (
     | st.integers(-(2**63) + 1, 2**63 - 1)
     | st.floats(allow_nan=False)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-    | st.sampled_from(["3e-4", "012", "08", "no", "null", "1:30", ".5", "~", "<<", "=", "1e5", "-"])
+    | st.sampled_from(
+        ["3e-4", "012", "08", "no", "null", "1:30", ".5", "~", "<<", "=", "1e5", "-", "\x85"]
+    )
 )
 KEYS = st.text("abc_-*", min_size=1, max_size=4)
 

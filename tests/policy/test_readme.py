@@ -96,6 +96,14 @@ def test_train_commands_are_real(tmp_path):
     assert (tmp_path / "loss.png").stat().st_size > 10_000
 
 
+def test_links_lead_somewhere():
+    """Every relative link and picture is a file of the repository."""
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
 def test_file_tree():
     """Every folder that the tree names is there, and every package of the library is named."""
     (tree,) = re.findall(r"```\n(strawberry/ .*?)```", README, flags=re.DOTALL)

@@ -19,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 from strawberry.model.build import build
 from strawberry.model.contracts import Bank, Projection, Use
 from strawberry.model.loss import linear_cross_entropy
+from strawberry.model.residual import Stream, written
+from strawberry.model.risks import risks
 from strawberry.model.stack import Block
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class Cost:
         flops_training: the same for forward and backward together.
         saved_bytes: bytes kept for the backward pass for that sequence, in float32.
         cache_fixed_bytes: bytes of decoding state for each sequence, whatever its length.
-        cache_bytes_per_token: bytes of decoding state that each token adds.
+        cache_bytes_per_token: bytes of decoding state that each token adds, from `block_size` on:
+            a state that is full by then, such as a window's, is fixed.
     """
 
     flops_forward: int = 0
@@ -157,11 +160,14 @@ def _visit_cost(model: LanguageModel, visit: Visit, length: int, known: dict[str
         positional=model.positional,
         weights=visit.weights,
         steps=visit.steps,
+        tokens=torch.zeros(1, length, dtype=torch.long, device=model.device),
     )
     x = torch.empty(1, length, model.embedding.embedding_dim, device=model.device)
 
     def run(y: Tensor) -> Tensor:
-        return block(y, use, 0)[0]
+        # A longer history adds a few numbers a token: what was written is kept already.
+        history = (written(y),) if model.keep_history else ()
+        return block(Stream(y, history), use, 0)[0].x
 
     short, long = (_state_bytes(block, n * length, model.device) for n in (1, 2))
     slope = (long - short) // length
@@ -250,6 +256,9 @@ class _Saved(TorchFunctionMode):
             self.fused = False
         for tensor in (*args[:3], out):
             self.pack(tensor)
+        mask = (kwargs or {}).get("attn_mask")
+        if mask is not None:  # kept as numbers, one for each truth value that is written out
+            self.extra += 4 * mask.untyped_storage().nbytes() // mask.element_size()
         self.extra += 4 * out[..., 0].numel()
         return out
 
@@ -313,39 +322,3 @@ def _head_part(model: LanguageModel, cost: Cost) -> PartReport:
         uses=1,
         cost=cost,
     )
-
-
-def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
-    """Pairs that work but are seldom meant."""
-    spec, found = recipe.model, []
-    attentions = [v.block.attention for v in model.visits() if v.block.attention is not None]
-    if not attentions:
-        found.append("no block mixes tokens: the model sees only the current one")
-    if attentions and not model.positional.places and not _placed_blocks(model):
-        found.append(
-            "nothing places tokens (positional: none): order comes from the causal mask alone"
-        )
-    ignoring = sorted({type(a).__name__ for a in attentions if not _is_placed(model, a.honours)})
-    if ignoring:
-        found.append(f"{', '.join(ignoring)}: works without the recipe's {spec.positional.use}")
-    if spec.tie_embeddings and spec.init == "fan_in" and not spec.embedding_norm:
-        found.append(
-            f"tied embeddings at fan-in scale (std {spec.n_embd**-0.5:.3f}) without "
-            "embedding_norm: the residual stream starts small"
-        )
-    peaks = [(o.component.entry.name, o.component.fields.get("lr")) for o in recipe.optimizer]
-    found += [
-        f"a peak learning rate of {lr or recipe.train.learning_rate:g} is high for adamw"
-        for name, lr in peaks
-        if name == "adamw" and (lr or recipe.train.learning_rate) > 1e-2
-    ]
-    return found
-
-
-def _placed_blocks(model: LanguageModel) -> bool:
-    return any(v.block.positional is not None for v in model.visits())
-
-
-def _is_placed(model: LanguageModel, honours: Any) -> bool:
-    places = model.positional.places
-    return not places or "embedding" in places or bool(places & honours)

@@ -27,11 +27,13 @@ from strawberry.model.contracts import (
     draw,
 )
 from strawberry.model.language_model import LanguageModel
+from strawberry.model.loss import LossTerms
+from strawberry.model.residual import Join, Mix
 from strawberry.model.stack import Block, Stack, once, recursion
 from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec, RepeatSpec
 
 if TYPE_CHECKING:
-    from strawberry.recipe.spec import ModelSpec, NodeSpec, Recipe
+    from strawberry.recipe.spec import NodeSpec, Recipe
 
 
 def build(recipe: Recipe, device: str | torch.device = "cpu") -> LanguageModel:
@@ -43,7 +45,7 @@ def build(recipe: Recipe, device: str | torch.device = "cpu") -> LanguageModel:
     on_meta = torch.device(device).type == "meta"
     with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
         torch.manual_seed(recipe.seed)
-        model = _Builder(recipe.model).model()
+        model = _Builder(recipe).model()
     return model if on_meta else model.to(device)
 
 
@@ -60,8 +62,9 @@ class _Broken(Exception):  # noqa: N818 (never leaves this module)
 
 
 class _Builder:
-    def __init__(self, spec: ModelSpec) -> None:
-        self.spec = spec
+    def __init__(self, recipe: Recipe) -> None:
+        self.spec = spec = recipe.model
+        self.train = recipe.train
         self.problems: list[Problem] = []
         self.depth = unrolled_depth(spec.stack)
         self.n_blocks = 0
@@ -95,6 +98,8 @@ class _Builder:
             dropout=spec.dropout,
             block_size=spec.block_size,
             logit_softcap=spec.logit_softcap,
+            keep_history=spec.residual == "attention",
+            loss_terms=LossTerms(self.train.z_loss, self.train.label_smoothing),
         )
 
     # Nodes
@@ -140,15 +145,32 @@ class _Builder:
         if isinstance(attention, Attention):
             self.honoured |= attention.honours
             self._check_override(spec, attention, override)
+            self._check_documents(spec, attention)
+        before = self.spec.placement != "post"
         return Block(
             attention=attention,
             ffn=ffn,
-            attention_norm=norm(self.spec.n_embd) if attention is not None else None,
-            ffn_norm=norm(self.spec.n_embd) if ffn is not None else None,
+            attention_norm=norm(self.spec.n_embd) if attention is not None and before else None,
+            ffn_norm=norm(self.spec.n_embd) if ffn is not None and before else None,
+            attention_join=self._join(norm) if attention is not None else None,
+            ffn_join=self._join(norm) if ffn is not None else None,
             positional=override,
             weights=own,
             dropout=self.spec.dropout,
             key=_key(spec, scope),
+        )
+
+    def _join(self, norm: Callable[[int], Norm]) -> Join:
+        spec = self.spec
+        scale = spec.residual_scale
+        if scale == "depth":
+            scale = (2 * self.depth) ** -0.5
+        kind = Mix if spec.residual == "attention" else Join
+        return kind(
+            spec.n_embd,
+            scale=scale,
+            inner=norm(spec.n_embd) if spec.placement == "sandwich" else None,
+            outer=norm(spec.n_embd) if spec.placement == "post" else None,
         )
 
     # Components
@@ -170,6 +192,8 @@ class _Builder:
         def request(
             name: str, out_features: int, in_features: int, output: bool, bias: bool
         ) -> ProjectionRequest:
+            if out_features < 1 or in_features < 1:
+                raise ValueError(f"its matrix {name} would be {out_features} x {in_features}")
             uniform = model.init == "fan_in"
             std = in_features**-0.5 if uniform else model.init_std
             if output and not uniform:
@@ -213,6 +237,7 @@ class _Builder:
 
         return Site(
             n_embd=model.n_embd,
+            vocab_size=model.vocab_size,
             block_size=model.block_size,
             dropout=model.dropout,
             bias=model.bias,
@@ -270,6 +295,13 @@ class _Builder:
             )
             self.problems.append(spec.positional.problem("", message))
 
+    def _check_documents(self, spec: BlockSpec, attention: Attention) -> None:
+        if self.train.document_mask and not attention.separates:
+            assert spec.attention is not None
+            name = spec.attention.entry.name
+            message = f"{name!r} can't keep documents apart: write `train.document_mask: false`"
+            self.problems.append(spec.attention.problem("", message))
+
     def _check_honoured(self, positional: Positional) -> None:
         places = positional.places
         if not places or "embedding" in places or places & self.honoured or self.problems:
@@ -321,8 +353,9 @@ def unrolled_depth(stack: tuple[NodeSpec, ...]) -> int:
             depth += 1
             continue
         inner = unrolled_depth(node.stack)
-        if isinstance(node, RecurSpec) and node.sharing.startswith("middle"):
-            nodes = expand(node.stack)
+        nodes = expand(node.stack)
+        middle = isinstance(node, RecurSpec) and node.sharing.startswith("middle")
+        if middle and len(nodes) > 2:  # fewer are refused where they are built
             ends = unrolled_depth(nodes[:1]) + unrolled_depth(nodes[-1:])
             depth += ends + (inner - ends) * node.count
         else:

@@ -13,7 +13,9 @@ the module is used: the place for what is learned by other means than gradients.
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
@@ -53,6 +55,9 @@ class Use:
         weights: the weight source in force here.
         memo: values computed once in a pass and needed by several blocks.
         cache: the states of all unrolled positions; a block takes its own from it.
+        tokens: the token ids themselves, (B, T) int64.
+        documents: the number of the document that each token belongs to, (B, T), where tokens are
+            to see their own document alone; else None. Never set with a cache.
     """
 
     positions: Tensor
@@ -63,6 +68,8 @@ class Use:
     state: State | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
     cache: Sequence[State] | None = None
+    tokens: Tensor | None = None
+    documents: Tensor | None = None
 
     def rotate(self, x_BHTD: Tensor) -> Tensor:
         """Rotate queries or keys by their positions, where the positional component rotates."""
@@ -71,10 +78,14 @@ class Use:
         return self.positional.rotate(x_BHTD, self)
 
     def bias(self, n_head: int, n_keys: int) -> Tensor | None:
-        """Additive scores (H, T, n_keys) for these queries over keys 0..n_keys-1, or None."""
+        """Additive scores (H, T, n_keys) for these queries, or None.
+
+        The keys are the last `n_keys` positions up to that of the last query.
+        """
         if "bias" not in self.positional.places:
             return None
-        keys = torch.arange(n_keys, device=self.positions.device)
+        first = self.offset + len(self.positions) - n_keys
+        keys = torch.arange(first, first + n_keys, device=self.positions.device)
         return self.positional.bias(n_head, self.positions, keys)
 
     def at(self, step: int) -> Use:
@@ -181,12 +192,20 @@ class Attention(nn.Module, abc.ABC):
 
     The block around it normalises its input and adds its output to the residual stream. A cached
     call gives, for any split of a sequence into calls, what one call without a cache gives.
+
+    Attributes:
+        causal: whether no output depends on a later token.
+        batch_independent: whether no output depends on another sequence of the batch.
+        cacheable: whether it has a decoding state.
+        honours: the places of a positional component that it reads.
+        separates: whether it keeps documents apart, by `use.documents`.
     """
 
     causal: ClassVar[bool] = True
     batch_independent: ClassVar[bool] = True
     cacheable: ClassVar[bool] = True
     honours: ClassVar[frozenset[Place]] = frozenset()
+    separates: ClassVar[bool] = False
 
     @abc.abstractmethod
     def forward(self, x: Tensor, use: Use) -> Tensor | tuple[Tensor, Aux]:
@@ -222,6 +241,7 @@ class Site:
 
     Attributes:
         n_embd: model width C.
+        vocab_size: number of token ids V.
         block_size: longest training sequence.
         dropout: the recipe's dropout probability; the block drops residual outputs itself.
         bias: whether the recipe wants additive biases.
@@ -237,6 +257,7 @@ class Site:
     """
 
     n_embd: int
+    vocab_size: int
     block_size: int
     dropout: float
     bias: bool
@@ -285,6 +306,17 @@ class Optimizer(abc.ABC):
 
     def before_step(self, optimizer: torch.optim.Optimizer, step: int) -> None:  # noqa: B027
         """Set what depends on the step (from 0) alone, such as a momentum warm-up."""
+
+    def evaluating(self, optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
+        """Within it, parameters have the values to evaluate and to save, such as an average.
+
+        At its end they have, bit for bit, those to train on. A checkpoint is written within it, so
+        the optimizer's state must then hold what `loaded` needs.
+        """
+        return contextlib.nullcontext()
+
+    def loaded(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: B027
+        """Put back the values to train on, once parameters and state come from a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from strawberry.model.contracts import (
     Weights,
     mean_terms,
 )
-from strawberry.model.loss import head_logits, linear_cross_entropy
+from strawberry.model.loss import LossTerms, head_logits, head_loss
+from strawberry.model.residual import Stream, written
 from strawberry.model.stack import Stack, Visit
 
 
@@ -60,6 +61,10 @@ class LanguageModel(nn.Module):
 
     Built by `strawberry.build(recipe)`; its parts arrive built. With `head` None the embedding
     table is the output head too, so there is one tensor and nothing to tie again after loading.
+
+    Attributes:
+        separator: the token id that begins a document, where tokens are to see their own document
+            alone; else None.
     """
 
     def __init__(
@@ -75,6 +80,8 @@ class LanguageModel(nn.Module):
         dropout: float,
         block_size: int,
         logit_softcap: float | None,
+        keep_history: bool,
+        loss_terms: LossTerms,
     ) -> None:
         super().__init__()
         self.embedding = embedding
@@ -87,6 +94,9 @@ class LanguageModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.block_size = block_size
         self.logit_softcap = logit_softcap
+        self.keep_history = keep_history
+        self.loss_terms = loss_terms
+        self.separator: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -114,16 +124,19 @@ class LanguageModel(nn.Module):
             positional=self.positional,
             weights=self.weights,
             cache=None if cache is None else cache.states,
+            tokens=idx,
+            documents=self._documents(idx, cache),
         )
         x = self.embedding(idx)
         if "embedding" in self.positional.places:
             x = x + self.positional.embed(use.positions)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
-        x, aux = self.stack(self.dropout(x), use, 0)
+        x = self.dropout(x)
+        stream, aux = self.stack(Stream(x, (written(x),) if self.keep_history else ()), use, 0)
         if cache is not None:
             cache.offset += T
-        return self.norm(x), aux
+        return self.norm(stream.x), aux
 
     def compile_trunk(self) -> None:
         """Compile everything below the head into one graph; generation with a cache stays eager.
@@ -138,17 +151,33 @@ class LanguageModel(nn.Module):
         self.trunk = trunk  # type: ignore[method-assign]
 
     def loss(self, idx: Tensor, targets: Tensor) -> Loss:
-        """Cross-entropy of `targets` (B, T), -1 ignored, and the components' auxiliary losses."""
+        """The loss of `targets` (B, T), -1 ignored.
+
+        In training, `total` has the recipe's z-loss and label smoothing, and the components'
+        auxiliary losses.
+        """
         h, aux = self.trunk(idx)
-        cross_entropy = linear_cross_entropy(
-            h.flatten(0, 1), self.head_weight, targets.flatten(), self.logit_softcap
+        head = head_loss(
+            h.flatten(0, 1),
+            self.head_weight,
+            targets.flatten(),
+            self.logit_softcap,
+            self.loss_terms if self.training else None,
         )
-        total, metrics = cross_entropy, {}
+        total, metrics = head.total, {}
+        if self.training and self.loss_terms.z_loss:
+            metrics["logit_z"] = head.z
         for name, (value, weighted) in mean_terms(aux).items():
             metrics[name] = value.detach()
             if weighted is not None:
                 total = total + weighted
-        return Loss(total, cross_entropy.detach(), metrics)
+        return Loss(total, head.cross_entropy, metrics)
+
+    def _documents(self, idx: Tensor, cache: Cache | None) -> Tensor | None:
+        """The number of each token's document, (B, T): a separator begins the next one."""
+        if self.separator is None or cache is not None:
+            return None
+        return (idx == self.separator).cumsum(1)
 
     def after_step(self) -> None:
         """Call `after_step()` of every module that has one, once: after each optimizer step."""

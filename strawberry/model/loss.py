@@ -7,7 +7,8 @@ soon as its loss is known, so that memory holds one chunk of logits. The arithme
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,35 @@ CHUNK_BYTES = {"cpu": 8 << 20}
 """Size of a chunk's float32 logits: on a CPU what its caches hold, elsewhere 512 MiB."""
 
 
+@dataclass(frozen=True, slots=True)
+class LossTerms:
+    """What a training loss has beside the cross-entropy.
+
+    Attributes:
+        z_loss: weight of the mean squared logsumexp of the logits, which keeps them from drifting
+            (Chowdhery et al. 2022, arXiv 2204.02311, section 5).
+        label_smoothing: share of a target's probability that is spread evenly over the vocabulary
+            (Szegedy et al. 2015, arXiv 1512.00567, section 7).
+    """
+
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+
+
+class HeadLoss(NamedTuple):
+    """Float32 scalars: means over the targets that count, 0 if none does.
+
+    Attributes:
+        total: the training loss; the only one that has a gradient.
+        cross_entropy: the plain cross-entropy in nats.
+        z: the squared logsumexp of the logits.
+    """
+
+    total: Tensor
+    cross_entropy: Tensor
+    z: Tensor
+
+
 def head_logits(h: Tensor, weight: Tensor, softcap: float | None) -> Tensor:
     """`h W^T`, bounded to +-softcap by `softcap * tanh(. / softcap)` where asked for."""
     logits = F.linear(h, weight)
@@ -31,40 +61,63 @@ def head_logits(h: Tensor, weight: Tensor, softcap: float | None) -> Tensor:
 def linear_cross_entropy(
     h: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None
 ) -> Tensor:
-    """Mean cross-entropy over the targets that are not ignored, in nats.
+    """Mean cross-entropy over the targets that are not ignored, in nats; see `head_loss`."""
+    return head_loss(h, weight, targets, softcap).total
+
+
+def head_loss(
+    h: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    softcap: float | None = None,
+    terms: LossTerms | None = None,
+) -> HeadLoss:
+    """The loss of a linear head.
 
     Args:
         h: (N, C) hidden states.
         weight: (V, C) head.
         targets: (N,) int64 token ids, -1 to ignore.
         softcap: bound on the logits, or None.
-
-    Returns:
-        A float32 scalar; 0 if every target is ignored.
+        terms: what the training loss has beside the cross-entropy.
     """
     kind = h.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         h, weight = h.to(dtype), weight.to(dtype)
-    result: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        h, weight, targets, softcap, torch.is_grad_enabled()
+    return HeadLoss(
+        *_ChunkedLoss.apply(  # type: ignore[no-untyped-call]
+            h, weight, targets, softcap, terms or LossTerms(), torch.is_grad_enabled()
+        )
     )
-    return result
 
 
-class _ChunkedCrossEntropy(torch.autograd.Function):
+class _ChunkedLoss(torch.autograd.Function):
+    """For each token `(1 - e) nll + e mean_v(nll_v) + b lse^2`, with smoothing e and z-weight b.
+
+    Its gradient by the logits is `(1 + 2 b lse) softmax - (1 - e) onehot - e / V`.
+    """
+
     @staticmethod
     def forward(
-        ctx: Any, h: Tensor, weight: Tensor, targets: Tensor, cap: float | None, training: bool
-    ) -> Tensor:
+        ctx: Any,
+        h: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        cap: float | None,
+        terms: LossTerms,
+        training: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         valid = targets != IGNORE
         count = valid.sum().clamp(min=1)
         need_h, need_weight = (training and need for need in ctx.needs_input_grad[:2])
         grad_h = torch.empty_like(h) if need_h else None
         accumulate = torch.promote_types(weight.dtype, torch.float32)
         grad_weight = torch.zeros_like(weight, dtype=accumulate) if need_weight else None
-        total = wide(h.new_zeros(()))
-        rows = max(16, CHUNK_BYTES.get(h.device.type, 512 << 20) // (4 * weight.shape[0]))
+        sums = wide(h.new_zeros(3))  # nll, lse^2, mean_v(nll_v)
+        smooth, z = terms.label_smoothing, terms.z_loss
+        vocabulary = weight.shape[0]
+        rows = max(16, CHUNK_BYTES.get(h.device.type, 512 << 20) // (4 * vocabulary))
         for start in range(0, h.shape[0], rows):
             part = slice(start, start + rows)
             logits = wide(h[part] @ weight.mT)
@@ -72,12 +125,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 logits = cap * torch.tanh(logits / cap)
             target = targets[part].clamp(min=0)[:, None]
             grad = logits.log_softmax(-1)
-            total -= (grad.gather(1, target).squeeze(1) * valid[part]).sum()
+            lse = logits[:, :1] - grad[:, :1]
+            spread = -grad.mean(-1, keepdim=True) if smooth else lse
+            each = torch.cat((-grad.gather(1, target), lse.square(), spread), dim=1)
+            sums += (each * valid[part, None]).sum(0)
             if grad_h is None and grad_weight is None:
                 continue
-            # d(mean nll)/d(logits) = (softmax - onehot) / count, and the count is divided out of
-            # the narrow factors below, which saves a pass over the vocabulary.
-            grad.exp_().scatter_add_(1, target, grad.new_full((), -1.0).expand(target.shape))
+            # The count is divided out of the narrow factors below, which saves a pass over the
+            # vocabulary.
+            grad.exp_()
+            if z:
+                grad.mul_(1 + 2 * z * lse)
+            if smooth:
+                grad.sub_(smooth / vocabulary)
+            grad.scatter_add_(1, target, grad.new_full((), smooth - 1.0).expand(target.shape))
             if cap is not None:
                 grad.mul_(1 - (logits / cap).square_())
             grad = grad.to(h.dtype)
@@ -94,15 +155,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             *(g if g is not None else torch.empty(0) for g in (grad_h, grad_weight))
         )
         ctx.weight_dtype = weight.dtype
-        return total / count
+        nll, squared, spread_nll = (sums / count).unbind()
+        total = nll.clone()
+        if smooth:
+            total = (1 - smooth) * total + smooth * spread_nll
+        if z:
+            total = total + z * squared
+        nll, squared = nll.clone(), squared.clone()
+        ctx.mark_non_differentiable(nll, squared)
+        return total, nll, squared
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         grad_h, grad_weight = ctx.saved_tensors
         need_h, need_weight = ctx.needs_input_grad[:2]
         return (
             (grad_h * grad.to(grad_h.dtype)) if need_h else None,
             (grad_weight * grad).to(ctx.weight_dtype) if need_weight else None,
+            None,
             None,
             None,
             None,

@@ -1,6 +1,6 @@
 """The stack: blocks, and the nodes that repeat or recur over them.
 
-A node maps the residual stream (B, T, C) to itself. Unrolled, a model is a sequence of block uses;
+A node maps the residual stream to itself. Unrolled, a model is a sequence of block uses;
 each has a *slot* (its number in that sequence), under which a cache keeps its state.
 """
 
@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from strawberry.model.contracts import (
     FFN,
     Attention,
     Aux,
-    Norm,
     Positional,
     State,
     Use,
     Weights,
     with_aux,
 )
+from strawberry.model.residual import Join, Stream
 
 Sharing: TypeAlias = Literal["cycle", "sequence", "middle_cycle", "middle_sequence"]
 
@@ -39,10 +39,11 @@ class Visit:
 
 
 class Block(nn.Module):
-    """A pre-norm residual block: `x + attention(norm(x))`, then `x + ffn(norm(x))`.
+    """Two residual parts: `stream + attention(norm(x))`, then `stream + ffn(norm(x))`.
 
-    Either part may be absent. `positional` and `weights`, where they are not None, take the place
-    of those that are in force around the block.
+    Either part may be absent, and so may a norm before it; `Join` says how an output joins the
+    stream. `positional` and `weights`, where they are not None, take the place of those that are
+    in force around the block.
     """
 
     n_slots: int = 1
@@ -52,8 +53,10 @@ class Block(nn.Module):
         *,
         attention: Attention | None,
         ffn: FFN | None,
-        attention_norm: Norm | None,
-        ffn_norm: Norm | None,
+        attention_norm: nn.Module | None,
+        ffn_norm: nn.Module | None,
+        attention_join: Join | None,
+        ffn_join: Join | None,
         positional: Positional | None,
         weights: Weights | None,
         dropout: float,
@@ -64,13 +67,15 @@ class Block(nn.Module):
         self.ffn = ffn
         self.attention_norm = attention_norm
         self.ffn_norm = ffn_norm
+        self.attention_join = attention_join
+        self.ffn_join = ffn_join
         self.positional = positional
         self.weights = weights
         self.dropout = nn.Dropout(dropout)
         self.key = key  # blocks of equal keys are built alike
 
-    def forward(self, x: Tensor, use: Use, slot: int) -> tuple[Tensor, Aux]:
-        """(B, T, C) -> (B, T, C), and the terms that its parts returned."""
+    def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
+        """The stream after this block, and the terms that its parts returned."""
         if self.positional is not None:
             use = replace(use, positional=self.positional)
         if self.weights is not None:
@@ -78,13 +83,15 @@ class Block(nn.Module):
         if use.cache is not None:
             use = replace(use, state=use.cache[slot])
         aux: Aux = ()
-        if self.attention is not None and self.attention_norm is not None:
-            y, aux = with_aux(self.attention(self.attention_norm(x), use))
-            x = x + self.dropout(y)
-        if self.ffn is not None and self.ffn_norm is not None:
-            y, more = with_aux(self.ffn(self.ffn_norm(x), use))
-            x, aux = x + self.dropout(y), aux + more
-        return x, aux
+        for part, norm, join in (
+            (self.attention, self.attention_norm, self.attention_join),
+            (self.ffn, self.ffn_norm, self.ffn_join),
+        ):
+            if part is None or join is None:
+                continue
+            y, more = with_aux(part(stream.x if norm is None else norm(stream.x), use))
+            stream, aux = join(stream, self.dropout(y)), aux + more
+        return stream, aux
 
     def new_states(
         self, batch: int, length: int, device: torch.device, dtype: torch.dtype
@@ -117,17 +124,17 @@ class Stack(nn.Module):
         self.weights = weights
         self.n_slots: int = sum(nodes[index].n_slots for index, _ in schedule)
 
-    def forward(self, x: Tensor, use: Use, slot: int) -> tuple[Tensor, Aux]:
-        """(B, T, C) -> (B, T, C); the first block use below has slot `slot`."""
+    def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
+        """The stream after all uses; the first block use below has slot `slot`."""
         if self.weights is not None:
             use = replace(use, weights=self.weights)
         aux: Aux = ()
         for index, step in self.schedule:
             node = self._node(index)
-            x, more = node(x, use if step is None else use.at(step), slot)
+            stream, more = node(stream, use if step is None else use.at(step), slot)
             aux += more
             slot += node.n_slots
-        return x, aux
+        return stream, aux
 
     def new_states(
         self, batch: int, length: int, device: torch.device, dtype: torch.dtype

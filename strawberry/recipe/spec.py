@@ -134,6 +134,12 @@ class ModelFields:
             smaller by sqrt(2 depth) where a projection writes to the residual stream).
         init_std: deviation for `normal`.
         logit_softcap: bound on logits by c * tanh(logit / c), or null.
+        placement: where a block's parts are normalised: `pre` before, `post` after they have been
+            added, `sandwich` before, and once more before they are added.
+        residual: `sum` adds a part's output to what it read; `attention` lets each part read a
+            learned mean of all outputs before it.
+        residual_scale: what a part's output is multiplied by: a number, `depth` for one over the
+            root of the number of parts, or `learned` for a gain for each channel.
     """
 
     vocab_size: Annotated[int, Ge(1), Le(1 << 30)]
@@ -146,6 +152,9 @@ class ModelFields:
     init: Literal["fan_in", "normal"] = "fan_in"
     init_std: Annotated[float, Gt(0)] = 0.02
     logit_softcap: Annotated[float, Gt(0)] | None = None
+    placement: Literal["pre", "post", "sandwich"] = "pre"
+    residual: Literal["sum", "attention"] = "sum"
+    residual_scale: Literal["depth", "learned"] | Annotated[float, Gt(0)] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +208,9 @@ class TrainFields:
         cooldown_frac: share of lr_decay_iters in which `trapezoid` decays.
         min_lr: learning rate at the end.
         grad_clip: largest norm of the whole gradient; 0 does not clip.
+        z_loss: weight of the mean squared logsumexp of the logits in the training loss.
+        label_smoothing: share of a target's probability that is spread over the vocabulary.
+        document_mask: whether tokens see their own document alone.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto` (bfloat16 autocast on CUDA), `float32` or `bfloat16`.
         compile: `auto` compiles on CUDA.
@@ -220,6 +232,9 @@ class TrainFields:
     cooldown_frac: Share = 0.4
     min_lr: Annotated[float, Ge(0)] = 3e-4
     grad_clip: Annotated[float, Ge(0)] = 1.0
+    z_loss: Annotated[float, Ge(0)] = 0.0
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    document_mask: bool = False
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Literal["auto"] | bool = "auto"

@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import strawberry
 from strawberry.model import loss as loss_module
-from strawberry.model.loss import head_logits, linear_cross_entropy
+from strawberry.model.loss import LossTerms, head_logits, head_loss, linear_cross_entropy
+from tests.support import TINY, recipe_of
 
 
 def example(dtype=torch.float64, tokens=37, width=12, vocabulary=50):
@@ -81,3 +83,41 @@ def test_autocast_uses_its_dtype():
 
     assert result.dtype == torch.float32
     assert weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize(("z_loss", "smoothing"), [(0.3, 0.0), (0.0, 0.2), (0.3, 0.2)])
+def test_z_loss_and_label_smoothing(monkeypatch, softcap, z_loss, smoothing):
+    """Both terms and their gradients are those of torch over all logits at once."""
+    monkeypatch.setitem(loss_module.CHUNK_BYTES, "cpu", 16 * 4 * 50)
+    h, weight, targets = example()
+    logits = head_logits(h, weight, softcap)
+    plain = F.cross_entropy(logits, targets, ignore_index=-1)
+    smooth = F.cross_entropy(logits, targets, ignore_index=-1, label_smoothing=smoothing)
+    z = logits[targets >= 0].logsumexp(-1).square().mean()
+    expected = smooth + z_loss * z
+    expected_grads = torch.autograd.grad(expected, (h, weight))
+
+    actual = head_loss(h, weight, targets, softcap, LossTerms(z_loss, smoothing))
+    grads = torch.autograd.grad(actual.total, (h, weight))
+
+    torch.testing.assert_close(actual.total, expected)
+    torch.testing.assert_close(actual.cross_entropy, plain)
+    torch.testing.assert_close(actual.z, z)
+    torch.testing.assert_close(grads, expected_grads)
+    assert not actual.cross_entropy.requires_grad
+
+
+def test_terms_count_in_training_alone():
+    """A model's training loss has z-loss and smoothing; its evaluation loss is cross-entropy."""
+    entry = {"attention": "mha"}
+    recipe = recipe_of({**TINY, "stack": [entry]}, train={"z_loss": 0.5, "label_smoothing": 0.1})
+    model = strawberry.build(recipe)
+    idx = torch.arange(12).view(2, 6)
+
+    training, evaluation = model.train().loss(idx, idx), model.eval().loss(idx, idx)
+
+    assert training.total > training.cross_entropy + 0.1
+    assert "logit_z" in training.metrics
+    assert evaluation.total.item() == evaluation.cross_entropy.item()
+    torch.testing.assert_close(evaluation.cross_entropy, training.cross_entropy)

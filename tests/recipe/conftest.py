@@ -10,6 +10,7 @@ import pytest
 from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins
 from strawberry.recipe import Recipe, load_recipe
+from tests.plugin.fakes import hide_installed
 
 BASE = """\
 name: test
@@ -23,10 +24,18 @@ model:
 """
 
 
+@pytest.fixture(autouse=True)
+def builtin_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No installed plugin has a say in what a recipe means."""
+    hide_installed(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def plugins() -> Plugins:
     """The built-in components alone."""
-    return Plugins.load(disabled=["all"])
+    with pytest.MonkeyPatch.context() as patch:
+        hide_installed(patch)
+        return Plugins.load()
 
 
 @pytest.fixture

@@ -1,0 +1,121 @@
+"""The residual stream: what blocks read, and how what a part computes joins it.
+
+B batch, T tokens, C model width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from strawberry.model.contracts import wide
+
+Placement: TypeAlias = Literal["pre", "post", "sandwich"]
+
+EPS = torch.finfo(torch.float32).eps
+"""Added to the mean square of what is mixed: enough for a row of zeros."""
+
+
+class Written(NamedTuple):
+    """What a part wrote, (B, T, C), and the inverse of its root mean square, (B, T, 1)."""
+
+    value: Tensor
+    inverse_rms: Tensor
+
+
+class Stream(NamedTuple):
+    """What flows from block to block.
+
+    Attributes:
+        x: what the next part reads, (B, T, C).
+        history: the embeddings and what each part has written since, where attention residuals
+            mix them; else empty.
+    """
+
+    x: Tensor
+    history: tuple[Written, ...] = ()
+
+
+class Join(nn.Module):
+    """`x + scale * y`, with a normalisation of `y` (sandwich) or of the sum (post).
+
+    Sandwich: Ding et al. 2021 (CogView), arXiv 2105.13290, section 2.4; post: Vaswani et al. 2017,
+    section 3.1.
+
+    Args:
+        features: model width C.
+        scale: what `y` is multiplied by: a number, or `learned`, a gain for each channel which
+            starts at 1 (Touvron et al. 2021, arXiv 2103.17239, eq. 1).
+        inner: the normalisation of `y`, or None.
+        outer: the normalisation of the sum, or None.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        scale: float | Literal["learned"] = 1.0,
+        inner: nn.Module | None = None,
+        outer: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale = 1.0 if scale == "learned" else scale
+        self.gain = nn.Parameter(torch.ones(features)) if scale == "learned" else None
+        self.inner = inner
+        self.outer = outer
+
+    def forward(self, stream: Stream, y: Tensor) -> Stream:
+        """The stream after a part that read `stream.x` and computed `y`, (B, T, C)."""
+        if self.inner is not None:
+            y = self.inner(y)
+        if self.gain is not None:
+            y = y * self.gain.to(y.dtype)
+        elif self.scale != 1.0:
+            y = y * self.scale
+        x, history = self.add(stream, y)
+        return Stream(x if self.outer is None else self.outer(x), history)
+
+    def add(self, stream: Stream, y: Tensor) -> Stream:
+        """The plain sum."""
+        return Stream(stream.x + y)
+
+
+class Mix(Join):
+    """Attention residuals: what a part reads is a mean of all that was written before it.
+
+    `x = sum_i a_i v_i` with `a = softmax_i(w . v_i / rms(v_i))`, over the embeddings v_0 and the
+    outputs v_1... of the parts so far; w starts at zero, which is the plain mean (Kimi Team 2026,
+    arXiv 2603.15031, eq. 5 and 6). Under recursion the history grows with each use, and the uses
+    of a block share its w.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        scale: float | Literal["learned"] = 1.0,
+        inner: nn.Module | None = None,
+        outer: nn.Module | None = None,
+    ) -> None:
+        super().__init__(features, scale=scale, inner=inner, outer=outer)
+        self.query = nn.Parameter(torch.zeros(features))
+
+    def add(self, stream: Stream, y: Tensor) -> Stream:
+        """The mean, and the history with `y` in it."""
+        history = (*stream.history, written(y))
+        query = wide(self.query)
+        scores = [
+            (wide(value) * query).sum(-1, keepdim=True) * inverse for value, inverse in history
+        ]
+        shares = torch.cat(scores, dim=-1).softmax(-1).to(y.dtype)
+        x = torch.zeros_like(y)
+        for number, (value, _) in enumerate(history):
+            x = x + shares[..., number, None] * value
+        return Stream(x, history)
+
+
+def written(value: Tensor) -> Written:
+    """A part's output with what mixing needs to know of it."""
+    return Written(value, torch.rsqrt(wide(value).square().mean(-1, keepdim=True) + EPS))

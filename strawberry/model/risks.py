@@ -1,0 +1,89 @@
+"""What of a model works, but should be known before it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from strawberry.recipe.spec import ComponentSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from strawberry.model.language_model import LanguageModel
+    from strawberry.recipe.spec import Recipe
+
+
+def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
+    """A line for each pair that works but is seldom meant, and each component that looks ahead."""
+    spec, found = recipe.model, []
+    attentions = [v.block.attention for v in model.visits() if v.block.attention is not None]
+    if not attentions:
+        found.append("no block mixes tokens: the model sees only the current one")
+    if attentions and not model.positional.places and not _placed_blocks(model):
+        found.append(
+            "nothing places tokens (positional: none): order comes from the causal mask alone"
+        )
+    ignoring = sorted({type(a).__name__ for a in attentions if not _is_placed(model, a.honours)})
+    if ignoring:
+        found.append(f"{', '.join(ignoring)}: works without the recipe's {spec.positional.use}")
+    if spec.tie_embeddings and spec.init == "fan_in" and not spec.embedding_norm:
+        found.append(
+            f"tied embeddings at fan-in scale (std {spec.n_embd**-0.5:.3f}) without "
+            "embedding_norm: the residual stream starts small"
+        )
+    peaks = [(o.component.entry.name, o.component.fields.get("lr")) for o in recipe.optimizer]
+    found += [
+        f"a peak learning rate of {lr or recipe.train.learning_rate:g} is high for adamw"
+        for name, lr in peaks
+        if name == "adamw" and (lr or recipe.train.learning_rate) > 1e-2
+    ]
+    return found + ahead(recipe, model)
+
+
+def ahead(recipe: Recipe, model: LanguageModel) -> list[str]:
+    """A line of warning for each component that isn't causal."""
+    return [
+        f"{name}: not causal: training sees later tokens, so that losses look too good, and "
+        f"`strawberry generate` refuses the model without --allow-noncausal {name}"
+        for name in noncausal(recipe, model)
+    ]
+
+
+def noncausal(recipe: Recipe, model: LanguageModel) -> list[str]:
+    """The components of the model whose outputs depend on later tokens, as the recipe names them.
+
+    A component says so by an attribute `causal`, of its class or its own, that is False.
+    """
+    types = {type(module) for module in model.modules() if not getattr(module, "causal", True)}
+    names = {spec.entry.load(): spec.entry.name for spec in _components(recipe.model)}
+    return sorted(names.get(found, found.__name__) for found in types)
+
+
+def is_causal(model: nn.Module) -> bool:
+    """Whether no output depends on a later token."""
+    return all(getattr(module, "causal", True) for module in model.modules())
+
+
+def _components(value: Any) -> Iterator[ComponentSpec]:
+    """Every component that a part of a recipe names, nested ones too."""
+    if isinstance(value, ComponentSpec):
+        yield value
+        value = value.fields
+    if is_dataclass(value):
+        value = {item.name: getattr(value, item.name) for item in fields(value)}
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _components(item)
+
+
+def _placed_blocks(model: LanguageModel) -> bool:
+    return any(v.block.positional is not None for v in model.visits())
+
+
+def _is_placed(model: LanguageModel, honours: Any) -> bool:
+    places = model.positional.places
+    return not places or "embedding" in places or bool(places & honours)

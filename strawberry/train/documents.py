@@ -1,0 +1,25 @@
+"""Where documents begin, for models whose tokens see their own document alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strawberry.errors import RecipeError
+
+if TYPE_CHECKING:
+    from strawberry.data import Dataset
+    from strawberry.recipe.spec import Recipe
+
+
+def separator(recipe: Recipe, dataset: Dataset) -> int | None:
+    """The id that begins a document, or None where the recipe doesn't keep documents apart.
+
+    It ends the document before it, too: generation starts with it. Raises RecipeError where the
+    data has no tokenizer to say which id that is.
+    """
+    if not recipe.train.document_mask:
+        return None
+    if dataset.tokenizer is None:
+        message = "this data has no tokenizer, so nothing says where documents begin"
+        raise RecipeError([recipe.train.at.problem("document_mask", message)])
+    return dataset.tokenizer.eot

@@ -1,23 +1,27 @@
-"""Multi-head attention (Vaswani et al. 2017, arXiv 1706.03762, eq. 1) with grouped queries.
+"""Multi-head attention (Vaswani et al. 2017, arXiv 1706.03762, eq. 1), and what became of it.
 
-Grouped-query attention: Ainslie et al. 2023, arXiv 2305.13245. QK-norm: Henry et al. 2020, arXiv
-2010.04245, here as root-mean-square normalisation of each head.
+Grouped queries: Ainslie et al. 2023, arXiv 2305.13245. QK-norm: Henry et al. 2020, arXiv
+2010.04245, here as root-mean-square normalisation of each head. Sliding window: Beltagy et al.
+2020, arXiv 2004.05150, section 3.1. Sink: OpenAI 2025 (gpt-oss), arXiv 2508.10925, section 2.2;
+with score 0 it is Miller's softmax1. Output gate: Qiu et al. 2025, arXiv 2505.06708, eq. 5. Value
+embeddings: Zhou et al. 2024, arXiv 2410.17897, in the form that reads them from the tokens.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
 
-from strawberry.components.attention.softmax import attend, extend_kv, head_width, new_kv
+from strawberry.components.attention.softmax import Scores, attend, extend_kv, head_width, new_kv
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Place, Site, State, Use
+from strawberry.model.contracts import Attention, Place, Site, State, Use, draw
 
 
 class MultiHeadAttention(Attention):
-    """`softmax(q k^T / sqrt(D)) v` for each head, causal, by torch's fused attention.
+    """`softmax(q k^T / sqrt(D)) v` for each head, causal.
 
     Args:
         n_head: query heads H.
@@ -25,35 +29,66 @@ class MultiHeadAttention(Attention):
         n_qkv: width of all query heads together; None takes `n_embd`.
         qk_norm: normalise queries and keys over each head with the recipe's norm, before they are
             rotated.
+        window: how many tokens a query sees, itself among them; None for all. The cache then keeps
+            as many.
+        sink: give each head a learned score, 0 at the start, of a key whose value is zero: weight
+            can go nowhere.
+        temperature: what queries are multiplied by, a learned number for each head that starts at
+            this; None for none.
+        gate: multiply what the heads return by a sigmoid of the input, `elementwise` or one for
+            each head; None for none.
+        value_embedding: add to the values, from a table of this block's own, a vector for each
+            token id; the table starts at zero and has `vocab_size` rows.
     """
 
     honours: ClassVar[frozenset[Place]] = frozenset({"rotary", "bias"})
+    separates: ClassVar[bool] = True
+    parameter_kinds: ClassVar[dict[str, str]] = {"values.weight": "embedding"}
 
     def __init__(
         self,
         site: Site,
         *,
-        n_head: int = 4,
-        n_kv_head: int | None = None,
-        n_qkv: int | None = None,
+        n_head: Annotated[int, Ge(1)] = 4,
+        n_kv_head: Annotated[int, Ge(1)] | None = None,
+        n_qkv: Annotated[int, Ge(1)] | None = None,
         qk_norm: bool = False,
+        window: Annotated[int, Ge(1)] | None = None,
+        sink: bool = False,
+        temperature: Annotated[float, Gt(0)] | None = None,
+        gate: Literal["elementwise", "headwise"] | None = None,
+        value_embedding: bool = False,
     ) -> None:
         super().__init__()
         width = n_qkv if n_qkv is not None else site.n_embd
         self.n_head = n_head
         self.width = head_width(n_head, width)
         self.n_kv_head = n_kv_head if n_kv_head is not None else n_head
-        if self.n_kv_head < 1 or n_head % self.n_kv_head:
+        if n_head % self.n_kv_head:
             raise FieldError(
                 "n_kv_head", f"{n_head} query heads can't share {self.n_kv_head} key-value heads"
             )
         if "rotary" in site.positional.places and self.width % 2:
             raise FieldError("n_head", f"rope needs an even head width, not {self.width}")
+        self.window = window
         self.dropout = site.dropout
         self.heads = (n_head, self.n_kv_head, self.n_kv_head)
         self.qkv = site.projection("qkv", sum(self.heads) * self.width, site.n_embd)
         self.q_norm = site.norm(self.width) if qk_norm else None
         self.k_norm = site.norm(self.width) if qk_norm else None
+        self.sink = nn.Parameter(torch.zeros(n_head)) if sink else None
+        self.temperature = (
+            nn.Parameter(torch.full((n_head,), temperature)) if temperature is not None else None
+        )
+        self.gate = None
+        if gate is not None:
+            gates = width if gate == "elementwise" else n_head
+            self.gate = site.projection("gate", gates, site.n_embd)
+        self.values: nn.Embedding | None = None
+        if value_embedding:
+            shape = (site.vocab_size, self.n_kv_head * self.width)
+            self.values = nn.Embedding(*shape, _weight=torch.empty(shape))
+            draw(self.values.weight, 0.0, uniform=False)
         self.out = site.projection("out", site.n_embd, width, output=True)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
@@ -63,11 +98,26 @@ class MultiHeadAttention(Attention):
         q, k, v = heads.split(self.heads, dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        k, v = extend_kv(use.rotate(k), v, use)
-        bias = use.bias(self.n_head, k.shape[2])
-        y = attend(use.rotate(q), k, v, bias, self.dropout if self.training else 0.0)
-        return self.out(y.transpose(1, 2).reshape(B, T, -1), use)
+        if self.temperature is not None:
+            q = q * self.temperature.to(q.dtype)[:, None, None]
+        if self.values is not None:
+            assert use.tokens is not None
+            added = self.values(use.tokens).view(B, T, self.n_kv_head, self.width)
+            v = v + added.transpose(1, 2).to(v.dtype)
+        k, v = extend_kv(use.rotate(k), v, use, self.window)
+        scores = Scores(
+            bias=use.bias(self.n_head, k.shape[2]),
+            window=self.window,
+            documents=use.documents,
+            sink=self.sink,
+            dropout=self.dropout if self.training else 0.0,
+            memo=use.memo,
+        )
+        y = attend(use.rotate(q), k, v, scores).transpose(1, 2)
+        if self.gate is not None:
+            y = y * torch.sigmoid(self.gate(x, use)).view(B, T, self.n_head, -1)
+        return self.out(y.reshape(B, T, -1), use)
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """Keys and values: 2 * n_kv_head * D numbers a token."""
-        return new_kv(batch, self.n_kv_head, length, self.width, device, dtype)
+        """Keys and values: 2 * n_kv_head * D numbers a token, of the last `window` tokens."""
+        return new_kv(batch, self.n_kv_head, length, self.width, device, dtype, self.window)

@@ -2,7 +2,7 @@
 
 `y = sum_{i in top k} g_i E_i(x)`, and shared experts that every token goes through. Shazeer et al.
 2017, arXiv 1701.06538, eq. 1; fine-grained and shared experts: Dai et al. 2024 (DeepSeekMoE), arXiv
-2401.06066, eq. 9. The routing is in `routing.py`.
+2401.06066, eq. 9. The routing is in `components/routing.py`, that by experts in `expert_choice.py`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
+from strawberry.components.dispatch import Dispatch, weighted
 from strawberry.components.ffn.bilinear import Bilinear
+from strawberry.components.ffn.expert_choice import ExpertChoice
 from strawberry.components.ffn.gated import gated_width
 from strawberry.components.ffn.geglu import GEGLU
 from strawberry.components.ffn.glu import GLU
 from strawberry.components.ffn.mlp import ACTIVATIONS
 from strawberry.components.ffn.reglu import ReGLU
-from strawberry.components.ffn.routing import Choice, Losses, Router
 from strawberry.components.ffn.swiglu import SwiGLU
+from strawberry.components.routing import Choice, Losses, Router
+from strawberry.errors import FieldError, StrawberryError
 from strawberry.model.contracts import FFN, Aux, Site, Term, Use
-from strawberry.model.grouped import grouped_linear
 
 GATED: dict[str, Callable[[Tensor], Tensor]] = {
     "bilinear": Bilinear.activation,
@@ -38,38 +40,47 @@ Form = Literal["bilinear", "geglu", "glu", "reglu", "swiglu", "gelu", "relu", "r
 
 
 class MoE(FFN):
-    """`sum_i g_i E_i(x)` over the experts that a router chooses for each token by itself.
+    """`sum_i g_i E_i(x)` over the experts that a router chooses for each token.
 
-    No token's result depends on another's, unless `capacity` is set. Experts have no biases. The
-    router is the block's own, whatever the weight source; its parameters are of kind `router`.
+    With `routing: token` no token's result depends on another's, unless `capacity` is set. With
+    `routing: expert` each expert takes the tokens of a sequence that suit it best, whatever their
+    order, so that a token's result depends on later ones: such a model can't be sampled from as
+    usual, and has no cache. Experts have no biases. The router is the block's own, whatever the
+    weight source; its parameters are of kind `router`.
 
     Args:
+        routing: who chooses: each `token` its experts, or each `expert` its tokens.
         experts: routed experts E.
-        active: how many of them each token goes to.
+        active: how many of them each token goes to; with `routing: expert`, in the mean.
         n_ffn: hidden width of one expert; None shares the width of the dense network of that form
             among active and shared experts, for about its FLOPs, in multiples of 8.
         expert: the form of every expert: a gated network, or the `mlp` of that activation.
         gate: `softmax` over all experts, or each expert's own `sigmoid`.
-        normalize: divide a token's gates by their sum; None does so unless `active` is 1.
+        normalize: divide a token's gates by their sum; None does so unless `active` is 1 or experts
+            choose.
         scale: what gates are multiplied by.
         shared: experts that every token goes through, beside the routed ones.
         noisy: noisy top-k: learned noise on the logits in training.
-        balance_loss: weight of the Switch balance loss, which is 1 at perfect balance.
+        balance_loss: weight of the Switch balance loss, which is 1 at perfect balance; None takes
+            0.01 where tokens choose, and experts that choose are balanced.
         z_loss: weight of the mean squared logsumexp of the logits; ST-MoE takes 1e-3.
         importance_loss: weight of the squared variation of the gates' sums; the paper takes 0.1.
         load_loss: the same of the expected loads; needs `noisy`.
         bias_rate: step of the bias that evens out the load without a loss: after each optimizer
             step an expert's bias moves by this, and it counts for the choice, not for the gate; 0
             for none. DeepSeek takes 1e-3.
-        capacity: in training an expert takes at most this many times its even share of a batch's
-            tokens, in their order, and drops the rest; then what happens to a token depends on
-            other sequences of the batch. None drops nothing; evaluation never does.
+        capacity: where tokens choose, in training an expert takes at most this many times its even
+            share of a batch's tokens, in their order, and drops the rest; then what happens to a
+            token depends on other sequences of the batch. None drops nothing; evaluation never
+            does. Where experts choose, each takes this many times its even share of a sequence's
+            tokens; None is 1.
     """
 
     def __init__(
         self,
         site: Site,
         *,
+        routing: Literal["token", "expert"] = "token",
         experts: Annotated[int, Ge(1)] = 8,
         active: Annotated[int, Ge(1)] = 2,
         n_ffn: Annotated[int, Ge(1)] | None = None,
@@ -79,7 +90,7 @@ class MoE(FFN):
         scale: Annotated[float, Gt(0)] = 1.0,
         shared: Annotated[int, Ge(0)] = 0,
         noisy: bool = False,
-        balance_loss: Annotated[float, Ge(0)] = 0.01,
+        balance_loss: Annotated[float, Ge(0)] | None = None,
         z_loss: Annotated[float, Ge(0)] = 0.0,
         importance_loss: Annotated[float, Ge(0)] = 0.0,
         load_loss: Annotated[float, Ge(0)] = 0.0,
@@ -89,21 +100,32 @@ class MoE(FFN):
         super().__init__()
         self.form = expert
         self.capacity = capacity
-        self.batch_independent = capacity is None  # type: ignore[misc]
         dense = gated_width(site.n_embd) if expert in GATED else 4 * site.n_embd
         hidden = n_ffn if n_ffn is not None else -(-dense // (active + shared) // 8) * 8
         wide = 2 if expert in GATED else 1
-        self.router = Router(
-            site.n_embd,
-            experts,
-            active,
-            gate=gate,
-            normalize=active > 1 if normalize is None else normalize,
-            scale=scale,
-            noisy=noisy,
-            bias_rate=bias_rate,
-            losses=Losses(balance_loss, z_loss, importance_loss, load_loss),
-        )
+        self.router: Router | ExpertChoice
+        if routing == "expert":
+            refused = (normalize, noisy, balance_loss, importance_loss, load_loss, bias_rate)
+            _check_expert_choice(experts, active, *refused)
+            share = (capacity if capacity is not None else 1.0) * active / experts
+            self.causal = False  # type: ignore[misc]
+            self.router = ExpertChoice(
+                site.n_embd, experts, share, gate=gate, scale=scale, z=z_loss
+            )
+        else:
+            self.batch_independent = capacity is None  # type: ignore[misc]
+            balance = 0.01 if balance_loss is None else balance_loss
+            self.router = Router(
+                site.n_embd,
+                experts,
+                active,
+                gate=gate,
+                normalize=active > 1 if normalize is None else normalize,
+                scale=scale,
+                noisy=noisy,
+                bias_rate=bias_rate,
+                losses=Losses(balance, z_loss, importance_loss, load_loss),
+            )
         self.up = site.bank("up", experts, wide * hidden, site.n_embd)
         self.down = site.bank("down", experts, site.n_embd, hidden, output=True)
         # Several shared experts side by side are one network of their widths' sum.
@@ -116,15 +138,11 @@ class MoE(FFN):
 
     def forward(self, x: Tensor, use: Use) -> Tensor | tuple[Tensor, Aux]:
         """(B, T, C) -> (B, T, C); in training also losses and metrics."""
-        flat = x.flatten(0, 1)
-        choice = self.router(flat)
         up, down = self.up.matrices(use), self.down.matrices(use)
-        terms = choice.terms
-        if self.training and self.capacity is not None:
-            y, dropped = self._bounded(flat, choice, up, down, self.capacity)
-            terms = (*terms, Term("moe_dropped", dropped))
+        if isinstance(self.router, ExpertChoice):
+            y, terms = self._taken(x, self.router, use, up, down)
         else:
-            y = self._dropless(flat, choice, up, down)
+            y, terms = self._sent(x.flatten(0, 1), self.router, up, down)
         y = y.view(*x.shape[:2], -1)
         if self.shared:
             up_shared, down_shared = self.shared
@@ -138,13 +156,29 @@ class MoE(FFN):
         u, gate = h.chunk(2, dim=-1)
         return u * GATED[self.form](gate)
 
+    def _taken(
+        self, x: Tensor, router: ExpertChoice, use: Use, up: Tensor, down: Tensor
+    ) -> tuple[Tensor, Aux]:
+        """Each expert's tokens through it, and summed: (B, T, C) -> (B T, C)."""
+        if use.cache is not None:
+            raise StrawberryError("moe with `routing: expert` needs whole sequences, so no cache")
+        taken = router(x)
+        rows = self._act(taken.rows(x.flatten(0, 1)) @ up.mT) @ down.mT
+        return taken.combine(rows, x.shape[:2].numel()), taken.terms
+
+    def _sent(self, x: Tensor, router: Router, up: Tensor, down: Tensor) -> tuple[Tensor, Aux]:
+        """Each token through its experts: (N, C) -> (N, C)."""
+        choice = router(x)
+        if self.training and self.capacity is not None:
+            y, dropped = self._bounded(x, choice, up, down, self.capacity)
+            return y, (*choice.terms, Term("moe_dropped", dropped))
+        return self._dropless(x, choice, up, down), choice.terms
+
     def _dropless(self, x: Tensor, choice: Choice, up: Tensor, down: Tensor) -> Tensor:
-        """Tokens sorted by expert, each group by its matrices, and put back: (N, C) -> (N, C)."""
-        order, place = _sorted(choice.expert)
-        ends = choice.counts.cumsum(0)
-        rows = x.index_select(0, order // choice.expert.shape[1])
-        y = grouped_linear(self._act(grouped_linear(rows, up, ends)), down, ends)
-        return _combine(y.index_select(0, place), choice.gate)
+        """Every token through all its experts: (N, C) -> (N, C)."""
+        dispatch = Dispatch.of(choice)
+        rows = self._act(dispatch.linear(dispatch.rows(x), up))
+        return dispatch.combine(dispatch.linear(rows, down), choice.gate)
 
     def _bounded(
         self, x: Tensor, choice: Choice, up: Tensor, down: Tensor, capacity: float
@@ -152,28 +186,44 @@ class MoE(FFN):
         """The same with `capacity` rows for each expert; also the share that was dropped."""
         (N, k), (E, _, C) = choice.expert.shape, up.shape
         rows = min(N, math.ceil(capacity * N * k / E))
-        _, place = _sorted(choice.expert)
+        dispatch = Dispatch.of(choice)
         flat = choice.expert.flatten()
-        rank = place - (choice.counts.cumsum(0) - choice.counts)[flat]
+        rank = dispatch.place - (dispatch.ends - choice.counts)[flat]
         kept = rank < rows
         slot = torch.where(kept, flat * rows + rank, E * rows)  # the last row is thrown away
         token = torch.arange(N * k, device=x.device) // k
         filled = x.new_zeros(E * rows + 1, C).index_copy(0, slot, x.index_select(0, token))
         y = self._act(filled[:-1].view(E, rows, C) @ up.mT) @ down.mT
         y = torch.cat([y.flatten(0, 1), y.new_zeros(1, C)]).index_select(0, slot)
-        return _combine(y, choice.gate), 1 - kept.to(torch.float32).mean()
+        return weighted(y.view(N, k, C), choice.gate), 1 - kept.to(torch.float32).mean()
 
 
-def _sorted(expert: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the choices (N, k), flattened: their order by expert, and the place of each in it."""
-    order = expert.flatten().argsort(stable=True)
-    place = torch.empty_like(order).scatter_(
-        0, order, torch.arange(len(order), device=order.device)
-    )
-    return order, place
-
-
-def _combine(y: Tensor, gate: Tensor) -> Tensor:
-    """The sum over a token's experts, in the gates' precision: (N k, C), (N, k) -> (N, C)."""
-    weighted = y.view(*gate.shape, -1) * gate[..., None]
-    return weighted.sum(1).to(y.dtype)
+def _check_expert_choice(
+    experts: int,
+    active: int,
+    normalize: bool | None,
+    noisy: bool,
+    balance_loss: float | None,
+    importance_loss: float,
+    load_loss: float,
+    bias_rate: float,
+) -> None:
+    """Raises FieldError for what makes no sense where experts choose."""
+    if active > experts:
+        raise FieldError("active", f"{active} can't be active: there are {experts} experts")
+    if normalize:
+        raise FieldError("normalize", "with `routing: expert` some tokens have no gates to divide")
+    if noisy:
+        raise FieldError("noisy", "noisy top-k is defined for `routing: token`")
+    balancing = {
+        "balance_loss": balance_loss,
+        "importance_loss": importance_loss,
+        "load_loss": load_loss,
+        "bias_rate": bias_rate,
+    }
+    for field, value in balancing.items():
+        if value:
+            message = (
+                "with `routing: expert` all experts take equally many tokens: nothing to balance"
+            )
+            raise FieldError(field, message)

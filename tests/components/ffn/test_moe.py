@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import strawberry
-from strawberry.components.ffn.routing import Router
-from strawberry.errors import RecipeError
+from strawberry.components.routing import Router
+from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
 from strawberry.model.contracts import Use, Weights
 from strawberry.train.optimizers import assign
@@ -30,7 +30,9 @@ VARIANTS = {
     "switch": {"active": 1, "z_loss": 0.001},
     "shared": {"shared": 2, "expert": "relu2"},
     "capacity": {"capacity": 1.25},
+    "expert": {"routing": "expert", "z_loss": 0.001},
 }
+CACHED = [name for name in VARIANTS if name != "expert"]
 
 
 @pytest.fixture
@@ -110,6 +112,74 @@ def test_capacity(x, factor):
     torch.testing.assert_close(ffn.eval()(x, use), loop(ffn, x, use, ACT["swiglu"]))
 
 
+@pytest.mark.parametrize(("gate", "factor"), [("softmax", None), ("sigmoid", 1.5)])
+def test_experts_choose(x, gate, factor):
+    """Each expert takes its best tokens of each sequence, as a loop over both has it."""
+    ffn, use = moe_of(routing="expert", gate=gate, capacity=factor, scale=1.5)
+    taken = math.ceil((factor or 1.0) * T * 2 / 4)
+    inputs = tuple(ffn.parameters())
+    y, _ = ffn(x, use)
+    expected = []
+    for sequence in x:
+        logits = sequence @ ffn.router.weight.T
+        scores = logits.softmax(-1) if gate == "softmax" else logits.sigmoid()
+        rows = [torch.zeros(C, dtype=x.dtype) for _ in range(T)]
+        for e in range(4):
+            for t in scores[:, e].detach().argsort(descending=True)[:taken].tolist():
+                part = ffn.down.weight[e] @ ACT["swiglu"](ffn.up.weight[e] @ sequence[t])
+                rows[t] = rows[t] + 1.5 * scores[t, e] * part
+        expected.append(torch.stack(rows))
+    expected = torch.stack(expected)
+
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(y.square().sum(), inputs),
+        torch.autograd.grad(expected.square().sum(), inputs),
+    )
+
+
+@torch.no_grad()
+def test_expert_choice_looks_ahead_but_not_aside(idx):
+    """A later token changes earlier logits, which is declared; another sequence does not."""
+    model = model_of(routing="expert").eval()
+    ffn = model.visits()[0].block.ffn
+    later, other = idx.clone(), idx.clone()
+    later[:, -1] = (later[:, -1] + 1) % 61
+    other[1:] = (other[1:] + 1) % 61
+
+    assert not ffn.causal
+    assert ffn.batch_independent
+    assert (model(later) - model(idx))[:, :-1].abs().max() > 1e-4
+    torch.testing.assert_close(model(other)[0], model(idx)[0])
+    torch.testing.assert_close(model(idx[:1])[0], model(idx)[0])
+    with pytest.raises(StrawberryError, match="needs whole sequences"):
+        model(idx, cache=model.new_cache(batch=3, length=13))
+
+
+@torch.no_grad()
+def test_untaken_tokens(x):
+    """The metric is the share of tokens that no expert took; they get nothing."""
+    ffn, use = moe_of(routing="expert", capacity=0.3)
+    y, terms = ffn(x, use)
+    (untaken,) = [t.value for t in terms if t.name == "moe_untaken"]
+
+    assert float(untaken) == pytest.approx(float((y == 0).all(-1).double().mean()))
+    assert float(untaken) > 0
+
+
+def test_expert_choice_in_half_precision(x):
+    """Under bfloat16 autocast and in bfloat16 weights the result is close and of the dtype."""
+    ffn, use = moe_of(routing="expert")
+    ffn = ffn.float().eval()
+    exact = ffn(x.float(), use)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = ffn(x.float(), use)
+    half = ffn.to(torch.bfloat16)(x.bfloat16(), use)
+
+    assert half.dtype == torch.bfloat16
+    assert (cast.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
 def test_shared_experts(x):
     """Every token goes through them, with gate 1: two side by side are one of twice the width."""
     ffn, use = moe_of(shared=2, expert="gelu")
@@ -182,10 +252,10 @@ def test_gradients_reach_every_parameter(name, idx):
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", CACHED)
 @torch.no_grad()
 def test_generation_equals_the_parallel_form(name, idx):
-    """Cached calls of any split give the logits of one call, in every variant."""
+    """Cached calls of any split give the logits of one call, in every variant that has a cache."""
     model = model_of(**VARIANTS[name]).eval()
     cache = model.new_cache(batch=3, length=13)
     pieces = [model(piece, cache=cache) for piece in idx.split([5, 1, 7], dim=1)]
@@ -238,6 +308,16 @@ def test_flops_are_those_of_the_active_experts():
     assert training == 3 * forward
 
 
+def test_flops_of_expert_choice():
+    """Experts that choose cost what `capacity` says, in the mean over tokens."""
+    fields = {"use": "moe", "routing": "expert", "experts": 4, "n_ffn": F}
+    for factor in (1.0, 0.5):
+        report = account(tiny({"ffn": {**fields, "capacity": factor}}))
+        experts = factor * 2 * (2 * C * 2 * F + 2 * F * C)
+
+        assert report.parts[0].cost.flops_forward / 16 == experts + 2 * C * 4
+
+
 def test_default_width():
     """Active and shared experts together have about the dense network's width."""
     ffn = strawberry.build(tiny({"ffn": {"use": "moe", "active": 2, "shared": 1}}))
@@ -269,6 +349,11 @@ def test_parameter_kinds():
         ({"noisy": True, "bias_rate": 0.1}, "two ways to balance"),
         ({"load_loss": 0.1}, "defined for `noisy: true`"),
         ({"noisy": True, "load_loss": 0.1, "experts": 2}, "no load to balance"),
+        ({"routing": "expert", "experts": 2, "active": 3}, "3 can't be active"),
+        ({"routing": "expert", "normalize": True}, "no gates to divide"),
+        ({"routing": "expert", "noisy": True}, "defined for `routing: token`"),
+        ({"routing": "expert", "balance_loss": 0.01}, "nothing to balance"),
+        ({"routing": "expert", "bias_rate": 0.01}, "nothing to balance"),
     ],
 )
 def test_wrong_combinations_are_refused(fields, message):

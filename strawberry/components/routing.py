@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from torch.nn import functional as F
 
 from strawberry.errors import FieldError
 from strawberry.model.contracts import Aux, Term, draw, wide
+
+R = TypeVar("R")
 
 GATE_STD = 0.02
 """Deviation of a router's matrix at the start: all experts nearly alike, and no ties."""
@@ -56,10 +58,13 @@ class Router(nn.Module):
         active: how many of them each token goes to.
         gate: `softmax` over all experts, or each expert's own `sigmoid`.
         normalize: divide a token's gates by their sum.
+        detached: take that sum for a constant in the backward pass, so that the router learns from
+            the size of its gates as well.
         scale: what gates are multiplied by at the end.
         noisy: add learned noise to the logits in training.
         bias_rate: step of the bias that evens out the load; 0 for none.
         losses: weights of the auxiliary losses.
+        name: what the names of losses and metrics begin with.
     """
 
     parameter_kinds: ClassVar[dict[str, str]] = {"weight": "router", "noise": "router"}
@@ -75,17 +80,21 @@ class Router(nn.Module):
         *,
         gate: Literal["softmax", "sigmoid"] = "softmax",
         normalize: bool = True,
+        detached: bool = False,
         scale: float = 1.0,
         noisy: bool = False,
         bias_rate: float = 0.0,
         losses: Losses | None = None,
+        name: str = "moe",
     ) -> None:
         super().__init__()
-        _check(experts, active, gate, normalize, noisy, bias_rate, losses)
+        _check(experts, active, gate, normalize and not detached, noisy, bias_rate, losses)
+        self.name = name
         self.experts = experts
         self.active = active
         self.gate = gate
         self.normalize = normalize
+        self.detached = detached
         self.scale = scale
         self.bias_rate = bias_rate
         self.losses = losses if losses is not None else Losses()
@@ -101,11 +110,7 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor) -> Choice:
         """(N, C) -> where each token goes; in training also losses and metrics."""
-        kind = x.device.type
-        if not torch.amp.is_autocast_available(kind):
-            return self._choose(wide(x))
-        with torch.autocast(kind, enabled=False):
-            return self._choose(wide(x))
+        return precise(self._choose, x)
 
     def _choose(self, x: Tensor) -> Choice:
         clean = F.linear(x, self.weight.to(x.dtype))
@@ -117,7 +122,8 @@ class Router(nn.Module):
         expert = (scores if self.bias is None else scores + self.bias).topk(self.active).indices
         gate = scores.gather(-1, expert)
         if self.normalize:
-            gate = gate / (gate.sum(-1, keepdim=True) + 1e-9)
+            total = gate.sum(-1, keepdim=True)
+            gate = gate / ((total.detach() if self.detached else total) + 1e-9)
         flat = expert.flatten()
         counts = flat.new_zeros(self.experts).scatter_add_(0, flat, torch.ones_like(flat))
         terms: Aux = ()
@@ -138,20 +144,22 @@ class Router(nn.Module):
     ) -> Aux:
         share = scores / scores.sum(-1, keepdim=True) if self.gate == "sigmoid" else scores
         terms = [
-            Term("moe_max_violation", max_violation(counts)),
-            Term("moe_entropy", entropy(share.detach())),
+            Term(f"{self.name}_max_violation", max_violation(counts)),
+            Term(f"{self.name}_entropy", entropy(share.detach())),
         ]
         weights = self.losses
         if weights.balance:
-            terms.append(Term("moe_balance", balance_loss(share, counts), weights.balance))
+            terms.append(Term(f"{self.name}_balance", balance_loss(share, counts), weights.balance))
         if weights.z:
-            terms.append(Term("moe_z", z_loss(clean), weights.z))
+            terms.append(Term(f"{self.name}_z", z_loss(clean), weights.z))
         if weights.importance:
             gates = torch.zeros_like(scores).scatter(-1, expert, gate)
-            terms.append(Term("moe_importance", variation(gates.sum(0)), weights.importance))
+            terms.append(
+                Term(f"{self.name}_importance", variation(gates.sum(0)), weights.importance)
+            )
         if weights.load and spread is not None:
             load = expected_load(clean, logits, spread, self.active)
-            terms.append(Term("moe_load", variation(load), weights.load))
+            terms.append(Term(f"{self.name}_load", variation(load), weights.load))
         return tuple(terms)
 
     @torch.no_grad()
@@ -174,6 +182,15 @@ class Router(nn.Module):
     def extra_repr(self) -> str:
         """What it chooses by."""
         return f"{self.active} of {self.experts}, {self.gate}"
+
+
+def precise(compute: Callable[[Tensor], R], x: Tensor) -> R:
+    """`compute(x)` with `x` in float32 at least, and without autocast."""
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind):
+        return compute(wide(x))
+    with torch.autocast(kind, enabled=False):
+        return compute(wide(x))
 
 
 def balance_loss(share: Tensor, counts: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from strawberry.components.ffn.routing import Losses, Router, max_violation
+from strawberry.components.routing import Losses, Router, max_violation
 
 N, C, E = 9, 6, 5
 

@@ -1,0 +1,80 @@
+"""Causal attention with anything done to its scores, by torch's FlexAttention (CUDA).
+
+It computes only the blocks of scores that a mask leaves, and keeps none of them. Its kernels are
+made by torch.compile; on a CPU they have no backward pass, so there other forms are used.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from strawberry.components.attention.softmax import Scores
+
+
+def available(q: Tensor, dropout: float) -> bool:
+    """Whether FlexAttention can take these queries: it has no dropout, and no odd widths."""
+    width = q.shape[-1]
+    return q.is_cuda and not dropout and width >= 16 and width & (width - 1) == 0
+
+
+@functools.cache
+def _kernel() -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scores: Scores,
+    kernel: Callable[..., Any] | None = None,
+) -> Tensor:
+    """As `softmax.attend`; `kernel` takes the place of the compiled `flex_attention`."""
+    from torch.nn.attention.flex_attention import AuxRequest, create_block_mask
+
+    T, S = q.shape[2], k.shape[2]
+    window, windows, documents, bias = scores.window, scores.windows, scores.documents, scores.bias
+
+    def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        seen = j <= i + (S - T)
+        if window is not None:
+            seen = seen & (j > i + (S - T) - window)
+        if windows is not None:
+            seen = seen & (j > i + (S - T) - windows[b, h, i])
+        if documents is not None:
+            seen = seen & (documents[b, i] == documents[b, j])
+        return seen
+
+    def biased(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        assert bias is not None
+        return score + bias[h, i, j]
+
+    # A mask by each query's own window is of one block alone.
+    key = ("block mask", T, S, window, documents is not None, id(windows))
+    if key not in scores.memo:
+        batch = q.shape[0] if documents is not None or windows is not None else None
+        heads = q.shape[1] if windows is not None else None
+        mask = create_block_mask(visible, batch, heads, T, S, device=str(q.device))
+        scores.memo[key] = mask, windows  # held: its identity is the key
+    y, extra = (kernel or _kernel())(
+        q,
+        k,
+        v,
+        score_mod=None if bias is None else biased,
+        block_mask=scores.memo[key][0],
+        scale=scores.scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+        return_aux=AuxRequest(lse=True),
+    )
+    if scores.sink is not None:
+        # One more key with score s and value 0: y * sum(e^l) / (sum(e^l) + e^s).
+        y = y * torch.sigmoid(extra.lse - scores.sink[:, None])[..., None].to(y.dtype)
+    return y

@@ -1,0 +1,157 @@
+"""Token-level local-context mixture of experts over attention heads.
+
+Each expert is a group of query heads with a local window of its own, and the rows of the mini-FFN
+that read what those heads return. A router sends each token to a few of them, by that token alone.
+Keys and values are shared by all experts, so the decoding state does not grow with them.
+
+For token t, its experts S_t and their gates g (x is normalised):
+
+    q_e = rotate(rms(x_t W_q^e)),   k_s = rotate(rms(x_s W_k)),   v_s = x_s W_v
+    a_e = softmax_{s: 0 <= t - s < w_e} (q_e . k_s / sqrt(D)) v_s
+    [u | c] = sum_{e in S_t} g_e a_e W_swiglu^e
+
+The sum is what one matrix over the parts of all experts side by side would give, with zeros for the
+parts that were not chosen: the concatenation of the local parts, without computing the zeros.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from strawberry.components.attention.softmax import Scores, attend, extend_kv, new_kv
+from strawberry.components.dispatch import Dispatch
+from strawberry.components.norm.rmsnorm import unit_rms
+from strawberry.components.routing import Choice, Router
+from strawberry.errors import FieldError
+from strawberry.model.contracts import Aux, Site, State, Term, Use
+
+
+class LocalExperts(nn.Module):
+    """From the normalised input (B, T, C) to `[u | c]` (B, T, 2 * hidden), as above.
+
+    Args:
+        site: where the component stands.
+        router: chooses among the routed experts.
+        shared: experts after the routed ones that every token goes to, with gate 1.
+        heads: query heads of one expert.
+        width: of a head, D.
+        kv_heads: key and value heads that the experts share; divides `heads`.
+        hidden: width of the mini-FFN.
+        windows: of each expert, routed and shared; None for all of the past.
+        qk_eps: added to the mean square in the QK-norm.
+    """
+
+    window_of: Tensor | None
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        router: Router,
+        shared: int,
+        heads: int,
+        width: int,
+        kv_heads: int,
+        hidden: int,
+        windows: Sequence[int] | None,
+        qk_eps: float,
+    ) -> None:
+        super().__init__()
+        if kv_heads < 1 or heads % kv_heads:
+            raise FieldError(
+                "n_kv_head", f"an expert's {heads} heads can't share {kv_heads} key-value heads"
+            )
+        if windows is not None and len(windows) != router.experts + shared:
+            raise FieldError(
+                "window", f"{len(windows)} windows for {router.experts + shared} experts"
+            )
+        self.router = router
+        self.shared = shared
+        self.heads = heads
+        self.width = width
+        self.kv_heads = kv_heads
+        self.qk_eps = qk_eps
+        self.dropout = site.dropout
+        self.window = None if windows is None else max(windows)
+        differ = windows is not None and len(set(windows)) > 1
+        # Not persistent: it follows from the recipe.
+        own = torch.tensor(windows) if windows is not None and differ else None
+        self.register_buffer("window_of", own, persistent=False)
+        experts = router.experts + shared
+        self.q = site.bank("q", experts, heads * width, site.n_embd)
+        self.kv = site.projection("kv", 2 * kv_heads * width, site.n_embd)
+        self.swiglu = site.bank("swiglu", experts, 2 * hidden, heads * width)
+
+    def forward(self, x: Tensor, use: Use) -> tuple[Tensor, Aux]:
+        """(B, T, C) -> (B, T, 2 * hidden), and in training losses and metrics."""
+        B, T, _ = x.shape
+        flat = x.flatten(0, 1)
+        choice = self._with_shared(self.router(flat))
+        dispatch = Dispatch.of(choice)
+        q = dispatch.spread(dispatch.linear(dispatch.rows(flat), self.q.matrices(use)))
+        k, v = self.kv(x, use).view(B, T, -1, self.width).transpose(1, 2).chunk(2, dim=1)
+        k, v = extend_kv(use.rotate(unit_rms(k, self.qk_eps)), v, use, self.window)
+        expert = choice.expert.view(B, T, -1)
+        scores = Scores(
+            window=self.window,
+            windows=self._windows(expert),
+            documents=use.documents,
+            dropout=self.dropout if self.training else 0.0,
+            memo=use.memo,
+        )
+        y = attend(use.rotate(unit_rms(self._as_heads(q, B), self.qk_eps)), k, v, scores)
+        rows = dispatch.linear(dispatch.sort(self._as_parts(y)), self.swiglu.matrices(use))
+        z = dispatch.combine(rows, choice.gate).view(B, T, -1)
+        return z, (*choice.terms, *self._context(expert, choice.gate, use))
+
+    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
+        """Keys and values of the longest window, whatever the number of experts."""
+        return new_kv(batch, self.kv_heads, length, self.width, device, dtype, self.window)
+
+    def _with_shared(self, choice: Choice) -> Choice:
+        """The choice with the shared experts after the routed ones, gate 1."""
+        if not self.shared:
+            return choice
+        N, E = len(choice.expert), self.router.experts
+        always = torch.arange(E, E + self.shared, device=choice.expert.device).expand(N, -1)
+        return dataclasses.replace(
+            choice,
+            expert=torch.cat((choice.expert, always), dim=1),
+            gate=torch.cat((choice.gate, choice.gate.new_ones(N, self.shared)), dim=1),
+            counts=torch.cat((choice.counts, choice.counts.new_full((self.shared,), N))),
+        )
+
+    # The heads of a token's experts, side by side. Grouped attention wants those of one key-value
+    # head next to each other: (key-value head, expert, heads that share it).
+
+    def _as_heads(self, parts: Tensor, batch: int) -> Tensor:
+        """(B T, K, heads * D) -> (B, heads * K, T, D)."""
+        shape = (batch, -1, parts.shape[1], self.kv_heads, self.heads // self.kv_heads, self.width)
+        return parts.view(shape).permute(0, 3, 2, 4, 1, 5).flatten(1, 3)
+
+    def _as_parts(self, y: Tensor) -> Tensor:
+        """(B, heads * K, T, D) -> (B T, K, heads * D)."""
+        B, H, T, D = y.shape
+        K = H // self.heads
+        y = y.view(B, self.kv_heads, K, self.heads // self.kv_heads, T, D)
+        return y.permute(0, 4, 2, 1, 3, 5).reshape(B * T, K, self.heads * D)
+
+    def _windows(self, expert: Tensor) -> Tensor | None:
+        """The window of each query: (B, T, K) -> (B, heads * K, T)."""
+        if self.window_of is None:
+            return None
+        own = self.window_of[expert].transpose(1, 2)
+        share = (self.kv_heads, own.shape[1], self.heads // self.kv_heads)
+        return own[:, None, :, None].expand(-1, *share, -1).flatten(1, 3)
+
+    def _context(self, expert: Tensor, gate: Tensor, use: Use) -> Aux:
+        """In training: how far back a token's experts look, weighted by their gates."""
+        if not self.training or self.window_of is None:
+            return ()
+        gate = gate.detach().view(expert.shape)
+        seen = torch.minimum(self.window_of[expert], use.positions[:, None] + 1)
+        return (Term(f"{self.router.name}_window", (seen * gate).sum() / gate.sum()),)

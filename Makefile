@@ -5,6 +5,7 @@ PYTHON ?= python3
 TORCH ?= torch>=2.13
 VENV := .venv
 BIN := $(VENV)/bin
+PLUGINS := $(wildcard plugins/strawberry-*)
 
 .PHONY: run test install install-dev check clean
 
@@ -26,8 +27,8 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml
 	$(BIN)/python -m pip install --quiet -e .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/torch pyproject.toml
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+$(VENV)/installed-dev: $(VENV)/torch pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+	$(BIN)/python -m pip install --quiet -e '.[dev]' $(PLUGINS:%=-e ./%)
 	touch $@ $(VENV)/installed
 
 check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 import textwrap
 from pathlib import Path
@@ -18,6 +19,23 @@ def strawberry_register(registry):
 """
 
 
+def hide_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no plugin be seen that happens to be installed, such as those of plugins/."""
+    every = importlib.metadata.distributions
+    ours = importlib.metadata.distribution("strawberry-lab").metadata["Name"]
+
+    def visible(**context: object) -> list[importlib.metadata.Distribution]:
+        names = ((d, d.metadata["Name"] or "") for d in every(**context))
+        return [d for d, name in names if name == ours or not _installed(d, name)]
+
+    monkeypatch.setattr(importlib.metadata, "distributions", visible)
+
+
+def _installed(distribution: importlib.metadata.Distribution, name: str) -> bool:
+    place = Path(str(distribution.locate_file("")))
+    return name.startswith("strawberry-") and "site-packages" in place.parts
+
+
 class FakeSite:
     """A folder on sys.path into which distributions can be installed."""
 
@@ -25,6 +43,7 @@ class FakeSite:
         self.folder = folder
         self.modules: set[str] = set()
         folder.mkdir()
+        hide_installed(monkeypatch)
         monkeypatch.syspath_prepend(folder)
 
     def module(self, name: str, source: str) -> Path:

@@ -1,0 +1,1 @@
+"""Silia, the seed project's later mixer, as a plugin."""

@@ -23,6 +23,14 @@ def command(
     cache: Annotated[
         bool, typer.Option(help="Keep the state of what was read; slow without.")
     ] = True,
+    allow_noncausal: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Generate though component NAME looks at later tokens; may be repeated. "
+            "Such a model is computed whole for each token.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -34,6 +42,7 @@ def command(
     from strawberry.cli.console import print_json
     from strawberry.cli.terminal import warn
     from strawberry.train import generate, load_run
+    from strawberry.train.generate import refuse_noncausal
 
     def write(piece: str) -> None:
         sys.stdout.write(piece)
@@ -42,6 +51,7 @@ def command(
     loaded = load_run(run, device=device, plugins=context.plugins())
     for line in loaded.warnings:
         warn(line)
+    refuse_noncausal(loaded, allow_noncausal or ())
     if not as_json:
         write(prompt)
     began = time.perf_counter()
@@ -54,6 +64,7 @@ def command(
         top_p=top_p,
         seed=seed,
         use_cache=cache,
+        allow_noncausal=allow_noncausal or (),
         stream=None if as_json else write,
     )
     if as_json:

@@ -41,8 +41,12 @@ def command(
         raise StrawberryError("--resume needs --run-dir, the folder of the run to go on with")
 
     from strawberry.cli.display import Display
+    from strawberry.model.build import build
+    from strawberry.model.risks import ahead
     from strawberry.train import Interrupted, train
 
+    for line in ahead(loaded, build(loaded, "meta")):
+        warn(line)
     out = console(stderr=as_json)
     try:
         with Display(out) as display:
@@ -64,25 +68,33 @@ def command(
         report: dict[str, Any] = {"run": str(result.folder), "steps": result.steps}
         print_json({**report, **result.metrics})
         return
-    _sample(result.folder)
+    allowing = _sample(result.folder)
     out.print(f"\nrun folder: {result.folder}")
-    out.print(f"  strawberry generate {result.folder} 'def '")
+    out.print(f"  strawberry generate {result.folder} 'def '{allowing}")
     out.print(f"  strawberry plot {result.folder}")
 
 
-def _sample(folder: Path) -> None:
-    """A few tokens from the model, as a first impression; nothing where data is not text."""
+def _sample(folder: Path) -> str:
+    """A few tokens from the model, as a first impression; nothing where data is not text.
+
+    Nor where the model isn't causal; returns the options that it would take to generate.
+    """
     from strawberry.cli import context
+    from strawberry.model.risks import noncausal
     from strawberry.train import generate, load_run
     from strawberry.train.run import RunFolder
 
     if not RunFolder(folder).tokenizer_file.exists():
-        return
-    sys.stdout.write("\nsample:\n")
+        return ""
     loaded = load_run(folder, plugins=context.plugins())
+    if names := noncausal(loaded.recipe, loaded.model):
+        sys.stdout.write(f"\nno sample: not causal: {', '.join(names)}\n")
+        return "".join(f" --allow-noncausal {name}" for name in names)
+    sys.stdout.write("\nsample:\n")
     limit = min(SAMPLE_TOKENS, loaded.recipe.model.block_size)
     generate(loaded, max_new_tokens=limit, stream=_write)
     sys.stdout.write("\n")
+    return ""
 
 
 def _write(piece: str) -> None:

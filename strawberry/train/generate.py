@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from strawberry.errors import StrawberryError
+from strawberry.model.risks import is_causal, noncausal
 from strawberry.train.load import LoadedRun, load_run
 
 if TYPE_CHECKING:
@@ -73,8 +74,10 @@ def sample_ids(
     """New ids (B,), one step at a time, after `prompt` (B, T).
 
     Where the model can place only so many tokens, the oldest are let go: the cache is then made
-    anew from the last half.
+    anew from the last half. A model that isn't causal never has a cache: each new token changes
+    what comes before it, so the whole sequence is computed anew.
     """
+    use_cache = use_cache and is_causal(model)
     limit = model.positional.limit()
     length = prompt.shape[1] + max_new_tokens
     room = length if limit is None else min(length, limit)
@@ -103,6 +106,7 @@ def generate(
     top_p: float | None = None,
     seed: int = 0,
     use_cache: bool = True,
+    allow_noncausal: Collection[str] = (),
     stream: Callable[[str], None] | None = None,
 ) -> str:
     """Continue a prompt with a trained model, until its end-of-text token or the limit.
@@ -115,19 +119,26 @@ def generate(
         top_k: only the k most likely tokens.
         top_p: only the most likely tokens whose probabilities sum to p.
         seed: of the sampling.
-        use_cache: False computes the whole sequence for each token.
+        use_cache: False computes the whole sequence for each token; so it is in any case where
+            the model isn't causal.
+        allow_noncausal: components, as the recipe names them, that may be in the model though
+            their outputs depend on later tokens, such as `moe` with `routing: expert`.
         stream: called with each piece of text as soon as it is whole.
 
     Returns:
-        The new text, without the prompt. Raises StrawberryError as `load_run` does.
+        The new text, without the prompt. Raises StrawberryError as `load_run` does, and where
+        the model isn't causal without being allowed to.
     """
     if max_new_tokens < 0:
         raise StrawberryError(f"{max_new_tokens} new tokens are less than none")
     sampling = Sampling(temperature, top_k, top_p)
     sampling.check()
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
+    refuse_noncausal(loaded, allow_noncausal)
     tokenizer = loaded.tokenizer()
     start = [tokenizer.eot, *tokenizer.encode(prompt, special=True)]
+    if loaded.recipe.train.document_mask:  # only the last document is in sight
+        start = start[len(start) - 1 - start[::-1].index(tokenizer.eot) :]
     device = loaded.model.device
     ids = torch.tensor([start], device=device)
     generator = torch.Generator(device=device).manual_seed(seed)
@@ -138,6 +149,18 @@ def generate(
         if stream is not None:
             stream(piece)
     return "".join(pieces)
+
+
+def refuse_noncausal(loaded: LoadedRun, allowed: Collection[str] = ()) -> None:
+    """Raises StrawberryError if a component that isn't causal is not among those allowed."""
+    short = {name.rsplit("/", 1)[-1] for name in allowed}
+    names = [name for name in noncausal(loaded.recipe, loaded.model) if name not in short]
+    if names:
+        options = " ".join(f"--allow-noncausal {name}" for name in names)
+        raise StrawberryError(
+            f"{loaded.folder}: {', '.join(names)}: not causal: each token was trained with later "
+            f"ones in sight, which are not there yet; to generate all the same, say {options}"
+        )
 
 
 def decoded(ids: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,30 @@ def test_a_folder_that_is_no_run_exits_2(
     """One line that names the folder."""
     assert run(["generate", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_causal(
+    recipe_file: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Build and train warn of it, train shows no sample, generate wants to be told by name."""
+    ffn = {"use": "moe", "routing": "expert", "experts": 4, "n_ffn": 8}
+    recipe = recipe_file(model={"stack": [{"attention": "mha", "ffn": ffn}]})
+    folder = tmp_path / "run"
+    warning = "warning: moe: not causal: "
+
+    assert run(["build", str(recipe)]) == 0
+    assert warning in capsys.readouterr().out
+    assert run(["train", str(recipe), "--run-dir", str(folder)]) == 0
+    said = capsys.readouterr()
+    assert said.err.count(warning) == 1
+    assert "no sample: not causal: moe" in said.out
+    assert "--allow-noncausal moe" in said.out.replace("\n", " ")
+
+    assert run(["generate", str(folder), "line"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "moe: not causal: " in said.err
+    assert said.err.rstrip().endswith("--allow-noncausal moe")
+    assert said.err.count("\n") == 1
+    assert run(["generate", str(folder), "line", "--allow-noncausal", "moe"]) == 0
+    assert capsys.readouterr().out.startswith("line")

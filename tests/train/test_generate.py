@@ -136,3 +136,20 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(StrawberryError, match="run"):
             generate(folder)
+
+
+def test_what_is_not_causal_is_refused_unless_allowed(
+    make_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    """Experts that choose tokens look ahead; allowed by name, the whole sequence is recomputed."""
+    ffn = {"use": "moe", "routing": "expert", "experts": 4, "n_ffn": 8}
+    stack = [{"attention": "mha"}, {"repeat": 2, "stack": [{"attention": "mha", "ffn": ffn}]}]
+    loaded = load_run(train(make_recipe(model={"stack": stack}), tmp_path / "run").folder)
+    way_out = r"moe: not causal: .* --allow-noncausal moe$"
+    for allowed in ((), ("mlp",)):
+        with pytest.raises(StrawberryError, match=way_out):
+            generate(loaded, "x", allow_noncausal=allowed)
+    for allowed in (("moe",), ("strawberry/moe",)):
+        assert generate(loaded, "x", max_new_tokens=4, allow_noncausal=allowed)
+    prompt = torch.tensor([[65, 66, 67]])
+    assert greedy(loaded.model, prompt, 9, True) == greedy(loaded.model, prompt, 9, False)

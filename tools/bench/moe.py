@@ -1,0 +1,177 @@
+"""Time of a mixture of experts, forward and backward, against two that do the same work.
+
+    python tools/bench/moe.py [--width 256] [--hidden 256] [--threads 1] [--repeats 20] [--json]
+
+Compared are the component `moe`, a dense `swiglu` as wide as a token's active experts together,
+and the same mixture as a plain loop over experts, written below. They take turns within one run,
+so that whatever else the machine does falls on all of them; ratios are medians over turns. FLOPs
+are those of matrix products, counted by torch while they are done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import strawberry
+from strawberry.model.contracts import Use
+
+RECIPE = Path(__file__).parents[2] / "recipes/llama.yaml"
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is measured: a function of (B, T, C), and the weights that it uses."""
+
+    run: Callable[[Tensor], Tensor]
+    weights: list[nn.Parameter]
+
+
+def main() -> None:
+    """Parse the arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--length", type=int, default=256, help="tokens of a sequence")
+    parser.add_argument("--width", type=int, default=256, help="model width")
+    parser.add_argument("--hidden", type=int, default=256, help="hidden width of one expert")
+    parser.add_argument("--experts", type=int, default=8)
+    parser.add_argument("--active", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bfloat16", action="store_true", help="weights and inputs in bfloat16")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    result = measure(options)
+    print(json.dumps(result, indent=2) if options.json else table(result))
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that is printed, as plain data."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if options.bfloat16 else torch.float32
+    contenders = build(options, dtype)
+    shape = (options.batch, options.length, options.width)
+    x = torch.randn(shape, device=options.device, dtype=dtype, requires_grad=True)
+    grad = torch.randn_like(x)
+    with torch.no_grad():
+        mixture, loop = (contenders[name].run(x).float() for name in ("moe", "loop"))
+        difference = (mixture - loop).abs().max() / loop.abs().max()
+    flops, seconds = {}, {name: list[float]() for name in contenders}
+    for name, contender in contenders.items():
+        with FlopCounterMode(display=False) as counter:
+            step(contender, x, grad)
+        flops[name] = counter.get_total_flops()
+    names = list(contenders)
+    for turn in range(WARM_UP + options.repeats):
+        for place in range(len(names)):
+            name = names[(turn + place) % len(names)]
+            began = time.perf_counter()
+            step(contenders[name], x, grad)
+            if options.device != "cpu":
+                torch.cuda.synchronize()
+            if turn >= WARM_UP:
+                seconds[name].append(time.perf_counter() - began)
+    return {
+        "shape": {**vars(options), "torch": torch.__version__},
+        "largest_difference_of_moe_and_loop": float(difference),
+        "flops": flops,
+        "milliseconds": {name: 1e3 * median(times) for name, times in seconds.items()},
+        "moe_over_dense": ratio(seconds["moe"], seconds["dense"]),
+        "moe_over_loop": ratio(seconds["moe"], seconds["loop"]),
+    }
+
+
+def build(options: argparse.Namespace, dtype: torch.dtype) -> dict[str, Contender]:
+    """What is compared."""
+    fields = {"experts": options.experts, "active": options.active, "n_ffn": options.hidden}
+    mixture = {"ffn": {"use": "moe", "balance_loss": 0.0, **fields}}
+    dense = {"ffn": {"use": "swiglu", "n_ffn": options.active * options.hidden}}
+    overrides = {
+        "model.vocab_size": 8,
+        "model.block_size": options.length,
+        "model.n_embd": options.width,
+        "model.positional": "none",
+        "model.stack": [mixture, dense],
+    }
+    recipe = strawberry.load_recipe(RECIPE, [f"{k}={json.dumps(v)}" for k, v in overrides.items()])
+    model = strawberry.build(recipe).to(options.device, dtype)
+    moe, swiglu = (visit.block.ffn for visit in model.visits())
+    assert moe is not None
+    assert swiglu is not None
+    positions = torch.arange(options.length, device=options.device)
+    use = Use(positions, 0, model.positional, model.weights)
+    experts = list(moe.parameters())
+    return {
+        "moe": Contender(lambda x: moe(x, use)[0], experts),
+        "dense": Contender(lambda x: swiglu(x, use), list(swiglu.parameters())),
+        "loop": Contender(lambda x: loop_over_experts(moe, x, use), experts),
+    }
+
+
+def loop_over_experts(moe: Any, x: Tensor, use: Use) -> Tensor:
+    """The same mixture, an expert at a time: its tokens are looked for, computed and added."""
+    flat = x.flatten(0, 1)
+    choice = moe.router(flat)
+    total = torch.zeros_like(flat)
+    matrices = zip(moe.up.matrices(use), moe.down.matrices(use), strict=True)
+    for expert, (up, down) in enumerate(matrices):
+        token, slot = (choice.expert == expert).nonzero(as_tuple=True)
+        value, gate = (flat[token] @ up.T).chunk(2, dim=-1)
+        y = (value * torch.nn.functional.silu(gate)) @ down.T
+        weighted = (y * choice.gate[token, slot, None]).to(y.dtype)
+        total = total.index_add(0, token, weighted)
+    return total.view(x.shape)
+
+
+def step(contender: Contender, x: Tensor, grad: Tensor) -> None:
+    """Forward and backward, to the gradients of the input and of every weight."""
+    for tensor in (x, *contender.weights):
+        tensor.grad = None
+    torch.autograd.backward(contender.run(x), grad)
+
+
+def ratio(above: list[float], below: list[float]) -> dict[str, float]:
+    """The median over turns of one time over another, and the quartiles around it."""
+    low, middle, high = quantiles([a / b for a, b in zip(above, below, strict=True)], n=4)
+    return {"median": middle, "from": low, "to": high}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as text."""
+    shape, lines = result["shape"], []
+    lines.append(
+        f"{shape['experts']} experts of {shape['hidden']}, {shape['active']} active; "
+        f"{shape['batch']} x {shape['length']} tokens of {shape['width']}; {shape['device']}, "
+        f"{'bfloat16' if shape['bfloat16'] else 'float32'}, {shape['threads']} threads, "
+        f"torch {shape['torch']}"
+    )
+    lines.append(f"moe and loop differ by {result['largest_difference_of_moe_and_loop']:.1e}")
+    lines.append(f"{'':8}{'GFLOP':>10}{'ms':>10}{'GFLOP/s':>10}")
+    for name, milliseconds in result["milliseconds"].items():
+        flops = result["flops"][name] / 1e9
+        rate = 1e3 * flops / milliseconds
+        lines.append(f"{name:8}{flops:>10.3f}{milliseconds:>10.2f}{rate:>10.1f}")
+    for name in ("dense", "loop"):
+        found = result[f"moe_over_{name}"]
+        lines.append(
+            f"moe / {name}: {found['median']:.2f} (quartiles {found['from']:.2f} to "
+            f"{found['to']:.2f})"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

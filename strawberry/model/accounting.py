@@ -21,7 +21,7 @@ from strawberry.model.contracts import Bank, Projection, Use
 from strawberry.model.loss import linear_cross_entropy
 from strawberry.model.residual import Stream, written
 from strawberry.model.risks import risks
-from strawberry.model.stack import Block
+from strawberry.model.stack import Block, Room
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
@@ -169,7 +169,7 @@ def _visit_cost(model: LanguageModel, visit: Visit, length: int, known: dict[str
         history = (written(y),) if model.keep_history else ()
         return block(Stream(y, history), use, 0)[0].x
 
-    short, long = (_state_bytes(block, n * length, model.device) for n in (1, 2))
+    short, long = (_state_bytes(visit, n * length, model.device) for n in (1, 2))
     slope = (long - short) // length
     known[key] = replace(
         _count(run, x, set(model.parameters())),
@@ -263,8 +263,8 @@ class _Saved(TorchFunctionMode):
         return out
 
 
-def _state_bytes(block: Block, length: int, device: torch.device) -> int:
-    states = block.new_states(1, length, device, torch.float32)
+def _state_bytes(visit: Visit, length: int, device: torch.device) -> int:
+    states = visit.block.new_states(Room(1, length, device, torch.float32), visit.weights)
     return sum(t.nbytes for state in states for t in state.values())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +24,7 @@ from strawberry.model.contracts import (
     ProjectionRequest,
     Site,
     Weights,
+    WeightScope,
     draw,
 )
 from strawberry.model.language_model import LanguageModel
@@ -55,6 +56,7 @@ class _Scope:
 
     weights: Weights
     positional: Positional
+    recursion: WeightScope  # what a weight source that is opened here is told
 
 
 class _Broken(Exception):  # noqa: N818 (never leaves this module)
@@ -73,11 +75,12 @@ class _Builder:
     def model(self) -> LanguageModel:
         spec = self.spec
         positional = self._positional(spec.positional)
-        weights = self._weights(spec.weights)
+        outside = WeightScope(spec.n_embd)
+        weights = self._weights(spec.weights, outside)
         norm = self._norm_of(spec.norm)
         parts = None
         if positional is not None and weights is not None and norm is not None:
-            scope = _Scope(weights, positional)
+            scope = _Scope(weights, positional, outside)
             nodes = [self._node(node, scope) for node in expand(spec.stack)]
             self._check_honoured(positional)
             if not self.problems:
@@ -106,10 +109,14 @@ class _Builder:
 
     def _node(self, spec: NodeSpec, scope: _Scope) -> Block | Stack | None:
         try:
-            own = None if spec.weights is None else self._weights(spec.weights)
+            inside = scope.recursion
+            if isinstance(spec, RecurSpec):
+                level = 0 if inside.level is None else inside.level + 1
+                inside = WeightScope(self.spec.n_embd, spec.count, level)
+            own = None if spec.weights is None else self._weights(spec.weights, inside)
             if spec.weights is not None and own is None:
                 return None
-            inner = _Scope(own or scope.weights, scope.positional)
+            inner = _Scope(own or scope.weights, scope.positional, inside)
             if isinstance(spec, BlockSpec):
                 return self._block(spec, inner, own)
             return self._stack(spec, inner, own)
@@ -136,7 +143,7 @@ class _Builder:
         override = None if spec.positional is None else self._positional(spec.positional)
         if spec.positional is not None and override is None:
             raise _Broken
-        scope = _Scope(scope.weights, override or scope.positional)
+        scope = replace(scope, positional=override or scope.positional)
         norm = self._norm_of(spec.norm or self.spec.norm)
         attention = self._part(spec.attention, scope, index, norm)
         ffn = self._part(spec.ffn, scope, index, norm)
@@ -253,8 +260,8 @@ class _Builder:
         built: Positional | None = self._construct(spec, self.spec.n_embd, self.spec.block_size)
         return built
 
-    def _weights(self, spec: ComponentSpec) -> Weights | None:
-        built: Weights | None = self._construct(spec, self.spec.n_embd)
+    def _weights(self, spec: ComponentSpec, scope: WeightScope) -> Weights | None:
+        built: Weights | None = self._construct(spec, scope)
         return built
 
     def _norm_of(self, spec: ComponentSpec) -> Callable[[int], Norm] | None:

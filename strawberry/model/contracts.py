@@ -143,11 +143,31 @@ class ProjectionRequest:
     uniform: bool
 
 
+@dataclass(frozen=True, slots=True)
+class WeightScope:
+    """Where a weight source is opened.
+
+    Attributes:
+        n_embd: model width C.
+        steps: recursion steps of the innermost `recur` at or around that place; 1 without one.
+        level: which of `use.steps` is the step of that `recur`; None without one.
+    """
+
+    n_embd: int
+    steps: int = 1
+    level: int | None = None
+
+    def step(self, use: Use) -> int:
+        """The recursion step of a use, from 0; may be beyond `steps` if asked for more depth."""
+        return 0 if self.level is None else use.steps[self.level]
+
+
 class Weights(nn.Module, abc.ABC):
     """A weight source: how the matrices of the blocks in its scope come to be.
 
-    Constructed with `(n_embd, *, fields)`. Parameters that blocks share live on the source, which
-    is a module of the scope that opened it; at run time it arrives as `use.weights`.
+    Constructed with `(scope, *, fields)`. Parameters that blocks share live on the source, which
+    is a module of the scope that opened it; at run time it arrives as `use.weights`. What it
+    computes once for a whole pass it may keep in `use.memo`.
     """
 
     same_cost: ClassVar[bool] = True
@@ -160,6 +180,13 @@ class Weights(nn.Module, abc.ABC):
     def bank(self, request: ProjectionRequest, experts: int) -> Bank:
         """As many matrices as `experts`, each as in `request`; raises ValueError as above."""
         raise ValueError(f"{type(self).__name__} weights have no stacks of matrices for experts")
+
+    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
+        """What each use of a block keeps for this source between cached calls.
+
+        It is in `use.state` beside the mixer's own, so names begin with `weights.`; batch first.
+        """
+        return {}
 
 
 class Positional(nn.Module, abc.ABC):

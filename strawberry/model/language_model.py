@@ -25,7 +25,7 @@ from strawberry.model.contracts import (
 )
 from strawberry.model.loss import LossTerms, head_logits, head_loss
 from strawberry.model.residual import Stream, written
-from strawberry.model.stack import Stack, Visit
+from strawberry.model.stack import Room, Stack, Visit
 
 
 @dataclass(slots=True)
@@ -190,7 +190,8 @@ class LanguageModel(nn.Module):
         """An empty cache for `length` tokens of `batch` sequences."""
         self._check_length(length, None)
         dtype = dtype if dtype is not None else self.embedding.weight.dtype
-        return Cache(list(self.stack.new_states(batch, length, self.device, dtype)), length)
+        room = Room(batch, length, self.device, dtype)
+        return Cache(list(self.stack.new_states(room, self.weights)), length)
 
     def parameter_infos(self) -> list[ParameterInfo]:
         """Every parameter once, with its name and kind."""

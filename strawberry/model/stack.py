@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -26,6 +26,15 @@ from strawberry.model.contracts import (
 from strawberry.model.residual import Join, Stream
 
 Sharing: TypeAlias = Literal["cycle", "sequence", "middle_cycle", "middle_sequence"]
+
+
+class Room(NamedTuple):
+    """What states are to have room for: so many sequences of so many tokens."""
+
+    batch: int
+    length: int
+    device: torch.device
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +102,10 @@ class Block(nn.Module):
             stream, aux = join(stream, self.dropout(y)), aux + more
         return stream, aux
 
-    def new_states(
-        self, batch: int, length: int, device: torch.device, dtype: torch.dtype
-    ) -> Iterator[State]:
-        """The one state that a use of this block keeps."""
-        yield (
-            {} if self.attention is None else self.attention.new_state(batch, length, device, dtype)
-        )
+    def new_states(self, room: Room, weights: Weights) -> Iterator[State]:
+        """The one state that a use of this block keeps, and what its weight source keeps."""
+        state = {} if self.attention is None else self.attention.new_state(*room)
+        yield {**state, **(self.weights or weights).new_state(*room)}
 
     def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
         """This one use."""
@@ -136,12 +142,10 @@ class Stack(nn.Module):
             slot += node.n_slots
         return stream, aux
 
-    def new_states(
-        self, batch: int, length: int, device: torch.device, dtype: torch.dtype
-    ) -> Iterator[State]:
+    def new_states(self, room: Room, weights: Weights) -> Iterator[State]:
         """The states of all uses below, in the order of their slots."""
         for index, _ in self.schedule:
-            yield from self._node(index).new_states(batch, length, device, dtype)
+            yield from self._node(index).new_states(room, self.weights or weights)
 
     def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
         """All block uses below, in the order of their slots."""

@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from turns import flops_of, milliseconds, ratio, shown, take_turns
 
 import strawberry
 from strawberry.model.contracts import Use
 
 RECIPE = Path(__file__).parents[2] / "recipes/llama.yaml"
-WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -69,26 +67,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with torch.no_grad():
         mixture, loop = (contenders[name].run(x).float() for name in ("moe", "loop"))
         difference = (mixture - loop).abs().max() / loop.abs().max()
-    flops, seconds = {}, {name: list[float]() for name in contenders}
-    for name, contender in contenders.items():
-        with FlopCounterMode(display=False) as counter:
-            step(contender, x, grad)
-        flops[name] = counter.get_total_flops()
-    names = list(contenders)
-    for turn in range(WARM_UP + options.repeats):
-        for place in range(len(names)):
-            name = names[(turn + place) % len(names)]
-            began = time.perf_counter()
-            step(contenders[name], x, grad)
-            if options.device != "cpu":
-                torch.cuda.synchronize()
-            if turn >= WARM_UP:
-                seconds[name].append(time.perf_counter() - began)
+    runs = {name: partial(step, one, x, grad) for name, one in contenders.items()}
+    flops = {name: flops_of(run) for name, run in runs.items()}
+    seconds = take_turns(runs, options.repeats, options.device)
     return {
         "shape": {**vars(options), "torch": torch.__version__},
         "largest_difference_of_moe_and_loop": float(difference),
         "flops": flops,
-        "milliseconds": {name: 1e3 * median(times) for name, times in seconds.items()},
+        "milliseconds": {name: milliseconds(times) for name, times in seconds.items()},
         "moe_over_dense": ratio(seconds["moe"], seconds["dense"]),
         "moe_over_loop": ratio(seconds["moe"], seconds["loop"]),
     }
@@ -143,12 +129,6 @@ def step(contender: Contender, x: Tensor, grad: Tensor) -> None:
     torch.autograd.backward(contender.run(x), grad)
 
 
-def ratio(above: list[float], below: list[float]) -> dict[str, float]:
-    """The median over turns of one time over another, and the quartiles around it."""
-    low, middle, high = quantiles([a / b for a, b in zip(above, below, strict=True)], n=4)
-    return {"median": middle, "from": low, "to": high}
-
-
 def table(result: dict[str, Any]) -> str:
     """The result as text."""
     shape, lines = result["shape"], []
@@ -165,11 +145,7 @@ def table(result: dict[str, Any]) -> str:
         rate = 1e3 * flops / milliseconds
         lines.append(f"{name:8}{flops:>10.3f}{milliseconds:>10.2f}{rate:>10.1f}")
     for name in ("dense", "loop"):
-        found = result[f"moe_over_{name}"]
-        lines.append(
-            f"moe / {name}: {found['median']:.2f} (quartiles {found['from']:.2f} to "
-            f"{found['to']:.2f})"
-        )
+        lines.append(f"moe / {name}: {shown(result[f'moe_over_{name}'])}")
     return "\n".join(lines)
 
 

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Bank, Projection, ProjectionRequest, Use, Weights, draw
+from strawberry.model.contracts import (
+    Bank,
+    Projection,
+    ProjectionRequest,
+    Use,
+    Weights,
+    WeightScope,
+    draw,
+)
 
 
 class FactorizedProjection(Projection):
@@ -87,7 +95,7 @@ class Factorized(Weights):
 
     def __init__(
         self,
-        n_embd: int,
+        scope: WeightScope,
         *,
         rank: int | None = None,
         init: Literal["corrected", "original"] = "corrected",
@@ -95,8 +103,8 @@ class Factorized(Weights):
         super().__init__()
         if rank is not None and rank < 1:
             raise FieldError("rank", f"{rank} is not a positive number")
-        self.n_embd = n_embd
-        self.rank = rank if rank is not None else max(1, n_embd // 4)
+        self.n_embd = scope.n_embd
+        self.rank = rank if rank is not None else max(1, scope.n_embd // 4)
         self.init = init
         self.bases = nn.ParameterDict()
         self.blocks = nn.ParameterDict()

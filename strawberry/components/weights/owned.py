@@ -6,7 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.model.contracts import Bank, Projection, ProjectionRequest, Use, Weights, draw
+from strawberry.model.contracts import (
+    Bank,
+    Projection,
+    ProjectionRequest,
+    Use,
+    Weights,
+    WeightScope,
+    draw,
+)
 
 
 class OwnedProjection(Projection):
@@ -57,9 +65,8 @@ class OwnedBank(Bank):
 class Owned(Weights):
     """Gives each block matrices of its own; a shared block (`recur`) uses them at every step."""
 
-    def __init__(self, n_embd: int) -> None:
+    def __init__(self, scope: WeightScope) -> None:
         super().__init__()
-        self.n_embd = n_embd
 
     def projection(self, request: ProjectionRequest) -> Projection:
         """A new dense projection."""

@@ -12,6 +12,9 @@ def strawberry_register(registry: Registrar) -> None:
     registry.attention("mha", f"{here}.attention.mha:MultiHeadAttention")
     registry.attention("aft_simple", f"{here}.attention.aft_simple:AFTSimple")
     registry.attention("expert_abundance", f"{here}.attention.expert_abundance:ExpertAbundance")
+    registry.attention("moe_attention", f"{here}.attention.moe_attention:MoEAttention")
+    registry.attention("linear", f"{here}.attention.linear:LinearAttention")
+    registry.attention("mla", f"{here}.attention.mla:MultiHeadLatentAttention")
 
     registry.ffn("bilinear", f"{here}.ffn.bilinear:Bilinear")
     registry.ffn("geglu", f"{here}.ffn.geglu:GEGLU")
@@ -33,9 +36,17 @@ def strawberry_register(registry: Registrar) -> None:
 
     registry.optimizer("adamw", f"{here}.optimizer.adamw:AdamW")
     registry.optimizer("muon", f"{here}.optimizer.muon:Muon")
+    registry.optimizer("lion", f"{here}.optimizer.lion:Lion")
+    registry.optimizer("adafactor", f"{here}.optimizer.adafactor:Adafactor")
+    registry.optimizer("sgd", f"{here}.optimizer.sgd:SGD")
+    free = f"{here}.optimizer.schedule_free_adamw:ScheduleFreeAdamW"
+    registry.optimizer("schedule_free_adamw", free)
 
     registry.schedule("trapezoid", f"{here}.schedule.trapezoid:Trapezoid")
+    registry.schedule("wsd", f"{here}.schedule.wsd:WSD")
     registry.schedule("cosine", f"{here}.schedule.cosine:Cosine")
+    registry.schedule("linear", f"{here}.schedule.linear:Linear")
+    registry.schedule("inverse_sqrt", f"{here}.schedule.inverse_sqrt:InverseSqrt")
     registry.schedule("constant", f"{here}.schedule.constant:Constant")
 
     registry.data("stdlib", f"{here}.data.stdlib:Stdlib")

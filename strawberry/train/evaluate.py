@@ -10,6 +10,7 @@ import torch
 
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
+from strawberry.train.documents import separator
 
 if TYPE_CHECKING:
     from strawberry.data import Dataset
@@ -56,6 +57,7 @@ def evaluate(
     run = load_run(folder, device=device, plugins=plugins)
     machine = machine_for(run.recipe)
     dataset = open_dataset(run.recipe)
+    run.model.separator = separator(run.recipe, dataset)
     batches = Batches(dataset, run.recipe, machine.device)
     try:
         metrics = validate(

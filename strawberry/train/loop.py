@@ -19,6 +19,7 @@ from strawberry.model.contracts import Tracker
 from strawberry.train import checkpoint, randomness
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
+from strawberry.train.documents import separator
 from strawberry.train.evaluate import validate
 from strawberry.train.memory import keep_freed_memory
 from strawberry.train.optimizers import Optimizers
@@ -92,10 +93,16 @@ class Session:
     def save(self, recent: Recent) -> Path:
         """Write a checkpoint of this moment; raises Diverged if it is not worth keeping."""
         recent.check(self.step)
+        with self.optimizers.evaluating():
+            path = self._write(recent)
+        self.tell("checkpoint_saved", self.run.path, self.step, path)
+        return path
+
+    def _write(self, recent: Recent) -> Path:
         tensors = [*self.model.parameters(), *self.optimizers.tensors().values()]
         if not all_finite(tensors):
             raise Diverged(self.step)
-        path = checkpoint.save(
+        return checkpoint.save(
             self.run.checkpoints,
             step=self.step,
             model=self.model.state_dict(),
@@ -110,8 +117,6 @@ class Session:
             },
             keep=self.recipe.train.keep_checkpoints,
         )
-        self.tell("checkpoint_saved", self.run.path, self.step, path)
-        return path
 
 
 HOOKS = {
@@ -216,9 +221,10 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
             session.tell("step_done", run.path, session.step, {"lr": rate, **row})
         if due(session.step, settings.eval_interval) or last:
             recent.pause()
-            session.metrics = validate(
-                model, batches, machine, session.dataset, settings.eval_iters
-            )
+            with optimizers.evaluating():
+                session.metrics = validate(
+                    model, batches, machine, session.dataset, settings.eval_iters
+                )
             run.log({"step": session.step, **session.metrics})
             session.tell("evaluated", run.path, session.step, session.metrics)
             recent.go_on()
@@ -253,6 +259,7 @@ def restore(session: Session, recent: Recent) -> list[str]:
     session.model.load_state_dict(found.model)
     session.optimizers.load_tensors(found.optimizer)
     session.optimizers.load_numbers(found.state["optimizer"])
+    session.optimizers.loaded()
     recent.load(found.state["recent"])
     session.step = found.state["step"]
     session.metrics = found.state["metrics"]
@@ -271,6 +278,7 @@ def _session(
     dataset = open_dataset(recipe, progress=progress)
     randomness.seed(recipe.seed)
     model = build(recipe, machine.device)
+    model.separator = separator(recipe, dataset)
     if machine.compiled:
         model.compile_trunk()
     named = [spec.entry.load()(**spec.fields) for spec in recipe.trackers]

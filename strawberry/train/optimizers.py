@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,8 +24,8 @@ PLAIN = (bool, int, float, str, type(None))
 MACHINERY = ("fused", "foreach", "capturable", "differentiable")
 """Options of a parameter group that follow the machine, not the run."""
 
-PROBE = 64
-"""Side of the small matrix with which an optimizer's state is measured."""
+PROBE = (7, 11, 13, 17, 19)
+"""Sizes of the small parameters with which state is measured; no two dimensions are alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +87,35 @@ def _matches(selector: str, info: ParameterInfo) -> bool:
 
 
 def state_bytes(assignments: Sequence[Assignment]) -> int:
-    """Bytes of optimizer state, measured by letting each optimizer step once on a small matrix."""
-    total = 0.0
-    for assignment in assignments:
-        small = torch.nn.Parameter(torch.zeros(PROBE, PROBE))
-        small.grad = torch.ones_like(small)
-        info = ParameterInfo("probe", small, assignment.infos[0].kind)
-        optimizer = assignment.factory.make([info], lr=1e-3, device=torch.device("cpu"))
-        optimizer.step()
-        per_number = (
-            sum(
-                value.nbytes
-                for value in optimizer.state[small].values()
-                if isinstance(value, torch.Tensor) and value.numel() > 1
-            )
-            / small.numel()
+    """Bytes of optimizer state, measured by letting each optimizer step once on small parameters.
+
+    A dimension of what that leaves is taken for that of the parameter which has its size.
+    """
+    return sum(_bytes_of(assignment) for assignment in assignments)
+
+
+def _bytes_of(assignment: Assignment) -> int:
+    infos = assignment.infos
+    probes = {(i.kind, i.parameter.ndim): _probe(i) for i in infos}
+    cpu = torch.device("cpu")
+    optimizer = assignment.factory.make(tuple(probes.values()), lr=1e-3, device=cpu)
+    optimizer.step()
+    total = 0
+    for info in infos:
+        small = probes[info.kind, info.parameter.ndim].parameter
+        real = dict(zip(small.shape, info.parameter.shape, strict=True))
+        total += sum(
+            math.prod(real.get(size, size) for size in value.shape) * value.element_size()
+            for value in optimizer.state.get(small, {}).values()
+            if isinstance(value, torch.Tensor) and value.ndim
         )
-        total += per_number * sum(info.parameter.numel() for info in assignment.infos)
-    return round(total)
+    return total
+
+
+def _probe(info: ParameterInfo) -> ParameterInfo:
+    parameter = torch.nn.Parameter(torch.zeros(PROBE[: info.parameter.ndim]))
+    parameter.grad = torch.ones_like(parameter)
+    return ParameterInfo(info.name, parameter, info.kind)
 
 
 class Optimizers:
@@ -169,9 +182,10 @@ class Optimizers:
         for path, tensor in tensors.items():
             optimizer, parameter, key = self._place(path)
             # A step counter stays where torch wants it; all else follows its parameter.
-            scalar = tensor.ndim == 0 and not optimizer.defaults.get("fused")
+            counter = tensor.ndim == 0 and (key == "step" or parameter.ndim > 0)
+            stays = counter and not optimizer.defaults.get("fused")
             state = optimizer.state[parameter]
-            state[key] = tensor.clone() if scalar else tensor.to(parameter.device)
+            state[key] = tensor.clone() if stays else tensor.to(parameter.device)
 
     def load_numbers(self, numbers: dict[str, Any]) -> None:
         """Put back what `numbers` gave; raises as `load_tensors` does."""
@@ -181,6 +195,19 @@ class Optimizers:
         for (_, made), groups in zip(self.parts, numbers["groups"], strict=True):
             for group, values in zip(made.param_groups, groups, strict=True):
                 group.update(values)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within it, the parameters have the values to evaluate and to save."""
+        with contextlib.ExitStack() as stack:
+            for assignment, optimizer in self.parts:
+                stack.enter_context(assignment.factory.evaluating(optimizer))
+            yield
+
+    def loaded(self) -> None:
+        """Put back the values to train on; for when parameters, tensors and numbers are loaded."""
+        for assignment, optimizer in self.parts:
+            assignment.factory.loaded(optimizer)
 
     def _place(self, path: str) -> tuple[torch.optim.Optimizer, torch.nn.Parameter, str]:
         """The optimizer, parameter and state name of a path."""

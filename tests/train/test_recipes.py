@@ -10,7 +10,11 @@ import strawberry
 from strawberry.train import Sampling, load_run, sample_ids
 
 ROOT = Path(__file__).parents[2]
-RECIPES = [*sorted((ROOT / "recipes").glob("*.yaml")), ROOT / "recipes/seed.json"]
+RECIPES = [
+    *sorted((ROOT / "recipes").glob("*.yaml")),
+    ROOT / "recipes/seed.json",
+    *sorted((ROOT / "plugins").glob("*/recipes/*.yaml")),
+]
 SHORT = [
     "seed=3",
     "data={use: stdlib, max_bytes: 400000}",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt
 
+from strawberry.components.optimizer.groups import Beta, Decay, decay_groups
 from strawberry.model.contracts import Optimizer, ParameterInfo
-
-Beta = Annotated[float, Ge(0), Lt(1)]
 
 
 class AdamW(Optimizer):
@@ -31,7 +30,7 @@ class AdamW(Optimizer):
         betas: tuple[Beta, Beta] = (0.9, 0.95),
         eps: Annotated[float, Gt(0)] = 1e-8,
         weight_decay: Annotated[float, Ge(0)] = 0.1,
-        decay: Literal["matrices", "all"] = "matrices",
+        decay: Decay = "matrices",
     ) -> None:
         self.lr = lr
         self.betas = betas
@@ -43,14 +42,8 @@ class AdamW(Optimizer):
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """torch.optim.AdamW, fused where the device has it."""
-        decayed = [i.parameter for i in infos if self.decay == "all" or i.parameter.ndim >= 2]
-        plain = [i.parameter for i in infos if self.decay != "all" and i.parameter.ndim < 2]
-        groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
         return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
+            decay_groups(infos, self.weight_decay, self.decay),
             lr=lr,
             betas=self.betas,
             eps=self.eps,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from strawberry.components.schedule.parts import cooldown, warmup
 from strawberry.model.contracts import Schedule, ScheduleSite
 
 
@@ -15,10 +14,6 @@ class Cosine(Schedule):
 
     def __call__(self, step: int) -> float:
         """The learning rate of `step`, from 0."""
-        s = self.site
-        if step < s.warmup_iters:
-            return s.learning_rate * (step + 1) / (s.warmup_iters + 1)
-        if step >= s.lr_decay_iters:
-            return s.min_lr
-        done = (step - s.warmup_iters) / (s.lr_decay_iters - s.warmup_iters)
-        return s.min_lr + 0.5 * (1 + math.cos(math.pi * done)) * (s.learning_rate - s.min_lr)
+        if step < self.site.warmup_iters:
+            return warmup(self.site, step)
+        return cooldown(self.site, "cosine", self.site.warmup_iters, step)

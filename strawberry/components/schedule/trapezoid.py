@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-
+from strawberry.components.schedule.parts import cooldown, cooldown_start, warmup
 from strawberry.model.contracts import Schedule, ScheduleSite
 
 
@@ -18,18 +16,12 @@ class Trapezoid(Schedule):
 
     def __init__(self, site: ScheduleSite) -> None:
         self.site = site
-        # Exactly floor((1 - f) N): in floating point (1 - 0.9) * 10 is less than 1.
-        share = 1 - Fraction(str(site.cooldown_frac))
-        self.start = math.floor(share * site.lr_decay_iters)
+        self.start = cooldown_start(site)
 
     def __call__(self, step: int) -> float:
         """The learning rate of `step`, from 0."""
-        s = self.site
-        if step < s.warmup_iters:
-            return s.learning_rate * (step + 1) / (s.warmup_iters + 1)
+        if step < self.site.warmup_iters:
+            return warmup(self.site, step)
         if step <= self.start:
-            return s.learning_rate
-        if step > s.lr_decay_iters:
-            return s.min_lr
-        done = (step - self.start) / (s.lr_decay_iters - self.start)
-        return s.min_lr + 0.5 * (1 + math.cos(math.pi * done)) * (s.learning_rate - s.min_lr)
+            return self.site.learning_rate
+        return cooldown(self.site, "cosine", self.start, step)

@@ -1,0 +1,69 @@
+"""Adafactor (Shazeer and Stern 2018, arXiv 1804.04235, algorithms 4 and 5), by torch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Le
+
+from strawberry.components.optimizer.groups import Decay, decay_groups
+from strawberry.model.contracts import Optimizer, ParameterInfo
+
+SMALLEST = 2e-19
+"""Lower bound on the root of a mean square, and on a mean square's mean: the least whose square is
+an ordinary float32. Torch's default, float32's precision, is more than a usual mean square."""
+
+
+class Adafactor(Optimizer):
+    """Adam's second moment as a row and a column; takes every parameter, keeps hardly any state.
+
+    The mean square of an (m, n) gradient is kept as its m row means and its n column means, that
+    of a stack of matrices matrix by matrix, that of a vector in full. There is no first moment.
+
+    The step is relative: `lr` is the change of a parameter as a share of the parameter's own root
+    mean square, so good rates are 0.01 and more, whatever the shape. As in the paper, step t never
+    uses a larger share than 1 / sqrt(t): a rate above that, which the schedule may still show, does
+    not count (at 0.01 this begins after 10,000 steps).
+
+    Args:
+        lr: peak learning rate; null takes `train.learning_rate`.
+        decay_power: the mean square at step t keeps 1 - t^-decay_power of what it was.
+        clip: largest root mean square of an update before it is scaled.
+        min_scale: what stands for the root mean square of smaller parameters, such as new zeros.
+        weight_decay: share of the learning rate by which parameters shrink each step.
+        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: Annotated[float, Gt(0)] | None = None,
+        decay_power: Annotated[float, Gt(0), Le(1)] = 0.8,
+        clip: Annotated[float, Ge(1)] = 1.0,
+        min_scale: Annotated[float, Gt(0)] = 1e-3,
+        weight_decay: Annotated[float, Ge(0)] = 0.0,
+        decay: Decay = "matrices",
+    ) -> None:
+        self.lr = lr
+        self.decay_power = decay_power
+        self.clip = clip
+        self.min_scale = min_scale
+        self.weight_decay = weight_decay
+        self.decay = decay
+
+    def make(
+        self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
+    ) -> torch.optim.Optimizer:
+        """torch.optim.Adafactor, one tensor after another: all at once would take the memory of a
+        second model, which is what Adafactor is there to save.
+        """  # noqa: D205
+        return torch.optim.Adafactor(
+            decay_groups(infos, self.weight_decay, self.decay),
+            lr=lr,
+            beta2_decay=-self.decay_power,
+            eps=(SMALLEST, self.min_scale),
+            d=self.clip,
+            foreach=False,
+        )

@@ -1,0 +1,66 @@
+"""SGD with momentum (Sutskever et al. 2013, ICML, eq. 1-4), by torch.optim.SGD."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+
+from strawberry.components.optimizer.groups import Beta, Decay, decay_groups
+from strawberry.errors import FieldError
+from strawberry.model.contracts import Optimizer, ParameterInfo
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent; takes every parameter.
+
+    With the gradient g, to which `weight_decay` times the weights is added, the momentum is
+    b <- momentum b + (1 - dampening) g (at the first step b = g), and the weights move by -lr b;
+    with `nesterov` by -lr (g + momentum b).
+
+    Args:
+        lr: peak learning rate; null takes `train.learning_rate`.
+        momentum: share of the old momentum that is kept; 0 keeps no state.
+        dampening: share of each gradient that does not enter the momentum.
+        nesterov: look one step ahead along the momentum.
+        weight_decay: share of the weights that is added to the gradient.
+        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: Annotated[float, Gt(0)] | None = None,
+        momentum: Beta = 0.9,
+        dampening: Beta = 0.0,
+        nesterov: bool = False,
+        weight_decay: Annotated[float, Ge(0)] = 0.0,
+        decay: Decay = "matrices",
+    ) -> None:
+        if nesterov and not momentum:
+            raise FieldError("nesterov", "there is no momentum to look ahead along")
+        if nesterov and dampening:
+            raise FieldError("nesterov", "can't be had with dampening")
+        self.lr = lr
+        self.momentum = momentum
+        self.dampening = dampening
+        self.nesterov = nesterov
+        self.weight_decay = weight_decay
+        self.decay = decay
+
+    def make(
+        self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
+    ) -> torch.optim.Optimizer:
+        """torch.optim.SGD, over many tensors at once where the device has it.
+
+        Not fused: that kernel fails when a parameter has its first gradient after the others.
+        """
+        return torch.optim.SGD(
+            decay_groups(infos, self.weight_decay, self.decay),
+            lr=lr,
+            momentum=self.momentum,
+            dampening=self.dampening,
+            nesterov=self.nesterov,
+        )

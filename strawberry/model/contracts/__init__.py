@@ -1,0 +1,62 @@
+"""The contracts between the stack and its components: what an author of one has to know.
+
+Shapes: B batch, T tokens, C model width (`n_embd`), V vocabulary, H heads, D width of a head.
+
+A component's keyword-only parameters are its recipe fields; what comes before them is handed over
+by the builder. What belongs to one *use* of a module (its cache, the positions, the recursion
+step) arrives in a `Use`, never as an attribute: a shared module is used many times in one pass.
+
+A module with a method `after_step()` has it called after each optimizer step, once however often
+the module is used: the place for what is learned by other means than gradients.
+"""
+
+from strawberry.model.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
+from strawberry.model.contracts.numbers import draw, wide
+from strawberry.model.contracts.routing import Routed, Router, RouterSite
+from strawberry.model.contracts.terms import Aux, Term, mean_terms, with_aux
+from strawberry.model.contracts.training import (
+    Optimizer,
+    ParameterInfo,
+    Schedule,
+    ScheduleSite,
+    Tracker,
+)
+from strawberry.model.contracts.use import Shared, State, Use
+from strawberry.model.contracts.weights import (
+    Bank,
+    Projection,
+    ProjectionRequest,
+    Weights,
+    WeightScope,
+)
+
+__all__ = [
+    "FFN",
+    "Attention",
+    "Aux",
+    "Bank",
+    "Norm",
+    "Optimizer",
+    "ParameterInfo",
+    "Place",
+    "Positional",
+    "Projection",
+    "ProjectionRequest",
+    "Routed",
+    "Router",
+    "RouterSite",
+    "Schedule",
+    "ScheduleSite",
+    "Shared",
+    "Site",
+    "State",
+    "Term",
+    "Tracker",
+    "Use",
+    "WeightScope",
+    "Weights",
+    "draw",
+    "mean_terms",
+    "wide",
+    "with_aux",
+]

@@ -1,0 +1,128 @@
+"""The parts of a block and what is in force around it: mixers, networks, norms, positions."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from strawberry.model.contracts.terms import Aux
+from strawberry.model.contracts.use import State, Use
+from strawberry.model.contracts.weights import Bank, Projection
+
+Place: TypeAlias = Literal["embedding", "rotary", "bias"]
+
+
+class Positional(nn.Module, abc.ABC):
+    """Where order comes from. Constructed with `(n_embd, block_size, *, fields)`.
+
+    `places` says which of the three methods it has; the others are never called.
+    """
+
+    places: ClassVar[frozenset[Place]] = frozenset()
+
+    def embed(self, positions: Tensor) -> Tensor:
+        """(T,) positions -> (T, C), added to the token embeddings."""
+        raise NotImplementedError
+
+    def rotate(self, x_BHTD: Tensor, use: Use) -> Tensor:
+        """Queries or keys (B, H, T, D), rotated by `use.positions`."""
+        raise NotImplementedError
+
+    def bias(self, n_head: int, queries: Tensor, keys: Tensor) -> Tensor:
+        """(H, Tq, Tk) added to the scores; `queries` and `keys` are positions."""
+        raise NotImplementedError
+
+    def limit(self) -> int | None:
+        """The longest sequence that it can place, or None if there is no limit."""
+        return None
+
+
+class Attention(nn.Module, abc.ABC):
+    """A token mixer (B, T, C) -> (B, T, C). Constructed with `(site, *, fields)`.
+
+    The block around it normalises its input and adds its output to the residual stream. A cached
+    call gives, for any split of a sequence into calls, what one call without a cache gives.
+
+    Attributes:
+        causal: whether no output depends on a later token.
+        batch_independent: whether no output depends on another sequence of the batch.
+        cacheable: whether it has a decoding state.
+        honours: the places of a positional component that it reads.
+        separates: whether it keeps documents apart, by `use.documents`.
+        routable: whether it can mix some of the tokens alone, with positions that leave some out.
+        shares_keys: whether it can use the keys and values of an earlier step, by `use.shared`.
+    """
+
+    causal: ClassVar[bool] = True
+    batch_independent: ClassVar[bool] = True
+    cacheable: ClassVar[bool] = True
+    honours: ClassVar[frozenset[Place]] = frozenset()
+    separates: ClassVar[bool] = False
+    routable: ClassVar[bool] = True
+    shares_keys: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, use: Use) -> Tensor | tuple[Tensor, Aux]:
+        """Mix; with `use.state`, continue after `use.offset` tokens and update the state."""
+
+    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
+        """Named tensors kept between cached calls, for up to `length` tokens."""
+        raise NotImplementedError
+
+
+class FFN(nn.Module, abc.ABC):
+    """A position-wise network (B, T, C) -> (B, T, C). Constructed with `(site, *, fields)`."""
+
+    causal: ClassVar[bool] = True
+    batch_independent: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, use: Use) -> Tensor | tuple[Tensor, Aux]:
+        """Transform each token by itself."""
+
+
+class Norm(nn.Module, abc.ABC):
+    """A normalisation over the last dimension. Constructed with `(features, *, fields)`."""
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., features) -> (..., features)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The place where a component is being built.
+
+    Attributes:
+        n_embd: model width C.
+        vocab_size: number of token ids V.
+        block_size: longest training sequence.
+        dropout: the recipe's dropout probability; the block drops residual outputs itself.
+        bias: whether the recipe wants additive biases.
+        depth: unrolled depth of the whole model, in blocks.
+        projection: `projection(name, out_features, in_features, *, output=False)` gives the
+            matrix of that name from the weight source; `output` marks one that writes to the
+            residual stream.
+        bank: `bank(name, experts, out_features, in_features, *, output=False)` gives a stack of
+            such matrices, one for each expert.
+        norm: `norm(features)` gives the recipe's normalisation, such as for QK-norm.
+        component: builds a nested component (a field declared with `ComponentOf(kind)`).
+        positional: the positional component in force here.
+    """
+
+    n_embd: int
+    vocab_size: int
+    block_size: int
+    dropout: float
+    bias: bool
+    depth: int
+    projection: Callable[..., Projection]
+    bank: Callable[..., Bank]
+    norm: Callable[[int], nn.Module]
+    component: Callable[[Any], Any]
+    positional: Positional

@@ -1,0 +1,101 @@
+"""One use of a component in one pass: all that belongs to the use and not to a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from strawberry.model.contracts.mixing import Positional
+    from strawberry.model.contracts.weights import Weights
+
+State: TypeAlias = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Keys and values of a recursion's first step, which its later steps use too.
+
+    Attributes:
+        tokens: how many tokens of this pass the first step has, T0.
+        documents: their documents, (B, T0), or None.
+        positions: the positions of all keys of the first step, (T0,) or (B, T0), and before them
+            those of its cache.
+        store: what blocks keep, by their slot within a step.
+        places: which of the T0 tokens each one here is, (B, T); None in the first step itself.
+        first_slot: the slot of the first block in the step at hand.
+    """
+
+    tokens: int
+    documents: Tensor | None
+    positions: Tensor
+    store: dict[int, State]
+    places: Tensor | None = None
+    first_slot: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One use of a component in one pass.
+
+    Attributes:
+        positions: absolute position of each token, (T,) int64; (B, T) inside a routed recursion,
+            where each sequence goes on with tokens of its own.
+        offset: how many tokens the cache holds already; 0 without a cache.
+        steps: the recursion steps that enclose this use, outermost first.
+        state: what this unrolled position keeps between calls, or None without a cache.
+        positional: the positional component in force here.
+        weights: the weight source in force here.
+        memo: values computed once in a pass and needed by several blocks.
+        cache: the states of all unrolled positions; a block takes its own from it.
+        tokens: the token ids themselves, (B, T) int64.
+        documents: the number of the document that each token belongs to, (B, T), where tokens are
+            to see their own document alone; else None. Never set with a cache.
+        key_positions: positions of all keys so far, (B, S), where they are not consecutive.
+        shared: where the steps of a recursion share keys and values: what the first one keeps.
+        kept: this block's part of it.
+    """
+
+    positions: Tensor
+    offset: int
+    positional: Positional
+    weights: Weights
+    steps: tuple[int, ...] = ()
+    state: State | None = None
+    memo: dict[Any, Any] = field(default_factory=dict)
+    cache: Sequence[State] | None = None
+    tokens: Tensor | None = None
+    documents: Tensor | None = None
+    key_positions: Tensor | None = None
+    shared: Shared | None = None
+    kept: State | None = None
+
+    def rotate(self, x_BHTD: Tensor) -> Tensor:
+        """Rotate queries or keys by their positions, where the positional component rotates."""
+        if "rotary" not in self.positional.places:
+            return x_BHTD
+        return self.positional.rotate(x_BHTD, self)
+
+    def bias(self, n_head: int, n_keys: int) -> Tensor | None:
+        """Additive scores (H, T, n_keys) for these queries, or None; (B, H, T, n_keys) if routed.
+
+        The keys are the last `n_keys` positions up to that of the last query.
+        """
+        if "bias" not in self.positional.places:
+            return None
+        keys = self.key_positions
+        if keys is None and self.positions.ndim == 1:
+            first = self.offset + len(self.positions) - n_keys
+            keys = torch.arange(first, first + n_keys, device=self.positions.device)
+            return self.positional.bias(n_head, self.positions, keys)
+        keys = self.positions if keys is None else keys
+        rows = zip(self.positions.expand(len(keys), -1), keys[:, -n_keys:], strict=True)
+        return torch.stack([self.positional.bias(n_head, q, k) for q, k in rows])
+
+    def at(self, step: int) -> Use:
+        """The same use, one recursion deeper, at `step` (from 0)."""
+        return replace(self, steps=(*self.steps, step))

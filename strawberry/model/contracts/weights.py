@@ -1,0 +1,108 @@
+"""Where matrices come from: projections, stacks of them, and the sources that answer for them."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from strawberry.model.contracts.use import State, Use
+
+
+class Projection(nn.Module, abc.ABC):
+    """A matrix (out_features, in_features) that some weight source answers for."""
+
+    in_features: int
+    out_features: int
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, use: Use) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+
+    @abc.abstractmethod
+    def matrix(self, use: Use) -> Tensor:
+        """The matrix of this use, dense: (out_features, in_features)."""
+
+
+class Bank(nn.Module, abc.ABC):
+    """A stack of E matrices (out_features, in_features), one for each expert, without biases."""
+
+    experts: int
+    in_features: int
+    out_features: int
+
+    @abc.abstractmethod
+    def matrices(self, use: Use) -> Tensor:
+        """The matrices of this use: (E, out_features, in_features)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionRequest:
+    """What a component asks of its weight source.
+
+    Attributes:
+        block: which block asks; numbered over the model in the order in which blocks are built.
+        name: the component's kind and its own name for the matrix, such as `attention.qkv`.
+        out_features: rows.
+        in_features: columns.
+        bias: whether an additive bias comes with it.
+        std: standard deviation at the start.
+        uniform: uniform (of that deviation) rather than normal.
+    """
+
+    block: int
+    name: str
+    out_features: int
+    in_features: int
+    bias: bool
+    std: float
+    uniform: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WeightScope:
+    """Where a weight source is opened.
+
+    Attributes:
+        n_embd: model width C.
+        steps: recursion steps of the innermost `recur` at or around that place; 1 without one.
+        level: which of `use.steps` is the step of that `recur`; None without one.
+    """
+
+    n_embd: int
+    steps: int = 1
+    level: int | None = None
+
+    def step(self, use: Use) -> int:
+        """The recursion step of a use, from 0; may be beyond `steps` if asked for more depth."""
+        return 0 if self.level is None else use.steps[self.level]
+
+
+class Weights(nn.Module, abc.ABC):
+    """A weight source: how the matrices of the blocks in its scope come to be.
+
+    Constructed with `(scope, *, fields)`. Parameters that blocks share live on the source, which
+    is a module of the scope that opened it; at run time it arrives as `use.weights`. What it
+    computes once for a whole pass it may keep in `use.memo`.
+    """
+
+    same_cost: ClassVar[bool] = True
+    """Whether every use costs the same, so that equal blocks need to be counted only once."""
+
+    @abc.abstractmethod
+    def projection(self, request: ProjectionRequest) -> Projection:
+        """The projection for `request`; raises FieldError or ValueError if it can't be had."""
+
+    def bank(self, request: ProjectionRequest, experts: int) -> Bank:
+        """As many matrices as `experts`, each as in `request`; raises ValueError as above."""
+        raise ValueError(f"{type(self).__name__} weights have no stacks of matrices for experts")
+
+    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
+        """What each use of a block keeps for this source between cached calls.
+
+        It is in `use.state` beside the mixer's own, so names begin with `weights.`; batch first.
+        """
+        return {}

@@ -25,14 +25,24 @@ def strawberry_register(registry: Registrar) -> None:
     registry.ffn("swiglu", f"{here}.ffn.swiglu:SwiGLU")
 
     registry.positional("rope", f"{here}.positional.rope:RoPE")
+    registry.positional("alibi", f"{here}.positional.alibi:ALiBi")
+    registry.positional("sinusoidal", f"{here}.positional.sinusoidal:Sinusoidal")
+    registry.positional("t5_bias", f"{here}.positional.t5_bias:T5Bias")
     registry.positional("learned", f"{here}.positional.learned:Learned")
     registry.positional("none", f"{here}.positional.none:NoPosition")
 
+    registry.norm("dyt", f"{here}.norm.dyt:DyT")
+    registry.norm("none", f"{here}.norm.none:NoNorm")
     registry.norm("rmsnorm", f"{here}.norm.rmsnorm:RMSNorm")
     registry.norm("layernorm", f"{here}.norm.layernorm:LayerNorm")
 
+    registry.router("token_choice", f"{here}.router.token_choice:TokenChoice")
+    registry.router("expert_choice", f"{here}.router.expert_choice:ExpertChoice")
+    registry.router("threshold", f"{here}.router.threshold:Threshold")
+
     registry.weights("owned", f"{here}.weights.owned:Owned")
     registry.weights("factorized", f"{here}.weights.factorized:Factorized")
+    registry.weights("retained", f"{here}.weights.retained:Retained")
 
     registry.optimizer("adamw", f"{here}.optimizer.adamw:AdamW")
     registry.optimizer("muon", f"{here}.optimizer.muon:Muon")

@@ -7,7 +7,8 @@ alike are counted once, so that a model of any depth is answered in the time of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from strawberry.model.build import build
-from strawberry.model.contracts import Bank, Projection, Use
+from strawberry.model.contracts import Bank, Projection, Shared, State, Use, Weights
 from strawberry.model.loss import linear_cross_entropy
 from strawberry.model.residual import Stream, written
 from strawberry.model.risks import risks
@@ -25,6 +26,7 @@ from strawberry.model.stack import Block, Room
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
+    from strawberry.model.recursion import Recursion
     from strawberry.model.stack import Visit
     from strawberry.recipe.spec import Recipe
 
@@ -84,7 +86,9 @@ class Report:
             its own.
         depth: block uses, unrolled.
         unique_depth: blocks with weights of their own.
-        per_token: FLOPs for each token, over a sequence of `block_size`.
+        flops_forward_per_token: FLOPs for each token, over a sequence of `block_size`; what is
+            computed once in a pass is shared among the tokens of a micro-batch.
+        flops_training_per_token: the same for forward and backward together.
         batch_tokens: tokens in a micro-batch of the recipe.
         activation_bytes: kept for the backward pass of a micro-batch, in float32.
     """
@@ -117,12 +121,16 @@ def account(recipe: Recipe, model: LanguageModel | None = None) -> Report:
     costs: dict[str, Cost] = {}
     parts: dict[int, PartReport] = {}
     visits = model.visits()
+    once, derived = _derived(model, visits)
     total = Cost()
     for visit in visits:
-        cost = _visit_cost(model, visit, spec.block_size, costs)
+        cost = _visit_cost(model, visit, spec.block_size, costs, derived)
         total += cost
         line = parts.get(id(visit.block))
         parts[id(visit.block)] = replace(line, uses=line.uses + 1) if line else _part(visit, cost)
+    for recursion in model.stack.recursions():
+        if recursion.router is not None:
+            total += _router_cost(recursion, spec.block_size, spec.n_embd, model.device)
     head = _head_cost(model, spec.block_size)
     total += head
     kinds: dict[str, int] = {}
@@ -130,6 +138,7 @@ def account(recipe: Recipe, model: LanguageModel | None = None) -> Report:
         kinds[info.kind] = kinds.get(info.kind, 0) + info.parameter.numel()
     outside = sum(p.numel() for name, p in model.named_parameters() if "stack" not in name)
     outside -= sum(p.numel() for p in model.weights.parameters())
+    tokens = recipe.train.batch_size * spec.block_size
     return Report(
         name=recipe.name,
         block_size=spec.block_size,
@@ -137,46 +146,128 @@ def account(recipe: Recipe, model: LanguageModel | None = None) -> Report:
         effective_parameters=outside + sum(_dense_parameters(v.block) for v in visits),
         depth=len(visits),
         unique_depth=len(parts),
-        flops_forward_per_token=total.flops_forward / spec.block_size,
-        flops_training_per_token=total.flops_training / spec.block_size,
+        flops_forward_per_token=total.flops_forward / spec.block_size + once.flops_forward / tokens,
+        flops_training_per_token=total.flops_training / spec.block_size
+        + once.flops_training / tokens,
         cache_bytes_per_token=total.cache_bytes_per_token,
         cache_fixed_bytes=total.cache_fixed_bytes,
-        batch_tokens=recipe.train.batch_size * spec.block_size,
-        activation_bytes=total.saved_bytes * recipe.train.batch_size,
+        batch_tokens=tokens,
+        activation_bytes=total.saved_bytes * recipe.train.batch_size + once.saved_bytes,
         parts=[*parts.values(), _head_part(model, head)],
         warnings=risks(recipe, model),
     )
 
 
-def _visit_cost(model: LanguageModel, visit: Visit, length: int, known: dict[str, Cost]) -> Cost:
-    """The cost of one use of a block, counted once for equal blocks."""
+def _derived(model: LanguageModel, visits: list[Visit]) -> tuple[Cost, dict[Any, list[Tensor]]]:
+    """What weight sources compute once in a pass, whatever the tokens: its cost, and the result."""
+    once: dict[Any, list[Tensor]] = {}
+
+    def run(y: Tensor) -> Tensor:
+        for visit in visits:
+            use = Use(
+                positions=torch.arange(1, device=model.device),
+                offset=0,
+                positional=model.positional,
+                weights=visit.weights,
+                steps=visit.steps,
+                once=once,
+            )
+            visit.weights.prepare(use)
+        return y.sum() + sum(tensor.sum() for values in once.values() for tensor in values)
+
+    cost = Cost()
+    if any(type(visit.weights).prepare is not Weights.prepare for visit in visits):
+        cost = _count(run, torch.empty(1, device=model.device), set(model.parameters()), once.clear)
+    return cost, {
+        key: [tensor.detach().requires_grad_() for tensor in values] for key, values in once.items()
+    }
+
+
+def _visit_cost(
+    model: LanguageModel,
+    visit: Visit,
+    length: int,
+    known: dict[str, Cost],
+    derived: dict[Any, list[Tensor]],
+) -> Cost:
+    """The cost of one use of a block, counted once for equal blocks.
+
+    A routed use is counted for the share of tokens that it is meant for.
+    """
     block = visit.block
+    tokens = max(1, int(visit.share * length + 1e-9))
     key = block.key if visit.weights.same_cost else f"{visit.path} {visit.steps}"
+    key = f"{key} {tokens} {visit.later}"
     if key in known:
         return known[key]
+    width, device = model.embedding.embedding_dim, model.device
     use = Use(
-        positions=torch.arange(length, device=model.device),
+        positions=torch.arange(tokens, device=device),
         offset=0,
         positional=model.positional,
         weights=visit.weights,
         steps=visit.steps,
-        tokens=torch.zeros(1, length, dtype=torch.long, device=model.device),
+        tokens=torch.zeros(1, tokens, dtype=torch.long, device=device),
+        once=derived,
     )
-    x = torch.empty(1, length, model.embedding.embedding_dim, device=model.device)
+    if visit.later:
+        use = _with_keys(model, visit, use, length)
 
     def run(y: Tensor) -> Tensor:
         # A longer history adds a few numbers a token: what was written is kept already.
         history = (written(y),) if model.keep_history else ()
         return block(Stream(y, history), use, 0)[0].x
 
-    short, long = (_state_bytes(visit, n * length, model.device) for n in (1, 2))
+    x = torch.empty(1, tokens, width, device=device)
+    short, long = (_state_bytes(visit, n * length, device) for n in (1, 2))
     slope = (long - short) // length
     known[key] = replace(
-        _count(run, x, set(model.parameters())),
+        _count(run, x, {*model.parameters(), *itertools.chain(*derived.values())}),
         cache_fixed_bytes=short - slope * length,
         cache_bytes_per_token=slope,
     )
     return known[key]
+
+
+def _with_keys(model: LanguageModel, visit: Visit, use: Use, length: int) -> Use:
+    """The use of a later step, with the keys of a first one for all tokens."""
+    store: dict[int, State] = {}
+    every = torch.arange(length, device=model.device)
+    first = replace(
+        use,
+        positions=every,
+        steps=(*use.steps[:-1], 0),
+        memo={},
+        tokens=torch.zeros(1, length, dtype=torch.long, device=model.device),
+        shared=Shared(store, 0, later=False, tokens=length),
+    )
+    x = torch.empty(1, length, model.embedding.embedding_dim, device=model.device)
+    with torch.no_grad():
+        visit.block(Stream(x, (written(x),) if model.keep_history else ()), first, 0)
+    places = None if len(use.positions) == length else use.positions[None]
+    return replace(use, shared=Shared(store, 0, later=True, tokens=length, places=places))
+
+
+def _router_cost(recursion: Recursion, length: int, width: int, device: torch.device) -> Cost:
+    """What a recursion's router costs, and the cache in which it keeps where tokens went."""
+    router = recursion.router
+    assert router is not None
+    flops = 0
+    carried: State = {}
+    asked = [1.0, *router.shares()]  # those that ran the step before
+    for step, share in zip(range(recursion.steps), asked, strict=False):
+        tokens = max(1, int(share * length + 1e-9))
+        x = torch.empty(1, tokens, width, device=device)
+        carried = {name: kept[:, :tokens] for name, kept in carried.items()}
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            carried = router.route(x, step, carried, length, None).carried
+        flops += counter.get_total_flops()
+    return Cost(
+        flops_forward=flops,
+        flops_training=3 * flops,
+        cache_fixed_bytes=8 * recursion.steps,
+        cache_bytes_per_token=8 * recursion.steps,
+    )
 
 
 def _head_cost(model: LanguageModel, length: int) -> Cost:
@@ -199,10 +290,19 @@ def _head_cost(model: LanguageModel, length: int) -> Cost:
     )
 
 
-def _count(run: Callable[[Tensor], Tensor], x: Tensor, parameters: set[nn.Parameter]) -> Cost:
-    """FLOPs and saved bytes of `run(x)`; tensors that share storage are counted once."""
+def _count(
+    run: Callable[[Tensor], Tensor],
+    x: Tensor,
+    parameters: Set[Tensor],
+    between: Callable[[], None] = lambda: None,
+) -> Cost:
+    """FLOPs and saved bytes of `run(x)`; tensors that share storage are counted once.
+
+    It runs twice, with `between` in between.
+    """
     with torch.no_grad(), FlopCounterMode(display=False) as forward:
         run(x)
+    between()
     x = x.detach().requires_grad_()
     saved = _Saved(parameters)
     with FlopCounterMode(display=False) as training:
@@ -226,7 +326,7 @@ class _Saved(TorchFunctionMode):
     that is what is counted for it.
     """
 
-    def __init__(self, parameters: set[nn.Parameter]) -> None:
+    def __init__(self, parameters: Set[Tensor]) -> None:
         super().__init__()
         self.own = {p.untyped_storage()._cdata for p in parameters}  # noqa: SLF001 (identity)
         self.kept: dict[int, torch.UntypedStorage] = {}
@@ -264,7 +364,8 @@ class _Saved(TorchFunctionMode):
 
 
 def _state_bytes(visit: Visit, length: int, device: torch.device) -> int:
-    states = visit.block.new_states(Room(1, length, device, torch.float32), visit.weights)
+    room = Room(1, length, device, torch.float32)
+    states = visit.block.new_states(room, visit.weights, visit.later)
     return sum(t.nbytes for state in states for t in state.values())
 
 

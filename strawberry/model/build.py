@@ -22,6 +22,7 @@ from strawberry.model.contracts import (
     Positional,
     Projection,
     ProjectionRequest,
+    RouterSite,
     Site,
     Weights,
     WeightScope,
@@ -29,8 +30,9 @@ from strawberry.model.contracts import (
 )
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.loss import LossTerms
-from strawberry.model.residual import Join, Mix
-from strawberry.model.stack import Block, Stack, once, recursion
+from strawberry.model.recursion import Recursion
+from strawberry.model.residual import Join, Mix, PerStep
+from strawberry.model.stack import Block, Stack, once
 from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec, RepeatSpec
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class _Scope:
     weights: Weights
     positional: Positional
     recursion: WeightScope  # what a weight source that is opened here is told
+    step_norms: int = 0  # norms that each place has, one for each step; 0 for a single one
 
 
 class _Broken(Exception):  # noqa: N818 (never leaves this module)
@@ -116,7 +119,9 @@ class _Builder:
             own = None if spec.weights is None else self._weights(spec.weights, inside)
             if spec.weights is not None and own is None:
                 return None
-            inner = _Scope(own or scope.weights, scope.positional, inside)
+            inner = replace(scope, weights=own or scope.weights, recursion=inside)
+            if isinstance(spec, RecurSpec):
+                inner = replace(inner, step_norms=spec.count if spec.step_norms else 0)
             if isinstance(spec, BlockSpec):
                 return self._block(spec, inner, own)
             return self._stack(spec, inner, own)
@@ -131,8 +136,22 @@ class _Builder:
             raise _Broken
         if isinstance(spec, RepeatSpec):
             return Stack(nodes, once(len(nodes)), own)
+        router = None
+        if spec.router is not None:
+            router = self._construct(spec.router, RouterSite(self.spec.n_embd, spec.count))
+        self._check_recursion(spec, nodes)
+        if spec.router is not None and router is None:
+            raise _Broken
         try:
-            return Stack(nodes, recursion(len(nodes), spec.count, spec.sharing), own)
+            return Recursion(
+                nodes,
+                spec.count,
+                spec.sharing,
+                own,
+                router=router,
+                share_keys=spec.keys == "first",
+                step_embedding=self.spec.n_embd if spec.step_embedding else None,
+            )
         except ValueError as error:
             self.problems.append(spec.at.problem("sharing", str(error)))
             raise _Broken from error
@@ -154,20 +173,21 @@ class _Builder:
             self._check_override(spec, attention, override)
             self._check_documents(spec, attention)
         before = self.spec.placement != "post"
+        around = _repeated(norm, scope.step_norms)
         return Block(
             attention=attention,
             ffn=ffn,
-            attention_norm=norm(self.spec.n_embd) if attention is not None and before else None,
-            ffn_norm=norm(self.spec.n_embd) if ffn is not None and before else None,
-            attention_join=self._join(norm) if attention is not None else None,
-            ffn_join=self._join(norm) if ffn is not None else None,
+            attention_norm=around(self.spec.n_embd) if attention is not None and before else None,
+            ffn_norm=around(self.spec.n_embd) if ffn is not None and before else None,
+            attention_join=self._join(around) if attention is not None else None,
+            ffn_join=self._join(around) if ffn is not None else None,
             positional=override,
             weights=own,
             dropout=self.spec.dropout,
             key=_key(spec, scope),
         )
 
-    def _join(self, norm: Callable[[int], Norm]) -> Join:
+    def _join(self, norm: Callable[[int], nn.Module]) -> Join:
         spec = self.spec
         scale = spec.residual_scale
         if scale == "depth":
@@ -302,6 +322,33 @@ class _Builder:
             )
             self.problems.append(spec.positional.problem("", message))
 
+    def _check_recursion(self, spec: RecurSpec, nodes: list[Block | Stack]) -> None:
+        """Refuse what a router or shared keys can't be combined with."""
+        if spec.router is None and spec.keys == "own":
+            return
+        word = "router" if spec.router is not None else "keys"
+        before = len(self.problems)
+        if not spec.sharing.endswith("cycle"):
+            message = f"`{word}` needs `sharing: cycle` or `middle_cycle`, not {spec.sharing}"
+            self.problems.append(spec.at.problem("sharing", message))
+        if spec.router is not None and self.spec.residual == "attention":
+            message = "a router can't follow what attention residuals mix: write `residual: sum`"
+            self.problems.append(spec.at.problem("router", message))
+        inside = [module for node in nodes for module in node.modules()]
+        if spec.keys == "first" and any(isinstance(m, Recursion) and m.router for m in inside):
+            message = "a router inside would take tokens away whose keys are shared"
+            self.problems.append(spec.at.problem("keys", message))
+        for mixer in (m for m in inside if isinstance(m, Attention)):
+            name = type(mixer).__name__
+            if spec.router is not None and not mixer.routable:
+                message = f"{name} mixes whole sequences, and a router sends some tokens on"
+                self.problems.append(spec.at.problem("router", message))
+            if spec.keys == "first" and not mixer.shares_keys:
+                message = f"{name} can't use the keys of another step: write `keys: own`"
+                self.problems.append(spec.at.problem("keys", message))
+        if len(self.problems) > before:
+            raise _Broken
+
     def _check_documents(self, spec: BlockSpec, attention: Attention) -> None:
         if self.train.document_mask and not attention.separates:
             assert spec.attention is not None
@@ -336,6 +383,13 @@ class _Builder:
     def _draw(self, table: Tensor) -> None:
         fan_in = self.spec.init == "fan_in"
         draw(table, self.spec.n_embd**-0.5 if fan_in else self.spec.init_std, uniform=fan_in)
+
+
+def _repeated(norm: Callable[[int], Norm], steps: int) -> Callable[[int], nn.Module]:
+    """A maker of norms of which each step has its own."""
+    if not steps:
+        return norm
+    return lambda features: PerStep(norm(features) for _ in range(steps))
 
 
 def expand(stack: tuple[NodeSpec, ...]) -> tuple[NodeSpec, ...]:

@@ -129,7 +129,7 @@ class LanguageModel(nn.Module):
         )
         x = self.embedding(idx)
         if "embedding" in self.positional.places:
-            x = x + self.positional.embed(use.positions)
+            x = x + self.positional.embed(use.positions).to(x.dtype)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)

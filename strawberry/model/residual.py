@@ -5,17 +5,35 @@ B batch, T tokens, C model width.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import wide
+from strawberry.model.contracts import Use, wide
 
 Placement: TypeAlias = Literal["pre", "post", "sandwich"]
 
 EPS = torch.finfo(torch.float32).eps
 """Added to the mean square of what is mixed: enough for a row of zeros."""
+
+
+class PerStep(nn.Module):
+    """A normalisation for each step of the innermost recursion; beyond them that of the last."""
+
+    def __init__(self, norms: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(norms)
+
+
+def normed(norm: nn.Module | None, x: Tensor, use: Use) -> Tensor:
+    """`x` through a norm, that of this step if there are several, or as it is without one."""
+    if norm is None:
+        return x
+    if isinstance(norm, PerStep):
+        norm = norm.norms[min(use.steps[-1], len(norm.norms) - 1)]
+    return norm(x)
 
 
 class Written(NamedTuple):
@@ -66,16 +84,15 @@ class Join(nn.Module):
         self.inner = inner
         self.outer = outer
 
-    def forward(self, stream: Stream, y: Tensor) -> Stream:
+    def forward(self, stream: Stream, y: Tensor, use: Use) -> Stream:
         """The stream after a part that read `stream.x` and computed `y`, (B, T, C)."""
-        if self.inner is not None:
-            y = self.inner(y)
+        y = normed(self.inner, y, use)
         if self.gain is not None:
             y = y * self.gain.to(y.dtype)
         elif self.scale != 1.0:
             y = y * self.scale
         x, history = self.add(stream, y)
-        return Stream(x if self.outer is None else self.outer(x), history)
+        return Stream(normed(self.outer, x, use), history)
 
     def add(self, stream: Stream, y: Tensor) -> Stream:
         """The plain sum."""

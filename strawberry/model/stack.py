@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -23,7 +23,10 @@ from strawberry.model.contracts import (
     Weights,
     with_aux,
 )
-from strawberry.model.residual import Join, Stream
+from strawberry.model.residual import Join, Stream, normed
+
+if TYPE_CHECKING:
+    from strawberry.model.recursion import Recursion
 
 Sharing: TypeAlias = Literal["cycle", "sequence", "middle_cycle", "middle_sequence"]
 
@@ -39,12 +42,23 @@ class Room(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One use of a block in the unrolled model: where it is, and at which recursion steps."""
+    """One use of a block in the unrolled model.
+
+    Attributes:
+        block: the block.
+        steps: the recursion steps around it, outermost first.
+        weights: the weight source in force.
+        path: where the block is in the model.
+        share: the share of tokens that this use is meant to be computed for.
+        later: whether its mixer uses the keys of an earlier step.
+    """
 
     block: Block
     steps: tuple[int, ...]
     weights: Weights
     path: str
+    share: float = 1.0
+    later: bool = False
 
 
 class Block(nn.Module):
@@ -91,6 +105,8 @@ class Block(nn.Module):
             use = replace(use, weights=self.weights)
         if use.cache is not None:
             use = replace(use, state=use.cache[slot])
+        if use.shared is not None:
+            use = replace(use, kept=use.shared.store.setdefault(slot - use.shared.first_slot, {}))
         aux: Aux = ()
         for part, norm, join in (
             (self.attention, self.attention_norm, self.attention_join),
@@ -98,13 +114,18 @@ class Block(nn.Module):
         ):
             if part is None or join is None:
                 continue
-            y, more = with_aux(part(stream.x if norm is None else norm(stream.x), use))
-            stream, aux = join(stream, self.dropout(y)), aux + more
+            y, more = with_aux(part(normed(norm, stream.x, use), use))
+            stream, aux = join(stream, self.dropout(y), use), aux + more
         return stream, aux
 
-    def new_states(self, room: Room, weights: Weights) -> Iterator[State]:
-        """The one state that a use of this block keeps, and what its weight source keeps."""
-        state = {} if self.attention is None else self.attention.new_state(*room)
+    def new_states(self, room: Room, weights: Weights, later: bool = False) -> Iterator[State]:
+        """The one state that a use of this block keeps, and what its weight source keeps.
+
+        With `later` the mixer uses the keys of an earlier step, and keeps none.
+        """
+        state: State = {}
+        if self.attention is not None and not later:
+            state = self.attention.new_state(*room)
         yield {**state, **(self.weights or weights).new_state(*room)}
 
     def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
@@ -128,7 +149,11 @@ class Stack(nn.Module):
         self.nodes = nn.ModuleList(nodes)
         self.schedule = tuple(schedule)
         self.weights = weights
-        self.n_slots: int = sum(nodes[index].n_slots for index, _ in schedule)
+
+    @property
+    def n_slots(self) -> int:
+        """Slots of all uses below."""
+        return sum(self._node(index).n_slots for index, _ in self.schedule)
 
     def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """The stream after all uses; the first block use below has slot `slot`."""
@@ -142,10 +167,10 @@ class Stack(nn.Module):
             slot += node.n_slots
         return stream, aux
 
-    def new_states(self, room: Room, weights: Weights) -> Iterator[State]:
+    def new_states(self, room: Room, weights: Weights, later: bool = False) -> Iterator[State]:
         """The states of all uses below, in the order of their slots."""
         for index, _ in self.schedule:
-            yield from self._node(index).new_states(room, self.weights or weights)
+            yield from self._node(index).new_states(room, self.weights or weights, later)
 
     def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
         """All block uses below, in the order of their slots."""
@@ -153,6 +178,13 @@ class Stack(nn.Module):
             inner = steps if step is None else (*steps, step)
             source = self.weights or weights
             yield from self._node(index).visits(inner, source, f"{path}.nodes.{index}")
+
+    def recursions(self) -> Iterator[Recursion]:
+        """All uses of recursions below."""
+        for index, _ in self.schedule:
+            node = self._node(index)
+            if isinstance(node, Stack):
+                yield from node.recursions()
 
     def _node(self, index: int) -> Block | Stack:
         node = self.nodes[index]

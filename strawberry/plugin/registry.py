@@ -32,8 +32,9 @@ KINDS = (
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # These words have a meaning of their own in a recipe, so a component of that name could never be
-# chosen. `none` is a name only where "no position" is itself a component.
+# chosen. `none` is a name only where doing nothing is itself a component.
 _RESERVED = frozenset({"null", "true", "false", "none"})
+_NOTHING = frozenset({("positional", "none"), ("norm", "none")})
 
 
 class LookupFailure(StrawberryError):  # noqa: N818 (what failed, not a fault of the program)
@@ -153,7 +154,7 @@ class Registrar:
             raise PluginError(
                 f"{kind} {name!r}: a name is a letter, then letters, digits, '_', '-' and '.'"
             )
-        if name.lower() in _RESERVED and (kind, name) != ("positional", "none"):
+        if name.lower() in _RESERVED and (kind, name) not in _NOTHING:
             raise PluginError(f"{kind} {name!r}: that word has another meaning in a recipe")
 
     def _check_target(self, kind: str, name: str, target: object) -> None:

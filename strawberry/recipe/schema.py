@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from strawberry.errors import PluginError
 from strawberry.plugin import KINDS
 from strawberry.plugin.signature import description_of, model_of
-from strawberry.recipe.spec import ModelFields, TrainFields
-from strawberry.recipe.validate import SHARINGS
+from strawberry.recipe.spec import ModelFields, RecurFields, TrainFields
 
 if TYPE_CHECKING:
     from strawberry.plugin import Entry, Plugins
@@ -66,7 +65,8 @@ def _entry() -> dict[str, Any]:
         "properties": {
             "repeat": {**count, "description": "Copies, each with weights of its own."},
             "recur": {**count, "description": "Recursion steps over shared weights."},
-            "sharing": {"enum": list(SHARINGS)},
+            **_fields(RecurFields, {})["properties"],
+            "router": {"anyOf": [_component("router"), *nothing]},
             "stack": _stack(),
             "weights": _component("weights"),
             "attention": {"anyOf": [_component("attention"), *nothing]},

@@ -94,20 +94,39 @@ class RepeatSpec:
         return _node_dict({"repeat": self.count}, self.weights, self.stack)
 
 
-@dataclass(frozen=True, slots=True)
-class RecurSpec:
-    """`count` recursion steps over a stack with shared weights."""
+@dataclass(frozen=True, kw_only=True)
+class RecurFields:
+    """The plain fields of a `recur`.
+
+    Args:
+        sharing: the order of uses of blocks a b c over two steps: `cycle` (a b c a b c), `sequence`
+            (a a b b c c), `middle_cycle` and `middle_sequence` (the first and the last once).
+        keys: whether each step has keys and values of its `own`, or all use those of the `first`.
+        step_embedding: a learned vector for each step is added to what enters it.
+        step_norms: each step has norms of its own.
+    """
+
+    sharing: Literal["cycle", "sequence", "middle_cycle", "middle_sequence"] = "cycle"
+    keys: Literal["own", "first"] = "own"
+    step_embedding: bool = False
+    step_norms: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurSpec(RecurFields):
+    """`count` recursion steps over a stack with shared weights; `router` chooses the tokens."""
 
     count: int
     stack: tuple[NodeSpec, ...]
-    sharing: Literal["cycle", "sequence", "middle_cycle", "middle_sequence"] = "cycle"
     weights: ComponentSpec | None = None
+    router: ComponentSpec | None = None
     at: Located = field(default_factory=Located, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As a recipe would write it."""
-        head = {"recur": self.count, "sharing": self.sharing}
-        return _node_dict(head, self.weights, self.stack)
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(RecurFields)}
+        router = {} if self.router is None else {"router": self.router.to_dict()}
+        return _node_dict({"recur": self.count, **fields, **router}, self.weights, self.stack)
 
 
 NodeSpec: TypeAlias = BlockSpec | RepeatSpec | RecurSpec

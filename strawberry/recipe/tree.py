@@ -166,7 +166,8 @@ def _in_some_block(entry: Node, part: Any) -> bool:
     inner = entry.get("stack")
     if inner is None or not inner.is_list:
         found = entry.get(part)
-        return found is not None and found.value not in (None, "none")
+        absent = (None, "none") if part in {"attention", "ffn"} else (None,)
+        return found is not None and found.value not in absent
     return any(_in_some_block(item, part) for item in inner.value)
 
 

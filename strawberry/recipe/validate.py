@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strawberry.errors import Problem, RecipeError
-from strawberry.plugin.registry import did_you_mean
 from strawberry.recipe.components import ComponentReader, place_of
 from strawberry.recipe.spec import (
     BlockSpec,
@@ -20,6 +19,7 @@ from strawberry.recipe.spec import (
     NodeSpec,
     OptimizerSpec,
     Recipe,
+    RecurFields,
     RecurSpec,
     RepeatSpec,
     TrainFields,
@@ -36,7 +36,7 @@ SECTIONS = {
 }  # fmt: skip
 BLOCK_PARTS = ("attention", "ffn", "norm", "positional")
 NAME = re.compile(r"[^./\\][^/\\]{0,99}")
-SHARINGS = ("cycle", "sequence", "middle_cycle", "middle_sequence")
+RECUR = tuple(item.name for item in dataclasses.fields(RecurFields))
 MAX_COUNT = 10_000
 MAX_BLOCKS = 10_000
 MAX_USES = 100_000
@@ -179,15 +179,16 @@ class _Reader(ComponentReader):
         """A block, or a repeat or recur around a stack or a single block."""
         if not self.is_map(node, path, "a stack's entry"):
             return None
-        known = {"repeat", "recur", "sharing", "stack", "weights", *BLOCK_PARTS}
+        known = {"repeat", "recur", "router", "stack", "weights", *RECUR, *BLOCK_PARTS}
         self.problems += unknown_keys(node, known, "a stack's entry", path)
         at = place_of(node, path)
         if "repeat" in node.value and "recur" in node.value:
             self.problems.append(at.problem("recur", "write `repeat` or `recur`; nest the other"))
             return None
         word = next((w for w in ("repeat", "recur") if w in node.value), None)
-        if word != "recur" and "sharing" in node.value:
-            self.problems.append(at.problem("sharing", "only `recur` shares; `repeat` does not"))
+        for key in ("router", *RECUR) if word != "recur" else ():
+            if key in node.value:
+                self.problems.append(at.problem(key, "belongs to a `recur`: nothing recurs here"))
         source = node.get("weights")
         weights = self.component("weights", source, f"{path}.weights") if source else None
         count = 1 if word is None else self.count(node, word, path)
@@ -205,8 +206,33 @@ class _Reader(ComponentReader):
             inner = (self.block(node, path, None),)
         if word == "repeat":
             return RepeatSpec(count, inner, weights, at)
-        sharing = self.sharing(node, path)
-        return RecurSpec(count, inner, sharing, weights, at)  # type: ignore[arg-type]
+        return self.recur(node, path, count, inner, weights)
+
+    def recur(
+        self,
+        node: Node,
+        path: str,
+        count: int,
+        inner: tuple[NodeSpec, ...],
+        weights: ComponentSpec | None,
+    ) -> RecurSpec | None:
+        """A recursion: its plain fields and its router."""
+        rest = ("recur", "repeat", "router", "stack", "weights", *BLOCK_PARTS)
+        fields = self.fields(RecurFields, node, path, "a recur", others=rest)
+        child = node.get("router")
+        router = None
+        if child is not None and child.value not in (None, "none"):
+            router = self.component("router", child, f"{path}.router")
+        if fields is None:
+            return None
+        return RecurSpec(
+            **fields,
+            count=count,
+            stack=inner,
+            weights=weights,
+            router=router,
+            at=place_of(node, path),
+        )
 
     def block(self, node: Node, path: str, weights: ComponentSpec | None) -> BlockSpec:
         """The parts of a block; `none` or nothing leaves a part out."""
@@ -230,17 +256,6 @@ class _Reader(ComponentReader):
             self.say(message, node.value[word].location, f"{path}.{word}")
             return 1
         return value
-
-    def sharing(self, node: Node, path: str) -> str:
-        """The sharing pattern of a recur."""
-        child = node.get("sharing")
-        if child is None:
-            return "cycle"
-        if child.value not in SHARINGS:
-            near = did_you_mean(str(child.value), SHARINGS) or f"; known: {', '.join(SHARINGS)}"
-            message = f"unknown sharing {show(child)}{near}"
-            self.say(message, child.location, f"{path}.sharing")
-        return str(child.value)
 
     def bound(self, nodes: Sequence[NodeSpec]) -> None:
         """Refuse stacks, nested to any depth, that come to more than anyone could build."""

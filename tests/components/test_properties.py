@@ -5,6 +5,8 @@ other fields than its defaults gets a line in `FIELDS`, and one with modes that 
 `VARIANTS`. `tools/property_matrix.py` prints the outcome, component by property.
 """
 
+import itertools
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,13 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import strawberry
 from strawberry.errors import RecipeError
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Attention
+from strawberry.model.contracts import Attention, Router
 from strawberry.plugin import Plugins
 from tests.components.flops import attention_flops_on_cpu
 from tests.support import TINY, recipe_of
 
 REGISTRY = Plugins.load().registry
-KINDS = ("attention", "ffn", "norm", "positional", "weights")
+KINDS = ("attention", "ffn", "norm", "positional", "router", "weights")
 FIELDS = {}
 VARIANTS = {
     "attention/mha": {
@@ -52,6 +54,29 @@ VARIANTS = {
         "shared": {"experts": 2, "active": 1, "shared": 1, "window": [2, 4, 3], "n_kv_head": 1},
         "all": {"experts": 4, "active": 4, "gate": "softmax", "balance_loss": 0.01, "z_loss": 0.1},
     },
+    "positional/rope": {
+        "interleaved": {"layout": "interleaved", "partial": 0.5},
+        "yarn": {"scaling": "yarn", "factor": 2.0},
+    },
+    "norm/layernorm": {"plain": {"bias": False}},
+    "router/token_choice": {
+        "keys": {},
+        "middle": {},
+        "bias": {"bias_rate": 0.001, "balance_loss": 0.0},
+        "sigmoid": {"gate": "sigmoid"},
+    },
+    "router/expert_choice": {
+        "keys": {},
+        "middle": {},
+        "aux_router": {"learn": "aux_router", "capacity": [0.9, 0.5, 0.25]},
+    },
+    "router/threshold": {"keys": {}, "middle": {}},
+    "weights/retained": {
+        "low_rank": {"rank": 2, "gain": "rms"},
+        "oa": {"rule": "oa"},
+        "bilinear": {"rule": "bilinear", "gain": "rms"},
+        "mlp": {"rule": "mlp", "gain": "none"},
+    },
     "model": {
         "post": {"placement": "post"},
         "sandwich": {"placement": "sandwich", "residual_scale": "learned"},
@@ -60,6 +85,13 @@ VARIANTS = {
         "attention_residual_sandwich": {"residual": "attention", "placement": "sandwich"},
     },
 }
+RECUR = {
+    "keys": {"keys": "first"},
+    "middle": {"sharing": "middle_cycle", "stack": [{"attention": "mha"}] * 3},
+}
+"""What the recursion around a router has, by the label of the variant."""
+RECURRING = {"retained"}
+"""The weight sources that are opened at a `recur`."""
 CASES = [(kind, e.name, {}, "") for kind in KINDS for e in REGISTRY.entries(kind)]
 CASES += [
     (*key.partition("/")[::2], fields, label)
@@ -70,7 +102,7 @@ IDS = [":".join(filter(None, (f"{kind}/{name}", label))) for kind, name, _, labe
 T = 13
 
 
-def recipe_with(kind, name, fields, **sections):
+def recipe_with(kind, name, fields, label, **sections):
     """A two-block recurring recipe in which this component has its place."""
     component = {"use": name, **FIELDS.get(f"{kind}/{name}", {}), **fields}
     block = {"attention": "mha", "ffn": "swiglu"}
@@ -79,18 +111,23 @@ def recipe_with(kind, name, fields, **sections):
         block[kind] = component
     elif kind == "model":
         model |= fields
-    else:
+    elif kind != "router":
         model[kind] = component
     if kind == "attention":
         honours = REGISTRY.find(kind, name).load().honours
         model["positional"] = "rope" if "rotary" in honours else "none"
-    stack = [{"repeat": 2, **block}, {"recur": 2, **block}]
+    recur = {"recur": 2, **block}
+    if name in RECURRING:
+        recur |= {"recur": 3, "weights": model.pop("weights")}
+    if kind == "router":
+        recur = {"recur": 3, "router": component, "stack": [block, block], **RECUR.get(label, {})}
+    stack = [{"repeat": 2, **block}, recur]
     return recipe_of({**TINY, **model, "stack": stack}, **sections)
 
 
 @pytest.fixture(params=CASES, ids=IDS)
 def case(request):
-    return request.param[:3]
+    return request.param
 
 
 @pytest.fixture
@@ -126,9 +163,9 @@ def test_causality(model, idx, training, scale):
     with torch.no_grad():
         model.embedding.weight.mul_(scale)
         before = model(idx)
-        for position in (1, T // 2, T - 1):
+        for position, change in itertools.product((1, T // 2, T - 1), (1, 20)):
             changed = idx.clone()
-            changed[:, position:] = (changed[:, position:] + 1) % 61
+            changed[:, position:] = (changed[:, position:] + change) % 61
             after = model(changed)
             tolerance = 1e-5 * before.abs().max()
             leaks.append((after - before)[:, :position].abs().max() > tolerance)
@@ -261,9 +298,8 @@ def test_compile_fullgraph(model, idx, grad):
 def test_state_is_declared(model):
     """A cacheable mixer's state has one row for each sequence of the batch."""
     cache = model.new_cache(batch=3, length=T)
-    for visit, state in zip(model.visits(), cache.states, strict=True):
-        assert isinstance(visit.block.attention, Attention)
-        assert all(tensor.shape[0] == 3 for tensor in state.values())
+    assert all(isinstance(visit.block.attention, Attention) for visit in model.visits())
+    assert all(tensor.shape[0] == 3 for state in cache.states for tensor in state.values())
 
 
 def test_documents_are_kept_apart(case, idx):
@@ -296,17 +332,20 @@ def test_documents_are_kept_apart(case, idx):
         torch.testing.assert_close(alone, before[:, 5:], rtol=1e-4, atol=1e-5)
 
 
-def test_counted_flops_are_those_of_a_run(recipe):
+def test_counted_flops_are_those_of_a_run(case, recipe):
     """What accounting counts on the meta device is what torch's counter sees in a real pass."""
-    model = strawberry.build(recipe).eval()
+    model = strawberry.build(recipe)
+    routers = [m for m in model.modules() if isinstance(m, Router)]
+    if not all(router.exact for router in routers):
+        pytest.skip("the data decides how many tokens run a step; counted is the share meant")
+    model.train(bool(routers))
     length = recipe.model.block_size
     idx = torch.randint(61, (1, length))
-    with (
-        torch.no_grad(),
-        FlopCounterMode(display=False, custom_mapping=attention_flops_on_cpu()) as c,
-    ):
+    counter = FlopCounterMode(display=False, custom_mapping=attention_flops_on_cpu())
+    with torch.no_grad(), counter:
         model(idx)
 
-    counted = account(recipe).flops_forward_per_token * length
+    alone = recipe_with(*case, train={"batch_size": 1})  # what is computed once is for one sequence
+    counted = account(alone).flops_forward_per_token * length
 
-    assert counted == pytest.approx(c.get_total_flops(), rel=1e-6)
+    assert counted == pytest.approx(counter.get_total_flops(), rel=1e-6)

@@ -14,7 +14,7 @@ from strawberry.plugin.signature import fields_of
 from strawberry.recipe import load_recipe, patch
 from strawberry.recipe.seed import KNOWN
 from strawberry.recipe.spec import ModelFields, TrainFields
-from strawberry.recipe.validate import BLOCK_PARTS, SECTIONS, SHARINGS
+from strawberry.recipe.validate import BLOCK_PARTS, RECUR, SECTIONS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GUIDE = (RECIPES / "README.md").read_text()
@@ -73,7 +73,7 @@ def test_python_example(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_key_is_left_out() -> None:
     """Every key of every section is in a table of the guide."""
     sections = [field.name for cls in (ModelFields, TrainFields) for field in fields_of(cls)]
-    stack = ["stack", "repeat", "recur", "sharing", "weights", *BLOCK_PARTS, *SHARINGS]
+    stack = ["stack", "repeat", "recur", "sharing", "weights", *BLOCK_PARTS, *RECUR, "router"]
     seed = {key for key in KNOWN[""] if key not in TrainFields.__dataclass_fields__}
 
     missing = [

@@ -60,9 +60,10 @@ def test_wrong_sections(text: str, line: str, wrong: Wrong) -> None:
         ("{repeat: 2, recur: 2, ffn: mlp}",
          "6:26: model.stack[0].recur: write `repeat` or `recur`; nest the other"),
         ("{repeat: 2, sharing: cycle, ffn: mlp}",
-         "6:28: model.stack[0].sharing: only `recur` shares; `repeat` does not"),
+         "6:28: model.stack[0].sharing: belongs to a `recur`: nothing recurs here"),
         ("{recur: 2, sharing: cylce, ffn: mlp}",
-         "6:27: model.stack[0].sharing: unknown sharing 'cylce'; did you mean 'cycle'?"),
+         "6:27: model.stack[0].sharing: expected one of cycle, sequence, middle_cycle, "
+         "middle_sequence, got the text 'cylce'; did you mean 'cycle'?"),
         ("{recur: true, ffn: mlp}",
          "6:15: model.stack[0].recur: expected a whole number of 1 to 10000, got true"),
         ("{repeat: [2], ffn: mlp}",

@@ -77,11 +77,11 @@ WRONG = {
     ),
     "sharing without recur": (
         GOOD.replace("- attention", "- sharing: cycle\n      attention"),
-        "only `recur` shares",
+        "belongs to a `recur`",
     ),
     "unknown sharing": (
         GOOD.replace("- attention", "- recur: 2\n      sharing: cycel\n      attention"),
-        "unknown sharing 'cycel'; did you mean 'cycle'?",
+        "got the text 'cycel'; did you mean 'cycle'?",
     ),
     "a choice": (GOOD.replace("  stack", "  init: fan_out\n  stack"), "did you mean 'fan_in'?"),
     "missing distribution": (GOOD + "requires: [no-such-thing>=2]\n", "pip install"),

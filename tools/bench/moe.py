@@ -140,12 +140,10 @@ def table(result: dict[str, Any]) -> str:
     )
     lines.append(f"moe and loop differ by {result['largest_difference_of_moe_and_loop']:.1e}")
     lines.append(f"{'':8}{'GFLOP':>10}{'ms':>10}{'GFLOP/s':>10}")
-    for name, milliseconds in result["milliseconds"].items():
+    for name, time in result["milliseconds"].items():
         flops = result["flops"][name] / 1e9
-        rate = 1e3 * flops / milliseconds
-        lines.append(f"{name:8}{flops:>10.3f}{milliseconds:>10.2f}{rate:>10.1f}")
-    for name in ("dense", "loop"):
-        lines.append(f"moe / {name}: {shown(result[f'moe_over_{name}'])}")
+        lines.append(f"{name:8}{flops:>10.3f}{time:>10.2f}{1e3 * flops / time:>10.1f}")
+    lines += [f"moe / {one}: {shown(result[f'moe_over_{one}'])}" for one in ("dense", "loop")]
     return "\n".join(lines)
 
 

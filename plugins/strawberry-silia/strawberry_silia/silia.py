@@ -55,8 +55,11 @@ class Silia(Attention):
         width = n_qkv if n_qkv is not None else n_head * site.n_embd
         if width % n_head:
             raise FieldError("n_qkv", f"width {width} can't be split into {n_head} heads")
-        if "rotary" in site.positional.places and (width // n_head) % 2:
-            raise FieldError("n_head", f"rope needs an even head width, not {width // n_head}")
+        if "rotary" in site.positional.places:
+            try:
+                site.positional.check(n_head, width // n_head)
+            except ValueError as error:
+                raise FieldError("n_head", str(error)) from error
         fields: dict[str, Any] = {
             "n_head": n_head,
             "width": width // n_head,

@@ -18,7 +18,14 @@ from torch.nn import functional as F
 
 from strawberry.components.attention.gated_head import GatedHead
 from strawberry.components.attention.local_experts import LocalExperts
-from strawberry.components.attention.softmax import Scores, attend, extend_kv, head_width, new_kv
+from strawberry.components.attention.softmax import (
+    Scores,
+    attend,
+    check_heads,
+    extend_kv,
+    head_width,
+    new_kv,
+)
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.components.routing import Losses, Router
 from strawberry.errors import FieldError
@@ -55,6 +62,7 @@ class ExpertAbundance(Attention):
 
     honours: ClassVar[frozenset[Place]] = frozenset({"rotary", "bias"})
     separates: ClassVar[bool] = True
+    shares_keys: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -79,11 +87,12 @@ class ExpertAbundance(Attention):
         width = n_qkv if n_qkv is not None else site.n_embd
         self.n_head = n_head
         self.width = head_width(n_head, width)
-        if "rotary" in site.positional.places and self.width % 2:
-            raise FieldError("n_head", f"rope needs an even head width, not {self.width}")
         self.dropout = site.dropout
         self.qk_eps = qk_eps
         self.local: LocalExperts | None = None
+        if experts > 1 or shared:
+            self.honours = frozenset({"rotary"})  # type: ignore[misc]
+        check_heads(site, n_head, self.width, self.honours)
         if experts == 1 and not shared:
             if active > 1:
                 raise FieldError("active", f"{active} can't be active: there is one expert")
@@ -96,7 +105,6 @@ class ExpertAbundance(Attention):
             return
         if n_head % experts:
             raise FieldError("experts", f"{n_head} heads can't be shared out to {experts} experts")
-        self.honours = frozenset({"rotary"})  # type: ignore[misc]
         hidden = n_ffn if n_ffn is not None else site.n_embd
         router = Router(
             site.n_embd,
@@ -137,12 +145,12 @@ class ExpertAbundance(Attention):
         # A rotation keeps the mean square, so this is the norm after the rotation too.
         q, k = unit_rms(q, self.qk_eps), unit_rms(k, self.qk_eps)
         k, v = extend_kv(use.rotate(k), v, use, self.window)
-        scores = Scores(
-            bias=use.bias(self.n_head, k.shape[2]),
+        scores = Scores.of(
+            use,
+            k.shape[2],
+            n_head=self.n_head,
             window=self.window,
-            documents=use.documents,
             dropout=self.dropout if self.training else 0.0,
-            memo=use.memo,
         )
         y = attend(use.rotate(q), k, v, scores)
         return self.head(y.transpose(1, 2).reshape(B, T, -1), use)

@@ -41,29 +41,32 @@ def attend(
     from torch.nn.attention.flex_attention import AuxRequest, create_block_mask
 
     T, S = q.shape[2], k.shape[2]
-    window, windows, documents, bias = scores.window, scores.windows, scores.documents, scores.bias
+    window, windows, documents = scores.window, scores.windows, scores.documents
+    bias, places = scores.bias, scores.places
+    key_documents = documents if scores.key_documents is None else scores.key_documents
 
     def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        seen = j <= i + (S - T)
+        own = i + (S - T) if places is None else places[b, i]
+        seen = j <= own
         if window is not None:
-            seen = seen & (j > i + (S - T) - window)
+            seen = seen & (j > own - window)
         if windows is not None:
-            seen = seen & (j > i + (S - T) - windows[b, h, i])
-        if documents is not None:
-            seen = seen & (documents[b, i] == documents[b, j])
+            seen = seen & (j > own - windows[b, h, i])
+        if documents is not None and key_documents is not None:
+            seen = seen & (documents[b, i] == key_documents[b, j])
         return seen
 
     def biased(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         assert bias is not None
-        return score + bias[h, i, j]
+        return score + (bias[h, i, j] if bias.ndim == 3 else bias[b, h, i, j])
 
-    # A mask by each query's own window is of one block alone.
-    key = ("block mask", T, S, window, documents is not None, id(windows))
+    differ = [tensor for tensor in (documents, windows, places) if tensor is not None]
+    key = ("block mask", T, S, window, *map(id, differ))
     if key not in scores.memo:
-        batch = q.shape[0] if documents is not None or windows is not None else None
+        batch = q.shape[0] if differ else None
         heads = q.shape[1] if windows is not None else None
         mask = create_block_mask(visible, batch, heads, T, S, device=str(q.device))
-        scores.memo[key] = mask, windows  # held: its identity is the key
+        scores.memo[key] = mask, differ  # held: their identities are the key
     y, extra = (kernel or _kernel())(
         q,
         k,

@@ -96,12 +96,12 @@ class LocalExperts(nn.Module):
         k, v = self.kv(x, use).view(B, T, -1, self.width).transpose(1, 2).chunk(2, dim=1)
         k, v = extend_kv(use.rotate(unit_rms(k, self.qk_eps)), v, use, self.window)
         expert = choice.expert.view(B, T, -1)
-        scores = Scores(
+        scores = Scores.of(
+            use,
+            k.shape[2],
             window=self.window,
             windows=self._windows(expert),
-            documents=use.documents,
             dropout=self.dropout if self.training else 0.0,
-            memo=use.memo,
         )
         y = attend(use.rotate(unit_rms(self._as_heads(q, B), self.qk_eps)), k, v, scores)
         rows = dispatch.linear(dispatch.sort(self._as_parts(y)), self.swiglu.matrices(use))
@@ -153,5 +153,5 @@ class LocalExperts(nn.Module):
         if not self.training or self.window_of is None:
             return ()
         gate = gate.detach().view(expert.shape)
-        seen = torch.minimum(self.window_of[expert], use.positions[:, None] + 1)
+        seen = torch.minimum(self.window_of[expert], use.positions[..., None] + 1)
         return (Term(f"{self.router.name}_window", (seen * gate).sum() / gate.sum()),)

@@ -15,7 +15,14 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from strawberry.components.attention.softmax import Scores, attend, extend_kv, head_width, new_kv
+from strawberry.components.attention.softmax import (
+    Scores,
+    attend,
+    check_heads,
+    extend_kv,
+    head_width,
+    new_kv,
+)
 from strawberry.errors import FieldError
 from strawberry.model.contracts import Attention, Place, Site, State, Use, draw
 
@@ -43,6 +50,7 @@ class MultiHeadAttention(Attention):
 
     honours: ClassVar[frozenset[Place]] = frozenset({"rotary", "bias"})
     separates: ClassVar[bool] = True
+    shares_keys: ClassVar[bool] = True
     parameter_kinds: ClassVar[dict[str, str]] = {"values.weight": "embedding"}
 
     def __init__(
@@ -68,8 +76,7 @@ class MultiHeadAttention(Attention):
             raise FieldError(
                 "n_kv_head", f"{n_head} query heads can't share {self.n_kv_head} key-value heads"
             )
-        if "rotary" in site.positional.places and self.width % 2:
-            raise FieldError("n_head", f"rope needs an even head width, not {self.width}")
+        check_heads(site, n_head, self.width, self.honours)
         self.window = window
         self.dropout = site.dropout
         self.heads = (n_head, self.n_kv_head, self.n_kv_head)
@@ -105,13 +112,13 @@ class MultiHeadAttention(Attention):
             added = self.values(use.tokens).view(B, T, self.n_kv_head, self.width)
             v = v + added.transpose(1, 2).to(v.dtype)
         k, v = extend_kv(use.rotate(k), v, use, self.window)
-        scores = Scores(
-            bias=use.bias(self.n_head, k.shape[2]),
+        scores = Scores.of(
+            use,
+            k.shape[2],
+            n_head=self.n_head,
             window=self.window,
-            documents=use.documents,
             sink=self.sink,
             dropout=self.dropout if self.training else 0.0,
-            memo=use.memo,
         )
         y = attend(use.rotate(q), k, v, scores).transpose(1, 2)
         if self.gate is not None:

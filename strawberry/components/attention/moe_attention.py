@@ -13,7 +13,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from strawberry.components.attention.softmax import Scores, attend, extend_kv, new_kv
+from strawberry.components.attention.softmax import Scores, attend, check_heads, extend_kv, new_kv
 from strawberry.components.dispatch import Dispatch
 from strawberry.components.routing import Losses, Router
 from strawberry.errors import FieldError
@@ -43,6 +43,7 @@ class MoEAttention(Attention):
 
     honours: ClassVar[frozenset[Place]] = frozenset({"rotary"})
     separates: ClassVar[bool] = True
+    shares_keys: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -65,8 +66,7 @@ class MoEAttention(Attention):
             raise FieldError("n_qkv", message)
         self.n_kv_head = n_kv_head
         self.width = width // heads
-        if "rotary" in site.positional.places and self.width % 2:
-            raise FieldError("n_qkv", f"rope needs an even head width, not {self.width}")
+        check_heads(site, heads, self.width, self.honours, "n_qkv")
         self.dropout = site.dropout
         self.router = Router(
             site.n_embd,
@@ -97,11 +97,8 @@ class MoEAttention(Attention):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         k, v = extend_kv(use.rotate(k), v, use)
-        scores = Scores(
-            documents=use.documents,
-            dropout=self.dropout if self.training else 0.0,
-            memo=use.memo,
-        )
+        dropout = self.dropout if self.training else 0.0
+        scores = Scores.of(use, k.shape[2], dropout=dropout)
         y = attend(use.rotate(q), k, v, scores).reshape(B, self.n_kv_head, -1, T, self.width)
         parts = y.permute(0, 3, 2, 1, 4).reshape(B * T, -1, self.n_kv_head * self.width)
         rows = dispatch.linear(dispatch.sort(parts), self.out.matrices(use))

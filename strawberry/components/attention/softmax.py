@@ -6,7 +6,8 @@ queries are the last of the S positions: query i stands at position S - T + i.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from strawberry.components.attention import flex
 from strawberry.errors import FieldError
-from strawberry.model.contracts import State, Use
+from strawberry.model.contracts import Place, Site, State, Use
 
 
 def head_width(n_head: int, n_qkv: int) -> int:
@@ -29,6 +30,17 @@ def head_width(n_head: int, n_qkv: int) -> int:
             "n_head", f"width {n_qkv} can't be split into {n_head} heads; {best} heads would do"
         )
     return n_qkv // n_head
+
+
+def check_heads(
+    site: Site, n_head: int, width: int, places: Iterable[Place], name: str = "n_head"
+) -> None:
+    """Raises FieldError at `name` where the position in force can't serve such heads."""
+    if site.positional.places & set(places):
+        try:
+            site.positional.check(n_head, width)
+        except ValueError as error:
+            raise FieldError(name, str(error)) from error
 
 
 def new_kv(
@@ -52,8 +64,17 @@ def extend_kv(k: Tensor, v: Tensor, use: Use, window: int | None = None) -> tupl
     """The keys and values that the queries may see: those of the cache and these, in order.
 
     These are written to the cache. With a window the cache is a ring: position p has slot
-    p mod size, and what the first of the queries can't see any more is left out.
+    p mod size, and what the first of the queries can't see any more is left out. In a recursion
+    whose steps share keys, a later step takes what the first one had.
     """
+    if use.shared is not None and use.kept is not None:
+        if not use.shared.later:
+            use.kept["k"], use.kept["v"] = _extend(k, v, use, window)
+        return use.kept["k"], use.kept["v"]
+    return _extend(k, v, use, window)
+
+
+def _extend(k: Tensor, v: Tensor, use: Use, window: int | None) -> tuple[Tensor, Tensor]:
     if use.state is None:
         return k, v
     if window is not None:
@@ -83,11 +104,13 @@ class Scores:
     """What is done to the scores of a causal attention.
 
     Attributes:
-        bias: added to them, (H, T, S); None for nothing.
+        bias: added to them, (H, T, S) or (B, H, T, S); None for nothing.
         window: how many tokens a query sees, itself among them; None for all.
         windows: the same for each query by itself, (B, H, T), at most `window`; or None.
         documents: the document of each token, (B, T), where only tokens of the same one see each
-            other; needs T = S.
+            other; needs T = S, or `key_documents`.
+        key_documents: those of the keys, (B, S), where the queries are not the last of them.
+        places: which key is each query's own, (B, T), where they are not the last ones in order.
         sink: the score of a key that is always there and whose value is zero, (H,).
         scale: what the products of queries and keys are multiplied by; None for D^-0.5.
         dropout: probability of dropping a weight.
@@ -98,15 +121,34 @@ class Scores:
     window: int | None = None
     windows: Tensor | None = None
     documents: Tensor | None = None
+    key_documents: Tensor | None = None
+    places: Tensor | None = None
     sink: Tensor | None = None
     scale: float | None = None
     dropout: float = 0.0
     memo: dict[Any, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, use: Use, n_keys: int, *, n_head: int | None = None, **changes: Any) -> Scores:
+        """What a use asks for, over `n_keys` keys: bias (for `n_head` heads), documents, places."""
+        places = key_documents = None
+        if use.shared is not None and use.shared.later:
+            key_documents = use.shared.documents
+            if use.shared.places is not None:
+                places = use.shared.places + (n_keys - use.shared.tokens)
+        return cls(
+            bias=None if n_head is None else use.bias(n_head, n_keys),
+            documents=use.documents,
+            key_documents=key_documents,
+            places=places,
+            memo=use.memo,
+            **changes,
+        )
+
     def plain(self, T: int, S: int) -> bool:
         """Whether causality is all there is to it."""
         windowed = self.window is not None and self.window < S
-        changed = (self.bias, self.windows, self.documents, self.sink)
+        changed = (self.bias, self.windows, self.documents, self.places, self.sink)
         return T in {1, S} and not windowed and all(one is None for one in changed)
 
 
@@ -118,6 +160,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
     grows with T * window, and the rest with a dense mask. All give the same values.
     """
     k, v = k.to(q.dtype), v.to(q.dtype)
+    D, E = q.shape[-1], v.shape[-1]
+    if E < D:  # fused kernels want values as wide as keys
+        return attend(q, k, F.pad(v, (0, D - E)), scores)[..., :E]
+    if D < E:
+        scores = replace(scores, scale=scores.scale or D**-0.5)
+        return attend(F.pad(q, (0, E - D)), F.pad(k, (0, E - D)), v, scores)
     T, S = q.shape[2], k.shape[2]
     grouped = q.shape[1] != k.shape[1]
     if scores.plain(T, S):
@@ -132,7 +180,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         )
     if T > 1 and flex.available(q, scores.dropout):
         return flex.attend(q, k, v, scores)
-    if scores.window is not None and scores.bias is None and 2 * scores.window <= T:
+    straight = scores.bias is None and scores.places is None
+    if scores.window is not None and straight and 2 * scores.window <= T:
         return _in_blocks(q, k, v, scores, scores.window)
     visible = _visible(q, S, scores)
     return _masked(q, k, v, visible, scores.bias, scores)
@@ -140,20 +189,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
 
 def _visible(q: Tensor, S: int, scores: Scores) -> Tensor:
     """Which key each query sees: (T, S), or (B, 1 or H, T, S) where sequences differ."""
-    T = q.shape[2]
-    key = ("visible", T, S, scores.window)
+    T, window = q.shape[2], scores.window
+    key = ("distance", T, S, None if scores.places is None else id(scores.places))
     if key not in scores.memo:
-        ones = torch.ones(T, S, dtype=torch.bool, device=q.device)
-        seen = ones.tril(S - T)
-        scores.memo[key] = seen if scores.window is None else seen.triu(S - T - scores.window + 1)
-    visible: Tensor = scores.memo[key]
-    if scores.documents is not None:
-        documents = scores.documents
-        visible = visible & (documents[:, None, :, None] == documents[:, None, None, :])
+        keys = torch.arange(S, device=q.device)
+        own = keys[S - T :, None] if scores.places is None else scores.places[:, None, :, None]
+        scores.memo[key] = own - keys, scores.places  # held: its identity is part of the key
+    distance: Tensor = scores.memo[key][0]
+    visible = distance >= 0
+    if window is not None:
+        visible = visible & (distance < window)
     if scores.windows is not None:
-        place = torch.arange(S, device=q.device)
-        distance = place[S - T :, None] - place
         visible = visible & (distance < scores.windows[..., None])
+    if scores.documents is not None:
+        keys = scores.documents if scores.key_documents is None else scores.key_documents
+        visible = visible & (scores.documents[:, None, :, None] == keys[:, None, None, :])
     return visible
 
 
@@ -163,8 +213,9 @@ def _masked(
     """Attention with a mask that is written out; a sink is one more key, of zeros."""
     mask = visible
     if bias is not None or scores.sink is not None:
-        added = torch.zeros((), dtype=q.dtype, device=q.device) if bias is None else bias[None]
+        added = torch.zeros((), dtype=q.dtype, device=q.device) if bias is None else bias
         mask = torch.where(visible, added.to(q.dtype), float("-inf"))
+        mask = mask if mask.ndim > 2 else mask[None]
     if scores.sink is not None:
         k, v = F.pad(k, (0, 0, 1, 0)), F.pad(v, (0, 0, 1, 0))
         mask = mask.expand(*mask.shape[:-3], q.shape[1], *mask.shape[-2:])

@@ -1,10 +1,22 @@
-"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864, eq. 34), half-split form."""
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864, eq. 34), and its extensions.
+
+Pair i of the rotated width R turns by `position * f_i`, with `f_i = base^(-2i/R)`. To reach s times
+the length L that f was made for:
+
+    linear   f_i / s                                        (Chen et al. 2023, arXiv 2306.15595)
+    ntk      base becomes base * s^(R / (R - 2))            (arXiv 2309.00071, eq. 16)
+    yarn     (1 - g_i) f_i / s + g_i f_i, where g_i rises from 0 to 1 as a pair turns from
+             `beta_slow` to `beta_fast` times within L; queries and keys grow by 0.1 ln s + 1
+             (Peng et al. 2023, arXiv 2309.00071, eq. 17-22)
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from strawberry.errors import FieldError
@@ -12,46 +24,116 @@ from strawberry.model.contracts import Place, Positional, Use, wide
 
 
 class RoPE(Positional):
-    """Rotates the pair (i, i + D/2) of queries and keys by `position * base^(-2i/D)`.
+    """Rotates pairs of numbers of queries and keys by angles that grow with the position.
 
-    Angles are taken in float32; the rotation is applied in float32 and cast back. The tables are
-    computed once in a pass, so there is nothing to outgrow and nothing to save.
+    Angles are taken in float64 where the device has it, so that far positions keep their phase;
+    the rotation is applied in float32 and cast back. The tables are computed once in a pass, so
+    there is nothing to outgrow and nothing to save: sequences may be longer than `block_size`.
 
     Args:
         base: the slowest rotation turns once in about `2 pi base` positions.
         sign: 1 turns by +angle, as in the paper; -1 by -angle, as in some checkpoints. Scores are
             the same functions of distance; weights of one convention don't fit the other.
+        layout: which numbers are a pair: `half`, i and i + R/2, or `interleaved`, 2i and 2i + 1.
+            Row i of a head's query and key matrices in `half` is row 2i in `interleaved`, row
+            i + R/2 is row 2i + 1.
+        partial: share of a head's width that is rotated, rounded down to an even number R; the
+            rest has no position.
+        scaling: how frequencies are stretched to a longer context; None leaves them.
+        factor: how many times longer, s.
+        original_length: the length L that they were made for; None takes `block_size / factor`.
+        beta_fast: for yarn, pairs that turn more often than this within L stay as they are.
+        beta_slow: for yarn, pairs that turn less often than this are stretched in full.
     """
 
     places: ClassVar[frozenset[Place]] = frozenset({"rotary"})
 
     def __init__(
-        self, n_embd: int, block_size: int, *, base: float = 10000.0, sign: int = 1
+        self,
+        n_embd: int,
+        block_size: int,
+        *,
+        base: Annotated[float, Gt(1)] = 10000.0,
+        sign: Literal[1, -1] = 1,
+        layout: Literal["half", "interleaved"] = "half",
+        partial: Annotated[float, Gt(0), Le(1)] = 1.0,
+        scaling: Literal["linear", "ntk", "yarn"] | None = None,
+        factor: Annotated[float, Ge(1)] = 1.0,
+        original_length: Annotated[int, Ge(1)] | None = None,
+        beta_fast: Annotated[float, Gt(0)] = 32.0,
+        beta_slow: Annotated[float, Gt(0)] = 1.0,
     ) -> None:
         super().__init__()
-        if sign not in (1, -1):
-            raise FieldError("sign", f"{sign} is neither 1 nor -1")
-        if base <= 1:
-            raise FieldError("base", f"{base} is not above 1")
+        if scaling is None and factor != 1:
+            raise FieldError("factor", "nothing is scaled; write `scaling: linear`, ntk or yarn")
+        if beta_slow >= beta_fast:
+            raise FieldError("beta_slow", f"{beta_slow:g} is not below beta_fast {beta_fast:g}")
         self.base = base
         self.sign = sign
+        self.layout = layout
+        self.partial = partial
+        self.scaling = scaling
+        self.factor = factor
+        self.original_length = original_length or block_size / factor
+        self.betas = beta_slow, beta_fast
 
-    def table(self, use: Use, width: int) -> tuple[Tensor, Tensor]:
-        """Cosine and sine for each of the use's positions: two tensors (T, D/2) in float32."""
-        key = ("rope", self.base, self.sign, width)
+    def check(self, n_head: int, width: int) -> None:
+        """Raises ValueError where there is nothing to rotate in pairs."""
+        rotated = self.rotated(width)
+        if rotated < 2 or (self.partial == 1 and width % 2):
+            raise ValueError(f"rope needs an even head width, not {width}")
+        if self.scaling == "ntk" and rotated < 4:
+            raise ValueError("ntk scaling needs at least two pairs to rotate")
+
+    def rotated(self, width: int) -> int:
+        """How many numbers of a head are rotated, R."""
+        return int(self.partial * width + 1e-9) // 2 * 2
+
+    def frequencies(self, rotated: int) -> list[float]:
+        """Angle for each position, of each pair."""
+        base, s = self.base, self.factor
+        if self.scaling == "ntk":
+            base *= s ** (rotated / (rotated - 2))
+        plain = [base ** (-2 * i / rotated) for i in range(rotated // 2)]
+        if self.scaling == "linear":
+            return [f / s for f in plain]
+        if self.scaling == "yarn":
+            slow, fast = self.betas
+            turns = [self.original_length * f / (2 * math.pi) for f in plain]
+            keep = [min(1.0, max(0.0, (r - slow) / (fast - slow))) for r in turns]
+            return [(1 - g) * f / s + g * f for g, f in zip(keep, plain, strict=True)]
+        return plain
+
+    def table(self, use: Use, rotated: int) -> tuple[Tensor, Tensor]:
+        """Cosine and sine for each of the use's positions, in float32.
+
+        Two tensors (T, R/2); (B, 1, T, R/2) where each sequence has positions of its own.
+        """
+        key = ("rope", id(self), rotated)
         if key not in use.memo:
-            exponent = torch.arange(0, width, 2, device=use.positions.device) / width
-            angles = torch.outer(use.positions.float(), self.base**-exponent) * self.sign
-            use.memo[key] = angles.cos(), angles.sin()
+            device = use.positions.device
+            exact = torch.float32 if device.type == "mps" else torch.float64
+            frequencies = torch.tensor(self.frequencies(rotated), dtype=exact, device=device)
+            angles = use.positions.to(exact)[..., None] * frequencies * self.sign
+            angles = angles if angles.ndim == 2 else angles[:, None]
+            grow = 0.1 * math.log(self.factor) + 1 if self.scaling == "yarn" else 1.0
+            use.memo[key] = (angles.cos() * grow).float(), (angles.sin() * grow).float()
         cos, sin = use.memo[key]
         return cos, sin
 
     def rotate(self, x_BHTD: Tensor, use: Use) -> Tensor:
-        """(B, H, T, D) -> (B, H, T, D); raises ValueError for an odd D."""
+        """(B, H, T, D) -> (B, H, T, D); raises ValueError as `check` does."""
         width = x_BHTD.shape[-1]
-        if width % 2:
-            raise ValueError(f"rope needs an even head width, not {width}")
-        cos, sin = self.table(use, width)
-        x1, x2 = wide(x_BHTD).chunk(2, dim=-1)
-        y = torch.cat((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1)
+        self.check(1, width)
+        rotated = self.rotated(width)
+        cos, sin = self.table(use, rotated)
+        x = wide(x_BHTD)
+        turned, rest = x[..., :rotated], x[..., rotated:]
+        if self.layout == "half":
+            x1, x2 = turned.chunk(2, dim=-1)
+            y = torch.cat((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1)
+        else:
+            x1, x2 = turned[..., 0::2], turned[..., 1::2]
+            y = torch.stack((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1).flatten(-2)
+        y = y if rotated == width else torch.cat((y, rest), dim=-1)
         return y.to(x_BHTD.dtype)

@@ -25,6 +25,9 @@ class Positional(nn.Module, abc.ABC):
 
     places: ClassVar[frozenset[Place]] = frozenset()
 
+    def check(self, n_head: int, width: int) -> None:
+        """Raises ValueError if it can't serve heads of that number and width."""
+
     def embed(self, positions: Tensor) -> Tensor:
         """(T,) positions -> (T, C), added to the token embeddings."""
         raise NotImplementedError

@@ -51,10 +51,14 @@ class Router(nn.Module, abc.ABC):
     Attributes:
         causal: whether no decision depends on a later token, in the mode at hand.
         batch_independent: whether none depends on another sequence of the batch.
+        exact: whether in training the shares that are meant are those that run.
+        limit: steps that are run at most, where fewer than in training; set by the recursion.
     """
 
     causal: bool = True
     batch_independent: bool = True
+    exact: bool = False
+    limit: int | None = None
 
     @abc.abstractmethod
     def route(

@@ -21,21 +21,20 @@ class Shared:
     """Keys and values of a recursion's first step, which its later steps use too.
 
     Attributes:
-        tokens: how many tokens of this pass the first step has, T0.
-        documents: their documents, (B, T0), or None.
-        positions: the positions of all keys of the first step, (T0,) or (B, T0), and before them
-            those of its cache.
         store: what blocks keep, by their slot within a step.
-        places: which of the T0 tokens each one here is, (B, T); None in the first step itself.
         first_slot: the slot of the first block in the step at hand.
+        later: whether this is a later step, where keys and values are taken and not made.
+        tokens: how many tokens of this pass the first step has, T0.
+        places: which of those T0 tokens each one here is, (B, T); None if they are the same.
+        documents: the documents of the T0 tokens, (B, T0), or None.
     """
 
-    tokens: int
-    documents: Tensor | None
-    positions: Tensor
     store: dict[int, State]
+    first_slot: int
+    later: bool
+    tokens: int
     places: Tensor | None = None
-    first_slot: int = 0
+    documents: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,8 @@ class Use:
         state: what this unrolled position keeps between calls, or None without a cache.
         positional: the positional component in force here.
         weights: the weight source in force here.
-        memo: values computed once in a pass and needed by several blocks.
+        memo: values computed once for these tokens and needed by several blocks, such as masks.
+        once: values computed once in a pass, whatever the tokens, such as derived weights.
         cache: the states of all unrolled positions; a block takes its own from it.
         tokens: the token ids themselves, (B, T) int64.
         documents: the number of the document that each token belongs to, (B, T), where tokens are
@@ -67,6 +67,7 @@ class Use:
     steps: tuple[int, ...] = ()
     state: State | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
+    once: dict[Any, Any] = field(default_factory=dict)
     cache: Sequence[State] | None = None
     tokens: Tensor | None = None
     documents: Tensor | None = None

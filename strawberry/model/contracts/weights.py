@@ -86,7 +86,7 @@ class Weights(nn.Module, abc.ABC):
 
     Constructed with `(scope, *, fields)`. Parameters that blocks share live on the source, which
     is a module of the scope that opened it; at run time it arrives as `use.weights`. What it
-    computes once for a whole pass it may keep in `use.memo`.
+    computes once for a whole pass it keeps in `use.once`.
     """
 
     same_cost: ClassVar[bool] = True
@@ -99,6 +99,12 @@ class Weights(nn.Module, abc.ABC):
     def bank(self, request: ProjectionRequest, experts: int) -> Bank:
         """As many matrices as `experts`, each as in `request`; raises ValueError as above."""
         raise ValueError(f"{type(self).__name__} weights have no stacks of matrices for experts")
+
+    def prepare(self, use: Use) -> None:  # noqa: B027
+        """Compute into `use.once` what this use's step needs and no token changes.
+
+        It holds lists of tensors. Their FLOPs are counted once for each pass.
+        """
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """What each use of a block keeps for this source between cached calls.

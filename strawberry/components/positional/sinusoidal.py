@@ -1,0 +1,47 @@
+"""Sinusoids, added to the embeddings (Vaswani et al. 2017, arXiv 1706.03762, section 3.5)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from strawberry.model.contracts import Place, Positional
+
+
+class Sinusoidal(Positional):
+    """Number 2i of position t is `sin(t / base^(2i/C))`, number 2i + 1 its cosine.
+
+    Nothing is learned; any length can be placed.
+
+    Args:
+        base: the slowest sinusoid turns once in about `2 pi base` positions.
+        scale: what they are multiplied by. The paper multiplies the embeddings by sqrt(C) instead;
+            beside embeddings of deviation s this is about `s * sqrt(2)`.
+    """
+
+    places: ClassVar[frozenset[Place]] = frozenset({"embedding"})
+
+    def __init__(
+        self,
+        n_embd: int,
+        block_size: int,
+        *,
+        base: Annotated[float, Gt(1)] = 10000.0,
+        scale: Annotated[float, Gt(0)] = 1.0,
+    ) -> None:
+        super().__init__()
+        self.n_embd = n_embd
+        self.base = base
+        self.scale = scale
+
+    def embed(self, positions: Tensor) -> Tensor:
+        """(T,) -> (T, C), in float32."""
+        device = positions.device
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        pair = torch.arange(self.n_embd, device=device) // 2
+        angles = positions.to(exact)[:, None] * self.base ** (-2 * pair.to(exact) / self.n_embd)
+        even = torch.arange(self.n_embd, device=device) % 2 == 0
+        return (self.scale * torch.where(even, angles.sin(), angles.cos())).float()

@@ -1,0 +1,72 @@
+"""Learned relative biases in buckets of distance (Raffel et al. 2019, arXiv 1910.10683, sec. 2.1).
+
+The causal form: half of the buckets hold one distance each, the others hold distances that grow
+geometrically up to `max_distance`; all beyond share the last.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from strawberry.errors import FieldError
+from strawberry.model.contracts import Place, Positional
+
+
+class T5Bias(Positional):
+    """Adds a learned number to a score, by head and by the bucket of the distance.
+
+    One table serves every block, as in T5; it starts at zero. Any length can be placed.
+
+    Args:
+        n_head: heads H of the attentions that it serves.
+        buckets: how many buckets of distance, an even number.
+        max_distance: from this distance on all share the last bucket.
+    """
+
+    places: ClassVar[frozenset[Place]] = frozenset({"bias"})
+    parameter_kinds: ClassVar[dict[str, str]] = {"table": "embedding"}
+
+    def __init__(
+        self,
+        n_embd: int,
+        block_size: int,
+        *,
+        n_head: Annotated[int, Ge(1)] = 4,
+        buckets: Annotated[int, Ge(4)] = 32,
+        max_distance: Annotated[int, Ge(2)] = 128,
+    ) -> None:
+        super().__init__()
+        if buckets % 2:
+            raise FieldError("buckets", f"{buckets} is not an even number")
+        if max_distance <= buckets // 2:
+            message = f"half of the buckets hold distances up to {buckets // 2 - 1} already"
+            raise FieldError("max_distance", message)
+        self.n_head = n_head
+        self.buckets = buckets
+        self.max_distance = max_distance
+        self.table = nn.Parameter(torch.zeros(buckets, n_head))
+
+    def check(self, n_head: int, width: int) -> None:
+        """Raises ValueError for another number of heads."""
+        if n_head != self.n_head:
+            raise ValueError(f"t5_bias has numbers for {self.n_head} heads, not for {n_head}")
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """The bucket of each distance into the past, int64; those ahead share bucket 0."""
+        exact = self.buckets // 2
+        near = distance.clamp(min=0)
+        dtype = torch.float32 if near.device.type == "mps" else torch.float64
+        ratio = near.clamp(min=1).to(dtype) / exact
+        steps = torch.log(ratio) / math.log(self.max_distance / exact) * (self.buckets - exact)
+        # A power of the ratio must not fall into the bucket below by rounding.
+        far = (exact + (steps + 1e-6).floor().long()).clamp(max=self.buckets - 1)
+        return torch.where(near < exact, near, far)
+
+    def bias(self, n_head: int, queries: Tensor, keys: Tensor) -> Tensor:
+        """(H, Tq, Tk)."""
+        return self.table[self.bucket(queries[:, None] - keys)].permute(2, 0, 1)

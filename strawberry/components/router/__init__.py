@@ -1,0 +1,1 @@
+"""Which tokens of a recursion go on: a file each."""

@@ -1,0 +1,132 @@
+"""Each step takes the tokens that it scores highest (Mixture-of-Recursions, expert choice).
+
+Bae et al. 2025, arXiv 2507.10524, section 2.2.1: step r takes the top share of the sequence among
+those that ran step r - 1 (hierarchical filtering). Taking the highest of a sequence looks at tokens
+that are not there yet when text is generated, so training sees ahead. Evaluation and generation
+never do: there a token goes on by its own score, against a threshold that training teaches, by an
+auxiliary loss on the score itself or by a second router.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt, Le, MinLen
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from strawberry.components.router.scores import ScoringRouter
+from strawberry.components.routing import precise
+from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term
+
+
+class ExpertChoice(ScoringRouter):
+    """Top-k tokens for each step in training, a threshold otherwise.
+
+    Args:
+        capacity: share of the sequence that each step takes, falling; None takes 1, (R-1)/R, ...
+            1/R.
+        capacity_warmup: optimizer steps in which the shares fall from 1, along half a cosine.
+        scale: what gates are multiplied by.
+        learn: how tokens learn to be chosen by themselves: `aux_loss` pushes the scores of chosen
+            tokens up and of others down; `aux_router` trains a second network that predicts it.
+        aux_loss: weight of that binary cross-entropy.
+        z_loss: weight of the mean squared logit.
+    """
+
+    exact = True
+    teacher: bool = False
+    """Choose by top-k in evaluation too, to measure what threshold and top-k differ by."""
+
+    optimizer_steps: Tensor
+
+    def __init__(
+        self,
+        site: RouterSite,
+        *,
+        capacity: Annotated[list[Annotated[float, Gt(0), Le(1)]], MinLen(1)] | None = None,
+        capacity_warmup: Annotated[int, Ge(0)] = 0,
+        scale: Annotated[float, Gt(0)] = 0.1,
+        learn: Literal["aux_loss", "aux_router"] = "aux_loss",
+        aux_loss: Annotated[float, Ge(0)] = 1e-3,
+        z_loss: Annotated[float, Ge(0)] = 0.0,
+    ) -> None:
+        super().__init__(site, capacity, scale)
+        self.capacity_warmup = capacity_warmup
+        self.aux_loss = aux_loss
+        self.z_loss = z_loss
+        self.predictors = nn.ModuleList()
+        if learn == "aux_router":
+            self.predictors.extend(Predictor(site.n_embd) for _ in range(site.steps))
+        self.register_buffer("optimizer_steps", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def causal(self) -> bool:  # type: ignore[override]
+        """Whether the threshold chooses, and not the top of a sequence."""
+        return not (self.training or self.teacher)
+
+    def route(
+        self, x: Tensor, step: int, carried: State, length: int, real: Tensor | None
+    ) -> Routed:
+        """The top of those that are left; in evaluation those above the threshold."""
+        logits = self.logits(x, step)
+        kept = {"gate": self.scale * logits.sigmoid()}
+        if self.causal:
+            return Routed(self._predicted(x, logits, step) > 0, kept)
+        size = min(x.shape[1], self._size(step, length))
+        ranked = logits if real is None else logits.masked_fill(~real, float("-inf"))
+        go = torch.zeros_like(logits, dtype=torch.bool)
+        go.scatter_(1, ranked.topk(size, dim=1).indices, value=True)
+        terms = self._terms(x, logits, go, step) if self.training else ()
+        return Routed(go, kept, terms, size=size)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Count optimizer steps, for the capacity's warm-up."""
+        self.optimizer_steps += 1
+
+    def _size(self, step: int, length: int) -> int:
+        """How many of a sequence's tokens a step takes."""
+        share = self.capacity[step]
+        if self.capacity_warmup and self.training and not self.optimizer_steps.is_meta:
+            done = min(1.0, int(self.optimizer_steps) / self.capacity_warmup)
+            share += (1 - share) * 0.5 * (1 + math.cos(math.pi * done))
+        return max(1, math.floor(share * length + 1e-9))
+
+    def _predicted(self, x: Tensor, logits: Tensor, step: int) -> Tensor:
+        """The logit of being chosen, from the token alone."""
+        return self.predictors[step](x) if self.predictors else logits
+
+    def _terms(self, x: Tensor, logits: Tensor, go: Tensor, step: int) -> Aux:
+        guess = self._predicted(x.detach(), logits, step)
+        target = go.to(guess.dtype)
+        right = ((guess > 0) == go).to(guess.dtype).mean()
+        terms = [Term("router_agreement", right.detach())]
+        if self.aux_loss:
+            loss = F.binary_cross_entropy_with_logits(guess, target)
+            terms.append(Term("router_aux", loss, self.aux_loss))
+        if self.z_loss:
+            terms.append(Term("router_z", logits.square().mean(), self.z_loss))
+        return tuple(terms)
+
+
+class Predictor(nn.Module):
+    """A small network that guesses from a token whether a step will take it: (..., C) -> (...)."""
+
+    parameter_kinds: dict[str, str] = {"up.weight": "router", "down.weight": "router"}  # noqa: RUF012
+
+    def __init__(self, n_embd: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(n_embd, 2 * n_embd)
+        self.down = nn.Linear(2 * n_embd, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, in float32 at least."""
+
+        def compute(wide: Tensor) -> Tensor:
+            weights: list[Any] = [p.to(wide.dtype) for p in self.parameters()]
+            return F.linear(F.gelu(F.linear(wide, *weights[:2])), *weights[2:]).squeeze(-1)
+
+        return precise(compute, x)

@@ -1,0 +1,54 @@
+"""What the routers share that score tokens anew before each step.
+
+`H + a * sigmoid(l) * f(H)` with the logit `l = theta_r . H` of step r; Bae et al. 2025, arXiv
+2507.10524, section 2.2.1. Scores are computed in float32 whatever the model's precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from strawberry.components.routing import GATE_STD, precise
+from strawberry.errors import FieldError
+from strawberry.model.contracts import Router, RouterSite, State, draw
+
+
+class ScoringRouter(Router):
+    """A linear score for each step, and the share of tokens that is to run it.
+
+    Args:
+        site: the recursion.
+        capacity: share of the sequence for each step, falling; None takes 1, (R-1)/R ... 1/R.
+        scale: what gates are multiplied by.
+    """
+
+    parameter_kinds: ClassVar[dict[str, str]] = {"weight": "router"}
+
+    def __init__(self, site: RouterSite, capacity: Sequence[float] | None, scale: float) -> None:
+        super().__init__()
+        R = site.steps
+        self.steps = R
+        self.capacity = list(capacity or [(R - step) / R for step in range(R)])
+        if len(self.capacity) != R:
+            raise FieldError("capacity", f"{len(self.capacity)} shares for {R} steps")
+        if any(late > early for early, late in zip(self.capacity, self.capacity[1:], strict=False)):
+            raise FieldError("capacity", "a later step can't have more tokens than an earlier one")
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(R, site.n_embd))
+        draw(self.weight, GATE_STD, uniform=False)
+
+    def logits(self, x: Tensor, step: int) -> Tensor:
+        """The logit of each token for a step: (B, K, C) -> (B, K)."""
+        return precise(lambda wide: wide @ self.weight[step].to(wide.dtype), x)
+
+    def merge(self, x: Tensor, y: Tensor, step: int, carried: State) -> Tensor:
+        """`H + gate * f(H)`."""
+        return x + carried["gate"][..., None].to(y.dtype) * y
+
+    def shares(self) -> Sequence[float]:
+        """The capacities."""
+        return self.capacity

@@ -1,0 +1,94 @@
+"""Expert choice that is causal in training too: each step has a threshold, moved between steps.
+
+A token runs step r if its score is above the threshold of that step. The threshold follows the
+scores of past optimizer steps, so that the share of tokens above it is the one that is wanted; how
+many of one sequence go on is free. Training and generation choose alike. The idea is that of
+Mixture-of-Recursions' expert choice (arXiv 2507.10524) with a running quantile for the top-k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from torch import Tensor
+
+from strawberry.components.router.scores import ScoringRouter
+from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term
+
+
+class Threshold(ScoringRouter):
+    """Tokens whose score is above a running quantile go on.
+
+    Args:
+        capacity: share of tokens that each step is to take, falling; None takes 1, (R-1)/R ... 1/R.
+            A share of 1 takes all.
+        scale: what gates are multiplied by.
+        momentum: how much of the old threshold is kept at each optimizer step.
+        z_loss: weight of the mean squared logit.
+    """
+
+    thresholds: Tensor
+    sums: Tensor
+    seen: Tensor
+
+    def __init__(
+        self,
+        site: RouterSite,
+        *,
+        capacity: Annotated[list[Annotated[float, Gt(0), Le(1)]], MinLen(1)] | None = None,
+        scale: Annotated[float, Gt(0)] = 0.1,
+        momentum: Annotated[float, Ge(0), Lt(1)] = 0.9,
+        z_loss: Annotated[float, Ge(0)] = 0.0,
+    ) -> None:
+        super().__init__(site, capacity, scale)
+        self.momentum = momentum
+        self.z_loss = z_loss
+        self.register_buffer("thresholds", torch.zeros(site.steps))
+        # Since the last optimizer step; 0 whenever a checkpoint is written.
+        self.register_buffer("sums", torch.zeros(site.steps), persistent=False)
+        self.register_buffer("seen", torch.zeros(site.steps), persistent=False)
+
+    def route(
+        self, x: Tensor, step: int, carried: State, length: int, real: Tensor | None
+    ) -> Routed:
+        """Those above the threshold of this step, by themselves."""
+        logits = self.logits(x, step)
+        kept = {"gate": self.scale * logits.sigmoid()}
+        terms: Aux = ()
+        if self.training and self.z_loss:
+            terms = (Term("router_z", logits.square().mean(), self.z_loss),)
+        if self.capacity[step] >= 1:
+            return Routed(torch.ones_like(logits, dtype=torch.bool), kept, terms, x.shape[1])
+        if self.training:
+            self._note(logits if real is None else logits[real], step, length * len(x))
+        return Routed(logits > self.thresholds[step], kept, terms)
+
+    @torch.no_grad()
+    def _note(self, logits: Tensor, step: int, tokens: int) -> None:
+        """Note the quantile above which the wanted share of all tokens would be."""
+        wanted = min(1.0, self.capacity[step] * tokens / max(1, logits.numel()))
+        found = logits.detach().flatten().float().quantile(1 - wanted) if logits.numel() else 0.0
+        self.sums[step] += found
+        self.seen[step] += 1
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the thresholds towards the quantiles that were seen."""
+        found = self.sums / self.seen.clamp(min=1)
+        moved = self.momentum * self.thresholds + (1 - self.momentum) * found
+        self.thresholds.copy_(torch.where(self.seen > 0, moved, self.thresholds))
+        self.sums.zero_()
+        self.seen.zero_()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move as any module does, but keep the thresholds in float32: their steps are small."""
+        kept = {name: getattr(self, name) for name in ("thresholds", "sums", "seen")}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, before in kept.items():
+            after = getattr(self, name)
+            if after.dtype != before.dtype and after.is_floating_point():
+                setattr(self, name, before.to(after.device))
+        return self

@@ -1,0 +1,80 @@
+"""A depth for each token, chosen before the first step (Mixture-of-Recursions, token choice).
+
+Bae et al. 2025, arXiv 2507.10524, section 2.2.1: a linear router reads the token once and gives a
+distribution over depths 1..R; the token runs as many steps as the likeliest of them says and leaves
+with `H + p * f(H)`, where f is all its steps, one after the other, and p the depth's probability.
+The choice depends on the token alone: it is causal, in training as in generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from strawberry.components.routing import Losses
+from strawberry.components.routing import Router as Chooser
+from strawberry.model.contracts import Routed, Router, RouterSite, State
+
+
+class TokenChoice(Router):
+    """Each token chooses how many steps it runs.
+
+    Args:
+        gate: `softmax` over the depths, or each depth's own `sigmoid`.
+        scale: what the chosen depth's gate is multiplied by; None takes 1 for a softmax and 0.1
+            for sigmoids.
+        balance_loss: weight of the Switch balance loss over depths, which is 1 at perfect balance.
+        z_loss: weight of the mean squared logsumexp of the logits.
+        bias_rate: step of the bias that evens out the depths without a loss; 0 for none.
+    """
+
+    def __init__(
+        self,
+        site: RouterSite,
+        *,
+        gate: Literal["softmax", "sigmoid"] = "softmax",
+        scale: Annotated[float, Gt(0)] | None = None,
+        balance_loss: Annotated[float, Ge(0)] = 0.1,
+        z_loss: Annotated[float, Ge(0)] = 1e-5,
+        bias_rate: Annotated[float, Ge(0)] = 0.0,
+    ) -> None:
+        super().__init__()
+        self.steps = site.steps
+        self.depths = Chooser(
+            site.n_embd,
+            site.steps,
+            1,
+            gate=gate,
+            normalize=False,
+            scale=scale if scale is not None else (1.0 if gate == "softmax" else 0.1),
+            bias_rate=bias_rate,
+            losses=Losses(balance=balance_loss, z=z_loss),
+            name="depth",
+        )
+
+    def route(
+        self, x: Tensor, step: int, carried: State, length: int, real: Tensor | None
+    ) -> Routed:
+        """All tokens at first, where depths are chosen; then those whose depth is not reached."""
+        if step:
+            return Routed(carried["last"] >= step, carried)
+        B, T, _ = x.shape
+        choice = self.depths(x.flatten(0, 1))
+        last = choice.expert.view(B, T)
+        if self.limit is not None:
+            last = last.clamp(max=self.limit - 1)
+        carried = {"last": last, "gate": choice.gate.view(B, T), "first": x}
+        return Routed(torch.ones_like(last, dtype=torch.bool), carried, choice.terms, size=T)
+
+    def merge(self, x: Tensor, y: Tensor, step: int, carried: State) -> Tensor:
+        """`H + p * y` at a token's last step, y before."""
+        leaving = carried["first"] + carried["gate"][..., None].to(y.dtype) * y
+        return torch.where((carried["last"] == step)[..., None], leaving, y)
+
+    def shares(self) -> Sequence[float]:
+        """What balanced depths come to: all run the first step, 1/R the last."""
+        return [(self.steps - step) / self.steps for step in range(self.steps)]

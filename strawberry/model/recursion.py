@@ -1,0 +1,358 @@
+"""Recursion: the same nodes, applied again; with a router, to fewer tokens at each step.
+
+B sequences of T tokens; K of each run a step; C model width.
+
+A routed step is computed for the tokens that go, gathered side by side in their order, and for no
+others: mixers see a shorter sequence, with the positions of its tokens. A sequence with fewer
+tokens than another is filled up at the end, where a causal mixer shows them to nobody; what is
+computed for those is thrown away.
+
+With a cache each step keeps the keys of its own tokens (recursion-wise caching), or, where keys are
+shared, all steps use those of the first (Mixture-of-Recursions, arXiv 2507.10524, section 2.2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from strawberry.model.contracts import Aux, Router, Shared, State, Term, Use, Weights
+from strawberry.model.residual import Stream
+from strawberry.model.stack import Block, Room, Sharing, Stack, Visit, recursion
+
+DEAD = 0.01
+"""A step that a smaller share of tokens runs is counted as dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Active:
+    """The tokens that still recur.
+
+    Attributes:
+        places: which tokens of the sequence they are, (B, K).
+        carried: what the router keeps of them.
+        real: (B, K), False for what fills a sequence up; None if nothing does.
+    """
+
+    places: Tensor
+    carried: State
+    real: Tensor | None
+
+
+class Recursion(Stack):
+    """`steps` uses of nodes with shared weights, in one of four orders.
+
+    Args:
+        nodes: what recurs; with a middle sharing the first and the last are used once.
+        steps: recursion steps R.
+        sharing: the order of uses.
+        weights: the weight source that is opened here, or None.
+        router: chooses the tokens of each step; None for all.
+        share_keys: whether later steps use the keys and values of the first.
+        step_embedding: width of a learned vector for each step that is added to what enters it,
+            zero at the start; None for none.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Block | Stack],
+        steps: int,
+        sharing: Sharing,
+        weights: Weights | None = None,
+        *,
+        router: Router | None = None,
+        share_keys: bool = False,
+        step_embedding: int | None = None,
+    ) -> None:
+        super().__init__(nodes, recursion(len(nodes), steps, sharing), weights)
+        self.steps = steps
+        self.trained_steps = steps
+        self.sharing: Sharing = sharing
+        self.router = router
+        self.share_keys = share_keys
+        self.step_embedding: nn.Parameter | None = None
+        if step_embedding is not None:
+            self.step_embedding = nn.Parameter(torch.zeros(steps, step_embedding))
+
+    def set_steps(self, steps: int) -> None:
+        """Recur more or fewer times than in training; raises ValueError where that can't be."""
+        if self.router is not None and steps > self.trained_steps:
+            raise ValueError(f"its router knows {self.trained_steps} steps, not {steps}")
+        if self.router is not None:
+            self.router.limit = steps
+        self.steps = steps
+        self.schedule = tuple(recursion(len(self.nodes), steps, self.sharing))
+
+    @property
+    def n_slots(self) -> int:
+        """Slots of all uses, and with a router one for which tokens went where."""
+        return super().n_slots + (self.router is not None)
+
+    def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
+        """The stream after all steps; the first block use below has slot `slot`."""
+        if self.weights is not None:
+            use = replace(use, weights=self.weights)
+        if self.router is None and not self.share_keys:
+            return self._in_order(stream, use, slot)
+        first, inner, last = self._parts()
+        aux: Aux = ()
+        if first is not None:
+            stream, aux = self._node(first)(stream, use.at(0), slot)
+            slot += self._node(first).n_slots
+        if self.router is None:
+            stream, more = self._with_same_keys(stream, use, slot, inner)
+        else:
+            x, more = self._routed(stream.x, use, slot, inner)
+            stream = Stream(x)
+        aux += more
+        if last is not None:
+            slot += self.steps * self._width(inner)
+            stream, more = self._node(last)(stream, use.at(self.steps - 1), slot)
+            aux += more
+        return stream, aux
+
+    def new_states(self, room: Room, weights: Weights, later: bool = False) -> Iterator[State]:
+        """The states of all uses below, and with a router which tokens went to which step."""
+        _, inner, _ = self._parts()
+        for index, step in self.schedule:
+            taken = later or (self.share_keys and index in inner and bool(step))
+            yield from self._node(index).new_states(room, self.weights or weights, taken)
+        if self.router is not None:
+            shape = (room.batch, self.steps)
+            at_hand = "meta" if room.device.type == "meta" else "cpu"  # counts decide shapes
+            yield {
+                "counts": torch.zeros(shape, dtype=torch.int64, device=at_hand),
+                "positions": torch.zeros(
+                    *shape, room.length, dtype=torch.int64, device=room.device
+                ),
+            }
+
+    def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
+        """All block uses below, in the order of their slots, with the shares that are meant."""
+        shares = None if self.router is None else self.router.shares()
+        _, inner, _ = self._parts()
+        source = self.weights or weights
+        for index, step in self.schedule:
+            assert step is not None
+            share = 1.0 if shares is None or index not in inner else shares[step]
+            later = self.share_keys and index in inner and step > 0
+            for visit in self._node(index).visits((*steps, step), source, f"{path}.nodes.{index}"):
+                yield replace(visit, share=visit.share * share, later=visit.later or later)
+
+    def recursions(self) -> Iterator[Recursion]:
+        """This use, and all below."""
+        yield self
+        yield from super().recursions()
+
+    # Without a router
+
+    def _in_order(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
+        """Every use for all tokens, in the order of the schedule."""
+        aux: Aux = ()
+        before: int | None = None
+        for index, step in self.schedule:
+            assert step is not None
+            if step != before:
+                stream = stream._replace(x=self._enter(stream.x, step))
+            before = step
+            stream, more = self._node(index)(stream, use.at(step), slot)
+            slot, aux = slot + self._node(index).n_slots, aux + more
+        return stream, aux
+
+    def _with_same_keys(
+        self, stream: Stream, use: Use, slot: int, inner: Sequence[int]
+    ) -> tuple[Stream, Aux]:
+        """All steps for all tokens, with the keys and values of the first."""
+        aux: Aux = ()
+        store: dict[int, State] = {}
+        tokens = use.positions.shape[-1]
+        for step in range(self.steps):
+            stream = stream._replace(x=self._enter(stream.x, step))
+            shared = Shared(store, slot, step > 0, tokens, documents=use.documents)
+            inside = replace(use.at(step), shared=shared)
+            stream, more = self._nodes(stream, inside, slot, inner)
+            slot, aux = slot + self._width(inner), aux + more
+        return stream, aux
+
+    def _enter(self, x: Tensor, step: int) -> Tensor:
+        """Add the vector of this step; beyond the trained steps that of the last."""
+        if self.step_embedding is None:
+            return x
+        return x + self.step_embedding[min(step, self.trained_steps - 1)].to(x.dtype)
+
+    # With a router
+
+    def _routed(self, x: Tensor, use: Use, slot: int, inner: Sequence[int]) -> tuple[Tensor, Aux]:
+        """All steps over the inner nodes, each for the tokens that go: (B, T, C) -> (B, T, C)."""
+        if use.cache is None:
+            return self._steps(x, use, slot, inner, None)
+        # Sequences differ in how many tokens a step keeps: each goes by itself.
+        end = slot + self.steps * self._width(inner)
+        last = self._parts()[2]
+        own = end + (0 if last is None else self._node(last).n_slots)
+        rows = []
+        for row in range(len(x)):
+            cache = list(use.cache)
+            for place in (*range(slot, end), own):
+                cache[place] = {n: t[row : row + 1] for n, t in use.cache[place].items()}
+            alone = replace(
+                use,
+                cache=cache,
+                positions=_row(use.positions, row),
+                tokens=None if use.tokens is None else use.tokens[row : row + 1],
+            )
+            rows.append(self._steps(x[row : row + 1], alone, slot, inner, cache[own])[0])
+            for place in (*range(slot, end), own):
+                _put_back(use.cache[place], cache[place], row)
+        return torch.cat(rows), ()
+
+    def _steps(
+        self, x: Tensor, use: Use, slot: int, inner: Sequence[int], seen: State | None
+    ) -> tuple[Tensor, Aux]:
+        """The steps; `seen` is which tokens of the one sequence went to each step before."""
+        assert self.router is not None
+        B, T, _ = x.shape
+        active = _Active(torch.arange(T, device=x.device).expand(B, T), {}, None)
+        first: tuple[_Active, Use] | None = None
+        store: dict[int, State] = {}
+        shares: list[Tensor] = []
+        aux: Aux = ()
+        for step in range(self.steps):
+            chosen, terms = self._choose(x, active, step)
+            aux += terms
+            if chosen is None:
+                break
+            active = chosen
+            before = _gather(x, active.places)
+            inside = self._inside(use, active, step, seen)
+            first = first or (active, inside)
+            if self.share_keys:
+                inside = _sharing(inside, store, slot, active, first, T)
+            stream, terms = self._nodes(Stream(self._enter(before, step)), inside, slot, inner)
+            after = self.router.merge(before, stream.x, step, active.carried)
+            if active.real is not None:
+                after = torch.where(active.real[..., None], after, before)
+            where = active.places[..., None].expand_as(after)
+            x = x.scatter(1, where, after.to(x.dtype))
+            shares.append(_share(active, B * T))
+            slot, aux = slot + self._width(inner), aux + terms
+        return x, aux + self._statistics(shares, x.device)
+
+    def _choose(self, x: Tensor, active: _Active, step: int) -> tuple[_Active | None, Aux]:
+        """The tokens that run this step, or None if there are none."""
+        assert self.router is not None
+        routed = self.router.route(
+            _gather(x, active.places), step, active.carried, x.shape[1], active.real
+        )
+        go, size = routed.go, routed.size
+        if active.real is not None:
+            go, size = go & active.real, None
+        counts = go.sum(1, keepdim=True)
+        fixed = size is not None
+        size = int(counts.max()) if size is None else size
+        if size == 0:
+            return None, routed.terms
+        order = (~go).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
+        real = None if fixed else torch.arange(size, device=x.device) < counts
+        carried = {name: _gather(kept, order) for name, kept in routed.carried.items()}
+        return _Active(active.places.gather(1, order), carried, real), routed.terms
+
+    def _inside(self, use: Use, active: _Active, step: int, seen: State | None) -> Use:
+        """The use of this step: the tokens that are left, and its own part of the cache."""
+        B = len(active.places)
+        positions = _gather(use.positions.expand(B, -1), active.places)
+        inside = replace(
+            use.at(step),
+            positions=positions,
+            memo={},
+            tokens=None if use.tokens is None else _gather(use.tokens, active.places),
+            documents=None if use.documents is None else _gather(use.documents, active.places),
+        )
+        if seen is None:
+            return replace(inside, key_positions=positions)
+        count = int(seen["counts"][0, step])
+        end = count + positions.shape[1]
+        seen["positions"][:, step, count:end] = positions
+        seen["counts"][0, step] = end
+        return replace(inside, offset=count, key_positions=seen["positions"][:, step, :end])
+
+    def _nodes(
+        self, stream: Stream, use: Use, slot: int, inner: Sequence[int]
+    ) -> tuple[Stream, Aux]:
+        aux: Aux = ()
+        for index in inner:
+            stream, more = self._node(index)(stream, use, slot)
+            slot, aux = slot + self._node(index).n_slots, aux + more
+        return stream, aux
+
+    def _statistics(self, shares: list[Tensor], device: torch.device) -> Aux:
+        """Metrics: the share of tokens that runs each step, steps that hardly any does, depth."""
+        if not self.training:
+            return ()
+        every = torch.zeros(self.steps, device=device)
+        if shares:
+            every[: len(shares)] = torch.stack(shares)
+        terms = [Term(f"step_{n + 1}_share", share) for n, share in enumerate(every)]
+        dead = (every < DEAD).sum().float()
+        return (*terms, Term("dead_steps", dead), Term("mean_depth", every.sum()))
+
+    # Small things
+
+    def _parts(self) -> tuple[int | None, tuple[int, ...], int | None]:
+        """The node before the steps, those that recur, and the one after."""
+        every = tuple(range(len(self.nodes)))
+        if self.sharing.startswith("middle"):
+            return every[0], every[1:-1], every[-1]
+        return None, every, None
+
+    def _width(self, inner: Sequence[int]) -> int:
+        """Slots of one step."""
+        return sum(self._node(index).n_slots for index in inner)
+
+
+def _gather(x: Tensor, places: Tensor) -> Tensor:
+    """Of (B, T, ...) the tokens at (B, K): (B, K, ...)."""
+    index = places.view(*places.shape, *[1] * (x.ndim - 2))
+    return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
+
+
+def _row(positions: Tensor, row: int) -> Tensor:
+    return positions if positions.ndim == 1 else positions[row : row + 1]
+
+
+def _share(active: _Active, tokens: int) -> Tensor:
+    """The share of all tokens that run a step."""
+    if active.real is None:
+        return torch.tensor(active.places.numel() / tokens, device=active.places.device)
+    return active.real.sum() / tokens
+
+
+def _sharing(
+    use: Use,
+    store: dict[int, State],
+    slot: int,
+    active: _Active,
+    first: tuple[_Active, Use],
+    length: int,
+) -> Use:
+    """The use with the keys of the first step: what it keeps, and where these tokens are in it."""
+    began, there = first
+    B, T0 = began.places.shape
+    if active is began:
+        return replace(use, shared=Shared(store, slot, False, T0, documents=use.documents))
+    order = torch.arange(T0, device=began.places.device).expand(B, T0)
+    place_of = order.new_zeros(B, length).scatter(1, began.places, order)
+    places = place_of.gather(1, active.places)
+    shared = Shared(store, slot, True, T0, places, there.documents)
+    return replace(use, shared=shared, key_positions=there.key_positions)
+
+
+def _put_back(whole: State, part: State, row: int) -> None:
+    """Write to a state what was assigned, not written in place, for one of its sequences."""
+    for name, tensor in part.items():
+        kept = whole[name][row : row + 1]
+        if kept.data_ptr() != tensor.data_ptr():
+            kept.copy_(tensor)

@@ -6,10 +6,13 @@ strawberry_api = ">=1,<2"
 
 
 @hookimpl
-def strawberry_register(registry: Registrar) -> None:
+def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a component)
     """Register the built-in components."""
     here = "strawberry.components"
     registry.attention("mha", f"{here}.attention.mha:MultiHeadAttention")
+    registry.attention("aft_conv", f"{here}.attention.aft_conv:AFTConv")
+    registry.attention("aft_full", f"{here}.attention.aft_full:AFTFull")
+    registry.attention("aft_local", f"{here}.attention.aft_local:AFTLocal")
     registry.attention("aft_simple", f"{here}.attention.aft_simple:AFTSimple")
     registry.attention("expert_abundance", f"{here}.attention.expert_abundance:ExpertAbundance")
     registry.attention("moe_attention", f"{here}.attention.moe_attention:MoEAttention")

@@ -97,6 +97,7 @@ class LanguageModel(nn.Module):
         self.keep_history = keep_history
         self.loss_terms = loss_terms
         self.separator: int | None = None
+        self._limit = self.limit()
 
     @property
     def device(self) -> torch.device:
@@ -205,8 +206,14 @@ class LanguageModel(nn.Module):
         """All uses of blocks, unrolled, in order."""
         return list(self.stack.visits((), self.weights, "stack"))
 
+    def limit(self) -> int | None:
+        """The longest sequence that the model can take, or None if there is no limit."""
+        limits = [self.positional.limit()]
+        limits += [v.block.attention.limit() for v in self.visits() if v.block.attention]
+        return min((limit for limit in limits if limit is not None), default=None)
+
     def _check_length(self, length: int, cache: Cache | None) -> None:
-        limit = self.positional.limit()
+        limit = self._limit
         if limit is not None and length > limit:
             raise StrawberryError(
                 f"{length} tokens are more than the {limit} that this model has positions for"

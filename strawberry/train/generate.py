@@ -78,7 +78,7 @@ def sample_ids(
     what comes before it, so the whole sequence is computed anew.
     """
     use_cache = use_cache and is_causal(model)
-    limit = model.positional.limit()
+    limit = model.limit()
     length = prompt.shape[1] + max_new_tokens
     room = length if limit is None else min(length, limit)
     ids = prompt[:, -room:]

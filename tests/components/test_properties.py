@@ -39,6 +39,12 @@ VARIANTS = {
         "all": {"experts": 4, "active": 4, "qk_norm": True},
         "bias": {"balance_loss": 0.0, "z_loss": 0.0, "bias_rate": 0.01, "n_qkv": 24},
     },
+    "attention/aft_full": {"rank": {"rank": 3, "qk_norm": True, "head": "swiglu"}},
+    "attention/aft_local": {"short": {"window": 3}, "rank": {"window": 4, "rank": 3}},
+    "attention/aft_conv": {
+        "short": {"window": 3},
+        "full": {"window": 5, "k_channels": "full", "qk_norm": True},
+    },
     "ffn/moe": {
         "expert_choice": {"routing": "expert", "z_loss": 0.001},
         "expert_choice_shared": {"routing": "expert", "gate": "sigmoid", "shared": 1},

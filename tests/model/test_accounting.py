@@ -75,7 +75,7 @@ def test_cache_bytes(recipe):
     """Bytes per token and fixed bytes are those of a real cache, from a full window on."""
     model = strawberry.build(recipe)
     report = account(recipe)
-    limit = model.positional.limit() or 300
+    limit = model.limit() or 300
     for length in (256, limit):
         expected = report.cache_fixed_bytes + length * report.cache_bytes_per_token
 

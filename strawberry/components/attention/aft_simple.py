@@ -1,41 +1,15 @@
-"""AFT-simple, an attention-free mixer (Zhai et al. 2021, arXiv 2105.14103, section 3).
+"""AFT-simple: an attention-free mixer without position biases (arXiv 2105.14103, section 3).
 
 `y[t] = sigmoid(q[t]) * sum_{s<=t} exp(k[s]) v[s] / sum_{s<=t} exp(k[s])`, channel by channel.
-
-The sums are taken in float64: every term of the denominator is positive, so nothing cancels, and
-exp(k) neither overflows nor vanishes for keys within +-600. No maximum is subtracted, since one
-taken over the sequence would let a large future key wipe out what came before it.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from strawberry.components.attention.gated_head import GatedHead, PlainHead
-from strawberry.components.norm.rmsnorm import unit_rms
-from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Site, State, Use
-
-KEY_LIMIT = 600.0
-"""Keys are clamped to +-this: exp(600) * tokens * values stays far inside float64."""
-
-KEY_LIMIT_FLOAT32 = 60.0
-"""The same on devices without float64."""
-
-
-def _limits(device: torch.device) -> tuple[torch.dtype, float]:
-    """The dtype of the sums, and how large a key may be in it."""
-    if device.type == "mps":
-        return torch.float32, KEY_LIMIT_FLOAT32
-    return torch.float64, KEY_LIMIT
-
-
-def _reverse_cumsum(x: Tensor) -> Tensor:
-    """Sums of what is at t and after it, over dimension 1."""
-    return x.flip(1).cumsum(1).flip(1)
+from strawberry.components.attention.aft import AFT, Head, Width, inside, reverse_cumsum, weights_of
+from strawberry.model.contracts import Site, State, Use
 
 
 class _RunningMean(torch.autograd.Function):
@@ -50,8 +24,7 @@ class _RunningMean(torch.autograd.Function):
     def forward(
         ctx: torch.autograd.function.FunctionCtx, k: Tensor, v: Tensor, eps: float
     ) -> Tensor:
-        dtype, limit = _limits(k.device)
-        weight = k.to(dtype).clamp(-limit, limit).exp_()
+        weight = weights_of(k)
         den = weight.cumsum(1).add_(eps)
         y = (weight * v).cumsum_(1).div_(den).to(v.dtype)
         ctx.save_for_backward(k, v, y, weight, den)
@@ -62,13 +35,12 @@ class _RunningMean(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx, dy: Tensor
     ) -> tuple[Tensor, Tensor, None]:
         k, v, y, weight, den = ctx.saved_tensors  # type: ignore[attr-defined]
-        _, limit = _limits(k.device)
         share = dy / den
-        weighted = _reverse_cumsum(share * y)
-        reverse = _reverse_cumsum(share)
+        weighted = reverse_cumsum(share * y)
+        reverse = reverse_cumsum(share)
         dv = weight * reverse
         dk = dv * v - weight * weighted
-        return dk.to(k.dtype).masked_fill(k.abs() > limit, 0.0), dv.to(v.dtype), None
+        return inside(k, dk), dv.to(v.dtype), None
 
 
 def running_mean(k: Tensor, v: Tensor, state: State | None = None, eps: float = 0.0) -> Tensor:
@@ -78,8 +50,7 @@ def running_mean(k: Tensor, v: Tensor, state: State | None = None, eps: float = 
     """
     if state is None:
         return _RunningMean.apply(k, v, eps)  # type: ignore[no-untyped-call]
-    _, limit = _limits(k.device)
-    weight = k.to(state["den"].dtype).clamp(-limit, limit).exp()
+    weight = weights_of(k)
     num = state["num"][:, None] + (weight * v).cumsum(1)
     den = state["den"][:, None] + weight.cumsum(1)
     state["num"].copy_(num[:, -1])
@@ -87,7 +58,7 @@ def running_mean(k: Tensor, v: Tensor, state: State | None = None, eps: float = 
     return (num / (den + eps)).to(v.dtype)
 
 
-class AFTSimple(Attention):
+class AFTSimple(AFT):
     """Attention without dot products: linear in T, and a decoding state that does not grow.
 
     It has no positions of its own: order comes from the causal sums alone.
@@ -106,40 +77,27 @@ class AFTSimple(Attention):
         self,
         site: Site,
         *,
-        n_qkv: int | None = None,
+        n_qkv: Width | None = None,
         qk_norm: bool = False,
         qk_eps: float = 1e-6,
         den_eps: float = 0.0,
-        head: Literal["linear", "swiglu"] = "linear",
-        n_ffn: int | None = None,
+        head: Head = "linear",
+        n_ffn: Width | None = None,
     ) -> None:
-        super().__init__()
-        self.n_qkv = n_qkv if n_qkv is not None else site.n_embd
-        if self.n_qkv < 1:
-            raise FieldError("n_qkv", f"{n_qkv} is not a positive width")
-        if head == "linear" and n_ffn is not None:
-            raise FieldError("n_ffn", "a linear head has no hidden width; write `head: swiglu`")
-        self.qk_norm = qk_norm
-        self.qk_eps = qk_eps
-        self.den_eps = den_eps
-        self.qkv = site.projection("qkv", 3 * self.n_qkv, site.n_embd)
-        self.head = (
-            GatedHead(site, self.n_qkv, n_ffn) if head == "swiglu" else PlainHead(site, self.n_qkv)
+        super().__init__(
+            site,
+            n_qkv=n_qkv,
+            qk_norm=qk_norm,
+            qk_eps=qk_eps,
+            den_eps=den_eps,
+            head=head,
+            n_ffn=n_ffn,
         )
 
-    def forward(self, x: Tensor, use: Use) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        q, k, v = self.qkv(x, use).chunk(3, dim=-1)
-        if self.qk_norm:
-            q, k = unit_rms(q, self.qk_eps), unit_rms(k, self.qk_eps)
-        y = torch.sigmoid(q) * running_mean(k, v, use.state, self.den_eps)
-        return self.head(y, use)
+    def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
+        """The running mean: (B, T, N)."""
+        return running_mean(k, v, use.state, self.den_eps)
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """Numerator and denominator: 2 * n_qkv float64 numbers, whatever the length."""
-        shape = (batch, self.n_qkv)
-        wide, _ = _limits(device)
-        return {
-            "num": torch.zeros(shape, device=device, dtype=wide),
-            "den": torch.zeros(shape, device=device, dtype=wide),
-        }
+        return self.sums(batch, device, "num", "den")

@@ -73,6 +73,10 @@ class Attention(nn.Module, abc.ABC):
     def forward(self, x: Tensor, use: Use) -> Tensor | tuple[Tensor, Aux]:
         """Mix; with `use.state`, continue after `use.offset` tokens and update the state."""
 
+    def limit(self) -> int | None:
+        """The longest sequence that it can mix, or None if there is no limit."""
+        return None
+
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """Named tensors kept between cached calls, for up to `length` tokens."""
         raise NotImplementedError

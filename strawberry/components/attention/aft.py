@@ -1,0 +1,116 @@
+"""What the attention-free mixers share (Zhai et al. 2021, arXiv 2105.14103, eq. 2).
+
+    y[t] = sigmoid(q[t]) * sum_{s<=t} e^{k[s] + w[t,s]} v[s] / sum_{s<=t} e^{k[s] + w[t,s]}
+
+channel by channel; the mixers differ in w. Shapes: k and v (B, T, N) with N = n_qkv.
+
+Sums are taken in float64: every term of the denominator is positive, so nothing cancels, and exp
+neither overflows nor vanishes for keys within +-600. No maximum is subtracted, since one taken over
+the sequence would let a large future key wipe out what came before it.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from strawberry.components.attention.gated_head import GatedHead, PlainHead
+from strawberry.components.norm.rmsnorm import unit_rms
+from strawberry.errors import FieldError
+from strawberry.model.contracts import Attention, Site, State, Use
+
+KEY_LIMIT = 600.0
+"""Keys are clamped to +-this: exp(600) * tokens * values stays far inside float64."""
+
+KEY_LIMIT_FLOAT32 = 60.0
+"""The same on devices without float64."""
+
+BIAS_LIMIT = 20.0
+"""Position biases are clamped to +-this, which leaves the sums as much room."""
+
+
+def limits(device: torch.device) -> tuple[torch.dtype, float]:
+    """The dtype of the sums, and how large a key may be in it."""
+    if device.type == "mps":
+        return torch.float32, KEY_LIMIT_FLOAT32
+    return torch.float64, KEY_LIMIT
+
+
+def weights_of(k: Tensor) -> Tensor:
+    """`exp(k)`, clamped, in the dtype of the sums."""
+    dtype, limit = limits(k.device)
+    return k.to(dtype).clamp(-limit, limit).exp()
+
+
+def inside(k: Tensor, dk: Tensor) -> Tensor:
+    """A key's gradient, which a key that was clamped does not get."""
+    _, limit = limits(k.device)
+    return dk.to(k.dtype).masked_fill(k.abs() > limit, 0.0)
+
+
+def reverse_cumsum(x: Tensor) -> Tensor:
+    """Sums of what is at t and after it, over dimension 1."""
+    return x.flip(1).cumsum(1).flip(1)
+
+
+Width = Annotated[int, Ge(1)]
+Head = Literal["linear", "swiglu"]
+
+
+class AFT(Attention):
+    """An attention-free mixer: projections, gate and output head; `mix` is its own.
+
+    Args:
+        n_qkv: width of q, k and v; None takes `n_embd`.
+        qk_norm: root-mean-square normalisation of q and k over the whole width, without a gain.
+        qk_eps: added to the mean square in that normalisation.
+        den_eps: added to the denominator, as the seed does with 1e-6; it pulls outputs to zero
+            where all keys are very negative.
+        head: `linear` is the paper's output projection; `swiglu` the seed's mini-FFN.
+        n_ffn: hidden width of the mini-FFN; None takes `n_embd`.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        n_qkv: Width | None = None,
+        qk_norm: bool = False,
+        qk_eps: Annotated[float, Gt(0)] = 1e-6,
+        den_eps: Annotated[float, Ge(0)] = 0.0,
+        head: Head = "linear",
+        n_ffn: Width | None = None,
+        keys: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_qkv = n_qkv if n_qkv is not None else site.n_embd
+        if head == "linear" and n_ffn is not None:
+            raise FieldError("n_ffn", "a linear head has no hidden width; write `head: swiglu`")
+        self.qk_norm = qk_norm
+        self.qk_eps = qk_eps
+        self.den_eps = den_eps
+        self.widths = [self.n_qkv, keys if keys is not None else self.n_qkv, self.n_qkv]
+        self.qkv = site.projection("qkv", sum(self.widths), site.n_embd)
+        self.head = (
+            GatedHead(site, self.n_qkv, n_ffn) if head == "swiglu" else PlainHead(site, self.n_qkv)
+        )
+
+    def forward(self, x: Tensor, use: Use) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        q, k, v = torch.split(self.qkv(x, use), self.widths, dim=-1)
+        if self.qk_norm:
+            q, k = unit_rms(q, self.qk_eps), unit_rms(k, self.qk_eps)
+        return self.head(torch.sigmoid(q) * self.mix(k, v, use), use)
+
+    @abc.abstractmethod
+    def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
+        """The weighted means of v: (B, T, N); continues from `use.state` and updates it."""
+
+    def sums(self, batch: int, device: torch.device, *names: str) -> State:
+        """Room for sums of each channel, (B, N), at 0."""
+        dtype, _ = limits(device)
+        return {name: torch.zeros(batch, self.n_qkv, device=device, dtype=dtype) for name in names}

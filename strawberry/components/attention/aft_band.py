@@ -1,0 +1,121 @@
+"""Means in which the last few keys have weights of their own: what AFT-local and AFT-conv share.
+
+With a window of S offsets j = t - s and factors W_j[t] = exp(w[t, t-j]):
+
+    den[t] = sum_{s <= t-S} e^{k[s]} + sum_{j<S} W_j[t] e^{k[t-j]}
+
+and the numerator likewise with v. All terms are positive. (The usual form, all keys plus
+`W - 1` times the near ones, subtracts large numbers from each other.) Work is O(T S N), memory
+O(T N): the backward pass computes the window anew.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from strawberry.components.attention.aft import BIAS_LIMIT, inside, reverse_cumsum, weights_of
+from strawberry.model.contracts import State
+
+
+def factors(w: Tensor) -> Tensor:
+    """`exp(w)` with w clamped, in float64 where the device has it."""
+    return weights_of(w.clamp(-BIAS_LIMIT, BIAS_LIMIT))
+
+
+class _BandMean(torch.autograd.Function):
+    """(B, T, N) from k and v (B, T, N) and w (S, T, 1) or (S, 1, N)."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, k: Tensor, v: Tensor, w: Tensor, eps: float
+    ) -> Tensor:
+        near, weight = factors(w), weights_of(k)
+        value = weight * v
+        den = _window(weight, near, beyond=True).add_(eps)
+        y = _window(value, near, beyond=True).div_(den).to(v.dtype)
+        ctx.save_for_backward(k, v, w, y, den)
+        return y
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, dy: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        k, v, w, y, den = ctx.saved_tensors  # type: ignore[attr-defined]
+        near, weight = factors(w), weights_of(k)
+        value = weight * v
+        share = dy / den  # dL/dnum
+        loss = share * y  # -dL/dden
+        to_value, to_weight = _window_back(share, near), _window_back(loss, near)
+        dv = weight * to_value
+        dk = dv * v - weight * to_weight
+        dw = torch.zeros_like(near)
+        T = k.shape[1]
+        for j in range(min(len(near), T)):
+            each = share[:, j:] * value[:, : T - j] - loss[:, j:] * weight[:, : T - j]
+            if near.shape[1] == 1:  # by channel
+                dw[j, 0] = each.sum((0, 1))
+            else:  # by position
+                dw[j, j:, 0] = each.sum((0, 2))
+        dw = (dw * near).to(w.dtype).masked_fill(w.abs() > BIAS_LIMIT, 0.0)
+        return inside(k, dk), dv.to(v.dtype), dw, None
+
+
+def _window(x: Tensor, near: Tensor, *, beyond: bool) -> Tensor:
+    """`sum_{j<S} W_j[t] x[t-j]`, and with `beyond` all that is further back."""
+    T, S = x.shape[1], len(near)
+    total = torch.zeros_like(x)
+    if beyond and S < T:
+        total[:, S:] = x.cumsum(1)[:, : T - S]
+    for j in range(min(S, T)):
+        factor = near[j] if near.shape[1] == 1 else near[j, j:]
+        total[:, j:] += factor * x[:, : T - j]
+    return total
+
+
+def _window_back(x: Tensor, near: Tensor) -> Tensor:
+    """The transpose of `_window`: what each s gives to all t that see it."""
+    T, S = x.shape[1], len(near)
+    total = torch.zeros_like(x)
+    if S < T:
+        total[:, : T - S] = reverse_cumsum(x)[:, S:]
+    for j in range(min(S, T)):
+        factor = near[j] if near.shape[1] == 1 else near[j, j:]
+        total[:, : T - j] += factor * x[:, j:]
+    return total
+
+
+def band_mean(k: Tensor, v: Tensor, w: Tensor, state: State | None, eps: float) -> Tensor:
+    """The mean of v under k and w, (B, T, N); continues from `state` and updates it.
+
+    Args:
+        k: keys (B, T, N).
+        v: values (B, T, N).
+        w: biases by offset: (S, T, 1), one for each of these tokens, or (S, 1, N).
+        state: as `band_state` makes it, or None.
+        eps: added to the denominator.
+    """
+    if state is None:
+        return _BandMean.apply(k, v, w, eps)  # type: ignore[no-untyped-call]
+    near, weight = factors(w), weights_of(k)
+    T, S = k.shape[1], len(near)
+    sums = []
+    for total, recent, new in (("num", "values", weight * v), ("den", "weights", weight)):
+        # The window's S - 1 tokens before these, then these; token t is at S - 1 + t.
+        line = torch.cat((state[recent], new), dim=1)
+        behind = torch.cat((torch.zeros_like(line[:, :1]), line.cumsum(1)), dim=1)
+        found = state[total][:, None] + behind[:, :T]
+        for j in range(S):
+            found = found + near[j] * line[:, S - 1 - j : S - 1 - j + T]
+        sums.append(found)
+        state[total].add_(behind[:, T])
+        state[recent].copy_(line[:, T:])
+    num, den = sums
+    return (num / (den + eps)).to(v.dtype)
+
+
+def band_state(sums: State, window: int) -> State:
+    """`num` and `den` of what has left the window, and what is in it but for the next token."""
+    shape = (sums["num"].shape[0], window - 1, sums["num"].shape[1])
+    recent = sums["num"].new_zeros(shape)
+    return {**sums, "values": recent, "weights": recent.clone()}

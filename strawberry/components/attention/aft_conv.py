@@ -1,0 +1,92 @@
+"""AFT-conv: attention-free, with learned biases by distance (arXiv 2105.14103, eq. 5).
+
+The biases of head h are `w_h = gamma_h (v_h - mean v_h) / std v_h + beta_h` over the window's
+offsets; keys beyond it have bias 0. They are the same wherever a token stands, so any length goes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from strawberry.components.attention.aft import AFT, Head, Width
+from strawberry.components.attention.aft_band import band_mean, band_state
+from strawberry.errors import FieldError
+from strawberry.model.contracts import Site, State, Use, draw
+
+GAMMA = 0.1
+"""The biases' deviation at the start: close to AFT-simple, but so that they all learn at once."""
+
+
+class AFTConv(AFT):
+    """A causal convolution over keys and values, and the mean of all that is further back.
+
+    Memory is linear in T, the decoding state constant.
+
+    Args:
+        n_qkv: width of q, k and v; None takes `n_embd`.
+        n_head: heads, each with biases of its own.
+        window: how many offsets have biases, the token's own among them.
+        k_channels: `head` gives a head one key, as in the paper; `full` one for each channel.
+        qk_norm: root-mean-square normalisation of q and k over their widths, without a gain.
+        qk_eps: added to the mean square in that normalisation.
+        den_eps: added to the denominator.
+        head: `linear` is the paper's output projection; `swiglu` the seed's mini-FFN.
+        n_ffn: hidden width of the mini-FFN; None takes `n_embd`.
+    """
+
+    parameter_kinds: ClassVar[dict[str, str]] = {"form": "vector"}
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        n_qkv: Width | None = None,
+        n_head: Annotated[int, Ge(1)] = 4,
+        window: Annotated[int, Ge(2)] = 32,
+        k_channels: Literal["head", "full"] = "head",
+        qk_norm: bool = False,
+        qk_eps: float = 1e-6,
+        den_eps: float = 0.0,
+        head: Head = "linear",
+        n_ffn: Width | None = None,
+    ) -> None:
+        width = n_qkv if n_qkv is not None else site.n_embd
+        if width % n_head:
+            raise FieldError("n_head", f"width {width} can't be split into {n_head} heads")
+        super().__init__(
+            site,
+            n_qkv=n_qkv,
+            qk_norm=qk_norm,
+            qk_eps=qk_eps,
+            den_eps=den_eps,
+            head=head,
+            n_ffn=n_ffn,
+            keys=n_head if k_channels == "head" else None,
+        )
+        self.n_head = n_head
+        self.window = window
+        self.form = nn.Parameter(torch.empty(n_head, window))
+        draw(self.form, 1.0, uniform=False)
+        self.gamma = nn.Parameter(torch.full((n_head,), GAMMA))
+        self.beta = nn.Parameter(torch.zeros(n_head))
+
+    def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
+        """The mean with biases by distance: (B, T, N)."""
+        if k.shape[-1] != v.shape[-1]:
+            k = k.repeat_interleave(self.n_qkv // self.n_head, dim=-1)
+        return band_mean(k, v, self._biases(), use.state, self.den_eps)
+
+    def _biases(self) -> Tensor:
+        """By offset and channel, (window, 1, N)."""
+        spread, mean = torch.std_mean(self.form, dim=1, keepdim=True, correction=0)
+        unit = (self.form - mean) / (spread + 1e-6)
+        w = self.gamma[:, None] * unit + self.beta[:, None]
+        return w.repeat_interleave(self.n_qkv // self.n_head, dim=0).T[:, None]
+
+    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
+        """Sums and a window of terms: 2 * window * n_qkv float64 numbers, whatever the length."""
+        return band_state(self.sums(batch, device, "num", "den"), self.window)

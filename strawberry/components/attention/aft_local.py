@@ -1,0 +1,101 @@
+"""AFT-local: attention-free, with learned biases for near positions (arXiv 2105.14103, sec. 3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from strawberry.components.attention.aft import AFT, Head, Width
+from strawberry.components.attention.aft_band import band_mean, band_state
+from strawberry.model.contracts import Site, State, Use, draw
+
+STD = 0.01
+"""Deviation of biases at the start: the mixer begins close to AFT-simple."""
+
+
+class AFTLocal(AFT):
+    """`w[t, s]` is learned where t - s < window, and 0, not minus infinity, further back.
+
+    Memory is linear in T, the decoding state constant. Positions end at `block_size`.
+
+    Args:
+        n_qkv: width of q, k and v; None takes `n_embd`.
+        window: how many offsets have biases, the token's own among them.
+        rank: write w as u[t] . z[s] with vectors of this width; None learns each pair's bias.
+        qk_norm: root-mean-square normalisation of q and k over the whole width, without a gain.
+        qk_eps: added to the mean square in that normalisation.
+        den_eps: added to the denominator.
+        head: `linear` is the paper's output projection; `swiglu` the seed's mini-FFN.
+        n_ffn: hidden width of the mini-FFN; None takes `n_embd`.
+    """
+
+    routable: ClassVar[bool] = False
+    parameter_kinds: ClassVar[dict[str, str]] = {
+        "biases": "embedding",
+        "queries": "embedding",
+        "keys": "embedding",
+    }
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        n_qkv: Width | None = None,
+        window: Annotated[int, Ge(1)] = 32,
+        rank: Annotated[int, Ge(1)] | None = None,
+        qk_norm: bool = False,
+        qk_eps: float = 1e-6,
+        den_eps: float = 0.0,
+        head: Head = "linear",
+        n_ffn: Width | None = None,
+    ) -> None:
+        super().__init__(
+            site,
+            n_qkv=n_qkv,
+            qk_norm=qk_norm,
+            qk_eps=qk_eps,
+            den_eps=den_eps,
+            head=head,
+            n_ffn=n_ffn,
+        )
+        self.window = window
+        self.block_size = site.block_size
+        self.biases: nn.Parameter | None = None
+        self.queries: nn.Parameter | None = None
+        self.keys: nn.Parameter | None = None
+        if rank is None:
+            self.biases = _table(site.block_size, window)
+        else:
+            self.queries = _table(site.block_size, rank)
+            self.keys = _table(site.block_size, rank)
+
+    def limit(self) -> int:
+        """`block_size`."""
+        return self.block_size
+
+    def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
+        """The mean with biases near by: (B, T, N)."""
+        return band_mean(k, v, self._biases(use.positions), use.state, self.den_eps)
+
+    def _biases(self, positions: Tensor) -> Tensor:
+        """By offset, (window, T, 1); what would be before the first position is never read."""
+        if self.biases is not None:
+            return self.biases[positions].T[..., None]
+        assert self.queries is not None
+        assert self.keys is not None
+        offsets = torch.arange(self.window, device=positions.device)
+        near = (positions - offsets[:, None]).clamp(min=0)
+        return (self.queries[positions] * self.keys[near]).sum(-1, keepdim=True)
+
+    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
+        """Sums and a window of terms: 2 * window * n_qkv float64 numbers, whatever the length."""
+        return band_state(self.sums(batch, device, "num", "den"), self.window)
+
+
+def _table(rows: int, columns: int) -> nn.Parameter:
+    table = nn.Parameter(torch.empty(rows, columns))
+    draw(table, STD, uniform=False)
+    return table

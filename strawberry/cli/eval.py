@@ -13,17 +13,24 @@ def command(
     iters: Annotated[
         int | None, typer.Option(min=1, help="Batches; the recipe's eval_iters if not given.")
     ] = None,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(help="Recursion steps, where not those of training; may be repeated."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure the validation loss of a run."""
     from strawberry.cli import context
     from strawberry.cli.console import console, print_json
-    from strawberry.train import evaluate
+    from strawberry.train import evaluate_depths
 
-    metrics = evaluate(run, iters=iters, device=device, plugins=context.plugins())
+    rows = evaluate_depths(
+        run, steps or [None], iters=iters, device=device, plugins=context.plugins()
+    )
     if as_json:
-        print_json(metrics)
+        print_json(rows if steps else rows[0])
         return
-    for name, value in metrics.items():
-        console().print(f"{name.replace('_', ' '):<16}{value:.6g}")
+    for row in rows:
+        for name, value in row.items():
+            console().print(f"{name.replace('_', ' '):<18}{value:.6g}")

@@ -31,6 +31,9 @@ def command(
             "Such a model is computed whole for each token.",
         ),
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Recursion steps, where not those of training.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -65,6 +68,7 @@ def command(
         seed=seed,
         use_cache=cache,
         allow_noncausal=allow_noncausal or (),
+        steps=steps,
         stream=None if as_json else write,
     )
     if as_json:

@@ -46,6 +46,8 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.weights("owned", f"{here}.weights.owned:Owned")
     registry.weights("factorized", f"{here}.weights.factorized:Factorized")
     registry.weights("retained", f"{here}.weights.retained:Retained")
+    registry.weights("shared", f"{here}.weights.shared:Shared")
+    registry.weights("step_lora", f"{here}.weights.step_lora:StepLoRA")
 
     registry.optimizer("adamw", f"{here}.optimizer.adamw:AdamW")
     registry.optimizer("muon", f"{here}.optimizer.muon:Muon")

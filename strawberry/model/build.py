@@ -281,7 +281,17 @@ class _Builder:
         return built
 
     def _weights(self, spec: ComponentSpec, scope: WeightScope) -> Weights | None:
-        built: Weights | None = self._construct(spec, scope)
+        def component(nested: ComponentSpec) -> Weights:
+            built: Weights | None = self._construct(nested, inside)
+            if built is None:
+                raise _Broken
+            return built
+
+        inside = replace(scope, component=component)
+        built: Weights | None = self._construct(spec, inside)
+        if built is not None and self.train.document_mask and not built.separates:
+            message = "can't keep documents apart: write `train.document_mask: false`"
+            self.problems.append(spec.problem("", f"{spec.entry.name!r} {message}"))
         return built
 
     def _norm_of(self, spec: ComponentSpec) -> Callable[[int], Norm] | None:

@@ -180,6 +180,20 @@ class LanguageModel(nn.Module):
             return None
         return (idx == self.separator).cumsum(1)
 
+    def set_steps(self, steps: int) -> None:
+        """Let every outermost `recur` run so many steps, more or fewer than in training.
+
+        Raises StrawberryError if nothing recurs, or a router knows fewer steps.
+        """
+        outermost = self.stack.outermost()
+        if not outermost:
+            raise StrawberryError("nothing recurs in this model: it has one depth")
+        try:
+            for recursion in outermost:
+                recursion.set_steps(steps)
+        except ValueError as error:
+            raise StrawberryError(str(error)) from error
+
     def after_step(self) -> None:
         """Call `after_step()` of every module that has one, once: after each optimizer step."""
         for module in self.modules():

@@ -79,6 +79,8 @@ class Recursion(Stack):
 
     def set_steps(self, steps: int) -> None:
         """Recur more or fewer times than in training; raises ValueError where that can't be."""
+        if steps < 1:
+            raise ValueError(f"{steps} steps are less than one")
         if self.router is not None and steps > self.trained_steps:
             raise ValueError(f"its router knows {self.trained_steps} steps, not {steps}")
         if self.router is not None:
@@ -239,7 +241,7 @@ class Recursion(Stack):
             x = x.scatter(1, where, after.to(x.dtype))
             shares.append(_share(active, B * T))
             slot, aux = slot + self._width(inner), aux + terms
-        return x, aux + self._statistics(shares, x.device)
+        return x, aux if seen is not None else aux + self._statistics(shares, x.device)
 
     def _choose(self, x: Tensor, active: _Active, step: int) -> tuple[_Active | None, Aux]:
         """The tokens that run this step, or None if there are none."""
@@ -290,8 +292,6 @@ class Recursion(Stack):
 
     def _statistics(self, shares: list[Tensor], device: torch.device) -> Aux:
         """Metrics: the share of tokens that runs each step, steps that hardly any does, depth."""
-        if not self.training:
-            return ()
         every = torch.zeros(self.steps, device=device)
         if shares:
             every[: len(shares)] = torch.stack(shares)

@@ -43,27 +43,40 @@ def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
 
 
 def ahead(recipe: Recipe, model: LanguageModel) -> list[str]:
-    """A line of warning for each component that isn't causal."""
+    """A line of warning for each component that isn't causal, always or in training alone."""
+    always = noncausal(recipe, model)
+    taught = [name for name in _looking_ahead(recipe, model, training=True) if name not in always]
     return [
         f"{name}: not causal: training sees later tokens, so that losses look too good, and "
         f"`strawberry generate` refuses the model without --allow-noncausal {name}"
-        for name in noncausal(recipe, model)
+        for name in always
+    ] + [
+        f"{name}: training sees later tokens, so that its loss looks too good; evaluation and "
+        "generation don't"
+        for name in taught
     ]
 
 
 def noncausal(recipe: Recipe, model: LanguageModel) -> list[str]:
-    """The components of the model whose outputs depend on later tokens, as the recipe names them.
+    """The components whose outputs depend on later tokens in evaluation, as the recipe names them.
 
     A component says so by an attribute `causal`, of its class or its own, that is False.
     """
-    types = {type(module) for module in model.modules() if not getattr(module, "causal", True)}
-    names = {spec.entry.load(): spec.entry.name for spec in _components(recipe.model)}
-    return sorted(names.get(found, found.__name__) for found in types)
+    return _looking_ahead(recipe, model, training=False)
 
 
 def is_causal(model: nn.Module) -> bool:
-    """Whether no output depends on a later token."""
+    """Whether no output depends on a later token, in the mode that the model is in."""
     return all(getattr(module, "causal", True) for module in model.modules())
+
+
+def _looking_ahead(recipe: Recipe, model: LanguageModel, *, training: bool) -> list[str]:
+    before = model.training
+    model.train(training)
+    types = {type(module) for module in model.modules() if not getattr(module, "causal", True)}
+    model.train(before)
+    names = {spec.entry.load(): spec.entry.name for spec in _components(recipe.model)}
+    return sorted(names.get(found, found.__name__) for found in types)
 
 
 def _components(value: Any) -> Iterator[ComponentSpec]:

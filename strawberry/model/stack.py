@@ -186,6 +186,18 @@ class Stack(nn.Module):
             if isinstance(node, Stack):
                 yield from node.recursions()
 
+    def outermost(self) -> list[Recursion]:
+        """The recursions below that no other one encloses."""
+        from strawberry.model.recursion import Recursion
+
+        found: list[Recursion] = []
+        for node in self.nodes:
+            if isinstance(node, Recursion):
+                found.append(node)
+            elif isinstance(node, Stack):
+                found += node.outermost()
+        return found
+
     def _node(self, index: int) -> Block | Stack:
         node = self.nodes[index]
         assert isinstance(node, (Block, Stack))

@@ -8,7 +8,7 @@ import sys
 import types
 from typing import Any
 
-from strawberry.train.evaluate import evaluate
+from strawberry.train.evaluate import evaluate, evaluate_depths
 from strawberry.train.generate import Sampling, generate, sample_ids
 from strawberry.train.load import LoadedRun, load_run
 from strawberry.train.loop import Interrupted, RunResult, train
@@ -22,6 +22,7 @@ __all__ = [
     "RunResult",
     "Sampling",
     "evaluate",
+    "evaluate_depths",
     "generate",
     "load_run",
     "plot",

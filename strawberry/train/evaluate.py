@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
@@ -24,23 +26,44 @@ def validate(
 ) -> dict[str, float]:
     """`val_loss` in nats a token over `iters` batches, and `bits_per_byte` where there is text.
 
-    The random state is left as it was, so that how often one looks does not change a run.
+    Tokens are routed as in generation. Where training chooses by looking ahead, as expert choice
+    does, `val_loss_teacher` is what the same model comes to when it is allowed to here. The
+    random state is left as it was, so that how often one looks does not change a run.
     """
     was_training = model.training
     model.eval()
-    total = torch.zeros((), device=machine.device)
-    with torch.random.fork_rng([machine.device] if machine.device.type == "cuda" else []):
-        for number in range(iters):
-            x, y = batches.val(number)
-            with machine.autocast():
-                total += model.loss(x, y).cross_entropy
-    model.train(was_training)
-    loss = total.item() / iters
+    loss, others = _mean(model, batches, machine, iters)
     metrics = {"val_loss": loss}
     per_token = dataset.bytes_per_token("val")
     if per_token:
         metrics["bits_per_byte"] = loss / math.log(2) / per_token
+    metrics |= others
+    routers = [module for module in model.modules() if hasattr(module, "teacher")]
+    if routers:
+        for router in routers:
+            router.teacher = True  # type: ignore[assignment]
+        metrics["val_loss_teacher"], _ = _mean(model, batches, machine, iters)
+        for router in routers:
+            router.teacher = False  # type: ignore[assignment]
+    model.train(was_training)
     return metrics
+
+
+def _mean(
+    model: LanguageModel, batches: Batches, machine: Machine, iters: int
+) -> tuple[float, dict[str, float]]:
+    """The mean loss, and the mean of what components report in evaluation, as `val_NAME`."""
+    total = torch.zeros((), device=machine.device)
+    others: dict[str, Tensor] = {}
+    with torch.random.fork_rng([machine.device] if machine.device.type == "cuda" else []):
+        for number in range(iters):
+            x, y = batches.val(number)
+            with machine.autocast():
+                loss = model.loss(x, y)
+            total += loss.cross_entropy
+            for name, value in loss.metrics.items():
+                others[name] = others.get(name, torch.zeros_like(value)) + value
+    return total.item() / iters, {f"val_{name}": v.item() / iters for name, v in others.items()}
 
 
 def evaluate(
@@ -51,6 +74,22 @@ def evaluate(
     plugins: Plugins | None = None,
 ) -> dict[str, float]:
     """The validation metrics of a run's newest checkpoint; `iters` batches (None: the recipe's)."""
+    (metrics,) = evaluate_depths(folder, [None], iters=iters, device=device, plugins=plugins)
+    return metrics
+
+
+def evaluate_depths(
+    folder: str | Path,
+    depths: Sequence[int | None],
+    *,
+    iters: int | None = None,
+    device: str = "auto",
+    plugins: Plugins | None = None,
+) -> list[dict[str, float]]:
+    """The validation metrics of a run with so many recursion steps; None: those of training.
+
+    Raises StrawberryError as `load_run` and `LanguageModel.set_steps` do.
+    """
     from strawberry.data import open_dataset
     from strawberry.train.load import load_run
 
@@ -59,10 +98,17 @@ def evaluate(
     dataset = open_dataset(run.recipe)
     run.model.separator = separator(run.recipe, dataset)
     batches = Batches(dataset, run.recipe, machine.device)
+    rows = []
     try:
-        metrics = validate(
-            run.model, batches, machine, dataset, iters or run.recipe.train.eval_iters
-        )
+        for depth in depths:
+            row: dict[str, float] = {"step": run.step}
+            if depth is not None:
+                run.model.set_steps(depth)
+                row["recursion_steps"] = depth
+            found = validate(
+                run.model, batches, machine, dataset, iters or run.recipe.train.eval_iters
+            )
+            rows.append({**row, **found})
     finally:
         batches.close()
-    return {"step": run.step, **metrics}
+    return rows

@@ -107,6 +107,7 @@ def generate(
     seed: int = 0,
     use_cache: bool = True,
     allow_noncausal: Collection[str] = (),
+    steps: int | None = None,
     stream: Callable[[str], None] | None = None,
 ) -> str:
     """Continue a prompt with a trained model, until its end-of-text token or the limit.
@@ -123,6 +124,7 @@ def generate(
             the model isn't causal.
         allow_noncausal: components, as the recipe names them, that may be in the model though
             their outputs depend on later tokens, such as `moe` with `routing: expert`.
+        steps: recursion steps, where not those of training.
         stream: called with each piece of text as soon as it is whole.
 
     Returns:
@@ -135,6 +137,8 @@ def generate(
     sampling.check()
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
     refuse_noncausal(loaded, allow_noncausal)
+    if steps is not None:
+        loaded.model.set_steps(steps)
     tokenizer = loaded.tokenizer()
     start = [tokenizer.eot, *tokenizer.encode(prompt, special=True)]
     if loaded.recipe.train.document_mask:  # only the last document is in sight
@@ -143,8 +147,8 @@ def generate(
     ids = torch.tensor([start], device=device)
     generator = torch.Generator(device=device).manual_seed(seed)
     pieces: list[str] = []
-    steps = sample_ids(loaded.model, ids, max_new_tokens, sampling, generator, use_cache=use_cache)
-    for piece in decoded((int(step) for step in steps), tokenizer):
+    chosen = sample_ids(loaded.model, ids, max_new_tokens, sampling, generator, use_cache=use_cache)
+    for piece in decoded((int(token) for token in chosen), tokenizer):
         pieces.append(piece)
         if stream is not None:
             stream(piece)

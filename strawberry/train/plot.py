@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from strawberry.errors import StrawberryError
 from strawberry.train.run import RunFolder
@@ -12,6 +13,7 @@ from strawberry.train.run import RunFolder
 def plot(folders: Sequence[str | Path], out: str | Path) -> Path:
     """Draw the training loss, validation loss and learning rate of runs into one picture.
 
+    Where a recursion has a router, the share of tokens that runs each step is drawn too.
     The ending of `out` chooses the format (.png, .svg, .pdf). Raises StrawberryError if a folder
     holds no run, or if matplotlib is not installed.
     """
@@ -21,11 +23,13 @@ def plot(folders: Sequence[str | Path], out: str | Path) -> Path:
     except ImportError as error:
         message = "plots need matplotlib: pip install 'strawberry-lab[plot]'"
         raise StrawberryError(message) from error
-    figure = Figure(figsize=(8, 6), layout="constrained")
+    runs = [(folder, RunFolder(folder).metrics()) for folder in folders]
+    routed = any("step_1_share" in row for _, rows in runs for row in rows)
+    figure = Figure(figsize=(8, 7.5 if routed else 6), layout="constrained")
     FigureCanvasAgg(figure)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    for number, folder in enumerate(folders):
-        rows = RunFolder(folder).metrics()
+    heights = [3, 1, 1.5][: 3 if routed else 2]
+    top, bottom, *more = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    for number, (folder, rows) in enumerate(runs):
         if not rows:
             raise StrawberryError(f"{folder}: there is no metrics.jsonl with a row in it")
         color, name = f"C{number % 10}", Path(folder).name
@@ -39,16 +43,34 @@ def plot(folders: Sequence[str | Path], out: str | Path) -> Path:
             steps, losses = zip(*validation, strict=True)
             label = f"{name}, validation: {losses[-1]:.3f}"
             top.plot(steps, losses, color=color, marker="o", markersize=4, label=label)
+        for axes in more:
+            _draw_shares(axes, rows, f"C{number % 10}", name if len(runs) > 1 else "")
     top.set_ylabel("loss, nats a token")
     bottom.set_ylabel("learning rate")
-    bottom.set_xlabel("step")
-    for axes in (top, bottom):
+    (more[-1] if more else bottom).set_xlabel("step")
+    for axes in (top, bottom, *more):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    top.legend(frameon=False, fontsize="small")
+    for axes in (top, *more):
+        axes.legend(frameon=False, fontsize="small")
     path = Path(out)
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise StrawberryError(f"{path}: can't be written: {error}") from error
     return path
+
+
+def _draw_shares(axes: Any, rows: Sequence[dict[str, Any]], color: str, name: str) -> None:
+    """The share of tokens that runs each recursion step, a line for each, fainter with depth."""
+    axes.set_ylabel("share of tokens")
+    axes.set_ylim(0, 1.05)
+    depth = 0
+    while any(f"step_{depth + 1}_share" in row for row in rows):
+        depth += 1
+    for number in range(1, depth + 1):
+        key = f"step_{number}_share"
+        steps, shares = zip(*((r["step"], r[key]) for r in rows if key in r), strict=True)
+        label = f"{name}, " if name else ""
+        fade = 1 - 0.7 * (number - 1) / max(1, depth - 1)
+        axes.plot(steps, shares, color=color, alpha=fade, label=f"{label}recursion step {number}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_list_of_a_kind(mine: list[str], capsys: pytest.CaptureFixture[str]) -> 
     """A kind narrows the list; one without components says so."""
     assert run([*mine, "components", "router"]) == 0
     out = capsys.readouterr().out
-    assert "mine  A mixer [of mine].  idea" in out
+    assert re.search(r"mine +A mixer \[of mine\]. +idea", out)
     assert "rmsnorm" not in out
 
     assert run(["components", "executor"]) == 0
@@ -75,9 +76,9 @@ def test_list_as_json(mine: list[str], capsys: pytest.CaptureFixture[str]) -> No
     """The list as data."""
     assert run([*mine, "components", "router", "--json"]) == 0
 
-    first, second = json.loads(capsys.readouterr().out)
-    assert (first["name"], second["full_name"]) == ("bare", "idea/mine")
-    assert second["summary"] == "A mixer [of mine]."
+    listed = {one["full_name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert listed["idea/bare"]["name"] == "bare"
+    assert listed["idea/mine"]["summary"] == "A mixer [of mine]."
 
 
 @pytest.mark.parametrize("words", [["router", "mine"], ["router", "idea/mine"], ["mine"]])

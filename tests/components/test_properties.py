@@ -83,6 +83,11 @@ VARIANTS = {
         "bilinear": {"rule": "bilinear", "gain": "rms"},
         "mlp": {"rule": "mlp", "gain": "none"},
     },
+    "weights/step_lora": {
+        "factorized": {"of": {"use": "factorized", "rank": 3}, "rank": 2, "alpha": 4.0},
+        "retained": {"of": "retained"},
+        "shared": {"of": "shared"},
+    },
     "model": {
         "post": {"placement": "post"},
         "sandwich": {"placement": "sandwich", "residual_scale": "learned"},
@@ -96,8 +101,10 @@ RECUR = {
     "middle": {"sharing": "middle_cycle", "stack": [{"attention": "mha"}] * 3},
 }
 """What the recursion around a router has, by the label of the variant."""
-RECURRING = {"retained"}
+RECURRING = {"retained", "step_lora"}
 """The weight sources that are opened at a `recur`."""
+ZERO_AT_FIRST = {"step_lora"}
+"""Components whose output is zero at first, as a product of which one factor is."""
 CASES = [(kind, e.name, {}, "") for kind in KINDS for e in REGISTRY.entries(kind)]
 CASES += [
     (*key.partition("/")[::2], fields, label)
@@ -231,9 +238,19 @@ def test_prefix_equality(model, idx):
             )
 
 
-def test_gradients_reach_every_parameter(model, idx):
-    """No parameter is left without a gradient, and none of them is NaN."""
+def test_gradients_reach_every_parameter(case, model, idx):
+    """No parameter is left without a gradient, and none of them is NaN.
+
+    Where a product starts at zero, its one factor has a gradient as soon as the other has moved.
+    """
     targets = (idx * 7 + 3) % 61
+    if case[1] in ZERO_AT_FIRST:
+        model.loss(idx, targets).total.backward()
+        for parameter in model.parameters():
+            if not parameter.any():
+                assert parameter.grad.any()
+                torch.nn.init.normal_(parameter, std=0.1)
+        model.zero_grad()
     model.loss(idx, targets).total.backward()
     dead = [
         name

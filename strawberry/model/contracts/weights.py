@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,11 +71,13 @@ class WeightScope:
         n_embd: model width C.
         steps: recursion steps of the innermost `recur` at or around that place; 1 without one.
         level: which of `use.steps` is the step of that `recur`; None without one.
+        component: builds a nested source (a field declared with `Kind("weights")`) at this place.
     """
 
     n_embd: int
     steps: int = 1
     level: int | None = None
+    component: Callable[[Any], Weights] | None = None
 
     def step(self, use: Use) -> int:
         """The recursion step of a use, from 0; may be beyond `steps` if asked for more depth."""
@@ -89,8 +92,11 @@ class Weights(nn.Module, abc.ABC):
     computes once for a whole pass it keeps in `use.once`.
     """
 
-    same_cost: ClassVar[bool] = True
+    same_cost: bool = True
     """Whether every use costs the same, so that equal blocks need to be counted only once."""
+
+    separates: bool = True
+    """Whether it keeps documents apart, by `use.documents`; so does one that reads no tokens."""
 
     @abc.abstractmethod
     def projection(self, request: ProjectionRequest) -> Projection:
@@ -100,7 +106,7 @@ class Weights(nn.Module, abc.ABC):
         """As many matrices as `experts`, each as in `request`; raises ValueError as above."""
         raise ValueError(f"{type(self).__name__} weights have no stacks of matrices for experts")
 
-    def prepare(self, use: Use) -> None:  # noqa: B027
+    def prepare(self, use: Use) -> None:
         """Compute into `use.once` what this use's step needs and no token changes.
 
         It holds lists of tensors. Their FLOPs are counted once for each pass.

@@ -47,6 +47,7 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.weights("factorized", f"{here}.weights.factorized:Factorized")
     registry.weights("retained", f"{here}.weights.retained:Retained")
     registry.weights("shared", f"{here}.weights.shared:Shared")
+    registry.weights("fast_weights", f"{here}.weights.fast_weights:FastWeights")
     registry.weights("step_lora", f"{here}.weights.step_lora:StepLoRA")
 
     registry.optimizer("adamw", f"{here}.optimizer.adamw:AdamW")

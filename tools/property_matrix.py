@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 SUITE = Path(__file__).parents[1] / "tests" / "components" / "test_properties.py"
-KINDS = ("attention", "ffn", "norm", "positional", "weights", "model")
+KINDS = ("attention", "ffn", "norm", "positional", "router", "weights", "model")
 RANK = {"passed": 0, "skipped": 1, "failed": 2}
 SIGNS = {"passed": "[green]ok[/]", "skipped": "[yellow]-[/]", "failed": "[red]FAILED[/]"}
 

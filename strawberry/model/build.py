@@ -6,7 +6,6 @@ goes on past it, so that all problems of a recipe are reported at once.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -31,8 +30,9 @@ from strawberry.model.contracts import (
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.loss import LossTerms
 from strawberry.model.recursion import Recursion
-from strawberry.model.residual import Join, Mix, PerStep
+from strawberry.model.residual import Join, Mix, per_step
 from strawberry.model.stack import Block, Stack, once
+from strawberry.model.unrolled import expand, key_of, unrolled_depth
 from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec, RepeatSpec
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class _Builder:
             self._check_override(spec, attention, override)
             self._check_documents(spec, attention)
         before = self.spec.placement != "post"
-        around = _repeated(norm, scope.step_norms)
+        around = per_step(norm, scope.step_norms)
         return Block(
             attention=attention,
             ffn=ffn,
@@ -184,7 +184,7 @@ class _Builder:
             positional=override,
             weights=own,
             dropout=self.spec.dropout,
-            key=_key(spec, scope),
+            key=key_of(spec, scope.weights, scope.positional),
         )
 
     def _join(self, norm: Callable[[int], nn.Module]) -> Join:
@@ -393,56 +393,3 @@ class _Builder:
     def _draw(self, table: Tensor) -> None:
         fan_in = self.spec.init == "fan_in"
         draw(table, self.spec.n_embd**-0.5 if fan_in else self.spec.init_std, uniform=fan_in)
-
-
-def _repeated(norm: Callable[[int], Norm], steps: int) -> Callable[[int], nn.Module]:
-    """A maker of norms of which each step has its own."""
-    if not steps:
-        return norm
-    return lambda features: PerStep(norm(features) for _ in range(steps))
-
-
-def expand(stack: tuple[NodeSpec, ...]) -> tuple[NodeSpec, ...]:
-    """The stack with each `repeat` written out, so that sharing patterns see single blocks.
-
-    A `repeat` that opens a weight source of its own stays one node.
-    """
-    nodes: list[NodeSpec] = []
-    for node in stack:
-        if isinstance(node, RepeatSpec) and node.weights is None:
-            nodes += expand(node.stack) * node.count
-        else:
-            nodes.append(node)
-    return tuple(nodes)
-
-
-def unrolled_depth(stack: tuple[NodeSpec, ...]) -> int:
-    """How many block uses a stack comes to."""
-    depth = 0
-    for node in stack:
-        if isinstance(node, BlockSpec):
-            depth += 1
-            continue
-        inner = unrolled_depth(node.stack)
-        nodes = expand(node.stack)
-        middle = isinstance(node, RecurSpec) and node.sharing.startswith("middle")
-        if middle and len(nodes) > 2:  # fewer are refused where they are built
-            ends = unrolled_depth(nodes[:1]) + unrolled_depth(nodes[-1:])
-            depth += ends + (inner - ends) * node.count
-        else:
-            depth += inner * node.count
-    return depth
-
-
-def _key(spec: BlockSpec, scope: _Scope) -> str:
-    """Equal for blocks that are built alike and whose uses cost the same."""
-    parts = [spec.attention, spec.ffn, spec.norm, spec.positional]
-    text = json.dumps([None if p is None else _plain(p) for p in parts], sort_keys=True)
-    source = type(scope.weights).__name__
-    return f"{text} {source} {id(scope.weights)} {id(scope.positional)}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, ComponentSpec):
-        return [value.use, {name: _plain(field) for name, field in value.fields.items()}]
-    return value

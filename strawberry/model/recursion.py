@@ -91,7 +91,7 @@ class Recursion(Stack):
     @property
     def n_slots(self) -> int:
         """Slots of all uses, and with a router one for which tokens went where."""
-        return super().n_slots + (self.router is not None)
+        return self._slots_below() + (self.router is not None)
 
     def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """The stream after all steps; the first block use below has slot `slot`."""

@@ -5,7 +5,7 @@ B batch, T tokens, C model width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -25,6 +25,13 @@ class PerStep(nn.Module):
     def __init__(self, norms: Iterable[nn.Module]) -> None:
         super().__init__()
         self.norms = nn.ModuleList(norms)
+
+
+def per_step(norm: Callable[[int], nn.Module], steps: int) -> Callable[[int], nn.Module]:
+    """A maker of norms of which each of `steps` steps has its own; 0 for one for all."""
+    if not steps:
+        return norm
+    return lambda features: PerStep(norm(features) for _ in range(steps))
 
 
 def normed(norm: nn.Module | None, x: Tensor, use: Use) -> Tensor:

@@ -153,6 +153,9 @@ class Stack(nn.Module):
     @property
     def n_slots(self) -> int:
         """Slots of all uses below."""
+        return self._slots_below()
+
+    def _slots_below(self) -> int:
         return sum(self._node(index).n_slots for index, _ in self.schedule)
 
     def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:

@@ -26,11 +26,13 @@ def build(source, router, keys, mixer):
     if router is not None:
         recur["router"] = router
     positional = "rope" if "rotary" in honours else "none"
+    problems = []
     try:
         return strawberry.build(tiny(recur, positional=positional)).double().eval()
     except RecipeError as error:
-        assert all(problem.location is not None for problem in error.problems)
-        return None
+        problems += error.problems
+    assert all(problem.location is not None for problem in problems)
+    return None
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ def test_token_choice(x, gate):
 
 
 def test_token_choice_balance():
-    """The loss is that of Switch over depths, 1 where they are even; the bias counts for choices."""
+    """The loss is Switch's over depths, 1 where they are even; the bias counts for choices."""
     router = TokenChoice(SITE, balance_loss=0.5, z_loss=0.0, bias_rate=0.1).train()
     (balance,) = [t for t in router.route(torch.zeros(1, 6, C), 0, {}, 6, None).terms if t.weight]
     router.depths.after_step()

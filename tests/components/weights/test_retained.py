@@ -158,6 +158,25 @@ def test_dense_is_what_a_pass_uses():
             assert torch.equal(dense[part.block][part.name][step], source.at(part, use))
 
 
+def test_dense_without_recursion():
+    """One trained step has one set of matrices, however many are asked for."""
+    (matrices,) = uses(model_of(steps=1))[0].dense(2).values()
+
+    assert all(len(found) == 2 and torch.equal(*found) for found in matrices.values())
+
+
+@torch.no_grad()
+def test_more_steps_than_trained():
+    """A deeper recursion goes on with the recurrence: it is that of a model built deeper."""
+    model, deeper = model_of(), model_of(steps=R + 2)
+    deeper.load_state_dict(model.state_dict())
+    idx = torch.randint(61, (2, T))
+    (recursion,) = model.stack.recursions()
+    recursion.set_steps(R + 2)
+
+    assert torch.equal(model(idx), deeper(idx))
+
+
 def changes():
     """Ways to change parameters, by name."""
 

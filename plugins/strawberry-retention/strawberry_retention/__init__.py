@@ -1,0 +1,1 @@
+"""Two historic forms of the Retention Mechanism, as a plugin. Both leak."""

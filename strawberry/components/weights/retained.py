@@ -1,0 +1,298 @@
+"""Weights retained from step to step: those of a recursion step follow from the last step's.
+
+The rules are the seed project's; its operands came from the input, which let later tokens and other
+sequences in. Here they are learned, so weights never see the input: R distinct sets of matrices
+from the parameters of one or two. `retention.py` has the equations.
+
+Theta, the weights of step 0, is each block's own, and so is Psi, the first transform of the rules
+that swap; M and V belong to the source, one of each for every length of rows. Step 0 computes with
+Theta as it is, but for `oa`, which normalises whatever it computes with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from strawberry.components.weights.kept import Kept, may_keep
+from strawberry.components.weights.retention import (
+    MIXES,
+    SWAPS,
+    Rule,
+    Update,
+    rows,
+    side_of,
+)
+from strawberry.errors import FieldError
+from strawberry.model.contracts import (
+    Bank,
+    Projection,
+    ProjectionRequest,
+    Use,
+    Weights,
+    WeightScope,
+    draw,
+    wide,
+)
+
+
+class Part(nn.Module):
+    """What one matrix, or one stack (E, out, in), starts from.
+
+    Attributes:
+        weight: Theta.
+        transform: Psi where it has full rank; else it is `left @ right^T`.
+        gain: g.
+        tau: the scale of the rule `mlp`, one for each matrix.
+        block: the block that it is of.
+        name: its name there.
+        number: its place among the parts of the source.
+    """
+
+    def __init__(
+        self,
+        request: ProjectionRequest,
+        stack: tuple[int, ...],
+        source: Retained,
+        number: int,
+    ) -> None:
+        super().__init__()
+        self.block, self.name, self.number = request.block, request.name, number
+        shape = (*stack, request.out_features, request.in_features)
+        self.fan_in = request.in_features
+        self.side = side_of(request.in_features, source.n_embd)
+
+        def drawn(shape: tuple[int, ...], std: float) -> nn.Parameter:
+            tensor = nn.Parameter(torch.empty(shape))
+            draw(tensor, std, uniform=request.uniform)
+            return tensor
+
+        self.weight = drawn(shape, request.std)
+        self.transform: nn.Parameter | None = None
+        self.left: nn.Parameter | None = None
+        self.right: nn.Parameter | None = None
+        self.gain: nn.Parameter | None = None
+        self.tau: nn.Parameter | None = None
+        if not source.recurs:
+            return
+        if source.rule in SWAPS and source.rank is None:
+            self.transform = drawn(shape, request.std)
+        elif source.rule in SWAPS and source.rank is not None:
+            self.left = drawn((*shape[:-1], source.rank), request.std)
+            self.right = drawn((*stack, shape[-1], source.rank), source.rank**-0.5)
+        if source.gain == "learned":
+            self.gain = nn.Parameter(torch.ones(1))
+        if source.rule == "mlp":
+            self.tau = nn.Parameter(torch.ones(stack or (1,)))
+
+    def update(self, source: Retained) -> Update:
+        """The rule with its operands, in float32 at least."""
+        squares = {name: wide(matrix) for name, matrix in source.mixes(self.side)}
+        return Update(
+            source.rule,
+            self.fan_in,
+            rms=source.gain == "rms",
+            gain=None if self.gain is None else wide(self.gain),
+            tau=None if self.tau is None else wide(self.tau).view(*self.weight.shape[:-2], 1, 1),
+            mix=squares.get("mix"),
+            back=squares.get("back"),
+        )
+
+    def first_transform(self) -> Tensor | None:
+        """Psi in rows, or None."""
+        if self.left is not None and self.right is not None:
+            return rows(self.left @ self.right.mT, self.side)
+        return None if self.transform is None else rows(self.transform, self.side)
+
+
+class RetainedProjection(Projection):
+    """A matrix for each recursion step and, if asked for, a bias, the same at every step."""
+
+    def __init__(self, request: ProjectionRequest, source: Retained) -> None:
+        super().__init__()
+        self.in_features = request.in_features
+        self.out_features = request.out_features
+        self.part = source.part(request)
+        self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
+
+    def forward(self, x: Tensor, use: Use) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        return F.linear(x, self.matrix(use), self.bias)
+
+    def matrix(self, use: Use) -> Tensor:
+        """The matrix of this use's step."""
+        return _source(use).at(self.part, use)
+
+    def extra_repr(self) -> str:
+        """Shape."""
+        return f"{self.in_features} -> {self.out_features}, bias={self.bias is not None}"
+
+
+class RetainedBank(Bank):
+    """A stack (E, out, in) for each recursion step."""
+
+    def __init__(self, request: ProjectionRequest, experts: int, source: Retained) -> None:
+        super().__init__()
+        self.experts = experts
+        self.in_features = request.in_features
+        self.out_features = request.out_features
+        self.part = source.part(request, (experts,))
+
+    def matrices(self, use: Use) -> Tensor:
+        """The stack of this use's step."""
+        return _source(use).at(self.part, use)
+
+    def extra_repr(self) -> str:
+        """Shape."""
+        return f"{self.experts} x {self.in_features} -> {self.out_features}"
+
+
+class Retained(Weights):
+    """`W_{r+1}` from `W_r` by an update rule; opened at the `recur` whose steps it gives weights.
+
+    All matrices are computed once in a pass. Where no gradient is wanted they are kept until a
+    parameter changes, so that generation has dense matrices; no checkpoint has them. Steps beyond
+    the trained ones continue the recurrence.
+
+    With many columns C, `T * silu(W)` is about C^-0.5 / 2 of W, so steps differ by little at the
+    start; a gain, or operands of root mean square 1, let them differ by more.
+
+    Args:
+        rule: `swap`: Hadamard product with the weights of the step before; `oa`: with the weights
+            times a learned matrix; `bilinear`: the product goes through `W^T T` too; `mlp`: what
+            is added is a network of the weights' rows.
+        rank: of Psi; null for full rank. For the rules that swap alone.
+        gain: `learned`: a factor, 1 at the start, on what is added to the weights; `rms`: the
+            weights and the transform enter the rule with rows of root mean square 1; `none`.
+    """
+
+    def __init__(
+        self,
+        scope: WeightScope,
+        *,
+        rule: Rule = "swap",
+        rank: Annotated[int, Ge(1)] | None = None,
+        gain: Literal["learned", "rms", "none"] = "learned",
+    ) -> None:
+        super().__init__()
+        if scope.level is None:
+            raise ValueError("no step to retain weights from: open this source at a `recur`")
+        if rank is not None and rule not in SWAPS:
+            raise FieldError("rank", f"the rule {rule!r} has no transform of its own")
+        self.scope = replace(scope, component=None)  # a copy that can be pickled
+        self.n_embd = scope.n_embd
+        self.rule: Rule = rule
+        self.rank = rank
+        self.gain = gain
+        self.recurs = scope.steps > 1
+        self.squares = nn.ParameterDict()
+        self.parts: list[Part] = []  # a list: they are modules of their blocks
+        self.kept: dict[int, Kept] = {}
+
+    def projection(self, request: ProjectionRequest) -> Projection:
+        """A projection whose matrix changes from step to step."""
+        return RetainedProjection(request, self)
+
+    def bank(self, request: ProjectionRequest, experts: int) -> Bank:
+        """A stack whose matrices change from step to step, each by itself."""
+        return RetainedBank(request, experts, self)
+
+    def part(self, request: ProjectionRequest, stack: tuple[int, ...] = ()) -> Part:
+        """The parameters behind `request`."""
+        if request.out_features * request.in_features < 2:
+            raise ValueError(f"retained weights need a deviation; {request.name} is 1 x 1")
+        part = Part(request, stack, self, len(self.parts))
+        self.parts.append(part)
+        for name in MIXES[self.rule] if self.recurs else ():
+            if f"{name}_{part.side}" not in self.squares:
+                square = nn.Parameter(torch.empty(part.side, part.side))
+                draw(square, part.side**-0.5, uniform=request.uniform)
+                self.squares[f"{name}_{part.side}"] = square
+        return part
+
+    def mixes(self, side: int) -> list[tuple[str, Tensor]]:
+        """M and V for rows of that length, as far as the rule has them."""
+        names = MIXES[self.rule] if self.recurs else ()
+        return [(name, self.squares[f"{name}_{side}"]) for name in names]
+
+    def at(self, part: Part, use: Use) -> Tensor:
+        """The part's matrix, or stack, at this use's step."""
+        step = self.scope.step(use) if self.recurs else 0
+        parameters = [*part.parameters(), *(square for _, square in self.mixes(part.side))]
+        if may_keep(parameters):
+            kept = self.kept.get(part.number)
+            if kept is None or not kept.fits(parameters):
+                kept = self.kept[part.number] = Kept(parameters)
+            values, carried = kept.values, kept.carried
+        else:
+            key = ("retained", part.block, part.number)
+            values = use.once.setdefault((*key, "used"), [])
+            carried = use.once.setdefault((*key, "carried"), [])
+        if len(values) <= step:
+            self._extend(part, values, carried, step)
+        return values[step]
+
+    def prepare(self, use: Use) -> None:
+        """Compute the matrices of all parts up to this use's step."""
+        for part in self.parts:
+            self.at(part, use)
+
+    @torch.no_grad()
+    def dense(self, steps: int | None = None) -> dict[int, dict[str, list[Tensor]]]:
+        """The matrices of every block, by name: one for each of `steps`, as in training."""
+        count = steps or self.scope.steps
+        found: dict[int, dict[str, list[Tensor]]] = {}
+        for part in self.parts:
+            values: list[Tensor] = []
+            self._extend(part, values, [], count - 1 if self.recurs else 0)
+            values *= 1 if self.recurs else count
+            found.setdefault(part.block, {})[part.name] = [value.clone() for value in values]
+        return found
+
+    def after_step(self) -> None:
+        """Forget what was kept: the parameters have changed."""
+        self.kept.clear()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Retained:
+        """Forget what was kept, where parameters move to another device or dtype."""
+        self.kept.clear()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy begins with nothing kept."""
+        return {**self.__dict__, "kept": {}}
+
+    def _extend(self, part: Part, values: list[Tensor], carried: list[Tensor], step: int) -> None:
+        """Continue up to `step` what is computed with, and the last of what is carried on."""
+        kind = part.weight.device.type
+        if torch.amp.is_autocast_available(kind):
+            with torch.autocast(kind, enabled=False):
+                self._continue(part, values, carried, step)
+        else:
+            self._continue(part, values, carried, step)
+
+    def _continue(self, part: Part, values: list[Tensor], carried: list[Tensor], step: int) -> None:
+        update = part.update(self)
+        shape, dtype = part.weight.shape, part.weight.dtype
+        while len(values) <= step:
+            if not values:
+                carried.append(rows(part.weight, part.side))
+            else:
+                before = carried[-2] if len(carried) > 1 else part.first_transform()
+                carried.append(update(carried[-1], before))
+            if len(carried) > 2:  # nothing looks further back
+                carried.pop(0)
+            values.append(update.used(carried[-1]).reshape(shape).to(dtype))
+
+
+def _source(use: Use) -> Retained:
+    source = use.weights
+    assert isinstance(source, Retained)
+    return source

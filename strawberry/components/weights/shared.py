@@ -1,0 +1,99 @@
+"""One set of matrices for all blocks of a scope, as in ALBERT (arXiv 1909.11942, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from strawberry.model.contracts import (
+    Bank,
+    Projection,
+    ProjectionRequest,
+    Use,
+    Weights,
+    WeightScope,
+    draw,
+)
+
+
+class SharedProjection(Projection):
+    """A view of a matrix of the source, and of its bias if asked for."""
+
+    def __init__(self, request: ProjectionRequest, name: str) -> None:
+        super().__init__()
+        self.in_features = request.in_features
+        self.out_features = request.out_features
+        self.name = name
+        self.biased = request.bias
+
+    def forward(self, x: Tensor, use: Use) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        bias = _source(use).biases[self.name] if self.biased else None
+        return F.linear(x, self.matrix(use), bias)
+
+    def matrix(self, use: Use) -> Tensor:
+        """The matrix that all blocks share."""
+        return _source(use).matrices[self.name]
+
+    def extra_repr(self) -> str:
+        """Shape and name."""
+        return f"{self.in_features} -> {self.out_features}, bias={self.biased}, {self.name}"
+
+
+class SharedBank(Bank):
+    """A view of a stack of the source."""
+
+    def __init__(self, request: ProjectionRequest, experts: int, name: str) -> None:
+        super().__init__()
+        self.experts = experts
+        self.in_features = request.in_features
+        self.out_features = request.out_features
+        self.name = name
+
+    def matrices(self, use: Use) -> Tensor:
+        """The stack that all blocks share."""
+        return _source(use).matrices[self.name]
+
+    def extra_repr(self) -> str:
+        """Shape and name."""
+        return f"{self.experts} x {self.in_features} -> {self.out_features}, {self.name}"
+
+
+class Shared(Weights):
+    """Requests of the same name and shape get the same matrix, and the same bias.
+
+    The blocks below may differ in everything else, such as their norms, and where they differ in a
+    matrix's shape they have one for each shape. The first request says how it starts.
+    """
+
+    def __init__(self, scope: WeightScope) -> None:
+        super().__init__()
+        self.matrices = nn.ParameterDict()
+        self.biases = nn.ParameterDict()
+
+    def projection(self, request: ProjectionRequest) -> Projection:
+        """A projection by the matrix of that name and shape."""
+        name = self._name(request, ())
+        if request.bias and name not in self.biases:
+            self.biases[name] = nn.Parameter(torch.zeros(request.out_features))
+        return SharedProjection(request, name)
+
+    def bank(self, request: ProjectionRequest, experts: int) -> Bank:
+        """The stack of that name and shape."""
+        return SharedBank(request, experts, self._name(request, (experts,)))
+
+    def _name(self, request: ProjectionRequest, stack: tuple[int, ...]) -> str:
+        """The name of the shared matrix; makes it where needed."""
+        shape = (*stack, request.out_features, request.in_features)
+        name = f"{request.name.replace('.', '_')}_{'x'.join(map(str, shape))}"
+        if name not in self.matrices:
+            self.matrices[name] = nn.Parameter(torch.empty(shape))
+            draw(self.matrices[name], request.std, uniform=request.uniform)
+        return name
+
+
+def _source(use: Use) -> Shared:
+    source = use.weights
+    assert isinstance(source, Shared)
+    return source

@@ -1,0 +1,116 @@
+"""Counting one run of a part: FLOPs, and the bytes that autograd keeps for the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+
+
+@register_flop_formula(torch.ops.aten.addmm_)
+def _addmm_flops(
+    _total: torch.Size, left: torch.Size, right: torch.Size, *_: Any, **__: Any
+) -> int:
+    """The in-place product, which torch's counter passes over: `total += left @ right`."""
+    return 2 * left[0] * left[1] * right[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one use of a part costs.
+
+    Attributes:
+        flops_forward: FLOPs of a forward pass over one sequence of `block_size` tokens.
+        flops_training: the same for forward and backward together.
+        saved_bytes: bytes kept for the backward pass for that sequence, in float32.
+        cache_fixed_bytes: bytes of decoding state for each sequence, whatever its length.
+        cache_bytes_per_token: bytes of decoding state that each token adds, from `block_size` on:
+            a state that is full by then, such as a window's, is fixed.
+    """
+
+    flops_forward: int = 0
+    flops_training: int = 0
+    saved_bytes: int = 0
+    cache_fixed_bytes: int = 0
+    cache_bytes_per_token: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+
+
+def count(
+    run: Callable[[Tensor], Tensor],
+    x: Tensor,
+    parameters: Set[Tensor],
+    between: Callable[[], None] = lambda: None,
+) -> Cost:
+    """FLOPs and saved bytes of `run(x)`; tensors that share storage are counted once.
+
+    It runs twice, with `between` in between.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as forward:
+        run(x)
+    between()
+    x = x.detach().requires_grad_()
+    saved = _Saved(parameters)
+    with FlopCounterMode(display=False) as training:
+        with saved, torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+            y = run(x)
+        torch.autograd.backward(y, torch.ones_like(y))
+    for parameter in parameters:
+        parameter.grad = None
+    return Cost(
+        flops_forward=forward.get_total_flops(),
+        flops_training=training.get_total_flops(),
+        saved_bytes=saved.nbytes(),
+    )
+
+
+class _Saved(TorchFunctionMode):
+    """Counts what autograd keeps.
+
+    On the meta device torch's attention is computed step by step and keeps its scores. The fused
+    kernels that a run uses keep their inputs, their output and a number for each query instead, so
+    that is what is counted for it.
+    """
+
+    def __init__(self, parameters: Set[Tensor]) -> None:
+        super().__init__()
+        self.own = {p.untyped_storage()._cdata for p in parameters}  # noqa: SLF001 (identity)
+        self.kept: dict[int, torch.UntypedStorage] = {}
+        self.extra = 0
+        self.fused = False
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """The hook that autograd calls for each tensor that it keeps."""
+        storage = tensor.untyped_storage()
+        if not self.fused and storage._cdata not in self.own:  # noqa: SLF001
+            self.kept[storage._cdata] = storage  # noqa: SLF001 (held: no address comes back)
+        return tensor
+
+    def nbytes(self) -> int:
+        """Bytes kept so far."""
+        return self.extra + sum(storage.nbytes() for storage in self.kept.values())
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        self.fused = True
+        try:
+            out = func(*args, **(kwargs or {}))
+        finally:
+            self.fused = False
+        for tensor in (*args[:3], out):
+            self.pack(tensor)
+        mask = (kwargs or {}).get("attn_mask")
+        if mask is not None:  # kept as numbers, one for each truth value that is written out
+            self.extra += 4 * mask.untyped_storage().nbytes() // mask.element_size()
+        self.extra += 4 * out[..., 0].numel()
+        return out

@@ -57,7 +57,7 @@ def main() -> int:
     chosen = parser.parse_args()
     outcomes = Outcomes()
     marks = "slow or not slow" if chosen.compile else "not slow"
-    arguments = [str(SUITE), "-q", "--no-header", "-m", marks, "-p", "no:cacheprovider"]
+    arguments = [str(SUITE), "-q", "--no-header", "-m", marks, "-p", "no:cacheprovider", "-n", "0"]
     code = pytest.main([*arguments, "-k", chosen.k], plugins=[outcomes])
 
     properties = list(dict.fromkeys(name for _, name in outcomes.cells))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from strawberry.model.accounting import PartReport, Report
     from strawberry.model.language_model import LanguageModel
     from strawberry.model.stack import Block, Stack
-    from strawberry.recipe.spec import ComponentSpec, NodeSpec, Recipe
+    from strawberry.recipe.spec import ComponentSpec, NodeSpec, Recipe, RecurSpec
     from strawberry.train.optimizers import Assignment
 
 
@@ -172,7 +172,7 @@ def _add_nodes(
             index += 1
             continue
         word = "recur" if isinstance(spec, RecurSpec) else "repeat"
-        how = f" {spec.sharing}" if isinstance(spec, RecurSpec) else ""
+        how = _how(spec) if isinstance(spec, RecurSpec) else ""
         branch = tree.add(styled(f"[bold]{word} {spec.count}[/]{how}{weights}"))
         if word == "repeat" and spec.weights is None:  # written out in the stack around it
             after = _add_nodes(branch, spec.stack, stack, path, lines, length, index)
@@ -181,6 +181,20 @@ def _add_nodes(
             _add_nodes(branch, spec.stack, node, here, lines, length)
             index += 1
     return index
+
+
+def _how(spec: RecurSpec) -> str:
+    """How a recursion goes: its sharing, and what departs from the plain form."""
+    parts = [f" {spec.sharing}"]
+    if spec.router is not None:
+        parts.append(f"router {_label(spec.router)}")
+    if spec.keys == "first":
+        parts.append("keys of the first step")
+    if spec.step_embedding:
+        parts.append("an embedding for each step")
+    if spec.step_norms:
+        parts.append("norms for each step")
+    return ", ".join(parts)
 
 
 def styled(markup: str) -> Text:

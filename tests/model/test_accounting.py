@@ -151,3 +151,13 @@ def test_risks_are_named():
 
     report = account(tiny({"attention": "mha"}, positional="none"))
     assert any("nothing places tokens" in line for line in report.warnings)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "recipes/gpu").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_siblings_for_a_gpu(path):
+    """Each is of about 124M parameters, and builds."""
+    report = account(strawberry.load_recipe(path))
+
+    assert 100e6 < report.total_parameters < 150e6

@@ -1,0 +1,6 @@
+"""Workers side by side take one thread each, or they would wait for each other's."""
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in subprocesses

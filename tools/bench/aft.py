@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace, length: int) -> dict[str, Any]:
         "aft_simple": lambda k: running_mean(k, v),
         "aft_local": lambda k: band_mean(k, v, w["aft_local"], None, 0.0),
         "aft_conv": lambda k: band_mean(k, v, w["aft_conv"], None, 0.0),
-        "aft_full": lambda k: _PairMean.apply(k, v, w["aft_full"], 0.0),  # type: ignore[no-untyped-call]
+        "aft_full": lambda k: _PairMean.apply(k, v, w["aft_full"], None, 0.0),  # type: ignore[no-untyped-call]
     }
     loud = (torch.randn(shape, device=options.device).sign() * 90).requires_grad_()
     grad = torch.randn(shape, device=options.device)
@@ -72,8 +72,8 @@ def measure(options: argparse.Namespace, length: int) -> dict[str, Any]:
     for name, form in forms.items():
         if name != "sdpa":
             y = form(loud)
-            torch.autograd.backward(y, grad)
-            finite[name] = bool(y.isfinite().all() and loud.grad.isfinite().all())  # type: ignore[union-attr]
+            made = torch.autograd.grad(y, [loud, v, *([w[name]] if name in w else [])], grad)
+            finite[name] = all(bool(tensor.isfinite().all()) for tensor in (y, *made))
     runs = {name: partial(step, form, k, grad) for name, form in forms.items()}
     seconds = take_turns(runs, options.repeats, options.device)
     return {

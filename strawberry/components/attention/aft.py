@@ -58,6 +58,8 @@ def reverse_cumsum(x: Tensor) -> Tensor:
 
 
 Width = Annotated[int, Ge(1)]
+Eps = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
 Head = Literal["linear", "swiglu"]
 
 
@@ -80,8 +82,8 @@ class AFT(Attention):
         *,
         n_qkv: Width | None = None,
         qk_norm: bool = False,
-        qk_eps: Annotated[float, Gt(0)] = 1e-6,
-        den_eps: Annotated[float, Ge(0)] = 0.0,
+        qk_eps: Eps = 1e-6,
+        den_eps: NonNegative = 0.0,
         head: Head = "linear",
         n_ffn: Width | None = None,
         keys: int | None = None,

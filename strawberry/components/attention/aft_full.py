@@ -8,47 +8,76 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from strawberry.components.attention.aft import AFT, BIAS_LIMIT, Head, Width, inside, weights_of
+from strawberry.components.attention.aft import (
+    AFT,
+    BIAS_LIMIT,
+    Eps,
+    Head,
+    NonNegative,
+    Width,
+    inside,
+    weights_of,
+)
 from strawberry.components.attention.aft_local import STD
 from strawberry.model.contracts import Site, State, Use, draw
 
 
 class _PairMean(torch.autograd.Function):
-    """(B, T, N) from k and v (B, S, N) and w (T, S), of which the last T of S are the queries.
+    """(B, T, N) from k and v (B, S, N), of which the last T of S are the queries.
 
-    Two products with `exp(w)`, one for the numerator and one for the denominator; what is kept for
-    the backward pass does not grow with T * S * N.
+    The biases are `left` (T, S), or `left @ right^T` with left (T, R) and right (S, R). Two
+    products with their exponentials, one for the numerator and one for the denominator; nothing
+    of size T * S is kept for the backward pass.
     """
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, k: Tensor, v: Tensor, w: Tensor, eps: float
+        ctx: torch.autograd.function.FunctionCtx,
+        k: Tensor,
+        v: Tensor,
+        left: Tensor,
+        right: Tensor | None,
+        eps: float,
     ) -> Tensor:
-        pairs, weight = _pairs(w), weights_of(k)
+        _, pairs, weight = _terms(k, left, right)
         den = (pairs @ weight).add_(eps)
         y = (pairs @ (weight * v)).div_(den).to(v.dtype)
-        ctx.save_for_backward(k, v, w, y, den)
+        ctx.save_for_backward(k, v, left, y, den, *([] if right is None else [right]))
         return y
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, dy: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None]:
-        k, v, w, y, den = ctx.saved_tensors  # type: ignore[attr-defined]
-        pairs, weight = _pairs(w), weights_of(k)
+    def backward(ctx: torch.autograd.function.FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        k, v, left, y, den, *rest = ctx.saved_tensors  # type: ignore[attr-defined]
+        right = rest[0] if rest else None
+        w, pairs, weight = _terms(k, left, right)
         share = dy / den
         loss = share * y
         dv = weight * (pairs.mT @ share)
         dk = dv * v - weight * (pairs.mT @ loss)
-        dpairs = (share @ (weight * v).mT).sum(0) - (loss @ weight.mT).sum(0)
-        dw = (dpairs * pairs).to(w.dtype).masked_fill(w.abs() > BIAS_LIMIT, 0.0)
-        return inside(k, dk), dv.to(v.dtype), dw, None
+        dpairs = _outer(share, weight * v) - _outer(loss, weight)
+        # Only what a query sees: ahead of it the product may overflow, and 0 times that is no 0.
+        dpairs = dpairs.tril(w.shape[1] - w.shape[0])
+        dw = (dpairs * pairs).masked_fill(w.abs() > BIAS_LIMIT, 0.0)
+        if right is None:
+            return inside(k, dk), dv.to(v.dtype), dw.to(left.dtype), None, None
+        dleft, dright = dw @ right.to(dw.dtype), dw.mT @ left.to(dw.dtype)
+        gradients = (dleft.to(left.dtype), dright.to(right.dtype))
+        return inside(k, dk), dv.to(v.dtype), *gradients, None
 
 
-def _pairs(w: Tensor) -> Tensor:
-    """`exp(w)` where the key is not ahead of the query, else 0: (T, S)."""
+def _terms(k: Tensor, left: Tensor, right: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The biases w, `exp(w)` where the key is not ahead of the query, else 0, and `exp(k)`."""
+    weight = weights_of(k)
+    w = left.to(weight.dtype)
+    if right is not None:
+        w = w @ right.to(weight.dtype).mT
     T, S = w.shape
-    return weights_of(w.clamp(-BIAS_LIMIT, BIAS_LIMIT)).tril(S - T)
+    return w, weights_of(w.clamp(-BIAS_LIMIT, BIAS_LIMIT)).tril(S - T), weight
+
+
+def _outer(x: Tensor, y: Tensor) -> Tensor:
+    """`sum_bn x[b, t, n] y[b, s, n]`: (T, S)."""
+    return x.transpose(0, 1).flatten(1) @ y.transpose(0, 1).flatten(1).mT
 
 
 class AFTFull(AFT):
@@ -80,8 +109,8 @@ class AFTFull(AFT):
         n_qkv: Width | None = None,
         rank: Annotated[int, Ge(1)] | None = None,
         qk_norm: bool = False,
-        qk_eps: float = 1e-6,
-        den_eps: float = 0.0,
+        qk_eps: Eps = 1e-6,
+        den_eps: NonNegative = 0.0,
         head: Head = "linear",
         n_ffn: Width | None = None,
     ) -> None:
@@ -118,16 +147,14 @@ class AFTFull(AFT):
             use.state["k"][:, use.offset : end] = k
             use.state["v"][:, use.offset : end] = v
             k, v = use.state["k"][:, :end], use.state["v"][:, :end]
-        w = self._biases(use.positions, k.shape[1])
-        return _PairMean.apply(k, v, w, self.den_eps)  # type: ignore[no-untyped-call]
-
-    def _biases(self, positions: Tensor, n_keys: int) -> Tensor:
-        """(T, S)."""
+        rows = slice(use.offset, k.shape[1])
         if self.biases is not None:
-            return self.biases[positions, :n_keys]
-        assert self.queries is not None
-        assert self.keys is not None
-        return self.queries[positions] @ self.keys[:n_keys].mT
+            left, right = self.biases[rows, : k.shape[1]], None
+        else:
+            assert self.queries is not None
+            assert self.keys is not None
+            left, right = self.queries[rows], self.keys[: k.shape[1]]
+        return _PairMean.apply(k, v, left, right, self.den_eps)  # type: ignore[no-untyped-call]
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """Keys and values: 2 * n_qkv numbers a token."""

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from strawberry.components.attention.aft import AFT, Head, Width
+from strawberry.components.attention.aft import AFT, Eps, Head, NonNegative, Width
 from strawberry.components.attention.aft_band import band_mean, band_state
 from strawberry.model.contracts import Site, State, Use, draw
 
@@ -47,8 +47,8 @@ class AFTLocal(AFT):
         window: Annotated[int, Ge(1)] = 32,
         rank: Annotated[int, Ge(1)] | None = None,
         qk_norm: bool = False,
-        qk_eps: float = 1e-6,
-        den_eps: float = 0.0,
+        qk_eps: Eps = 1e-6,
+        den_eps: NonNegative = 0.0,
         head: Head = "linear",
         n_ffn: Width | None = None,
     ) -> None:

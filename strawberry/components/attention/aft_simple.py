@@ -8,7 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from strawberry.components.attention.aft import AFT, Head, Width, inside, reverse_cumsum, weights_of
+from strawberry.components.attention.aft import (
+    AFT,
+    Eps,
+    Head,
+    NonNegative,
+    Width,
+    inside,
+    reverse_cumsum,
+    weights_of,
+)
 from strawberry.model.contracts import Site, State, Use
 
 
@@ -79,8 +88,8 @@ class AFTSimple(AFT):
         *,
         n_qkv: Width | None = None,
         qk_norm: bool = False,
-        qk_eps: float = 1e-6,
-        den_eps: float = 0.0,
+        qk_eps: Eps = 1e-6,
+        den_eps: NonNegative = 0.0,
         head: Head = "linear",
         n_ffn: Width | None = None,
     ) -> None:

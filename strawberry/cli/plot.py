@@ -19,4 +19,5 @@ def command(
     from strawberry.cli.console import console
     from strawberry.train import plot
 
-    console().print(str(plot(runs, out or runs[0] / "loss.png")))
+    path = plot(runs, out or runs[0] / "loss.png")
+    console().print(str(path), soft_wrap=True, highlight=False, markup=False)

@@ -34,7 +34,7 @@ def test_text(mixed: FakeSite, capsys: pytest.CaptureFixture[str]) -> None:
     assert "off  off 1.0  disabled" in out
     assert f'File "{mixed.folder / "bad_manifest.py"}", line 2' in out
     assert "    import no_such_package  # [red]\n" in out
-    assert re.search(r"attention   .*expert_abundance,.* mha", out)
+    assert re.search(r"attention   .*expert_abundance,[^:]* mha", out)
 
 
 def test_json(mixed: FakeSite, capsys: pytest.CaptureFixture[str]) -> None:

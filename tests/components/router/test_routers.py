@@ -53,7 +53,7 @@ def test_token_choice_balance():
 
     assert balance.name == "depth_balance"
     assert balance.weight == 0.5
-    assert balance.value == pytest.approx(1.0)  # the mean probabilities are even
+    assert balance.value.item() == pytest.approx(1.0)  # the mean probabilities are even
     assert router.depths.bias[0] < router.depths.bias[1]  # all six chose the first of equals
 
 

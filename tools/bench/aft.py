@@ -79,7 +79,7 @@ def measure(options: argparse.Namespace, length: int) -> dict[str, Any]:
     return {
         "milliseconds": {name: milliseconds(times) for name, times in seconds.items()},
         "over_sdpa": {name: ratio(times, seconds["sdpa"]) for name, times in seconds.items()},
-        "kept_bytes": {name: kept(form, k) for name, form in forms.items()},
+        "kept_bytes": {name: kept(form, k, [*w.values()]) for name, form in forms.items()},
         "finite_at_90": finite,
     }
 
@@ -97,13 +97,15 @@ def step(form: Callable[[Tensor], Tensor], k: Tensor, grad: Tensor) -> None:
     torch.autograd.backward(form(k), grad)
 
 
-def kept(form: Callable[[Tensor], Tensor], k: Tensor) -> int:
-    """Bytes that autograd keeps between forward and backward."""
+def kept(form: Callable[[Tensor], Tensor], k: Tensor, tables: list[Tensor]) -> int:
+    """Bytes that autograd keeps between forward and backward, without the mixer's own tables."""
     storages: dict[int, int] = {}
+    own = {table.untyped_storage().data_ptr() for table in tables}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -22,6 +22,7 @@ DEFAULTS = {
     "norm": "strawberry/rmsnorm",
     "positional": "strawberry/none",
     "weights": "strawberry/owned",
+    "router": "strawberry/token_choice",
     "data": "strawberry/stdlib",
     "tokenizer": "strawberry/bpe",
     "optimizer": "strawberry/adamw",

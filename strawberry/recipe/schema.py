@@ -66,7 +66,7 @@ def _entry() -> dict[str, Any]:
             "repeat": {**count, "description": "Copies, each with weights of its own."},
             "recur": {**count, "description": "Recursion steps over shared weights."},
             **_fields(RecurFields, {})["properties"],
-            "router": {"anyOf": [_component("router"), *nothing]},
+            "router": {"anyOf": [_section("router"), *nothing]},
             "stack": _stack(),
             "weights": _component("weights"),
             "attention": {"anyOf": [_component("attention"), *nothing]},

@@ -222,7 +222,7 @@ class _Reader(ComponentReader):
         child = node.get("router")
         router = None
         if child is not None and child.value not in (None, "none"):
-            router = self.component("router", child, f"{path}.router")
+            router = self.section("router", child, node, f"{path}.router")
         if fields is None:
             return None
         return RecurSpec(

@@ -130,6 +130,20 @@ def test_generation_is_exact(router, keys, batch):
     torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-6, atol=1e-6)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("router", [None, *ROUTERS])
+@pytest.mark.parametrize("weights", ["owned", "retained"])
+def test_far_past_the_trained_context(router, weights):
+    """Token by token with a cache, 512 tokens past the block size: the whole sequence's logits."""
+    model = model_of(router, weights=weights).double().eval()
+    idx = torch.randint(61, (1, 16 + 512))
+    whole = model(idx)
+    cache = model.new_cache(1, idx.shape[1])
+    pieces = [model(piece, cache=cache) for piece in idx.split([16] + [1] * 512, dim=1)]
+
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-5, atol=1e-5)
+
+
 def test_flops_fall_with_capacity():
     """A smaller share of tokens is fewer products, counted in a real pass."""
     flops = []
@@ -248,3 +262,11 @@ def test_attention_residuals_can_not_be_routed():
     entry = {"recur": 2, "router": "token_choice", **BLOCK}
     with pytest.raises(RecipeError, match="a router can't follow"):
         strawberry.build(tiny(entry, residual="attention"))
+
+
+def test_a_router_without_a_name_is_token_choice():
+    """Fields alone are those of the default router."""
+    model = model_of({"balance_loss": 0.5})
+
+    assert type(recursion_of(model).router).__name__ == "TokenChoice"
+    assert recursion_of(model).router.depths.losses.balance == 0.5

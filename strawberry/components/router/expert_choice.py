@@ -73,6 +73,8 @@ class ExpertChoice(ScoringRouter):
         """The top of those that are left; in evaluation those above the threshold."""
         logits = self.logits(x, step)
         kept = {"gate": self.scale * logits.sigmoid()}
+        if self.causal and self.capacity[step] >= 1:  # a step that takes all has nothing to guess
+            return Routed(torch.ones_like(logits, dtype=torch.bool), kept, size=x.shape[1])
         if self.causal:
             return Routed(self._predicted(x, logits, step) > 0, kept)
         size = min(x.shape[1], self._size(step, length))

@@ -81,6 +81,7 @@ def test_expert_choice_goes_by_a_threshold_in_evaluation(x):
     assert torch.equal(routed.go, (x @ router.weight[1]).sigmoid() > 0.5)
     assert routed.size is None
     assert router.causal
+    assert router.route(x, 0, {}, T, None).go.all()  # it takes all in training too
     assert not router.train().causal
 
 

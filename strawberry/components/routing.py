@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Aux, Term, draw, wide
+from strawberry.model.contracts import Aux, Term, draw, wide, without_autocast
 
 R = TypeVar("R")
 
@@ -49,7 +49,26 @@ class Losses:
     load: float = 0.0
 
 
-class Router(nn.Module):
+class PreciseBuffers(nn.Module):
+    """A module some of whose buffers keep their precision when it is moved: their steps are small.
+
+    Attributes:
+        precise_buffers: their names.
+    """
+
+    precise_buffers: ClassVar[tuple[str, ...]] = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        before = {name: getattr(self, name) for name in self.precise_buffers}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in before.items():
+            moved = getattr(self, name)
+            if buffer is not None and moved.dtype != buffer.dtype:
+                setattr(self, name, buffer.to(moved.device))
+        return self
+
+
+class Router(PreciseBuffers):
     """Top-k token choice.
 
     Args:
@@ -67,6 +86,7 @@ class Router(nn.Module):
         name: what the names of losses and metrics begin with.
     """
 
+    precise_buffers = ("bias",)
     parameter_kinds: ClassVar[dict[str, str]] = {"weight": "router", "noise": "router"}
 
     bias: Tensor | None
@@ -171,14 +191,6 @@ class Router(nn.Module):
             self.bias -= self.bias.mean()
         self.load.zero_()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Move as any module does, but keep the bias in float32: its steps are small."""
-        bias = self.bias
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if bias is not None and self.bias is not None and self.bias.dtype != bias.dtype:
-            self.bias = bias.to(self.bias.device)
-        return self
-
     def extra_repr(self) -> str:
         """What it chooses by."""
         return f"{self.active} of {self.experts}, {self.gate}"
@@ -186,10 +198,7 @@ class Router(nn.Module):
 
 def precise(compute: Callable[[Tensor], R], x: Tensor) -> R:
     """`compute(x)` with `x` in float32 at least, and without autocast."""
-    kind = x.device.type
-    if not torch.amp.is_autocast_available(kind):
-        return compute(wide(x))
-    with torch.autocast(kind, enabled=False):
+    with without_autocast(x.device):
         return compute(wide(x))
 
 

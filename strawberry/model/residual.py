@@ -6,14 +6,12 @@ B batch, T tokens, C model width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from strawberry.model.contracts import Use, wide
-
-Placement: TypeAlias = Literal["pre", "post", "sandwich"]
 
 EPS = torch.finfo(torch.float32).eps
 """Added to the mean square of what is mixed: enough for a row of zeros."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strawberry.errors import FieldError, StrawberryError
-from strawberry.model.contracts import Attention, Place, Site, State, Use, wide
+from strawberry.model.contracts import Attention, Place, Site, State, Use, wide, without_autocast
 
 STD_EPS = 1e-8
 AFT_EPS = 1e-6
@@ -147,8 +147,5 @@ def fan_in_scaled(matrix: Tensor, fan_in: int) -> Tensor:
 
 def in_full(x: Tensor, function: Callable[..., Matrices], *given: Any) -> Matrices:
     """`function(*given)` without autocast on the device of x: half precision is for tokens."""
-    kind = x.device.type
-    if not torch.amp.is_autocast_available(kind):
-        return function(*given)
-    with torch.autocast(kind, enabled=False):
+    with without_autocast(x.device):
         return function(*given)

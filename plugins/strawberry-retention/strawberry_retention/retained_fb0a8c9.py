@@ -16,12 +16,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Ge, Gt
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from strawberry.model.contracts import Site, Use, draw, wide
+from strawberry.model.contracts import Site, Use, drawn, wide
 from strawberry_retention.layer import Matrices, RetentionLayer, fan_in_scaled, in_full
 
 PERIOD = 4
@@ -48,8 +47,7 @@ class RetainedFb0a8c9(RetentionLayer):
     ) -> None:
         super().__init__(site, n_head=n_head, n_qkv=n_qkv, steps=steps, eps=eps)
         self.update = site.projection("update", site.n_embd, site.n_embd, bias=False)
-        self.tau = nn.Parameter(torch.empty(3))
-        draw(self.tau, 1.0, uniform=True)
+        self.tau = drawn(3, std=1.0, uniform=True)
 
     def layer(self, x: Tensor, use: Use) -> Tensor:
         """The stream after all mixers: (B, T, C)."""

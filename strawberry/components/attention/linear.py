@@ -17,7 +17,15 @@ from torch.nn import functional as F
 from strawberry.components.attention.recurrence import recurrence
 from strawberry.components.attention.softmax import head_width
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Site, State, Use, draw, wide
+from strawberry.model.contracts import (
+    Attention,
+    Site,
+    State,
+    Use,
+    drawn,
+    wide,
+    without_autocast,
+)
 
 Rule = Literal["gla", "delta", "gated_delta"]
 Decay = Literal["channel", "head"]
@@ -118,11 +126,7 @@ class LinearAttention(Attention):
             qkv = F.silu(qkv)
         log_decay = None if self.decay is None else self.decay(x, use)
         beta = None if self.beta is None else _heads(self.beta(x, use), self.n_head).sigmoid()
-        kind = x.device.type
-        if torch.amp.is_autocast_available(kind):
-            with torch.autocast(kind, enabled=False):
-                y = self._mix(qkv, log_decay, beta, use.state)
-        else:
+        with without_autocast(x.device):
             y = self._mix(qkv, log_decay, beta, use.state)
         y = (y if self.norm is None else self.norm(y)).flatten(2).to(qkv.dtype)
         return self.out(y if self.gate is None else y * F.silu(self.gate(x, use)), use)
@@ -170,8 +174,7 @@ class ShortConv(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.width = width
-        self.weight = nn.Parameter(torch.empty(width, channels))
-        draw(self.weight, width**-0.5, uniform=True)
+        self.weight = drawn(width, channels, std=width**-0.5, uniform=True)
 
     def forward(self, x: Tensor, state: State | None) -> Tensor:
         """(B, T, channels) -> the same; continues from the tail in `state` and updates it."""

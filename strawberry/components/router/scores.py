@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from strawberry.components.routing import GATE_STD, precise
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Router, RouterSite, State, draw
+from strawberry.model.contracts import Router, RouterSite, State, drawn
 
 
 class ScoringRouter(Router):
@@ -38,8 +37,7 @@ class ScoringRouter(Router):
         if any(late > early for early, late in zip(self.capacity, self.capacity[1:], strict=False)):
             raise FieldError("capacity", "a later step can't have more tokens than an earlier one")
         self.scale = scale
-        self.weight = nn.Parameter(torch.empty(R, site.n_embd))
-        draw(self.weight, GATE_STD, uniform=False)
+        self.weight = drawn(R, site.n_embd, std=GATE_STD, uniform=False)
 
     def logits(self, x: Tensor, step: int) -> Tensor:
         """The logit of each token for a step: (B, K, C) -> (B, K)."""

@@ -8,18 +8,18 @@ Mixture-of-Recursions' expert choice (arXiv 2507.10524) with a running quantile 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from torch import Tensor
 
 from strawberry.components.router.scores import ScoringRouter
+from strawberry.components.routing import PreciseBuffers
 from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term
 
 
-class Threshold(ScoringRouter):
+class Threshold(PreciseBuffers, ScoringRouter):
     """Tokens whose score is above a running quantile go on.
 
     Args:
@@ -29,6 +29,8 @@ class Threshold(ScoringRouter):
         momentum: how much of the old threshold is kept at each optimizer step.
         z_loss: weight of the mean squared logit.
     """
+
+    precise_buffers = ("thresholds", "sums", "seen")
 
     thresholds: Tensor
     sums: Tensor
@@ -82,13 +84,3 @@ class Threshold(ScoringRouter):
         self.thresholds.copy_(torch.where(self.seen > 0, moved, self.thresholds))
         self.sums.zero_()
         self.seen.zero_()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Move as any module does, but keep the thresholds in float32: their steps are small."""
-        kept = {name: getattr(self, name) for name in ("thresholds", "sums", "seen")}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, before in kept.items():
-            after = getattr(self, name)
-            if after.dtype != before.dtype and after.is_floating_point():
-                setattr(self, name, before.to(after.device))
-        return self

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from strawberry.components.weights.linear_memory import decayed_count, unit
 from strawberry.components.weights.owned import OwnedProjection
 from strawberry.components.weights.retention import SWAPS, Rule, Update
-from strawberry.model.contracts import ProjectionRequest, Use, draw, wide
+from strawberry.model.contracts import ProjectionRequest, Use, drawn, wide, without_autocast
 
 
 class ChunkProjection(OwnedProjection):
@@ -39,17 +39,15 @@ class ChunkProjection(OwnedProjection):
         self.decay = decay
         self.chunk = chunk
 
-        def drawn(rows: int, columns: int) -> nn.Parameter:
-            matrix = nn.Parameter(torch.empty(rows, columns))
-            draw(matrix, columns**-0.5, uniform=True)
-            return matrix
+        def made(rows: int, columns: int) -> nn.Parameter:
+            return drawn(rows, columns, std=columns**-0.5, uniform=True)
 
-        self.mix = drawn(width, width)
-        self.basis = drawn(width, rank)
-        self.value = drawn(rank, width)
-        self.key = drawn(rank, width)
-        self.transform = drawn(out, width) if rule in SWAPS else None
-        self.back = drawn(width, width) if rule == "mlp" else None
+        self.mix = made(width, width)
+        self.basis = made(width, rank)
+        self.value = made(rank, width)
+        self.key = made(rank, width)
+        self.transform = made(out, width) if rule in SWAPS else None
+        self.back = made(width, width) if rule == "mlp" else None
         self.tau = nn.Parameter(torch.ones(1)) if rule == "mlp" else None
         self.gamma = nn.Parameter(torch.full((1,), gamma))
 
@@ -58,11 +56,7 @@ class ChunkProjection(OwnedProjection):
         T, S = x.shape[1], self.chunk
         before = use.offset % S
         o, a = unit(F.linear(x, self.value)), unit(F.linear(x, self.key))
-        kind = x.device.type
-        if torch.amp.is_autocast_available(kind):
-            with torch.autocast(kind, enabled=False):
-                matrices = self._matrices(self._statistics(o, a, use))
-        else:
+        with without_autocast(x.device):
             matrices = self._matrices(self._statistics(o, a, use))
         y = _chunks(x, before, S) @ matrices.mT.to(x.dtype)
         y = y.flatten(1, 2)[:, before : before + T]

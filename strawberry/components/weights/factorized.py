@@ -23,7 +23,7 @@ from strawberry.model.contracts import (
     Use,
     Weights,
     WeightScope,
-    draw,
+    drawn,
 )
 
 
@@ -132,9 +132,11 @@ class Factorized(Weights):
             # W's entries are sums of `rank` products, so their deviation is std_A * sqrt(rank) *
             # std_B; with B at fan-in rank, std_A alone has to be the deviation that was asked for.
             std = request.std if self.init == "corrected" else self.rank**-0.5
-            self.bases[basis] = _uniform(size // self.n_embd, self.rank, std)
+            self.bases[basis] = drawn(size // self.n_embd, self.rank, std=std, uniform=True)
         if str(request.block) not in self.blocks:
-            self.blocks[str(request.block)] = _uniform(self.n_embd, self.rank, self.rank**-0.5)
+            self.blocks[str(request.block)] = drawn(
+                self.n_embd, self.rank, std=self.rank**-0.5, uniform=True
+            )
         return basis
 
 
@@ -142,10 +144,3 @@ def _factors(use: Use, basis: str, block: str) -> tuple[Tensor, Tensor]:
     source = use.weights
     assert isinstance(source, Factorized)
     return source.bases[basis], source.blocks[block]
-
-
-def _uniform(rows: int, columns: int, std: float) -> nn.Parameter:
-    """A parameter (rows, columns), uniform with standard deviation `std`."""
-    factor = nn.Parameter(torch.empty(rows, columns))
-    draw(factor, std, uniform=True)
-    return factor

@@ -9,8 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strawberry.components.attention.recurrence import recurrence
+from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.components.weights.owned import OwnedProjection
-from strawberry.model.contracts import ProjectionRequest, State, Use, draw, wide
+from strawberry.model.contracts import (
+    ProjectionRequest,
+    State,
+    Use,
+    drawn,
+    wide,
+    without_autocast,
+)
 
 RMS_EPS = 1e-6
 FORGET = -1e4
@@ -30,20 +38,16 @@ class LinearMemoryProjection(OwnedProjection):
         width = request.in_features
         self.decay = decay
         self.chunk = chunk
-        self.value = _drawn(width, width)
-        self.key = _drawn(rank, width)
-        self.query = _drawn(rank, width)
+        self.value = drawn(width, width, std=width**-0.5, uniform=True)
+        self.key = drawn(rank, width, std=width**-0.5, uniform=True)
+        self.query = drawn(rank, width, std=width**-0.5, uniform=True)
         self.gamma = nn.Parameter(torch.full((1,), gamma))
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         """(B, T, C) -> (B, T, out_features)."""
         q, k, v = (F.linear(x, w) for w in (self.query, self.key, self.value))
         q, k, v = wide(q) * len(self.key) ** -0.5, unit(k), unit(v)
-        kind = x.device.type
-        if torch.amp.is_autocast_available(kind):
-            with torch.autocast(kind, enabled=False):
-                recalled = self._recall(q, k, v, use)
-        else:
+        with without_autocast(x.device):
             recalled = self._recall(q, k, v, use)
         return super().forward(x + (wide(self.gamma) * recalled).to(x.dtype), use)
 
@@ -84,8 +88,7 @@ class LinearMemoryProjection(OwnedProjection):
 
 def unit(x: Tensor) -> Tensor:
     """Rows with mean square 1, in float32 at least; rows of zeros stay."""
-    x = wide(x)
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + RMS_EPS)
+    return unit_rms(wide(x), RMS_EPS)
 
 
 def decayed_count(n: Tensor, decay: float, dtype: torch.dtype) -> Tensor:
@@ -104,9 +107,3 @@ def _begins(documents: Tensor) -> Tensor:
     """Whether a token is the first of its document."""
     changes = documents[:, 1:] != documents[:, :-1]
     return F.pad(changes, (1, 0), value=True)
-
-
-def _drawn(rows: int, columns: int) -> nn.Parameter:
-    matrix = nn.Parameter(torch.empty(rows, columns))
-    draw(matrix, columns**-0.5, uniform=True)
-    return matrix

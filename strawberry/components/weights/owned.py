@@ -13,7 +13,7 @@ from strawberry.model.contracts import (
     Use,
     Weights,
     WeightScope,
-    draw,
+    drawn,
 )
 
 
@@ -24,9 +24,9 @@ class OwnedProjection(Projection):
         super().__init__()
         self.in_features = request.in_features
         self.out_features = request.out_features
-        self.weight = nn.Parameter(torch.empty(request.out_features, request.in_features))
+        shape = (request.out_features, request.in_features)
+        self.weight = drawn(*shape, std=request.std, uniform=request.uniform)
         self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
-        draw(self.weight, request.std, uniform=request.uniform)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
@@ -50,8 +50,7 @@ class OwnedBank(Bank):
         self.in_features = request.in_features
         self.out_features = request.out_features
         shape = (experts, request.out_features, request.in_features)
-        self.weight = nn.Parameter(torch.empty(shape))
-        draw(self.weight, request.std, uniform=request.uniform)
+        self.weight = drawn(*shape, std=request.std, uniform=request.uniform)
 
     def matrices(self, use: Use) -> Tensor:
         """The stack itself."""

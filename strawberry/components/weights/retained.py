@@ -37,8 +37,9 @@ from strawberry.model.contracts import (
     Use,
     Weights,
     WeightScope,
-    draw,
+    drawn,
     wide,
+    without_autocast,
 )
 
 
@@ -68,12 +69,8 @@ class Part(nn.Module):
         self.fan_in = request.in_features
         self.side = side_of(request.in_features, source.n_embd)
 
-        def drawn(shape: tuple[int, ...], std: float) -> nn.Parameter:
-            tensor = nn.Parameter(torch.empty(shape))
-            draw(tensor, std, uniform=request.uniform)
-            return tensor
-
-        self.weight = drawn(shape, request.std)
+        uniform = request.uniform
+        self.weight = drawn(*shape, std=request.std, uniform=uniform)
         self.transform: nn.Parameter | None = None
         self.left: nn.Parameter | None = None
         self.right: nn.Parameter | None = None
@@ -82,10 +79,11 @@ class Part(nn.Module):
         if not source.recurs:
             return
         if source.rule in SWAPS and source.rank is None:
-            self.transform = drawn(shape, request.std)
+            self.transform = drawn(*shape, std=request.std, uniform=uniform)
         elif source.rule in SWAPS and source.rank is not None:
-            self.left = drawn((*shape[:-1], source.rank), request.std)
-            self.right = drawn((*stack, shape[-1], source.rank), source.rank**-0.5)
+            rank = source.rank
+            self.left = drawn(*shape[:-1], rank, std=request.std, uniform=uniform)
+            self.right = drawn(*stack, shape[-1], rank, std=rank**-0.5, uniform=uniform)
         if source.gain == "learned":
             self.gain = nn.Parameter(torch.ones(1))
         if source.rule == "mlp":
@@ -211,9 +209,9 @@ class Retained(Weights):
         self.parts.append(part)
         for name in MIXES[self.rule] if self.recurs else ():
             if f"{name}_{part.side}" not in self.squares:
-                square = nn.Parameter(torch.empty(part.side, part.side))
-                draw(square, part.side**-0.5, uniform=request.uniform)
-                self.squares[f"{name}_{part.side}"] = square
+                side, std = part.side, part.side**-0.5
+                square = drawn(side, side, std=std, uniform=request.uniform)
+                self.squares[f"{name}_{side}"] = square
         return part
 
     def mixes(self, side: int) -> list[tuple[str, Tensor]]:
@@ -271,11 +269,7 @@ class Retained(Weights):
 
     def _extend(self, part: Part, values: list[Tensor], carried: list[Tensor], step: int) -> None:
         """Continue up to `step` what is computed with, and the last of what is carried on."""
-        kind = part.weight.device.type
-        if torch.amp.is_autocast_available(kind):
-            with torch.autocast(kind, enabled=False):
-                self._continue(part, values, carried, step)
-        else:
+        with without_autocast(part.weight.device):
             self._continue(part, values, carried, step)
 
     def _continue(self, part: Part, values: list[Tensor], carried: list[Tensor], step: int) -> None:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.model.contracts import wide
 
 Rule: TypeAlias = Literal["swap", "oa", "bilinear", "mlp"]
@@ -104,4 +105,4 @@ def rows(matrix: Tensor, side: int) -> Tensor:
 
 
 def _rms(W: Tensor) -> Tensor:
-    return W * torch.rsqrt(W.square().mean(-1, keepdim=True) + 1e-12)
+    return unit_rms(W, 1e-12)

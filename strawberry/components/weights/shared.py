@@ -13,7 +13,7 @@ from strawberry.model.contracts import (
     Use,
     Weights,
     WeightScope,
-    draw,
+    drawn,
 )
 
 
@@ -88,8 +88,7 @@ class Shared(Weights):
         shape = (*stack, request.out_features, request.in_features)
         name = f"{request.name.replace('.', '_')}_{'x'.join(map(str, shape))}"
         if name not in self.matrices:
-            self.matrices[name] = nn.Parameter(torch.empty(shape))
-            draw(self.matrices[name], request.std, uniform=request.uniform)
+            self.matrices[name] = drawn(*shape, std=request.std, uniform=request.uniform)
         return name
 
 

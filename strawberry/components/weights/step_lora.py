@@ -22,7 +22,7 @@ from strawberry.model.contracts import (
     Use,
     Weights,
     WeightScope,
-    draw,
+    drawn,
 )
 from strawberry.plugin import Kind
 from strawberry.recipe.spec import ComponentSpec
@@ -40,9 +40,7 @@ class Deltas(nn.Module):
         self.down = nn.ParameterList()
         self.up = nn.ParameterList()
         for _ in range(source.scope.steps):
-            down = nn.Parameter(torch.empty(*stack, rank, width))
-            draw(down, width**-0.5, uniform=True)
-            self.down.append(down)
+            self.down.append(drawn(*stack, rank, width, std=width**-0.5, uniform=True))
             self.up.append(nn.Parameter(torch.zeros(*stack, out, rank)))
 
     def at(self, use: Use) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ the module is used: the place for what is learned by other means than gradients.
 """
 
 from strawberry.model.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
-from strawberry.model.contracts.numbers import draw, wide
+from strawberry.model.contracts.numbers import draw, drawn, wide, without_autocast
 from strawberry.model.contracts.routing import Routed, Router, RouterSite
 from strawberry.model.contracts.terms import Aux, Term, mean_terms, with_aux
 from strawberry.model.contracts.training import (
@@ -56,7 +56,9 @@ __all__ = [
     "WeightScope",
     "Weights",
     "draw",
+    "drawn",
     "mean_terms",
     "wide",
     "with_aux",
+    "without_autocast",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def wide(x: Tensor) -> Tensor:
@@ -20,3 +22,17 @@ def draw(tensor: Tensor, std: float, *, uniform: bool) -> None:
         tensor.uniform_(-(3**0.5) * std, 3**0.5 * std)
     else:
         tensor.normal_(0.0, std)
+
+
+def drawn(*shape: int, std: float, uniform: bool) -> nn.Parameter:
+    """A parameter of that shape, filled as `draw` does."""
+    parameter = nn.Parameter(torch.empty(shape))
+    draw(parameter, std, uniform=uniform)
+    return parameter
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which nothing is cast on that device: for what half precision would spoil."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)

@@ -66,6 +66,8 @@ Head = Literal["linear", "swiglu"]
 class AFT(Attention):
     """An attention-free mixer: projections, gate and output head; `mix` is its own.
 
+    Those whose keys are narrower than their values hand over the keys' width as `keys`.
+
     Args:
         n_qkv: width of q, k and v; None takes `n_embd`.
         qk_norm: root-mean-square normalisation of q and k over the whole width, without a gain.
@@ -79,6 +81,7 @@ class AFT(Attention):
     def __init__(
         self,
         site: Site,
+        keys: int | None = None,
         *,
         n_qkv: Width | None = None,
         qk_norm: bool = False,
@@ -86,7 +89,6 @@ class AFT(Attention):
         den_eps: NonNegative = 0.0,
         head: Head = "linear",
         n_ffn: Width | None = None,
-        keys: int | None = None,
     ) -> None:
         super().__init__()
         self.n_qkv = n_qkv if n_qkv is not None else site.n_embd

@@ -32,8 +32,8 @@ class _BandMean(torch.autograd.Function):
     ) -> Tensor:
         near, weight = factors(w), weights_of(k)
         value = weight * v
-        den = _window(weight, near, beyond=True).add_(eps)
-        y = _window(value, near, beyond=True).div_(den).to(v.dtype)
+        den = _window(weight, near).add_(eps)
+        y = _window(value, near).div_(den).to(v.dtype)
         ctx.save_for_backward(k, v, w, y, den)
         return y
 
@@ -61,11 +61,11 @@ class _BandMean(torch.autograd.Function):
         return inside(k, dk), dv.to(v.dtype), dw, None
 
 
-def _window(x: Tensor, near: Tensor, *, beyond: bool) -> Tensor:
-    """`sum_{j<S} W_j[t] x[t-j]`, and with `beyond` all that is further back."""
+def _window(x: Tensor, near: Tensor) -> Tensor:
+    """`sum_{j<S} W_j[t] x[t-j]`, and all that is further back."""
     T, S = x.shape[1], len(near)
     total = torch.zeros_like(x)
-    if beyond and S < T:
+    if S < T:
         total[:, S:] = x.cumsum(1)[:, : T - S]
     for j in range(min(S, T)):
         factor = near[j] if near.shape[1] == 1 else near[j, j:]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from strawberry.components.attention.aft import AFT, Eps, Head, NonNegative, Width
 from strawberry.components.attention.aft_band import band_mean, band_state
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Site, State, Use, draw
+from strawberry.model.contracts import Site, State, Use, drawn
 
 GAMMA = 0.1
 """The biases' deviation at the start: close to AFT-simple, but so that they all learn at once."""
@@ -27,15 +27,10 @@ class AFTConv(AFT):
     Memory is linear in T, the decoding state constant.
 
     Args:
-        n_qkv: width of q, k and v; None takes `n_embd`.
         n_head: heads, each with biases of its own.
         window: how many offsets have biases, the token's own among them.
         k_channels: `head` gives a head one key, as in the paper; `full` one for each channel.
         qk_norm: root-mean-square normalisation of q and k over their widths, without a gain.
-        qk_eps: added to the mean square in that normalisation.
-        den_eps: added to the denominator.
-        head: `linear` is the paper's output projection; `swiglu` the seed's mini-FFN.
-        n_ffn: hidden width of the mini-FFN; None takes `n_embd`.
     """
 
     parameter_kinds: ClassVar[dict[str, str]] = {"form": "vector"}
@@ -59,18 +54,17 @@ class AFTConv(AFT):
             raise FieldError("n_head", f"width {width} can't be split into {n_head} heads")
         super().__init__(
             site,
+            n_head if k_channels == "head" else None,
             n_qkv=n_qkv,
             qk_norm=qk_norm,
             qk_eps=qk_eps,
             den_eps=den_eps,
             head=head,
             n_ffn=n_ffn,
-            keys=n_head if k_channels == "head" else None,
         )
         self.n_head = n_head
         self.window = window
-        self.form = nn.Parameter(torch.empty(n_head, window))
-        draw(self.form, 1.0, uniform=False)
+        self.form = drawn(n_head, window, std=1.0, uniform=False)
         self.gamma = nn.Parameter(torch.full((n_head,), GAMMA))
         self.beta = nn.Parameter(torch.zeros(n_head))
 

@@ -19,7 +19,7 @@ from strawberry.components.attention.aft import (
     weights_of,
 )
 from strawberry.components.attention.aft_local import STD
-from strawberry.model.contracts import Site, State, Use, draw
+from strawberry.model.contracts import Site, State, Use, drawn
 
 
 class _PairMean(torch.autograd.Function):
@@ -86,13 +86,7 @@ class AFTFull(AFT):
     Positions end at `block_size`. There is no finite state: the cache keeps all keys and values.
 
     Args:
-        n_qkv: width of q, k and v; None takes `n_embd`.
         rank: write w as u[t] . z[s] with vectors of this width; None learns each pair's bias.
-        qk_norm: root-mean-square normalisation of q and k over the whole width, without a gain.
-        qk_eps: added to the mean square in that normalisation.
-        den_eps: added to the denominator.
-        head: `linear` is the paper's output projection; `swiglu` the seed's mini-FFN.
-        n_ffn: hidden width of the mini-FFN; None takes `n_embd`.
     """
 
     routable: ClassVar[bool] = False
@@ -125,16 +119,14 @@ class AFTFull(AFT):
         )
         length = site.block_size
         self.block_size = length
-        sides = {"biases": (length, length)}
-        if rank is not None:
-            sides = {"queries": (length, rank), "keys": (length, rank)}
         self.biases: nn.Parameter | None = None
         self.queries: nn.Parameter | None = None
         self.keys: nn.Parameter | None = None
-        for name, side in sides.items():
-            table = nn.Parameter(torch.empty(side))
-            draw(table, STD, uniform=False)
-            setattr(self, name, table)
+        if rank is None:
+            self.biases = drawn(length, length, std=STD, uniform=False)
+        else:
+            self.queries = drawn(length, rank, std=STD, uniform=False)
+            self.keys = drawn(length, rank, std=STD, uniform=False)
 
     def limit(self) -> int:
         """`block_size`."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from strawberry.components.attention.aft import AFT, Eps, Head, NonNegative, Width
 from strawberry.components.attention.aft_band import band_mean, band_state
-from strawberry.model.contracts import Site, State, Use, draw
+from strawberry.model.contracts import Site, State, Use, drawn
 
 STD = 0.01
 """Deviation of biases at the start: the mixer begins close to AFT-simple."""
@@ -22,14 +22,8 @@ class AFTLocal(AFT):
     Memory is linear in T, the decoding state constant. Positions end at `block_size`.
 
     Args:
-        n_qkv: width of q, k and v; None takes `n_embd`.
         window: how many offsets have biases, the token's own among them.
         rank: write w as u[t] . z[s] with vectors of this width; None learns each pair's bias.
-        qk_norm: root-mean-square normalisation of q and k over the whole width, without a gain.
-        qk_eps: added to the mean square in that normalisation.
-        den_eps: added to the denominator.
-        head: `linear` is the paper's output projection; `swiglu` the seed's mini-FFN.
-        n_ffn: hidden width of the mini-FFN; None takes `n_embd`.
     """
 
     routable: ClassVar[bool] = False
@@ -67,10 +61,10 @@ class AFTLocal(AFT):
         self.queries: nn.Parameter | None = None
         self.keys: nn.Parameter | None = None
         if rank is None:
-            self.biases = _table(site.block_size, window)
+            self.biases = drawn(site.block_size, window, std=STD, uniform=False)
         else:
-            self.queries = _table(site.block_size, rank)
-            self.keys = _table(site.block_size, rank)
+            self.queries = drawn(site.block_size, rank, std=STD, uniform=False)
+            self.keys = drawn(site.block_size, rank, std=STD, uniform=False)
 
     def limit(self) -> int:
         """`block_size`."""
@@ -93,9 +87,3 @@ class AFTLocal(AFT):
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """Sums and a window of terms: 2 * window * n_qkv float64 numbers, whatever the length."""
         return band_state(self.sums(batch, device, "num", "den"), self.window)
-
-
-def _table(rows: int, columns: int) -> nn.Parameter:
-    table = nn.Parameter(torch.empty(rows, columns))
-    draw(table, STD, uniform=False)
-    return table

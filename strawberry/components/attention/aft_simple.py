@@ -10,15 +10,11 @@ from torch import Tensor
 
 from strawberry.components.attention.aft import (
     AFT,
-    Eps,
-    Head,
-    NonNegative,
-    Width,
     inside,
     reverse_cumsum,
     weights_of,
 )
-from strawberry.model.contracts import Site, State, Use
+from strawberry.model.contracts import State, Use
 
 
 class _RunningMean(torch.autograd.Function):
@@ -71,37 +67,7 @@ class AFTSimple(AFT):
     """Attention without dot products: linear in T, and a decoding state that does not grow.
 
     It has no positions of its own: order comes from the causal sums alone.
-
-    Args:
-        n_qkv: width of q, k and v; None takes `n_embd`.
-        qk_norm: root-mean-square normalisation of q and k over the whole width, without a gain.
-        qk_eps: added to the mean square in that normalisation.
-        den_eps: added to the denominator, as the seed does with 1e-6; it pulls outputs to zero
-            where all keys are very negative.
-        head: `linear` is the paper's output projection; `swiglu` the seed's mini-FFN.
-        n_ffn: hidden width of the mini-FFN; None takes `n_embd`.
     """
-
-    def __init__(
-        self,
-        site: Site,
-        *,
-        n_qkv: Width | None = None,
-        qk_norm: bool = False,
-        qk_eps: Eps = 1e-6,
-        den_eps: NonNegative = 0.0,
-        head: Head = "linear",
-        n_ffn: Width | None = None,
-    ) -> None:
-        super().__init__(
-            site,
-            n_qkv=n_qkv,
-            qk_norm=qk_norm,
-            qk_eps=qk_eps,
-            den_eps=den_eps,
-            head=head,
-            n_ffn=n_ffn,
-        )
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
         """The running mean: (B, T, N)."""

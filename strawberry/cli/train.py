@@ -41,12 +41,8 @@ def command(
         raise StrawberryError("--resume needs --run-dir, the folder of the run to go on with")
 
     from strawberry.cli.display import Display
-    from strawberry.model.build import build
-    from strawberry.model.risks import ahead
     from strawberry.train import Interrupted, train
 
-    for line in ahead(loaded, build(loaded, "meta")):
-        warn(line)
     out = console(stderr=as_json)
     try:
         with Display(out) as display:

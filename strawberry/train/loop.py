@@ -16,6 +16,7 @@ from strawberry.data import open_dataset
 from strawberry.errors import PluginError, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.contracts import Tracker
+from strawberry.model.risks import ahead
 from strawberry.train import checkpoint, randomness
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
@@ -146,7 +147,8 @@ def train(
         resume: go on from the newest whole checkpoint of `run_dir`.
         trackers: observers of this run, beside those that the recipe names.
         progress: called while data is prepared.
-        warn: told of what a user should know, such as a damaged checkpoint that was passed over.
+        warn: told of what a user should know: a component that looks at later tokens, a damaged
+            checkpoint that was passed over.
 
     Raises:
         RecipeError: the recipe can't be built, or its data can't be had.
@@ -156,7 +158,9 @@ def train(
     """
     keep_freed_memory(recipe.train.keep_memory)
     machine = machine_for(recipe)
-    build(recipe, "meta")  # a recipe that can't be built fails before any data is read
+    # A recipe that can't be built fails before any data is read.
+    for line in ahead(recipe, build(recipe, "meta")):
+        warn(line)
     run = RunFolder(run_dir if run_dir is not None else new_run_folder(recipe.name))
     if run.exists and not resume:
         raise StrawberryError(f"{run.path}: holds a run; add --resume, or name another --run-dir")

@@ -11,12 +11,12 @@ autograd keeps for the backward pass. Keys of +-90 are tried first: every result
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
+import turns
 from torch import Tensor
 from torch.nn import functional as F
 from turns import milliseconds, ratio, shown, take_turns
@@ -31,21 +31,18 @@ HEAD = 64
 
 def main() -> None:
     """Parse the arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = turns.options(__doc__, repeats=5)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 1024, 4096])
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     result = {
         "shape": {**vars(options), "torch": torch.__version__},
         "lengths": {length: measure(options, length) for length in options.lengths},
     }
-    print(json.dumps(result, indent=2) if options.json else table(result))
+    turns.show(result, table, options.json)
 
 
 def measure(options: argparse.Namespace, length: int) -> dict[str, Any]:

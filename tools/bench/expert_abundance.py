@@ -10,12 +10,11 @@ accounting counts on the meta device for a sequence, forward.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+import turns
 from torch import Tensor
 from turns import milliseconds, ratio, shown, take_turns
 
@@ -23,12 +22,10 @@ import strawberry
 from strawberry.model.accounting import account
 from strawberry.model.contracts import Use, with_aux
 
-RECIPE = Path(__file__).parents[2] / "recipes/llama.yaml"
-
 
 def main() -> None:
     """Parse the arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = turns.options(__doc__, repeats=10)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--length", type=int, default=1024, help="tokens of a sequence")
     parser.add_argument("--width", type=int, default=256, help="model width")
@@ -36,13 +33,10 @@ def main() -> None:
     parser.add_argument("--n-head", type=int, default=16)
     parser.add_argument("--experts", type=int, default=8)
     parser.add_argument("--window", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     result = measure(options)
-    print(json.dumps(result, indent=2) if options.json else table(result))
+    turns.show(result, table, options.json)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -73,13 +67,13 @@ def contender(
 ) -> tuple[int, Callable[[], object]]:
     """Forward FLOPs of a mixer with these fields, and a function that runs it both ways."""
     mixer = {"use": "expert_abundance", "n_head": options.n_head, "n_qkv": options.n_qkv, **fields}
-    overrides = {
-        "model.vocab_size": 8,
-        "model.block_size": options.length,
-        "model.n_embd": options.width,
-        "model.stack": [{"attention": mixer}],
-    }
-    recipe = strawberry.load_recipe(RECIPE, [f"{k}={json.dumps(v)}" for k, v in overrides.items()])
+    recipe = turns.variant(
+        "llama.yaml",
+        vocab_size=8,
+        block_size=options.length,
+        n_embd=options.width,
+        stack=[{"attention": mixer}],
+    )
     flops = account(recipe).parts[0].cost.flops_forward
     model = strawberry.build(recipe).to(options.device).train()
     attention = model.visits()[0].block.attention

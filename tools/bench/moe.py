@@ -11,21 +11,18 @@ are those of matrix products, counted by torch while they are done.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+import turns
 from torch import Tensor, nn
 from turns import flops_of, milliseconds, ratio, shown, take_turns
 
 import strawberry
 from strawberry.model.contracts import Use
-
-RECIPE = Path(__file__).parents[2] / "recipes/llama.yaml"
 
 
 @dataclass(frozen=True)
@@ -38,21 +35,18 @@ class Contender:
 
 def main() -> None:
     """Parse the arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = turns.options(__doc__, repeats=20)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--length", type=int, default=256, help="tokens of a sequence")
     parser.add_argument("--width", type=int, default=256, help="model width")
     parser.add_argument("--hidden", type=int, default=256, help="hidden width of one expert")
     parser.add_argument("--experts", type=int, default=8)
     parser.add_argument("--active", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bfloat16", action="store_true", help="weights and inputs in bfloat16")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     result = measure(options)
-    print(json.dumps(result, indent=2) if options.json else table(result))
+    turns.show(result, table, options.json)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -85,14 +79,14 @@ def build(options: argparse.Namespace, dtype: torch.dtype) -> dict[str, Contende
     fields = {"experts": options.experts, "active": options.active, "n_ffn": options.hidden}
     mixture = {"ffn": {"use": "moe", "balance_loss": 0.0, **fields}}
     dense = {"ffn": {"use": "swiglu", "n_ffn": options.active * options.hidden}}
-    overrides = {
-        "model.vocab_size": 8,
-        "model.block_size": options.length,
-        "model.n_embd": options.width,
-        "model.positional": "none",
-        "model.stack": [mixture, dense],
-    }
-    recipe = strawberry.load_recipe(RECIPE, [f"{k}={json.dumps(v)}" for k, v in overrides.items()])
+    recipe = turns.variant(
+        "llama.yaml",
+        vocab_size=8,
+        block_size=options.length,
+        n_embd=options.width,
+        positional="none",
+        stack=[mixture, dense],
+    )
     model = strawberry.build(recipe).to(options.device, dtype)
     moe, swiglu = (visit.block.ffn for visit in model.visits())
     assert moe is not None

@@ -11,33 +11,28 @@ In turns within one run. FLOPs are those that torch counts in the pass.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+import turns
 from turns import flops_of, milliseconds, ratio, shown, take_turns
 
 import strawberry
 from strawberry.model.language_model import LanguageModel
 from strawberry.train import Sampling, sample_ids
 
-RECIPE = Path(__file__).parents[2] / "recipes/recursive.yaml"
 SHARES = (1.0, 0.5, 0.25, 0.125)
 
 
 def main() -> None:
     """Parse the arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = turns.options(__doc__, repeats=5)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--length", type=int, default=512, help="tokens of a sequence")
     parser.add_argument("--steps", type=int, default=4, help="recursion steps")
     parser.add_argument("--tokens", type=int, default=64, help="how many to generate")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     result = {
@@ -45,7 +40,7 @@ def main() -> None:
         "training": training(options),
         "generation": generation(options),
     }
-    print(json.dumps(result, indent=2) if options.json else table(result))
+    turns.show(result, table, options.json)
 
 
 def build(options: argparse.Namespace, router: dict[str, Any] | None) -> LanguageModel:
@@ -57,13 +52,13 @@ def build(options: argparse.Namespace, router: dict[str, Any] | None) -> Languag
     recur = {"recur": options.steps, "stack": [{"repeat": 2, **block}]}
     if router is not None:
         recur["router"] = router
-    overrides = {
-        "model.vocab_size": 1024,
-        "model.block_size": options.length,
-        "model.n_embd": options.width,
-        "model.stack": [recur],
-    }
-    recipe = strawberry.load_recipe(RECIPE, [f"{k}={json.dumps(v)}" for k, v in overrides.items()])
+    recipe = turns.variant(
+        "recursive.yaml",
+        vocab_size=1024,
+        block_size=options.length,
+        n_embd=options.width,
+        stack=[recur],
+    )
     return strawberry.build(recipe)
 
 

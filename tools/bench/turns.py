@@ -1,15 +1,46 @@
-"""Timing several things in turns within one run, so that noise falls on all of them alike."""
+"""What the benches share: their options, the recipes they vary, and timing in turns.
+
+Several things are timed in turns within one run, so that noise falls on all of them alike.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import strawberry
+from strawberry.recipe import Recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 WARM_UP = 3
+
+
+def options(doc: str | None, *, repeats: int) -> argparse.ArgumentParser:
+    """A parser with the options that every bench has; `doc` begins with what it does."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def show(result: dict[str, Any], table: Callable[[dict[str, Any]], str], as_json: bool) -> None:
+    """Print a result as a table, or as JSON."""
+    print(json.dumps(result, indent=2) if as_json else table(result))
+
+
+def variant(name: str, **model: Any) -> Recipe:
+    """A recipe of recipes/ with these fields of its model."""
+    overrides = [f"model.{key}={json.dumps(value)}" for key, value in model.items()]
+    return strawberry.load_recipe(RECIPES / name, overrides)
 
 
 def take_turns(

@@ -31,9 +31,7 @@ class FactorizedProjection(Projection):
     """A view of the source's factors; it owns only its bias."""
 
     def __init__(self, request: ProjectionRequest, basis: str, width: int) -> None:
-        super().__init__()
-        self.in_features = request.in_features
-        self.out_features = request.out_features
+        super().__init__(request)
         self.basis = basis
         self.block = str(request.block)
         self.thin = request.in_features == width
@@ -64,10 +62,7 @@ class FactorizedBank(Bank):
     """A view of the source's factors: the rows of all matrices, one under the other."""
 
     def __init__(self, request: ProjectionRequest, experts: int, basis: str) -> None:
-        super().__init__()
-        self.experts = experts
-        self.in_features = request.in_features
-        self.out_features = request.out_features
+        super().__init__(request, experts)
         self.basis = basis
         self.block = str(request.block)
 

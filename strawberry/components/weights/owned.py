@@ -21,9 +21,7 @@ class OwnedProjection(Projection):
     """A dense matrix and, if asked for, a bias."""
 
     def __init__(self, request: ProjectionRequest) -> None:
-        super().__init__()
-        self.in_features = request.in_features
-        self.out_features = request.out_features
+        super().__init__(request)
         shape = (request.out_features, request.in_features)
         self.weight = drawn(*shape, std=request.std, uniform=request.uniform)
         self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
@@ -45,10 +43,7 @@ class OwnedBank(Bank):
     """A dense stack (E, out, in)."""
 
     def __init__(self, request: ProjectionRequest, experts: int) -> None:
-        super().__init__()
-        self.experts = experts
-        self.in_features = request.in_features
-        self.out_features = request.out_features
+        super().__init__(request, experts)
         shape = (experts, request.out_features, request.in_features)
         self.weight = drawn(*shape, std=request.std, uniform=request.uniform)
 

@@ -113,9 +113,7 @@ class RetainedProjection(Projection):
     """A matrix for each recursion step and, if asked for, a bias, the same at every step."""
 
     def __init__(self, request: ProjectionRequest, source: Retained) -> None:
-        super().__init__()
-        self.in_features = request.in_features
-        self.out_features = request.out_features
+        super().__init__(request)
         self.part = source.part(request)
         self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
 
@@ -136,10 +134,7 @@ class RetainedBank(Bank):
     """A stack (E, out, in) for each recursion step."""
 
     def __init__(self, request: ProjectionRequest, experts: int, source: Retained) -> None:
-        super().__init__()
-        self.experts = experts
-        self.in_features = request.in_features
-        self.out_features = request.out_features
+        super().__init__(request, experts)
         self.part = source.part(request, (experts,))
 
     def matrices(self, use: Use) -> Tensor:

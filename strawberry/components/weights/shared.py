@@ -21,9 +21,7 @@ class SharedProjection(Projection):
     """A view of a matrix of the source, and of its bias if asked for."""
 
     def __init__(self, request: ProjectionRequest, name: str) -> None:
-        super().__init__()
-        self.in_features = request.in_features
-        self.out_features = request.out_features
+        super().__init__(request)
         self.name = name
         self.biased = request.bias
 
@@ -45,10 +43,7 @@ class SharedBank(Bank):
     """A view of a stack of the source."""
 
     def __init__(self, request: ProjectionRequest, experts: int, name: str) -> None:
-        super().__init__()
-        self.experts = experts
-        self.in_features = request.in_features
-        self.out_features = request.out_features
+        super().__init__(request, experts)
         self.name = name
 
     def matrices(self, use: Use) -> Tensor:

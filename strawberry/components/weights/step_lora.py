@@ -58,9 +58,7 @@ class StepLoRAProjection(Projection):
     """The nested source's projection, and a low-rank one for each step."""
 
     def __init__(self, request: ProjectionRequest, source: StepLoRA) -> None:
-        super().__init__()
-        self.in_features = request.in_features
-        self.out_features = request.out_features
+        super().__init__(request)
         self.base = source.of.projection(request)
         self.deltas = Deltas(request, (), source)
 
@@ -79,10 +77,7 @@ class StepLoRABank(Bank):
     """The nested source's stack, and low-rank differences of each of its matrices."""
 
     def __init__(self, request: ProjectionRequest, experts: int, source: StepLoRA) -> None:
-        super().__init__()
-        self.experts = experts
-        self.in_features = request.in_features
-        self.out_features = request.out_features
+        super().__init__(request, experts)
         self.base = source.of.bank(request, experts)
         self.deltas = Deltas(request, (experts,), source)
 

@@ -13,33 +13,6 @@ from torch import Tensor, nn
 from strawberry.model.contracts.use import State, Use
 
 
-class Projection(nn.Module, abc.ABC):
-    """A matrix (out_features, in_features) that some weight source answers for."""
-
-    in_features: int
-    out_features: int
-
-    @abc.abstractmethod
-    def forward(self, x: Tensor, use: Use) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
-
-    @abc.abstractmethod
-    def matrix(self, use: Use) -> Tensor:
-        """The matrix of this use, dense: (out_features, in_features)."""
-
-
-class Bank(nn.Module, abc.ABC):
-    """A stack of E matrices (out_features, in_features), one for each expert, without biases."""
-
-    experts: int
-    in_features: int
-    out_features: int
-
-    @abc.abstractmethod
-    def matrices(self, use: Use) -> Tensor:
-        """The matrices of this use: (E, out_features, in_features)."""
-
-
 @dataclass(frozen=True, slots=True)
 class ProjectionRequest:
     """What a component asks of its weight source.
@@ -61,6 +34,37 @@ class ProjectionRequest:
     bias: bool
     std: float
     uniform: bool
+
+
+class Projection(nn.Module, abc.ABC):
+    """A matrix (out_features, in_features) that some weight source answers for."""
+
+    def __init__(self, request: ProjectionRequest) -> None:
+        super().__init__()
+        self.in_features = request.in_features
+        self.out_features = request.out_features
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, use: Use) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+
+    @abc.abstractmethod
+    def matrix(self, use: Use) -> Tensor:
+        """The matrix of this use, dense: (out_features, in_features)."""
+
+
+class Bank(nn.Module, abc.ABC):
+    """A stack of E matrices (out_features, in_features), one for each expert, without biases."""
+
+    def __init__(self, request: ProjectionRequest, experts: int) -> None:
+        super().__init__()
+        self.experts = experts
+        self.in_features = request.in_features
+        self.out_features = request.out_features
+
+    @abc.abstractmethod
+    def matrices(self, use: Use) -> Tensor:
+        """The matrices of this use: (E, out_features, in_features)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from strawberry.model.language_model import LanguageModel
 from strawberry.model.loss import LossTerms
 from strawberry.model.recursion import Recursion
 from strawberry.model.residual import Join, Mix, per_step
-from strawberry.model.stack import Block, Stack, once
+from strawberry.model.stack import Block, Stack
 from strawberry.model.unrolled import expand, key_of, unrolled_depth
 from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec, RepeatSpec
 
@@ -87,7 +87,7 @@ class _Builder:
             nodes = [self._node(node, scope) for node in expand(spec.stack)]
             self._check_honoured(positional)
             if not self.problems:
-                parts = Stack([node for node in nodes if node is not None], once(len(nodes)))
+                parts = Stack([node for node in nodes if node is not None])
         if parts is None:
             raise RecipeError(list(dict.fromkeys(self.problems)))
         assert positional is not None
@@ -135,7 +135,7 @@ class _Builder:
         if len(nodes) < len(built):
             raise _Broken
         if isinstance(spec, RepeatSpec):
-            return Stack(nodes, once(len(nodes)), own)
+            return Stack(nodes, own)
         router = None
         if spec.router is not None:
             router = self._construct(spec.router, RouterSite(self.spec.n_embd, spec.count))

@@ -67,7 +67,8 @@ class Recursion(Stack):
         share_keys: bool = False,
         step_embedding: int | None = None,
     ) -> None:
-        super().__init__(nodes, recursion(len(nodes), steps, sharing), weights)
+        super().__init__(nodes, weights)
+        self.schedule = tuple(recursion(len(nodes), steps, sharing))
         self.steps = steps
         self.trained_steps = steps
         self.sharing: Sharing = sharing
@@ -87,6 +88,10 @@ class Recursion(Stack):
             self.router.limit = steps
         self.steps = steps
         self.schedule = tuple(recursion(len(self.nodes), steps, self.sharing))
+
+    def order(self) -> Sequence[int]:
+        """Which node each use is of."""
+        return [index for index, _ in self.schedule]
 
     @property
     def n_slots(self) -> int:
@@ -120,7 +125,7 @@ class Recursion(Stack):
         """The states of all uses below, and with a router which tokens went to which step."""
         _, inner, _ = self._parts()
         for index, step in self.schedule:
-            taken = later or (self.share_keys and index in inner and bool(step))
+            taken = later or (self.share_keys and index in inner and step > 0)
             yield from self._node(index).new_states(room, self.weights or weights, taken)
         if self.router is not None:
             shape = (room.batch, self.steps)
@@ -138,7 +143,6 @@ class Recursion(Stack):
         _, inner, _ = self._parts()
         source = self.weights or weights
         for index, step in self.schedule:
-            assert step is not None
             share = 1.0 if shares is None or index not in inner else shares[step]
             later = self.share_keys and index in inner and step > 0
             for visit in self._node(index).visits((*steps, step), source, f"{path}.nodes.{index}"):
@@ -156,7 +160,6 @@ class Recursion(Stack):
         aux: Aux = ()
         before: int | None = None
         for index, step in self.schedule:
-            assert step is not None
             if step != before:
                 stream = stream._replace(x=self._enter(stream.x, step))
             before = step
@@ -175,7 +178,7 @@ class Recursion(Stack):
             stream = stream._replace(x=self._enter(stream.x, step))
             shared = Shared(store, slot, step > 0, tokens, documents=use.documents)
             inside = replace(use.at(step), shared=shared)
-            stream, more = self._nodes(stream, inside, slot, inner)
+            stream, more = self._in_turn(stream, inside, slot, inner)
             slot, aux = slot + self._width(inner), aux + more
         return stream, aux
 
@@ -233,7 +236,7 @@ class Recursion(Stack):
             first = first or (active, inside)
             if self.share_keys:
                 inside = _sharing(inside, store, slot, active, first, T)
-            stream, terms = self._nodes(Stream(self._enter(before, step)), inside, slot, inner)
+            stream, terms = self._in_turn(Stream(self._enter(before, step)), inside, slot, inner)
             after = self.router.merge(before, stream.x, step, active.carried)
             if active.real is not None:
                 after = torch.where(active.real[..., None], after, before)
@@ -280,15 +283,6 @@ class Recursion(Stack):
         seen["positions"][:, step, count:end] = positions
         seen["counts"][0, step] = end
         return replace(inside, offset=count, key_positions=seen["positions"][:, step, :end])
-
-    def _nodes(
-        self, stream: Stream, use: Use, slot: int, inner: Sequence[int]
-    ) -> tuple[Stream, Aux]:
-        aux: Aux = ()
-        for index in inner:
-            stream, more = self._node(index)(stream, use, slot)
-            slot, aux = slot + self._node(index).n_slots, aux + more
-        return stream, aux
 
     def _statistics(self, shares: list[Tensor], device: torch.device) -> Aux:
         """Metrics: the share of tokens that runs each step, steps that hardly any does, depth."""

@@ -134,21 +134,16 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Nodes in a fixed order of uses; what `stack`, `repeat` and `recur` become.
+    """Nodes, each used once, in order: what `stack` and `repeat` become."""
 
-    `schedule` lists the uses: the index of a node, and the recursion step (None outside `recur`).
-    """
-
-    def __init__(
-        self,
-        nodes: Sequence[Block | Stack],
-        schedule: Sequence[tuple[int, int | None]],
-        weights: Weights | None = None,
-    ) -> None:
+    def __init__(self, nodes: Sequence[Block | Stack], weights: Weights | None = None) -> None:
         super().__init__()
         self.nodes = nn.ModuleList(nodes)
-        self.schedule = tuple(schedule)
         self.weights = weights
+
+    def order(self) -> Sequence[int]:
+        """Which node each use is of."""
+        return range(len(self.nodes))
 
     @property
     def n_slots(self) -> int:
@@ -156,35 +151,39 @@ class Stack(nn.Module):
         return self._slots_below()
 
     def _slots_below(self) -> int:
-        return sum(self._node(index).n_slots for index, _ in self.schedule)
+        return sum(self._node(index).n_slots for index in self.order())
 
     def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """The stream after all uses; the first block use below has slot `slot`."""
         if self.weights is not None:
             use = replace(use, weights=self.weights)
+        return self._in_turn(stream, use, slot, self.order())
+
+    def _in_turn(
+        self, stream: Stream, use: Use, slot: int, indices: Sequence[int]
+    ) -> tuple[Stream, Aux]:
+        """The stream after these nodes, one after the other."""
         aux: Aux = ()
-        for index, step in self.schedule:
+        for index in indices:
             node = self._node(index)
-            stream, more = node(stream, use if step is None else use.at(step), slot)
-            aux += more
-            slot += node.n_slots
+            stream, more = node(stream, use, slot)
+            slot, aux = slot + node.n_slots, aux + more
         return stream, aux
 
     def new_states(self, room: Room, weights: Weights, later: bool = False) -> Iterator[State]:
         """The states of all uses below, in the order of their slots."""
-        for index, _ in self.schedule:
+        for index in self.order():
             yield from self._node(index).new_states(room, self.weights or weights, later)
 
     def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
         """All block uses below, in the order of their slots."""
-        for index, step in self.schedule:
-            inner = steps if step is None else (*steps, step)
+        for index in self.order():
             source = self.weights or weights
-            yield from self._node(index).visits(inner, source, f"{path}.nodes.{index}")
+            yield from self._node(index).visits(steps, source, f"{path}.nodes.{index}")
 
     def recursions(self) -> Iterator[Recursion]:
         """All uses of recursions below."""
-        for index, _ in self.schedule:
+        for index in self.order():
             node = self._node(index)
             if isinstance(node, Stack):
                 yield from node.recursions()
@@ -207,13 +206,8 @@ class Stack(nn.Module):
         return node
 
 
-def once(n_nodes: int) -> list[tuple[int, int | None]]:
-    """Each node once, in order."""
-    return [(index, None) for index in range(n_nodes)]
-
-
-def recursion(n_nodes: int, steps: int, sharing: Sharing) -> list[tuple[int, int | None]]:
-    """The uses of `n_nodes` shared nodes over `steps` recursion steps.
+def recursion(n_nodes: int, steps: int, sharing: Sharing) -> list[tuple[int, int]]:
+    """The uses of `n_nodes` shared nodes over `steps` recursion steps: (node, step).
 
     Sharing patterns of Mixture-of-Recursions (arXiv 2507.10524, table 1): `cycle` goes through all
     nodes, then again; `sequence` applies each node `steps` times in a row; the `middle` forms use
@@ -229,6 +223,6 @@ def recursion(n_nodes: int, steps: int, sharing: Sharing) -> list[tuple[int, int
         uses = [(index, step) for step in range(steps) for index in inner]
     else:
         uses = [(index, step) for index in inner for step in range(steps)]
-    head: list[tuple[int, int | None]] = [] if first is None else [(first, 0)]
-    tail: list[tuple[int, int | None]] = [] if last is None else [(last, steps - 1)]
+    head = [] if first is None else [(first, 0)]
+    tail = [] if last is None else [(last, steps - 1)]
     return [*head, *uses, *tail]

@@ -35,14 +35,14 @@ def command(
     """
     registry = context.plugins().registry
     if name is None and kind is not None and kind not in KINDS:
-        kind, name = _kind_of(registry, kind), kind
+        kind, name = kind_of(registry, kind), kind
     if kind is not None and name is not None:
         _show(registry.find(kind, name), json=json)
     else:
         _list(registry, kind, json=json)
 
 
-def _kind_of(registry: Registry, word: str) -> str:
+def kind_of(registry: Registry, word: str) -> str:
     """The kind of the component that `word` names; it was meant as a kind if there is none."""
     entries = registry.entries()
     kinds = sorted({entry.kind for entry in entries if word in (entry.name, entry.full_name)})

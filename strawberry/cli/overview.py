@@ -37,6 +37,10 @@ GROUPS: Final[dict[str, dict[str, Verb]]] = {
         "tokenizer": Verb("strawberry.cli.tokenizer:command", "Train tokenizers."),
     },
     "Toolkit": {
+        "check": Verb(
+            "strawberry.cli.check:command",
+            "Prove that a component, or a recipe's model, keeps its promises.",
+        ),
         "components": Verb(
             "strawberry.cli.components:command", "List the components, or show the fields of one."
         ),

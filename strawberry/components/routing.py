@@ -115,6 +115,7 @@ class Router(PreciseBuffers):
         self.gate = gate
         self.normalize = normalize
         self.detached = detached
+        self.exact_gradient = not detached
         self.scale = scale
         self.bias_rate = bias_rate
         self.losses = losses if losses is not None else Losses()

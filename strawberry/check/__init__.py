@@ -1,0 +1,21 @@
+"""The conformance kit: whether a component, or a recipe's model, holds what it promises.
+
+`strawberry check` prints what is found here; `strawberry.testing` brings it to pytest.
+"""
+
+from strawberry.check.outcome import Finding, NotApplicable, Outcome
+from strawberry.check.run import checks_for, run, run_one
+from strawberry.check.subject import KINDS, Subject, of_component, of_recipe
+
+__all__ = [
+    "KINDS",
+    "Finding",
+    "NotApplicable",
+    "Outcome",
+    "Subject",
+    "checks_for",
+    "of_component",
+    "of_recipe",
+    "run",
+    "run_one",
+]

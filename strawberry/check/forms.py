@@ -1,0 +1,198 @@
+"""One model in several forms: cached, cast, rebuilt, saved, on meta, compiled; all must agree."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from strawberry.check.outcome import Finding, NotApplicable
+from strawberry.check.subject import Subject, declares
+from strawberry.model.build import build
+from strawberry.model.contracts import Router
+from strawberry.model.language_model import Cache, LanguageModel
+
+
+def shape(subject: Subject) -> str:
+    """Is every output (B, T, C), of its input's type, and finite?"""
+    for dtype in (torch.float32, torch.float64):
+        model = subject.model(dtype=dtype)
+        for name, part in subject.parts(model):
+            x, run = subject.call(model, part)
+            y = run(x)
+            if y.shape != x.shape:
+                raise Finding(f"{name}: {tuple(x.shape)} in, {tuple(y.shape)} out")
+            if y.dtype != dtype:
+                raise Finding(f"{name}: {_short(dtype)} in, {_short(y.dtype)} out")
+        logits = model(subject.tokens())
+        if not logits.isfinite().all():
+            raise Finding(f"{_short(dtype)}: logits are not finite")
+    return "in float32 and in float64"
+
+
+def bfloat16(subject: Subject) -> str:
+    """Under bfloat16 autocast and with bfloat16 weights: finite, close, of the right type?"""
+    idx = subject.tokens()
+    routed = any(info.kind == "router" for info in subject.model().parameter_infos())
+    with torch.no_grad():
+        exact = subject.model()(idx)
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = subject.model()(idx)
+        half = subject.model(dtype=torch.bfloat16)(idx)
+    if half.dtype != torch.bfloat16:
+        raise Finding(f"bfloat16 weights give {_short(half.dtype)} logits")
+    figures = []
+    for form, found in (("autocast", cast), ("weights", half)):
+        error = (found.float() - exact).abs().amax(-1).flatten()
+        if not error.isfinite().all():
+            raise Finding(f"bfloat16 {form}: logits are not finite")
+        # A norm of nearly nothing turns rounding into a few large errors; a router's choice into
+        # many, since tokens go elsewhere.
+        typical = float(error.quantile(0.7) / exact.abs().max())
+        if typical > (0.5 if routed else 0.1):
+            raise Finding(f"bfloat16 {form}: logits move by {typical:.2g} of the largest")
+        figures.append(f"{form} {typical:.1g}")
+    return ", ".join(figures) + " of the largest logit"
+
+
+def cache(subject: Subject) -> str:
+    """Does any split into cached calls give what one call without a cache gives?"""
+    model = subject.model(dtype=torch.float64)
+    if not declares(model, "causal"):
+        raise NotApplicable("it declares itself non-causal: there is no cache to agree with")
+    idx = subject.tokens()
+    T = idx.shape[1]
+    worst = 0.0
+    with torch.no_grad():
+        expected = model(idx)
+        for split in ([T], [1] * T, [T // 2, 1, T - T // 2 - 1]):
+            found = _cached(model, idx, split)
+            error = (found - expected).abs().amax((0, 2)) / expected.abs().max()
+            worst = max(worst, float(error.max()))
+            wrong = (error > 1e-6).nonzero().flatten()
+            if len(wrong):
+                first = int(wrong[0])
+                raise Finding(
+                    f"calls of {_calls(split)} tokens: logits differ from position {first} on, by "
+                    f"{float(error.max()):.2g} of the largest"
+                )
+    return f"at most {worst:.1g} of the largest logit, in float64"
+
+
+def recurrence(subject: Subject) -> str:
+    """Token by token, does the gradient equal that of the parallel form?"""
+    model = subject.model(dtype=torch.float64)
+    if not declares(model, "causal"):
+        raise NotApplicable("it declares itself non-causal: there is no recurrent form")
+    idx = subject.tokens()
+    weight = torch.randn(model(idx).shape, generator=torch.Generator().manual_seed(2)).double()
+    parameters = dict(model.named_parameters())
+    expected = torch.autograd.grad((model(idx) * weight).sum(), [*parameters.values()],
+                                   allow_unused=True)  # fmt: skip
+    state = model.new_cache(batch=len(idx), length=idx.shape[1])
+    try:
+        total = (_cached(model, idx, [1] * idx.shape[1], state) * weight).sum()
+        found = torch.autograd.grad(total, [*parameters.values()], allow_unused=True)
+    except RuntimeError as refusal:
+        raise NotApplicable("its cached form writes in place, which has no gradient") from refusal
+    if not any(t.requires_grad for kept in state.states for t in kept.values()):
+        raise NotApplicable("its state keeps no gradient of earlier tokens")
+    # A gradient that is zero on paper is noise in both forms.
+    noise = 1e-9 * max(float(g.abs().max()) for g in expected if g is not None)
+    worst = 0.0
+    pairs: list[tuple[Tensor | None, Tensor | None]] = list(zip(found, expected, strict=True))
+    for name, (a, b) in zip(parameters, pairs, strict=True):
+        if b is None or a is None:
+            continue
+        error = float((a - b).abs().max() / b.abs().max().clamp(min=noise))
+        worst = max(worst, error)
+        if error > 1e-6:
+            raise Finding(f"the gradient of {name} differs by {error:.2g} of its largest")
+    return f"at most {worst:.1g} of the largest gradient"
+
+
+def determinism(subject: Subject) -> str:
+    """Do the same recipe and input give the same weights and output, bit for bit?"""
+    idx = subject.tokens()
+    first, again = build(subject.recipe).eval(), build(subject.recipe).eval()
+    with torch.no_grad():
+        for name, value in again.state_dict().items():
+            if not torch.equal(value, first.state_dict()[name]):
+                raise Finding(f"two builds of one seed differ in {name}")
+        if not torch.equal(first(idx), again(idx)) or not torch.equal(first(idx), first(idx)):
+            raise Finding("the same weights and tokens give other logits the second time")
+    return "bit for bit"
+
+
+def meta(subject: Subject) -> str:
+    """Does it build on the meta device, with the same parameters and nothing allocated?"""
+    there = build(subject.recipe, "meta")
+    here = {name: p.shape for name, p in subject.model().named_parameters()}
+    if {name: p.shape for name, p in there.named_parameters()} != here:
+        raise Finding("its parameters on meta have other names or shapes")
+    real = [n for n, t in [*there.named_parameters(), *there.named_buffers()] if not t.is_meta]
+    if real:
+        raise Finding(f"on meta, memory is allocated for {', '.join(real)}")
+    return "nothing is allocated"
+
+
+def saved(subject: Subject) -> str:
+    """Does a saved state, loaded into a fresh model, give the same logits bit for bit?"""
+    from safetensors.torch import load_model, save_model
+
+    model = subject.model()
+    idx = subject.tokens()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.01)
+        save_model(model, str(Path(folder, "model")))
+        fresh = build(subject.recipe).eval()
+        load_model(fresh, Path(folder, "model"))
+        error = float((fresh(idx) - model(idx)).abs().max())
+    if error > 0:
+        raise Finding(f"logits differ by {error:.2g} after loading: part of its state is not saved")
+    return "bit for bit"
+
+
+def compiles(subject: Subject) -> str:
+    """Does torch.compile make one graph of it, with the same results?"""
+    model = subject.model(training=True)
+    routers = [module for module in model.modules() if isinstance(module, Router)]
+    if not all(router.exact for router in routers):
+        raise NotApplicable("its router decides at run time how many tokens go on")
+    idx = subject.tokens()
+    torch._dynamo.reset()  # noqa: SLF001 (torch's own way to forget what it compiled)
+    explained = torch._dynamo.explain(model.trunk)(idx)  # noqa: SLF001
+    if explained.graph_break_count:
+        reasons = []
+        for reason in explained.break_reasons:
+            frame = reason.user_stack[-1]
+            why = reason.reason.strip().splitlines()[0]
+            reasons.append(f"{why} ({frame.filename}:{frame.lineno})")
+        raise Finding(f"{explained.graph_break_count} graph breaks: " + "; ".join(reasons))
+    torch._dynamo.reset()  # noqa: SLF001
+    compiled = torch.compile(model.trunk, fullgraph=True, backend="aot_eager")
+    expected = model.trunk(idx)[0]
+    error = float((compiled(idx)[0] - expected).abs().max() / expected.abs().max())
+    if error > 1e-4:
+        raise Finding(f"compiled, its output moves by {error:.2g} of the largest")
+    return f"one graph, {explained.op_count} operations"
+
+
+def _cached(
+    model: LanguageModel, idx: Tensor, split: list[int], state: Cache | None = None
+) -> Tensor:
+    """The logits of cached calls over these pieces of the sequences."""
+    state = state or model.new_cache(batch=len(idx), length=idx.shape[1])
+    return torch.cat([model(piece, cache=state) for piece in torch.split(idx, split, dim=1)], dim=1)
+
+
+def _calls(split: list[int]) -> str:
+    return "1" if set(split) == {1} else " + ".join(map(str, split))
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

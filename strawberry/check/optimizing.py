@@ -1,0 +1,107 @@
+"""Optimizers and schedules: that they step, move everything, resume exactly, stay in range."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import torch
+
+from strawberry.check.outcome import Finding
+from strawberry.check.subject import Subject
+from strawberry.model.language_model import LanguageModel
+from strawberry.train.optimizers import Optimizers, make_schedule
+
+STEPS = 60
+
+
+def descends(subject: Subject) -> str:
+    """Does the loss of a small model fall?"""
+    torch.manual_seed(0)
+    model = subject.model(training=True)
+    optimizers = _optimizers(subject, model)
+    before = float(_step(model, optimizers, subject, 0))
+    for step in range(1, STEPS):
+        loss = float(_step(model, optimizers, subject, step))
+        if not math.isfinite(loss):
+            raise Finding(f"the loss is not finite at step {step}")
+    if loss > 0.9 * before:
+        raise Finding(f"from {before:.3f} the loss came to {loss:.3f} in {STEPS} steps")
+    return f"from {before:.3f} to {loss:.3f} in {STEPS} steps"
+
+
+def moves(subject: Subject) -> str:
+    """Does every parameter that has a gradient move?"""
+    model = subject.model(training=True)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizers = _optimizers(subject, model)
+    for step in range(5):
+        _step(model, optimizers, subject, step)
+    still = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
+    if still:
+        raise Finding("these never move: " + ", ".join(still))
+    return f"{len(before)} parameters"
+
+
+def resumes(subject: Subject) -> str:
+    """Does a run that is saved and loaded go on bit for bit as one that was not?"""
+    whole = subject.model(training=True)
+    optimizers = _optimizers(subject, whole)
+    for step in range(4):
+        _step(whole, optimizers, subject, step)
+    with optimizers.evaluating():
+        weights = {k: v.clone() for k, v in whole.state_dict().items()}
+        tensors = {k: v.clone() for k, v in optimizers.tensors().items()}
+        try:
+            numbers = json.loads(json.dumps(optimizers.numbers()))
+        except (TypeError, ValueError) as error:
+            raise Finding(f"its state is not tensors and plain values: {error}") from error
+    again = subject.model(training=True)
+    resumed = _optimizers(subject, again)
+    again.load_state_dict(weights)
+    resumed.load_tensors(tensors)
+    resumed.load_numbers(numbers)
+    resumed.loaded()
+    for step in range(4, 8):
+        _step(whole, optimizers, subject, step)
+        _step(again, resumed, subject, step)
+    other = dict(again.named_parameters())
+    differ = [name for name, p in whole.named_parameters() if not torch.equal(p, other[name])]
+    if differ:
+        raise Finding("after loading it goes on otherwise: " + ", ".join(differ))
+    return "4 steps after loading"
+
+
+def in_range(subject: Subject) -> str:
+    """Are its learning rates finite, at least 0, at most the peak, and a function of the step?"""
+    train = subject.recipe.train
+    schedule = make_schedule(subject.recipe)
+    rates = [schedule(step) for step in range(train.max_iters)]
+    for step, rate in enumerate(rates):
+        if not (math.isfinite(rate) and 0 <= rate <= train.learning_rate * (1 + 1e-9)):
+            raise Finding(
+                f"step {step} has a learning rate of {rate:g}; the peak is {train.learning_rate:g}"
+            )
+    if max(rates) == 0:
+        raise Finding("every learning rate is 0")
+    again = [schedule(step) for step in reversed(range(train.max_iters))]
+    if again[::-1] != rates:
+        raise Finding("asked a second time, in another order, it gives other rates")
+    return f"from {rates[0]:.2g} by {max(rates):.2g} to {rates[-1]:.2g}"
+
+
+def _optimizers(subject: Subject, model: LanguageModel) -> Optimizers:
+    return Optimizers(subject.recipe, model.parameter_infos(), model.device)
+
+
+def _step(
+    model: LanguageModel, optimizers: Optimizers, subject: Subject, step: int
+) -> torch.Tensor:
+    """One step on the same tokens each time, whose next ones are easy to learn."""
+    idx = subject.tokens()
+    loss = model.loss(idx, (idx * 7 + 3) % subject.recipe.model.vocab_size).total
+    optimizers.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizers.step(step)
+    model.after_step()
+    return loss.detach()

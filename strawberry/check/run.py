@@ -1,0 +1,82 @@
+"""The checks of each kind, and running them."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+from strawberry.check import costs, dependence, forms, gradients, learning, optimizing
+from strawberry.check.outcome import Finding, NotApplicable, Outcome
+from strawberry.check.subject import Subject
+from strawberry.errors import StrawberryError
+from strawberry.plugin.loader import place
+from strawberry.plugin.registry import did_you_mean, one_line
+
+Check = Callable[[Subject], str]
+
+_MODEL: dict[str, Check] = {
+    "shape": forms.shape,
+    "bfloat16": forms.bfloat16,
+    "future": dependence.future,
+    "past": dependence.past,
+    "batch": dependence.batch,
+    "cache": forms.cache,
+    "recurrence": forms.recurrence,
+    "gradients": gradients.reach,
+    "gradcheck": gradients.gradcheck,
+    "stability": gradients.stability,
+    "determinism": forms.determinism,
+    "meta": forms.meta,
+    "saved": forms.saved,
+    "compile": forms.compiles,
+    "counted": costs.counted,
+    "memory": costs.memory,
+    "speed": costs.speed,
+    "learns": learning.learns,
+}
+_OPTIMIZER: dict[str, Check] = {
+    "descends": optimizing.descends,
+    "moves": optimizing.moves,
+    "resumes": optimizing.resumes,
+}
+_SCHEDULE: dict[str, Check] = {"range": optimizing.in_range}
+
+
+def checks_for(kind: str) -> dict[str, Check]:
+    """The checks of a kind of component, or of a whole `model`, by name and in order."""
+    return {"optimizer": _OPTIMIZER, "schedule": _SCHEDULE}.get(kind, _MODEL)
+
+
+def run_one(subject: Subject, name: str) -> Outcome:
+    """One check; whatever the component raises in it is a finding, with its place."""
+    checks = checks_for(subject.kind)
+    if name not in checks:
+        near = did_you_mean(name, checks)
+        raise StrawberryError(f"no check is called {name!r}{near or ': ' + ', '.join(checks)}")
+    check = checks[name]
+    asks = (check.__doc__ or "").splitlines()[0]
+    start = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch warns of on a CPU is not the author's
+            verdict, detail = "passed", check(subject)
+    except Finding as finding:
+        verdict, detail = "failed", str(finding)
+    except NotApplicable as reason:
+        verdict, detail = "skipped", str(reason)
+    except Exception as error:
+        verdict, detail = "failed", f"it raised {one_line(error)}{place(error)}"
+    return Outcome(name, asks, verdict, detail, time.perf_counter() - start)  # type: ignore[arg-type]
+
+
+def run(subject: Subject, names: Sequence[str] = ()) -> Iterator[Outcome]:
+    """The outcomes of these checks, or of all of the subject's kind, one after another.
+
+    Raises:
+        RecipeError: the subject can't be built.
+        StrawberryError: no check has that name.
+    """
+    subject.model()
+    for name in names or checks_for(subject.kind):
+        yield run_one(subject, name)

@@ -1,0 +1,179 @@
+"""What is checked: a small model around one component, or the model of a recipe."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from strawberry.errors import Location, StrawberryError
+from strawberry.model.build import build
+from strawberry.model.contracts import FFN, Attention, Use
+from strawberry.model.language_model import LanguageModel
+from strawberry.plugin import Entry, Plugins
+from strawberry.recipe.load import patch
+from strawberry.recipe.spec import Recipe
+from strawberry.recipe.tree import located
+from strawberry.recipe.validate import validate
+
+KINDS: Final = (
+    "attention",
+    "ffn",
+    "norm",
+    "positional",
+    "router",
+    "weights",
+    "optimizer",
+    "schedule",
+)
+"""The kinds that have checks."""
+
+PLAIN: Final[dict[str, str]] = {
+    "attention": "mha",
+    "ffn": "swiglu",
+    "norm": "rmsnorm",
+    "positional": "rope",
+    "router": "token_choice",
+    "weights": "owned",
+    "optimizer": "adamw",
+    "schedule": "trapezoid",
+}
+"""The built-in of each kind beside which a component is timed and in which it is embedded."""
+
+LENGTH: Final = 13
+"""Tokens of a sequence: odd, so that no chunk or group divides it."""
+SEED: Final = 5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to check.
+
+    Attributes:
+        name: `kind/name` of the component, or the recipe's name.
+        kind: the component's kind; `model` for a recipe.
+        recipe: the recipe of the model.
+        entry: the component; None for a recipe.
+        plain: the same recipe with the built-in of that kind instead; None for a recipe.
+    """
+
+    name: str
+    kind: str
+    recipe: Recipe
+    entry: Entry | None = None
+    plain: Recipe | None = None
+    _built: dict[str, LanguageModel] = field(default_factory=dict, repr=False)
+
+    def model(self, *, training: bool = False, dtype: torch.dtype = torch.float32) -> LanguageModel:
+        """A fresh model, the same at every call; raises RecipeError if it can't be built."""
+        if "" not in self._built:
+            self._built[""] = build(self.recipe)
+        return copy.deepcopy(self._built[""]).to(dtype).train(training)
+
+    def tokens(self, batch: int = 3, length: int | None = None) -> Tensor:
+        """Token ids (batch, length), the same at every call."""
+        generator = torch.Generator().manual_seed(SEED)
+        length = min(LENGTH, self.recipe.model.block_size) if length is None else length
+        return torch.randint(self.recipe.model.vocab_size, (batch, length), generator=generator)
+
+    def parts(self, model: LanguageModel) -> list[tuple[str, nn.Module]]:
+        """The mixers and networks to look into, by name: the component's own, or all."""
+        wanted: tuple[type, ...] = (Attention, FFN)
+        if self.entry is not None:
+            wanted = (self.entry.load(),)
+        found = [(name, m) for name, m in model.named_modules() if isinstance(m, wanted)]
+        return [(name, m) for name, m in found if isinstance(m, (Attention, FFN))]
+
+    def call(self, model: LanguageModel, part: nn.Module) -> tuple[Tensor, Callable[..., Tensor]]:
+        """What `part` is given in a pass over `tokens`, and a function that gives it other input.
+
+        The function takes (B, T, C) and returns the part's output for it, in the same use.
+        """
+        seen: list[tuple[Tensor, Use]] = []
+        handle = part.register_forward_pre_hook(lambda _, given: seen.append((given[0], given[1])))
+        with torch.no_grad():
+            model.trunk(self.tokens())
+        handle.remove()
+        x, use = seen[0]
+
+        def run(y: Tensor) -> Tensor:
+            result = part(y, replace(use, memo={}))
+            return result[0] if isinstance(result, tuple) else result
+
+        return x.detach(), run
+
+
+def declares(model: nn.Module, capability: str) -> bool:
+    """Whether every part of the model declares this capability, in the mode that it is in."""
+    return all(getattr(module, capability, True) for module in model.modules())
+
+
+def of_recipe(recipe: Recipe) -> Subject:
+    """The model of a recipe, as it is."""
+    return Subject(recipe.name, "model", recipe)
+
+
+def of_component(
+    kind: str, name: str, fields: Mapping[str, Any] | None = None, *, plugins: Plugins | None = None
+) -> Subject:
+    """A model of three block uses, two of them recurring, in which this component has its place.
+
+    Args:
+        kind: one of `KINDS`.
+        name: the component, as recipes name it.
+        fields: its recipe fields, where not the defaults.
+        plugins: what names are resolved with; None loads the plugins of this environment.
+
+    Raises:
+        StrawberryError: there is no such component, or no check for its kind.
+        RecipeError: its fields are wrong.
+    """
+    if kind not in KINDS:
+        raise StrawberryError(f"there are no checks for {kind}; there are for {', '.join(KINDS)}")
+    plugins = plugins or Plugins.load()
+    entry = plugins.registry.find(kind, name)
+    honours = entry.load().honours if kind == "attention" else frozenset(["rotary"])  # type: ignore[attr-defined]
+    title = f"check {kind}/{name}"
+
+    def recipe(use: str, given: Mapping[str, Any]) -> Recipe:
+        data = _around(kind, {"use": use, **given}, rotary="rotary" in honours)
+        place = Location(title, 1, 1)
+        return validate(located({"name": "check", **data}, place), Path(title), plugins)
+
+    base = recipe(PLAIN[kind], {}) if kind != "router" else None
+    return Subject(f"{kind}/{name}", kind, recipe(name, fields or {}), entry, base)
+
+
+def _around(kind: str, component: dict[str, Any], *, rotary: bool) -> dict[str, Any]:
+    """The plain data of a recipe in which a component has its place."""
+    block: dict[str, Any] = {"attention": "mha", "ffn": "swiglu"}
+    model: dict[str, Any] = {
+        "vocab_size": 61,
+        "block_size": 64,
+        "n_embd": 32,
+        "positional": "rope" if rotary else "none",
+    }
+    recur: dict[str, Any] = {"recur": 2}
+    sections: dict[str, Any] = {"train": {"max_iters": 100, "batch_size": 4}}
+    if kind in block:
+        block[kind] = component
+    elif kind == "router":
+        recur = {"recur": 3, "router": component}
+    elif kind == "weights":
+        recur = {"recur": 3, "weights": component}
+    elif kind in ("optimizer", "schedule"):
+        sections[kind] = component
+    else:
+        model[kind] = component
+    model["stack"] = [block, {**recur, "stack": [block]}]
+    return {"model": model, **sections}
+
+
+def with_length(recipe: Recipe, block_size: int) -> Recipe:
+    """The same recipe for longer or shorter sequences, one in a batch."""
+    return patch(recipe, {"model.block_size": block_size, "train.batch_size": 1})

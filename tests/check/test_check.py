@@ -1,0 +1,90 @@
+"""Each check finds what it is there for, and nothing else does."""
+
+from pathlib import Path
+
+import pytest
+
+from strawberry.check import Subject, checks_for, costs, of_component, run
+from strawberry.errors import StrawberryError
+from strawberry.plugin import Plugins
+
+BROKEN = {
+    "attention/Mean": None,
+    "ffn/Plain": None,
+    "attention/LeaksInTraining": "future",
+    "attention/LeaksByRounding": "future",
+    "attention/Blind": "past",
+    "attention/ForgetsInCache": "cache",
+    "attention/StopsInCache": "recurrence",
+    "attention/Short": "learns",
+    "ffn/Flat": "shape",
+    "ffn/Coarse": "bfloat16",
+    "ffn/Mixes": "batch",
+    "ffn/Dead": "gradients",
+    "ffn/Stops": "gradcheck",
+    "ffn/Explodes": "stability",
+    "ffn/Random": "determinism",
+    "ffn/OffMeta": "meta",
+    "ffn/SavesCoarsely": "saved",
+    "ffn/Hides": "counted",
+    "ffn/Cubic": "memory",
+    "ffn/Slow": "speed",
+    "ffn/BreaksGraph": "compile",
+}
+"""What is wrong with each component of tests/check/broken.py; None where it is sound."""
+
+
+@pytest.fixture(scope="session")
+def plugins() -> Plugins:
+    return Plugins.load(files=[Path(__file__).with_name("broken.py")])
+
+
+def subject_of(name: str, plugins: Plugins) -> Subject:
+    kind, _, short = name.partition("/")
+    return of_component(kind, short, plugins=plugins)
+
+
+def failed(subject: Subject, *, leave_out: tuple[str, ...] = ()) -> dict[str, str]:
+    names = [name for name in checks_for(subject.kind) if name not in leave_out]
+    return {o.check: o.detail for o in run(subject, names) if o.verdict == "failed"}
+
+
+def test_every_check_has_a_broken_component() -> None:
+    """No check of models is without a component that shows it to work."""
+    assert set(BROKEN.values()) - {None} == set(checks_for("ffn"))
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN if name != "ffn/BreaksGraph"])
+def test_one_fault_is_found_by_its_check_alone(
+    name: str, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All checks but compilation run; that of the fault fails, and no other."""
+    monkeypatch.setattr(costs, "SLOWEST", 5.0 if name == "ffn/Slow" else 1e9)
+    found = failed(subject_of(name, plugins), leave_out=("compile",))
+    expected = BROKEN[name]
+    assert list(found) == ([expected] if expected else []), found
+
+
+def test_a_graph_break_is_found_with_its_place(plugins: Plugins) -> None:
+    """The compile check alone fails, and names file and line."""
+    found = failed(subject_of("ffn/BreaksGraph", plugins))
+    assert list(found) == ["compile"]
+    assert "broken.py:" in found["compile"]
+
+
+def test_findings_say_where(plugins: Plugins) -> None:
+    """Positions, the size of a leak, and dead parameters by name are in the text."""
+    leak = failed(subject_of("attention/LeaksInTraining", plugins))["future"]
+    assert "in training" in leak
+    assert "changes the output at" in leak
+    dead = failed(subject_of("ffn/Dead", plugins))["gradients"]
+    assert dead.count("ffn.unused") == 2
+    assert "from position 1 on" in failed(subject_of("attention/ForgetsInCache", plugins))["cache"]
+
+
+def test_unknown_words_are_refused(plugins: Plugins) -> None:
+    """A kind without checks, a check that there is not: each in one line with the way out."""
+    with pytest.raises(StrawberryError, match="no checks for data; there are for attention"):
+        of_component("data", "stdlib", plugins=plugins)
+    with pytest.raises(StrawberryError, match="did you mean 'cache'"):
+        list(run(subject_of("ffn/Plain", plugins), ["cahce"]))

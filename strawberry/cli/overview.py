@@ -37,6 +37,9 @@ GROUPS: Final[dict[str, dict[str, Verb]]] = {
         "tokenizer": Verb("strawberry.cli.tokenizer:command", "Train tokenizers."),
     },
     "Toolkit": {
+        "new": Verb(
+            "strawberry.cli.new:command", "Make an installable plugin with one working component."
+        ),
         "check": Verb(
             "strawberry.cli.check:command",
             "Prove that a component, or a recipe's model, keeps its promises.",

@@ -1,0 +1,36 @@
+"""`strawberry new`: a plugin to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="Such as attention, ffn, tracker.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name in recipes.")],
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Where the plugin's folder is made.")
+    ] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the folder as JSON.")] = False,
+) -> None:
+    """Make an installable plugin with one working component.
+
+    With a recipe that uses it, tests, and a CI file; change the component into your own.
+    """
+    from strawberry.cli import context
+    from strawberry.cli.console import print_json
+    from strawberry.cli.terminal import write
+    from strawberry.scaffold import new
+
+    made = new(kind, name, folder, context.plugins().registry)
+    if as_json:
+        print_json({"folder": str(made)})
+        return
+    write(f"{made}: a plugin with {kind} {name!r} in strawberry_{name}/{name}.py")
+    write("next:")
+    write(f"  pip install -e '{made}[test]'")
+    write(f"  strawberry build {made / 'recipes' / name}.yaml")
+    write(f"  pytest {made}")

@@ -1,0 +1,121 @@
+"""A new plugin's distribution, rendered from templates; it installs, builds, passes its tests."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import keyword
+import re
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from strawberry.errors import StrawberryError
+from strawberry.plugin import API_VERSION, KINDS, Registry
+from strawberry.plugin.loader import DISTRIBUTION
+from strawberry.plugin.registry import did_you_mean
+
+_TEMPLATES = files("strawberry.scaffold") / "templates"
+_FILES: Final = {
+    "pyproject.toml.j2": "pyproject.toml",
+    "README.md.j2": "README.md",
+    "gitignore.j2": ".gitignore",
+    "workflow.yml.j2": ".github/workflows/test.yml",
+    "init.py.j2": "{package}/__init__.py",
+    "plugin.py.j2": "{package}/plugin.py",
+    "components/{kind}.py.j2": "{package}/{name}.py",
+    "recipe.yaml.j2": "recipes/{name}.yaml",
+    "test.py.j2": "tests/test_{name}.py",
+}
+"""Each template, and the file that it becomes."""
+
+
+def kinds() -> list[str]:
+    """The kinds that have a template."""
+    made = {entry.name.partition(".")[0] for entry in (_TEMPLATES / "components").iterdir()}
+    return [kind for kind in KINDS if kind in made]
+
+
+def new(kind: str, name: str, folder: Path, registry: Registry) -> Path:
+    """Write the distribution `strawberry-NAME` into `folder`, whole or not at all.
+
+    Args:
+        kind: of its component.
+        name: of its component; the package is `strawberry_NAME`.
+        folder: where the distribution's own folder is made.
+        registry: the components that there are, whose names are taken.
+
+    Returns:
+        The distribution's folder.
+
+    Raises:
+        StrawberryError: no template for the kind, a name that can't be used, or the folder exists
+            or can't be written.
+    """
+    if kind not in kinds():
+        near = did_you_mean(kind, kinds())
+        raise StrawberryError(
+            f"no template for {kind!r}{near or '; there are ' + ', '.join(kinds())}"
+        )
+    _check_name(kind, name, registry)
+    values = _values(kind, name)
+    target = folder / values["distribution"]
+    if target.exists():
+        raise StrawberryError(f"{target}: exists already; choose another name, or --dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Rendered beside its place and renamed, so that nothing half-written is ever there.
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as made:
+            _render(Path(made, "plugin"), values)
+            Path(made, "plugin").rename(target)
+    except OSError as error:
+        raise StrawberryError(f"{folder}: can't be written: {error.strerror}") from error
+    return target
+
+
+def _check_name(kind: str, name: str, registry: Registry) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or name == "plugin":
+        better = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_0123456789")
+        if not better or keyword.iskeyword(better) or better == "plugin":
+            better = f"my_{kind}"
+        raise StrawberryError(
+            f"{name!r} can't be a module's name: use lower-case letters, digits and _, such as "
+            f"{better!r}"
+        )
+    for entry in registry.entries(kind):
+        if entry.name == name:
+            raise StrawberryError(
+                f"{kind} {name!r} is there already, from plugin {entry.plugin!r}: choose another "
+                "name"
+            )
+
+
+def _values(kind: str, name: str) -> dict[str, Any]:
+    version = importlib.metadata.version(DISTRIBUTION)
+    major, minor = version.split(".")[:2]
+    return {
+        "kind": kind,
+        "name": name,
+        "cls": "".join(part.capitalize() for part in name.split("_")),
+        "package": f"strawberry_{name}",
+        "distribution": f"strawberry-{name.replace('_', '-')}",
+        "version": f"{major}.{minor}",
+        "next_version": f"{major}.{int(minor) + 1}",
+        "api": API_VERSION,
+    }
+
+
+def _render(folder: Path, values: dict[str, Any]) -> None:
+    import jinja2
+
+    # What is rendered is Python and YAML from words that were checked: nothing to escape.
+    environment = jinja2.Environment(  # noqa: S701
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    for template, place in _FILES.items():
+        source = _TEMPLATES / template.format(**values)
+        text = environment.from_string(source.read_text(encoding="utf-8")).render(values)
+        path = folder / place.format(**values)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(re.sub(r"\n+\Z", "\n", text), encoding="utf-8")
+    (folder / values["package"] / "py.typed").touch()

@@ -1,0 +1,94 @@
+"""What `strawberry new` makes is whole: it is formatted, builds, passes its own tests, installs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from strawberry.errors import StrawberryError
+from strawberry.plugin import Plugins
+from strawberry.scaffold import kinds, new
+
+REGISTRY = Plugins.load().registry
+BIN = Path(sys.executable).parent
+
+
+def installed(made: Path, where: Path) -> dict[str, str]:
+    """Install a distribution into a folder of its own; returns an environment that sees it."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(where), str(made)], check=True, capture_output=True)
+    return {**os.environ, "PYTHONPATH": str(where), "STRAWBERRY_STRICT_PLUGINS": "1"}
+
+
+def ran(*words: str, cwd: Path, env: dict[str, str]) -> str:
+    """The output of a command that must succeed."""
+    done = subprocess.run(
+        [BIN / words[0], *words[1:]], check=False, cwd=cwd, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_it_is_clean(kind: str, tmp_path: Path) -> None:
+    """What is rendered passes the formatter and the linter."""
+    made = new(kind, "my_idea", tmp_path, REGISTRY)
+    for words in (("format", "--check"), ("check",)):
+        options = ["--no-cache", "--line-length=100"]
+        ran("ruff", *words, *options, str(made), cwd=tmp_path, env={**os.environ})
+    assert [path.name for path in tmp_path.iterdir()] == ["strawberry-my-idea"]
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_it_installs_builds_and_passes_its_tests(kind: str, tmp_path: Path) -> None:
+    """Installed, its recipe builds with the component, and the tests that it brings pass."""
+    made = new(kind, "my_idea", tmp_path, REGISTRY)
+    env = installed(made, tmp_path / "site")
+    ran("strawberry", "build", "recipes/my_idea.yaml", "--json", cwd=made, env=env)
+    assert "my_idea" in ran("strawberry", "components", kind, cwd=made, env=env)
+    out = ran("pytest", "-q", "-p", "no:xdist", "-k", "not compile", cwd=made, env=env)
+    assert "passed" in out
+    assert "failed" not in out
+
+
+def test_it_trains(tmp_path: Path) -> None:
+    """A few steps of its recipe, and a tracker that saw them."""
+    made = new("tracker", "watch", tmp_path, REGISTRY)
+    env = installed(made, tmp_path / "site")
+    small = ["model.vocab_size=257", "model.block_size=16", "train.max_iters=3",
+             "train.log_interval=1", "train.eval_iters=1", "tokenizer=bytes"]  # fmt: skip
+    (tmp_path / "corpus.txt").write_text("a strawberry is red. " * 500)
+    small.append(f"data={{use: text, path: {tmp_path / 'corpus.txt'}}}")
+    sets = [word for pair in small for word in ("--set", pair)]
+    words = ["train", "recipes/watch.yaml", "--run-dir", "run", *sets]
+    ran("strawberry", *words, cwd=made, env=env)
+    assert len((made / "run" / "watch.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("attenton", "hyena", "did you mean 'attention'?"),
+        ("task", "hyena", "no template for 'task'; there are attention"),
+        ("attention", "My-Hyena", "such as 'my_hyena'"),
+        ("attention", "lambda", "such as 'my_attention'"),
+        ("attention", "mha", "from plugin 'strawberry'"),
+    ],
+)
+def test_mistakes(kind: str, name: str, message: str, tmp_path: Path) -> None:
+    """Each is told with the way out, and leaves nothing behind."""
+    with pytest.raises(StrawberryError) as caught:
+        new(kind, name, tmp_path, REGISTRY)
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """A folder that is there stays as it is."""
+    made = new("ffn", "idea", tmp_path, REGISTRY)
+    (made / "README.md").write_text("mine")
+    with pytest.raises(StrawberryError, match="exists already"):
+        new("ffn", "idea", tmp_path, REGISTRY)
+    assert (made / "README.md").read_text() == "mine"

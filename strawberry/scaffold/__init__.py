@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from strawberry.errors import StrawberryError
-from strawberry.plugin import API_VERSION, KINDS, Registry
+from strawberry.plugin import API_VERSION, KINDS, Registrar, Registry
 from strawberry.plugin.loader import DISTRIBUTION
 from strawberry.plugin.registry import did_you_mean
 
@@ -74,29 +74,49 @@ def new(kind: str, name: str, folder: Path, registry: Registry) -> Path:
 
 
 def _check_name(kind: str, name: str, registry: Registry) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or name == "plugin":
-        better = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_0123456789")
+    if not re.fullmatch(r"[a-z](_?[a-z0-9])*", name) or keyword.iskeyword(name) or name == "plugin":
+        better = re.sub(r"[^a-z0-9]+", "_", name.lower()).lstrip("_0123456789").rstrip("_")
         if not better or keyword.iskeyword(better) or better == "plugin":
             better = f"my_{kind}"
         raise StrawberryError(
-            f"{name!r} can't be a module's name: use lower-case letters, digits and _, such as "
-            f"{better!r}"
+            f"{name!r} can't be a module's name: use lower-case letters, digits and single _, such "
+            f"as {better!r}"
         )
+    Registrar(name).add(kind, name, "module:Class")  # refuses words that mean something in recipes
     for entry in registry.entries(kind):
         if entry.name == name:
             raise StrawberryError(
                 f"{kind} {name!r} is there already, from plugin {entry.plugin!r}: choose another "
                 "name"
             )
+    distribution = f"strawberry-{name.replace('_', '-')}"
+    plugins = {entry.plugin for entry in registry.entries()}
+    if name in plugins or _installed(distribution):
+        raise StrawberryError(
+            f"plugin {name!r} or its distribution {distribution} is installed already: choose "
+            "another name"
+        )
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _values(kind: str, name: str) -> dict[str, Any]:
     version = importlib.metadata.version(DISTRIBUTION)
     major, minor = version.split(".")[:2]
+    cls = "".join(part.capitalize() for part in name.split("_"))
+    body = (_TEMPLATES / "components" / f"{kind}.py.j2").read_text(encoding="utf-8")
+    if re.search(rf"\b{cls}\b", body):  # a name that the module imports, such as Path
+        cls += kind.capitalize()
     return {
         "kind": kind,
         "name": name,
-        "cls": "".join(part.capitalize() for part in name.split("_")),
+        "cls": cls,
         "package": f"strawberry_{name}",
         "distribution": f"strawberry-{name.replace('_', '-')}",
         "version": f"{major}.{minor}",

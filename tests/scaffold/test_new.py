@@ -41,6 +41,18 @@ def test_it_is_clean(kind: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["strawberry-my-idea"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("tracker", "path"), ("ffn", "site"), ("norm", "norm"), ("positional", "place")],
+)
+def test_a_class_hides_no_import(kind: str, name: str, tmp_path: Path) -> None:
+    """A component named like something that its module imports is clean, and derives from it."""
+    made = new(kind, name, tmp_path, REGISTRY)
+    ran("ruff", "check", "--no-cache", str(made), cwd=tmp_path, env={**os.environ})
+    text = (made / f"strawberry_{name}" / f"{name}.py").read_text()
+    assert f"class {name.capitalize()}{kind.capitalize()}(" in text
+
+
 @pytest.mark.parametrize("kind", kinds())
 def test_it_installs_builds_and_passes_its_tests(kind: str, tmp_path: Path) -> None:
     """Installed, its recipe builds with the component, and the tests that it brings pass."""
@@ -75,6 +87,12 @@ def test_it_trains(tmp_path: Path) -> None:
         ("attention", "My-Hyena", "such as 'my_hyena'"),
         ("attention", "lambda", "such as 'my_attention'"),
         ("attention", "mha", "from plugin 'strawberry'"),
+        ("attention", "My2", "such as 'my2'"),
+        ("attention", "a_", "such as 'a'"),
+        ("attention", "none", "another meaning in a recipe"),
+        ("attention", "true", "another meaning in a recipe"),
+        ("attention", "lab", "strawberry-lab is installed already"),
+        ("attention", "strawberry", "plugin 'strawberry'"),
     ],
 )
 def test_mistakes(kind: str, name: str, message: str, tmp_path: Path) -> None:

@@ -6,7 +6,17 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from strawberry.check import costs, dependence, forms, gradients, learning, optimizing
+from strawberry.check import (
+    costs,
+    dependence,
+    forms,
+    gradients,
+    learning,
+    optimizing,
+    sources,
+    tokenizers,
+    watching,
+)
 from strawberry.check.outcome import Finding, NotApplicable, Outcome
 from strawberry.check.subject import Subject
 from strawberry.errors import StrawberryError
@@ -35,17 +45,38 @@ _MODEL: dict[str, Check] = {
     "speed": costs.speed,
     "learns": learning.learns,
 }
-_OPTIMIZER: dict[str, Check] = {
-    "descends": optimizing.descends,
-    "moves": optimizing.moves,
-    "resumes": optimizing.resumes,
+_OTHERS: dict[str, dict[str, Check]] = {
+    "optimizer": {
+        "descends": optimizing.descends,
+        "moves": optimizing.moves,
+        "resumes": optimizing.resumes,
+    },
+    "schedule": {"range": optimizing.in_range},
+    "data": {
+        "windows": sources.windows,
+        "repeats": sources.repeats,
+        "draws": sources.draws,
+        "order": sources.in_order,
+        "apart": sources.apart,
+    },
+    "tokenizer": {
+        "roundtrip": tokenizers.round_trip,
+        "ids": tokenizers.ids,
+        "special": tokenizers.special,
+        "pieces": tokenizers.pieces,
+        "saved": tokenizers.saved,
+    },
+    "tracker": {
+        "told": watching.told,
+        "resumes": watching.resumes,
+        "harmless": watching.changes_nothing,
+    },
 }
-_SCHEDULE: dict[str, Check] = {"range": optimizing.in_range}
 
 
 def checks_for(kind: str) -> dict[str, Check]:
     """The checks of a kind of component, or of a whole `model`, by name and in order."""
-    return {"optimizer": _OPTIMIZER, "schedule": _SCHEDULE}.get(kind, _MODEL)
+    return _OTHERS.get(kind, _MODEL)
 
 
 def run_one(subject: Subject, name: str) -> Outcome:
@@ -77,6 +108,7 @@ def run(subject: Subject, names: Sequence[str] = ()) -> Iterator[Outcome]:
         RecipeError: the subject can't be built.
         StrawberryError: no check has that name.
     """
-    subject.model()
+    if subject.kind not in ("data", "tokenizer"):  # what is wrong with a model is no finding
+        subject.model()
     for name in names or checks_for(subject.kind):
         yield run_one(subject, name)

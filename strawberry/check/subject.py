@@ -15,22 +15,14 @@ from strawberry.errors import Location, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.contracts import FFN, Attention, Use
 from strawberry.model.language_model import LanguageModel
+from strawberry.plugin import KINDS as ALL_KINDS
 from strawberry.plugin import Entry, Plugins
 from strawberry.recipe.load import patch
 from strawberry.recipe.spec import Recipe
 from strawberry.recipe.tree import located
 from strawberry.recipe.validate import validate
 
-KINDS: Final = (
-    "attention",
-    "ffn",
-    "norm",
-    "positional",
-    "router",
-    "weights",
-    "optimizer",
-    "schedule",
-)
+KINDS: Final = tuple(kind for kind in ALL_KINDS if kind not in ("task", "executor"))
 """The kinds that have checks."""
 
 PLAIN: Final[dict[str, str]] = {
@@ -38,12 +30,19 @@ PLAIN: Final[dict[str, str]] = {
     "ffn": "swiglu",
     "norm": "rmsnorm",
     "positional": "rope",
-    "router": "token_choice",
     "weights": "owned",
-    "optimizer": "adamw",
-    "schedule": "trapezoid",
 }
-"""The built-in of each kind beside which a component is timed and in which it is embedded."""
+"""The built-in of each kind beside which a component is timed."""
+
+_BRIEF: Final = {
+    "max_iters": 8,
+    "batch_size": 2,
+    "log_interval": 1,
+    "eval_interval": 4,
+    "eval_iters": 1,
+    "checkpoint_interval": 3,
+    "warmup_iters": 2,
+}
 
 LENGTH: Final = 13
 """Tokens of a sequence: odd, so that no chunk or group divides it."""
@@ -145,7 +144,7 @@ def of_component(
         place = Location(title, 1, 1)
         return validate(located({"name": "check", **data}, place), Path(title), plugins)
 
-    base = recipe(PLAIN[kind], {}) if kind != "router" else None
+    base = recipe(PLAIN[kind], {}) if kind in PLAIN else None
     return Subject(f"{kind}/{name}", kind, recipe(name, fields or {}), entry, base)
 
 
@@ -166,10 +165,16 @@ def _around(kind: str, component: dict[str, Any], *, rotary: bool) -> dict[str, 
         recur = {"recur": 3, "router": component}
     elif kind == "weights":
         recur = {"recur": 3, "weights": component}
-    elif kind in ("optimizer", "schedule"):
-        sections[kind] = component
-    else:
+    elif kind in ("norm", "positional"):
         model[kind] = component
+    elif kind == "tracker":
+        model |= {"vocab_size": 257, "block_size": 16, "dropout": 0.1}
+        sections = {"trackers": [component], "tokenizer": "bytes", "train": _BRIEF}
+    elif kind in ("data", "tokenizer"):
+        model["vocab_size"] = 512
+        sections |= {"tokenizer": "bytes", kind: component}
+    else:
+        sections[kind] = component
     model["stack"] = [block, {**recur, "stack": [block]}]
     return {"model": model, **sections}
 

@@ -33,4 +33,5 @@ def command(
     write("next:")
     write(f"  pip install -e '{made}[test]'")
     write(f"  strawberry build {made / 'recipes' / name}.yaml")
+    write(f"  strawberry check {kind}/{name}")
     write(f"  pytest {made}")

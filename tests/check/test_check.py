@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from strawberry.check import Subject, checks_for, costs, of_component, run
+from strawberry.check import KINDS, Subject, checks_for, costs, of_component, run
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 
@@ -33,10 +33,37 @@ BROKEN = {
 }
 """What is wrong with each component of tests/check/broken.py; None where it is sound."""
 
+OTHERS = {
+    "optimizer/Steady": None,
+    "optimizer/Climbs": "descends",
+    "optimizer/LeavesVectors": "moves",
+    "optimizer/Forgets": "resumes",
+    "schedule/Flat": None,
+    "schedule/Beyond": "range",
+    "data/Sound": None,
+    "data/Narrow": "windows",
+    "data/Drifts": "repeats",
+    "data/Stuck": "draws",
+    "data/Reshuffles": "order",
+    "data/Shares": "apart",
+    "tokenizer/Bytewise": None,
+    "tokenizer/Strips": "roundtrip",
+    "tokenizer/Boasts": "ids",
+    "tokenizer/Injectable": "special",
+    "tokenizer/LosesInBatches": "pieces",
+    "tokenizer/Renames": "saved",
+    "tracker/Silent": None,
+    "tracker/FailsAtEvaluation": "told",
+    "tracker/StartsOnce": "resumes",
+    "tracker/Draws": "harmless",
+}
+"""The same for tests/check/broken_others.py."""
+
 
 @pytest.fixture(scope="session")
 def plugins() -> Plugins:
-    return Plugins.load(files=[Path(__file__).with_name("broken.py")])
+    files = ("broken.py", "broken_others.py")
+    return Plugins.load(files=[Path(__file__).with_name(file) for file in files])
 
 
 def subject_of(name: str, plugins: Plugins) -> Subject:
@@ -50,8 +77,12 @@ def failed(subject: Subject, *, leave_out: tuple[str, ...] = ()) -> dict[str, st
 
 
 def test_every_check_has_a_broken_component() -> None:
-    """No check of models is without a component that shows it to work."""
+    """No check of any kind is without a component that shows it to work."""
     assert set(BROKEN.values()) - {None} == set(checks_for("ffn"))
+    shown = {(name.partition("/")[0], check) for name, check in OTHERS.items() if check}
+    kinds = {kind for kind, _ in shown}
+    assert shown == {(kind, check) for kind in kinds for check in checks_for(kind)}
+    assert {*kinds} == {kind for kind in KINDS if checks_for(kind) != checks_for("ffn")}
 
 
 @pytest.mark.parametrize("name", [name for name in BROKEN if name != "ffn/BreaksGraph"])
@@ -62,6 +93,16 @@ def test_one_fault_is_found_by_its_check_alone(
     monkeypatch.setattr(costs, "SLOWEST", 5.0 if name == "ffn/Slow" else 1e9)
     found = failed(subject_of(name, plugins), leave_out=("compile",))
     expected = BROKEN[name]
+    assert list(found) == ([expected] if expected else []), found
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_one_fault_beside_the_model_is_found_by_its_check_alone(
+    name: str, plugins: Plugins
+) -> None:
+    """The same of optimizers, schedules, data, tokenizers and trackers."""
+    found = failed(subject_of(name, plugins))
+    expected = OTHERS[name]
     assert list(found) == ([expected] if expected else []), found
 
 
@@ -84,7 +125,7 @@ def test_findings_say_where(plugins: Plugins) -> None:
 
 def test_unknown_words_are_refused(plugins: Plugins) -> None:
     """A kind without checks, a check that there is not: each in one line with the way out."""
-    with pytest.raises(StrawberryError, match="no checks for data; there are for attention"):
-        of_component("data", "stdlib", plugins=plugins)
+    with pytest.raises(StrawberryError, match="no checks for task; there are for attention"):
+        of_component("task", "any", plugins=plugins)
     with pytest.raises(StrawberryError, match="did you mean 'cache'"):
         list(run(subject_of("ffn/Plain", plugins), ["cahce"]))

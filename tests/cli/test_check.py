@@ -51,7 +51,6 @@ def test_a_recipe_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
         (["mha", "--only", "futur"], "no check is called 'futur'; did you mean 'future'?"),
         (["mha", "--set", "n_head"], "a field is name=value"),
         (["mha", "--set", "n_haed=2"], "did you mean 'n_head'?"),
-        (["stdlib"], "there are no checks for data"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(

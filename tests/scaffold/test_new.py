@@ -15,10 +15,10 @@ REGISTRY = Plugins.load().registry
 BIN = Path(sys.executable).parent
 
 
-def installed(made: Path, where: Path) -> dict[str, str]:
-    """Install a distribution into a folder of its own; returns an environment that sees it."""
+def installed(where: Path, *made: Path) -> dict[str, str]:
+    """Install distributions into a folder of their own; returns an environment that sees it."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(where), str(made)], check=True, capture_output=True)
+    subprocess.run([*pip, "--target", str(where), *map(str, made)], check=True, capture_output=True)
     return {**os.environ, "PYTHONPATH": str(where), "STRAWBERRY_STRICT_PLUGINS": "1"}
 
 
@@ -53,14 +53,41 @@ def test_a_class_hides_no_import(kind: str, name: str, tmp_path: Path) -> None:
     assert f"class {name.capitalize()}{kind.capitalize()}(" in text
 
 
+BUILD = """
+import sys
+from strawberry.model.build import build
+from strawberry.recipe import load_recipe
+for path in sys.argv[1:]:
+    recipe = load_recipe(path)
+    assert recipe.name in recipe.to_yaml().partition("model:")[2], path
+    build(recipe, "meta")
+"""
+QUICK = "shape or future or cache or descends or range or windows or roundtrip or told or writes"
+
+
+def test_all_kinds_install_build_and_pass(tmp_path: Path) -> None:
+    """One of each kind, installed together: the recipes use and build them, quick checks pass."""
+    made = [new(kind, f"my_{kind}", tmp_path, REGISTRY) for kind in kinds()]
+    env = installed(tmp_path / "site", *made)
+    recipes = [str(path) for folder in made for path in folder.glob("recipes/*.yaml")]
+    assert len(recipes) == len(kinds())
+    ran("python", "-c", BUILD, *recipes, cwd=tmp_path, env=env)
+    tests = [str(folder / "tests") for folder in made]
+    out = ran("pytest", "-q", "-p", "no:xdist", "-k", QUICK, *tests, cwd=tmp_path, env=env)
+    assert "failed" not in out
+    assert "skipped" not in out
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", kinds())
 def test_it_installs_builds_and_passes_its_tests(kind: str, tmp_path: Path) -> None:
-    """Installed, its recipe builds with the component, and the tests that it brings pass."""
+    """By the commands that are printed, one after another; all checks, compilation too."""
     made = new(kind, "my_idea", tmp_path, REGISTRY)
-    env = installed(made, tmp_path / "site")
+    env = installed(tmp_path / "site", made)
     ran("strawberry", "build", "recipes/my_idea.yaml", "--json", cwd=made, env=env)
     assert "my_idea" in ran("strawberry", "components", kind, cwd=made, env=env)
-    out = ran("pytest", "-q", "-p", "no:xdist", "-k", "not compile", cwd=made, env=env)
+    ran("strawberry", "check", f"{kind}/my_idea", cwd=made, env=env)
+    out = ran("pytest", "-q", "-p", "no:xdist", cwd=made, env=env)
     assert "passed" in out
     assert "failed" not in out
 
@@ -68,7 +95,7 @@ def test_it_installs_builds_and_passes_its_tests(kind: str, tmp_path: Path) -> N
 def test_it_trains(tmp_path: Path) -> None:
     """A few steps of its recipe, and a tracker that saw them."""
     made = new("tracker", "watch", tmp_path, REGISTRY)
-    env = installed(made, tmp_path / "site")
+    env = installed(tmp_path / "site", made)
     small = ["model.vocab_size=257", "model.block_size=16", "train.max_iters=3",
              "train.log_interval=1", "train.eval_iters=1", "tokenizer=bytes"]  # fmt: skip
     (tmp_path / "corpus.txt").write_text("a strawberry is red. " * 500)

@@ -1,0 +1,156 @@
+"""Data sources: that batches are windows of ids, a function of the step, and split cleanly."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from strawberry.check.outcome import Finding, NotApplicable
+from strawberry.check.subject import Subject
+from strawberry.data import open_dataset
+from strawberry.data.contracts import IGNORED, SPLITS, Dataset, Ids, Split
+
+BATCH: Final = 4
+STEPS: Final = 3
+SPAN: Final = 32
+"""Tokens in a row that are unlikely to be in both splits by chance."""
+SAMPLE: Final = 1 << 20
+"""Training tokens that are searched for spans of validation, at most."""
+
+
+def windows(subject: Subject) -> str:
+    """Are inputs and targets (B, T) int64, within the vocabulary, and something to predict?"""
+    dataset = open_dataset(subject.recipe)
+    length = subject.recipe.model.block_size
+    for split in SPLITS:
+        for step in range(STEPS):
+            given = _batch(subject, dataset, split, step)
+            for what, ids in zip(("inputs", "targets"), given, strict=True):
+                place = f"{what} of {split} batch {step}"
+                if ids.shape != (BATCH, length) or ids.dtype != np.int64:
+                    shape = " x ".join(map(str, ids.shape))
+                    raise Finding(f"{place} are {shape} {ids.dtype}, not {BATCH} x {length} int64")
+                least = IGNORED if what == "targets" else 0
+                if ids.min() < least or ids.max() >= dataset.vocab_size:
+                    raise Finding(
+                        f"{place} run from {ids.min()} to {ids.max()}; the vocabulary has "
+                        f"{dataset.vocab_size} ids"
+                    )
+            if (given[1] == IGNORED).all():
+                raise Finding(f"no target of {split} batch {step} is to be predicted")
+    return f"{dataset.vocab_size} ids, {_size(dataset, 'train')} and {_size(dataset, 'val')} tokens"
+
+
+def repeats(subject: Subject) -> str:
+    """Is a batch a function of its arguments: asked again, out of order, opened anew?"""
+    dataset = open_dataset(subject.recipe)
+    asked: list[tuple[Split, int]] = [(split, step) for split in SPLITS for step in range(STEPS)]
+    first = [_batch(subject, dataset, *which) for which in asked]
+    again = [_batch(subject, dataset, *which) for which in reversed(asked)][::-1]
+    _same(asked, first, again, "asked for again, in another order,")
+    with tempfile.TemporaryDirectory() as folder:
+        anew = open_dataset(subject.recipe, cache=Path(folder))
+        _same(asked, first, [_batch(subject, anew, *which) for which in asked], "opened anew,")
+        if anew.fingerprint != dataset.fingerprint:
+            raise Finding("opened anew, its fingerprint is another, and so no run could resume")
+    return f"{len(asked)} batches, three times"
+
+
+def draws(subject: Subject) -> str:
+    """Does a training batch change with the step and the seed, and validation with no seed?"""
+    dataset = open_dataset(subject.recipe)
+    first, _ = _batch(subject, dataset, "train", 0)
+    for what, step, seed in (("step", 1, 0), ("seed", 0, 1)):
+        if np.array_equal(first, _batch(subject, dataset, "train", step, seed=seed)[0]):
+            raise Finding(f"with another {what} the training batch stays the same")
+    fixed = _batch(subject, dataset, "val", 0)
+    if not _equal(fixed, _batch(subject, dataset, "val", 0, seed=1)):
+        raise Finding("with another seed validation changes: runs could not be compared")
+    return "drawn by step and seed; validation is fixed"
+
+
+def in_order(subject: Subject) -> str:
+    """Are the windows of validation the same ones for every batch size?"""
+    dataset = open_dataset(subject.recipe)
+    ones = [_batch(subject, dataset, "val", step, batch_size=1) for step in range(BATCH)]
+    together = _batch(subject, dataset, "val", 0)
+    for number, (x, y) in enumerate(ones):
+        if not _equal((x[0], y[0]), (together[0][number], together[1][number])):
+            raise Finding(
+                f"window {number} is another in batches of 1 than in batches of {BATCH}: "
+                "validation losses would depend on the batch size"
+            )
+    return f"{BATCH} windows, alone and together"
+
+
+def apart(subject: Subject) -> str:
+    """Is text that validates kept out of training?"""
+    dataset = open_dataset(subject.recipe)
+    train, val = dataset.n_tokens("train"), dataset.n_tokens("val")
+    length = subject.recipe.model.block_size
+    if train is None or val is None:
+        raise NotApplicable("it is generated without end")
+    if length < SPAN:
+        raise NotApplicable(f"windows of {length} tokens are too short to tell")
+    rows = -(-min(2 * train, SAMPLE) // length)
+    x, _ = dataset.batch("train", 0, batch_size=rows, block_size=length, seed=0)
+    number = min(64, max(1, val // length))
+    y, _ = dataset.batch("val", 0, batch_size=number, block_size=length, seed=0)
+    seen = set(_hashes(x).ravel().tolist())
+    spans = _hashes(y)[:, ::SPAN].ravel()
+    shared = float(np.mean([span in seen for span in spans.tolist()]))
+    covered = 1 - float(np.exp(-rows * (length - SPAN + 1) / train))
+    share = min(1.0, shared / covered)
+    if share > 0.5:  # some text is found in both splits of any corpus: licences, boilerplate
+        raise Finding(
+            f"{share:.0%} of the validation's spans of {SPAN} tokens are in the training split too"
+        )
+    return f"{share:.1%} of {len(spans)} spans of {SPAN} tokens are in both splits"
+
+
+def _hashes(ids: Ids) -> npt.NDArray[np.uint64]:
+    """A number for each span of `SPAN` tokens of each window, (B, T - SPAN + 1)."""
+    factors = np.random.default_rng(0).integers(1, 1 << 63, size=SPAN, dtype=np.uint64)
+    total = np.zeros((ids.shape[0], ids.shape[1] - SPAN + 1), dtype=np.uint64)
+    columns = sliding_window_view(ids.astype(np.uint64), total.shape[1], axis=1)
+    for place, factor in enumerate(factors):  # modulo 2**64, which is what overflow gives
+        total += columns[:, place] * factor
+    return total
+
+
+def _batch(
+    subject: Subject,
+    dataset: Dataset,
+    split: Split,
+    step: int,
+    *,
+    batch_size: int = BATCH,
+    seed: int = 0,
+) -> tuple[Ids, Ids]:
+    length = subject.recipe.model.block_size
+    return dataset.batch(split, step, batch_size=batch_size, block_size=length, seed=seed)
+
+
+def _equal(left: tuple[Ids, Ids], right: tuple[Ids, Ids]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def _same(
+    asked: list[tuple[Split, int]],
+    first: list[tuple[Ids, Ids]],
+    second: list[tuple[Ids, Ids]],
+    how: str,
+) -> None:
+    for (split, step), left, right in zip(asked, first, second, strict=True):
+        if not _equal(left, right):
+            raise Finding(f"{how} {split} batch {step} is another: no run could resume")
+
+
+def _size(dataset: Dataset, split: Split) -> str:
+    number = dataset.n_tokens(split)
+    return "endless" if number is None else f"{number:,}"

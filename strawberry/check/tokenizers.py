@@ -1,0 +1,141 @@
+"""Tokenizers: that any text comes back, and that saving, batching and special tokens agree."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from strawberry.check.outcome import Finding
+from strawberry.check.subject import Subject
+from strawberry.data.contracts import Corpus, DataSite, Split, Tokenizer, TokenizerSource
+
+TEXTS: Final = (
+    "",
+    " ",
+    "a",
+    "How many r's are in strawberry?",
+    "  two  spaces,\ttabs\t\tand\r\nline ends\n\n\n",
+    "def f(x):\n    return x ** 2  # squares\n",
+    "Größe, naïve, Ελληνικά, русский, עברית, العربية, हिन्दी, 日本語, 한국어",
+    "\N{STRAWBERRY}\N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER} e\N{COMBINING ACUTE ACCENT}",
+    "\x00\x1b[0m\x7f\ufeff\ufffd\u2028",
+    "0123456789" * 20,
+    "<|endoftext|> <|eot|> <s> [PAD] </s>",
+)
+"""Texts that tokenizers lose: empty, blank, of any script, controls, look-alikes of specials."""
+
+
+class _Sample(Corpus):
+    """A few documents in memory."""
+
+    def __init__(self) -> None:
+        self._documents = [
+            *TEXTS,
+            *(f"{n} strawberries are {n} berries.\n" * 20 for n in range(99)),
+        ]
+        self.n_documents = len(self._documents)
+        self.fingerprint = hashlib.sha256("\0".join(self._documents).encode()).hexdigest()
+
+    def documents(self, split: Split) -> Iterator[str]:
+        return iter(self._documents if split == "train" else self._documents[:11])
+
+    def n_bytes(self, split: Split) -> int:
+        return sum(len(text.encode()) for text in self.documents(split))
+
+
+def round_trip(subject: Subject) -> str:
+    """Does every text come back from its ids, byte for byte?"""
+    tokenizer = _open(subject)
+    for text in TEXTS:
+        back = tokenizer.decode(tokenizer.encode(text))
+        if back != text:
+            raise Finding(f"{text!r} comes back as {back!r}")
+    return f"{len(TEXTS)} texts of several scripts"
+
+
+def ids(subject: Subject) -> str:
+    """Are all ids within the vocabulary, and the vocabulary within what was asked?"""
+    tokenizer = _open(subject)
+    asked = subject.recipe.model.vocab_size
+    if not 0 < tokenizer.vocab_size <= asked:
+        raise Finding(f"its vocabulary has {tokenizer.vocab_size} ids; the model has {asked}")
+    for text in TEXTS:
+        outside = [i for i in tokenizer.encode(text) if not 0 <= i < tokenizer.vocab_size]
+        if outside:
+            raise Finding(f"{text!r} gives id {outside[0]}; there are {tokenizer.vocab_size}")
+    return f"{tokenizer.vocab_size} of {asked} ids"
+
+
+def special(subject: Subject) -> str:
+    """Do special tokens come from their text only when they are asked for?"""
+    tokenizer = _open(subject)
+    if tokenizer.eot not in tokenizer.special_tokens.values():
+        raise Finding(f"eot is id {tokenizer.eot}, which is none of its special tokens")
+    for text, number in tokenizer.special_tokens.items():
+        if number in tokenizer.encode(f"a{text}b"):
+            raise Finding(f"plain text {text!r} becomes the special token {number}")
+        if tokenizer.encode(f"a{text}b", special=True).count(number) != 1:
+            raise Finding(f"asked for special tokens, {text!r} does not become id {number}")
+        if tokenizer.decode([number]) != text:
+            raise Finding(f"id {number} comes back as {tokenizer.decode([number])!r}, not {text!r}")
+    return ", ".join(tokenizer.special_tokens)
+
+
+def pieces(subject: Subject) -> str:
+    """Do batches encode as texts do, and single ids decode to parts of the whole?"""
+    tokenizer = _open(subject)
+    for text, together in zip(TEXTS, tokenizer.encode_batch(TEXTS), strict=True):
+        alone = tokenizer.encode(text)
+        if together.tolist() != alone:
+            raise Finding(f"in a batch {text!r} has other ids than alone")
+        parts = b"".join(tokenizer.decode_bytes([number]) for number in alone)
+        if parts != tokenizer.decode_bytes(alone):
+            raise Finding(f"the ids of {text!r} decode one by one to {parts!r}")
+    return f"{len(TEXTS)} texts"
+
+
+def saved(subject: Subject) -> str:
+    """Does it come back the same from its file, and the same when it is made again?"""
+    tokenizer = _open(subject)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "tokenizer.json")
+        tokenizer.save(path)
+        _same(tokenizer, _source(subject).load(path), "loaded from its file")
+        _same(tokenizer, _open(subject), "made again from the same text")
+        return f"{path.stat().st_size:,} bytes"
+
+
+def _same(first: Tokenizer, second: Tokenizer, how: str) -> None:
+    for name in ("vocab_size", "special_tokens", "eot", "fingerprint"):
+        if getattr(first, name) != getattr(second, name):
+            raise Finding(
+                f"{how}, its {name} is {getattr(second, name)!r}, not {getattr(first, name)!r}"
+            )
+    for text in TEXTS:
+        if first.encode(text) != second.encode(text):
+            raise Finding(f"{how}, it gives {text!r} other ids")
+
+
+def _source(subject: Subject) -> TokenizerSource:
+    spec = subject.recipe.tokenizer
+    made: TokenizerSource = spec.entry.load()(**spec.fields)
+    return made
+
+
+def _open(subject: Subject) -> Tokenizer:
+    """The tokenizer, made from the sample with nothing cached."""
+    recipe = subject.recipe
+    source, sample = _source(subject), _Sample()
+    with tempfile.TemporaryDirectory() as folder:
+        site = DataSite(
+            vocab_size=recipe.model.vocab_size,
+            block_size=recipe.model.block_size,
+            seed=recipe.seed,
+            cache=Path(folder),
+            folders=(Path.cwd(),),
+            tokenizer=lambda corpus: source.open(site, corpus),
+        )
+        return source.open(site, sample)

@@ -1,0 +1,306 @@
+"""Optimizers, schedules, data, tokenizers and trackers, each broken in one way, and sound ones."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from strawberry.data.contracts import (
+    Corpus,
+    Dataset,
+    DataSite,
+    DataSource,
+    Ids,
+    Split,
+    Tokenizer,
+    TokenizerSource,
+)
+from strawberry.model.contracts import Optimizer, ParameterInfo, Schedule, ScheduleSite, Tracker
+from strawberry.plugin import hookimpl
+
+
+class Steady(Optimizer):
+    """AdamW by torch: sound."""
+
+    def make(
+        self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
+    ) -> torch.optim.Optimizer:
+        return torch.optim.AdamW([info.parameter for info in infos], lr=lr)
+
+
+class Climbs(Steady):
+    """Goes up."""
+
+    def make(
+        self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
+    ) -> torch.optim.Optimizer:
+        return torch.optim.SGD([info.parameter for info in infos], lr=lr, maximize=True)
+
+
+class LeavesVectors(Steady):
+    """Takes every parameter and steps matrices alone."""
+
+    def make(
+        self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
+    ) -> torch.optim.Optimizer:
+        return super().make([i for i in infos if i.parameter.ndim > 1], lr=lr, device=device)
+
+
+class Clocked(torch.optim.AdamW):
+    """Weighs gradients by a count that is in no state."""
+
+    calls = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.calls += 1
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad.mul_(self.calls)
+        return super().step(closure)
+
+
+class Forgets(Steady):
+    """Keeps what it counts outside of its state."""
+
+    def make(
+        self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
+    ) -> torch.optim.Optimizer:
+        return Clocked([info.parameter for info in infos], lr=lr)
+
+
+class Flat(Schedule):
+    """The same rate always: sound."""
+
+    def __init__(self, site: ScheduleSite) -> None:
+        self.rate = site.learning_rate
+
+    def __call__(self, step: int) -> float:
+        return self.rate
+
+
+class Beyond(Flat):
+    """Rises without end."""
+
+    def __call__(self, step: int) -> float:
+        return self.rate * (1 + step)
+
+
+class Numbers(Dataset):
+    """Windows of random ids: sound."""
+
+    def __init__(self, train: Ids, val: Ids) -> None:
+        self.tokenizer = None
+        self.vocab_size = 500
+        self.fingerprint = "numbers"
+        self.ids: dict[Split, Ids] = {"train": train, "val": val}
+
+    def n_tokens(self, split: Split) -> int:
+        return len(self.ids[split])
+
+    def batch(
+        self, split: Split, step: int, *, batch_size: int, block_size: int, seed: int
+    ) -> tuple[Ids, Ids]:
+        ids = self.ids[split]
+        room = len(ids) - block_size
+        if split == "train":
+            starts = np.random.default_rng((seed, step)).integers(room, size=batch_size)
+        else:
+            starts = np.arange(step * batch_size, (step + 1) * batch_size) * block_size % room
+        x = np.stack([ids[start : start + block_size] for start in starts])
+        y = np.stack([ids[start + 1 : start + block_size + 1] for start in starts])
+        return x, y
+
+
+class Sound(DataSource):
+    """Random ids, the last tenth for validation."""
+
+    made = Numbers
+
+    def open(self, site: DataSite) -> Dataset:
+        ids = np.random.default_rng(0).integers(500, size=20_000, dtype=np.int64)
+        return self.made(ids[:18_000], ids[18_000:])
+
+
+class Narrow(Sound):
+    """Gives int32."""
+
+    class made(Numbers):  # noqa: N801
+        def batch(self, *args: Any, **sizes: Any) -> Any:
+            x, y = super().batch(*args, **sizes)
+            return x.astype(np.int32), y.astype(np.int32)
+
+
+class Drifts(Sound):
+    """Gives another training batch whenever it is asked."""
+
+    class made(Numbers):  # noqa: N801
+        asked = 0
+
+        def batch(self, split: Split, step: int, **sizes: Any) -> Any:
+            self.asked += split == "train"
+            return super().batch(split, step + 1000 * self.asked * (split == "train"), **sizes)
+
+
+class Stuck(Sound):
+    """Always gives the first training batch."""
+
+    class made(Numbers):  # noqa: N801
+        def batch(self, split: Split, step: int, **sizes: Any) -> Any:
+            return super().batch(split, 0 if split == "train" else step, **sizes)
+
+
+class Reshuffles(Sound):
+    """Validates on windows that depend on the batch size."""
+
+    class made(Numbers):  # noqa: N801
+        def batch(self, split: Split, step: int, **sizes: Any) -> Any:
+            return super().batch(split, step + (split == "val") * sizes["batch_size"], **sizes)
+
+
+class Shares(Sound):
+    """Validates on what it trains on."""
+
+    def open(self, site: DataSite) -> Dataset:
+        ids = np.random.default_rng(0).integers(500, size=20_000, dtype=np.int64)
+        return Numbers(ids, ids[10_000:])
+
+
+class Letters(Tokenizer):
+    """UTF-8 bytes: sound."""
+
+    vocab_size = 257
+    eot = 256
+
+    def __init__(self) -> None:
+        self.special_tokens = {"<|eot|>": 256}
+        self.fingerprint = "letters"
+
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        if not special:
+            return list(text.encode())
+        parts = [list(part.encode()) for part in text.split("<|eot|>")]
+        return [i for part in parts for i in [*part, 256]][:-1]
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return b"".join(b"<|eot|>" if i == 256 else bytes([i]) for i in ids)
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.fingerprint))
+
+
+class Bytewise(TokenizerSource):
+    """Makes and loads `made`."""
+
+    made = Letters
+
+    def open(self, site: DataSite, corpus: Corpus) -> Tokenizer:
+        return self.made()
+
+    def load(self, path: Path) -> Tokenizer:
+        tokenizer = self.made()
+        tokenizer.fingerprint = json.loads(path.read_text())
+        return tokenizer
+
+
+class Strips(Bytewise):
+    """Drops blanks at both ends."""
+
+    class made(Letters):  # noqa: N801
+        def encode(self, text: str, special: bool = False) -> list[int]:
+            return super().encode(text.strip(" \n"), special)
+
+
+class Boasts(Bytewise):
+    """Has more ids than were asked for."""
+
+    class made(Letters):  # noqa: N801
+        vocab_size = 5000
+
+
+class Injectable(Bytewise):
+    """Takes special tokens out of any text."""
+
+    class made(Letters):  # noqa: N801
+        def encode(self, text: str, special: bool = False) -> list[int]:
+            return super().encode(text, special=True)
+
+
+class LosesInBatches(Bytewise):
+    """Drops the last id of each text of a batch."""
+
+    class made(Letters):  # noqa: N801
+        def encode_batch(
+            self, texts: Sequence[str], special: bool = False
+        ) -> list[npt.NDArray[np.uint32]]:
+            return [ids[:-1] for ids in super().encode_batch(texts, special)]
+
+
+class Renames(Bytewise):
+    """Is another tokenizer each time it is made."""
+
+    class made(Letters):  # noqa: N801
+        def __init__(self) -> None:
+            super().__init__()
+            self.fingerprint = uuid.uuid4().hex
+
+
+class Silent(Tracker):
+    """Does nothing: sound."""
+
+
+class FailsAtEvaluation(Tracker):
+    """Raises in the middle of a run."""
+
+    def evaluated(self, run: Path, step: int, metrics: Mapping[str, float]) -> None:
+        raise KeyError("accuracy")
+
+
+class StartsOnce(Tracker):
+    """Makes a file that must not be there."""
+
+    def model_built(self, model: Any, recipe: Any) -> None:
+        self.first = True
+
+    def step_done(self, run: Path, step: int, metrics: Mapping[str, float]) -> None:
+        if self.first:
+            (run / "log.csv").open("x").close()
+            self.first = False
+
+
+class Draws(Tracker):
+    """Takes numbers from the generator that dropout draws from."""
+
+    def step_done(self, run: Path, step: int, metrics: Mapping[str, float]) -> None:
+        torch.rand(1)
+
+
+_KINDS = {
+    Optimizer: "optimizer",
+    Schedule: "schedule",
+    DataSource: "data",
+    TokenizerSource: "tokenizer",
+    Tracker: "tracker",
+}
+
+
+def components() -> Iterator[tuple[str, type]]:
+    """Each class of this file that is a component, with its kind."""
+    for found in list(globals().values()):
+        if isinstance(found, type) and found.__module__ == __name__:
+            for contract, kind in _KINDS.items():
+                if issubclass(found, contract):
+                    yield kind, found
+
+
+@hookimpl
+def strawberry_register(registry: Any) -> None:
+    """Register every component of this file."""
+    for kind, found in components():
+        registry.add(kind, found.__name__, found)

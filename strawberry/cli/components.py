@@ -9,10 +9,12 @@ from rich.text import Text
 
 from strawberry.cli import context
 from strawberry.cli.console import console, print_json, show, table
+from strawberry.errors import PluginError
 from strawberry.plugin import KINDS, Entry, LookupFailure, Registry
 from strawberry.plugin.registry import did_you_mean
 from strawberry.plugin.signature import (
     Field,
+    capabilities_of,
     description_of,
     fields_of,
     source_of,
@@ -32,6 +34,7 @@ def command(
     """List the components, or show the fields of one.
 
     With a name: each field with its type, its default and what it means, and where the source is.
+    As JSON the list has all of that for every component.
     """
     registry = context.plugins().registry
     if name is None and kind is not None and kind not in KINDS:
@@ -59,7 +62,7 @@ def kind_of(registry: Registry, word: str) -> str:
 def _list(registry: Registry, kind: str | None, *, json: bool) -> None:
     entries = registry.entries(kind)
     if json:
-        print_json([_as_dict(registry, entry) for entry in entries])
+        print_json([_as_dict(registry, entry) | _loaded(entry) for entry in entries])
         return
     if not entries:
         console().print(f"no {kind} is registered" if kind else "no component is registered")
@@ -89,19 +92,31 @@ def _as_dict(registry: Registry, entry: Entry) -> dict[str, Any]:
     }
 
 
+def _loaded(entry: Entry) -> dict[str, Any]:
+    """Its details, or why it can't be imported; the others are listed all the same."""
+    try:
+        return {**_details(entry.load()), "error": None}
+    except PluginError as error:
+        return {"error": str(error)}
+
+
+def _details(cls: type) -> dict[str, Any]:
+    source = source_of(cls)
+    return {
+        "description": description_of(cls),
+        "file": str(source[0]) if source else None,
+        "line": source[1] if source else None,
+        "fields": [_field(field) for field in fields_of(cls)],
+        "capabilities": capabilities_of(cls),
+    }
+
+
 def _show(entry: Entry, *, json: bool) -> None:
     cls = entry.load()
     fields = fields_of(cls)
     source = source_of(cls)
     if json:
-        details = {
-            **_as_dict(context.plugins().registry, entry),
-            "description": description_of(cls),
-            "file": str(source[0]) if source else None,
-            "line": source[1] if source else None,
-            "fields": [_field(field) for field in fields],
-        }
-        print_json(details)
+        print_json(_as_dict(context.plugins().registry, entry) | _details(cls))
         return
     out = console()
     head = Text.assemble((entry.name, "bold cyan"), f"  {entry.kind} of plugin {entry.plugin}")

@@ -46,8 +46,8 @@ def _show(record: PluginRecord, out: Console) -> None:
     head = Text.assemble(
         (record.name, "bold"), "  ", origin, "  ", (record.status, _STYLES[record.status])
     )
-    if record.api:
-        head.append(f"  API {record.api}")
+    if record.status == "ok" or record.api:
+        head.append(f"  API {record.api or 'not stated'}")
     if record.status != "disabled":
         head.append(f"  {record.seconds:.3f} s", style="dim")
     out.print(head, soft_wrap=True)

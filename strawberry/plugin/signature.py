@@ -176,6 +176,25 @@ def source_of(cls: type) -> tuple[Path, int] | None:
         return None
 
 
+def capabilities_of(cls: type) -> dict[str, bool | list[str]]:
+    """What a component's contract lets it declare, and what its class declares.
+
+    These are the annotated class attributes of its bases that are true, false or a set of words;
+    an instance may yet decide otherwise by its fields.
+    """
+    declared: dict[str, bool | list[str]] = {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.partition(".")[0] == "torch":
+            continue
+        for name in vars(base).get("__annotations__", {}):
+            value = getattr(cls, name, None)
+            if isinstance(value, bool):
+                declared[name] = value
+            elif isinstance(value, frozenset):
+                declared[name] = sorted(value)
+    return declared
+
+
 def description_of(cls: type) -> str:
     """A class's own docstring up to its first section, with paragraphs as single lines."""
     paragraphs = []

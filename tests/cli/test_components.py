@@ -79,6 +79,23 @@ def test_list_as_json(mine: list[str], capsys: pytest.CaptureFixture[str]) -> No
     listed = {one["full_name"]: one for one in json.loads(capsys.readouterr().out)}
     assert listed["idea/bare"]["name"] == "bare"
     assert listed["idea/mine"]["summary"] == "A mixer [of mine]."
+    assert [field["name"] for field in listed["idea/mine"]["fields"]] == ["n_head", "act", "inner"]
+    assert listed["strawberry/token_choice"]["capabilities"]["batch_independent"] is True
+    assert listed["strawberry/expert_choice"]["capabilities"]["exact"] is True
+
+
+def test_a_broken_component_is_listed_with_its_error(
+    site: FakeSite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The JSON list says what is wrong with it, and has the others in full."""
+    file = tmp_path / "idea.py"
+    file.write_text(MINE.replace("Bare)", "'no_such_module:Bare')"), encoding="utf-8")
+    assert run([f"--plugin={file}", "components", "router", "--json"]) == 0
+
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert "no_such_module" in listed["bare"]["error"]
+    assert listed["mine"]["error"] is None
+    assert listed["mine"]["fields"]
 
 
 @pytest.mark.parametrize("words", [["router", "mine"], ["router", "idea/mine"], ["mine"]])

@@ -1,0 +1,45 @@
+"""A virtual environment of its own for a test, which sees this one's packages."""
+
+from __future__ import annotations
+
+import os
+import site
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+_FROM_HERE = '[ "$1" = install ] && set -- "$@" --no-build-isolation --no-deps --no-index\n'
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Make one in `folder`; returns the variables of a process in it.
+
+    What is installed in it stays in it. Its `pip` builds with the setuptools that is here and
+    fetches nothing.
+    """
+    venv.create(folder, symlinks=True, with_pip=False)
+    run = subprocess.run(
+        [folder / "bin" / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    # As site directories, so that their own .pth files, those of editable installs, count too.
+    above = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
+    lines = [f"import site; site.addsitedir({path!r})" for path in sorted(above)]
+    Path(run.stdout.strip(), "above.pth").write_text("\n".join(lines) + "\n")
+    for name, more in (("strawberry", ""), ("pytest", ""), ("pip", _FROM_HERE)):
+        script = folder / "bin" / name
+        script.write_text(f'#!/bin/sh\n{more}exec "{folder}/bin/python" -m {name} "$@"\n')
+        script.chmod(0o755)
+    return {
+        **os.environ,
+        "PATH": f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}"
+        + os.environ["PATH"],
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PYTEST_ADDOPTS": "-p no:cacheprovider -p no:xdist",
+        "PYTHONWARNINGS": "ignore",  # setuptools warns at every editable installation
+        "COLUMNS": "100",
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+    }

@@ -1,0 +1,14 @@
+"""plugins/COMPONENTS.md says what the components say of themselves."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import component_reference  # noqa: E402 (it is a script, not a package's module)
+
+
+def test_the_reference_is_current() -> None:
+    """If not: `python tools/component_reference.py`, and commit what it writes."""
+    assert component_reference.reference() == component_reference.FILE.read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import site
-import subprocess
 import sys
 import sysconfig
 import venv
@@ -20,14 +19,10 @@ def environment(folder: Path) -> dict[str, str]:
     fetches nothing.
     """
     venv.create(folder, symlinks=True, with_pip=False)
-    run = subprocess.run(
-        [folder / "bin" / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
     # As site directories, so that their own .pth files, those of editable installs, count too.
     above = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
     lines = [f"import site; site.addsitedir({path!r})" for path in sorted(above)]
-    Path(run.stdout.strip(), "above.pth").write_text("\n".join(lines) + "\n")
+    (packages(folder) / "above.pth").write_text("\n".join(lines) + "\n")
     for name, more in (("strawberry", ""), ("pytest", ""), ("pip", _FROM_HERE)):
         script = folder / "bin" / name
         script.write_text(f'#!/bin/sh\n{more}exec "{folder}/bin/python" -m {name} "$@"\n')
@@ -43,3 +38,8 @@ def environment(folder: Path) -> dict[str, str]:
         "NO_COLOR": "1",
         "TERM": "dumb",
     }
+
+
+def packages(folder: Path) -> Path:
+    """Where distributions are installed in the environment in `folder`."""
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))

@@ -43,7 +43,7 @@ def counted(subject: Subject) -> str:
     text = f"{ran / length:.4g} FLOPs and {report.total_parameters} parameters"
     if not declares(model.eval(), "causal"):
         return f"{text} (the whole model)"
-    whole = model.new_cache(1, length).nbytes()
+    whole = model.new_cache(1, length).nbytes() if model.cacheable else 0
     per_token = report.cache_bytes_per_token * length + report.cache_fixed_bytes
     if whole != per_token:
         raise Finding(f"a cache of {per_token} bytes counted, of {whole} bytes made")

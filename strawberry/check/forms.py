@@ -62,6 +62,8 @@ def cache(subject: Subject) -> str:
     model = subject.model(dtype=torch.float64)
     if not declares(model, "causal"):
         raise NotApplicable("it declares itself non-causal: there is no cache to agree with")
+    if not model.cacheable:
+        raise NotApplicable("it declares that it has no cache")
     idx = subject.tokens()
     T = idx.shape[1]
     worst = 0.0
@@ -86,6 +88,8 @@ def recurrence(subject: Subject) -> str:
     model = subject.model(dtype=torch.float64)
     if not declares(model, "causal"):
         raise NotApplicable("it declares itself non-causal: there is no recurrent form")
+    if not model.cacheable:
+        raise NotApplicable("it declares that it has no cache")
     idx = subject.tokens()
     weight = torch.randn(model(idx).shape, generator=torch.Generator().manual_seed(2)).double()
     parameters = dict(model.named_parameters())

@@ -39,7 +39,7 @@ def moves(subject: Subject) -> str:
         _step(model, optimizers, subject, step)
     still = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
     if still:
-        raise Finding("these never move: " + ", ".join(still))
+        raise Finding("in 5 steps these never move: " + ", ".join(still))
     return f"{len(before)} parameters"
 
 

@@ -202,11 +202,25 @@ class LanguageModel(nn.Module):
                 hook()
 
     def new_cache(self, batch: int, length: int, dtype: torch.dtype | None = None) -> Cache:
-        """An empty cache for `length` tokens of `batch` sequences."""
+        """An empty cache for `length` tokens of `batch` sequences.
+
+        Raises StrawberryError if a mixer has no decoding state.
+        """
         self._check_length(length, None)
+        for visit in self.visits():
+            mixer = visit.block.attention
+            if mixer is not None and not mixer.cacheable:
+                name = type(mixer).__name__
+                raise StrawberryError(f"{name} has no decoding state: go without a cache")
         dtype = dtype if dtype is not None else self.embedding.weight.dtype
         room = Room(batch, length, self.device, dtype)
         return Cache(list(self.stack.new_states(room, self.weights)), length)
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether every mixer has a decoding state."""
+        mixers = [visit.block.attention for visit in self.visits()]
+        return all(mixer is None or mixer.cacheable for mixer in mixers)
 
     def parameter_infos(self) -> list[ParameterInfo]:
         """Every parameter once, with its name and kind."""

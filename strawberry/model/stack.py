@@ -124,7 +124,7 @@ class Block(nn.Module):
         With `later` the mixer uses the keys of an earlier step, and keeps none.
         """
         state: State = {}
-        if self.attention is not None and not later:
+        if self.attention is not None and self.attention.cacheable and not later:
             state = self.attention.new_state(*room)
         yield {**state, **(self.weights or weights).new_state(*room)}
 

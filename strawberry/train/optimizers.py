@@ -174,6 +174,11 @@ class Optimizers:
     def _states(self) -> Iterator[tuple[str, Any]]:
         for number, (_, optimizer) in enumerate(self.parts):
             for parameter, state in optimizer.state.items():
+                if parameter not in self.names or not isinstance(state, dict):
+                    raise StrawberryError(
+                        f"state {parameter!r} of {type(optimizer).__name__} belongs to no "
+                        "parameter, and so can't be saved"
+                    )
                 for key, value in state.items():
                     yield f"{number}/{self.names[parameter]}/{key}", value
 

@@ -54,7 +54,8 @@ class Attention(nn.Module, abc.ABC):
     Attributes:
         causal: whether no output depends on a later token.
         batch_independent: whether no output depends on another sequence of the batch.
-        cacheable: whether it has a decoding state.
+        cacheable: whether it has a decoding state; without one `new_state` is never called, and
+            generation computes the whole sequence for each token.
         honours: the places of a positional component that it reads.
         separates: whether it keeps documents apart, by `use.documents`.
         routable: whether it can mix some of the tokens alone, with positions that leave some out.

@@ -1,0 +1,1 @@
+"""Flash-linear-attention's layers as a plugin."""

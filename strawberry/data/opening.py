@@ -43,7 +43,7 @@ def open_dataset(
     def tokenizer(corpus: Corpus) -> Tokenizer:
         spec = recipe.tokenizer
         with located(spec):
-            source: TokenizerSource = _make(spec, TokenizerSource)
+            source: TokenizerSource = construct(spec, TokenizerSource)
             made = source.open(site, corpus)
             _check_vocabulary(recipe, made.vocab_size, f"the {spec.use} tokenizer")
         return made
@@ -59,7 +59,7 @@ def open_dataset(
     )
     spec = recipe.data
     with located(spec):
-        source: DataSource = _make(spec, DataSource)
+        source: DataSource = construct(spec, DataSource)
         dataset = source.open(site)
         _check_vocabulary(recipe, dataset.vocab_size, f"the {spec.use} data")
         for split in SPLITS:
@@ -72,7 +72,7 @@ def open_dataset(
 def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
     """The tokenizer that a run of `recipe` saved at `path`, in whatever form its source has."""
     with located(recipe.tokenizer):
-        source: TokenizerSource = _make(recipe.tokenizer, TokenizerSource)
+        source: TokenizerSource = construct(recipe.tokenizer, TokenizerSource)
         return source.load(path)
 
 
@@ -89,9 +89,20 @@ def located(spec: ComponentSpec) -> Iterator[None]:
         raise RecipeError([spec.problem("", str(error))]) from error
 
 
-def _make(spec: ComponentSpec, contract: type[Any]) -> Any:
-    """The component of a spec, constructed with its fields."""
-    made = spec.entry.load()(**spec.fields)
+def construct(spec: ComponentSpec, contract: type[Any]) -> Any:
+    """The component of a spec, constructed with its fields.
+
+    Raises:
+        RecipeError: what its constructor refuses, at its place in the recipe.
+        PluginError: it is something else than was registered.
+    """
+    with located(spec):
+        try:
+            made = spec.entry.load()(**spec.fields)
+        except FieldError:
+            raise
+        except ValueError as error:
+            raise StrawberryError(str(error)) from error
     if not isinstance(made, contract):
         raise PluginError(
             f"plugin {spec.entry.plugin!r}: {spec.kind} {spec.entry.name!r} "

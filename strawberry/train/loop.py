@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from strawberry.data import open_dataset
+from strawberry.data.opening import construct
 from strawberry.errors import PluginError, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.contracts import Tracker
@@ -279,13 +280,13 @@ def _session(
     trackers: Sequence[Tracker],
     progress: Progress | None,
 ) -> Session:
+    named = [construct(spec, Tracker) for spec in recipe.trackers]
     dataset = open_dataset(recipe, progress=progress)
     randomness.seed(recipe.seed)
     model = build(recipe, machine.device)
     model.separator = separator(recipe, dataset)
     if machine.compiled:
         model.compile_trunk()
-    named = [spec.entry.load()(**spec.fields) for spec in recipe.trackers]
     return Session(
         recipe=recipe,
         run=run,

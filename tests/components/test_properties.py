@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import strawberry
-from strawberry.errors import RecipeError
+from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
 from strawberry.model.contracts import Attention, Router
 from strawberry.plugin import Plugins
@@ -353,7 +353,11 @@ def test_compile_fullgraph(model, idx, grad):
 
 
 def test_state_is_declared(model):
-    """A cacheable mixer's state has one row for each sequence of the batch."""
+    """A cacheable mixer's state has one row for each sequence; one that isn't is never asked."""
+    if not model.cacheable:
+        with pytest.raises(StrawberryError, match="has no decoding state"):
+            model.new_cache(batch=3, length=T)
+        return
     cache = model.new_cache(batch=3, length=T)
     assert all(isinstance(visit.block.attention, Attention) for visit in model.visits())
     assert all(tensor.shape[0] == 3 for state in cache.states for tensor in state.values())

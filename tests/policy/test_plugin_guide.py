@@ -22,7 +22,7 @@ def spoken(output: str, folder: Path) -> list[str]:
 
 def exact(block: str) -> list[str]:
     """The lines of a block without decimal fractions: times, rounding, ratios."""
-    return re.sub(r"\b\d+(\.\d+)?e-\d+|\b\d+\.\d+(e\+\d+)?", "#", block).splitlines()
+    return re.sub(r"\b\d+(\.\d+)?e-\d+|\b\d+\.\d+(e\+\d+)?|\b0\b", "#", block).splitlines()
 
 
 def carried_out(block: str, folder: Path, env: dict[str, str]) -> str:

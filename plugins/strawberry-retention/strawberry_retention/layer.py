@@ -20,8 +20,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional as F
 
-from strawberry.errors import FieldError, StrawberryError
-from strawberry.model.contracts import Attention, Place, Site, State, Use, wide, without_autocast
+from strawberry.errors import FieldError
+from strawberry.model.contracts import Attention, Place, Site, Use, wide, without_autocast
 
 STD_EPS = 1e-8
 AFT_EPS = 1e-6
@@ -85,20 +85,11 @@ class RetentionLayer(Attention):
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         """(B, T, C) -> (B, T, C): what the mixers add to the stream."""
-        if use.cache is not None:
-            raise StrawberryError(
-                f"{type(self).__name__} derives its weights from all tokens of a batch, so each "
-                "new one changes them all: it has no cache"
-            )
         return self.layer(x, use) - x
 
     @abc.abstractmethod
     def layer(self, x: Tensor, use: Use) -> Tensor:
         """The stream after all mixers: (B, T, C)."""
-
-    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """Nothing: it can't be used with a cache."""
-        return {}
 
     def own(self, use: Use) -> Matrices:
         """The matrices that the first mixer has, in float32 at least."""

@@ -159,7 +159,7 @@ def test_a_sequence_alone_has_other_logits(model, golden):
 
 def test_there_is_no_cache(model, golden):
     """A call with one is refused; sampling computes the whole sequence anew."""
-    with pytest.raises(StrawberryError, match="it has no cache"):
+    with pytest.raises(StrawberryError, match="has no decoding state"):
         model(golden["idx"], cache=model.new_cache(2, 24))
 
     ids = golden["idx"][:1, :5]

@@ -1,0 +1,129 @@
+"""The way of a plugin's author from an empty folder, command by command, in seconds.
+
+    python tools/bench/author_journey.py [--kind attention] [--torch 'torch==2.13.0'] [--json]
+
+A virtual environment is made in a temporary folder, torch and this checkout are installed into it,
+and the commands that `strawberry new` prints are run, then a short training. Then come the lines
+that an author writes for each kind (what is left of the scaffold's component and manifest without
+blank lines, comments and docstrings), and the lines of this checkout that change when every recipe
+takes the new component: `git diff --numstat` of a clone in which all of them were built with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from strawberry.plugin import Plugins
+from strawberry.scaffold import kinds, new
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = "--run-dir run --set train.max_iters=20 --set train.eval_iters=1"
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kind", default="attention", choices=kinds())
+    parser.add_argument("--torch", default="torch>=2.13")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        steps = journey(folder, options.kind, options.torch)
+        lines = {kind: written(folder / "lines", kind) for kind in kinds()}
+        built, changed = slope(folder, options.kind)
+    if options.json:
+        print(json.dumps({"seconds": steps, "lines": lines, "built": built, "changed": changed}))
+        return
+    for command, seconds in steps.items():
+        print(f"{seconds:7.1f} s  {command}")
+    print(f"{sum(steps.values()):7.1f} s  in all\n")
+    print("lines an author writes: " + ", ".join(f"{k} {n}" for k, n in lines.items()))
+    print(f"recipes built with it: {built}; git diff --numstat: {changed or 'nothing'}")
+
+
+def journey(folder: Path, kind: str, torch: str) -> dict[str, float]:
+    """Seconds of each command; raises CalledProcessError where one fails."""
+    env = {**os.environ, "PATH": f"{folder / 'venv/bin'}{os.pathsep}{os.environ['PATH']}"}
+    env.pop("PYTHONPATH", None)
+    commands = [
+        f"{sys.executable} -m venv venv",
+        f"pip install --quiet {shlex.quote(torch)}",
+        f"pip install --quiet {ROOT}",
+        f"strawberry new {kind} idea",
+        "pip install --quiet -e 'strawberry-idea[test]'",
+        "strawberry build strawberry-idea/recipes/idea.yaml",
+        f"strawberry check {kind}/idea",
+        "pytest --quiet strawberry-idea",
+        f"strawberry train strawberry-idea/recipes/idea.yaml {SHORT}",
+    ]
+    seconds = {}
+    for command in commands:
+        start = time.perf_counter()
+        done = subprocess.run(  # noqa: S602 (the commands are those above)
+            command, shell=True, cwd=folder, env=env, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            sys.exit(f"{command}\n{done.stdout}")
+        seconds[command.replace(str(ROOT), "CHECKOUT").replace(sys.executable, "python")] = round(
+            time.perf_counter() - start, 2
+        )
+    return seconds
+
+
+def written(folder: Path, kind: str) -> int:
+    """Lines of code in the component and the manifest that the scaffold has for a kind."""
+    made = new(kind, f"idea_{kind}", folder, Plugins.load().registry)
+    package = made / f"strawberry_idea_{kind}"
+    return sum(code_lines(package / name) for name in (f"idea_{kind}.py", "plugin.py"))
+
+
+def code_lines(path: Path) -> int:
+    """Lines that hold code: no docstring, no comment, not blank."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                body[0] = ast.Pass()
+    return sum(line.strip() != "pass" for line in ast.unparse(tree).splitlines() if line.strip())
+
+
+def slope(folder: Path, kind: str) -> tuple[int, str]:
+    """How many recipes build with the component, and what changed in a clone by that."""
+    clone = folder / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    paths = {"attention": "model.stack.*.attention", "ffn": "model.stack.*.ffn"}
+    path = paths.get(kind, f"model.{kind}")
+    built = 0
+    for recipe in sorted(clone.glob("recipes/*.yaml")):
+        words = ["build", str(recipe), "--json", "--set", f"{path}=idea"]
+        if kind == "attention":  # the scaffold's has no use for positions
+            words += ["--set", "model.positional=none"]
+        done = subprocess.run(
+            [folder / "venv/bin/strawberry", *words], cwd=clone, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        if done.returncode == 0:
+            built += 1
+        else:
+            print(f"{recipe.name}: {done.stderr.splitlines()[-1]}", file=sys.stderr)
+    diff = subprocess.run(
+        ["git", "diff", "--numstat"], cwd=clone, check=True, capture_output=True, text=True
+    )
+    return built, diff.stdout.strip()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import site
+import subprocess
 import sys
 import sysconfig
 import venv
 from pathlib import Path
 
 _FROM_HERE = '[ "$1" = install ] && set -- "$@" --no-build-isolation --no-deps --no-index\n'
+
+TERMINAL = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+"""A terminal as the documentation has it."""
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -34,12 +38,27 @@ def environment(folder: Path) -> dict[str, str]:
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PYTEST_ADDOPTS": "-p no:cacheprovider -p no:xdist",
         "PYTHONWARNINGS": "ignore",  # setuptools warns at every editable installation
-        "COLUMNS": "100",
-        "NO_COLOR": "1",
-        "TERM": "dumb",
+        **TERMINAL,
     }
 
 
 def packages(folder: Path) -> Path:
     """Where distributions are installed in the environment in `folder`."""
     return Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
+
+
+def shell(command: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command line, as it is documented; both streams are in `stdout`."""
+    return subprocess.run(
+        command, shell=True, cwd=folder, env=env, text=True, timeout=300,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+
+
+def short_run(folder: Path, *more: str) -> list[str]:
+    """The options of `strawberry train` for a run of seconds, on a text that is put in `folder`."""
+    text = folder / "text.txt"
+    text.write_text("a strawberry is red. " * 300)
+    small = ["model.block_size=16", "model.vocab_size=257", "tokenizer=bytes",
+             "train.eval_iters=1", f"data={{use: text, path: {text}}}", *more]  # fmt: skip
+    return [word for pair in small for word in ("--set", pair)]

@@ -8,8 +8,12 @@ from typing import Any
 
 import yaml
 
+from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.recipe.spec import Recipe
+
+REGISTRY = Plugins.load(disabled=["fla"]).registry
+"""The components that run on any machine: fla's layers need a GPU."""
 
 TINY: dict[str, Any] = {"vocab_size": 61, "block_size": 16, "n_embd": 16}
 

@@ -50,7 +50,8 @@ def reference() -> str:
     for kind, found in groupby(components, key=lambda one: one["kind"]):
         parts.append(f"## {kind}\n")
         group = list(found)
-        parts += [section(one, usual(group)) for one in group]
+        common = usual(group)
+        parts += [section(one, common) for one in group]
     return "\n".join(parts)
 
 

@@ -10,10 +10,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from strawberry.check.outcome import Finding, NotApplicable
-from strawberry.check.subject import Subject, declares, with_length
+from strawberry.check.subject import Subject, with_length
 from strawberry.model.accounting import account
 from strawberry.model.build import build
 from strawberry.model.contracts import Router
+from strawberry.model.risks import declares
 from strawberry.recipe.spec import Recipe
 
 LENGTHS = (256, 512, 1024, 2048)
@@ -43,7 +44,7 @@ def counted(subject: Subject) -> str:
     text = f"{ran / length:.4g} FLOPs and {report.total_parameters} parameters"
     if not declares(model.eval(), "causal"):
         return f"{text} (the whole model)"
-    whole = model.new_cache(1, length).nbytes() if model.cacheable else 0
+    whole = model.new_cache(1, length).nbytes() if declares(model, "cacheable") else 0
     per_token = report.cache_bytes_per_token * length + report.cache_fixed_bytes
     if whole != per_token:
         raise Finding(f"a cache of {per_token} bytes counted, of {whole} bytes made")

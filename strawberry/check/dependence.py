@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from strawberry.check.outcome import Finding
-from strawberry.check.subject import Subject, declares
+from strawberry.check.subject import Subject
 from strawberry.model.language_model import LanguageModel
+from strawberry.model.risks import declares
 
 NOISE = 1e-5
 """What may change by rounding, relative to the largest value."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from strawberry.check.outcome import Finding, NotApplicable
-from strawberry.check.subject import Subject, declares
+from strawberry.check.subject import Subject
 from strawberry.model.build import build
 from strawberry.model.contracts import Router
 from strawberry.model.language_model import Cache, LanguageModel
+from strawberry.model.risks import declares
 
 
 def shape(subject: Subject) -> str:
@@ -62,7 +63,7 @@ def cache(subject: Subject) -> str:
     model = subject.model(dtype=torch.float64)
     if not declares(model, "causal"):
         raise NotApplicable("it declares itself non-causal: there is no cache to agree with")
-    if not model.cacheable:
+    if not declares(model, "cacheable"):
         raise NotApplicable("it declares that it has no cache")
     idx = subject.tokens()
     T = idx.shape[1]
@@ -88,7 +89,7 @@ def recurrence(subject: Subject) -> str:
     model = subject.model(dtype=torch.float64)
     if not declares(model, "causal"):
         raise NotApplicable("it declares itself non-causal: there is no recurrent form")
-    if not model.cacheable:
+    if not declares(model, "cacheable"):
         raise NotApplicable("it declares that it has no cache")
     idx = subject.tokens()
     weight = torch.randn(model(idx).shape, generator=torch.Generator().manual_seed(2)).double()

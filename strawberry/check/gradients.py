@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from strawberry.check.outcome import Finding, NotApplicable
-from strawberry.check.subject import Subject, declares
+from strawberry.check.subject import Subject
 from strawberry.model.language_model import LanguageModel
+from strawberry.model.risks import declares
 
 SCALE = 100.0
 """How large inputs are made, in standard deviations."""

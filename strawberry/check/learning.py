@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from strawberry.check.outcome import Finding
-from strawberry.check.subject import SEED, Subject, declares
+from strawberry.check.subject import SEED, Subject
+from strawberry.model.risks import declares
 
 STEPS = 300
 BATCH = 32

@@ -107,11 +107,6 @@ class Subject:
         return x.detach(), run
 
 
-def declares(model: nn.Module, capability: str) -> bool:
-    """Whether every part of the model declares this capability, in the mode that it is in."""
-    return all(getattr(module, capability, True) for module in model.modules())
-
-
 def of_recipe(recipe: Recipe) -> Subject:
     """The model of a recipe, as it is."""
     return Subject(recipe.name, "model", recipe)

@@ -120,8 +120,7 @@ def _same(first: Tokenizer, second: Tokenizer, how: str) -> None:
 
 
 def _source(subject: Subject) -> TokenizerSource:
-    spec = subject.recipe.tokenizer
-    made: TokenizerSource = spec.entry.load()(**spec.fields)
+    made: TokenizerSource = subject.recipe.tokenizer.construct(contract=TokenizerSource)
     return made
 
 

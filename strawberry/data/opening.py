@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from strawberry.data.contracts import (
     SPLITS,
@@ -20,10 +18,10 @@ from strawberry.data.contracts import (
 )
 from strawberry.data.packed import too_short
 from strawberry.data.storage import cache_folder
-from strawberry.errors import FieldError, PluginError, RecipeError, StrawberryError
+from strawberry.errors import RecipeError, StrawberryError
 
 if TYPE_CHECKING:
-    from strawberry.recipe.spec import ComponentSpec, Recipe
+    from strawberry.recipe.spec import Recipe
 
 
 def open_dataset(
@@ -42,8 +40,8 @@ def open_dataset(
 
     def tokenizer(corpus: Corpus) -> Tokenizer:
         spec = recipe.tokenizer
-        with located(spec):
-            source: TokenizerSource = construct(spec, TokenizerSource)
+        with spec.located():
+            source: TokenizerSource = spec.construct(contract=TokenizerSource)
             made = source.open(site, corpus)
             _check_vocabulary(recipe, made.vocab_size, f"the {spec.use} tokenizer")
         return made
@@ -58,8 +56,8 @@ def open_dataset(
         progress=progress or silent,
     )
     spec = recipe.data
-    with located(spec):
-        source: DataSource = construct(spec, DataSource)
+    with spec.located():
+        source: DataSource = spec.construct(contract=DataSource)
         dataset = source.open(site)
         _check_vocabulary(recipe, dataset.vocab_size, f"the {spec.use} data")
         for split in SPLITS:
@@ -71,44 +69,9 @@ def open_dataset(
 
 def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
     """The tokenizer that a run of `recipe` saved at `path`, in whatever form its source has."""
-    with located(recipe.tokenizer):
-        source: TokenizerSource = construct(recipe.tokenizer, TokenizerSource)
+    with recipe.tokenizer.located():
+        source: TokenizerSource = recipe.tokenizer.construct(contract=TokenizerSource)
         return source.load(path)
-
-
-@contextlib.contextmanager
-def located(spec: ComponentSpec) -> Iterator[None]:
-    """Give an error that a component raises its place in the recipe."""
-    try:
-        yield
-    except (RecipeError, PluginError):
-        raise
-    except FieldError as error:
-        raise RecipeError([spec.problem(error.field, str(error))]) from error
-    except StrawberryError as error:
-        raise RecipeError([spec.problem("", str(error))]) from error
-
-
-def construct(spec: ComponentSpec, contract: type[Any]) -> Any:
-    """The component of a spec, constructed with its fields.
-
-    Raises:
-        RecipeError: what its constructor refuses, at its place in the recipe.
-        PluginError: it is something else than was registered.
-    """
-    with located(spec):
-        try:
-            made = spec.entry.load()(**spec.fields)
-        except FieldError:
-            raise
-        except ValueError as error:
-            raise StrawberryError(str(error)) from error
-    if not isinstance(made, contract):
-        raise PluginError(
-            f"plugin {spec.entry.plugin!r}: {spec.kind} {spec.entry.name!r} "
-            f"({spec.entry.where}) is not a {contract.__name__}"
-        )
-    return made
 
 
 def _check_vocabulary(recipe: Recipe, vocab_size: int, what: str) -> None:

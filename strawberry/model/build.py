@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from strawberry.errors import FieldError, Problem, RecipeError
+from strawberry.errors import Problem, RecipeError
 from strawberry.model.contracts import (
     Attention,
     Bank,
@@ -304,13 +304,11 @@ class _Builder:
     def _construct(self, spec: ComponentSpec, *given: Any) -> Any:
         """The component, or None once its refusal is a problem at its place in the recipe."""
         try:
-            return spec.entry.load()(*given, **spec.fields)
+            return spec.construct(*given)
         except _Broken:  # a nested one, reported where it stands
             return None
-        except FieldError as error:
-            self.problems.append(spec.problem(error.field, str(error)))
-        except ValueError as error:
-            self.problems.append(spec.problem("", str(error)))
+        except RecipeError as error:
+            self.problems += error.problems
         return None
 
     # Pairings

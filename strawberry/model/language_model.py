@@ -207,20 +207,13 @@ class LanguageModel(nn.Module):
         Raises StrawberryError if a mixer has no decoding state.
         """
         self._check_length(length, None)
-        for visit in self.visits():
-            mixer = visit.block.attention
-            if mixer is not None and not mixer.cacheable:
-                name = type(mixer).__name__
+        for module in self.modules():
+            if not getattr(module, "cacheable", True):
+                name = type(module).__name__
                 raise StrawberryError(f"{name} has no decoding state: go without a cache")
         dtype = dtype if dtype is not None else self.embedding.weight.dtype
         room = Room(batch, length, self.device, dtype)
         return Cache(list(self.stack.new_states(room, self.weights)), length)
-
-    @property
-    def cacheable(self) -> bool:
-        """Whether every mixer has a decoding state."""
-        mixers = [visit.block.attention for visit in self.visits()]
-        return all(mixer is None or mixer.cacheable for mixer in mixers)
 
     def parameter_infos(self) -> list[ParameterInfo]:
         """Every parameter once, with its name and kind."""

@@ -65,9 +65,14 @@ def noncausal(recipe: Recipe, model: LanguageModel) -> list[str]:
     return _looking_ahead(recipe, model, training=False)
 
 
+def declares(model: nn.Module, capability: str) -> bool:
+    """Whether every part of the model declares this capability, in the mode that it is in."""
+    return all(getattr(module, capability, True) for module in model.modules())
+
+
 def is_causal(model: nn.Module) -> bool:
     """Whether no output depends on a later token, in the mode that the model is in."""
-    return all(getattr(module, "causal", True) for module in model.modules())
+    return declares(model, "causal")
 
 
 def _looking_ahead(recipe: Recipe, model: LanguageModel, *, training: bool) -> list[str]:

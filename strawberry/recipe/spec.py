@@ -6,15 +6,23 @@ training loop read them. Locations are kept, so that a later refusal can still n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from strawberry.errors import Location, Problem
+from strawberry.errors import (
+    FieldError,
+    Location,
+    PluginError,
+    Problem,
+    RecipeError,
+    StrawberryError,
+)
 from strawberry.plugin import Entry, Plugins
 from strawberry.recipe.tree import Node
 
@@ -56,6 +64,39 @@ class ComponentSpec:
     def problem(self, name: str, message: str) -> Problem:
         """A problem at field `name` if it was written, else at the component."""
         return self.at.problem(name, message)
+
+    def construct(self, *given: Any, contract: type = object) -> Any:
+        """The component, constructed with what its contract hands over and with its fields.
+
+        Raises:
+            RecipeError: what its constructor refuses, at its place in the recipe.
+            PluginError: it can't be imported, or it is no `contract`.
+        """
+        with self.located():
+            try:
+                made = self.entry.load()(*given, **self.fields)
+            except FieldError:
+                raise
+            except ValueError as error:
+                raise StrawberryError(str(error)) from error
+        if not isinstance(made, contract):
+            raise PluginError(
+                f"plugin {self.entry.plugin!r}: {self.kind} {self.entry.name!r} "
+                f"({self.entry.where}) is not a {contract.__name__}"
+            )
+        return made
+
+    @contextlib.contextmanager
+    def located(self) -> Iterator[None]:
+        """Give an error that the component raises its place in the recipe."""
+        try:
+            yield
+        except (RecipeError, PluginError):
+            raise
+        except FieldError as error:
+            raise RecipeError([self.problem(error.field, str(error))]) from error
+        except StrawberryError as error:
+            raise RecipeError([self.problem("", str(error))]) from error
 
     def to_dict(self) -> dict[str, Any]:
         """As a recipe would write it, with every field."""

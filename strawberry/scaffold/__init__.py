@@ -89,13 +89,17 @@ def _check_name(kind: str, name: str, registry: Registry) -> None:
                 f"{kind} {name!r} is there already, from plugin {entry.plugin!r}: choose another "
                 "name"
             )
-    distribution = f"strawberry-{name.replace('_', '-')}"
+    distribution = _distribution(name)
     plugins = {entry.plugin for entry in registry.entries()}
     if name in plugins or _installed(distribution):
         raise StrawberryError(
             f"plugin {name!r} or its distribution {distribution} is installed already: choose "
             "another name"
         )
+
+
+def _distribution(name: str) -> str:
+    return f"strawberry-{name.replace('_', '-')}"
 
 
 def _installed(distribution: str) -> bool:
@@ -118,7 +122,7 @@ def _values(kind: str, name: str) -> dict[str, Any]:
         "name": name,
         "cls": cls,
         "package": f"strawberry_{name}",
-        "distribution": f"strawberry-{name.replace('_', '-')}",
+        "distribution": _distribution(name),
         "version": f"{major}.{minor}",
         "next_version": f"{major}.{int(minor) + 1}",
         "api": API_VERSION,

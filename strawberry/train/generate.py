@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from strawberry.errors import StrawberryError
-from strawberry.model.risks import is_causal, noncausal
+from strawberry.model.risks import declares, is_causal, noncausal
 from strawberry.train.load import LoadedRun, load_run
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def sample_ids(
     anew from the last half. A model that isn't causal never has a cache: each new token changes
     what comes before it, so the whole sequence is computed anew.
     """
-    use_cache = use_cache and model.cacheable and is_causal(model)
+    use_cache = use_cache and declares(model, "cacheable") and is_causal(model)
     limit = model.limit()
     length = prompt.shape[1] + max_new_tokens
     room = length if limit is None else min(length, limit)

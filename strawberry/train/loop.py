@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from strawberry.data import open_dataset
-from strawberry.data.opening import construct
 from strawberry.errors import PluginError, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.contracts import Tracker
@@ -280,7 +279,7 @@ def _session(
     trackers: Sequence[Tracker],
     progress: Progress | None,
 ) -> Session:
-    named = [construct(spec, Tracker) for spec in recipe.trackers]
+    named = [spec.construct(contract=Tracker) for spec in recipe.trackers]
     dataset = open_dataset(recipe, progress=progress)
     randomness.seed(recipe.seed)
     model = build(recipe, machine.device)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from strawberry.errors import FieldError, RecipeError, StrawberryError
+from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.contracts import Optimizer, ParameterInfo, Schedule, ScheduleSite
 from strawberry.recipe.spec import ComponentSpec
 
@@ -68,12 +68,7 @@ def assign(recipe: Recipe, infos: Sequence[ParameterInfo]) -> list[Assignment]:
 
 def _take(spec: ComponentSpec, infos: Sequence[ParameterInfo], peak: float) -> Iterator[Assignment]:
     """The assignment of one optimizer, and those of what it leaves to its `rest`."""
-    try:
-        factory: Optimizer = spec.entry.load()(**spec.fields)
-    except FieldError as error:
-        raise RecipeError([spec.problem(error.field, str(error))]) from error
-    except ValueError as error:
-        raise RecipeError([spec.problem("", str(error))]) from error
+    factory: Optimizer = spec.construct()
     mine = tuple(info for info in infos if factory.claims(info))
     if mine:
         yield Assignment(spec, factory, factory.lr or peak, mine)
@@ -234,5 +229,5 @@ def make_schedule(recipe: Recipe) -> Schedule:
         cooldown_frac=train.cooldown_frac,
         max_iters=train.max_iters,
     )
-    made: Schedule = recipe.schedule.entry.load()(site, **recipe.schedule.fields)
+    made: Schedule = recipe.schedule.construct(site)
     return made

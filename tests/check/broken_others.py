@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -290,17 +290,11 @@ _KINDS = {
 }
 
 
-def components() -> Iterator[tuple[str, type]]:
-    """Each class of this file that is a component, with its kind."""
+@hookimpl
+def strawberry_register(registry: Any) -> None:
+    """Register every component of this file."""
     for found in list(globals().values()):
         if isinstance(found, type) and found.__module__ == __name__:
             for contract, kind in _KINDS.items():
                 if issubclass(found, contract):
-                    yield kind, found
-
-
-@hookimpl
-def strawberry_register(registry: Any) -> None:
-    """Register every component of this file."""
-    for kind, found in components():
-        registry.add(kind, found.__name__, found)
+                    registry.add(kind, found.__name__, found)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.environments import environment, packages
+from tests.environments import environment, packages, short_run
+from tests.plugin.fakes import write_distribution
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 MANIFEST = """
@@ -51,13 +52,10 @@ class Place:
         module = name.replace("-", "_")
         where = packages(self.folder / "environment")
         (where / f"{module}.py").write_text(textwrap.dedent(manifest))
-        info = where / f"{module}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[strawberry]\n{name} = {module}\n")
+        write_distribution(where, name, f"[strawberry]\n{name} = {module}\n")
 
     def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """A command, which must exit with that code and without a traceback of ours."""
+        """A command, which must exit with that code."""
         done = subprocess.run(
             ["strawberry", *words], cwd=self.folder, env=self.env, text=True, timeout=300,
             capture_output=True, check=False, executable=self.folder / "environment/bin/strawberry",
@@ -97,11 +95,7 @@ def test_each_is_reported_and_the_rest_works(place: Place) -> None:
     for name in FAULTS:
         assert built.stderr.count(f"plugin '{name}'") == 1, name
     assert "Traceback" not in built.stderr
-    (place.folder / "text.txt").write_text("a strawberry is red. " * 300)
-    small = ["model.norm=good", "model.block_size=16", "model.vocab_size=257", "tokenizer=bytes",
-             "train.max_iters=2", "train.eval_iters=1",
-             "data={use: text, path: text.txt}"]  # fmt: skip
-    sets = [word for pair in small for word in ("--set", pair)]
+    sets = short_run(place.folder, "model.norm=good", "train.max_iters=2")
     place.run("train", recipe, "--run-dir", "run", *sets)
 
     # A recipe that needs a broken one, or a name that two have, is an error that says so.
@@ -119,12 +113,9 @@ def test_a_hook_that_raises_is_named_and_can_be_left_out(place: Place) -> None:
         "from strawberry.plugin import hookimpl\n"
         "@hookimpl\ndef strawberry_evaluated(run, step): raise KeyError('accuracy')",
     )
-    (place.folder / "text.txt").write_text("a strawberry is red. " * 300)
-    small = ["model.block_size=16", "model.vocab_size=257", "tokenizer=bytes", "train.max_iters=4",
-             "train.eval_interval=3", "train.eval_iters=1", "train.checkpoint_interval=2",
-             "data={use: text, path: text.txt}"]  # fmt: skip
+    more = ("train.max_iters=4", "train.eval_interval=3", "train.checkpoint_interval=2")
     words = ["train", str(RECIPES / "gpt2.yaml"), "--run-dir", "run"]
-    words += [word for pair in small for word in ("--set", pair)]
+    words += short_run(place.folder, *more)
     failed = place.run(*words, code=2)
     assert "plugin 'angry': strawberry_evaluated raised KeyError: 'accuracy' (" in failed.stderr
     assert "Traceback" not in failed.stderr

@@ -8,10 +8,8 @@ import torch
 import strawberry
 from strawberry.errors import RecipeError
 from strawberry.model.risks import is_causal
-from strawberry.plugin import Plugins
-from tests.support import tiny
+from tests.support import REGISTRY, tiny
 
-REGISTRY = Plugins.load(disabled=["fla"]).registry  # its layers need a GPU
 SOURCES = [entry.name for entry in REGISTRY.entries("weights")]
 ROUTERS = [None, *(entry.name for entry in REGISTRY.entries("router"))]
 MIXERS = [entry.name for entry in REGISTRY.entries("attention")]

@@ -15,11 +15,10 @@ import strawberry
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
 from strawberry.model.contracts import Attention, Router
-from strawberry.plugin import Plugins
+from strawberry.model.risks import declares
 from tests.components.flops import attention_flops_on_cpu
-from tests.support import TINY, recipe_of
+from tests.support import REGISTRY, TINY, recipe_of
 
-REGISTRY = Plugins.load(disabled=["fla"]).registry  # its layers need a GPU
 KINDS = ("attention", "ffn", "norm", "positional", "router", "weights")
 FIELDS = {
     # At heads of width 4 its norm magnifies the rounding of sums near zero past any tolerance.
@@ -178,11 +177,6 @@ def model(recipe):
 def idx():
     torch.manual_seed(5)
     return torch.randint(61, (3, T))
-
-
-def declares(model, capability):
-    """Whether every part of the model declares this capability."""
-    return all(getattr(module, capability, True) for module in model.modules())
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -354,7 +348,7 @@ def test_compile_fullgraph(model, idx, grad):
 
 def test_state_is_declared(model):
     """A cacheable mixer's state has one row for each sequence; one that isn't is never asked."""
-    if not model.cacheable:
+    if not declares(model, "cacheable"):
         with pytest.raises(StrawberryError, match="has no decoding state"):
             model.new_cache(batch=3, length=T)
         return

@@ -19,14 +19,13 @@ from safetensors.torch import load, save
 import strawberry
 from strawberry.errors import RecipeError
 from strawberry.model.risks import is_causal
-from strawberry.plugin import Kind, Plugins
+from strawberry.plugin import Kind
 from strawberry.plugin.signature import fields_of
 from strawberry.recipe.spec import ModelFields, RecurFields
 from strawberry.train import Sampling, sample_ids
 from strawberry.train.optimizers import Optimizers
-from tests.support import recipe_of
+from tests.support import REGISTRY, recipe_of
 
-REGISTRY = Plugins.load(disabled=["fla"]).registry  # its layers need a GPU
 FIXED = {"vocab_size", "block_size", "n_embd"}  # of the model: drawn below, or the same for all
 UNDRAWN = {"lr", "eps", "params", "base", "init_std"}  # any value is as good, or ruins any training
 OUTCOMES = Counter()

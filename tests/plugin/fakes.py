@@ -69,14 +69,9 @@ class FakeSite:
         module = module or f"{distribution.replace('-', '_')}_manifest"
         if source is not None:
             self.module(module, source)
-        info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        info.mkdir()
-        metadata = [f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}"]
-        metadata += [f"Requires-Dist: {requirement}" for requirement in requires]
-        (info / "METADATA").write_text("\n".join(metadata) + "\n", encoding="utf-8")
         if entry_points is None:
             entry_points = f"[strawberry]\n{entry or distribution} = {module}\n"
-        (info / "entry_points.txt").write_text(entry_points, encoding="utf-8")
+        write_distribution(self.folder, distribution, entry_points, version, requires)
         importlib.invalidate_caches()
 
     def forget(self) -> None:
@@ -84,6 +79,22 @@ class FakeSite:
         for name in [*sys.modules]:
             if name.split(".")[0] in self.modules or name.startswith("strawberry_local_"):
                 del sys.modules[name]
+
+
+def write_distribution(
+    folder: Path,
+    name: str,
+    entry_points: str,
+    version: str = "1.0",
+    requires: tuple[str, ...] = (),
+) -> None:
+    """Write a distribution's metadata into `folder`, as an installer does."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
+    metadata += [f"Requires-Dist: {requirement}" for requirement in requires]
+    (info / "METADATA").write_text("\n".join(metadata) + "\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(entry_points, encoding="utf-8")
 
 
 def registers(*calls: str) -> str:

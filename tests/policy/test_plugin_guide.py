@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
+import shlex
 from pathlib import Path
 
-from tests.environments import environment
+from tests.environments import environment, shell, short_run
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "plugins" / "README.md"
@@ -29,10 +29,7 @@ def carried_out(block: str, folder: Path, env: dict[str, str]) -> str:
     """The block with what its commands print."""
     lines = []
     for command in re.findall(r"^\$ (.*)$", block, flags=re.MULTILINE):
-        done = subprocess.run(
-            command, shell=True, cwd=folder, env=env, text=True, timeout=300, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        done = shell(command, folder, env)
         assert "Traceback" not in done.stdout, done.stdout
         lines += [f"$ {command}", *spoken(done.stdout, folder)]
     return "".join(f"{line}\n" for line in lines)
@@ -69,11 +66,7 @@ def test_the_lifecycle_hooks_are_told(tmp_path: Path) -> None:
     """The plugin under 'Watching a run' hears of every event of a run."""
     (source,) = re.findall(r"```python\n(# loud.py\n.*?)```", GUIDE.read_text(), flags=re.DOTALL)
     (tmp_path / "loud.py").write_text(source)
-    text = tmp_path / "text.txt"
-    text.write_text("a strawberry is red. " * 300)
-    small = ["model.block_size=16", "model.vocab_size=257", "tokenizer=bytes", "train.max_iters=2",
-             "train.eval_iters=1", f"data={{use: text, path: {text}}}"]  # fmt: skip
-    sets = " ".join(f"--set '{pair}'" for pair in small)
+    sets = shlex.join(short_run(tmp_path, "train.max_iters=2"))
     env = environment(tmp_path / "environment")
     command = f"strawberry --plugin loud.py train {ROOT}/recipes/gpt2.yaml --run-dir run {sets}"
     said = carried_out(f"$ {command}\n", tmp_path, env)

@@ -3,11 +3,12 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.environments import TERMINAL, shell
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -19,13 +20,9 @@ def blocks(kind):
     return re.findall(rf"```{kind}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def run(command, folder=ROOT, **variables):
-    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", **variables}
-    environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"
-    return subprocess.run(
-        command, shell=True, cwd=folder, env=environment, text=True, timeout=300,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
+def run(command, folder=ROOT):
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return shell(command, folder, {**os.environ, **TERMINAL, "PATH": path})
 
 
 @pytest.mark.parametrize("block", blocks("console"), ids=lambda b: b.splitlines()[0][2:60])

@@ -12,17 +12,10 @@ import pytest
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.scaffold import kinds, new
-from tests.environments import environment
+from tests.environments import environment, short_run
 
 REGISTRY = Plugins.load().registry
 HERE = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-
-
-def installed(where: Path, *made: Path) -> dict[str, str]:
-    """Install distributions into a folder of their own; returns an environment that sees it."""
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(where), *map(str, made)], check=True, capture_output=True)
-    return {**HERE, "PYTHONPATH": str(where), "STRAWBERRY_STRICT_PLUGINS": "1"}
 
 
 def ran(*words: str, cwd: Path, env: dict[str, str]) -> str:
@@ -34,6 +27,13 @@ def ran(*words: str, cwd: Path, env: dict[str, str]) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def installed(folder: Path, *made: Path) -> dict[str, str]:
+    """Install distributions into an environment of their own, in `folder`."""
+    env = {**environment(folder), "STRAWBERRY_STRICT_PLUGINS": "1"}
+    ran("pip", "install", "--quiet", *map(str, made), cwd=folder, env=env)
+    return env
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -73,12 +73,12 @@ QUICK = "shape or future or cache or descends or range or windows or roundtrip o
 def test_all_kinds_install_build_and_pass(tmp_path: Path) -> None:
     """One of each kind, installed together: the recipes use and build them, quick checks pass."""
     made = [new(kind, f"my_{kind}", tmp_path, REGISTRY) for kind in kinds()]
-    env = installed(tmp_path / "site", *made)
+    env = installed(tmp_path / "environment", *made)
     recipes = [str(path) for folder in made for path in folder.glob("recipes/*.yaml")]
     assert len(recipes) == len(kinds())
     ran("python", "-c", BUILD, *recipes, cwd=tmp_path, env=env)
     tests = [str(folder / "tests") for folder in made]
-    out = ran("pytest", "-q", "-p", "no:xdist", "-k", QUICK, *tests, cwd=tmp_path, env=env)
+    out = ran("pytest", "-q", "-k", QUICK, *tests, cwd=tmp_path, env=env)
     assert "failed" not in out
     assert "skipped" not in out
 
@@ -98,12 +98,8 @@ def test_it_works_by_the_commands_that_are_printed(kind: str, tmp_path: Path) ->
 def test_it_trains(tmp_path: Path) -> None:
     """A few steps of its recipe, and a tracker that saw them."""
     made = new("tracker", "watch", tmp_path, REGISTRY)
-    env = installed(tmp_path / "site", made)
-    small = ["model.vocab_size=257", "model.block_size=16", "train.max_iters=3",
-             "train.log_interval=1", "train.eval_iters=1", "tokenizer=bytes"]  # fmt: skip
-    (tmp_path / "corpus.txt").write_text("a strawberry is red. " * 500)
-    small.append(f"data={{use: text, path: {tmp_path / 'corpus.txt'}}}")
-    sets = [word for pair in small for word in ("--set", pair)]
+    env = installed(tmp_path / "environment", made)
+    sets = short_run(tmp_path, "train.max_iters=3", "train.log_interval=1")
     words = ["train", "recipes/watch.yaml", "--run-dir", "run", *sets]
     ran("strawberry", *words, cwd=made, env=env)
     assert len((made / "run" / "watch.csv").read_text().splitlines()) == 4

@@ -22,24 +22,32 @@ import tempfile
 import time
 from pathlib import Path
 
-from strawberry.plugin import Plugins
+from strawberry.plugin import Plugins, Registry
 from strawberry.scaffold import kinds, new
 
 ROOT = Path(__file__).resolve().parents[2]
+PLACES = {
+    "attention": "model.stack.*.attention",
+    "ffn": "model.stack.*.ffn",
+    **{kind: f"model.{kind}" for kind in ("norm", "positional", "weights")},
+    **{kind: kind for kind in ("optimizer", "schedule", "data", "tokenizer")},
+}
+"""Where any recipe names one component of a kind."""
 SHORT = "--run-dir run --set train.max_iters=20 --set train.eval_iters=1"
 
 
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kind", default="attention", choices=kinds())
+    parser.add_argument("--kind", default="attention", choices=PLACES)
     parser.add_argument("--torch", default="torch>=2.13")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         steps = journey(folder, options.kind, options.torch)
-        lines = {kind: written(folder / "lines", kind) for kind in kinds()}
+        registry = Plugins.load().registry
+        lines = {kind: written(folder / "lines", kind, registry) for kind in kinds()}
         built, changed = slope(folder, options.kind)
     if options.json:
         print(json.dumps({"seconds": steps, "lines": lines, "built": built, "changed": changed}))
@@ -52,7 +60,7 @@ def main() -> None:
 
 
 def journey(folder: Path, kind: str, torch: str) -> dict[str, float]:
-    """Seconds of each command; raises CalledProcessError where one fails."""
+    """Seconds of each command; ends the program, with its output, where one fails."""
     env = {**os.environ, "PATH": f"{folder / 'venv/bin'}{os.pathsep}{os.environ['PATH']}"}
     env.pop("PYTHONPATH", None)
     commands = [
@@ -81,9 +89,9 @@ def journey(folder: Path, kind: str, torch: str) -> dict[str, float]:
     return seconds
 
 
-def written(folder: Path, kind: str) -> int:
+def written(folder: Path, kind: str, registry: Registry) -> int:
     """Lines of code in the component and the manifest that the scaffold has for a kind."""
-    made = new(kind, f"idea_{kind}", folder, Plugins.load().registry)
+    made = new(kind, f"idea_{kind}", folder, registry)
     package = made / f"strawberry_idea_{kind}"
     return sum(code_lines(package / name) for name in (f"idea_{kind}.py", "plugin.py"))
 
@@ -104,11 +112,9 @@ def slope(folder: Path, kind: str) -> tuple[int, str]:
     """How many recipes build with the component, and what changed in a clone by that."""
     clone = folder / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-    paths = {"attention": "model.stack.*.attention", "ffn": "model.stack.*.ffn"}
-    path = paths.get(kind, f"model.{kind}")
     built = 0
     for recipe in sorted(clone.glob("recipes/*.yaml")):
-        words = ["build", str(recipe), "--json", "--set", f"{path}=idea"]
+        words = ["build", str(recipe), "--json", "--set", f"{PLACES[kind]}=idea"]
         if kind == "attention":  # the scaffold's has no use for positions
             words += ["--set", "model.positional=none"]
         done = subprocess.run(

@@ -6,7 +6,7 @@ Yang et al. 2023, arXiv 2312.06635; Yang et al. 2024, arXiv 2406.06484; Yang et 
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
@@ -22,7 +22,19 @@ RECURRENT_UP_TO = 64
 """Up to so many tokens the layers take the recurrent kernel, whatever the mode."""
 
 
-class GLA(FlaMixer):
+class Convolved(FlaMixer):
+    """A layer with a causal convolution over each of q, k and v; `conv` tokens, 0 for none.
+
+    `keys` and `values` are their channels, of all heads together.
+    """
+
+    def __init__(self, name: str, *, conv: int, keys: int, values: int, **options: Any) -> None:
+        super().__init__(name, use_short_conv=conv > 0, conv_size=conv or 4, **options)
+        self.conv = conv
+        self.tails = {"conv_q": keys, "conv_k": keys, "conv_v": values} if conv else {}
+
+
+class GLA(Convolved):
     """Gated linear attention by fla's kernels: `S_t = a_t S_{t-1} + k_t^T v_t`, `o_t = q_t S_t`.
 
     Its matrices are fla's own, so the recipe's weight source has no say in them.
@@ -61,24 +73,23 @@ class GLA(FlaMixer):
         check_conv(conv)
         super().__init__(
             "GatedLinearAttention",
+            conv=conv,
+            keys=keys,
+            values=values,
             mode=mode,
             hidden_size=site.n_embd,
             expand_k=expand_k,
             expand_v=expand_v,
             num_heads=n_head,
-            use_short_conv=conv > 0,
-            conv_size=conv or 4,
             use_output_gate=gate,
             gate_low_rank_dim=decay_rank,
             gate_logit_normalizer=decay_root,
         )
         self.recurrent = (n_head, E, D)  # fla has values first here
-        self.conv = conv
-        self.tails = {"conv_q": keys, "conv_k": keys, "conv_v": values} if conv else {}
         self.products = 4 * D * E * n_head
 
 
-class DeltaNet(FlaMixer):
+class DeltaNet(Convolved):
     """The delta rule by fla's kernels: what a key recalls is replaced.
 
     `S_t = S_{t-1} + b_t k_t^T (v_t - k_t S_{t-1})`, `o_t = q_t S_t`, with keys and queries of
@@ -118,24 +129,23 @@ class DeltaNet(FlaMixer):
         check_width("expand_k", D)
         super().__init__(
             "DeltaNet",
+            conv=conv,
+            keys=keys,
+            values=values,
             mode=mode,
             hidden_size=site.n_embd,
             expand_k=expand_k,
             expand_v=expand_v,
             num_heads=n_head,
             use_gate=gate,
-            use_short_conv=conv > 0,
-            conv_size=conv or 4,
             allow_neg_eigval=negative,
         )
         self.recurrent = (n_head, D, E)
-        self.conv = conv
-        self.tails = {"conv_q": keys, "conv_k": keys, "conv_v": values} if conv else {}
         self.products = 6 * D * E * n_head
         self.half_from = RECURRENT_UP_TO + 1 if mode == "chunk" else None
 
 
-class GatedDeltaNet(FlaMixer):
+class GatedDeltaNet(Convolved):
     """The delta rule with decay by fla's kernels, in chunks.
 
     `S_t = a_t S_{t-1} + b_t k_t^T (v_t - k_t a_t S_{t-1})`, `o_t = q_t S_t`, with keys and queries
@@ -175,19 +185,17 @@ class GatedDeltaNet(FlaMixer):
         check_width("head_dim", D)
         super().__init__(
             "GatedDeltaNet",
+            conv=conv,
+            keys=n_head * D,
+            values=n_head * E,
             hidden_size=site.n_embd,
             expand_v=expand_v,
             head_dim=D,
             num_heads=n_head,
             use_gate=gate,
-            use_short_conv=conv > 0,
-            conv_size=conv or 4,
             allow_neg_eigval=negative,
         )
         self.recurrent = (n_head, E, D)  # fla has values first here
-        self.conv = conv
-        channels = {"conv_q": D, "conv_k": D, "conv_v": E}
-        self.tails = {name: n_head * width for name, width in channels.items()} if conv else {}
         self.products = 6 * D * E * n_head
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from strawberry.model.blame import blaming
 from strawberry.model.build import build
 from strawberry.model.contracts import Bank, Projection, Shared, State, Use, Weights
 from strawberry.model.counting import Cost, count
@@ -83,8 +84,15 @@ class Report:
 
 
 def account(recipe: Recipe, model: LanguageModel | None = None) -> Report:
-    """Count the recipe's model; `model`, if given, is the same one on the meta device."""
-    model = model if model is not None else build(recipe, "meta")
+    """Count the recipe's model; `model`, if given, is the same one on the meta device.
+
+    Raises RecipeError if a plugin's component can't be run there.
+    """
+    with blaming(recipe):
+        return _account(recipe, model if model is not None else build(recipe, "meta"))
+
+
+def _account(recipe: Recipe, model: LanguageModel) -> Report:
     spec = recipe.model
     costs: dict[str, Cost] = {}
     parts: dict[int, PartReport] = {}

@@ -80,11 +80,11 @@ def _looking_ahead(recipe: Recipe, model: LanguageModel, *, training: bool) -> l
     model.train(training)
     types = {type(module) for module in model.modules() if not getattr(module, "causal", True)}
     model.train(before)
-    names = {spec.entry.load(): spec.entry.name for spec in _components(recipe.model)}
+    names = {spec.entry.load(): spec.entry.name for spec in components(recipe.model)}
     return sorted(names.get(found, found.__name__) for found in types)
 
 
-def _components(value: Any) -> Iterator[ComponentSpec]:
+def components(value: Any) -> Iterator[ComponentSpec]:
     """Every component that a part of a recipe names, nested ones too."""
     if isinstance(value, ComponentSpec):
         yield value
@@ -95,7 +95,7 @@ def _components(value: Any) -> Iterator[ComponentSpec]:
         value = tuple(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _components(item)
+            yield from components(item)
 
 
 def _placed_blocks(model: LanguageModel) -> bool:

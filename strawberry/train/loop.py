@@ -100,21 +100,21 @@ class Session:
         return path
 
     def _write(self, recent: Recent) -> Path:
-        tensors = [*self.model.parameters(), *self.optimizers.tensors().values()]
-        if not all_finite(tensors):
+        kept, plain = self.optimizers.state()
+        if not all_finite([*self.model.parameters(), *kept.values()]):
             raise Diverged(self.step)
         return checkpoint.save(
             self.run.checkpoints,
             step=self.step,
             model=self.model.state_dict(),
-            optimizer=self.optimizers.tensors(),
+            optimizer=kept,
             random=randomness.tensors(),
             state={
                 "step": self.step,
                 "random": randomness.numbers(),
                 "metrics": self.metrics,
                 "recent": recent.state(),
-                "optimizer": self.optimizers.numbers(),
+                "optimizer": plain,
             },
             keep=self.recipe.train.keep_checkpoints,
         )
@@ -261,8 +261,7 @@ def restore(session: Session, recent: Recent) -> list[str]:
         return [f"{session.run.path}: nothing was saved yet; starting over"]
     found, warnings = checkpoint.load_newest(session.run.checkpoints)
     session.model.load_state_dict(found.model)
-    session.optimizers.load_tensors(found.optimizer)
-    session.optimizers.load_numbers(found.state["optimizer"])
+    session.optimizers.load(found.optimizer, found.state["optimizer"])
     session.optimizers.loaded()
     recent.load(found.state["recent"])
     session.step = found.state["step"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,12 +15,10 @@ import torch
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.contracts import Optimizer, ParameterInfo, Schedule, ScheduleSite
 from strawberry.recipe.spec import ComponentSpec
+from strawberry.train.state import pack, unpack
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
-
-PLAIN = (bool, int, float, str, type(None))
-"""What JSON gives back as it was."""
 
 MACHINERY = ("fused", "foreach", "capturable", "differentiable")
 """Options of a parameter group that follow the machine, not the run."""
@@ -99,10 +98,12 @@ def _bytes_of(assignment: Assignment) -> int:
     for info in infos:
         small = probes[info.kind, info.parameter.ndim].parameter
         real = dict(zip(small.shape, info.parameter.shape, strict=True))
+        kept: dict[str, torch.Tensor] = {}
+        pack(optimizer.state.get(small, {}), "", kept)
         total += sum(
             math.prod(real.get(size, size) for size in value.shape) * value.element_size()
-            for value in optimizer.state.get(small, {}).values()
-            if isinstance(value, torch.Tensor) and value.ndim
+            for value in kept.values()
+            if value.ndim
         )
     return total
 
@@ -143,58 +144,43 @@ class Optimizers:
         for _, optimizer in self.parts:
             optimizer.zero_grad(set_to_none=True)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The tensors of all optimizers as `number/parameter name/state name` -> tensor."""
-        return {path: value for path, value in self._states() if isinstance(value, torch.Tensor)}
-
-    def numbers(self) -> dict[str, Any]:
-        """What is not a tensor: plain values of the state, and those of each parameter group.
+    def state(self) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+        """All that they keep: tensors by path, and for each optimizer what is JSON.
 
         Raises StrawberryError if an optimizer keeps something that can't be saved.
         """
-        plain = {path: v for path, v in self._states() if not isinstance(v, torch.Tensor)}
-        for path, value in plain.items():
-            if not isinstance(value, PLAIN):
-                kind = type(value).__name__
-                raise StrawberryError(f"optimizer state {path} is a {kind}, which can't be saved")
-        groups = [
-            [
-                {k: v for k, v in group.items() if isinstance(v, PLAIN) and k not in MACHINERY}
-                for group in made.param_groups
-            ]
-            for _, made in self.parts
-        ]
-        return {"state": plain, "groups": groups}
-
-    def _states(self) -> Iterator[tuple[str, Any]]:
+        tensors: dict[str, torch.Tensor] = {}
+        parts = []
         for number, (_, optimizer) in enumerate(self.parts):
+            kept = {}
             for parameter, state in optimizer.state.items():
                 if parameter not in self.names or not isinstance(state, dict):
                     raise StrawberryError(
                         f"state {parameter!r} of {type(optimizer).__name__} belongs to no "
                         "parameter, and so can't be saved"
                     )
-                for key, value in state.items():
-                    yield f"{number}/{self.names[parameter]}/{key}", value
+                name = self.names[parameter]
+                kept[name] = pack(state, f"{number}/{name}", tensors)
+            groups = [_pack_group(g, f"{number}/groups/{i}", tensors)
+                      for i, g in enumerate(optimizer.param_groups)]  # fmt: skip
+            parts.append({"state": kept, "groups": groups})
+        return tensors, parts
 
-    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Put back what `tensors` gave; raises ValueError if it is another set of parameters."""
-        for path, tensor in tensors.items():
-            optimizer, parameter, key = self._place(path)
-            # A step counter stays where torch wants it; all else follows its parameter.
-            counter = tensor.ndim == 0 and (key == "step" or parameter.ndim > 0)
-            stays = counter and not optimizer.defaults.get("fused")
-            state = optimizer.state[parameter]
-            state[key] = tensor.clone() if stays else tensor.to(parameter.device)
-
-    def load_numbers(self, numbers: dict[str, Any]) -> None:
-        """Put back what `numbers` gave; raises as `load_tensors` does."""
-        for path, value in numbers["state"].items():
-            optimizer, parameter, key = self._place(path)
-            optimizer.state[parameter][key] = value
-        for (_, made), groups in zip(self.parts, numbers["groups"], strict=True):
-            for group, values in zip(made.param_groups, groups, strict=True):
-                group.update(values)
+    def load(self, tensors: Mapping[str, torch.Tensor], parts: Sequence[Mapping[str, Any]]) -> None:
+        """Put back what `state` gave; raises ValueError if it is that of other parameters."""
+        for (_, optimizer), part in zip(self.parts, parts, strict=True):
+            for name, packed in part["state"].items():
+                if name not in self.by_name:
+                    raise ValueError(f"optimizer state for {name}, which this recipe doesn't have")
+                parameter = self.by_name[name]
+                fused = bool(optimizer.defaults.get("fused"))
+                optimizer.state[parameter] = {
+                    key: unpack(value, tensors, partial(_place, parameter, key, fused))
+                    for key, value in packed["dict"].items()
+                }
+            for group, packed in zip(optimizer.param_groups, part["groups"], strict=True):
+                place = partial(_place, group["params"][0], "", True)
+                group.update(unpack(packed, tensors, place))
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -209,13 +195,21 @@ class Optimizers:
         for assignment, optimizer in self.parts:
             assignment.factory.loaded(optimizer)
 
-    def _place(self, path: str) -> tuple[torch.optim.Optimizer, torch.nn.Parameter, str]:
-        """The optimizer, parameter and state name of a path."""
-        number, rest = path.split("/", 1)
-        name, key = rest.rsplit("/", 1)
-        if int(number) >= len(self.parts) or name not in self.by_name:
-            raise ValueError(f"optimizer state for {path}, which this recipe does not have")
-        return self.parts[int(number)][1], self.by_name[name], key
+
+def _pack_group(group: dict[str, Any], path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """A parameter group without its parameters and what is made anew, such as functions."""
+    kept = {}
+    for key, value in group.items():
+        if key != "params" and key not in MACHINERY:
+            with contextlib.suppress(StrawberryError):
+                kept[key] = pack(value, f"{path}/{key}", tensors)
+    return {"dict": kept}
+
+
+def _place(parameter: torch.Tensor, key: str, fused: bool, tensor: torch.Tensor) -> torch.Tensor:
+    """A copy where it is used: a step counter stays where torch wants it, all else follows."""
+    counter = tensor.ndim == 0 and (key == "step" or parameter.ndim > 0)
+    return tensor.to(tensor.device if counter and not fused else parameter.device, copy=True)
 
 
 def make_schedule(recipe: Recipe) -> Schedule:

@@ -105,7 +105,7 @@ def test_each_part_of_the_state_is_needed(
     if part == "random":
         monkeypatch.setattr(torch, "set_rng_state", lambda state: None)
     elif part == "optimizer":
-        monkeypatch.setattr(loop_module.Optimizers, "load_tensors", lambda self, tensors: None)
+        monkeypatch.setattr(loop_module.Optimizers, "load", lambda self, tensors, plain: None)
     else:
         original = loop_module.restore
 

@@ -132,12 +132,12 @@ def test_state_saved_and_loaded_goes_on_bit_for_bit(
         before, after = infos(), infos()
         first = Optimizers(recipe, before, CPU)
         run(before, first, range(stop))
-        saved = {name: tensor.clone() for name, tensor in first.tensors().items()}
+        tensors, plain = first.state()
+        saved = {path: tensor.clone() for path, tensor in tensors.items()}
         for old, new in zip(before, after, strict=True):
             new.parameter.data.copy_(old.parameter.data)
         second = Optimizers(recipe, list(after), CPU)
-        second.load_tensors(saved)
-        second.load_numbers(json.loads(json.dumps(first.numbers())))
+        second.load(saved, json.loads(json.dumps(plain)))
         run(after, second, range(stop, 6))
         for one, other in zip(whole, after, strict=True):
             assert torch.equal(one.parameter, other.parameter), (stop, one.name)
@@ -148,7 +148,7 @@ def test_loading_another_model_s_state_is_refused(make_recipe: RecipeMaker) -> N
     recipe = make_recipe()
     optimizers = Optimizers(recipe, infos(), CPU)
     with pytest.raises(ValueError, match="gone"):
-        optimizers.load_tensors({"0/gone/exp_avg": torch.zeros(2)})
+        optimizers.load({}, [{"state": {"gone": {"dict": {}}}, "groups": []}])
 
 
 @pytest.mark.parametrize("optimizer", [e.name for e in REGISTRY.entries("optimizer")] + [THREE])
@@ -158,7 +158,7 @@ def test_state_bytes_is_what_a_step_leaves(make_recipe: RecipeMaker, optimizer: 
     optimizers = Optimizers(recipe, parameters, CPU)
     set_gradients(parameters, 0)
     optimizers.step(0)
-    expected = sum(t.nbytes for t in optimizers.tensors().values() if t.ndim)
+    expected = sum(t.nbytes for t in optimizers.state()[0].values() if t.ndim)
     assert state_bytes(assign(recipe, parameters)) == expected
 
 
@@ -245,9 +245,9 @@ def test_evaluating_leaves_each_bit(make_recipe: RecipeMaker, name: str) -> None
         set_gradients(parameters, step)
         optimizers.step(step)
     before = {i.name: i.parameter.detach().clone() for i in parameters}
-    state = {path: tensor.clone() for path, tensor in optimizers.tensors().items()}
+    state = {path: tensor.clone() for path, tensor in optimizers.state()[0].items()}
     with optimizers.evaluating():
         assert all(i.parameter.isfinite().all() for i in parameters)
     assert all(torch.equal(i.parameter, before[i.name]) for i in parameters)
-    assert state.keys() == optimizers.tensors().keys()
-    assert all(torch.equal(state[path], t) for path, t in optimizers.tensors().items())
+    assert state.keys() == optimizers.state()[0].keys()
+    assert all(torch.equal(state[path], t) for path, t in optimizers.state()[0].items())

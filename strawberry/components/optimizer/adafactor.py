@@ -8,8 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Le
 
-from strawberry.components.optimizer.groups import Decay, decay_groups
-from strawberry.model.contracts import Optimizer, ParameterInfo
+from strawberry.model.contracts import Decay, Optimizer, ParameterInfo, decay_groups
 
 SMALLEST = 2e-19
 """Lower bound on the root of a mean square, and on a mean square's mean: the least whose square is

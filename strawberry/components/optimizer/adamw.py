@@ -8,8 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.components.optimizer.groups import Beta, Decay, decay_groups
-from strawberry.model.contracts import Optimizer, ParameterInfo
+from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
 
 
 class AdamW(Optimizer):

@@ -14,8 +14,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from strawberry.components.optimizer.groups import Beta
-from strawberry.model.contracts import Optimizer, ParameterInfo
+from strawberry.model.contracts import Beta, Optimizer, ParameterInfo
 from strawberry.plugin import Kind
 from strawberry.recipe.spec import ComponentSpec
 

@@ -17,8 +17,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from strawberry.components.optimizer.groups import Beta, Decay, decay_groups
-from strawberry.model.contracts import Optimizer, ParameterInfo
+from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
 
 
 class ScheduleFreeAdamW(Optimizer):

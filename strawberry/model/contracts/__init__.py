@@ -10,6 +10,7 @@ A module with a method `after_step()` has it called after each optimizer step, o
 the module is used: the place for what is learned by other means than gradients.
 """
 
+from strawberry.model.contracts.decay import Beta, Decay, decay_groups
 from strawberry.model.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
 from strawberry.model.contracts.numbers import draw, drawn, wide, without_autocast
 from strawberry.model.contracts.routing import Routed, Router, RouterSite
@@ -35,6 +36,8 @@ __all__ = [
     "Attention",
     "Aux",
     "Bank",
+    "Beta",
+    "Decay",
     "Norm",
     "Optimizer",
     "ParameterInfo",
@@ -55,6 +58,7 @@ __all__ = [
     "Use",
     "WeightScope",
     "Weights",
+    "decay_groups",
     "draw",
     "drawn",
     "mean_terms",

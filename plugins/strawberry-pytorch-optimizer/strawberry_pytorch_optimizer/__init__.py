@@ -1,0 +1,1 @@
+"""Optimizers of pytorch-optimizer as a plugin."""

@@ -1,0 +1,57 @@
+"""Prodigy (Mishchenko and Defazio 2023, arXiv 2306.06101, algorithm 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+
+from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
+from strawberry_pytorch_optimizer.library import library
+
+
+class Prodigy(Optimizer):
+    """Adam that estimates its own learning rate; takes every parameter.
+
+    `lr` multiplies the estimate, so it is 1 and not null by default; the schedule's shape applies.
+
+    Args:
+        lr: factor on the estimated rate.
+        betas: decay of the running mean and of the running mean square.
+        d_coef: factor on the estimate.
+        eps: added to the root of the mean square.
+        weight_decay: share of the learning rate by which parameters shrink each step.
+        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: Annotated[float, Gt(0)] = 1.0,
+        betas: tuple[Beta, Beta] = (0.9, 0.999),
+        d_coef: Annotated[float, Gt(0)] = 1.0,
+        eps: Annotated[float, Gt(0)] = 1e-8,
+        weight_decay: Annotated[float, Ge(0)] = 0.0,
+        decay: Decay = "matrices",
+    ) -> None:
+        self.lr = lr
+        self.betas = betas
+        self.d_coef = d_coef
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self.decay = decay
+
+    def make(
+        self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
+    ) -> torch.optim.Optimizer:
+        """The library's Prodigy."""
+        made: torch.optim.Optimizer = library().Prodigy(
+            decay_groups(infos, self.weight_decay, self.decay),
+            lr=lr,
+            betas=self.betas,
+            d_coef=self.d_coef,
+            eps=self.eps,
+        )
+        return made

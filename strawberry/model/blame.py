@@ -1,0 +1,47 @@
+"""Whose exception it is: a plugin's component that fails in a pass is named, with its line."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strawberry.errors import RecipeError, StrawberryError
+from strawberry.model.risks import components
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
+
+
+@contextlib.contextmanager
+def blaming(recipe: Recipe) -> Iterator[None]:
+    """Turn an exception that comes out of a plugin's component into a RecipeError at its place.
+
+    The innermost such component is taken. What comes out of a built-in one stays as it is: that is
+    a bug of ours, and wants its traceback.
+    """
+    try:
+        yield
+    except StrawberryError:
+        raise
+    except Exception as error:
+        theirs = {
+            spec.entry.load(): spec
+            for spec in components(recipe.model)
+            if spec.entry.plugin != "strawberry"
+        }
+        found = None
+        trace = error.__traceback__
+        while trace is not None:
+            spec = theirs.get(type(trace.tb_frame.f_locals.get("self")))
+            if spec is not None:
+                place = Path(trace.tb_frame.f_code.co_filename).name
+                found = spec, f"{place}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        if found is None:
+            raise
+        spec, where = found
+        text = str(error).strip().partition("\n")[0]
+        message = f"{spec.kind} {spec.entry.name!r} raised {type(error).__name__}: {text} ({where})"
+        raise RecipeError([spec.problem("", message)]) from error

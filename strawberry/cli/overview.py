@@ -32,6 +32,13 @@ GROUPS: Final[dict[str, dict[str, Verb]]] = {
             "strawberry.cli.plot:command", "Draw the loss and learning-rate curves of runs."
         ),
     },
+    "Comparisons": {
+        "ablate": Verb(
+            "strawberry.cli.ablate:command",
+            "Compare variants of a recipe, fairly: budgets, seeds, verdicts.",
+        ),
+        "report": Verb("strawberry.cli.report:command", "Make the report of an ablation anew."),
+    },
     "Text": {
         "data": Verb("strawberry.cli.data:command", "Prepare token files."),
         "tokenizer": Verb("strawberry.cli.tokenizer:command", "Train tokenizers."),

@@ -71,3 +71,5 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
 
     registry.tokenizer("bpe", f"{here}.tokenizer.bpe:BPE")
     registry.tokenizer("bytes", f"{here}.tokenizer.bytes:Bytes")
+
+    registry.executor("local", f"{here}.executor.local:Local")

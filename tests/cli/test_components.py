@@ -68,8 +68,8 @@ def test_list_of_a_kind(mine: list[str], capsys: pytest.CaptureFixture[str]) -> 
     assert re.search(r"mine +A mixer \[of mine\]. +idea", out)
     assert "rmsnorm" not in out
 
-    assert run(["components", "executor"]) == 0
-    assert "no executor is registered" in capsys.readouterr().out
+    assert run(["components", "task"]) == 0
+    assert "no task is registered" in capsys.readouterr().out
 
 
 def test_list_as_json(mine: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,210 @@
+"""The cells of a plan: named patches of one recipe, each built once to see that it can be."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from strawberry.ablate.extra import needs
+from strawberry.ablate.plan import BLOCK_PARTS, MODEL_PARTS, Plan, Range, Values, full_path
+from strawberry.errors import StrawberryError
+from strawberry.model.build import build
+from strawberry.plugin import Plugins
+from strawberry.recipe import load_recipe, patch
+from strawberry.recipe.spec import BlockSpec, Recipe, RecurSpec
+
+POSITIONAL = "model.positional"
+EVERY = "all"
+"""As a value of a component's axis: every component of that kind in the registry."""
+PLAIN = {
+    "attention": "none",
+    "ffn": "none",
+    "positional": "none",
+    "norm": "none",
+    "weights": "owned",
+    "router": None,
+    "recur": 1,
+}
+"""What takes the place of each part when it is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A column of the comparison: a named patch, and the recipe that it makes.
+
+    Attributes:
+        name: unique in the plan.
+        patch: the value of each path that it changes, in the order of application.
+        recipe: the recipe, or None if the cell can't be built.
+        skipped: why it can't.
+        resized: what was changed so that budgets agree, as `path: a -> b`.
+    """
+
+    name: str
+    patch: Mapping[str, Any]
+    recipe: Recipe | None
+    skipped: str = ""
+    resized: str = ""
+
+    def changed(self, more: Mapping[str, Any], base: Recipe) -> Cell:
+        """The cell with further values on top; raises RecipeError if they can't be."""
+        patched = {**self.patch, **more}
+        return replace(self, patch=patched, recipe=patch(base, patched))
+
+
+def cells(plan: Plan, plugins: Plugins) -> tuple[Recipe, list[Cell]]:
+    """The recipe, and all cells; the first is the baseline. What can't be built says why.
+
+    Raises RecipeError or StrawberryError if the recipe or the baseline can't be built.
+    """
+    base = load_recipe(plan.recipe, plan.overrides, plugins=plugins)
+    vary = {path: _every(path, values, plugins) for path, values in plan.vary.items()}
+    found: dict[str, Cell] = {}
+    for name, patched in itertools.chain(_patches(plan, base, vary), plan.cells.items()):
+        cell = _cell(name, {full_path(k): v for k, v in patched.items()}, base)
+        if cell.name in found:
+            raise StrawberryError(f"two cells are called {cell.name!r}")
+        if not any(cell.recipe is not None and _same(cell, other) for other in found.values()):
+            found[cell.name] = cell
+    made = list(found.values())
+    if not made or made[0].recipe is None:
+        why = f": {made[0].skipped}" if made else ""
+        raise StrawberryError(f"the baseline can't be built{why}")
+    return base, made
+
+
+def _same(one: Cell, other: Cell) -> bool:
+    assert one.recipe is not None
+    return other.recipe is not None and one.recipe.to_dict() == other.recipe.to_dict()
+
+
+def _cell(name: str, patched: Mapping[str, Any], base: Recipe) -> Cell:
+    """The cell; where its mixers can't place tokens as the recipe says, it does without.
+
+    That is a change like any other: the patch holds it, and so every table shows it.
+    """
+    why = ""
+    for more in ({}, {POSITIONAL: "none"}):
+        if more and POSITIONAL in patched:
+            break
+        try:
+            recipe = patch(base, {**patched, **more})
+            build(recipe, "meta")
+        except StrawberryError as error:
+            why = why or str(error).splitlines()[0]
+        else:
+            return Cell(name, {**patched, **more}, recipe)
+    return Cell(name, patched, None, skipped=why)
+
+
+def _patches(
+    plan: Plan, base: Recipe, vary: Mapping[str, Values]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    if plan.mode == "leave_one_out":
+        yield "recipe", {}
+        for part, path in _parts(base):
+            if not plan.vary or path in plan.vary:
+                yield f"without {part}", {path: PLAIN[part]}
+        return
+    if not vary:
+        yield "recipe", {}
+        return
+    paths = list(vary)
+    if plan.mode == "random":
+        yield "recipe", {}
+        for number, drawn in enumerate(_draws(vary, plan.samples, base.seed)):
+            yield f"{number}: {_name(paths, drawn)}", dict(zip(paths, drawn, strict=True))
+    elif plan.mode == "one_at_a_time":
+        yield "recipe", {}
+        for path, values in vary.items():
+            for value in _listed(values):
+                yield _name([path], [value]), {path: value}
+    else:
+        listed = [_listed(given) for given in vary.values()]
+        if plan.mode == "paired" and len({len(row) for row in listed}) > 1:
+            raise StrawberryError("paired lists must be equally long")
+        rows = itertools.product(*listed) if plan.mode == "grid" else zip(*listed, strict=True)
+        for row in rows:
+            yield _name(paths, row), dict(zip(paths, row, strict=True))
+
+
+def _listed(values: Values) -> tuple[Any, ...]:
+    assert not isinstance(values, Range)
+    return values
+
+
+def _draws(vary: Mapping[str, Values], count: int, seed: int) -> Iterator[list[Any]]:
+    """Points of the space, spread by Sobol's sequence."""
+    qmc = needs("scipy.stats").qmc
+    points = qmc.Sobol(len(vary), seed=seed).random(1 << (count - 1).bit_length())[:count]
+    for point in points:
+        yield [
+            _at(values, float(share)) for values, share in zip(vary.values(), point, strict=True)
+        ]
+
+
+def _at(values: Values, share: float) -> Any:
+    """The value at a share of the way."""
+    if not isinstance(values, Range):
+        return values[min(int(share * len(values)), len(values) - 1)]
+    if values.whole:
+        return int(values.low) + min(
+            int(share * (values.high - values.low + 1)), int(values.high - values.low)
+        )
+    ratio = values.high / values.low if values.log else 1.0
+    found = (
+        values.low * ratio**share if values.log else values.low + share * (values.high - values.low)
+    )
+    return float(f"{found:.4g}")
+
+
+def _every(path: str, values: Values, plugins: Plugins) -> Values:
+    """The values, with every component of the registry where they say `all`."""
+    kind = path.rsplit(".", 1)[-1]
+    if isinstance(values, Range) or EVERY not in values:
+        return values
+    names = [entry.full_name for entry in plugins.registry.entries(kind)]
+    listed = [[name.removeprefix("strawberry/") for name in names] if v == EVERY else [v]
+              for v in values]  # fmt: skip
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(listed)))
+
+
+def _name(paths: Sequence[str], values: Sequence[Any]) -> str:
+    """`attention=mha ffn=swiglu`; a path's last word, or two where one would be ambiguous."""
+    words = [path.rsplit(".", 1)[-1] for path in paths]
+    if len(set(words)) < len(words):
+        words = [".".join(path.replace("*.", "").rsplit(".", 2)[-2:]) for path in paths]
+    return " ".join(f"{w}={_show(v)}" for w, v in zip(words, values, strict=True))
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict) and "use" in value:
+        rest = ",".join(f"{k}={_show(v)}" for k, v in value.items() if k != "use")
+        return f"{value['use']}({rest})" if rest else str(value["use"])
+    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+
+
+def _parts(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """The parts that a recipe has and could do without, and where they are."""
+    nodes = list(_nodes(recipe.model.stack))
+    blocks = [node for node in nodes if isinstance(node, BlockSpec)]
+    for part in BLOCK_PARTS:
+        if any(getattr(block, part) is not None for block in blocks):
+            yield part, f"model.stack.*.{part}"
+    for part in MODEL_PARTS:
+        if getattr(recipe.model, part).entry.name not in ("none", "owned"):
+            yield part, f"model.{part}"
+    for node in nodes:
+        if isinstance(node, RecurSpec):
+            if node.router is not None:
+                yield "router", f"{node.at.path}.router"
+            yield "recur", f"{node.at.path}.recur"
+
+
+def _nodes(stack: Sequence[Any]) -> Iterator[Any]:
+    for node in stack:
+        yield node
+        yield from _nodes(getattr(node, "stack", ()))

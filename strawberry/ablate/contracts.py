@@ -1,0 +1,77 @@
+"""The contract between an ablation and what runs its trials. Nothing here imports torch.
+
+A trial is a process of its own, `python -m strawberry.ablate.worker FOLDER`. It reads the request
+in `FOLDER/trial.json`, trains in `FOLDER/run`, going on from what is there already, and leaves its
+result in `FOLDER/result.json`. When its standard input ends, it saves and stops.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FINISHED = "finished"
+STOPPED = "stopped"
+"""Asked to stop, and saved: not a failure, and not done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A trial that is to be run.
+
+    Attributes:
+        name: what a person calls it: the cell and the seed.
+        folder: where it is run; `result.json` is in it afterwards.
+        request: what the worker is told, as JSON; an executor adds `threads`, `cores` or `device`.
+    """
+
+    name: str
+    folder: Path
+    request: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A trial that ended: its `result` has `status` and, unless that is `finished`, `error`."""
+
+    job: Job
+    result: Mapping[str, Any]
+
+    @property
+    def status(self) -> str:
+        """`finished`, `stopped`, `diverged`, `out of memory`, `failed`, `killed` or `silent`."""
+        return str(self.result["status"])
+
+
+@dataclass(slots=True)
+class Events:
+    """What an executor tells while it runs; the default tells nobody."""
+
+    started: list[str] = field(default_factory=list)
+
+    def start(self, job: Job) -> None:
+        """A job was started."""
+        self.started.append(job.name)
+
+
+class Executor(abc.ABC):
+    """Runs trials, as many at once as it has room for. Constructed with `(*, fields)`."""
+
+    @property
+    @abc.abstractmethod
+    def slots(self) -> int:
+        """How many trials it runs at once."""
+
+    @abc.abstractmethod
+    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
+        """Run all jobs, and yield each as it ends, whichever way.
+
+        Closing the iterator stops what is running: trials save, and are `stopped`. Nothing that a
+        trial does may end the executor.
+
+        Raises:
+            StrawberryError: there is nothing to run on.
+        """

@@ -1,0 +1,286 @@
+"""Budgets of a cell, and the widths that make cells agree in one of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from strawberry.errors import RecipeError, StrawberryError
+from strawberry.model.accounting import account
+from strawberry.model.build import build
+from strawberry.model.contracts import Bank
+from strawberry.recipe.spec import BlockSpec, Recipe
+
+if TYPE_CHECKING:
+    from strawberry.ablate.cells import Cell
+    from strawberry.ablate.plan import Plan
+
+TOLERANCE = 0.01
+"""How far apart matched cells may be."""
+WIDTHS = (
+    ("ffn", "n_ffn"),
+    ("attention", "n_qkv"),
+)
+"""Fields of blocks that set how large they are and nothing else, in the order of preference."""
+WIDEST = 1 << 20
+REFUSED = 128
+"""Widths in a row that a component may refuse: those between multiples of its heads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a cell costs. FLOPs are of training, forward and backward, where not said otherwise.
+
+    Attributes:
+        active_parameters: those that take part in a token: of a bank of experts, the active ones.
+        cache_bytes: of one sequence as long as the block size.
+        tokens: training tokens of one trial, drawn again or not.
+    """
+
+    parameters: int
+    active_parameters: int
+    flops_per_token: float
+    cache_bytes: int
+    steps: int
+    tokens: int
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs of one trial."""
+        return self.flops_per_token * self.tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "flops": self.flops}
+
+
+def step_tokens(recipe: Recipe) -> int:
+    """Training tokens of an optimizer step."""
+    train = recipe.train
+    return train.batch_size * train.gradient_accumulation_steps * recipe.model.block_size
+
+
+def budget(recipe: Recipe) -> Budget:
+    """What training this recipe once costs; raises RecipeError if it can't be built."""
+    model = build(recipe, "meta")
+    report = account(recipe, model)
+    tokens = step_tokens(recipe) * recipe.train.max_iters
+    return Budget(
+        parameters=report.total_parameters,
+        active_parameters=active_parameters(model),
+        flops_per_token=report.flops_training_per_token,
+        cache_bytes=report.cache_fixed_bytes
+        + report.cache_bytes_per_token * recipe.model.block_size,
+        steps=recipe.train.max_iters,
+        tokens=tokens,
+    )
+
+
+def parameters(model: torch.nn.Module) -> int:
+    """Unique parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def active_parameters(model: torch.nn.Module) -> int:
+    """Parameters that take part in a token.
+
+    A module with banks of experts has a router among its parts, which says `experts` and `active`,
+    or else the `share` of tokens that an expert takes; without one, all experts are active. Experts
+    of a bank beyond the router's are shared ones.
+    """
+    idle = 0.0
+    for owner in model.modules():
+        banks = [module for module in owner.children() if isinstance(module, Bank)]
+        if isinstance(owner, Bank) or not banks:
+            continue
+        for router in owner.children():
+            experts, active = getattr(router, "experts", None), getattr(router, "active", None)
+            share = getattr(router, "share", None)
+            if isinstance(experts, int) and isinstance(active, int):
+                unused = [max(0, experts - active) / bank.experts for bank in banks]
+            elif isinstance(share, float):
+                unused = [max(0.0, 1 - share) for _ in banks]
+            else:
+                continue
+            sizes = [sum(p.numel() for p in bank.parameters()) for bank in banks]
+            idle += sum(part * size for part, size in zip(unused, sizes, strict=True))
+            break
+    return round(parameters(model) - idle)
+
+
+def limited(cell: Cell, plan: Plan, base: Recipe) -> Cell:
+    """The cell with as many steps as the plan's budget of tokens or FLOPs comes to."""
+    assert cell.recipe is not None
+    if plan.tokens is None and plan.flops is None:
+        return cell
+    tokens = plan.tokens
+    if plan.flops is not None:
+        tokens = int(plan.flops / account(cell.recipe).flops_training_per_token)
+    assert tokens is not None
+    steps = tokens // step_tokens(cell.recipe)
+    if steps < 1:
+        raise StrawberryError(
+            f"{cell.name}: the budget is {tokens:,} tokens, less than one step of "
+            f"{step_tokens(cell.recipe):,}"
+        )
+    return cell.changed({"train.max_iters": steps}, base)
+
+
+def matched(cell: Cell, baseline: Recipe, plan: Plan, base: Recipe) -> Cell:
+    """The cell with a width that makes it agree with the baseline in `plan.match`.
+
+    Where one width is too coarse, as that of many experts is, it stays just below, and the next one
+    makes up for the rest. Raises StrawberryError if that doesn't do; measured time takes what is
+    nearest.
+    """
+    assert cell.recipe is not None
+    measure = MEASURES[plan.match]
+    goal = measure(baseline)
+    if abs(measure(cell.recipe) / goal - 1) <= TOLERANCE / 10:
+        return cell
+    tried = []
+    current = cell
+    for path in [plan.width] if plan.width else list(_widths(cell.recipe)):
+        try:
+            nearest, below, off = _resized(current, path, goal, measure, base)
+        except StrawberryError as error:
+            tried.append(str(error).splitlines()[0])
+            continue
+        if abs(off) <= TOLERANCE or plan.match == "time":
+            return replace(nearest, resized=_difference(cell, nearest))
+        tried.append(f"{path} comes to {off:+.1%} at the nearest")
+        current = below
+    hint = "; ".join(tried) or "it has no width to change; name one with --width"
+    raise StrawberryError(f"can't be matched in {plan.match}: {hint}")
+
+
+def _difference(before: Cell, after: Cell) -> str:
+    """The widths that were changed, as `path: a -> b`."""
+    return ", ".join(
+        f"{path}: {'/'.join(sorted({str(v) for v in _values_at(before, path)})) or '-'} -> {value}"
+        for path, value in after.patch.items()
+        if before.patch.get(path) != value
+    )
+
+
+def _widths(recipe: Recipe) -> Iterator[str]:
+    """Paths of the widths that some block of the recipe has."""
+    for part, name in WIDTHS:
+        if any(_has(block, part, name) for block in blocks(recipe)):
+            yield f"model.stack.*.{part}.{name}"
+
+
+def _has(block: BlockSpec, part: str, name: str) -> bool:
+    spec = getattr(block, part)
+    return spec is not None and name in spec.fields
+
+
+def blocks(recipe: Recipe) -> Iterator[BlockSpec]:
+    """All blocks of a recipe's stack, at any depth."""
+    waiting = list(recipe.model.stack)
+    while waiting:
+        node = waiting.pop(0)
+        if isinstance(node, BlockSpec):
+            yield node
+        else:
+            waiting[:0] = node.stack
+
+
+def _resized(
+    cell: Cell, path: str, goal: float, measure: Callable[[Recipe], float], base: Recipe
+) -> tuple[Cell, Cell, float]:
+    """The cells of the nearest width and of the largest one below the goal.
+
+    What is measured grows with the width, and nearly in proportion: the next width to try is where
+    a line through the nearest ones on both sides meets the goal. Widths that the components refuse
+    are stepped over. Also returns how far the nearest is off.
+    """
+    known: dict[int, float] = {}
+
+    def at(width: int) -> int:
+        """Measure the width, or the first after it that works, which is returned."""
+        for candidate in range(width, width + REFUSED):
+            if candidate in known:
+                return candidate
+            try:
+                changed = cell.changed({path: candidate}, base).recipe
+                assert changed is not None
+                known[candidate] = measure(changed)
+            except RecipeError as error:
+                reason = str(error).splitlines()[0]
+            else:
+                return candidate
+        raise StrawberryError(reason)
+
+    low = at(1)
+    if known[low] > goal * (1 + TOLERANCE):
+        raise StrawberryError(f"{path}={low} is too much already")
+    high = at(64)
+    while known[high] < goal:
+        low, high = high, at(high * 2)
+        if high > WIDEST:
+            raise StrawberryError(f"{path} would have to be more than {WIDEST}")
+    top = known[high]
+    while high - low > 1 and top > known[low]:
+        share = (goal - known[low]) / (top - known[low])
+        guess = min(high - 1, max(low + 1, round(low + share * (high - low))))
+        found = at(guess)
+        if found >= high:  # nothing in between works from there on
+            high = guess
+        elif known[found] <= goal:
+            low = found
+        else:
+            high, top = found, known[found]
+    nearest = min(known, key=lambda width: abs(known[width] - goal))
+    below = max((width for width in known if known[width] <= goal), default=nearest)
+    chosen = [cell.changed({path: at(width)}, base) for width in (nearest, below)]
+    return chosen[0], chosen[1], known[nearest] / goal - 1
+
+
+def _values_at(cell: Cell, path: str) -> Iterator[Any]:
+    assert cell.recipe is not None
+    part, _, name = path.removeprefix("model.stack.*.").partition(".")
+    for block in blocks(cell.recipe):
+        if part in ("attention", "ffn") and _has(block, part, name):
+            yield getattr(block, part).fields[name]
+
+
+def seconds_a_step(recipe: Recipe, steps: int = 5) -> float:
+    """The median time of a training step of random tokens on this machine; two go before."""
+    from strawberry.train.device import machine_for
+    from strawberry.train.optimizers import Optimizers
+
+    machine = machine_for(recipe)
+    torch.manual_seed(0)
+    model = build(recipe, machine.device)
+    optimizers = Optimizers(recipe, model.parameter_infos(), machine.device)
+    shape = (recipe.train.batch_size, recipe.model.block_size)
+    tokens = torch.randint(recipe.model.vocab_size, shape, device=machine.device)
+    times = []
+    model.train()
+    for step in range(steps + 2):
+        machine.synchronize()
+        started = time.perf_counter()
+        for _ in range(recipe.train.gradient_accumulation_steps):
+            with machine.autocast():
+                loss = model.loss(tokens, tokens)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+        optimizers.step(step)
+        model.after_step()
+        optimizers.zero_grad()
+        machine.synchronize()
+        times.append(time.perf_counter() - started)
+    return sorted(times[2:])[steps // 2]
+
+
+MEASURES: dict[str, Callable[[Recipe], float]] = {
+    "params": lambda recipe: float(parameters(build(recipe, "meta"))),
+    "active_params": lambda recipe: float(active_parameters(build(recipe, "meta"))),
+    "flops": lambda recipe: account(recipe).flops_training_per_token,
+    "time": seconds_a_step,
+}
+"""What cells can be made to agree in."""

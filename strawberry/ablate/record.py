@@ -1,0 +1,104 @@
+"""An ablation's folder, read back: cells, trials, and what became of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from strawberry.ablate.contracts import FINISHED
+from strawberry.errors import StrawberryError
+from strawberry.train.run import RunFolder
+
+RECORD = "ablation.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """A trial as the record names it, with its result if it has been run."""
+
+    cell: str
+    stage: str
+    seed: int
+    label: str
+    key: str
+    folder: Path
+
+    def result(self) -> dict[str, Any] | None:
+        """What it came to, or None."""
+        try:
+            asked = json.loads((self.folder / "trial.json").read_text())
+            found: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return found if asked.get("key") == self.key else None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of its log."""
+        return RunFolder(self.folder / "run").metrics()
+
+
+class HasResult(Protocol):
+    """A trial, planned or recorded."""
+
+    @property
+    def cell(self) -> str:
+        """The cell's name."""
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+
+    @property
+    def label(self) -> str:
+        """What is tried."""
+
+    def result(self) -> dict[str, Any] | None:
+        """What it came to."""
+
+
+def values_of(
+    trials: Iterable[HasResult], metric: str, cell: str | None = None, label: str | None = None
+) -> dict[int, float]:
+    """The metric of finished trials by seed; of one cell and label, if given."""
+    found = {}
+    for trial in trials:
+        if cell not in (None, trial.cell) or label not in (None, trial.label):
+            continue
+        result = trial.result()
+        if result is not None and result["status"] == FINISHED:
+            if metric not in result["metrics"]:
+                known = ", ".join(sorted(result["metrics"]))
+                raise StrawberryError(f"no metric {metric!r} was measured; there is {known}")
+            found[trial.seed] = float(result["metrics"][metric])
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What `ablation.json` holds, and the trials behind it."""
+
+    folder: Path
+    content: Mapping[str, Any]
+    trials: tuple[TrialRecord, ...] = field(default=())
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """Raises StrawberryError if there is no ablation in that folder."""
+        try:
+            content = json.loads((folder / RECORD).read_text())
+        except (OSError, ValueError) as error:
+            raise StrawberryError(f"{folder}: holds no ablation ({RECORD})") from error
+        trials = tuple(
+            TrialRecord(t["cell"], t["stage"], t["seed"], t["label"], t["key"],
+                        folder / t["folder"])
+            for t in content["trials"]
+        )  # fmt: skip
+        return cls(folder, content, trials)
+
+    def of(self, cell: str, stage: str = "main") -> list[TrialRecord]:
+        """A cell's trials of a stage, by seed."""
+        found = [t for t in self.trials if t.cell == cell and t.stage == stage]
+        return sorted(found, key=lambda trial: trial.seed)

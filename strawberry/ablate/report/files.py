@@ -1,0 +1,182 @@
+"""The report as files: Markdown, CSV, and one page that needs nothing beside itself."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from strawberry.ablate.record import Record
+from strawberry.ablate.report.table import Row, Table, tabulate
+from strawberry.train.run import write_atomic
+
+MISSING = "-"
+
+
+def write_report(record: Record) -> list[Path]:
+    """Write `report.md`, `report.csv` and `report.html` into the ablation's folder."""
+    from strawberry.ablate.report.page import page
+
+    table = tabulate(record)
+    files = {
+        "report.md": markdown(record, table),
+        "report.csv": as_csv(table),
+        "report.html": page(record, table),
+    }
+    for name, text in files.items():
+        write_atomic(record.folder / name, text)
+    return [record.folder / name for name in files]
+
+
+def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:
+    """A number for people; what is not there is a dash."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def short(value: float | None) -> str:
+    """A large number in thousands, millions, ..."""
+    if value is None:
+        return MISSING
+    for unit in ("", "k", "M", "G", "T", "P"):
+        if abs(value) < 1000 or unit == "P":
+            return f"{value:.0f}" if not unit else f"{value:.3g}{unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def _interval(row: Row) -> str:
+    """The interval of the paired difference."""
+    c = row.comparison
+    if c is None or not math.isfinite(c.low):
+        return MISSING
+    return f"{c.low:+.4f} .. {c.high:+.4f}"
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "cell": lambda r: r.name,
+    "seeds": lambda r: f"{len(r.values)}/{r.planned}",
+    "mean": lambda r: number(r.summary.mean),
+    "sd": lambda r: number(r.summary.deviation),
+    "difference": lambda r: number(r.comparison.difference, sign=True) if r.comparison else MISSING,
+    "interval": _interval,
+    "p": lambda r: number(r.comparison.corrected, 3) if r.comparison else MISSING,
+    "detectable": lambda r: number(r.comparison.detectable) if r.comparison else MISSING,
+    "verdict": lambda r: r.verdict,
+    "bits/byte": lambda r: number(r.bits_per_byte),
+    "steps to loss": lambda r: f"{r.speedup:.2f}x" if r.speedup is not None else "never",
+    "params": lambda r: short(r.cell["budget"]["parameters"]),
+    "active": lambda r: short(r.cell["budget"]["active_parameters"]),
+    "FLOP/token": lambda r: short(r.cell["budget"]["flops_per_token"]),
+    "cache": lambda r: short(r.cell["budget"]["cache_bytes"]) + "B",
+    "tokens": lambda r: short(r.cell["budget"]["tokens"]),
+    "tuning": lambda r: str(r.cell["tuning_trials"]),
+    "tokens/s": lambda r: short(r.tokens_per_second),
+}
+"""The columns of the ranked table, in all of its forms."""
+
+
+def notes(record: Record, table: Table) -> list[str]:
+    """What the table means, and what is not in it."""
+    level = 1 - table.alpha / table.looks / max(1, len(table.rows) - 1)
+    plan = record.content["plan"]
+    found = [
+        f"`{table.metric}`, {'higher' if table.higher_is_better else 'lower'} is better; baseline: "
+        f"{table.baseline}. Differences are of pairs with equal seeds and data order; intervals "
+        f"are at {level:.1%}, p-values are Holm's, so that the chance of any false finding in the "
+        f"table is at most {table.alpha:g}.",
+        f"A difference of {number(table.effect)} ({plan['effect']:.2%} of the baseline) counts as "
+        "one that matters. `detectable` is the smallest true difference that this many seeds find "
+        "with a chance of 80 %: `no evidence` where that is less, `under-powered` "
+        "where it is more.",
+        "`steps to loss`: the baseline's steps to its last value over this cell's.",
+    ]
+    if table.looks > 1:
+        found.append(f"Seeds were added; alpha is divided by the {table.looks} looks it may take.")
+    if plan["match"] != "none":
+        found.append(f"Widths are chosen so that cells agree in {plan['match']} within 1 %.")
+    for row in table.rows:
+        if row.cell["resized"]:
+            found.append(f"{row.name}: {row.cell['resized']}")
+        if row.cell["tuned"]:
+            chosen = ", ".join(f"{k}={v}" for k, v in row.cell["tuned"].items())
+            found.append(f"{row.name}: tuned to {chosen}, on seeds of their own")
+        found += [f"{row.name}: WARNING: {warning}" for warning in row.cell["warnings"]]
+    return found
+
+
+def gone(table: Table) -> list[tuple[str, str]]:
+    """What failed, was skipped, or was pruned: nothing is dropped in silence."""
+    found = [
+        (
+            " ".join(filter(None, [f.cell, f.label, f"seed {f.seed}"])),
+            f"{f.status}: {f.error.splitlines()[0] if f.error else ''}",
+        )
+        for f in table.failures
+    ]
+    found += [(name, f"skipped: {why}") for name, why in table.skipped.items()]
+    found += [(name, f"pruned: {why}") for name, why in table.pruned.items()]
+    return found
+
+
+def patches(record: Record) -> list[tuple[str, str]]:
+    """What each cell changes in the recipe."""
+    return [
+        (
+            cell["name"],
+            ", ".join(f"{k} = {_show(v)}" for k, v in cell["patch"].items()) or "nothing",
+        )
+        for cell in record.content["cells"]
+    ]
+
+
+def _show(value: Any) -> str:
+    return str(value) if not isinstance(value, dict) else ", ".join(
+        f"{k}: {v}" for k, v in value.items()
+    )  # fmt: skip
+
+
+def markdown(record: Record, table: Table) -> str:
+    """The ranked table and all that belongs to it, as Markdown."""
+    head = [f"# Ablation of {record.content['name']}", ""]
+    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    for row in table.rows:
+        cells = [make(row).replace("|", "\\|") for make in COLUMNS.values()]
+        lines.append(f"| {' | '.join(cells)} |")
+    parts = [*head, *lines, "", *(f"- {note}" for note in notes(record, table)), ""]
+    parts += ["## Not in the table", ""] if gone(table) else []
+    parts += [f"- {name}: {why}" for name, why in gone(table)]
+    parts += ["", "## Cells", ""]
+    parts += [f"- {name}: {change}" for name, change in patches(record)]
+    parts += ["", "## Environment", ""]
+    parts += [f"- {key}: {value}" for key, value in record.content["environment"].items()]
+    parts.append(f"- command: `{' '.join(record.content['command'])}`")
+    return "\n".join(parts) + "\n"
+
+
+def as_csv(table: Table) -> str:
+    """A row for each cell, with numbers in full."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    budgets = list(table.rows[0].cell["budget"]) if table.rows else []
+    writer.writerow([
+        "cell", "verdict", "seeds", "planned", "mean", "sd", "low", "high", "difference",
+        "difference_low", "difference_high", "p", "p_corrected", "detectable", "bits_per_byte",
+        "speedup", "tokens_per_second", "peak_bytes", *budgets, "tuning_trials", "values",
+    ])  # fmt: skip
+    for row in table.rows:
+        s, c = row.summary, row.comparison
+        compared = (
+            [c.difference, c.low, c.high, c.p, c.corrected, c.detectable] if c else [None] * 6
+        )
+        values = " ".join(f"{seed}:{value!r}" for seed, value in row.values.items())
+        writer.writerow([
+            row.name, row.verdict, s.n, row.planned, s.mean, s.deviation, s.low, s.high, *compared,
+            row.bits_per_byte, row.speedup, row.tokens_per_second, row.peak_bytes,
+            *row.cell["budget"].values(), row.cell["tuning_trials"], values,
+        ])  # fmt: skip
+    return out.getvalue()

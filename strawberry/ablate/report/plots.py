@@ -1,0 +1,143 @@
+"""The pictures of the report, as SVG."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from strawberry.ablate.record import Record
+from strawberry.ablate.report.table import Row, Table, curves
+from strawberry.errors import StrawberryError
+
+COLORS = {"better": "#2a7f3f", "worse": "#b3392f", "no evidence": "#666", "under-powered": "#aaa"}
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise StrawberryError(
+            "the page needs matplotlib: pip install 'strawberry-lab[ablate]'"
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    """The figure without an XML head, with text as text, and the same bytes each time."""
+    from matplotlib import rc_context
+
+    out = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "strawberry"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def palette(table: Table) -> dict[str, Any]:
+    """A colour for each cell, the same in all pictures."""
+    from matplotlib import colormaps
+
+    names = sorted(row.name for row in table.rows)
+    colours = colormaps["tab10" if len(names) <= 10 else "tab20"]
+    return {name: colours(i % colours.N) for i, name in enumerate(names)}
+
+
+def loss_curves(record: Record, table: Table) -> str:
+    """The metric over steps: the mean of the seeds, in the band from the least to the most."""
+    figure, axes = _figure(9, 5)
+    colour = palette(table)
+    for row in table.rows:
+        found = curves(record, row.name, table.metric)
+        if not found:
+            continue
+        points: dict[float, list[float]] = {}
+        for curve in found.values():
+            for step, value in curve:
+                points.setdefault(step, []).append(value)
+        steps = sorted(points)
+        means = [float(np.mean(points[s])) for s in steps]
+        axes.plot(steps, means, marker=".", label=row.name, color=colour[row.name])
+        low, high = ([pick(points[s]) for s in steps] for pick in (min, max))
+        axes.fill_between(steps, low, high, color=colour[row.name], alpha=0.15, linewidth=0)
+    axes.set_xlabel("step")
+    axes.set_ylabel(table.metric)
+    axes.legend(fontsize=8, frameon=False)
+    return _svg(figure)
+
+
+def forest(table: Table) -> str:
+    """Paired differences against the baseline, with their intervals."""
+    rows = [row for row in table.rows if row.comparison is not None][::-1]
+    figure, axes = _figure(9, 1.2 + 0.35 * len(rows))
+    axes.axvline(0, color="black", linewidth=1)
+    if math.isfinite(table.effect):
+        axes.axvspan(-table.effect, table.effect, color="#000", alpha=0.06, linewidth=0)
+    spans = []
+    for place, row in enumerate(rows):
+        c = row.comparison
+        assert c is not None
+        if not math.isfinite(c.difference):
+            continue
+        colour = COLORS[c.verdict]
+        axes.plot(c.difference, place, "o", color=colour)
+        if math.isfinite(c.low):
+            axes.plot([c.low, c.high], [place, place], color=colour, linewidth=2)
+            spans += [c.low, c.high]
+        for seed, value in row.values.items():
+            base = next((r.values.get(seed) for r in table.rows if r.name == table.baseline), None)
+            if base is not None:
+                axes.plot(value - base, place, "|", color=colour, alpha=0.6, markersize=9)
+                spans.append(value - base)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel(f"{table.metric} - that of {table.baseline}")
+    return _svg(figure)
+
+
+COSTS: dict[str, Callable[[Row], float | None]] = {
+    "training FLOPs": lambda r: float(r.cell["budget"]["flops"]),
+    "parameters": lambda r: float(r.cell["budget"]["parameters"]),
+    "seconds of a million tokens": lambda r: (
+        1e6 / r.tokens_per_second if r.tokens_per_second else None
+    ),
+    "cache bytes": lambda r: float(r.cell["budget"]["cache_bytes"]),
+}
+"""What the metric is drawn against."""
+
+
+def against(table: Table, cost: str) -> str:
+    """The metric against a cost, with the Pareto front."""
+    figure, axes = _figure(4.6, 3.6)
+    colour = palette(table)
+    points = [
+        (value, row.summary.mean, row.name)
+        for row in table.rows
+        if row.values and (value := COSTS[cost](row)) is not None
+    ]
+    for x, y, name in points:
+        axes.plot(x, y, "o", color=colour[name])
+        axes.annotate(name, (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
+    front = pareto([(x, y) for x, y, _ in points], higher=table.higher_is_better)
+    axes.plot([x for x, _ in front], [y for _, y in front], color="#888", linewidth=1, zorder=0)
+    axes.margins(x=0.25, y=0.15)
+    axes.set_xlabel(cost)
+    axes.set_ylabel(table.metric)
+    return _svg(figure)
+
+
+def pareto(points: list[tuple[float, float]], *, higher: bool = False) -> list[tuple[float, float]]:
+    """The points that none beats in both, by cost."""
+    sign = -1 if higher else 1
+    found: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda p: (p[0], sign * p[1])):
+        if not found or sign * y < sign * found[-1][1]:
+            found.append((x, y))
+    return found

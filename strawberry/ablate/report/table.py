@@ -1,0 +1,198 @@
+"""The numbers of the report: a row for each cell, ranked, with its verdict."""
+
+from __future__ import annotations
+
+import math
+import statistics as plain
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from strawberry.ablate.contracts import FINISHED
+from strawberry.ablate.record import Record, TrialRecord, values_of
+from strawberry.ablate.statistics import (
+    Comparison,
+    Summary,
+    Verdict,
+    compare,
+    speedup,
+    summary,
+)
+from strawberry.ablate.sweep import higher_is_better
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A trial that did not come to its end, and why."""
+
+    cell: str
+    stage: str
+    seed: int
+    label: str
+    status: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A cell.
+
+    Attributes:
+        values: the metric by seed.
+        comparison: against the baseline; None for the baseline, and where there is nothing.
+        bits_per_byte: its mean, or None where data is not text.
+        speedup: the baseline's steps to its last loss over this cell's; None if never reached.
+        tokens_per_second: the median over logged steps and seeds.
+        peak_bytes: the most memory of any of its processes.
+        failed: trials of the main stage that did not finish, by status.
+        planned: trials of the main stage.
+    """
+
+    name: str
+    cell: Mapping[str, Any]
+    values: Mapping[int, float]
+    summary: Summary
+    comparison: Comparison | None
+    bits_per_byte: float | None
+    speedup: float | None
+    tokens_per_second: float | None
+    peak_bytes: int | None
+    failed: Mapping[str, int]
+    planned: int
+
+    @property
+    def verdict(self) -> Verdict | str:
+        """The verdict, or what stands in its place."""
+        if self.comparison is not None:
+            return self.comparison.verdict
+        return "failed" if not self.values else "baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The whole of it.
+
+    Attributes:
+        rows: best first; cells without a value last.
+        effect: the least difference that matters, in the metric's unit.
+        skipped: cells that could not be built, and why.
+        pruned: cells that ended early, and why.
+    """
+
+    metric: str
+    baseline: str
+    rows: tuple[Row, ...]
+    effect: float
+    alpha: float
+    looks: int
+    skipped: Mapping[str, str]
+    pruned: Mapping[str, str]
+    failures: tuple[Failure, ...]
+    seconds: float
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the metric is a score."""
+        return higher_is_better(self.metric)
+
+
+def tabulate(record: Record) -> Table:
+    """The table of an ablation's record, finished or not."""
+    plan, content = record.content["plan"], record.content
+    metric = plan["metric"]
+    cells = [cell for cell in content["cells"] if not cell["skipped"] and not cell["pruned"]]
+    baseline = cells[0]["name"]
+    values = {cell["name"]: values_of(record.of(cell["name"]), metric) for cell in cells}
+    base = values[baseline]
+    effect = plan["effect"] * abs(plain.fmean(base.values())) if base else math.nan
+    compared = compare(
+        base,
+        {name: found for name, found in values.items() if name != baseline},
+        effect=effect,
+        alpha=plan["alpha"],
+        lower_is_better=not higher_is_better(metric),
+        looks=content["looks"],
+    )
+    curves = {cell["name"]: _curves(record.of(cell["name"]), metric) for cell in cells}
+    rows = [
+        _row(record, cell, values[cell["name"]], compared.get(cell["name"]), curves, baseline)
+        for cell in cells
+    ]
+    sign = -1 if higher_is_better(metric) else 1
+    rows.sort(key=lambda r: (not r.values, sign * r.summary.mean if r.values else 0.0))
+    results = [trial.result() for trial in record.trials]
+    return Table(
+        metric=metric,
+        baseline=baseline,
+        rows=tuple(rows),
+        effect=effect,
+        alpha=plan["alpha"],
+        looks=content["looks"],
+        skipped={c["name"]: c["skipped"] for c in content["cells"] if c["skipped"]},
+        pruned={c["name"]: c["pruned"] for c in content["cells"] if c["pruned"]},
+        failures=tuple(_failures(record)),
+        seconds=sum(float(r.get("spent", r.get("seconds", 0.0))) for r in results if r),
+    )
+
+
+def _row(
+    record: Record,
+    cell: Mapping[str, Any],
+    values: Mapping[int, float],
+    compared: Comparison | None,
+    curves: Mapping[str, Mapping[int, list[tuple[float, float]]]],
+    baseline: str,
+) -> Row:
+    name = cell["name"]
+    trials = record.of(name)
+    results = [result for trial in trials if (result := trial.result()) is not None]
+    done = [result for result in results if result["status"] == FINISHED]
+    bits = [r["metrics"]["bits_per_byte"] for r in done if "bits_per_byte" in r["metrics"]]
+    speeds = [
+        row["tokens_per_second"]
+        for trial in trials
+        for row in trial.rows()[1:]
+        if "tokens_per_second" in row
+    ]
+    failed: dict[str, int] = {}
+    for result in results:
+        if result["status"] != FINISHED:
+            failed[result["status"]] = failed.get(result["status"], 0) + 1
+    return Row(
+        name=name,
+        cell=cell,
+        values=values,
+        summary=summary(list(values.values())),
+        comparison=compared,
+        bits_per_byte=plain.fmean(bits) if bits else None,
+        speedup=1.0 if name == baseline else speedup(curves[name], curves[baseline]),
+        tokens_per_second=plain.median(speeds) if speeds else None,
+        peak_bytes=max((r["peak_bytes"] for r in done if r.get("peak_bytes")), default=None),
+        failed=failed,
+        planned=len(trials),
+    )
+
+
+def _curves(trials: list[TrialRecord], metric: str) -> dict[int, list[tuple[float, float]]]:
+    """The metric over steps, by seed, of trials that finished."""
+    found = {}
+    for trial in trials:
+        result = trial.result()
+        if result is not None and result["status"] == FINISHED:
+            found[trial.seed] = [(r["step"], r[metric]) for r in trial.rows() if metric in r]
+    return found
+
+
+def _failures(record: Record) -> list[Failure]:
+    found = []
+    for trial in record.trials:
+        result = trial.result()
+        if result is not None and result["status"] != FINISHED:
+            found.append(Failure(trial.cell, trial.stage, trial.seed, trial.label,
+                                 result["status"], str(result.get("error", ""))))  # fmt: skip
+    return found
+
+
+def curves(record: Record, name: str, metric: str) -> dict[int, list[tuple[float, float]]]:
+    """A cell's curves, for plots."""
+    return _curves(record.of(name), metric)

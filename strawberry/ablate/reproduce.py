@@ -1,0 +1,112 @@
+"""One published trial, run again from its record alone."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from strawberry.ablate.contracts import FINISHED
+from strawberry.ablate.worker import read_recipe
+from strawberry.errors import StrawberryError
+from strawberry.plugin import Plugins
+from strawberry.train import train
+from strawberry.train.run import RunFolder
+
+CLOSE = 1e-3
+"""How far apart, as a share, two results on different machines may be and agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """What came of it; `environment` has a line for each thing that is not as it was."""
+
+    name: str
+    metric: str
+    before: float
+    after: float
+    same_losses: int
+    losses: int
+    environment: list[str]
+
+    @property
+    def agrees(self) -> bool:
+        """To the bit on the machine that it was run on, closely on another."""
+        if not self.environment:
+            return self.same_losses == self.losses
+        return abs(self.after - self.before) <= CLOSE * abs(self.before)
+
+    @property
+    def verdict(self) -> str:
+        """In one line."""
+        if self.same_losses == self.losses:
+            return f"agrees: all {self.losses} logged losses are the same to the bit"
+        share = abs(self.after - self.before) / abs(self.before)
+        word = "agrees" if self.agrees else "DIFFERS"
+        same = f"{self.same_losses} of {self.losses} logged losses are the same to the bit"
+        return f"{word}: {same}, and the result is {share:.2%} off"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "agrees": self.agrees, "verdict": self.verdict}
+
+
+def reproduce(folder: Path, plugins: Plugins, metric: str = "val_loss") -> Reproduction:
+    """Train a finished trial once more in a temporary folder, and compare every logged loss.
+
+    Args:
+        folder: the trial's folder, or its `result.json`.
+        plugins: those of this environment; the trial's one-file plugins are loaded beside.
+        metric: what is compared in the end.
+
+    Raises:
+        StrawberryError: there is no finished trial, or it can't be run here.
+    """
+    folder = folder.parent if folder.name == "result.json" else folder
+    try:
+        request = json.loads((folder / "trial.json").read_text())
+        result = json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError) as error:
+        raise StrawberryError(f"{folder}: holds no trial (trial.json and result.json)") from error
+    if result["status"] != FINISHED:
+        raise StrawberryError(f"{folder}: the trial did not finish: {result['status']}")
+    if request["plugin_files"]:
+        files = [Path(file) for file in request["plugin_files"]]
+        plugins = Plugins.load(files=files, disabled=request["disabled"])
+    recipe = read_recipe(request, plugins)
+    if request.get("threads"):
+        import torch
+
+        torch.set_num_threads(request["threads"])
+    old = RunFolder(folder / "run")
+    with tempfile.TemporaryDirectory() as temporary:
+        new = RunFolder(Path(temporary) / "run")
+        done = train(recipe, new.path)
+        losses = [_losses(run) for run in (old, new)]
+        here = json.loads(new.info_file.read_text())
+    before = json.loads(old.info_file.read_text())
+    compared = ("strawberry", "python", "platform", "torch", "device_name", "dtype", "compiled",
+                "threads", "plugins", "data")  # fmt: skip
+    changed = [f"{k}: {before.get(k)} -> {here.get(k)}"
+               for k in compared if before.get(k) != here.get(k)]  # fmt: skip
+    return Reproduction(
+        name=request["name"],
+        metric=metric,
+        before=result["metrics"][metric],
+        after=done.metrics[metric],
+        same_losses=sum(losses[0][key] == losses[1].get(key) for key in losses[0]),
+        losses=len(losses[0]),
+        environment=changed,
+    )
+
+
+def _losses(run: RunFolder) -> dict[tuple[int, str], float]:
+    """Everything that was logged and isn't about time."""
+    return {
+        (row["step"], name): value
+        for row in run.metrics()
+        for name, value in row.items()
+        if name not in ("step", "tokens_per_second")
+    }

@@ -1,0 +1,388 @@
+"""An ablation from its plan to its record; interrupted anywhere, the same call goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import json
+import platform
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+
+import strawberry
+from strawberry.ablate.cells import Cell, cells
+from strawberry.ablate.contracts import STOPPED, Ended, Events, Executor
+from strawberry.ablate.fair import Budget, budget, limited, matched
+from strawberry.ablate.plan import Plan
+from strawberry.ablate.record import RECORD, Record, values_of
+from strawberry.ablate.statistics import compare, undecided
+from strawberry.ablate.trials import Trial, Trials, undone
+from strawberry.ablate.tuning import Tuning
+from strawberry.errors import Location, RecipeError, StrawberryError
+from strawberry.model.build import build
+from strawberry.model.risks import ahead
+from strawberry.plugin import Plugins
+from strawberry.recipe.components import ComponentReader
+from strawberry.recipe.spec import Recipe
+from strawberry.recipe.tree import in_order, located
+from strawberry.train.run import device_name, write_atomic
+
+RUNGS = (0.25, 0.5)
+"""Shares of the steps after which successive halving drops half of the cells that are left."""
+TUNING_SEEDS = 1000
+"""How far the seeds that tune are from those that confirm."""
+
+
+class Stopped(StrawberryError):  # noqa: N818 (not a mistake: the user asked for it)
+    """An ablation was stopped by a signal; its trials are saved."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.exit_code = 128 + number
+        super().__init__(f"stopped; trials are saved in {folder}; the same command goes on")
+
+
+class Watcher(Events):
+    """Sees an ablation go on; this one looks away."""
+
+    def stage(self, name: str, trials: Sequence[Trial], done: int) -> None:
+        """A round of trials begins, of which some are done already."""
+
+    def end(self, ended: Ended) -> None:
+        """A trial ended."""
+
+    def say(self, text: str) -> None:
+        """Something that a person should know."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A plan made ready to run: its recipe, its cells with their budgets, baseline first."""
+
+    plan: Plan
+    base: Recipe
+    cells: list[Cell]
+    budgets: dict[str, Budget] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def live(self) -> list[Cell]:
+        """The cells that can be run."""
+        return [cell for cell in self.cells if cell.recipe is not None]
+
+
+def prepare(plan: Plan, plugins: Plugins) -> Prepared:
+    """Build every cell, hold it to the plan's budget, and match its widths.
+
+    Raises RecipeError or StrawberryError if the recipe, the baseline or a budget can't be.
+    """
+    base, made = cells(plan, plugins)
+    found: list[Cell] = []
+    for cell in made:
+        current = cell
+        if cell.recipe is not None:
+            try:
+                if found and plan.match != "none":
+                    assert found[0].recipe is not None
+                    current = matched(cell, found[0].recipe, plan, base)
+                current = limited(current, plan, base)
+            except StrawberryError as error:
+                if not found:  # the baseline
+                    raise
+                current = replace(cell, recipe=None, skipped=str(error).splitlines()[0])
+        found.append(current)
+    prepared = Prepared(plan, base, found)
+    for cell in prepared.live:
+        assert cell.recipe is not None
+        prepared.budgets[cell.name] = budget(cell.recipe)
+        prepared.warnings[cell.name] = ahead(cell.recipe, build(cell.recipe, "meta"))
+    return prepared
+
+
+def default_folder(plan: Plan) -> Path:
+    """`ablations/NAME-HASH`: the same plan has the same folder."""
+    text = json.dumps(plan.to_dict(), sort_keys=True, default=str)
+    return Path("ablations") / f"{plan.recipe.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+class Sweep:
+    """Runs what was prepared, into a folder."""
+
+    def __init__(self, prepared: Prepared, executor: Executor, out: Path, watcher: Watcher) -> None:
+        self.prepared = prepared
+        self.plan = prepared.plan
+        self.executor = executor
+        self.out = out
+        self.watcher = watcher
+        self.trials = Trials(out)
+        self.all: list[Trial] = []
+        self.tuned: dict[str, dict[str, Any]] = {}
+        self.pruned: dict[str, str] = {}
+        self.stages: dict[str, int] = {}
+
+    def run(self) -> Record:
+        """Tune, halve, train every cell with every seed, and write the record.
+
+        Raises:
+            Stopped: a signal ended it; what was done stays done.
+            StrawberryError: the folder is in use, or nothing can be run.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            held = filelock.FileLock(self.out / ".lock").acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise StrawberryError(f"{self.out}: another process runs this ablation") from error
+        with held, self._stoppable():
+            self._tune()
+            if self.plan.halving:
+                self._halve()
+            self._main()
+        return self._write()
+
+    # The stages
+
+    def _tune(self) -> None:
+        """The same number of trials for every cell; the best on validation is taken."""
+        if not self.plan.tune:
+            return
+        by_name = {cell.name: cell for cell in self.prepared.live}
+        tuning = Tuning(self.plan, list(by_name))
+        while (asked := tuning.ask()) is not None:
+            made = [
+                self._trial(by_name[cell], seed, stage="tune", values=values)
+                for cell, values in asked
+                for seed in self._seeds(self.plan.tune_seeds, TUNING_SEEDS)
+            ]
+            self._run("tuning", made)
+            tuning.tell([
+                (cell, values, values_of(made, self.plan.metric, cell, _label(values)))
+                for cell, values in asked
+            ])  # fmt: skip
+        for cell in self.prepared.live:
+            best = tuning.best(cell.name)
+            if best is None:
+                self.pruned[cell.name] = "no tuning trial finished"
+            else:
+                self.tuned[cell.name] = best
+
+    def _halve(self) -> None:
+        """Short runs, after which the worse half of the cells ends; the baseline stays."""
+        for rung in RUNGS:
+            left = self._left()
+            if len(left) < 4:
+                return
+            made = []
+            for cell in left:
+                assert cell.recipe is not None
+                steps = max(1, int(cell.recipe.train.max_iters * rung))
+                values = {"train.max_iters": steps}
+                made.append(self._trial(cell, self.prepared.base.seed, stage="halving",
+                                        values=values, label=f"{steps} steps"))  # fmt: skip
+            self._run(f"halving at {rung:.0%}", made)
+            scores = {
+                trial.cell: next(iter(values_of([trial], self.plan.metric).values()), None)
+                for trial in made
+            }
+            sign = -1 if higher_is_better(self.plan.metric) else 1
+            others = [cell.name for cell in left[1:]]
+            ranked = sorted(
+                others,
+                key=lambda n: (scores[n] is None, 0.0 if scores[n] is None else sign * scores[n]),  # type: ignore[operator]
+            )
+            for name in ranked[(len(left) + 1) // 2 - 1 :]:
+                score = scores[name]
+                text = "failed" if score is None else f"{self.plan.metric} {score:.4f}"
+                self.pruned[name] = f"{text} after {rung:.0%} of the steps"
+
+    def _main(self) -> None:
+        """Every cell with every seed; with `seeds: auto`, one more until all is decided."""
+        count = self.plan.seeds or 3
+        while True:
+            made = [
+                self._trial(cell, seed)
+                for seed in self._seeds(count)
+                for cell in self._left()
+            ]  # fmt: skip
+            self._run(f"{count} seeds", made)
+            if self.plan.seeds is not None or count >= self.plan.max_seeds:
+                return
+            if not self._undecided(made):
+                return
+            count += 1
+
+    def _undecided(self, made: Sequence[Trial]) -> list[str]:
+        names = [cell.name for cell in self._left()]
+        values = {name: values_of(made, self.plan.metric, name) for name in names}
+        baseline = values.pop(names[0])
+        if not baseline:
+            return []
+        effect = self.plan.effect * abs(sum(baseline.values()) / len(baseline))
+        found = compare(
+            baseline,
+            values,
+            effect=effect,
+            alpha=self.plan.alpha,
+            lower_is_better=not higher_is_better(self.plan.metric),
+            looks=looks(self.plan),
+        )
+        return undecided(found, effect)
+
+    # Their parts
+
+    def _left(self) -> list[Cell]:
+        return [cell for cell in self.prepared.live if cell.name not in self.pruned]
+
+    def _seeds(self, count: int, offset: int = 0) -> list[int]:
+        return [self.prepared.base.seed + offset + number for number in range(count)]
+
+    def _trial(
+        self,
+        cell: Cell,
+        seed: int,
+        *,
+        stage: str = "main",
+        values: Mapping[str, Any] | None = None,
+        label: str | None = None,
+    ) -> Trial:
+        assert cell.recipe is not None
+        found = {**self.tuned.get(cell.name, {}), **(values or {})}
+        text = label if label is not None else _label(values or {})
+        return self.trials.make(
+            cell.name,
+            self.prepared.base,
+            seed,
+            stage=stage,
+            label=text,
+            values={**cell.patch, **found},
+        )
+
+    def _run(self, stage: str, trials: Sequence[Trial]) -> None:
+        """Run those that are not done; the record is written before and after."""
+        known = {trial.key for trial in self.all}
+        self.all += [trial for trial in trials if trial.key not in known]
+        self._write()
+        waiting = undone({trial.key: trial for trial in trials}.values())
+        self.watcher.stage(stage, trials, len(trials) - len(waiting))
+        if not waiting:
+            return
+        stopped = 0
+        with contextlib.closing(
+            _as_generator(self.executor.run([trial.job() for trial in waiting], self.watcher))
+        ) as ending:
+            for ended in ending:
+                self._keep(ended)
+                self.watcher.end(ended)
+                stopped += ended.status == STOPPED
+        self._write()
+        if stopped:  # by somebody else's signal: what is left is not a result
+            raise Stopped(self.out, signal.SIGTERM)
+
+    def _keep(self, ended: Ended) -> None:
+        """What the worker could not write itself."""
+        path = ended.job.folder / "result.json"
+        if not path.exists():
+            write_atomic(path, json.dumps(dict(ended.result), indent=1))
+
+    @contextlib.contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Within it, SIGINT and SIGTERM stop the trials, which save, and raise Stopped."""
+
+        def stop(number: int, _: object) -> None:
+            raise Stopped(self.out, number)
+
+        before = {}
+        with contextlib.suppress(ValueError):  # not the main thread
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _write(self) -> Record:
+        """The record of what is known so far."""
+        prepared = self.prepared
+        content = {
+            "plan": self.plan.to_dict(),
+            "command": sys.argv,
+            "written": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            "environment": {
+                "strawberry": strawberry.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "device": device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+                "slots": self.executor.slots,
+            },
+            "name": prepared.base.name,
+            "block_size": prepared.base.model.block_size,
+            "looks": looks(self.plan),
+            "cells": [self._cell(cell) for cell in prepared.cells],
+            "trials": [
+                {
+                    "cell": trial.cell,
+                    "stage": trial.stage,
+                    "seed": trial.seed,
+                    "label": trial.label,
+                    "key": trial.key,
+                    "folder": str(trial.folder.relative_to(self.out)),
+                }
+                for trial in self.all
+            ],
+        }
+        write_atomic(self.out / RECORD, json.dumps(content, indent=1, default=str))
+        return Record.read(self.out)
+
+    def _cell(self, cell: Cell) -> dict[str, Any]:
+        found = self.prepared.budgets.get(cell.name)
+        return {
+            "name": cell.name,
+            "patch": dict(cell.patch),
+            "skipped": cell.skipped,
+            "resized": cell.resized,
+            "tuned": self.tuned.get(cell.name, {}),
+            "pruned": self.pruned.get(cell.name, ""),
+            "warnings": self.prepared.warnings.get(cell.name, []),
+            "budget": found.to_dict() if found else None,
+            "tuning_trials": sum(t.cell == cell.name and t.stage == "tune" for t in self.all),
+        }
+
+
+def make_executor(wanted: Any, plugins: Plugins) -> Executor:
+    """The executor that `wanted` names, as a recipe would: `local`, or a mapping with `use`.
+
+    Raises RecipeError for what it is not, and StrawberryError for what it refuses.
+    """
+    reader = ComponentReader(plugins)
+    spec = reader.component("executor", located(wanted, Location("--executor", 1, 1)), "executor")
+    if spec is None:
+        raise RecipeError(in_order(reader.problems))
+    made: Executor = spec.construct(contract=Executor)
+    return made
+
+
+def looks(plan: Plan) -> int:
+    """How often the table may be looked at: once, or after each seed that is added."""
+    return 1 if plan.seeds is not None else plan.max_seeds - 2
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether a metric is a score rather than a loss."""
+    return metric.endswith(("accuracy", "solved"))
+
+
+def _label(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items())
+
+
+def _as_generator(iterator: Iterator[Ended]) -> Any:
+    """What can be closed, so that an executor learns of a stop at once."""
+    return iterator if hasattr(iterator, "close") else (item for item in iterator)

@@ -1,0 +1,176 @@
+"""Trials: a cell with a seed, known by the hash of all that decides what comes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import strawberry
+from strawberry.ablate.contracts import FINISHED, Job
+from strawberry.data import open_dataset
+from strawberry.plugin import Plugins
+from strawberry.recipe import patch
+from strawberry.recipe.spec import Recipe
+from strawberry.train.run import effective, flat
+
+UNIMPORTANT = (
+    "name",
+    "requires",
+    "trackers",
+    "train.device",
+    "train.threads",
+    "train.keep_memory",
+    "train.keep_checkpoints",
+    "train.checkpoint_interval",
+    "train.log_interval",
+)
+"""What a trial's result doesn't depend on, or only as much as on the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A cell's recipe with a seed.
+
+    Attributes:
+        cell: the cell's name.
+        stage: `main`, `tune` or `halving`.
+        label: what is tried beside the seed, such as a learning rate.
+        key: the hash; the trial's folder carries it.
+    """
+
+    cell: str
+    stage: str
+    seed: int
+    label: str
+    recipe: Recipe
+    key: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return " ".join(filter(None, [self.cell, self.label, f"seed {self.seed}"]))
+
+    def job(self) -> Job:
+        """What an executor is given."""
+        plugins = self.recipe.plugins
+        records = [] if plugins is None else plugins.records
+        files = [str(Path(r.file).absolute()) for r in records if r.file is not None]
+        request = {
+            "name": self.name,
+            "key": self.key,
+            "source": str(self.recipe.source.absolute()),
+            "recipe": self.recipe.to_yaml(),
+            "plugin_files": files,
+            "disabled": [r.name for r in records if r.status == "disabled"],
+        }
+        return Job(self.name, self.folder, request)
+
+    def result(self) -> dict[str, Any] | None:
+        """What it came to, if it has been run and is the same trial still."""
+        try:
+            result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+            asked = json.loads((self.folder / "trial.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return result if asked.get("key") == self.key else None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has been run to its end; one that crashed or diverged has not."""
+        found = self.result()
+        return found is not None and found.get("status") == FINISHED
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of its log."""
+        from strawberry.train.run import RunFolder
+
+        return RunFolder(self.folder / "run").metrics()
+
+
+class Trials:
+    """Makes trials of recipes; data is fingerprinted once for each data section."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._data: dict[str, str] = {}
+
+    def make(
+        self,
+        cell: str,
+        recipe: Recipe,
+        seed: int,
+        *,
+        stage: str = "main",
+        label: str = "",
+        values: Mapping[str, Any] | None = None,
+    ) -> Trial:
+        """The trial of a recipe with this seed, and with `values` on top."""
+        recipe = patch(recipe, {**(values or {}), "seed": seed})
+        key = self._key(recipe)
+        folder = self.folder / "trials" / f"{_safe(cell)}-{seed}-{key[:10]}"
+        return Trial(cell, stage, seed, label, recipe, key, folder)
+
+    def _key(self, recipe: Recipe) -> str:
+        wanted = {
+            path: value
+            for path, value in effective(recipe).items()
+            if not path.startswith(UNIMPORTANT)
+        }
+        content = {
+            "recipe": wanted,
+            "seed": recipe.seed,
+            "plugins": versions(recipe),
+            "torch": torch.__version__,
+            "data": self._fingerprint(recipe),
+        }
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _fingerprint(self, recipe: Recipe) -> str:
+        """That of the recipe's data; asked once for equal data sections."""
+        parts = {
+            "data": recipe.data.to_dict(),
+            "tokenizer": recipe.tokenizer.to_dict(),
+            "sizes": [recipe.model.vocab_size, recipe.model.block_size],
+        }
+        known = json.dumps(parts, sort_keys=True, default=str)
+        if known not in self._data:
+            self._data[known] = open_dataset(recipe).fingerprint
+        return self._data[known]
+
+
+def versions(recipe: Recipe) -> dict[str, str]:
+    """The versions of the plugins that a recipe's components come from; a file's is its hash."""
+    used = {
+        str(value).partition("/")[0]
+        for path, value in flat(recipe.to_dict()).items()
+        if path.endswith(("use", "params")) and "/" in str(value)
+    }
+    found = {"strawberry": strawberry.__version__}
+    records = recipe.plugins.records if isinstance(recipe.plugins, Plugins) else []
+    for record in records:
+        if record.name in used and not record.builtin:
+            if record.file is not None:
+                digest = hashlib.sha256(Path(record.file).read_bytes()).hexdigest()
+                found[record.name] = f"sha256:{digest[:16]}"
+            else:
+                found[record.name] = f"{record.distribution} {record.version}"
+    return found
+
+
+def _safe(name: str) -> str:
+    """A cell's name as a part of a path: short, and nothing that a shell would read."""
+    kept = "".join(c if c.isalnum() or c in "._" else "-" for c in name)
+    return kept[:48].strip("-.") or "cell"
+
+
+def undone(trials: Iterable[Trial]) -> list[Trial]:
+    """Those that still have to be run."""
+    return [trial for trial in trials if not trial.done]

@@ -1,0 +1,156 @@
+"""A trial in a process of its own: `python -m strawberry.ablate.worker FOLDER`.
+
+Whatever becomes of it is written to `result.json`; what can't write that was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from strawberry.ablate.contracts import FINISHED, STOPPED
+from strawberry.errors import StrawberryError
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
+
+PATIENCE = 60.0
+"""Seconds to wait for a folder that a dying process still holds."""
+
+
+def child(folder: str, environment: Mapping[str, str]) -> None:
+    """Run the trial of a folder in this forked process, which ends with its parent.
+
+    What it prints goes to the folder's `log.txt`. A Ctrl-C reaches the parent alone.
+    """
+    os.environ.update(environment)
+    if hasattr(os, "setsid"):
+        os.setsid()
+    with Path(folder, "log.txt").open("ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_stop_with, args=(parent.join,), daemon=True).start()
+    main(Path(folder))
+
+
+def main(folder: Path) -> None:
+    """Run the trial of a folder; the result is a file, and the exit code is 0."""
+    request = json.loads((folder / "trial.json").read_text())
+    if request.get("cores") and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, request["cores"])
+    started = time.perf_counter()
+    result = _outcome(folder, request)
+    result["spent"] = _spent(folder, time.perf_counter() - started)
+    _write(folder / "result.json", result)
+
+
+def _spent(folder: Path, seconds: float) -> float:
+    """Seconds that this trial has taken, interrupted pieces and all."""
+    path = folder / "spent"
+    before = float(path.read_text()) if path.exists() else 0.0
+    path.write_text(repr(before + seconds))
+    return before + seconds
+
+
+def _outcome(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trial came to; no exception leaves this."""
+    import torch
+
+    from strawberry.train import Diverged, Interrupted
+
+    try:
+        return _run(folder / "run", request)
+    except Interrupted as stop:
+        return {"status": STOPPED, "error": str(stop), "step": stop.step}
+    except Diverged as error:
+        return {"status": "diverged", "error": str(error)}
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return {"status": "out of memory", "error": str(error) or "out of memory"}
+    except StrawberryError as error:
+        return {"status": "failed", "error": str(error)}
+    except BaseException as error:
+        text = f"{type(error).__name__}: {error}"
+        return {"status": "failed", "error": text, "traceback": traceback.format_exc()}
+
+
+def _run(run: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from strawberry.plugin import Plugins
+    from strawberry.train import train
+    from strawberry.train.run import RunFolder
+
+    if request.get("threads"):
+        torch.set_num_threads(request["threads"])
+    plugins = Plugins.load(
+        files=[Path(file) for file in request["plugin_files"]], disabled=request["disabled"]
+    )
+    recipe = read_recipe(request, plugins)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        started = time.perf_counter()
+        try:
+            done = train(recipe, run, resume=RunFolder(run).exists)
+            break
+        except StrawberryError as error:
+            if "is training here" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+    return {
+        "status": FINISHED,
+        "steps": done.steps,
+        "metrics": done.metrics,
+        "seconds": time.perf_counter() - started,
+        "peak_bytes": _peak_bytes(),
+    }
+
+
+def read_recipe(request: Mapping[str, Any], plugins: Any) -> Recipe:
+    """The recipe of a request, whose relative paths start where those of the original did."""
+    from strawberry.recipe.validate import validate
+    from strawberry.recipe.yaml import parse
+
+    source = Path(request["source"])
+    return validate(parse(request["recipe"], request["source"]), source, plugins)
+
+
+def _peak_bytes() -> int:
+    """The most memory that was in use at once: the GPU's, or else the process's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _stop_with(ending: Callable[[], object]) -> None:
+    """Save and stop once `ending` returns: nobody is there to want the result."""
+    ending()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _write(path: Path, result: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.writing")
+    with temporary.open("w") as file:
+        json.dump(result, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_stop_with, args=(sys.stdin.buffer.read,), daemon=True).start()
+    main(Path(sys.argv[1]))

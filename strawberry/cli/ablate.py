@@ -1,0 +1,267 @@
+"""`strawberry ablate`: variants of a recipe, compared so that the table can be believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from strawberry.ablate.report import Table
+    from strawberry.ablate.sweep import Prepared
+    from strawberry.plugin import Plugins
+
+
+def command(
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="A recipe, a plan (`ablate: RECIPE`), or with --reproduce a trial's folder."
+        ),
+    ],
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=A,B", help="Values of a path, such as ffn=swiglu,moe."),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="grid, one_at_a_time, leave_one_out, paired or random."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="Cells that --mode random draws.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N|auto", help="Training seeds a cell; 3.")
+    ] = None,
+    max_seeds: Annotated[int | None, typer.Option(help="The most that auto takes; 10.")] = None,
+    match: Annotated[
+        str | None,
+        typer.Option(help="Resize cells to agree in params, active_params, flops or time."),
+    ] = None,
+    width: Annotated[
+        str | None, typer.Option(metavar="PATH", help="What --match resizes; n_ffn if there.")
+    ] = None,
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=A,B", help="Tried for every cell alike; PATH=LOW..HIGH too."),
+    ] = None,
+    tune_trials: Annotated[
+        int | None, typer.Option(help="Trials a cell where --tune has a range; 6.")
+    ] = None,
+    tune_seeds: Annotated[int | None, typer.Option(help="Seeds of a tuning trial; 1.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Training tokens of each trial.")] = None,
+    flops: Annotated[float | None, typer.Option(help="Training FLOPs of each trial.")] = None,
+    halving: Annotated[
+        bool | None, typer.Option("--halving", help="End the worse half of the cells early.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="What is compared; val_loss.")] = None,
+    effect: Annotated[
+        float | None, typer.Option(help="The share of the baseline that matters; 0.01.")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="The chance of any false finding in the table; 0.05.")
+    ] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="What runs the trials, such as '{use: local, jobs: 4}'.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The ablation's folder; the same plan has the same one.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="Override, for every cell."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the cells, their budgets and times; run none.")
+    ] = False,
+    price: Annotated[
+        float | None, typer.Option(help="Of an hour of one device, for --dry-run.")
+    ] = None,
+    reproduce: Annotated[
+        bool, typer.Option("--reproduce", help="Run a finished trial again, from its record.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Compare variants of a recipe, fairly: budgets, seeds, verdicts.
+
+    Every cell is trained with the same seeds on the same data in the same order. Interrupted, the
+    same command goes on, and never trains again what is done.
+    """
+    from strawberry.ablate.plan import make_plan, parse_axis
+    from strawberry.ablate.sweep import prepare
+    from strawberry.cli import context
+    from strawberry.errors import StrawberryError
+    from strawberry.recipe.yaml import parse
+
+    plugins = context.plugins()
+    if reproduce:
+        _reproduce(recipe, plugins, as_json=as_json)
+        return
+    if seeds is not None and seeds != "auto" and not seeds.isdecimal():
+        raise StrawberryError(f"--seeds: expected a number or auto, got {seeds!r}")
+    options: dict[str, Any] = {
+        "vary": dict(parse_axis(text) for text in vary or ()),
+        "tune": dict(parse_axis(text) for text in tune or ()),
+        "overrides": tuple(overrides or ()),
+        "seeds": int(seeds) if seeds and seeds.isdecimal() else seeds,
+        "executor": None if executor is None else parse(executor, "--executor").plain(),
+        "mode": mode, "samples": samples, "max_seeds": max_seeds, "match": match, "width": width,
+        "tune_trials": tune_trials, "tune_seeds": tune_seeds, "tokens": tokens, "flops": flops,
+        "halving": halving, "metric": metric, "effect": effect, "alpha": alpha,
+    }  # fmt: skip
+    plan = make_plan(recipe, options)
+    prepared = prepare(plan, plugins)
+    if dry_run:
+        _dry_run(prepared, plugins, price, as_json=as_json)
+        return
+    _run(prepared, plugins, out, as_json=as_json)
+
+
+def _run(prepared: Prepared, plugins: Plugins, out: Path | None, *, as_json: bool) -> None:
+    from strawberry.ablate.report import tabulate, write_report
+    from strawberry.ablate.sweep import Sweep, default_folder, make_executor
+    from strawberry.cli.ablate_display import Display
+    from strawberry.cli.console import console
+
+    folder = out or default_folder(prepared.plan)
+    executor = make_executor(prepared.plan.executor, plugins)
+    shown = console(stderr=as_json)
+    _say_cells(prepared, shown)
+    with Display(shown, folder, executor.slots) as display:
+        record = Sweep(prepared, executor, folder, display).run()
+    table = tabulate(record)
+    files = write_report(record)
+    show_table(table, [str(file) for file in files], as_json=as_json)
+
+
+def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
+    """The ranked table, what is not in it, and where the rest is."""
+    from strawberry.ablate.report.files import COLUMNS, gone, number
+    from strawberry.cli.console import console, print_json, show
+    from strawberry.cli.console import table as new_table
+
+    if as_json:
+        print_json(to_json(table, files))
+        return
+    out = console()
+    shown = [name for name in COLUMNS if name not in ("interval", "active", "tokens", "tuning")]
+    rows = new_table(*shown)
+    styles = {"better": "green", "worse": "red", "baseline": "bold", "failed": "red"}
+    for row in table.rows:
+        rows.add_row(*(COLUMNS[name](row) for name in shown), style=styles.get(row.verdict))
+    out.print()
+    show(rows, out)
+    out.print(f"\n{table.metric} against {table.baseline}; a difference of "
+              f"{number(table.effect)} would matter")  # fmt: skip
+    for row in table.rows:
+        for warning in row.cell["warnings"]:
+            out.print(f"warning: {row.name}: {warning}", style="yellow")
+    for name, why in gone(table):
+        out.print(f"{name}: {why}", style="yellow")
+    for file in files:
+        out.print(f"  {file}")
+
+
+def to_json(table: Table, files: list[str]) -> dict[str, Any]:
+    """The table as JSON."""
+    from dataclasses import asdict
+
+    from strawberry.ablate.statistics import as_json as plain
+
+    def tree(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tree(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [tree(item) for item in value]
+        return plain(value)
+
+    found = tree(asdict(table))
+    for row, made in zip(table.rows, found["rows"], strict=True):
+        made["verdict"] = row.verdict
+    return {**found, "files": files}
+
+
+def _say_cells(prepared: Prepared, out: Console) -> None:
+    from strawberry.ablate.report.files import short
+
+    for cell in prepared.cells:
+        if cell.recipe is None:
+            out.print(f"skipped  {cell.name}: {cell.skipped}", style="yellow")
+            continue
+        cost = prepared.budgets[cell.name]
+        text = f"cell     {cell.name}: {short(cost.parameters)} parameters, "
+        text += f"{short(cost.flops_per_token)} FLOPs a token"
+        out.print(text + (f"; {cell.resized}" if cell.resized else ""))
+
+
+def _dry_run(prepared: Prepared, plugins: Plugins, price: float | None, *, as_json: bool) -> None:
+    """Every cell: what it changes, what it costs, and how long it would take, by a short probe."""
+    from strawberry.ablate.fair import seconds_a_step
+    from strawberry.ablate.report.files import short
+    from strawberry.ablate.sweep import make_executor
+    from strawberry.ablate.tuning import trials_a_cell
+    from strawberry.cli.console import console, print_json, show, table
+
+    slots = make_executor(prepared.plan.executor, plugins).slots
+    each = (prepared.plan.seeds or prepared.plan.max_seeds) + trials_a_cell(prepared.plan)
+    found, total = [], 0.0
+    for cell in prepared.live:
+        assert cell.recipe is not None
+        seconds = seconds_a_step(cell.recipe) * cell.recipe.train.max_iters
+        total += seconds * each
+        found.append({
+            "cell": cell.name,
+            "patch": dict(cell.patch),
+            "resized": cell.resized,
+            "warnings": prepared.warnings[cell.name],
+            **prepared.budgets[cell.name].to_dict(),
+            "trials": each,
+            "seconds_a_trial": seconds,
+        })  # fmt: skip
+    skipped = {cell.name: cell.skipped for cell in prepared.cells if cell.recipe is None}
+    hours = total / 3600
+    if as_json:
+        print_json({
+            "cells": found, "skipped": skipped, "slots": slots, "seconds": total / slots,
+            "device_hours": hours, "cost": None if price is None else price * hours,
+        })  # fmt: skip
+        return
+    out = console()
+    rows = table("cell", "changes", "params", "active", "FLOP/token", "cache", "steps", "tokens",
+                 "trials", "a trial")  # fmt: skip
+    for row in found:
+        changes = ", ".join(f"{k}={v}" for k, v in row["patch"].items()) or "nothing"
+        rows.add_row(
+            row["cell"], changes, short(row["parameters"]), short(row["active_parameters"]),
+            short(row["flops_per_token"]), short(row["cache_bytes"]) + "B", str(row["steps"]),
+            short(row["tokens"]), str(row["trials"]), f"{row['seconds_a_trial']:.0f} s",
+        )  # fmt: skip
+    show(rows, out)
+    for name, why in skipped.items():
+        out.print(f"skipped  {name}: {why}", style="yellow")
+    for row in found:
+        for warning in row["warnings"]:
+            out.print(f"warning: {row['cell']}: {warning}", style="yellow")
+    text = f"{len(found) * each} trials, {slots} at once: about {total / slots / 60:.1f} minutes"
+    text += " of training by a probe of each cell; evaluation and start-up come on top"
+    out.print(text)
+    if price is not None:
+        out.print(f"{hours:.2f} device hours: {price * hours:.2f}")
+
+
+def _reproduce(folder: Path, plugins: Plugins, *, as_json: bool) -> None:
+    from strawberry.ablate.reproduce import reproduce
+    from strawberry.cli.console import console, print_json
+
+    found = reproduce(folder, plugins)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        out = console()
+        out.print(f"{found.name}: {found.metric} was {found.before!r}, now is {found.after!r}")
+        for line in found.environment:
+            out.print(f"  {line}")
+        out.print(found.verdict, style="green" if found.agrees else "red")
+    if not found.agrees:
+        raise typer.Exit(1)

@@ -1,0 +1,118 @@
+"""What an ablation looks like while it goes on: a live table, or a line for each trial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from strawberry.ablate.contracts import FINISHED, Ended, Job
+from strawberry.ablate.sweep import Watcher
+from strawberry.ablate.trials import Trial
+from strawberry.cli.console import table
+
+
+class Display(Watcher):
+    """Shows the trials of each cell; a context manager, so that the terminal is put back."""
+
+    def __init__(self, console: Console, folder: Path, slots: int) -> None:
+        super().__init__()
+        self.console = console
+        self.folder = folder
+        self.slots = slots
+        self.name = ""
+        self.trials: dict[str, Trial] = {}
+        self.state: dict[str, str] = {}
+        self.values: dict[str, float] = {}
+        self.total = self.done = self.fresh = 0
+        self.started_at = 0.0
+        self.live: Live | None = None
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+    def stage(self, name: str, trials: Sequence[Trial], done: int) -> None:
+        """A round of trials begins."""
+        self.name, self.total, self.done, self.fresh = name, len(trials), done, 0
+        self.started_at = time.monotonic()
+        self.trials = {trial.name: trial for trial in trials}
+        self.state = {}
+        for trial in trials:
+            result = trial.result()
+            if result is not None and result["status"] == FINISHED:
+                self._note(trial.name, result)
+            else:
+                self.state[trial.name] = "waiting"
+        text = f"{name}: {len(trials)} trials, {done} done already, {self.slots} at once"
+        self.console.print(f"{text}, in {self.folder}", style=None)
+        self._show()
+
+    def start(self, job: Job) -> None:
+        """A trial was started."""
+        self.state[job.name] = "running"
+        self._show()
+
+    def end(self, ended: Ended) -> None:
+        """A trial ended."""
+        self.done += 1
+        self.fresh += 1
+        self._note(ended.job.name, ended.result)
+        if ended.status != FINISHED:
+            first = str(ended.result.get("error", "")).partition("\n")[0]
+            self.console.print(f"{ended.job.name}: {ended.status}: {first}", style="yellow")
+        elif not self.console.is_terminal:
+            value = self.values.get(ended.job.name)
+            loss = "" if value is None else f"  val_loss {value:.4f}"
+            self.console.print(
+                f"{self.done}/{self.total}  {ended.job.name}{loss}  "
+                f"{ended.result['spent']:.0f} s  ETA {self._eta()}"
+            )
+        self._show()
+
+    def _note(self, name: str, result: Mapping[str, Any]) -> None:
+        self.state[name] = str(result["status"])
+        loss = result.get("metrics", {}).get("val_loss")
+        if loss is not None:
+            self.values[name] = loss
+
+    def _show(self) -> None:
+        if not self.console.is_terminal:
+            return
+        if self.live is None:
+            self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+            self.live.start()
+        rows = table("cell", "done", "running", "failed", "mean val_loss")
+        by_cell: dict[str, list[str]] = {}
+        for name, trial in self.trials.items():
+            by_cell.setdefault(trial.cell, []).append(name)
+        for cell, names in by_cell.items():
+            states = [self.state[name] for name in names]
+            values = [self.values[n] for n in names if n in self.values]
+            failed = sum(s not in (FINISHED, "running", "waiting") for s in states)
+            rows.add_row(
+                cell,
+                f"{states.count(FINISHED)}/{len(names)}",
+                str(states.count("running") or ""),
+                str(failed or ""),
+                f"{sum(values) / len(values):.4f}" if values else "",
+            )
+        foot = f"{self.name}  {self.done}/{self.total}  ETA {self._eta()}; Ctrl-C saves and stops"
+        self.live.update(Group(rows, Text(foot, style="dim")))
+
+    def _eta(self) -> str:
+        if not self.fresh:
+            return "-"
+        left = (time.monotonic() - self.started_at) / self.fresh * (self.total - self.done)
+        minutes, seconds = divmod(round(left), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

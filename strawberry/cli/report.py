@@ -1,0 +1,34 @@
+"""`strawberry report`: the report of an ablation, from its folder alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of ablations.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Make the report of an ablation anew.
+
+    The table, Markdown, CSV and the page, from its folder alone.
+    """
+    from strawberry.ablate.record import Record
+    from strawberry.ablate.report import tabulate, write_report
+    from strawberry.cli.ablate import show_table, to_json
+    from strawberry.cli.console import print_json
+
+    found = []
+    for folder in folders:
+        record = Record.read(folder)
+        files = [str(file) for file in write_report(record)]
+        table = tabulate(record)
+        if as_json:
+            found.append(to_json(table, files))
+        else:
+            show_table(table, files, as_json=False)
+    if as_json:
+        print_json(found)

@@ -1,0 +1,179 @@
+"""Plans: which cells there are, what is skipped and why, and how a file says the same."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from strawberry.ablate.cells import cells
+from strawberry.ablate.plan import Range, full_path, is_plan, parse_axis
+from strawberry.ablate.plan import make_plan as read
+from strawberry.errors import RecipeError, StrawberryError
+from strawberry.plugin import Plugins
+from tests.ablate.conftest import PlanMaker
+
+ATTENTION, FFN = "model.stack.*.attention", "model.stack.*.ffn"
+
+
+def names(plan: Any, plugins: Plugins) -> list[str]:
+    return [cell.name for cell in cells(plan, plugins)[1]]
+
+
+def test_a_grid_has_every_combination(make_plan: PlanMaker, plugins: Plugins) -> None:
+    """In the order in which they are written; the first is the baseline."""
+    plan = make_plan(vary={ATTENTION: ("mha", "mla"), FFN: ("swiglu", "geglu")})
+    assert names(plan, plugins) == [
+        "attention=mha ffn=swiglu", "attention=mha ffn=geglu",
+        "attention=mla ffn=swiglu", "attention=mla ffn=geglu",
+    ]  # fmt: skip
+
+
+def test_one_at_a_time_is_against_the_recipe(make_plan: PlanMaker, plugins: Plugins) -> None:
+    """What equals the recipe itself is not a cell of its own."""
+    plan = make_plan(vary={FFN: ("swiglu", "geglu"), "model.n_embd": (32,)}, mode="one_at_a_time")
+    assert names(plan, plugins) == ["recipe", "ffn=geglu", "n_embd=32"]
+
+
+def test_paired_lists(make_plan: PlanMaker, plugins: Plugins) -> None:
+    """The first values together, then the second; unequal lists are refused."""
+    vary = {"model.n_embd": (16, 32), "train.learning_rate": (0.01, 0.003)}
+    plan = make_plan(vary=vary, mode="paired")
+    assert names(plan, plugins) == [
+        "n_embd=16 learning_rate=0.01", "n_embd=32 learning_rate=0.003",
+    ]  # fmt: skip
+    with pytest.raises(StrawberryError, match="equally long"):
+        names(make_plan(vary={**vary, FFN: ("swiglu",)}, mode="paired"), plugins)
+
+
+def test_leave_one_out_takes_each_part_away(make_plan: PlanMaker, plugins: Plugins) -> None:
+    """Attention, FFN, norm and positions of this recipe."""
+    _, found = cells(make_plan(mode="leave_one_out"), plugins)
+    assert [cell.name for cell in found] == [
+        "recipe", "without attention", "without ffn", "without norm", "without positional",
+    ]  # fmt: skip
+    assert all(cell.recipe is not None for cell in found)
+
+
+def test_leave_one_out_of_a_recursion(plugins: Plugins, recipe_file: Path) -> None:
+    """Its steps and its router can go too."""
+    text = yaml.safe_load(recipe_file.read_text())
+    text["model"]["stack"] = [
+        {"recur": 2, "router": "token_choice", "stack": text["model"]["stack"]}
+    ]
+    recipe_file.write_text(yaml.safe_dump(text))
+    found = names(read(recipe_file, {"mode": "leave_one_out"}), plugins)
+    assert {"without router", "without recur"} <= set(found)
+
+
+def test_random_draws_are_spread_and_repeatable(make_plan: PlanMaker, plugins: Plugins) -> None:
+    """Eight points of a range fall into its eight parts, and are the same again."""
+    plan = make_plan(vary={"train.learning_rate": Range(1e-4, 1e-1)}, mode="random", samples=8)
+    values = [c.patch["train.learning_rate"] for c in cells(plan, plugins)[1][1:]]
+    parts = [int(8 * (math.log10(value) + 4) / 3) for value in values]
+    assert sorted(parts) == list(range(8))
+    assert values == [c.patch["train.learning_rate"] for c in cells(plan, plugins)[1][1:]]
+
+
+def test_all_is_the_registry(make_plan: PlanMaker, plugins: Plugins) -> None:
+    """Every FFN of every plugin; what can't be built is there, and says why."""
+    _, found = cells(make_plan(vary={FFN: ("swiglu", "all")}), plugins)
+    assert len(found) == len(list(plugins.registry.entries("ffn")))
+
+
+def test_what_cannot_be_built_is_skipped_by_name(make_plan: PlanMaker, plugins: Plugins) -> None:
+    """With the first line of what the recipe's own rules say."""
+    _, found = cells(make_plan(vary={FFN: ("swiglu", "nonsense")}), plugins)
+    assert found[1].recipe is None
+    assert "unknown ffn 'nonsense'" in found[1].skipped
+
+
+def test_positions_that_would_be_ignored_are_left_out(
+    make_plan: PlanMaker, plugins: Plugins
+) -> None:
+    """AFT can't rotate: its cell goes without, and its patch says so; not where they vary."""
+    _, found = cells(make_plan(vary={ATTENTION: ("mha", "aft_simple")}), plugins)
+    assert found[1].patch["model.positional"] == "none"
+    assert "model.positional" not in found[0].patch
+    vary = {ATTENTION: ("mha", "aft_simple"), "model.positional": ("rope",)}
+    assert "rope" in cells(make_plan(vary=vary), plugins)[1][1].skipped
+
+
+def test_a_baseline_that_cannot_be_built_is_an_error(
+    make_plan: PlanMaker, plugins: Plugins
+) -> None:
+    """There is nothing to compare with."""
+    with pytest.raises(StrawberryError, match=r"the baseline can't be built: .*nonsense"):
+        cells(make_plan(vary={FFN: ("nonsense", "swiglu")}), plugins)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "values"),
+    [
+        ("ffn=swiglu,moe", FFN, ("swiglu", "moe")),
+        ("attention={use: mha, n_head: 2},mla", ATTENTION, ({"use": "mha", "n_head": 2}, "mla")),
+        ("n_embd=16,32", "model.n_embd", (16, 32)),
+        ("learning_rate=1e-4..1e-1", "train.learning_rate", Range(1e-4, 1e-1)),
+        ("ffn.n_ffn=8..64", "model.stack.*.ffn.n_ffn", Range(8, 64)),
+        ("train.compile=true,auto", "train.compile", (True, "auto")),
+    ],
+)
+def test_axes(text: str, path: str, values: Any) -> None:
+    """Values are YAML; a short name is spelt out; two dots are a range."""
+    assert parse_axis(text) == (path, values)
+
+
+@pytest.mark.parametrize("text", ["ffn", "=a", "ffn=", "n_embd=5..2", "ffn=a..b"])
+def test_axes_that_are_none(text: str) -> None:
+    """Each is refused in a line."""
+    with pytest.raises((StrawberryError, RecipeError)):
+        parse_axis(text)
+
+
+def test_a_plan_s_file_says_the_same(recipe_file: Path, plugins: Plugins) -> None:
+    """With options of the command line over it."""
+    path = recipe_file.with_name("plan.yaml")
+    content = {
+        "ablate": recipe_file.name, "set": {"train.max_iters": 4}, "seeds": 5,
+        "vary": {"ffn": ["swiglu", "geglu"]}, "cells": {"wide": {"n_embd": 32}},
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(content))
+    assert is_plan(path)
+    assert not is_plan(recipe_file)
+    plan = read(path, {"seeds": 2, "mode": None})
+    base, found = cells(plan, plugins)
+    assert base.train.max_iters == 4
+    assert plan.seeds == 2
+    assert [cell.name for cell in found] == ["ffn=swiglu", "ffn=geglu", "wide"]
+    assert found[2].patch == {"model.n_embd": 32}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sedes": 3}, r"plan.yaml:\d+:1: sedes: a plan has no 'sedes'"),
+        ({"ablate": "gone.yaml"}, r"plan.yaml:\d+:\d+: ablate: there is no file"),
+        ({"mode": "gird"}, "mode: expected one of grid"),
+        ({"seeds": 0}, "seeds: expected a whole number of 1 or more"),
+        ({"tokens": 10, "flops": 1e9}, "of tokens or of flops"),
+        ({"vary": {"n_embd": {"low": 8, "high": 64}}}, "a range is for --mode random"),
+        ({"vary": {}}, "nothing varies"),
+        ({"alpha": 2}, "alpha"),
+    ],
+)
+def test_wrong_plans(recipe_file: Path, change: dict[str, Any], message: str) -> None:
+    """In one line, and where a file's key is meant, at its place."""
+    path = recipe_file.with_name("plan.yaml")
+    plan = {"ablate": recipe_file.name, "vary": {"ffn": ["swiglu", "geglu"]}, **change}
+    path.write_text(yaml.safe_dump(plan))
+    with pytest.raises(StrawberryError, match=message):
+        read(path, {})
+
+
+def test_short_paths() -> None:
+    """Parts of blocks, of the model, fields of both sections; anything else is a path already."""
+    assert full_path("ffn") == FFN
+    assert full_path("norm") == "model.norm"
+    assert full_path("max_iters") == "train.max_iters"
+    assert full_path("optimizer.lr") == "optimizer.lr"

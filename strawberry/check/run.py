@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 from strawberry.check import (
+    answers,
     costs,
     dependence,
     forms,
@@ -66,6 +67,13 @@ _OTHERS: dict[str, dict[str, Check]] = {
         "pieces": tokenizers.pieces,
         "saved": tokenizers.saved,
     },
+    "task": {
+        "shape": answers.shape,
+        "repeats": answers.repeats,
+        "exact": answers.exact,
+        "varied": answers.varied,
+        "room": answers.room,
+    },
     "tracker": {
         "told": watching.told,
         "resumes": watching.resumes,
@@ -108,7 +116,8 @@ def run(subject: Subject, names: Sequence[str] = ()) -> Iterator[Outcome]:
         RecipeError: the subject can't be built.
         StrawberryError: no check has that name.
     """
-    if subject.kind not in ("data", "tokenizer"):  # what is wrong with a model is no finding
+    # What is wrong with a model is no finding.
+    if subject.kind not in ("data", "tokenizer", "task"):
         subject.model()
     for name in names or checks_for(subject.kind):
         yield run_one(subject, name)

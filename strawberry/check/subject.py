@@ -22,7 +22,7 @@ from strawberry.recipe.spec import Recipe
 from strawberry.recipe.tree import located
 from strawberry.recipe.validate import validate
 
-KINDS: Final = tuple(kind for kind in ALL_KINDS if kind not in ("task", "executor"))
+KINDS: Final = tuple(kind for kind in ALL_KINDS if kind != "executor")
 """The kinds that have checks."""
 
 PLAIN: Final[dict[str, str]] = {
@@ -165,6 +165,9 @@ def _around(kind: str, component: dict[str, Any], *, rotary: bool) -> dict[str, 
     elif kind == "tracker":
         model |= {"vocab_size": 257, "block_size": 16, "dropout": 0.1}
         sections = {"trackers": [component], "tokenizer": "bytes", "train": _BRIEF}
+    elif kind == "task":
+        model["vocab_size"] = 512
+        sections |= {"data": {"use": "synthetic", "task": component}}
     elif kind in ("data", "tokenizer"):
         model["vocab_size"] = 512
         sections |= {"tokenizer": "bytes", kind: component}

@@ -88,6 +88,8 @@ class Display(Tracker):
         bits = metrics.get("bits_per_byte")
         text = f"step {step}  validation loss {metrics['val_loss']:.4f}"
         text += f"  {bits:.4f} bits a byte" if bits is not None else ""
+        right = metrics.get("val_accuracy")
+        text += f"  {right:.1%} of answers right" if right is not None else ""
         self.console.print(text, style=None if self.plain else "bold")
 
     def run_finished(self, run: Path, status: str) -> None:

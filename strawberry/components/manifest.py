@@ -65,11 +65,27 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.schedule("inverse_sqrt", f"{here}.schedule.inverse_sqrt:InverseSqrt")
     registry.schedule("constant", f"{here}.schedule.constant:Constant")
 
+    registry.data("synthetic", f"{here}.data.synthetic:Synthetic")
     registry.data("stdlib", f"{here}.data.stdlib:Stdlib")
     registry.data("text", f"{here}.data.text:Text")
     registry.data("tokens", f"{here}.data.tokens:Tokens")
 
     registry.tokenizer("bpe", f"{here}.tokenizer.bpe:BPE")
     registry.tokenizer("bytes", f"{here}.tokenizer.bytes:Bytes")
+
+    fuzzy = f"{here}.task.fuzzy_in_context_recall:FuzzyInContextRecall"
+    noisy = f"{here}.task.in_context_recall:NoisyInContextRecall"
+    registry.task("mqar", f"{here}.task.mqar:MQAR")
+    registry.task("induction_heads", f"{here}.task.induction_heads:InductionHeads")
+    registry.task("in_context_recall", f"{here}.task.in_context_recall:InContextRecall")
+    registry.task("noisy_in_context_recall", noisy)
+    registry.task("fuzzy_in_context_recall", fuzzy)
+    registry.task("selective_copying", f"{here}.task.selective_copying:SelectiveCopying")
+    registry.task("compression", f"{here}.task.compression:Compression")
+    registry.task("memorization", f"{here}.task.memorization:Memorization")
+    registry.task("dyck", f"{here}.task.dyck:Dyck")
+    registry.task("modular_sums", f"{here}.task.modular_sums:ModularSums")
+    registry.task("state_tracking", f"{here}.task.state_tracking:StateTracking")
+    registry.task("letter_counting", f"{here}.task.letter_counting:LetterCounting")
 
     registry.executor("local", f"{here}.executor.local:Local")

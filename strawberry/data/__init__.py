@@ -15,6 +15,7 @@ from strawberry.data.contracts import (
     DataSource,
     Progress,
     Split,
+    Task,
     Tokenizer,
     TokenizerSource,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "Prepared",
     "Progress",
     "Split",
+    "Task",
     "Tokenizer",
     "TokenizerSource",
     "load_run_tokenizer",

@@ -100,11 +100,14 @@ class Dataset(abc.ABC):
         tokenizer: what made the ids, or None where they are not text.
         vocab_size: every id is less than this.
         fingerprint: hexadecimal digest of all that batches depend on beside their arguments.
+        exact: whether each target that is predicted is the only right answer, so that evaluation
+            tells the share of right ones beside the loss.
     """
 
     tokenizer: Tokenizer | None
     vocab_size: int
     fingerprint: str
+    exact: bool = False
 
     @abc.abstractmethod
     def n_tokens(self, split: Split) -> int | None:
@@ -160,6 +163,34 @@ class DataSource(abc.ABC):
             FieldError: the value of a field can't work (a path that is not there); the message
                 reaches the user with that field's line in the recipe.
             StrawberryError: anything else that the user can mend.
+        """
+
+
+class Task(abc.ABC):
+    """A synthetic probe: sequences made by a rule, and the answers that the rule gives.
+
+    Constructed with `(*, fields)`. A recipe names it in `data: {use: synthetic, task: NAME}`.
+    """
+
+    @abc.abstractmethod
+    def example(
+        self, rng: np.random.Generator, vocab_size: int, length: int, *, training: bool
+    ) -> tuple[Ids, Ids]:
+        """Inputs and targets of one sequence, (length,) int64 each; a target of -1 has no answer.
+
+        A function of its arguments alone. Where it is not `training`, every target but -1 is the
+        only right one after the inputs up to it, its own included.
+
+        Args:
+            rng: what to draw from.
+            vocab_size: every id is less than this.
+            length: tokens of the sequence.
+            training: whether it is learned from; a rule may have easier sequences for that, or
+                more targets.
+
+        Raises:
+            FieldError: a field has no room in that vocabulary or length.
+            StrawberryError: vocabulary or length themselves can't do.
         """
 
 

@@ -23,9 +23,12 @@ from strawberry.model.contracts import (
     Weights,
     mean_terms,
 )
-from strawberry.model.loss import LossTerms, head_logits, head_loss
+from strawberry.model.loss import IGNORE, LossTerms, head_logits, head_loss
 from strawberry.model.residual import Stream, written
 from strawberry.model.stack import Room, Stack, Visit
+
+_ROWS = 4096
+"""Tokens whose logits are held at once where answers are counted."""
 
 
 @dataclass(slots=True)
@@ -151,11 +154,12 @@ class LanguageModel(nn.Module):
 
         self.trunk = trunk  # type: ignore[method-assign]
 
-    def loss(self, idx: Tensor, targets: Tensor) -> Loss:
+    def loss(self, idx: Tensor, targets: Tensor, *, answers: bool = False) -> Loss:
         """The loss of `targets` (B, T), -1 ignored.
 
         In training, `total` has the recipe's z-loss and label smoothing, and the components'
-        auxiliary losses.
+        auxiliary losses. With `answers`, the metrics have `accuracy`, the share of targets that are
+        the most likely token, and `solved`, the share of sequences in which all are.
         """
         h, aux = self.trunk(idx)
         head = head_loss(
@@ -168,11 +172,27 @@ class LanguageModel(nn.Module):
         total, metrics = head.total, {}
         if self.training and self.loss_terms.z_loss:
             metrics["logit_z"] = head.z
+        if answers:
+            metrics |= self._answers(h, targets)
         for name, (value, weighted) in mean_terms(aux).items():
             metrics[name] = value.detach()
             if weighted is not None:
                 total = total + weighted
         return Loss(total, head.cross_entropy, metrics)
+
+    def _answers(self, h: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Shares of right targets, and of sequences without a wrong one, of hidden (B, T, C)."""
+        asked = targets != IGNORE
+        likely = [
+            head_logits(part, self.head_weight, self.logit_softcap).argmax(-1)
+            for part in torch.split(h[asked], _ROWS)
+        ]
+        right = torch.ones_like(asked)
+        right[asked] = torch.cat(likely) == targets[asked]
+        return {
+            "accuracy": right[asked].float().mean(),
+            "solved": right.all(1)[asked.any(1)].float().mean(),
+        }
 
     def _documents(self, idx: Tensor, cache: Cache | None) -> Tensor | None:
         """The number of each token's document, (B, T): a separator begins the next one."""

@@ -1,4 +1,4 @@
-"""Optimizers, schedules, data, tokenizers and trackers, each broken in one way, and sound ones."""
+"""Optimizers, schedules, data, tokenizers, tasks, trackers: each broken in one way, or sound."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from strawberry.data.contracts import (
     DataSource,
     Ids,
     Split,
+    Task,
     Tokenizer,
     TokenizerSource,
 )
+from strawberry.errors import StrawberryError
 from strawberry.model.contracts import Optimizer, ParameterInfo, Schedule, ScheduleSite, Tracker
 from strawberry.plugin import hookimpl
 
@@ -281,11 +283,68 @@ class Draws(Tracker):
         torch.rand(1)
 
 
+class Parity(Task):
+    """The parity of what was read: sound."""
+
+    def example(
+        self, rng: np.random.Generator, vocab_size: int, length: int, *, training: bool
+    ) -> tuple[Ids, Ids]:
+        if vocab_size < 2:
+            raise StrawberryError("parity needs a vocabulary of 2")
+        inputs = rng.integers(2, size=length)
+        return inputs, np.cumsum(inputs) % 2
+
+
+class Unasked(Parity):
+    """Training has nothing to answer."""
+
+    def example(self, *args: Any, training: bool) -> tuple[Ids, Ids]:
+        inputs, targets = super().example(*args, training=training)
+        return inputs, np.full_like(targets, -1) if training else targets
+
+
+class Counts(Parity):
+    """Turns its sequences with every call."""
+
+    calls = 0
+
+    def example(self, *args: Any, training: bool) -> tuple[Ids, Ids]:
+        Counts.calls += 1
+        args[0].integers(2, size=Counts.calls)
+        return super().example(*args, training=training)
+
+
+class Guesses(Parity):
+    """Answers what the inputs don't tell."""
+
+    def example(self, *args: Any, training: bool) -> tuple[Ids, Ids]:
+        inputs, _ = super().example(*args, training=training)
+        return inputs, args[0].integers(2, size=inputs.size)
+
+
+class Constant(Parity):
+    """Always the same answer."""
+
+    def example(self, *args: Any, training: bool) -> tuple[Ids, Ids]:
+        inputs, targets = super().example(*args, training=training)
+        return inputs, np.zeros_like(targets)
+
+
+class Cramped(Parity):
+    """Needs nine tokens and doesn't say so."""
+
+    def example(self, *args: Any, training: bool) -> tuple[Ids, Ids]:
+        inputs, targets = super().example(*args, training=training)
+        np.broadcast_to(inputs[:9], (9,))
+        return inputs, targets
+
+
 _KINDS = {
     Optimizer: "optimizer",
     Schedule: "schedule",
     DataSource: "data",
     TokenizerSource: "tokenizer",
+    Task: "task",
     Tracker: "tracker",
 }
 

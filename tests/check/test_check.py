@@ -52,6 +52,12 @@ OTHERS = {
     "tokenizer/Injectable": "special",
     "tokenizer/LosesInBatches": "pieces",
     "tokenizer/Renames": "saved",
+    "task/Parity": None,
+    "task/Unasked": "shape",
+    "task/Counts": "repeats",
+    "task/Guesses": "exact",
+    "task/Constant": "varied",
+    "task/Cramped": "room",
     "tracker/Silent": None,
     "tracker/FailsAtEvaluation": "told",
     "tracker/StartsOnce": "resumes",
@@ -100,7 +106,7 @@ def test_one_fault_is_found_by_its_check_alone(
 def test_one_fault_beside_the_model_is_found_by_its_check_alone(
     name: str, plugins: Plugins
 ) -> None:
-    """The same of optimizers, schedules, data, tokenizers and trackers."""
+    """The same of optimizers, schedules, data, tokenizers, tasks and trackers."""
     found = failed(subject_of(name, plugins))
     expected = OTHERS[name]
     assert list(found) == ([expected] if expected else []), found
@@ -125,7 +131,7 @@ def test_findings_say_where(plugins: Plugins) -> None:
 
 def test_unknown_words_are_refused(plugins: Plugins) -> None:
     """A kind without checks, a check that there is not: each in one line with the way out."""
-    with pytest.raises(StrawberryError, match="no checks for task; there are for attention"):
-        of_component("task", "any", plugins=plugins)
+    with pytest.raises(StrawberryError, match="no checks for executor; there are for attention"):
+        of_component("executor", "any", plugins=plugins)
     with pytest.raises(StrawberryError, match="did you mean 'cache'"):
         list(run(subject_of("ffn/Plain", plugins), ["cahce"]))

@@ -62,14 +62,11 @@ def test_list(mine: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_list_of_a_kind(mine: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A kind narrows the list; one without components says so."""
+    """A kind narrows the list."""
     assert run([*mine, "components", "router"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"mine +A mixer \[of mine\]. +idea", out)
     assert "rmsnorm" not in out
-
-    assert run(["components", "task"]) == 0
-    assert "no task is registered" in capsys.readouterr().out
 
 
 def test_list_as_json(mine: list[str], capsys: pytest.CaptureFixture[str]) -> None:

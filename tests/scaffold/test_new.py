@@ -109,7 +109,7 @@ def test_it_trains(tmp_path: Path) -> None:
     ("kind", "name", "message"),
     [
         ("attenton", "hyena", "did you mean 'attention'?"),
-        ("task", "hyena", "no template for 'task'; there are attention"),
+        ("executor", "hyena", "no template for 'executor'; there are attention"),
         ("attention", "My-Hyena", "such as 'my_hyena'"),
         ("attention", "lambda", "such as 'my_attention'"),
         ("attention", "mha", "from plugin 'strawberry'"),

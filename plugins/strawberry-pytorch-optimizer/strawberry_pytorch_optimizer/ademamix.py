@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
+from strawberry.errors import FieldError
 from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
 from strawberry_pytorch_optimizer.library import library
 
@@ -36,6 +37,8 @@ class AdEMAMix(Optimizer):
         weight_decay: Annotated[float, Ge(0)] = 0.1,
         decay: Decay = "matrices",
     ) -> None:
+        if warmup is not None and 0 in (betas[0], betas[2]):
+            raise FieldError("betas", "warmup needs both means' decay to be above 0")
         self.lr = lr
         self.betas = betas
         self.alpha = alpha

@@ -1,0 +1,122 @@
+"""Sequences that a task makes, drawn as they are needed."""
+
+from __future__ import annotations
+
+import functools
+from hashlib import sha256
+from typing import Annotated, Any, Final
+
+import numpy as np
+from annotated_types import Ge
+
+from strawberry.data.contracts import SPLITS, Dataset, DataSite, DataSource, Ids, Split, Task
+from strawberry.data.storage import digest
+from strawberry.errors import StrawberryError
+from strawberry.plugin.signature import Kind
+from strawberry.recipe.spec import ComponentSpec
+
+_WORD: Final = (1 << 64) - 1
+_NEW, _FIXED, _VAL, _ORDER = range(4)
+"""Streams of random numbers: new sequences, a fixed set of them, validation, and an order."""
+_PRINTED: Final = 4
+"""Sequences of each split that the fingerprint is taken of."""
+
+
+class Synthetic(DataSource):
+    """Sequences of a task, each as long as the model's `block_size`, with exact answers.
+
+    Evaluation tells `val_accuracy`, the share of answers that are right, and `val_solved`, the
+    share of sequences whose answers are all right. No tokenizer is used.
+
+    Args:
+        task: what makes the sequences.
+        examples: training sequences, gone through in a new order each time; null draws new ones
+            without end.
+        val_examples: sequences of validation.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Annotated[ComponentSpec, Kind("task")],
+        examples: Annotated[int, Ge(1)] | None = None,
+        val_examples: Annotated[int, Ge(1)] = 1280,
+    ) -> None:
+        self.task = task
+        self.examples = examples
+        self.val_examples = val_examples
+
+    def open(self, site: DataSite) -> Dataset:
+        """The data set; raises RecipeError where the task has no room in the model."""
+        sizes: dict[Split, int | None] = {"train": self.examples, "val": self.val_examples}
+        task: Task = self.task.construct(contract=Task)
+        with self.task.located():
+            return SyntheticDataset(task, sizes, site, self.task.to_dict())
+
+
+class SyntheticDataset(Dataset):
+    """Sequence number i of a split is a function of i, and of the seed where none is repeated."""
+
+    def __init__(
+        self,
+        task: Task,
+        sizes: dict[Split, int | None],
+        site: DataSite,
+        described: dict[str, Any],
+    ) -> None:
+        self.task = task
+        self.sizes = sizes
+        self.tokenizer = None
+        self.vocab_size = site.vocab_size
+        self.block_size = site.block_size
+        self.exact = True
+        # A task whose rule changes has the same fields, but not the same sequences.
+        first = sha256()
+        for split in SPLITS:
+            for number in range(_PRINTED):
+                for ids in self.example(split, number, 0):
+                    first.update(ids.tobytes())
+        sizes_of = [sizes[split] for split in SPLITS]
+        self.fingerprint = digest(described, sizes_of, self.block_size, first.hexdigest())
+
+    def n_tokens(self, split: Split) -> int | None:
+        """Tokens in a split, or None for training without end."""
+        size = self.sizes[split]
+        # One more than the inputs: a target can be what no input is.
+        return None if size is None else size * (self.block_size + 1)
+
+    def example(self, split: Split, number: int, seed: int) -> tuple[Ids, Ids]:
+        """Inputs and targets (T,) of a sequence; raises what the task does."""
+        training = split == "train"
+        stream = (_NEW if self.sizes["train"] is None else _FIXED) if training else _VAL
+        rng = _generator(stream, seed if stream == _NEW else 0, number)
+        return self.task.example(rng, self.vocab_size, self.block_size, training=training)
+
+    def batch(
+        self, split: Split, step: int, *, batch_size: int, block_size: int, seed: int
+    ) -> tuple[Ids, Ids]:
+        """Inputs and targets, both (B, T) int64; see `Dataset.batch`."""
+        if block_size != self.block_size:
+            raise StrawberryError(f"sequences have {self.block_size} tokens, not {block_size}")
+        first, size = step * batch_size, self.sizes[split]
+        made = []
+        for place in range(first, first + batch_size):
+            number = place
+            if size is not None:
+                turn, rest = divmod(place, size)
+                number = int(_order(size, turn, seed)[rest]) if split == "train" else rest
+            made.append(self.example(split, number, seed))
+        inputs, targets = (np.stack(parts) for parts in zip(*made, strict=True))
+        return inputs, targets
+
+
+@functools.lru_cache(maxsize=2)  # a batch may stand on both sides of an end
+def _order(size: int, turn: int, seed: int) -> Ids:
+    """The order in which a fixed set is gone through for the `turn`th time."""
+    return _generator(_ORDER, seed, turn).permutation(size)
+
+
+def _generator(stream: int, seed: int, number: int) -> np.random.Generator:
+    """Random numbers that have nothing to do with those of any other arguments."""
+    key = np.array([seed & _WORD, number & _WORD], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, stream]))

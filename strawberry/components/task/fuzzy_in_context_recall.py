@@ -1,0 +1,73 @@
+"""Fuzzy in-context recall (Poli et al. 2024, arXiv 2403.17844, section 3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Ge
+
+from strawberry.components.task.layout import need_ids, need_length, next_tokens
+from strawberry.data.contracts import Ids, Task
+
+
+class FuzzyInContextRecall(Task):
+    """In-context recall whose keys and values are several tokens in a row.
+
+        k1 k4 | v2 | k3 | v1 v6 v2 | k1 k4 | v2
+
+    (the bars are not there). In training a key has one to `key_length` tokens; in evaluation it has
+    all. The tokens of a key differ from each other, and so do those of a value. The last pair
+    repeats an earlier one. The last id fills up the beginning; where there is but one question, the
+    one before it marks it.
+
+    Args:
+        key_length: the most tokens of a key.
+        value_length: the most tokens of a value.
+        multi_query: ask for every key that comes again; else for the last one alone.
+        train_on: what training predicts: the answers, or all next tokens, as the paper does.
+    """
+
+    def __init__(
+        self,
+        *,
+        key_length: Annotated[int, Ge(1)] = 3,
+        value_length: Annotated[int, Ge(1)] = 3,
+        multi_query: bool = True,
+        train_on: Literal["answers", "all"] = "answers",
+    ) -> None:
+        self.key_length = key_length
+        self.value_length = value_length
+        self.multi_query = multi_query
+        self.train_on = train_on
+
+    def example(
+        self, rng: np.random.Generator, vocab_size: int, length: int, *, training: bool
+    ) -> tuple[Ids, Ids]:
+        """Inputs and targets (length,); the last value's tokens are always answers."""
+        marks = 0 if self.multi_query else 1
+        free = vocab_size - 1 - marks
+        half, longest = free // 2, self.key_length + self.value_length
+        most = max(self.key_length, self.value_length)
+        need_ids(2 * most + 1 + marks, vocab_size, f"{most} tokens in a row that differ")
+        need_length(2 * longest + marks, length, "two pairs")
+        values: dict[tuple[int, ...], tuple[int, ...]] = {}
+        sequence: list[int] = []
+        answers: list[bool] = []
+        while len(sequence) <= length + 1 - marks - 2 * longest:
+            size = int(rng.integers(1, self.key_length + 1)) if training else self.key_length
+            key = tuple(rng.choice(half, size, replace=False).tolist())
+            known = key in values
+            if not known:
+                size = int(rng.integers(1, self.value_length + 1))
+                drawn = half + rng.choice(free - half, size, replace=False)
+                values[key] = tuple(drawn.tolist())
+            sequence += [*key, *values[key]]
+            answers += [False] * len(key) + [known and self.multi_query] * len(values[key])
+        asked = list(values)[int(rng.integers(len(values)))]
+        sequence += [vocab_size - 2] * marks + [*asked, *values[asked]]
+        answers += [False] * (marks + len(asked)) + [True] * len(values[asked])
+        missing = length + 1 - len(sequence)
+        sequence = [vocab_size - 1] * missing + sequence
+        answers = [False] * missing + answers
+        return next_tokens(sequence, answers, training and self.train_on == "all")

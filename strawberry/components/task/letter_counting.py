@@ -1,0 +1,87 @@
+"""Letter counting: how many r's are in strawberry?"""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from annotated_types import Ge
+
+from strawberry.components.task.layout import need_ids, need_length, unanswered
+from strawberry.data.contracts import Ids, Task
+
+
+class LetterCounting(Task):
+    """Words of a few tokens, each followed by a letter: how often is it in the word?
+
+        straw berry r  to  mato t  ...
+        -     -     3  -   -    2
+
+    A tokenizer hides the letters of a token from a model, which has to learn them from such
+    questions. Here each token has letters of its own, drawn once. Where words are `spelled`, each
+    letter is a token, and there is nothing hidden. Half of the letters asked for are in the word.
+
+    Ids are the tokens, then the letters, then the counts, then a filler for the end.
+
+    Args:
+        pieces: tokens that words are made of.
+        letters: letters of the alphabet.
+        piece_length: the most letters of a token.
+        word_length: the most tokens of a word.
+        spelled: write words letter by letter.
+        spelling_seed: seed of the letters of each token.
+    """
+
+    def __init__(
+        self,
+        *,
+        pieces: Annotated[int, Ge(1)] = 64,
+        letters: Annotated[int, Ge(2)] = 8,
+        piece_length: Annotated[int, Ge(1)] = 5,
+        word_length: Annotated[int, Ge(1)] = 3,
+        spelled: bool = False,
+        spelling_seed: int = 0,
+    ) -> None:
+        self.pieces = pieces
+        self.letters = letters
+        self.piece_length = piece_length
+        self.word_length = word_length
+        self.spelled = spelled
+        self.spelling_seed = spelling_seed
+
+    def example(
+        self, rng: np.random.Generator, vocab_size: int, length: int, *, training: bool
+    ) -> tuple[Ids, Ids]:
+        """Inputs and targets (length,); each question's letter has the count."""
+        longest = self.word_length * (self.piece_length if self.spelled else 1)
+        first_letter = self.pieces
+        first_count = first_letter + self.letters
+        filler = first_count + self.word_length * self.piece_length + 1
+        need_ids(filler + 1, vocab_size, f"{self.pieces} pieces, letters and counts", "pieces")
+        need_length(longest + 1, length, "a word and a letter", "word_length")
+        spelling = self.spelling()
+        inputs, targets = np.full(length, filler, dtype=np.int64), unanswered(length)
+        t = 0
+        while t + longest + 1 <= length:
+            word = rng.integers(self.pieces, size=int(rng.integers(1, self.word_length + 1)))
+            text = np.concatenate([spelling[piece] for piece in word])
+            letter = int(rng.choice(text) if rng.random() < 0.5 else rng.integers(self.letters))
+            written = first_letter + text if self.spelled else word
+            inputs[t : t + len(written)] = written
+            t += len(written)
+            inputs[t] = first_letter + letter
+            targets[t] = first_count + int((text == letter).sum())
+            t += 1
+        return inputs, targets
+
+    def spelling(self) -> list[npt.NDArray[np.int64]]:
+        """The letters of each piece, by their numbers."""
+        return _spelling(self.spelling_seed, self.pieces, self.letters, self.piece_length)
+
+
+@functools.lru_cache(maxsize=16)
+def _spelling(seed: int, pieces: int, letters: int, most: int) -> list[npt.NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(letters, size=int(rng.integers(1, most + 1))) for _ in range(pieces)]

@@ -169,7 +169,11 @@ def _every(path: str, values: Values, plugins: Plugins) -> Values:
     names = [entry.full_name for entry in plugins.registry.entries(kind)]
     listed = [[name.removeprefix("strawberry/") for name in names] if v == EVERY else [v]
               for v in values]  # fmt: skip
-    return tuple(dict.fromkeys(itertools.chain.from_iterable(listed)))
+    found: list[Any] = []
+    for value in itertools.chain.from_iterable(listed):
+        if value not in found:  # mappings have no hash
+            found.append(value)
+    return tuple(found)
 
 
 def _name(paths: Sequence[str], values: Sequence[Any]) -> str:

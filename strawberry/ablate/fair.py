@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -64,19 +65,34 @@ def step_tokens(recipe: Recipe) -> int:
     return train.batch_size * train.gradient_accumulation_steps * recipe.model.block_size
 
 
-def budget(recipe: Recipe) -> Budget:
-    """What training this recipe once costs; raises RecipeError if it can't be built."""
+def budget(recipe: Recipe, known: dict[str, Budget] | None = None) -> Budget:
+    """What training this recipe once costs; raises RecipeError if it can't be built.
+
+    Args:
+        recipe: what is trained.
+        known: budgets by what they depend on; models that were counted aren't counted again.
+    """
+    sizes = [recipe.to_dict()["model"], recipe.train.batch_size]
+    key = json.dumps(sizes, sort_keys=True, default=str)
+    found = (known or {}).get(key) or _count(recipe)
+    if known is not None:
+        known[key] = found
+    steps = recipe.train.max_iters
+    return replace(found, steps=steps, tokens=step_tokens(recipe) * steps)
+
+
+def _count(recipe: Recipe) -> Budget:
+    """The budget of no steps."""
     model = build(recipe, "meta")
     report = account(recipe, model)
-    tokens = step_tokens(recipe) * recipe.train.max_iters
     return Budget(
         parameters=report.total_parameters,
         active_parameters=active_parameters(model),
         flops_per_token=report.flops_training_per_token,
         cache_bytes=report.cache_fixed_bytes
         + report.cache_bytes_per_token * recipe.model.block_size,
-        steps=recipe.train.max_iters,
-        tokens=tokens,
+        steps=0,
+        tokens=0,
     )
 
 

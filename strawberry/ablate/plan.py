@@ -115,7 +115,8 @@ def read_plan(path: Path) -> tuple[dict[str, Any], Node]:
     Raises RecipeError, located.
     """
     tree = read_tree(path)
-    known = {item.name for item in fields(Plan)} - {"recipe", "overrides"} | {"ablate", "set"}
+    known = {item.name for item in fields(Plan)} - {"recipe", "overrides"}
+    known |= {"ablate", "set", "suite"}
     problems = []
     for key in tree.value:
         if key not in known:
@@ -131,10 +132,17 @@ def is_plan(path: Path) -> bool:
     return path.is_file() and path.suffix in (".yaml", ".yml") and "ablate" in read_tree(path).value
 
 
-def make_plan(path: Path, options: Mapping[str, Any]) -> Plan:
+def make_plan(path: Path, options: Mapping[str, Any], table: str | None = None) -> Plan:
     """The plan of a recipe or of a plan's file, with the command line's options over it.
 
-    Raises RecipeError or StrawberryError for what can't be.
+    Args:
+        path: the recipe, or the plan.
+        options: fields of the plan; what is None is not given.
+        table: which of the plan's `suite` it is, if that has tables.
+
+    Raises:
+        RecipeError: the file is wrong, located.
+        StrawberryError: that is no plan.
     """
     given: dict[str, Any] = {}
     recipe = path
@@ -146,6 +154,7 @@ def make_plan(path: Path, options: Mapping[str, Any]) -> Plan:
             place = tree.value["ablate"].location
             raise RecipeError([Problem(f"there is no file {str(recipe)!r}", place, "ablate")])
         settings = given.pop("set", None) or {}
+        settings |= (given.pop("suite", None) or {}).get(table) or {}
         given["overrides"] = tuple(f"{key}={json.dumps(value)}" for key, value in settings.items())
         for name in ("vary", "tune"):
             entries = given.get(name) or {}

@@ -78,10 +78,17 @@ class Prepared:
         return [cell for cell in self.cells if cell.recipe is not None]
 
 
-def prepare(plan: Plan, plugins: Plugins) -> Prepared:
+def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None) -> Prepared:
     """Build every cell, hold it to the plan's budget, and match its widths.
 
-    Raises RecipeError or StrawberryError if the recipe, the baseline or a budget can't be.
+    Args:
+        plan: what is compared.
+        plugins: what names are resolved with.
+        known: budgets that were counted already; see `budget`.
+
+    Raises:
+        RecipeError: the recipe or the baseline can't be built.
+        StrawberryError: the same, or a budget can't be kept to.
     """
     base, made = cells(plan, plugins)
     found: list[Cell] = []
@@ -101,7 +108,7 @@ def prepare(plan: Plan, plugins: Plugins) -> Prepared:
     prepared = Prepared(plan, base, found)
     for cell in prepared.live:
         assert cell.recipe is not None
-        prepared.budgets[cell.name] = budget(cell.recipe)
+        prepared.budgets[cell.name] = budget(cell.recipe, known)
         prepared.warnings[cell.name] = ahead(cell.recipe, build(cell.recipe, "meta"))
     return prepared
 

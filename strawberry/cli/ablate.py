@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from strawberry.ablate.fair import Budget
+    from strawberry.ablate.record import Record
     from strawberry.ablate.report import Table
     from strawberry.ablate.sweep import Prepared
     from strawberry.plugin import Plugins
@@ -89,7 +91,8 @@ def command(
     same command goes on, and never trains again what is done.
     """
     from strawberry.ablate.plan import make_plan, parse_axis
-    from strawberry.ablate.sweep import prepare
+    from strawberry.ablate.suite import make_suite
+    from strawberry.ablate.sweep import default_folder, prepare
     from strawberry.cli import context
     from strawberry.errors import StrawberryError
     from strawberry.recipe.yaml import parse
@@ -110,29 +113,87 @@ def command(
         "tune_trials": tune_trials, "tune_seeds": tune_seeds, "tokens": tokens, "flops": flops,
         "halving": halving, "metric": metric, "effect": effect, "alpha": alpha,
     }  # fmt: skip
-    plan = make_plan(recipe, options)
-    prepared = prepare(plan, plugins)
-    if dry_run:
-        _dry_run(prepared, plugins, price, as_json=as_json)
-        return
-    _run(prepared, plugins, out, as_json=as_json)
+    plans = make_suite(recipe, options)
+    known: dict[str, Budget] = {}  # many tables have the same models
+    suite = {name: prepare(plan, plugins, known) for name, plan in plans.items()}
+    if suite and dry_run:
+        _dry_suite(suite, plugins, price, as_json=as_json)
+    elif suite:
+        folder = out or default_folder(next(iter(plans.values()))).with_name(recipe.stem)
+        _run_suite(suite, recipe, plugins, folder, as_json=as_json)
+    elif dry_run:
+        _dry_run(prepare(make_plan(recipe, options), plugins), plugins, price, as_json=as_json)
+    else:
+        prepared = prepare(make_plan(recipe, options), plugins)
+        record = _run(prepared, plugins, out or default_folder(prepared.plan), quiet=as_json)
+        _finish(record, as_json=as_json)
 
 
-def _run(prepared: Prepared, plugins: Plugins, out: Path | None, *, as_json: bool) -> None:
-    from strawberry.ablate.report import tabulate, write_report
-    from strawberry.ablate.sweep import Sweep, default_folder, make_executor
+def _run(prepared: Prepared, plugins: Plugins, folder: Path, *, quiet: bool) -> Record:
+    from strawberry.ablate.sweep import Sweep, make_executor
     from strawberry.cli.ablate_display import Display
     from strawberry.cli.console import console
 
-    folder = out or default_folder(prepared.plan)
     executor = make_executor(prepared.plan.executor, plugins)
-    shown = console(stderr=as_json)
+    shown = console(stderr=quiet)
     _say_cells(prepared, shown)
     with Display(shown, folder, executor.slots) as display:
-        record = Sweep(prepared, executor, folder, display).run()
-    table = tabulate(record)
-    files = write_report(record)
-    show_table(table, [str(file) for file in files], as_json=as_json)
+        return Sweep(prepared, executor, folder, display).run()
+
+
+def _finish(record: Record, *, as_json: bool) -> None:
+    from strawberry.ablate.report import tabulate, write_report
+
+    files = [str(file) for file in write_report(record)]
+    show_table(tabulate(record), files, as_json=as_json)
+
+
+def _run_suite(
+    suite: dict[str, Prepared], plan: Path, plugins: Plugins, folder: Path, *, as_json: bool
+) -> None:
+    from strawberry.ablate.suite import write_suite
+    from strawberry.cli.console import console, print_json
+
+    write_suite(folder, plan, list(suite))
+    for name, prepared in suite.items():
+        console(stderr=as_json).print(f"\n{name}", style="bold")
+        _run(prepared, plugins, folder / name, quiet=as_json)
+    if as_json:
+        print_json(suite_to_json(folder))
+    else:
+        show_suite(folder)
+
+
+def suite_to_json(folder: Path) -> dict[str, Any]:
+    """Write a suite's reports; its tables as JSON."""
+    from strawberry.ablate.report.summary import summarise, write_summary
+    from strawberry.ablate.suite import read_suite
+
+    records = read_suite(folder)
+    files = [str(file) for file in write_summary(folder, records)]
+    summary = summarise(records)
+    tables = {name: to_json(made, []) for name, made in summary.tables.items()}
+    return {"metric": summary.metric, "tables": tables, "files": files}
+
+
+def show_suite(folder: Path) -> None:
+    """Write a suite's reports; its table of tables, and where the rest is."""
+    from strawberry.ablate.report import summary as report
+    from strawberry.ablate.suite import read_suite
+    from strawberry.cli.console import console, show, table
+
+    records = read_suite(folder)
+    files = [str(file) for file in report.write_summary(folder, records)]
+    summary = report.summarise(records)
+    out = console()
+    rows = table(*report.columns(summary))
+    for row in report.entries(summary):
+        rows.add_row(*row)
+    out.print()
+    show(rows, out)
+    out.print()
+    for text in [*report.notes(summary), *(f"  {file}" for file in files)]:
+        out.print(text)
 
 
 def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
@@ -195,13 +256,24 @@ def _say_cells(prepared: Prepared, out: Console) -> None:
         out.print(text + (f"; {cell.resized}" if cell.resized else ""))
 
 
-def _dry_run(prepared: Prepared, plugins: Plugins, price: float | None, *, as_json: bool) -> None:
+def _dry_suite(
+    suite: dict[str, Prepared], plugins: Plugins, price: float | None, *, as_json: bool
+) -> None:
+    from strawberry.cli.console import console, print_json
+
+    if as_json:
+        print_json({name: estimate(made, plugins, price) for name, made in suite.items()})
+        return
+    for name, prepared in suite.items():
+        console().print(f"\n{name}", style="bold")
+        _dry_run(prepared, plugins, price, as_json=False)
+
+
+def estimate(prepared: Prepared, plugins: Plugins, price: float | None) -> dict[str, Any]:
     """Every cell: what it changes, what it costs, and how long it would take, by a short probe."""
     from strawberry.ablate.fair import seconds_a_step
-    from strawberry.ablate.report.files import short
     from strawberry.ablate.sweep import make_executor
     from strawberry.ablate.tuning import trials_a_cell
-    from strawberry.cli.console import console, print_json, show, table
 
     slots = make_executor(prepared.plan.executor, plugins).slots
     each = (prepared.plan.seeds or prepared.plan.max_seeds) + trials_a_cell(prepared.plan)
@@ -221,13 +293,25 @@ def _dry_run(prepared: Prepared, plugins: Plugins, price: float | None, *, as_js
         })  # fmt: skip
     skipped = {cell.name: cell.skipped for cell in prepared.cells if cell.recipe is None}
     hours = total / 3600
+    return {
+        "cells": found,
+        "skipped": skipped,
+        "slots": slots,
+        "seconds": total / slots,
+        "device_hours": hours,
+        "cost": None if price is None else price * hours,
+    }
+
+
+def _dry_run(prepared: Prepared, plugins: Plugins, price: float | None, *, as_json: bool) -> None:
+    from strawberry.ablate.report.files import short
+    from strawberry.cli.console import console, print_json, show, table
+
+    made = estimate(prepared, plugins, price)
     if as_json:
-        print_json({
-            "cells": found, "skipped": skipped, "slots": slots, "seconds": total / slots,
-            "device_hours": hours, "cost": None if price is None else price * hours,
-        })  # fmt: skip
+        print_json(made)
         return
-    out = console()
+    out, found = console(), made["cells"]
     rows = table("cell", "changes", "params", "active", "FLOP/token", "cache", "steps", "tokens",
                  "trials", "a trial")  # fmt: skip
     for row in found:
@@ -238,16 +322,17 @@ def _dry_run(prepared: Prepared, plugins: Plugins, price: float | None, *, as_js
             short(row["tokens"]), str(row["trials"]), f"{row['seconds_a_trial']:.0f} s",
         )  # fmt: skip
     show(rows, out)
-    for name, why in skipped.items():
+    for name, why in made["skipped"].items():
         out.print(f"skipped  {name}: {why}", style="yellow")
     for row in found:
         for warning in row["warnings"]:
             out.print(f"warning: {row['cell']}: {warning}", style="yellow")
-    text = f"{len(found) * each} trials, {slots} at once: about {total / slots / 60:.1f} minutes"
+    trials = sum(row["trials"] for row in found)
+    text = f"{trials} trials, {made['slots']} at once: about {made['seconds'] / 60:.1f} minutes"
     text += " of training by a probe of each cell; evaluation and start-up come on top"
     out.print(text)
     if price is not None:
-        out.print(f"{hours:.2f} device hours: {price * hours:.2f}")
+        out.print(f"{made['device_hours']:.2f} device hours: {made['cost']:.2f}")
 
 
 def _reproduce(folder: Path, plugins: Plugins, *, as_json: bool) -> None:

@@ -12,17 +12,24 @@ def command(
     folders: Annotated[list[Path], typer.Argument(help="Folders of ablations.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
-    """Make the report of an ablation anew.
+    """Make the report of an ablation or a suite anew.
 
     The table, Markdown, CSV and the page, from its folder alone.
     """
     from strawberry.ablate.record import Record
     from strawberry.ablate.report import tabulate, write_report
-    from strawberry.cli.ablate import show_table, to_json
+    from strawberry.ablate.suite import is_suite
+    from strawberry.cli.ablate import show_suite, show_table, suite_to_json, to_json
     from strawberry.cli.console import print_json
 
     found = []
     for folder in folders:
+        if is_suite(folder):
+            if as_json:
+                found.append(suite_to_json(folder))
+            else:
+                show_suite(folder)
+            continue
         record = Record.read(folder)
         files = [str(file) for file in write_report(record)]
         table = tabulate(record)

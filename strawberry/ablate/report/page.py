@@ -13,8 +13,8 @@ from strawberry.ablate.report.files import COLUMNS, gone, notes, patches
 from strawberry.ablate.report.table import Table
 
 
-def page(record: Record, table: Table) -> str:
-    """The whole page; what is drawn has at least one finished trial."""
+def template(name: str) -> jinja2.Template:
+    """A page of this folder, which escapes what it is given."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("strawberry.ablate.report", "."),
         autoescape=True,
@@ -22,9 +22,14 @@ def page(record: Record, table: Table) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    return environment.get_template(name)
+
+
+def page(record: Record, table: Table) -> str:
+    """The whole page; what is drawn has at least one finished trial."""
     drawn = any(row.values for row in table.rows)
     compared = any(row.comparison for row in table.rows)
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         title=f"Ablation of {record.content['name']}",
         written=record.content["written"],
         columns=list(COLUMNS),

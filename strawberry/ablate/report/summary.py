@@ -1,0 +1,165 @@
+"""The report of a suite: a row for each cell, a column for each table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics as plain
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from strawberry.ablate.record import Record
+from strawberry.ablate.report.files import number, write_report
+from strawberry.ablate.report.page import template
+from strawberry.ablate.report.table import Row, Table, tabulate
+from strawberry.train.run import write_atomic
+
+MARKS = {"better": "+", "worse": "-", "baseline": "", "no evidence": "=", "under-powered": "?"}
+"""What stands behind a mean: how it compares with the baseline's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All tables of a suite, side by side.
+
+    Attributes:
+        metric: what is compared.
+        tables: by name, in the suite's order.
+        rows: by cell, that of each table in which it is; the best mean over all tables first.
+    """
+
+    metric: str
+    tables: Mapping[str, Table]
+    rows: Mapping[str, Mapping[str, Row]]
+
+    def mean(self, cell: str) -> float | None:
+        """The mean over the tables; None where a cell has no value in one."""
+        values = [row.summary.mean for row in self.rows[cell].values() if row.values]
+        return plain.fmean(values) if len(values) == len(self.tables) else None
+
+
+def summarise(records: Mapping[str, Record]) -> Summary:
+    """The tables of a suite, finished or not."""
+    tables = {name: tabulate(record) for name, record in records.items()}
+    cells = dict.fromkeys(row.name for table in tables.values() for row in table.rows)
+    rows = {
+        cell: {
+            name: row for name, table in tables.items() for row in table.rows if row.name == cell
+        }
+        for cell in cells
+    }
+    first = next(iter(tables.values()))
+    sign = -1 if first.higher_is_better else 1
+    made = Summary(first.metric, tables, rows)
+    means = {cell: made.mean(cell) for cell in rows}
+    ranked = sorted(rows, key=lambda cell: (means[cell] is None, sign * (means[cell] or 0.0)))
+    return Summary(first.metric, tables, {cell: rows[cell] for cell in ranked})
+
+
+def write_summary(folder: Path, records: Mapping[str, Record]) -> list[Path]:
+    """Write each table's report, and `suite.md`, `suite.csv` and `suite.html` beside them."""
+    for record in records.values():
+        write_report(record)
+    summary = summarise(records)
+    files = {
+        "suite.md": _markdown(summary),
+        "suite.csv": _csv(summary),
+        "suite.html": _page(summary, records),
+    }
+    for name, text in files.items():
+        write_atomic(folder / name, text)
+    return [folder / name for name in files]
+
+
+def columns(summary: Summary) -> list[str]:
+    """The heads of the table."""
+    return ["cell", *summary.tables, "mean"]
+
+
+def entry(row: Row | None) -> str:
+    """A cell's mean in a table, and how it compares there."""
+    if row is None:
+        return "skipped"
+    if not row.values:
+        return "failed"
+    return f"{number(row.summary.mean, 3)} {MARKS.get(row.verdict, '')}".rstrip()
+
+
+def entries(summary: Summary) -> list[list[str]]:
+    """The rows of the table, as text."""
+    return [
+        [
+            cell,
+            *(entry(found.get(name)) for name in summary.tables),
+            number(summary.mean(cell), 3),
+        ]
+        for cell, found in summary.rows.items()
+    ]
+
+
+def notes(summary: Summary) -> list[str]:
+    """What the table means."""
+    first = next(iter(summary.tables.values()))
+    better = "higher" if first.higher_is_better else "lower"
+    seeds = sorted({len(row.values) for rows in summary.rows.values() for row in rows.values()})
+    number_of = "/".join(map(str, seeds))
+    return [
+        f"Means of `{summary.metric}` over {number_of} seeds; {better} is better. Behind each: + "
+        f"better and - worse than {first.baseline}, = no evidence of a difference that matters, ? "
+        "too few seeds to tell.",
+        f"The chance of any false finding is at most {first.alpha:.2g} in each table, and "
+        f"{first.alpha * len(summary.tables):.2g} in all of them.",
+    ]
+
+
+def _markdown(summary: Summary) -> str:
+    heads = columns(summary)
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    lines += [f"| {' | '.join(row)} |" for row in entries(summary)]
+    links = [f"- [{name}]({name}/report.md)" for name in summary.tables]
+    return "\n".join(
+        ["# Suite", "", *lines, "", *(f"- {note}" for note in notes(summary)), "", *links, ""]
+    )
+
+
+def _csv(summary: Summary) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["cell", "table", "verdict", "seeds", "mean", "sd", "p_corrected"])
+    for cell, found in summary.rows.items():
+        for name, row in found.items():
+            s, c = row.summary, row.comparison
+            writer.writerow(
+                [cell, name, row.verdict, s.n, s.mean, s.deviation, c.corrected if c else None]
+            )
+    return out.getvalue()
+
+
+def _page(summary: Summary, records: Mapping[str, Record]) -> str:
+    """One page: means as shades from the worst to the best of each table."""
+    shown = []
+    for cell, found in summary.rows.items():
+        marks = []
+        for name, table in summary.tables.items():
+            row = found.get(name)
+            marks.append({"text": entry(row), "shade": _shade(row, table)})
+        shown.append({"cell": cell, "marks": marks, "mean": number(summary.mean(cell), 3)})
+    record = next(iter(records.values()))
+    return template("suite.html.j2").render(
+        title=f"Suite on {record.content['name']}",
+        written=max(r.content["written"] for r in records.values()),
+        tables=list(summary.tables),
+        rows=shown,
+        notes=notes(summary),
+        environment=record.content["environment"],
+    )
+
+
+def _shade(row: Row | None, table: Table) -> float:
+    """Between the worst (0) and the best (1) of a table."""
+    means = [r.summary.mean for r in table.rows if r.values]
+    if row is None or not row.values or max(means) == min(means):
+        return 0.0
+    share = (row.summary.mean - min(means)) / (max(means) - min(means))
+    return share if table.higher_is_better else 1 - share

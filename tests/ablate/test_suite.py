@@ -1,0 +1,134 @@
+"""Suites: a table for each setting, one summary, and the plans that come along."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from strawberry.ablate.cells import cells
+from strawberry.ablate.plan import is_plan, make_plan
+from strawberry.ablate.report.summary import summarise, write_summary
+from strawberry.ablate.suite import make_suite, read_suite, suite_names, write_suite
+from strawberry.ablate.sweep import prepare
+from strawberry.cli.app import run
+from strawberry.data import open_dataset
+from strawberry.errors import RecipeError, StrawberryError
+from strawberry.plugin import Plugins
+from tests.ablate.test_sweep import scripted
+
+PLANS = sorted((Path(__file__).parents[2] / "recipes/ablations").glob("*.yaml"))
+
+
+@pytest.fixture
+def suite_file(recipe_file: Path) -> Path:
+    """Two tables over two networks, with scores of either."""
+    content = {
+        "ablate": recipe_file.name,
+        "set": {"train.max_iters": 4},
+        "vary": {"ffn": ["swiglu", "geglu", {"use": "mlp", "n_ffn": 24}]},
+        "seeds": 3,
+        "metric": "val_loss",
+        "suite": {"narrow": {"model.n_embd": 8}, "wide": {"model.n_embd": 32}},
+    }
+    path = recipe_file.with_name("suite.yaml")
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_each_table_is_a_plan(suite_file: Path, plugins: Plugins) -> None:
+    """With its own settings over the plan's, the command line's over both, alpha shared out."""
+    assert suite_names(suite_file) == ["narrow", "wide"]
+    plans = make_suite(suite_file, {"overrides": ("train.max_iters=5",), "seeds": 2})
+    assert {name: plan.alpha for name, plan in plans.items()} == {"narrow": 0.025, "wide": 0.025}
+    for name, width in (("narrow", 8), ("wide", 32)):
+        prepared = prepare(plans[name], plugins)
+        assert prepared.base.model.n_embd == width
+        assert prepared.base.train.max_iters == 5
+        assert plans[name].seeds == 2
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({}, "suite.yaml:.*suite: expected by name"),
+        ({"a": 3}, r"suite\.a: expected a mapping of paths"),
+        ({"a/b": {}}, "a table's name is a folder's"),
+        ({"..": {}}, "a table's name is a folder's"),
+    ],
+)
+def test_wrong_suites(suite_file: Path, tables: Any, message: str) -> None:
+    """Each at its place."""
+    content = yaml.safe_load(suite_file.read_text()) | {"suite": tables}
+    suite_file.write_text(yaml.safe_dump(content))
+    with pytest.raises(RecipeError, match=message):
+        make_suite(suite_file, {})
+
+
+def test_the_summary_has_all_tables(suite_file: Path, plugins: Plugins, tmp_path: Path) -> None:
+    """A column for each, ranked by the mean over both, with what is missing said."""
+    losses = {8: {"swiglu": 3.0, "geglu": 2.0, "mlp": 4.0}, 32: {"swiglu": 2.0, "geglu": 1.5}}
+
+    def loss(recipe: Any) -> float | None:
+        ffn = recipe["model"]["stack"][0]["stack"][0]["ffn"]["use"].partition("/")[2]
+        value = losses[recipe["model"]["n_embd"]].get(ffn)
+        return None if value is None else value + recipe["seed"] / 1000
+
+    out = tmp_path / "out"
+    plans = make_suite(suite_file, {})
+    write_suite(out, suite_file, list(plans))
+    for name, plan in plans.items():
+        scripted(plan, plugins, out / name, loss)
+    records = read_suite(out)
+    summary = summarise(records)
+    assert list(summary.rows) == ["ffn=geglu", "ffn=swiglu", "ffn=mlp(n_ffn=24)"]
+    assert summary.mean("ffn=geglu") == pytest.approx(1.752)
+    assert summary.mean("ffn=mlp(n_ffn=24)") is None
+    files = write_summary(out, records)
+    text = files[0].read_text()
+    assert "| ffn=geglu | 2.002 + | 1.502 + | 1.752 |" in text
+    assert "| ffn=swiglu | 3.002 | 2.002 | 2.502 |" in text
+    assert "| ffn=mlp(n_ffn=24) | 4.002 - | failed | - |" in text
+    rows = list(csv.DictReader(files[1].read_text().splitlines()))
+    assert len(rows) == 6
+    page = files[2].read_text()
+    assert 'href="narrow/report.html"' in page
+    assert (out / "wide" / "report.html").exists()
+
+
+def test_a_suite_through_the_command_line(
+    suite_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run, looked at again, and as JSON; the dry run says what it would be."""
+    out = tmp_path / "out"
+    words = [str(suite_file), "--seeds", "1", "--set", "train.max_iters=2"]
+    assert run(["ablate", *words, "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "narrow" in shown
+    assert "suite.html" in shown
+    assert run(["report", str(out), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert set(found["tables"]) == {"narrow", "wide"}
+    assert run(["ablate", *words, "--dry-run", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"narrow", "wide"}
+    with pytest.raises(StrawberryError, match="holds no suite"):
+        read_suite(tmp_path)
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_plans_that_come_along_can_be_run(path: Path, plugins: Plugins) -> None:
+    """Every table has its data, and every cell is built or says why not."""
+    assert is_plan(path)
+    plans = make_suite(path, {}) or {"": make_plan(path, {})}
+    for plan in plans.values():
+        _, made = cells(plan, plugins)
+        assert [cell.skipped for cell in made if cell.recipe is None] == []
+        recipe = made[0].recipe
+        assert recipe is not None
+        dataset = open_dataset(recipe)
+        assert dataset.exact
+        dataset.batch("train", 3, batch_size=4, block_size=recipe.model.block_size, seed=1)

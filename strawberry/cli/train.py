@@ -42,6 +42,7 @@ def command(
 
     from strawberry.cli.display import Display
     from strawberry.train import Interrupted, train
+    from strawberry.train.run import RunFolder
 
     out = console(stderr=as_json)
     try:
@@ -64,24 +65,23 @@ def command(
         report: dict[str, Any] = {"run": str(result.folder), "steps": result.steps}
         print_json({**report, **result.metrics})
         return
-    allowing = _sample(result.folder)
+    is_text = RunFolder(result.folder).tokenizer_file.exists()
+    allowing = _sample(result.folder) if is_text else ""
     out.print(f"\nrun folder: {result.folder}")
-    out.print(f"  strawberry generate {result.folder} 'def '{allowing}")
+    next_verb = f"generate {result.folder} 'def '{allowing}" if is_text else f"eval {result.folder}"
+    out.print(f"  strawberry {next_verb}")
     out.print(f"  strawberry plot {result.folder}")
 
 
 def _sample(folder: Path) -> str:
-    """A few tokens from the model, as a first impression; nothing where data is not text.
+    """A few tokens from the model, as a first impression; nothing where it isn't causal.
 
-    Nor where the model isn't causal; returns the options that it would take to generate.
+    Returns the options that it would take to generate.
     """
     from strawberry.cli import context
     from strawberry.model.risks import noncausal
     from strawberry.train import generate, load_run
-    from strawberry.train.run import RunFolder
 
-    if not RunFolder(folder).tokenizer_file.exists():
-        return ""
     loaded = load_run(folder, plugins=context.plugins())
     if names := noncausal(loaded.recipe, loaded.model):
         sys.stdout.write(f"\nno sample: not causal: {', '.join(names)}\n")

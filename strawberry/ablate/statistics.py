@@ -184,24 +184,28 @@ def compare(
     return found
 
 
-def steps_to(curve: Sequence[tuple[float, float]], goal: float) -> float | None:
-    """Where a curve of (step, loss) first reaches `goal`, between its points; None: never."""
+def steps_to(
+    curve: Sequence[tuple[float, float]], goal: float, *, lower_is_better: bool = True
+) -> float | None:
+    """Where a curve of (step, value) first reaches `goal`, between its points; None: never."""
     before: tuple[float, float] | None = None
-    for step, loss in curve:
-        if loss <= goal:
-            if before is None or before[1] == loss:
+    for step, value in curve:
+        if value <= goal if lower_is_better else value >= goal:
+            if before is None or before[1] == value:
                 return step
-            share = (before[1] - goal) / (before[1] - loss)
+            share = (before[1] - goal) / (before[1] - value)
             return before[0] + share * (step - before[0])
-        before = (step, loss)
+        before = (step, value)
     return None
 
 
 def speedup(
     curves: Mapping[int, Sequence[tuple[float, float]]],
     baseline: Mapping[int, Sequence[tuple[float, float]]],
+    *,
+    lower_is_better: bool = True,
 ) -> float | None:
-    """Steps that the baseline took to its last loss, over those of the cell: the mean ratio.
+    """Steps that the baseline took to its last value, over those of the cell: the mean ratio.
 
     More than 1: the cell is there sooner. None if it never gets there with some seed.
     """
@@ -210,7 +214,7 @@ def speedup(
         if not baseline[seed] or not curves[seed]:
             return None
         last, goal = baseline[seed][-1]
-        steps = steps_to(curves[seed], goal)
+        steps = steps_to(curves[seed], goal, lower_is_better=lower_is_better)
         if not steps:
             return None
         ratios.append(last / steps)

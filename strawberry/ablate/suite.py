@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from strawberry.ablate.plan import Plan, is_plan, make_plan
-from strawberry.ablate.record import Record
+from strawberry.ablate.record import RECORD, Record
 from strawberry.errors import Problem, RecipeError, StrawberryError
 from strawberry.recipe.yaml import read_tree
 from strawberry.train.run import write_atomic
@@ -70,8 +70,8 @@ def is_suite(folder: Path) -> bool:
     return (folder / SUITE).exists()
 
 
-def read_suite(folder: Path) -> dict[str, Record]:
-    """The records of a suite's tables that have been begun, in the plan's order.
+def read_suite(folder: Path) -> dict[str, Record | None]:
+    """The records of a suite's tables, in the plan's order; None for those not begun yet.
 
     Raises StrawberryError if there is no suite in that folder, or nothing of it yet.
     """
@@ -79,7 +79,10 @@ def read_suite(folder: Path) -> dict[str, Record]:
         names = json.loads((folder / SUITE).read_text())["tables"]
     except (OSError, ValueError, KeyError) as error:
         raise StrawberryError(f"{folder}: holds no suite ({SUITE})") from error
-    found = {name: folder / name for name in names if (folder / name / "ablation.json").exists()}
-    if not found:
+    found = {
+        name: Record.read(folder / name) if (folder / name / RECORD).exists() else None
+        for name in names
+    }
+    if not any(found.values()):
         raise StrawberryError(f"{folder}: no table of this suite has been begun")
-    return {name: Record.read(path) for name, path in found.items()}
+    return found

@@ -198,7 +198,7 @@ def show_suite(folder: Path) -> None:
 
 def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
     """The ranked table, what is not in it, and where the rest is."""
-    from strawberry.ablate.report.files import COLUMNS, gone, number
+    from strawberry.ablate.report.files import gone, number, shown
     from strawberry.cli.console import console, print_json, show
     from strawberry.cli.console import table as new_table
 
@@ -206,11 +206,12 @@ def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
         print_json(to_json(table, files))
         return
     out = console()
-    shown = [name for name in COLUMNS if name not in ("interval", "active", "tokens", "tuning")]
-    rows = new_table(*shown)
+    narrow = ("interval", "active", "tokens", "tuning")
+    columns = {name: make for name, make in shown(table).items() if name not in narrow}
+    rows = new_table(*columns)
     styles = {"better": "green", "worse": "red", "baseline": "bold", "failed": "red"}
     for row in table.rows:
-        rows.add_row(*(COLUMNS[name](row) for name in shown), style=styles.get(row.verdict))
+        rows.add_row(*(make(row) for make in columns.values()), style=styles.get(row.verdict))
     out.print()
     show(rows, out)
     out.print(f"\n{table.metric} against {table.baseline}; a difference of "

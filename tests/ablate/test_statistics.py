@@ -169,3 +169,7 @@ def test_steps_to_a_loss() -> None:
     assert steps_to(curve, 2.0) is None
     assert speedup({1: curve}, {1: [(10, 5.0), (30, 3.0)]}) == pytest.approx(1.5)
     assert speedup({1: curve}, {1: [(30, 1.0)]}) is None
+    scores = [(10, 0.2), (20, 0.6), (30, 1.0)]
+    assert steps_to(scores, 0.8, lower_is_better=False) == pytest.approx(25)
+    assert steps_to(scores, 1.1, lower_is_better=False) is None
+    assert speedup({1: scores}, {1: [(30, 0.4)]}, lower_is_better=False) == pytest.approx(2.0)

@@ -80,6 +80,15 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 """The columns of the ranked table, in all of its forms."""
 
 
+def shown(table: Table) -> dict[str, Callable[[Row], str]]:
+    """The columns in which some row has something."""
+    return {
+        name: make
+        for name, make in COLUMNS.items()
+        if any(make(row) != MISSING for row in table.rows)
+    }
+
+
 def notes(record: Record, table: Table) -> list[str]:
     """What the table means, and what is not in it."""
     level = 1 - table.alpha / table.looks / max(1, len(table.rows) - 1)
@@ -143,9 +152,10 @@ def _show(value: Any) -> str:
 def markdown(record: Record, table: Table) -> str:
     """The ranked table and all that belongs to it, as Markdown."""
     head = [f"# Ablation of {record.content['name']}", ""]
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    columns = shown(table)
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for row in table.rows:
-        cells = [make(row).replace("|", "\\|") for make in COLUMNS.values()]
+        cells = [make(row).replace("|", "\\|") for make in columns.values()]
         lines.append(f"| {' | '.join(cells)} |")
     parts = [*head, *lines, "", *(f"- {note}" for note in notes(record, table)), ""]
     parts += ["## Not in the table", ""] if gone(table) else []

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 
 import jinja2
+from markupsafe import Markup, escape
 
 import strawberry
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import plots
-from strawberry.ablate.report.files import COLUMNS, gone, notes, patches
+from strawberry.ablate.report.files import gone, notes, patches, shown
 from strawberry.ablate.report.table import Table
 
 
@@ -22,7 +23,16 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["code"] = _code
     return environment.get_template(name)
+
+
+def _code(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts)
+    )
 
 
 def page(record: Record, table: Table) -> str:
@@ -32,9 +42,9 @@ def page(record: Record, table: Table) -> str:
     return template("page.html.j2").render(
         title=f"Ablation of {record.content['name']}",
         written=record.content["written"],
-        columns=list(COLUMNS),
+        columns=list(shown(table)),
         rows=[
-            {"verdict": row.verdict, "cells": [make(row) for make in COLUMNS.values()]}
+            {"verdict": row.verdict, "cells": [make(row) for make in shown(table).values()]}
             for row in table.rows
         ],
         notes=notes(record, table),

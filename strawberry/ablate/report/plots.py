@@ -69,7 +69,7 @@ def loss_curves(record: Record, table: Table) -> str:
         axes.fill_between(steps, low, high, color=colour[row.name], alpha=0.15, linewidth=0)
     axes.set_xlabel("step")
     axes.set_ylabel(table.metric)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return _svg(figure)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import statistics as plain
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from strawberry.ablate.record import Record
@@ -25,23 +25,25 @@ class Summary:
 
     Attributes:
         metric: what is compared.
-        tables: by name, in the suite's order.
+        tables: by name, in the suite's order, those that were begun.
+        planned: how many tables the suite has.
         rows: by cell, that of each table in which it is; the best mean over all tables first.
     """
 
     metric: str
     tables: Mapping[str, Table]
+    planned: int
     rows: Mapping[str, Mapping[str, Row]]
 
     def mean(self, cell: str) -> float | None:
         """The mean over the tables; None where a cell has no value in one."""
         values = [row.summary.mean for row in self.rows[cell].values() if row.values]
-        return plain.fmean(values) if len(values) == len(self.tables) else None
+        return plain.fmean(values) if len(values) == self.planned else None
 
 
-def summarise(records: Mapping[str, Record]) -> Summary:
-    """The tables of a suite, finished or not."""
-    tables = {name: tabulate(record) for name, record in records.items()}
+def summarise(records: Mapping[str, Record | None]) -> Summary:
+    """The tables of a suite, finished or not; None for those that were not begun."""
+    tables = {name: tabulate(record) for name, record in records.items() if record is not None}
     cells = dict.fromkeys(row.name for table in tables.values() for row in table.rows)
     rows = {
         cell: {
@@ -51,21 +53,22 @@ def summarise(records: Mapping[str, Record]) -> Summary:
     }
     first = next(iter(tables.values()))
     sign = -1 if first.higher_is_better else 1
-    made = Summary(first.metric, tables, rows)
+    made = Summary(first.metric, tables, len(records), rows)
     means = {cell: made.mean(cell) for cell in rows}
     ranked = sorted(rows, key=lambda cell: (means[cell] is None, sign * (means[cell] or 0.0)))
-    return Summary(first.metric, tables, {cell: rows[cell] for cell in ranked})
+    return replace(made, rows={cell: rows[cell] for cell in ranked})
 
 
-def write_summary(folder: Path, records: Mapping[str, Record]) -> list[Path]:
+def write_summary(folder: Path, records: Mapping[str, Record | None]) -> list[Path]:
     """Write each table's report, and `suite.md`, `suite.csv` and `suite.html` beside them."""
-    for record in records.values():
+    begun = [record for record in records.values() if record is not None]
+    for record in begun:
         write_report(record)
     summary = summarise(records)
     files = {
         "suite.md": _markdown(summary),
         "suite.csv": _csv(summary),
-        "suite.html": _page(summary, records),
+        "suite.html": _page(summary, begun),
     }
     for name, text in files.items():
         write_atomic(folder / name, text)
@@ -82,7 +85,7 @@ def entry(row: Row | None) -> str:
     if row is None:
         return "skipped"
     if not row.values:
-        return "failed"
+        return row.verdict
     return f"{number(row.summary.mean, 3)} {MARKS.get(row.verdict, '')}".rstrip()
 
 
@@ -109,7 +112,7 @@ def notes(summary: Summary) -> list[str]:
         f"better and - worse than {first.baseline}, = no evidence of a difference that matters, ? "
         "too few seeds to tell.",
         f"The chance of any false finding is at most {first.alpha:.2g} in each table, and "
-        f"{first.alpha * len(summary.tables):.2g} in all of them.",
+        f"{first.alpha * summary.planned:.2g} in the whole suite of {summary.planned}.",
     ]
 
 
@@ -136,7 +139,7 @@ def _csv(summary: Summary) -> str:
     return out.getvalue()
 
 
-def _page(summary: Summary, records: Mapping[str, Record]) -> str:
+def _page(summary: Summary, records: Sequence[Record]) -> str:
     """One page: means as shades from the worst to the best of each table."""
     shown = []
     for cell, found in summary.rows.items():
@@ -145,10 +148,10 @@ def _page(summary: Summary, records: Mapping[str, Record]) -> str:
             row = found.get(name)
             marks.append({"text": entry(row), "shade": _shade(row, table)})
         shown.append({"cell": cell, "marks": marks, "mean": number(summary.mean(cell), 3)})
-    record = next(iter(records.values()))
+    record = records[0]
     return template("suite.html.j2").render(
         title=f"Suite on {record.content['name']}",
-        written=max(r.content["written"] for r in records.values()),
+        written=max(r.content["written"] for r in records),
         tables=list(summary.tables),
         rows=shown,
         notes=notes(summary),

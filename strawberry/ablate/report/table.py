@@ -63,9 +63,9 @@ class Row:
     @property
     def verdict(self) -> Verdict | str:
         """The verdict, or what stands in its place."""
-        if self.comparison is not None:
-            return self.comparison.verdict
-        return "failed" if not self.values else "baseline"
+        if not self.values:
+            return "failed" if self.failed else "not run"
+        return self.comparison.verdict if self.comparison is not None else "baseline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def tabulate(record: Record) -> Table:
     )
     curves = {cell["name"]: _curves(record.of(cell["name"]), metric) for cell in cells}
     rows = [
-        _row(record, cell, values[cell["name"]], compared.get(cell["name"]), curves, baseline)
+        _row(record, cell, values[cell["name"]], compared.get(cell["name"]), curves, cells[0])
         for cell in cells
     ]
     sign = -1 if higher_is_better(metric) else 1
@@ -141,9 +141,10 @@ def _row(
     values: Mapping[int, float],
     compared: Comparison | None,
     curves: Mapping[str, Mapping[int, list[tuple[float, float]]]],
-    baseline: str,
+    baseline: Mapping[str, Any],
 ) -> Row:
     name = cell["name"]
+    lower = not higher_is_better(record.content["plan"]["metric"])
     trials = record.of(name)
     results = [result for trial in trials if (result := trial.result()) is not None]
     done = [result for result in results if result["status"] == FINISHED]
@@ -165,7 +166,9 @@ def _row(
         summary=summary(list(values.values())),
         comparison=compared,
         bits_per_byte=plain.fmean(bits) if bits else None,
-        speedup=1.0 if name == baseline else speedup(curves[name], curves[baseline]),
+        speedup=1.0
+        if cell is baseline
+        else speedup(curves[name], curves[baseline["name"]], lower_is_better=lower),
         tokens_per_second=plain.median(speeds) if speeds else None,
         peak_bytes=max((r["peak_bytes"] for r in done if r.get("peak_bytes")), default=None),
         failed=failed,

@@ -42,7 +42,10 @@ class Ended:
 
     @property
     def status(self) -> str:
-        """`finished`, `stopped`, `diverged`, `out of memory`, `failed`, `killed` or `silent`."""
+        """How: `finished`, `stopped`, `diverged`, `out of memory`, `failed`, `killed`, `silent`.
+
+        On other machines also `lost`: nobody can tell.
+        """
         return str(self.result["status"])
 
 
@@ -55,6 +58,9 @@ class Events:
     def start(self, job: Job) -> None:
         """A job was started."""
         self.started.append(job.name)
+
+    def say(self, text: str) -> None:
+        """Something that a person should know."""
 
 
 class Executor(abc.ABC):
@@ -75,3 +81,6 @@ class Executor(abc.ABC):
         Raises:
             StrawberryError: there is nothing to run on.
         """
+
+    def close(self) -> None:  # noqa: B027 (most hold nothing)
+        """Let go of what is held from one `run` to the next; another `run` may follow."""

@@ -58,9 +58,6 @@ class Watcher(Events):
     def end(self, ended: Ended) -> None:
         """A trial ended."""
 
-    def say(self, text: str) -> None:
-        """Something that a person should know."""
-
 
 @dataclass(slots=True)
 class Prepared:
@@ -146,7 +143,7 @@ class Sweep:
             held = filelock.FileLock(self.out / ".lock").acquire(timeout=0)
         except filelock.Timeout as error:
             raise StrawberryError(f"{self.out}: another process runs this ablation") from error
-        with held, self._stoppable():
+        with held, self._stoppable(), contextlib.closing(self.executor):
             self._tune()
             if self.plan.halving:
                 self._halve()

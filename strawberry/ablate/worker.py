@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 60.0
 """Seconds to wait for a folder that a dying process still holds."""
+GRACE = 120
+"""Seconds that a trial has to save when it is stopped."""
 
 
 def child(folder: str, environment: Mapping[str, str]) -> None:
@@ -46,14 +48,29 @@ def child(folder: str, environment: Mapping[str, str]) -> None:
 
 
 def main(folder: Path) -> None:
-    """Run the trial of a folder; the result is a file, and the exit code is 0."""
+    """Run the trial of a folder; the result is a file, and the exit code is 0.
+
+    Where the folder has been given to somebody else meanwhile, which its request shows, nothing is
+    written, and the exit code is 1.
+    """
     request = json.loads((folder / "trial.json").read_text())
     if request.get("cores") and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])
     started = time.perf_counter()
     result = _outcome(folder, request)
+    if not holds(folder, request):
+        sys.exit(f"{folder}: this trial was given to another process; its result is refused")
     result["spent"] = _spent(folder, time.perf_counter() - started)
     _write(folder / "result.json", result)
+
+
+def holds(folder: Path, request: Mapping[str, Any]) -> bool:
+    """Whether a trial's folder is there, and holds this request and no later one."""
+    try:
+        found: object = json.loads((folder / "trial.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return found == request
 
 
 def _spent(folder: Path, seconds: float) -> float:
@@ -137,8 +154,13 @@ def _peak_bytes() -> int:
 
 
 def _stop_with(ending: Callable[[], object]) -> None:
-    """Save and stop once `ending` returns: nobody is there to want the result."""
+    """Save and stop once `ending` returns: nobody is there to want the result.
+
+    The alarm ends what can't do that, as a trial that hangs: nobody is there to kill it either.
+    """
     ending()
+    if hasattr(signal, "alarm"):
+        signal.alarm(GRACE)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -79,6 +79,10 @@ class Display(Watcher):
             )
         self._show()
 
+    def say(self, text: str) -> None:
+        """Something that a person should know."""
+        self.console.print(text, style="yellow")
+
     def _note(self, name: str, result: Mapping[str, Any]) -> None:
         self.state[name] = str(result["status"])
         loss = result.get("metrics", {}).get("val_loss")

@@ -62,7 +62,7 @@ def save(
     target = folder / f"step-{step:08d}"
     temporary, replaced = (folder / f"{TEMPORARY}{target.name}{end}" for end in ("", "-old"))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)  # and no parents: a run folder that was moved stays away
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for name, tensors in zip(PARTS, (model, optimizer, random), strict=False):

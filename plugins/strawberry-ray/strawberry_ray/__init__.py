@@ -1,0 +1,1 @@
+"""Trials of Strawberry's ablations on the nodes of a Ray cluster."""

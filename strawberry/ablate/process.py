@@ -1,0 +1,136 @@
+"""The process of one trial, for every executor: started, watched, told of, stopped.
+
+It ends with the process that started it, and by its own hand at the latest `GRACE` seconds later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from strawberry.ablate.worker import GRACE, child
+
+
+class TrialProcess:
+    """A worker on the request that `folder/trial.json` holds; what it prints is in `log.txt`.
+
+    Args:
+        folder: the trial's.
+        environment: variables that the worker has beside those of this process.
+        silence: seconds without a logged step, evaluation or checkpoint until it counts as hanging.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], silence: float) -> None:
+        self.folder = folder
+        (folder / "result.json").unlink(missing_ok=True)
+        self._life = Life(folder, silence)
+        with _without_main():
+            self._process = _context().Process(
+                target=child, args=(str(folder), dict(environment))
+            )  # fmt: skip
+            self._process.start()
+
+    def look(self) -> dict[str, Any] | None:
+        """How it ended, or None while it runs; one that is silent for too long is killed."""
+        code = self._process.exitcode
+        if code is not None:
+            self._process.join()
+            return outcome(self.folder, code)
+        if self._life.goes_on():
+            return None
+        self.kill()
+        text = f"nothing was heard of it for {self._life.silence:g} s"
+        return {"status": "silent", "error": text}
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.join()
+
+    def ask_to_stop(self) -> None:
+        """It saves, and stops."""
+        self._process.terminate()
+
+    def wait(self, seconds: float) -> None:
+        """Until it has ended; what takes longer than this is killed."""
+        self._process.join(max(0.1, seconds))
+        if self._process.exitcode is None:
+            self.kill()
+
+
+def stop(processes: Sequence[TrialProcess]) -> None:
+    """Ask all to save and stop, and wait for them."""
+    for one in processes:
+        one.ask_to_stop()
+    deadline = time.monotonic() + GRACE
+    for one in processes:
+        one.wait(deadline - time.monotonic())
+
+
+class Life:
+    """Whether something goes on in a trial's folder.
+
+    A change counts, and not the time that is written on it: clocks of machines differ.
+    """
+
+    def __init__(self, folder: Path, silence: float) -> None:
+        self.silence = silence
+        run = folder / "run"
+        self._paths = (run / "metrics.jsonl", run / "checkpoints", run)
+        self._seen = self._times()
+        self._heard = time.monotonic()
+
+    def goes_on(self) -> bool:
+        """Whether the last change is no longer ago than `silence`."""
+        seen = self._times()
+        if seen != self._seen:
+            self._seen, self._heard = seen, time.monotonic()
+        return time.monotonic() - self._heard < self.silence
+
+    def _times(self) -> list[int]:
+        found = []
+        for path in self._paths:
+            with contextlib.suppress(OSError):
+                found.append(path.stat().st_mtime_ns)
+        return found
+
+
+def outcome(folder: Path, code: int) -> dict[str, Any]:
+    """What the worker left in its folder, or what its exit code says."""
+    try:
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = "; was memory short?" if name == "SIGKILL" else ""
+            return {"status": "killed", "error": f"killed by {name}{hint}"}
+        return {"status": "failed", "error": f"exit code {code}; see {folder / 'log.txt'}"}
+    return result
+
+
+def _context() -> Any:
+    """Processes forked from one that has imported everything, where there is such a thing."""
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload(["strawberry.ablate.preload"])
+    return context
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide this process's main module, which every child would import, and no trial needs."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

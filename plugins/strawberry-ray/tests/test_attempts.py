@@ -28,7 +28,7 @@ def leave(folder: Path, step: int, result: Mapping[str, Any] | None = None) -> N
 
 
 def test_a_claim_leaves_earlier_writers_nowhere(tmp_path: Path) -> None:
-    """The folder has a new name and a new request; of several, the furthest is kept, by any name."""
+    """The folder has a new name and a new request; of several, the furthest is kept."""
     folder = tmp_path / "trials" / "cell[1]-7"
     leave(folder, 5, {"status": "failed"})
     first = claim(folder, REQUEST, 1)

@@ -1,6 +1,5 @@
 """What every trial imports, imported once: trials are forked from a process that has it."""
 
-import strawberry.components.manifest
 import strawberry.data
 import strawberry.model.build
 import strawberry.recipe.validate

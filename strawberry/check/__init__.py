@@ -5,10 +5,9 @@
 
 from strawberry.check.outcome import Finding, NotApplicable, Outcome
 from strawberry.check.run import checks_for, run, run_one
-from strawberry.check.subject import KINDS, Subject, of_component, of_recipe
+from strawberry.check.subject import Subject, of_component, of_recipe
 
 __all__ = [
-    "KINDS",
     "Finding",
     "NotApplicable",
     "Outcome",

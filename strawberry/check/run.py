@@ -10,6 +10,7 @@ from strawberry.check import (
     answers,
     costs,
     dependence,
+    executing,
     forms,
     gradients,
     learning,
@@ -73,6 +74,11 @@ _OTHERS: dict[str, dict[str, Check]] = {
         "exact": answers.exact,
         "varied": answers.varied,
         "room": answers.room,
+    },
+    "executor": {
+        "runs": executing.runs,
+        "failures": executing.failures,
+        "stops": executing.stops,
     },
     "tracker": {
         "told": watching.told,

@@ -15,15 +15,11 @@ from strawberry.errors import Location, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.contracts import FFN, Attention, Use
 from strawberry.model.language_model import LanguageModel
-from strawberry.plugin import KINDS as ALL_KINDS
-from strawberry.plugin import Entry, Plugins
+from strawberry.plugin import KINDS, Entry, Plugins
 from strawberry.recipe.load import patch
 from strawberry.recipe.spec import Recipe
 from strawberry.recipe.tree import located
 from strawberry.recipe.validate import validate
-
-KINDS: Final = tuple(kind for kind in ALL_KINDS if kind != "executor")
-"""The kinds that have checks."""
 
 PLAIN: Final[dict[str, str]] = {
     "attention": "mha",
@@ -59,6 +55,7 @@ class Subject:
         recipe: the recipe of the model.
         entry: the component; None for a recipe.
         plain: the same recipe with the built-in of that kind instead; None for a recipe.
+        fields: what the component was given.
     """
 
     name: str
@@ -66,6 +63,7 @@ class Subject:
     recipe: Recipe
     entry: Entry | None = None
     plain: Recipe | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
     _built: dict[str, LanguageModel] = field(default_factory=dict, repr=False)
 
     def model(self, *, training: bool = False, dtype: torch.dtype = torch.float32) -> LanguageModel:
@@ -140,7 +138,8 @@ def of_component(
         return validate(located({"name": "check", **data}, place), Path(title), plugins)
 
     base = recipe(PLAIN[kind], {}) if kind in PLAIN else None
-    return Subject(f"{kind}/{name}", kind, recipe(name, fields or {}), entry, base)
+    made = recipe(name, fields or {})
+    return Subject(f"{kind}/{name}", kind, made, entry, base, fields or {})
 
 
 def _around(kind: str, component: dict[str, Any], *, rotary: bool) -> dict[str, Any]:
@@ -165,6 +164,9 @@ def _around(kind: str, component: dict[str, Any], *, rotary: bool) -> dict[str, 
     elif kind == "tracker":
         model |= {"vocab_size": 257, "block_size": 16, "dropout": 0.1}
         sections = {"trackers": [component], "tokenizer": "bytes", "train": _BRIEF}
+    elif kind == "executor":
+        model |= {"vocab_size": 16, "block_size": 16}
+        sections = {"data": {"use": "synthetic", "task": "memorization"}, "train": _BRIEF}
     elif kind == "task":
         model["vocab_size"] = 512
         sections |= {"data": {"use": "synthetic", "task": component}}

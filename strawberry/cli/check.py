@@ -61,9 +61,10 @@ def command(
 
 def _subject(word: str, overrides: list[str]) -> Subject:
     """The recipe of that path, or the component of that name."""
-    from strawberry.check import KINDS, of_component, of_recipe
+    from strawberry.check import of_component, of_recipe
     from strawberry.cli import context
     from strawberry.cli.components import kind_of
+    from strawberry.plugin import KINDS
     from strawberry.recipe import load_recipe
 
     plugins = context.plugins()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from strawberry.ablate.contracts import Ended, Events, Executor, Job
+from strawberry.ablate.process import TrialProcess, stop
 from strawberry.data.contracts import (
     Corpus,
     Dataset,
@@ -339,11 +342,63 @@ class Cramped(Parity):
         return inputs, targets
 
 
+class InTurn(Executor):
+    """One trial after another: sound."""
+
+    slots = 1
+
+    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
+        for job in jobs:
+            events.start(job)
+            process = self.start(job)
+            try:
+                while (result := process.look()) is None:
+                    time.sleep(0.02)
+            finally:
+                self.stop(process)
+            yield Ended(job, result)
+
+    def start(self, job: Job) -> TrialProcess:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        (job.folder / "trial.json").write_text(json.dumps({**job.request, "threads": 1}))
+        return TrialProcess(job.folder, {}, 600)
+
+    def stop(self, process: TrialProcess) -> None:
+        stop([process])
+
+
+class Loses(InTurn):
+    """Runs the last trial and forgets to tell, where all go well."""
+
+    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
+        ended = list(super().run(jobs, events))
+        yield from ended[:-1] if len({one.status for one in ended}) == 1 else ended
+
+
+class GivesUp(InTurn):
+    """Runs nothing after a trial that failed."""
+
+    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
+        for one in super().run(jobs, events):
+            yield one
+            if one.status != "finished":
+                raise RuntimeError(f"{one.job.name} failed")
+
+
+class Abandons(InTurn):
+    """Kills what it runs instead of asking it to stop."""
+
+    def stop(self, process: TrialProcess) -> None:
+        if process.look() is None:
+            process.kill()
+
+
 _KINDS = {
     Optimizer: "optimizer",
     Schedule: "schedule",
     DataSource: "data",
     TokenizerSource: "tokenizer",
+    Executor: "executor",
     Task: "task",
     Tracker: "tracker",
 }

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from strawberry.check import KINDS, Subject, checks_for, costs, of_component, run
+from strawberry.check import Subject, checks_for, costs, of_component, run
 from strawberry.errors import StrawberryError
-from strawberry.plugin import Plugins
+from strawberry.plugin import KINDS, Plugins
 
 BROKEN = {
     "attention/Mean": None,
@@ -58,6 +58,10 @@ OTHERS = {
     "task/Guesses": "exact",
     "task/Constant": "varied",
     "task/Cramped": "room",
+    "executor/InTurn": None,
+    "executor/Loses": "runs",
+    "executor/GivesUp": "failures",
+    "executor/Abandons": "stops",
     "tracker/Silent": None,
     "tracker/FailsAtEvaluation": "told",
     "tracker/StartsOnce": "resumes",
@@ -106,7 +110,7 @@ def test_one_fault_is_found_by_its_check_alone(
 def test_one_fault_beside_the_model_is_found_by_its_check_alone(
     name: str, plugins: Plugins
 ) -> None:
-    """The same of optimizers, schedules, data, tokenizers, tasks and trackers."""
+    """The same of optimizers, schedules, data, tokenizers, tasks, executors and trackers."""
     found = failed(subject_of(name, plugins))
     expected = OTHERS[name]
     assert list(found) == ([expected] if expected else []), found
@@ -131,7 +135,7 @@ def test_findings_say_where(plugins: Plugins) -> None:
 
 def test_unknown_words_are_refused(plugins: Plugins) -> None:
     """A kind without checks, a check that there is not: each in one line with the way out."""
-    with pytest.raises(StrawberryError, match="no checks for executor; there are for attention"):
-        of_component("executor", "any", plugins=plugins)
+    with pytest.raises(StrawberryError, match="no checks for attenton; there are for attention"):
+        of_component("attenton", "any", plugins=plugins)
     with pytest.raises(StrawberryError, match="did you mean 'cache'"):
         list(run(subject_of("ffn/Plain", plugins), ["cahce"]))

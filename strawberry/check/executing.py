@@ -1,0 +1,192 @@
+"""Executors: that every trial is run and told of, and stops when it is asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from strawberry.ablate.contracts import FINISHED, Ended, Events, Executor, Job
+from strawberry.ablate.sweep import make_executor
+from strawberry.ablate.trials import Trials
+from strawberry.check.outcome import Finding, NotApplicable
+from strawberry.check.subject import Subject
+from strawberry.errors import StrawberryError
+from strawberry.plugin import Plugins
+from strawberry.recipe.load import patch
+from strawberry.recipe.spec import Recipe
+from strawberry.train import train
+from strawberry.train.run import RunFolder
+
+SEEDS: Final = (1, 2, 3)
+PATIENCE: Final = 120.0
+"""Seconds in which a trial has to show that it was begun."""
+LONG: Final = 100_000
+"""Steps of a trial that is stopped before its end."""
+WAYS: Final = ("raises", "exits")
+DIES: Final = """
+import os
+
+import torch
+
+from strawberry.model.contracts import FFN
+from strawberry.plugin import hookimpl
+
+
+class Dies(FFN):
+    def __init__(self, site, *, way: str):
+        super().__init__()
+        self.way = way
+        self.weight = torch.nn.Parameter(torch.zeros(site.n_embd))
+
+    def forward(self, x, use):
+        if self.training and x.device.type != "meta":
+            if self.way == "raises":
+                raise RuntimeError("on purpose")
+            os._exit(3)
+        return x * self.weight
+
+
+@hookimpl
+def strawberry_register(registry):
+    registry.ffn("dies", Dies)
+"""
+"""A one-file plugin whose FFN ends a trial."""
+
+
+class _Enough(BaseException):
+    """What a signal raises in an executor that is to stop, as a sweep's own does."""
+
+
+def runs(subject: Subject) -> str:
+    """Does every trial end once, told of when it starts, with the result of the same run here?"""
+    with tempfile.TemporaryDirectory() as name:
+        folder, events = Path(name), Events()
+        jobs = [_job(folder, subject.recipe, seed) for seed in SEEDS]
+        with contextlib.closing(_executor(subject)) as executor:
+            slots = executor.slots
+            if slots < 1:
+                raise Finding(f"it has {slots} slots, so that nothing is ever run")
+            ended = _by_folder(jobs, executor.run(jobs, events))
+        for job in jobs:
+            one = ended[job.folder]
+            if job.name not in events.started:
+                raise Finding(f"{job.name!r} ended and was never told to have started")
+            if one.status != FINISHED:
+                raise Finding(f"{job.name!r} ended as {one.status}: {one.result.get('error')}")
+        here = train(patch(subject.recipe, {"seed": SEEDS[-1]}), folder / "here").metrics[
+            "val_loss"
+        ]
+        there = ended[jobs[-1].folder].result["metrics"]["val_loss"]
+        if there != here:
+            raise Finding(f"its trial comes to a loss of {there!r}, the same run here to {here!r}")
+        return f"{len(jobs)} trials, {slots} at once"
+
+
+def failures(subject: Subject) -> str:
+    """Is a trial that raises or dies told of with a reason, and are the others run?"""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "dies.py").write_text(DIES)
+        dying = dataclasses.replace(
+            subject.recipe, plugins=Plugins.load(files=[folder / "dies.py"])
+        )
+        broken = [
+            _job(folder, patch(dying, {"model.stack.*.ffn": {"use": "dies", "way": way}}), 1)
+            for way in WAYS
+        ]
+        sound = [_job(folder, subject.recipe, seed) for seed in SEEDS[:2]]
+        jobs = [sound[0], *broken, sound[1]]
+        with contextlib.closing(_executor(subject)) as executor:
+            ended = _by_folder(jobs, executor.run(jobs, Events()))
+        for job in sound:
+            if (status := ended[job.folder].status) != FINISHED:
+                raise Finding(f"beside trials that fail, {job.name!r} ended as {status}")
+        for way, job in zip(WAYS, broken, strict=True):
+            one = ended[job.folder]
+            if one.status == FINISHED or not one.result.get("error"):
+                raise Finding(f"a trial that {way} ended as {one.status}, and no reason is told")
+        return ", ".join(
+            f"{w}: {ended[j.folder].status}" for w, j in zip(WAYS, broken, strict=True)
+        )
+
+
+def stops(subject: Subject) -> str:
+    """Interrupted, does it make its trials save, and wait until they have?"""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGUSR1"):
+        raise NotApplicable("an interruption needs signals, which go to the main thread")
+    settings = {"train.max_iters": LONG, "train.checkpoint_interval": 0, "train.eval_interval": 0}
+    with tempfile.TemporaryDirectory() as name:
+        job = _job(Path(name), patch(subject.recipe, settings), 1)
+        with contextlib.closing(_executor(subject)) as executor:
+            _interrupted(executor.run([job], Events()), job)
+        found = [path / "run" for path in job.folder.parent.glob(f"{job.folder.name}*")]
+        run = RunFolder(next((path for path in found if path.exists()), job.folder / "run"))
+        try:
+            run.hold()
+        except StrawberryError as error:
+            raise Finding(f"it was interrupted, and its trial goes on: {error}") from error
+        run.release()
+        saved = max((int(p.name[5:]) for p in run.checkpoints.glob("step-*")), default=0)
+        if not saved:
+            raise Finding("it was interrupted, and its trial has saved nothing")
+        return f"interrupted, and saved at step {saved}"
+
+
+def _interrupted(ending: Iterator[Ended], job: Job) -> None:
+    """Work until the trial has logged a step, and a signal interrupts it."""
+
+    def enough(*_: object) -> None:
+        raise _Enough
+
+    def watch() -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            logs = job.folder.parent.glob(f"{job.folder.name}*/run/metrics.jsonl")
+            if any(path.stat().st_size for path in logs):
+                break
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, enough)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        for _ in ending:
+            pass
+        watcher.join()
+        raise Finding("it does not let an interruption through")
+    except _Enough:
+        pass
+    finally:
+        if hasattr(ending, "close"):
+            ending.close()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _by_folder(jobs: Sequence[Job], ending: Iterator[Ended]) -> dict[Path, Ended]:
+    """How each job ended, which each does once."""
+    ended = list(ending)
+    for job in jobs:
+        times = sum(one.job.folder == job.folder for one in ended)
+        if times != 1:
+            raise Finding(f"{job.name!r} ended {times} times")
+    return {one.job.folder: one for one in ended}
+
+
+def _executor(subject: Subject) -> Executor:
+    assert subject.entry is not None
+    assert subject.recipe.plugins is not None
+    wanted = {"use": subject.entry.full_name, **subject.fields}
+    return make_executor(wanted, subject.recipe.plugins)
+
+
+def _job(folder: Path, recipe: Recipe, seed: int) -> Job:
+    return Trials(folder).make("check", recipe, seed).job()

@@ -106,7 +106,12 @@ def test_one_fault_is_found_by_its_check_alone(
     assert list(found) == ([expected] if expected else []), found
 
 
-@pytest.mark.parametrize("name", OTHERS)
+SLOW = ("executor/Loses", "executor/GivesUp", "executor/Abandons")  # they start processes
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in OTHERS]
+)
 def test_one_fault_beside_the_model_is_found_by_its_check_alone(
     name: str, plugins: Plugins
 ) -> None:

@@ -1,4 +1,8 @@
-"""The application: a group that imports a verb when it is used, and the boundary for errors."""
+"""The application: a group that imports a verb when it is used, and the boundary for errors.
+
+The verbs are those of `overview.VERBS`; any other word is looked for among the commands of plugins,
+which are loaded only then.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ import typer.main
 from strawberry.cli import context
 from strawberry.cli.overview import OPTIONS, VERBS, overview
 from strawberry.cli.terminal import fail, write
-from strawberry.errors import RecipeError, StrawberryError
+from strawberry.errors import PluginError, RecipeError, StrawberryError
 
 # typer publishes BadParameter only; the base of all of its usage errors is what we catch.
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -31,7 +35,7 @@ _HOISTED = ("--plugin", "--no-plugin")
 
 
 class LazyGroup(typer.core.TyperGroup):
-    """The verbs of `overview.VERBS`, each imported when it is asked for."""
+    """The verbs of `overview.VERBS` and of plugins, each imported when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all verbs."""
@@ -40,17 +44,24 @@ class LazyGroup(typer.core.TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a verb, or None if there is no such verb."""
         if cmd_name not in VERBS:
-            return None
+            return _brought(cmd_name)
         module, _, attribute = VERBS[cmd_name].target.partition(":")
         return as_command(getattr(importlib.import_module(module), attribute), cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Take the global options, which decide what verbs there are, and run one."""
+        files, disabled = (ctx.params[name] or () for name in ("plugin", "no_plugin"))
+        context.configure(files=[Path(file) for file in files], disabled=disabled)
+        return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The verb that the arguments begin with; a misspelt one is told its neighbour."""
         if args[0] not in VERBS and not args[0].startswith("-"):
-            near = [
-                f"; did you mean {n!r}?" for n in difflib.get_close_matches(args[0], VERBS, n=1)
-            ]
-            ctx.fail(f"unknown command {args[0]!r}{''.join(near)}")
+            known = [*VERBS, *context.plugins().commands()]
+            if args[0] not in known:
+                near = difflib.get_close_matches(args[0], known, n=1)
+                hint = "".join(f"; did you mean {name!r}?" for name in near)
+                ctx.fail(f"unknown command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
@@ -128,16 +139,15 @@ def hoist(arguments: Sequence[str]) -> list[str]:
 
 def _root(
     ctx: typer.Context,
-    plugin: Annotated[
+    plugin: Annotated[  # noqa: ARG001 (`LazyGroup.invoke` takes it)
         list[Path] | None, typer.Option(metavar="FILE", help=OPTIONS["--plugin FILE"])
     ] = None,
-    no_plugin: Annotated[
+    no_plugin: Annotated[  # noqa: ARG001 (the same)
         list[str] | None, typer.Option(metavar="NAME", help=OPTIONS["--no-plugin NAME"])
     ] = None,
     version: Annotated[bool, typer.Option("--version", help=OPTIONS["--version"])] = False,
 ) -> None:
     """An architecture lab for language models."""
-    context.configure(files=plugin or (), disabled=no_plugin or ())
     if version:
         write(context.versions())
         raise typer.Exit
@@ -152,6 +162,22 @@ _app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _brought(name: str) -> Any:
+    """The command of that name that a plugin brings, or None."""
+    owners = context.plugins().commands().get(name, [])
+    if len(owners) > 1:
+        names = " and ".join(command.plugin for command in owners)
+        raise PluginError(
+            f"command {name!r} is brought by {names}: `--no-plugin NAME` leaves one out"
+        )
+    for command in owners:
+        try:
+            return as_command(command.load(), name)
+        except (RuntimeError, TypeError, AttributeError) as error:  # what typer can't read
+            raise PluginError(f"plugin {command.plugin!r}: command {name!r}: {error}") from error
+    return None
 
 
 def _take_literally(command: Any) -> None:

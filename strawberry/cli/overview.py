@@ -84,6 +84,7 @@ def overview() -> str:
     for group, verbs in GROUPS.items():
         rows = {name: verb.help for name, verb in verbs.items()}
         lines += _section(group, rows, 12)
+    lines += ["", "Plugins may bring more: `strawberry plugins` lists their commands."]
     lines += _section("Options, anywhere on the line", OPTIONS, 22)
     return "\n".join(lines)
 

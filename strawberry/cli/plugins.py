@@ -12,6 +12,7 @@ from rich.text import Text
 
 from strawberry.cli import context
 from strawberry.cli.console import console, print_json, show, table
+from strawberry.cli.overview import VERBS
 from strawberry.plugin import PluginRecord
 
 _STYLES = {"ok": "green", "broken": "bold red", "incompatible": "bold red", "disabled": "yellow"}
@@ -23,7 +24,7 @@ def command(
     """List the plugins, and what is wrong with them.
 
     For each: its distribution and version, the plugin API that it supports, whether it loaded and
-    how long that took, its components and hooks, its file, and its errors in full.
+    how long that took, its components, commands and hooks, its file, and its errors in full.
     """
     plugins = context.plugins(quiet=True)
     if json:
@@ -58,6 +59,11 @@ def _show(record: PluginRecord, out: Console) -> None:
     rows.columns[0].style = "cyan"
     for kind, entries in groupby(record.entries, key=lambda entry: entry.kind):
         rows.add_row(kind, ", ".join(entry.name for entry in entries))
+    for command in record.commands:
+        taken = f" (never reached: {command.name} is Strawberry's own)"
+        rows.add_row(
+            "command", f"{command.name}: {command.help}{taken if command.name in VERBS else ''}"
+        )
     hooks = [hook for hook in record.hooks if hook != "strawberry_register"]
     if hooks:
         rows.add_row("hooks", ", ".join(hooks))
@@ -87,6 +93,10 @@ def _as_dict(record: PluginRecord) -> dict[str, Any]:
         "components": [
             {"kind": entry.kind, "name": entry.name, "target": entry.where}
             for entry in record.entries
+        ],
+        "commands": [
+            {"name": command.name, "target": command.where, "help": command.help}
+            for command in record.commands
         ],
         "hooks": record.hooks,
         "notes": record.notes,

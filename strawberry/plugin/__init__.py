@@ -10,13 +10,14 @@ A plugin is a module that imports no torch, advertised under the entry-point gro
 """
 
 from strawberry.plugin.manager import PluginRecord, Plugins
-from strawberry.plugin.registry import KINDS, Entry, LookupFailure, Registrar, Registry
+from strawberry.plugin.registry import KINDS, Command, Entry, LookupFailure, Registrar, Registry
 from strawberry.plugin.signature import Kind
 from strawberry.plugin.specs import API_VERSION, hookimpl
 
 __all__ = [
     "API_VERSION",
     "KINDS",
+    "Command",
     "Entry",
     "Kind",
     "LookupFailure",

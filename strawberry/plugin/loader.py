@@ -21,7 +21,7 @@ from typing import Final, Literal
 from strawberry.errors import PluginError
 from strawberry.plugin import specs
 from strawberry.plugin.hooks import Manager, check_hooks
-from strawberry.plugin.registry import Entry, Registrar, one_line
+from strawberry.plugin.registry import Command, Entry, Registrar, one_line
 from strawberry.plugin.signature import file_of
 
 DISTRIBUTION: Final = "strawberry-lab"
@@ -48,6 +48,7 @@ class PluginRecord:
         traceback: the full text of the failure, where there was an exception.
         seconds: time taken to import and register it.
         entries: the components that it registered.
+        commands: the commands that it registered.
         hooks: the hooks that it implements.
         api: the range of plugin API versions that it declares, or an empty string.
         notes: what its author may want to know.
@@ -63,6 +64,7 @@ class PluginRecord:
     traceback: str = ""
     seconds: float = 0.0
     entries: list[Entry] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
     api: str = ""
     notes: list[str] = field(default_factory=list)
@@ -140,6 +142,7 @@ def load(candidate: Candidate, manager: Manager, notice: Notice | None) -> None:
             if "strawberry_register" in record.hooks:
                 _call(manager, module, registrar)
             record.entries = sorted(registrar.entries, key=lambda e: (e.kind, e.name))
+            record.commands = sorted(registrar.commands, key=lambda c: c.name)
     except KeyboardInterrupt:
         raise
     except Incompatible as verdict:
@@ -148,7 +151,7 @@ def load(candidate: Candidate, manager: Manager, notice: Notice | None) -> None:
         record.status, record.error = "broken", _explain(error)
         record.traceback = _trace(error)
     if record.status != "ok":
-        record.entries, record.hooks = [], []
+        record.entries, record.commands, record.hooks = [], [], []
         if module is not None and manager.has_plugin(record.name):
             manager.unregister(name=record.name)
     record.seconds = time.perf_counter() - start

@@ -12,7 +12,7 @@ from strawberry.errors import PluginError
 from strawberry.plugin import loader
 from strawberry.plugin.hooks import Manager, new_manager
 from strawberry.plugin.loader import Notice, PluginRecord
-from strawberry.plugin.registry import Registry, did_you_mean, one_line
+from strawberry.plugin.registry import Command, Registry, did_you_mean, one_line
 
 __all__ = ["PluginRecord", "Plugins"]
 
@@ -79,6 +79,14 @@ class Plugins:
             raise PluginError("\n".join(_line(record) for record in unusable))
         warnings += [f"{_line(r)}; `strawberry plugins` shows all of it" for r in unusable]
         return cls(records, manager, [*warnings, *_environment(records)])
+
+    def commands(self) -> dict[str, list[Command]]:
+        """The commands that plugins bring, by name; of one name there may be several owners."""
+        found: dict[str, list[Command]] = {}
+        for record in self.records:
+            for command in record.commands:
+                found.setdefault(command.name, []).append(command)
+        return found
 
     @property
     def hook(self) -> Any:

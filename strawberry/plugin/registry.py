@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from strawberry.errors import PluginError, StrawberryError
 
@@ -88,26 +89,55 @@ class Entry:
         Raises:
             PluginError: the import fails for any reason, or what is found is not a class.
         """
-        found = self._resolve() if isinstance(self.target, str) else self.target
+        what = f"plugin {self.plugin!r}: {self.kind} {self.name!r}"
+        found = resolve(self.target, what) if isinstance(self.target, str) else self.target
         if not isinstance(found, type):
-            raise PluginError(f"{self._describe()}: is a {type(found).__name__}, not a class")
+            raise PluginError(f"{what} ({self.where}): is a {type(found).__name__}, not a class")
         return found
 
-    def _resolve(self) -> object:
-        module_name, _, attribute = str(self.target).partition(":")
-        try:
-            module = importlib.import_module(module_name)
-            if not hasattr(module, attribute):
-                near = did_you_mean(attribute, vars(module))
-                raise PluginError(f"{self._describe()}: no {attribute!r} in that module{near}")
-            return getattr(module, attribute)
-        except (KeyboardInterrupt, PluginError):
-            raise
-        except BaseException as error:  # SystemExit too: a component can't end the program
-            raise PluginError(f"{self._describe()}: {one_line(error)}") from error
 
-    def _describe(self) -> str:
-        return f"plugin {self.plugin!r}: {self.kind} {self.name!r} ({self.where})"
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that a plugin brings: `strawberry NAME`.
+
+    Attributes:
+        name: the word after `strawberry`.
+        plugin: the name of the plugin that registered it.
+        target: `module:attribute` of a function or a `typer.Typer`, or that itself in a local
+            one-file plugin.
+        help: one line on what it does.
+    """
+
+    name: str
+    plugin: str
+    target: str | Callable[..., Any]
+    help: str
+
+    @property
+    def where(self) -> str:
+        """The target as text."""
+        return self.target if isinstance(self.target, str) else f"in plugin {self.plugin!r}"
+
+    def load(self) -> object:
+        """What the target names, imported now; raises PluginError if that fails."""
+        if not isinstance(self.target, str):
+            return self.target
+        return resolve(self.target, f"plugin {self.plugin!r}: command {self.name!r}")
+
+
+def resolve(target: str, what: str) -> object:
+    """Import `module:attribute`; raises PluginError, which begins with `what`, if that fails."""
+    module_name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+        if not hasattr(module, attribute):
+            near = did_you_mean(attribute, vars(module))
+            raise PluginError(f"{what} ({target}): no {attribute!r} in that module{near}")
+        return getattr(module, attribute)
+    except (KeyboardInterrupt, PluginError):
+        raise
+    except BaseException as error:  # SystemExit too: a plugin can't end the program
+        raise PluginError(f"{what} ({target}): {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
@@ -124,13 +154,14 @@ class Registrar:
 
     There is a method for each kind, `registry.attention(name, target)`, and `add` for a kind given
     as text. A target is `"module:attribute"`; nothing is imported until a recipe uses it. A local
-    one-file plugin may give the class itself.
+    one-file plugin may give the class itself. `command` brings a verb of the command line.
     """
 
     def __init__(self, plugin: str, *, local: bool = False) -> None:
         self.plugin = plugin
         self.local = local
         self.entries: list[Entry] = []
+        self.commands: list[Command] = []
 
     def add(self, kind: str, name: str, target: str | type) -> None:
         """Register a component.
@@ -148,6 +179,31 @@ class Registrar:
             if (other.kind, other.name) == (kind, name):
                 raise PluginError(f"{kind} {name!r} is registered twice: as {other.where} before")
         self.entries.append(Entry(kind, name, self.plugin, target))
+
+    def command(
+        self,
+        name: str,
+        target: str | Callable[..., Any],
+        help: str,  # noqa: A002 (typer's word)
+    ) -> None:
+        """Register `strawberry NAME`: a function with typer's annotations, or a `typer.Typer`.
+
+        Args:
+            name: the word after `strawberry`; those of Strawberry's own verbs are taken.
+            target: `"module:attribute"`, imported when the command is used; a local one-file
+                plugin may give the function itself.
+            help: one line on what it does.
+
+        Raises:
+            PluginError: an unusable name or target, or a name that was given away already.
+        """
+        self._check_name("command", name)
+        named = isinstance(target, str) and _TARGET.fullmatch(target)
+        if not named and not (self.local and callable(target)):
+            raise PluginError(f"command {name!r}: the target is 'module:attribute'; got {target!r}")
+        if any(name == other.name for other in self.commands):
+            raise PluginError(f"command {name!r} is registered twice")
+        self.commands.append(Command(name, self.plugin, target, help))
 
     def _check_name(self, kind: str, name: object) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):

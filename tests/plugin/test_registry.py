@@ -131,6 +131,27 @@ def test_failing_target(site: FakeSite, source: str, target: str, expected: str)
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "expected"),
+    [
+        ("my hf", "m:f", "a name is a letter, then"),
+        ("hf", "m.f", "command 'hf': the target is 'module:attribute'; got 'm.f'"),
+        ("hf", print, "the target is 'module:attribute'; got <built-in"),
+        ("taken", "m:f", "command 'taken' is registered twice"),
+    ],
+)
+def test_commands_that_can_not_be_registered(name: str, target: str, expected: str) -> None:
+    """A command needs a name of its own and a target as text."""
+    registrar = Registrar("p")
+    registrar.command("taken", "m:f", "Do something.")
+
+    with pytest.raises(PluginError) as caught:
+        registrar.command(name, target, "Do something.")
+
+    assert expected in str(caught.value)
+    assert [command.name for command in registrar.commands] == ["taken"]
+
+
 def test_load_gives_the_class(site: FakeSite) -> None:
     """A target is imported when it is loaded, and not before."""
     site.module("parts", "class Good: ...")

@@ -11,7 +11,7 @@ from typing import Any
 from strawberry.train.evaluate import evaluate, evaluate_depths
 from strawberry.train.generate import Sampling, generate, sample_ids
 from strawberry.train.load import LoadedRun, load_run
-from strawberry.train.loop import Interrupted, RunResult, train
+from strawberry.train.loop import Interrupted, RunResult, begin, train
 from strawberry.train.plot import plot
 from strawberry.train.recent import Diverged
 
@@ -21,6 +21,7 @@ __all__ = [
     "LoadedRun",
     "RunResult",
     "Sampling",
+    "begin",
     "evaluate",
     "evaluate_depths",
     "generate",

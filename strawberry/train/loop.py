@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,11 +96,12 @@ class Session:
         """Write a checkpoint of this moment; raises Diverged if it is not worth keeping."""
         recent.check(self.step)
         with self.optimizers.evaluating():
-            path = self._write(recent)
+            path = self.write(recent)
         self.tell("checkpoint_saved", self.run.path, self.step, path)
         return path
 
-    def _write(self, recent: Recent) -> Path:
+    def write(self, recent: Recent) -> Path:
+        """Write the checkpoint's folder; raises as `save` does."""
         kept, plain = self.optimizers.state()
         if not all_finite([*self.model.parameters(), *kept.values()]):
             raise Diverged(self.step)
@@ -191,6 +193,62 @@ def train(
     finally:
         run.release()
     return RunResult(run.path, session.step, session.metrics)
+
+
+def begin(
+    recipe: Recipe,
+    run_dir: str | Path,
+    weights: Mapping[str, Tensor],
+    *,
+    progress: Progress | None = None,
+) -> Path:
+    """Begin a run with weights that are there already: its checkpoint of step 0 holds them.
+
+    What a run folder is used for works on it: generation, evaluation, and, as its training,
+    `train(recipe, run_dir, resume=True)`.
+
+    Args:
+        recipe: what the run is to be.
+        run_dir: the run folder to make.
+        weights: the model's `state_dict`.
+        progress: called while data is prepared.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RecipeError: the recipe can't be built, or its data can't be had.
+        StrawberryError: the weights are not finite, or not this model's, or the folder is taken or
+            can't be written.
+    """
+    for name, tensor in weights.items():
+        if not all_finite([tensor]):
+            raise StrawberryError(f"the weights are not finite: {name}")
+    machine = machine_for(recipe)
+    build(recipe, "meta")  # a recipe that can't be built fails before any data is read
+    run = RunFolder(run_dir)
+    if run.exists:
+        raise StrawberryError(f"{run.path}: holds a run; name another folder")
+    run.hold()
+    try:
+        session = _session(recipe, run, machine, (), progress)
+        try:
+            session.model.load_state_dict(weights)
+            with session.optimizers.evaluating():
+                session.write(Recent(machine))
+            run.begin(recipe, session.dataset, machine)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise StrawberryError(f"the weights are not this model's: {reason}") from error
+        finally:
+            session.batches.close()
+            if not run.exists:
+                shutil.rmtree(run.checkpoints, ignore_errors=True)
+                run.tokenizer_file.unlink(missing_ok=True)
+                run.info_file.unlink(missing_ok=True)
+    finally:
+        run.release()
+    return run.path
 
 
 def fit(session: Session, stop: Stop, recent: Recent) -> None:

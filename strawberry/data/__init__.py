@@ -19,8 +19,10 @@ from strawberry.data.contracts import (
     Tokenizer,
     TokenizerSource,
 )
+from strawberry.data.corpus import FileCorpus
+from strawberry.data.documents import find_files, read_documents
 from strawberry.data.opening import load_run_tokenizer, open_dataset
-from strawberry.data.texts import Prepared, prepare
+from strawberry.data.texts import Prepared, prepare, text_dataset
 from strawberry.data.tokenizer import load_tokenizer
 
 __all__ = [
@@ -28,14 +30,18 @@ __all__ = [
     "DataSite",
     "DataSource",
     "Dataset",
+    "FileCorpus",
     "Prepared",
     "Progress",
     "Split",
     "Task",
     "Tokenizer",
     "TokenizerSource",
+    "find_files",
     "load_run_tokenizer",
     "load_tokenizer",
     "open_dataset",
     "prepare",
+    "read_documents",
+    "text_dataset",
 ]

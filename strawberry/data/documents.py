@@ -30,11 +30,13 @@ TEXT_INSTEAD = (
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def find_files(path: str, folders: Sequence[Path]) -> list[Path]:
+def find_files(
+    path: str, folders: Sequence[Path], suffixes: Sequence[str] = TEXT_SUFFIXES
+) -> list[Path]:
     """The files that `path` (a file, a folder or a pattern) means, sorted by name.
 
-    A relative path is looked for in each of `folders`, in order. Of a folder, the text files in it
-    and below are taken, without hidden ones.
+    A relative path is looked for in each of `folders`, in order. Of a folder, the files in it and
+    below that have one of `suffixes` are taken, without hidden ones.
 
     Raises:
         StrawberryError: there are none.
@@ -45,9 +47,11 @@ def find_files(path: str, folders: Sequence[Path]) -> list[Path]:
     places = list(dict.fromkeys((folder / given).absolute() for folder in folders))
     for place in places:
         if place.is_dir():
-            found = sorted(_text_files(place), key=lambda file: file.relative_to(place).as_posix())
+            found = sorted(
+                _files(place, tuple(suffixes)), key=lambda file: file.relative_to(place).as_posix()
+            )
             if not found:
-                kinds = ", ".join(TEXT_SUFFIXES)
+                kinds = ", ".join(suffixes)
                 raise StrawberryError(f"{path}: no text files ({kinds}) in this folder")
             return found
         if place.exists():
@@ -69,14 +73,13 @@ def read_documents(path: Path, field: str = "text") -> Iterator[str]:
         StrawberryError: the file can't be read, or is not what its name says; with the position.
     """
     refuse_pickle(path)
-    text = decode(path, read_bytes(path))
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
-        documents = _lines(path, text, field)
+        documents = _lines(path, field)
     elif suffix == ".json":
-        documents = _list(path, text, field)
+        documents = _list(path, decode(path, read_bytes(path)), field)
     else:
-        documents = iter([text])
+        documents = iter([decode(path, read_bytes(path))])
     for document in documents:
         if document:
             yield encodable(document)
@@ -112,14 +115,18 @@ def refuse_pickle(path: Path, instead: str = TEXT_INSTEAD) -> None:
             raise StrawberryError(f"{path}: compressed with {name}; unpack it first")
 
 
-def decode(path: Path, raw: bytes) -> str:
-    """UTF-8 (with or without a mark) as text; raises StrawberryError with the position."""
+def decode(path: Path, raw: bytes, line: int = 1, offset: int = 0) -> str:
+    """UTF-8 (with or without a mark) as text; raises StrawberryError with the position.
+
+    `raw` begins at that line and at that offset of the file.
+    """
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8" if offset else "utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        line += raw.count(b"\n", 0, error.start)
+        at = offset + error.start
         raise StrawberryError(
-            f"{path}:{line}: not UTF-8: byte {raw[error.start]:#04x} at offset {error.start}; "
+            f"{path}:{line}: not UTF-8: byte {raw[error.start]:#04x} at offset {at}; "
             "convert the file (`iconv -f latin1 -t utf-8`, for one)"
         ) from error
     if "\0" in text[:4096]:
@@ -138,19 +145,27 @@ def encodable(text: str) -> str:
     return text
 
 
-def _text_files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
-            if not name.startswith(".") and name.lower().endswith(TEXT_SUFFIXES):
+            if not name.startswith(".") and name.lower().endswith(suffixes):
                 yield Path(root, name)
 
 
-def _lines(path: Path, text: str, field: str) -> Iterator[str]:
-    # Not `splitlines`: it would also split at the Unicode separators that JSON strings may hold.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield _document(_parse(path, line, number), field, f"{path}:{number}")
+def _lines(path: Path, field: str) -> Iterator[str]:
+    """The documents of a `.jsonl` file, a line at a time: it may be larger than memory."""
+    offset = 0
+    try:
+        # Bytes end at line feeds alone, not at the Unicode separators that JSON strings may hold.
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                line = decode(path, raw, number, offset).rstrip("\n")
+                offset += len(raw)
+                if line.strip():
+                    yield _document(_parse(path, line, number), field, f"{path}:{number}")
+    except OSError as error:
+        raise StrawberryError(f"{path}: {error.strerror or error}") from error
 
 
 def _list(path: Path, text: str, field: str) -> Iterator[str]:

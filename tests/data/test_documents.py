@@ -58,6 +58,16 @@ def test_wrong_content_is_named_with_its_place(
     assert "\n" not in str(caught.value)
 
 
+def test_lines_are_read_one_at_a_time(tmp_path: Path) -> None:
+    """Documents come before the mistake of a later line, which is named with its place."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf"one"\n"two"\n"\xff"\n')
+    documents = read_documents(path)
+    assert [next(documents), next(documents)] == ["one", "two"]
+    with pytest.raises(StrawberryError, match=r"a\.jsonl:3: not UTF-8: byte 0xff at offset 16"):
+        next(documents)
+
+
 class Canary:
     """An object whose unpickling would leave a trace."""
 
@@ -93,6 +103,8 @@ def test_a_path_is_a_file_a_folder_or_a_pattern(tmp_path: Path) -> None:
     assert found("**/*.txt") == ["a.txt", "b/2.txt"]
     assert found(str(tmp_path / "a.txt")) == ["a.txt"]
     assert found("2.txt", tmp_path, tmp_path / "b") == ["b/2.txt"]
+    (python,) = find_files(".", [tmp_path], suffixes=[".py"])
+    assert python == tmp_path / "b/x.py"
 
 
 def test_paths_that_lead_nowhere_say_where_was_looked(tmp_path: Path) -> None:

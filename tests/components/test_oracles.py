@@ -136,7 +136,7 @@ def test_expert_abundance(x):
     torch.testing.assert_close(mixer(x, use_of(model)), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["swiglu", "gelu", "relu", "relu2"])
+@pytest.mark.parametrize("name", ["swiglu", "gelu", "gelu_tanh", "relu", "relu2"])
 def test_ffn(x, name):
     """SwiGLU and the plain networks, token by token."""
     field = {} if name == "swiglu" else {"activation": name}
@@ -144,6 +144,9 @@ def test_ffn(x, name):
     model, block = block_of(entry, positional="none", bias=True)
     act = {
         "gelu": lambda h: h * 0.5 * (1 + torch.erf(h / math.sqrt(2))),
+        "gelu_tanh": lambda h: (
+            h * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
+        ),
         "relu": lambda h: torch.where(h > 0, h, 0.0),
         "relu2": lambda h: torch.where(h > 0, h * h, 0.0),
         "swiglu": lambda h: h[:20] * h[20:] / (1 + torch.exp(-h[20:])),

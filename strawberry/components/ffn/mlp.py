@@ -17,8 +17,14 @@ def squared_relu(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
+def gelu_tanh(x: Tensor) -> Tensor:
+    """`x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, as GPT-2 has it (arXiv 1606.08415)."""
+    return F.gelu(x, approximate="tanh")
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
     "relu": F.relu,
     "relu2": squared_relu,
 }
@@ -29,7 +35,7 @@ class MLP(FFN):
 
     Args:
         n_ffn: hidden width; None takes 4 `n_embd`.
-        activation: `gelu` (exact), `relu` or `relu2` (its square).
+        activation: `gelu` (exact), `gelu_tanh` (its approximation), `relu` or `relu2` (its square).
     """
 
     def __init__(
@@ -37,7 +43,7 @@ class MLP(FFN):
         site: Site,
         *,
         n_ffn: int | None = None,
-        activation: Literal["gelu", "relu", "relu2"] = "gelu",
+        activation: Literal["gelu", "gelu_tanh", "relu", "relu2"] = "gelu",
     ) -> None:
         super().__init__()
         if n_ffn is not None and n_ffn < 1:

@@ -1,0 +1,32 @@
+"""Hugging Face as a plugin: data sets, and checkpoints of transformers both ways.
+
+The Python side of `strawberry hf`:
+
+    strawberry_hf.export_run("runs/llama", "llama-hf")
+    strawberry_hf.import_checkpoint("SmolLM2-135M", "runs/smollm")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from strawberry_hf.exporting import Exported, export_run
+    from strawberry_hf.importing import Imported, import_checkpoint
+
+__all__ = ["Exported", "Imported", "export_run", "import_checkpoint"]
+
+_HOMES = {
+    "Exported": "strawberry_hf.exporting",
+    "export_run": "strawberry_hf.exporting",
+    "Imported": "strawberry_hf.importing",
+    "import_checkpoint": "strawberry_hf.importing",
+}
+"""Where the public names live; torch is imported when one is first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

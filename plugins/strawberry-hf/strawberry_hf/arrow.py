@@ -1,0 +1,91 @@
+"""Documents out of columns: parquet and Arrow files, a batch of rows at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from strawberry.data import read_documents
+from strawberry.errors import StrawberryError
+
+SUFFIXES = (".parquet", ".arrow", ".jsonl")
+"""The files that can be read."""
+
+_ROWS = 1024
+
+
+def check_column(schema: Any, field: str, where: str) -> None:
+    """Raise StrawberryError unless a pyarrow schema has a column `field` of text."""
+    import pyarrow as pa
+
+    if field not in schema.names:
+        raise StrawberryError(f"{where}: no column {field!r}; it has {', '.join(schema.names)}")
+    kind = schema.field(field).type
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(plain) or pa.types.is_large_string(plain)):
+        raise StrawberryError(f"{where}: column {field!r} holds {kind}, not text")
+
+
+def schema_of(path: Path) -> Any:
+    """The pyarrow schema of a file; None of lines of JSON, which say what they hold one by one.
+
+    Raises StrawberryError if it is no such file, or damaged.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        kinds = ", ".join(SUFFIXES)
+        raise StrawberryError(f"{path}: not a file of columns ({kinds}); `use: text` reads text")
+    if path.suffix.lower() == ".jsonl":
+        return None
+    with _explained(path), _opened(path) as (schema, _):
+        return schema
+
+
+def read_column(path: Path, field: str) -> Iterator[str]:
+    """The documents of a file, without empty ones; raises StrawberryError if it is damaged."""
+    if path.suffix.lower() == ".jsonl":
+        yield from read_documents(path, field)
+        return
+    with _explained(path), _opened(path, [field]) as (_, batches):
+        yield from texts(batches, field)
+
+
+def texts(batches: Iterable[Any], field: str) -> Iterator[str]:
+    """The texts of a column of record batches or tables; nulls and empty ones are none."""
+    for batch in batches:
+        for text in batch.column(field).to_pylist():
+            if text:
+                yield text
+
+
+@contextlib.contextmanager
+def _opened(path: Path, columns: list[str] | None = None) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """The schema of a file, and its record batches."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix.lower() == ".parquet":
+        with pq.ParquetFile(path, memory_map=True) as file:
+            yield file.schema_arrow, file.iter_batches(_ROWS, columns=columns)
+        return
+    with pa.memory_map(str(path)) as source:
+        if source.read(6) == b"ARROW1":  # the form with an index at its end
+            reader = pa.ipc.open_file(source)
+            yield reader.schema, map(reader.get_batch, range(reader.num_record_batches))
+        else:
+            source.seek(0)
+            stream = pa.ipc.open_stream(source)
+            yield stream.schema, iter(stream)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say of which file pyarrow's refusal is."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StrawberryError(f"{path}: damaged, or not what its name says: {reason}") from error

@@ -1,0 +1,90 @@
+"""`strawberry hf`: checkpoints from and to transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+command = typer.Typer(help="Exchange checkpoints with transformers.", add_completion=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@command.callback()
+def _hf() -> None:
+    """Exchange checkpoints with transformers."""
+
+
+@command.command("export")
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    as_json: Json = False,
+) -> None:
+    """Write a run as a folder that transformers loads."""
+    from strawberry.cli import context
+    from strawberry.cli.console import print_json
+    from strawberry_hf.exporting import export_run
+
+    made = export_run(run, out, plugins=context.plugins())
+    if as_json:
+        print_json(
+            {
+                "path": str(made.folder),
+                "model_type": made.model_type,
+                "step": made.step,
+                "parameters": made.parameters,
+                "tokenizer": made.tokenizer,
+            }
+        )
+        return
+    words = "" if made.tokenizer else ", without a tokenizer: the run has none"
+    typer.echo(
+        f"{made.folder}: {made.model_type}, {made.parameters:,} parameters, of step {made.step}"
+        f"{words}"
+    )
+
+
+@command.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint of transformers.")],
+    run: Annotated[Path, typer.Argument(help="The run folder to make.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="Gives data, optimizer and training; the model is the checkpoint's."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="Override, such as train.max_iters=100."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a run of a checkpoint: llama, mistral, qwen2, qwen3 or gpt2."""
+    from strawberry.cli import context
+    from strawberry.cli.console import print_json
+    from strawberry.cli.progress import shown
+    from strawberry_hf.importing import import_checkpoint
+
+    with shown() as progress:
+        made = import_checkpoint(
+            folder,
+            run,
+            recipe=recipe,
+            overrides=overrides or (),
+            plugins=context.plugins(),
+            progress=progress,
+        )
+    if as_json:
+        print_json(
+            {
+                "run": str(made.run),
+                "model_type": made.model_type,
+                "parameters": made.parameters,
+            }
+        )
+        return
+    typer.echo(f"{made.run}: {made.model_type}, {made.parameters:,} parameters, at step 0")
+    typer.echo(f"  strawberry generate {made.run} 'Once upon a time'")
+    typer.echo(f"  strawberry train {made.run} --run-dir {made.run} --resume")

@@ -1,0 +1,163 @@
+"""Text from data sets of Hugging Face, or from files of columns."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from strawberry.data import (
+    Corpus,
+    Dataset,
+    DataSite,
+    DataSource,
+    FileCorpus,
+    find_files,
+    text_dataset,
+)
+from strawberry.data.storage import Identities, about
+from strawberry.errors import FieldError
+from strawberry_hf.arrow import SUFFIXES, check_column, read_column, schema_of, texts
+
+_ROWS = 1024
+
+
+class Datasets(DataSource):
+    """A text column of a data set on the Hugging Face hub, or of local files.
+
+    Rows are documents. They are divided whole, by bytes: validation is the same text for every
+    tokenizer. A data set of the hub is downloaded into the cache of the `datasets` library, and
+    read from there through a memory map; local files are read where they are, batch by batch.
+
+    Args:
+        path: a data set on the hub, `owner/name`, or a folder in the hub's layout.
+        name: its configuration, where there are several.
+        split: its split; `train[:10%]` and `train+test` are understood.
+        revision: a branch, tag or commit of it.
+        files: instead of all these, local `.parquet`, `.arrow` or `.jsonl` files: one, a folder, or
+            a pattern; looked for from the current folder, then from the recipe's.
+        field: the column that holds the text.
+        data_division: the share of the text that is for training; the rest is for validation.
+        special: make the texts of special tokens within documents into their ids.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        name: str | None = None,
+        split: str = "train",
+        revision: str | None = None,
+        files: str | None = None,
+        field: str = "text",
+        data_division: Annotated[float, Field(gt=0, lt=1)] = 0.9,
+        special: bool = False,
+    ) -> None:
+        if (path is None) == (files is None):
+            raise FieldError("path", "give either `path`, a data set on the hub, or local `files`")
+        for key, value in (("name", name), ("revision", revision)):
+            if files is not None and value is not None:
+                raise FieldError(key, "local files have none; it goes with `path`")
+        if files is not None and split != "train":
+            raise FieldError("split", "local files have none: name the files that are wanted")
+        self.path = path
+        self.name = name
+        self.split = split
+        self.revision = revision
+        self.files = files
+        self.field = field
+        self.data_division = data_division
+        self.special = special
+
+    def open(self, site: DataSite) -> Dataset:
+        """The data set; raises FieldError about the field that can't be had."""
+        if self.files is not None:
+            corpus = self._of_files(self.files, site)
+        else:
+            corpus = self._of_rows(self._load(str(self.path), site), site)
+        return text_dataset(corpus, site, self.special)
+
+    def _of_files(self, pattern: str, site: DataSite) -> Corpus:
+        with about("files"):
+            files = find_files(pattern, site.folders, SUFFIXES)
+            schemas = {file: schema_of(file) for file in files}
+        with about("field"):
+            for file, schema in schemas.items():
+                if schema is not None:
+                    check_column(schema, self.field, str(file))
+        with about("files"):
+            return FileCorpus(
+                files,
+                lambda file: read_column(file, self.field),
+                reader=f"columns 1, {self.field}",
+                data_division=self.data_division,
+                identities=Identities(site.cache),
+                progress=site.progress,
+            )
+
+    def _of_rows(self, rows: Any, site: DataSite) -> Corpus:
+        with about("field"):
+            check_column(rows.features.arrow_schema, self.field, str(self.path))
+        files = [Path(file["filename"]) for file in rows.cache_files]
+        table = rows.select_columns([self.field]).with_format("arrow")
+
+        def read(file: Path) -> Iterator[str]:
+            # The library gives one table over all its files, of which it may have taken a part.
+            return texts(table.iter(_ROWS), self.field) if file == files[0] else iter(())
+
+        with about("path"):
+            return FileCorpus(
+                files,
+                read,
+                reader=f"rows 1, {self.field}, {self.split}, {len(rows)}",
+                data_division=self.data_division,
+                identities=Identities(site.cache),
+                progress=site.progress,
+            )
+
+    def _load(self, path: str, site: DataSite) -> Any:
+        """The `datasets.Dataset`, memory-mapped from the library's cache."""
+        import datasets
+
+        site.progress(f"loading {path}", 0, None)
+        if path.startswith((".", "/", "~")) and not any((f / path).is_dir() for f in site.folders):
+            raise FieldError("path", f"{path}: no such folder; files go under `files:`")
+        places = [folder / path for folder in site.folders if (folder / path).is_dir()]
+        with _refused(path, "name"):
+            builder = datasets.load_dataset_builder(
+                str(places[0]) if places else path, self.name, revision=self.revision
+            )
+        with _refused(path, "path"):
+            builder.download_and_prepare()
+        with _refused(path, "split"):
+            return builder.as_dataset(split=self.split, in_memory=False)
+
+
+@contextlib.contextmanager
+def _refused(path: str, field: str) -> Iterator[None]:
+    """Say in one line what the library refused: its ValueErrors are about `field`."""
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        yield
+    except (HFValidationError, DatasetsError) as error:
+        raise FieldError("path", f"{path}: {_line(error)}") from error
+    except ConnectionError as error:
+        raise FieldError(
+            "path",
+            f"{path}: {_line(error)}; without a network give local files (`files:` instead of "
+            "`path:`), or load it once with a network: HF_HUB_OFFLINE=1 then uses what was kept",
+        ) from error
+    except OSError as error:
+        raise FieldError("path", f"{path}: {_line(error)}") from error
+    except ValueError as error:
+        raise FieldError(field, f"{path}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """An error's text on one line."""
+    return " ".join(str(error).split())

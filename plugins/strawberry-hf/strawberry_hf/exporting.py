@@ -1,0 +1,148 @@
+"""From a run to a folder that `transformers` loads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from strawberry.data.storage import new_folder
+from strawberry.errors import StrawberryError
+from strawberry.train import LoadedRun, load_run
+from strawberry_hf.config import config_of
+from strawberry_hf.recipes import head_order, shape_of_recipe
+from strawberry_hf.shape import Part, Shape, parts, theirs_of
+
+if TYPE_CHECKING:
+    from strawberry.data import Tokenizer
+    from strawberry.plugin import Plugins
+
+TOKENIZER = "tokenizer.json"
+HEAD = "lm_head."
+"""What is beside the trunk in a checkpoint; all else has the trunk's name in front."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        model_type: transformers' name of the architecture.
+        step: the checkpoint's, of the run.
+        parameters: how many numbers.
+        tokenizer: whether there is one; a run on bare tokens has none.
+    """
+
+    folder: Path
+    model_type: str
+    step: int
+    parameters: int
+    tokenizer: bool
+
+
+def export_run(
+    run: str | Path | LoadedRun, out: str | Path, *, plugins: Plugins | None = None
+) -> Exported:
+    """Write a run's newest checkpoint as a checkpoint of transformers, in float32.
+
+    Its logits are the run's, to rounding. Dropout is GPT-2's alone there.
+
+    Args:
+        run: a run folder, or one that is loaded.
+        out: the folder to make: config.json, model.safetensors and the tokenizer's files.
+        plugins: what the recipe's names are resolved with; None loads those of the environment.
+
+    Raises:
+        RecipeError: each part of the recipe that transformers has no counterpart of.
+        StrawberryError: there is no run, or `out` is in use.
+    """
+    loaded = run if isinstance(run, LoadedRun) else load_run(run, device="cpu", plugins=plugins)
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StrawberryError(f"{folder}: already there and not empty; name another folder")
+    shape = shape_of_recipe(loaded.recipe, loaded.model)
+    tensors = exported_tensors(loaded, shape)
+    tokenizer = None
+    if (loaded.folder / TOKENIZER).exists():
+        tokenizer = loaded.tokenizer()
+    config = config_of(shape)
+    with new_folder(folder) as part:
+        if tokenizer is not None:
+            ends = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
+            config |= ends
+            _write(part / "generation_config.json", ends)
+            _write_tokenizer(tokenizer, part, shape, loaded)
+        _write(part / "config.json", config)
+        weights = part / "model.safetensors"
+        save_file(tensors, weights, metadata={"format": "pt"})
+        weights.chmod((part / "config.json").stat().st_mode)  # the library lets only its owner read
+    count = sum(tensor.numel() for tensor in tensors.values())
+    return Exported(folder, shape.model_type, loaded.step, count, tokenizer is not None)
+
+
+def exported_tensors(loaded: LoadedRun, shape: Shape) -> dict[str, Tensor]:
+    """All tensors by transformers' names, float32, on the CPU."""
+    state = {name: t.detach().float().cpu() for name, t in loaded.model.state_dict().items()}
+    trunk = "transformer." if shape.is_gpt2 else "model."
+    order = head_order(loaded.recipe, shape.head_width)
+    blocks = [visit.path for visit in loaded.model.visits()]
+    return {
+        name if name.startswith(HEAD) else trunk + name: tensor
+        for part in parts(shape, blocks)
+        for name, tensor in theirs_of(_reordered(part, shape, order), state)
+    }
+
+
+def _reordered(part: Part, shape: Shape, order: Tensor | None) -> Part:
+    """The part, with the rows of queries and keys, and their gains, in transformers' order."""
+    if order is None:
+        return part
+    if part.ours.endswith((".q_norm", ".k_norm")):
+        return replace(part, orders=(order,))
+    if not part.ours.endswith(".qkv"):
+        return part
+    heads = (shape.n_head, shape.n_kv_head)
+    return replace(part, orders=(*(_for_heads(order, count) for count in heads), None))
+
+
+def _for_heads(order: Tensor, heads: int) -> Tensor:
+    """The order of one head's rows, for several heads one after the other."""
+    starts = torch.arange(heads)[:, None] * len(order)
+    return (starts + order).flatten()
+
+
+def _write_tokenizer(tokenizer: Tokenizer, folder: Path, shape: Shape, loaded: LoadedRun) -> None:
+    """`tokenizer.json`, and what `AutoTokenizer` wants to know beside it.
+
+    Raises RecipeError if the tokenizer is of a form that `tokenizers` does not read.
+    """
+    from tokenizers import Tokenizer as Fast
+
+    tokenizer.save(folder / TOKENIZER)
+    try:
+        end = Fast.from_file(str(folder / TOKENIZER)).id_to_token(tokenizer.eot)
+    except Exception as error:  # the library raises bare Exceptions
+        spec = loaded.recipe.tokenizer
+        message = f"{spec.use!r} is saved in a form of its own, which transformers does not read"
+        with spec.located():
+            raise StrawberryError(message) from error
+    _write(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": shape.length,
+            "bos_token": end,
+            "eos_token": end,
+            "clean_up_tokenization_spaces": False,
+        },
+    )
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")

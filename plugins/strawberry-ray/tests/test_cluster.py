@@ -130,7 +130,7 @@ def family(pid: int) -> list[int]:
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = path.read_text().rpartition(")")[2].split()
-            parents[int(path.parent.name)] = int(fields[1])
+            parents[int(path.parent.name)] = int(fields[1])  # after the state
     found = [pid]
     for one in found:
         found += [child for child, parent in parents.items() if parent == one]
@@ -224,8 +224,10 @@ def test_a_node_dies_in_the_middle(
     )
     until(lambda: in_its_middle(node, out))
     if at_once:
-        for pid in in_its_middle(node, out):
-            os.kill(pid, signal.SIGKILL)
+        everything = family(raylet(node))
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # none sees another die
+            for pid in everything:
+                os.kill(pid, number)
     cluster.remove_node(node, allow_graceful=False)
     thread.join()
     seconds = time.monotonic() - begun

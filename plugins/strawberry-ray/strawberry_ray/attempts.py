@@ -23,7 +23,7 @@ from strawberry.ablate.contracts import FINISHED
 from strawberry.train.run import write_atomic
 
 NODE = "node"
-"""The file in which an attempt's node says which one it is, once it has begun."""
+"""The file in which an attempt's node says its id and its name, once it has begun."""
 
 
 @dataclass(frozen=True, slots=True)

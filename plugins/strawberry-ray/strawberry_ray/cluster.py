@@ -10,6 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from strawberry.errors import StrawberryError
@@ -65,12 +66,23 @@ def disconnect() -> None:
         ray.shutdown()
 
 
-def nodes() -> list[dict[str, float]]:
-    """The resources of each node that is alive."""
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The resources of each node that is alive, and the ids of those that are dead."""
+
+    alive: Sequence[Mapping[str, float]]
+    dead: frozenset[str] = frozenset()
+
+
+def nodes() -> Nodes:
+    """Those of the cluster, as Ray knows them."""
     import ray
 
     found = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in found if node["Alive"]]
+    return Nodes(
+        [node["Resources"] for node in found if node["Alive"]],
+        frozenset(node["NodeID"] for node in found if not node["Alive"]),
+    )
 
 
 def own_resources() -> dict[str, float]:

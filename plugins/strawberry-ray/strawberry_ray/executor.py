@@ -61,7 +61,7 @@ class Ray(Executor):
             else:
                 before = self._connected
                 self._connect()
-                found = cluster.nodes()
+                found = cluster.nodes().alive
                 if not before:
                     self.close()
             self._slots = max(1, self._room(found))
@@ -76,7 +76,7 @@ class Ray(Executor):
     def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
         """Each trial wherever Ray finds room."""
         self._connect()
-        found = cluster.nodes()
+        found = cluster.nodes().alive
         if not self._room(found):
             text = f"no node of the cluster has {self.cpus} free for a trial in CPU"
             text += f", and {self._share(found):g} in GPU" if self._share(found) else ""

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from strawberry.ablate.process import TrialProcess, outcome, stop
 from strawberry.ablate.worker import holds
 from strawberry_ray.attempts import NODE
@@ -50,7 +52,8 @@ def attempt(
     if not request["gpus"]:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     try:
-        (here / NODE).write_text(f"{socket.gethostname()}, process {os.getpid()}")
+        name = ray.get_runtime_context().get_node_id()
+        (here / NODE).write_text(f"{name} {socket.gethostname()}, process {os.getpid()}")
         process = TrialProcess(here, environment, silence)
     except OSError as error:
         return {"status": "failed", "error": str(error)}

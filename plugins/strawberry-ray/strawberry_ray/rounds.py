@@ -44,8 +44,9 @@ class _Running:
     job: Job
     number: int
     claimed: Claim
+    node: str = ""
+    """The id of its node, which is known once that has begun."""
     life: Life | None = None
-    """From when on its node has begun."""
 
 
 class Round:
@@ -57,6 +58,7 @@ class Round:
         self.waiting = deque((job, 1) for job in jobs)
         self.running: dict[Any, _Running] = {}
         self._room, self._looked, self._had_room = 0, 0.0, time.monotonic()
+        self._dead = frozenset[str]()
         self._task = ray.remote(max_calls=0)(attempt).options(
             num_cpus=settings.cpus,
             num_gpus=settings.gpus,
@@ -71,7 +73,8 @@ class Round:
         """
         try:
             while self.waiting or self.running:
-                while self.waiting and len(self.running) < self._places():
+                self._look_around()
+                while self.waiting and len(self.running) < self._room:
                     done = self._start(*self.waiting.popleft())
                     if done is not None:
                         yield done
@@ -105,18 +108,25 @@ class Round:
         ready, rest = ray.wait(list(self.running), num_returns=len(self.running), timeout=POLL)
         found = [(ref, _result(ref)) for ref in ready]
         for ref in rest:
-            if self._stuck(self.running[ref]):
+            if why := self._gone(self.running[ref]):
                 ray.cancel(ref, force=True)
-                found.append((ref, {"status": LOST, "error": "its node does not answer"}))
+                found.append((ref, {"status": LOST, "error": why}))
         return found
 
-    def _stuck(self, one: _Running) -> bool:
-        """Whether an attempt is silent for so long that its own node would have ended it."""
+    def _gone(self, one: _Running) -> str:
+        """Why an attempt is taken for lost, of which Ray says nothing; or an empty text.
+
+        Ray waits for a worker on a dead node for as long as there is a connection to it, and does
+        not notice a worker that is frozen.
+        """
         if one.life is None:
-            if (one.claimed.folder / NODE).exists():
+            with contextlib.suppress(OSError, ValueError):
+                one.node, _ = (one.claimed.folder / NODE).read_text().split(maxsplit=1)
                 one.life = Life(one.claimed.folder, self.settings.silence + GRACE)
-            return False
-        return not one.life.goes_on()
+            return ""
+        if one.node in self._dead:
+            return "its node was lost"
+        return "" if one.life.goes_on() else "its node does not answer"
 
     def _end(self, one: _Running, result: dict[str, Any]) -> Ended | None:
         """What an attempt came to; None if there will be another."""
@@ -133,21 +143,23 @@ class Round:
             result = {"status": LOST, "error": text}
         return Ended(one.job, result)
 
-    def _places(self) -> int:
-        """How many trials may run now: nodes come and go.
+    def _look_around(self) -> None:
+        """See, now and then, how many trials may run: nodes come and go.
 
         Raises StrawberryError where there was room for none for as long as a trial may be silent.
         """
         now = time.monotonic()
-        if now - self._looked > LOOK:
-            self._looked = now
-            room = cluster.places(cluster.nodes(), self.settings.cpus, self.settings.gpus)
-            self._room = room if self.settings.jobs is None else min(room, self.settings.jobs)
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        found = cluster.nodes()
+        self._dead = found.dead
+        room = cluster.places(found.alive, self.settings.cpus, self.settings.gpus)
+        self._room = room if self.settings.jobs is None else min(room, self.settings.jobs)
         if self._room or self.running:
             self._had_room = now
         elif now - self._had_room > self.settings.silence:
             raise StrawberryError("no node is left in the cluster that could run a trial")
-        return self._room
 
     def _stop(self) -> None:
         """Ask all to save and stop, wait for them, and give the folders their names again."""

@@ -57,7 +57,7 @@ class Ray(Executor):
         """What the cluster has room for, when it is asked first."""
         if self._slots is None:
             if self.address is None:
-                found = [cluster.own_resources()]
+                found: Sequence[Mapping[str, float]] = [cluster.own_resources()]
             else:
                 before = self._connected
                 self._connect()

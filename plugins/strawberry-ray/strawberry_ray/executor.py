@@ -78,8 +78,8 @@ class Ray(Executor):
         self._connect()
         found = cluster.nodes().alive
         if not self._room(found):
-            text = f"no node of the cluster has {self.cpus} free for a trial in CPU"
-            text += f", and {self._share(found):g} in GPU" if self._share(found) else ""
+            text = f"no node of the Ray cluster has {self.cpus} CPU"
+            text += f" and {self._share(found):g} GPU for a trial; change cpus, gpus or the cluster"
             raise StrawberryError(text)
         settings = Settings(
             cpus=self.cpus,

@@ -221,10 +221,10 @@ def _poison(where: str, value: float) -> Callable[..., Any]:
     original = LanguageModel.loss
     calls = {"n": 0}
 
-    def loss(model: LanguageModel, x: torch.Tensor, y: torch.Tensor) -> Any:
+    def loss(model: LanguageModel, x: torch.Tensor, y: torch.Tensor, **options: Any) -> Any:
         if model.training:
             calls["n"] += 1
-        result = original(model, x, y)
+        result = original(model, x, y, **options)
         if calls["n"] != 6 or not model.training:
             return result
         if where == "loss":

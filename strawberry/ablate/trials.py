@@ -27,6 +27,7 @@ UNIMPORTANT = (
     "train.threads",
     "train.keep_memory",
     "train.keep_checkpoints",
+    "train.keep_best",
     "train.checkpoint_interval",
     "train.log_interval",
 )

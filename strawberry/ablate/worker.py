@@ -85,7 +85,7 @@ def _outcome(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """What the trial came to; no exception leaves this."""
     import torch
 
-    from strawberry.train import Diverged, Interrupted
+    from strawberry.train import Diverged, Interrupted, OutOfMemory
 
     try:
         return _run(folder / "run", request)
@@ -93,7 +93,7 @@ def _outcome(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         return {"status": STOPPED, "error": str(stop), "step": stop.step}
     except Diverged as error:
         return {"status": "diverged", "error": str(error)}
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (OutOfMemory, torch.OutOfMemoryError, MemoryError) as error:
         return {"status": "out of memory", "error": str(error) or "out of memory"}
     except StrawberryError as error:
         return {"status": "failed", "error": str(error)}

@@ -13,9 +13,12 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -98,7 +101,9 @@ def run(arguments: Sequence[str]) -> int:
     group = typer.main.get_group(_app)
     group.params.extend(typer.main.get_install_completion_arguments())
     try:
-        result = group.main(hoist(arguments), prog_name="strawberry", standalone_mode=False)
+        with terminable() as signals:
+            result = group.main(hoist(arguments), prog_name="strawberry", standalone_mode=False)
+        result = 128 + signals[0] if signals else result
         sys.stdout.flush()
     except StrawberryError as error:
         fail(str(error), located=isinstance(error, RecipeError))
@@ -116,6 +121,28 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return result if isinstance(result, int) else 0
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[list[int]]:
+    """Within it SIGTERM ends a command as Ctrl-C does: what is half-written is cleared away.
+
+    Gives the list of such signals.
+    """
+    signals: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield signals  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:

@@ -101,13 +101,15 @@ def _show(
 
 
 def _facts(recipe: Recipe, report: Report, optimizer_bytes: int) -> list[tuple[str, str]]:
+    from strawberry.train.space import readable
+
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.parameters.items())
     weights = report.total_parameters * 4
     batch = f"{recipe.train.batch_size} x {report.block_size} tokens"
     total = 2 * weights + optimizer_bytes + report.activation_bytes
-    cache = f"{_bytes(report.cache_bytes_per_token)} a token"
+    cache = f"{readable(report.cache_bytes_per_token)} a token"
     if report.cache_fixed_bytes:
-        cache += f", {_bytes(report.cache_fixed_bytes)} fixed"
+        cache += f", {readable(report.cache_fixed_bytes)} fixed"
     return [
         ("parameters", f"{report.total_parameters:,} unique ({kinds})"),
         ("", f"{report.effective_parameters:,} effective, if nothing were shared or factorized"),
@@ -120,9 +122,9 @@ def _facts(recipe: Recipe, report: Report, optimizer_bytes: int) -> list[tuple[s
         ("cache", f"{cache} (float32, one sequence)"),
         (
             "memory",
-            f"{_bytes(total)} for {batch} in float32: weights {_bytes(weights)}, gradients "
-            f"{_bytes(weights)}, optimizer {_bytes(optimizer_bytes)}, activations "
-            f"{_bytes(report.activation_bytes)}",
+            f"{readable(total)} for {batch} in float32: weights {readable(weights)}, gradients "
+            f"{readable(weights)}, optimizer {readable(optimizer_bytes)}, activations "
+            f"{readable(report.activation_bytes)}",
         ),
     ]
 
@@ -236,11 +238,3 @@ def _si(number: float) -> str:
             return f"{number:.3g}{unit}" if unit else f"{number:.0f}"
         number /= 1000
     return f"{number:.3g}E"
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(number) < 1024:
-            return f"{number:.3g} {unit}"
-        number /= 1024
-    return f"{number:.4g} TiB"

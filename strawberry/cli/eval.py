@@ -18,6 +18,9 @@ def command(
         typer.Option(help="Recursion steps, where not those of training; may be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint of the lowest val_loss, not the newest.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure the validation loss of a run."""
@@ -26,7 +29,12 @@ def command(
     from strawberry.train import evaluate_depths
 
     rows = evaluate_depths(
-        run, steps or [None], iters=iters, device=device, plugins=context.plugins()
+        run,
+        steps or [None],
+        iters=iters,
+        device=device,
+        plugins=context.plugins(),
+        best=best,
     )
     if as_json:
         print_json(rows if steps else rows[0])

@@ -35,6 +35,9 @@ def command(
         int | None, typer.Option(help="Recursion steps, where not those of training.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint of the lowest val_loss, not the newest.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Continue a prompt with a trained model."""
@@ -51,7 +54,7 @@ def command(
         sys.stdout.write(piece)
         sys.stdout.flush()
 
-    loaded = load_run(run, device=device, plugins=context.plugins())
+    loaded = load_run(run, device=device, plugins=context.plugins(), best=best)
     for line in loaded.warnings:
         warn(line)
     refuse_noncausal(loaded, allow_noncausal or ())

@@ -20,6 +20,13 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run-dir.")
     ] = False,
+    fork: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Begin a new run from the newest checkpoint of RUN, with this recipe.",
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="K=V", help="Override, such as train.max_iters=100."),
@@ -39,6 +46,8 @@ def command(
     loaded = load_recipe(recipe, overrides or (), plugins=context.plugins())
     if resume and run_dir is None:
         raise StrawberryError("--resume needs --run-dir, the folder of the run to go on with")
+    if resume and fork is not None:
+        raise StrawberryError("--resume goes on in a folder, --fork begins another: give one")
 
     from strawberry.cli.display import Display
     from strawberry.train import Interrupted, train
@@ -51,6 +60,7 @@ def command(
                 loaded,
                 run_dir,
                 resume=resume,
+                fork_of=fork,
                 trackers=[display],
                 progress=display.preparing,
                 warn=warn,

@@ -262,6 +262,10 @@ class TrainFields:
         log_interval: steps between rows of metrics.jsonl.
         checkpoint_interval: steps between checkpoints; 0 saves at the end alone.
         keep_checkpoints: how many of the newest stay.
+        keep_best: whether the one with the lowest val_loss stays too; it is saved when measured.
+        on_nonfinite: what a loss or gradient that is not finite does: `stop` ends the run before
+            the weights change, `skip` leaves the step's update out, `back_off` goes back to the
+            newest checkpoint, and on at half the learning rate.
         learning_rate: peak learning rate.
         warmup_iters: steps of linear warm-up.
         lr_decay_iters: steps until the schedule reaches min_lr; None takes max_iters.
@@ -286,6 +290,8 @@ class TrainFields:
     log_interval: Positive = 10
     checkpoint_interval: Count = 250
     keep_checkpoints: Positive = 3
+    keep_best: bool = False
+    on_nonfinite: Literal["stop", "skip", "back_off"] = "stop"
     learning_rate: Annotated[float, Gt(0)] = 3e-3
     warmup_iters: Count = 100
     lr_decay_iters: Positive | None = None

@@ -12,6 +12,7 @@ from strawberry.train.evaluate import evaluate, evaluate_depths
 from strawberry.train.generate import Sampling, generate, sample_ids
 from strawberry.train.load import LoadedRun, load_run
 from strawberry.train.loop import Interrupted, RunResult, begin, train
+from strawberry.train.memory import OutOfMemory
 from strawberry.train.plot import plot
 from strawberry.train.recent import Diverged
 
@@ -19,6 +20,7 @@ __all__ = [
     "Diverged",
     "Interrupted",
     "LoadedRun",
+    "OutOfMemory",
     "RunResult",
     "Sampling",
     "begin",

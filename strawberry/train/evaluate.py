@@ -74,9 +74,15 @@ def evaluate(
     iters: int | None = None,
     device: str = "auto",
     plugins: Plugins | None = None,
+    best: bool = False,
 ) -> dict[str, float]:
-    """The validation metrics of a run's newest checkpoint; `iters` batches (None: the recipe's)."""
-    (metrics,) = evaluate_depths(folder, [None], iters=iters, device=device, plugins=plugins)
+    """The validation metrics of a run's newest checkpoint; `iters` batches (None: the recipe's).
+
+    `best` takes its best checkpoint instead.
+    """
+    (metrics,) = evaluate_depths(
+        folder, [None], iters=iters, device=device, plugins=plugins, best=best
+    )
     return metrics
 
 
@@ -87,6 +93,7 @@ def evaluate_depths(
     iters: int | None = None,
     device: str = "auto",
     plugins: Plugins | None = None,
+    best: bool = False,
 ) -> list[dict[str, float]]:
     """The validation metrics of a run with so many recursion steps; None: those of training.
 
@@ -95,7 +102,7 @@ def evaluate_depths(
     from strawberry.data import open_dataset
     from strawberry.train.load import load_run
 
-    run = load_run(folder, device=device, plugins=plugins)
+    run = load_run(folder, device=device, plugins=plugins, best=best)
     machine = machine_for(run.recipe)
     dataset = open_dataset(run.recipe)
     run.model.separator = separator(run.recipe, dataset)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRun:
-    """A run's recipe, and its model at the newest whole checkpoint.
+    """A run's recipe, and its model at the newest whole checkpoint, or at the best.
 
     `warnings` names damaged checkpoints that were passed over.
     """
@@ -45,12 +45,13 @@ class LoadedRun:
 
 
 def load_run(
-    folder: str | Path, *, device: str = "auto", plugins: Plugins | None = None
+    folder: str | Path, *, device: str = "auto", plugins: Plugins | None = None, best: bool = False
 ) -> LoadedRun:
     """Load a run for evaluation or generation, in eval mode.
 
-    `device` takes the place of the recipe's: a run can be used where it was not trained. Raises
-    StrawberryError if there is no run, or no whole checkpoint in it.
+    `device` takes the place of the recipe's: a run can be used where it was not trained. `best`
+    takes the checkpoint of the lowest val_loss (`train.keep_best`). Raises StrawberryError if there
+    is no run, or no whole checkpoint in it.
     """
     run = RunFolder(folder)
     if not run.exists:
@@ -58,7 +59,8 @@ def load_run(
     recipe = load_recipe(run.path, plugins=plugins)
     recipe = replace(recipe, train=replace(recipe.train, device=device))
     target = machine_for(recipe).device
-    found, warnings = checkpoint.load_newest(run.checkpoints)
+    load = checkpoint.load_best if best else checkpoint.load_newest
+    found, warnings = load(run.checkpoints)
     model = build(recipe)
     try:
         model.load_state_dict(found.model)

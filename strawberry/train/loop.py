@@ -23,11 +23,16 @@ from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
 from strawberry.train.documents import separator
 from strawberry.train.evaluate import validate
-from strawberry.train.memory import keep_freed_memory
+from strawberry.train.fork import fork
+from strawberry.train.memory import explained, keep_freed_memory
+from strawberry.train.nonfinite import Guard, WentBack
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.recent import Diverged, Recent, all_finite
+from strawberry.train.restore import restore
 from strawberry.train.run import RunFolder, new_run_folder
 from strawberry.train.signals import Stop, stop_signals
+from strawberry.train.space import check_disk, check_memory
+from strawberry.train.spikes import Spikes
 
 if TYPE_CHECKING:
     from strawberry.data import Dataset, Progress
@@ -55,7 +60,7 @@ class RunResult:
 
 @dataclass(slots=True)
 class Session:
-    """The parts of a run, built."""
+    """The parts of a run, built; `best` is the step and val_loss of the best checkpoint."""
 
     recipe: Recipe
     run: RunFolder
@@ -65,8 +70,10 @@ class Session:
     batches: Batches
     machine: Machine
     trackers: Sequence[Tracker]
+    warn: Callable[[str], None] = lambda _: None
     step: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
 
     def tell(self, event: str, *arguments: Any) -> None:
         """Tell trackers, and the plugins' lifecycle hooks, of an event of this run.
@@ -91,6 +98,25 @@ class Session:
                 failures.append(error)
         if failures:
             raise PluginError("\n".join(map(str, failures))) from failures[0]
+
+    def evaluate(self) -> None:
+        """Measure the validation loss, log it, and tell of it."""
+        with self.optimizers.evaluating():
+            self.metrics = validate(
+                self.model, self.batches, self.machine, self.dataset, self.recipe.train.eval_iters
+            )
+        self.run.log({"step": self.step, **self.metrics})
+        self.tell("evaluated", self.run.path, self.step, self.metrics)
+
+    def improved(self) -> bool:
+        """Whether the metrics are the best so far, where the best checkpoint is to be kept."""
+        loss = self.metrics["val_loss"]
+        if not self.recipe.train.keep_best or not math.isfinite(loss):
+            return False
+        if self.best is not None and loss >= self.best["val_loss"]:
+            return False
+        self.best = {"step": self.step, "val_loss": loss}
+        return True
 
     def save(self, recent: Recent) -> Path:
         """Write a checkpoint of this moment; raises Diverged if it is not worth keeping."""
@@ -117,8 +143,12 @@ class Session:
                 "metrics": self.metrics,
                 "recent": recent.state(),
                 "optimizer": plain,
+                "scale": self.optimizers.scale,
+                "best": self.best,
             },
             keep=self.recipe.train.keep_checkpoints,
+            best=self.best["step"] if self.best else None,
+            warn=self.warn,
         )
 
 
@@ -137,6 +167,7 @@ def train(
     run_dir: str | Path | None = None,
     *,
     resume: bool = False,
+    fork_of: str | Path | None = None,
     trackers: Sequence[Tracker] = (),
     progress: Progress | None = None,
     warn: Callable[[str], None] = lambda _: None,
@@ -147,6 +178,8 @@ def train(
         recipe: what to train.
         run_dir: the run folder; None takes `runs/NAME`, numbered if that is taken.
         resume: go on from the newest whole checkpoint of `run_dir`.
+        fork_of: a run whose newest checkpoint this new run begins from, with another recipe or
+            other data than that one had.
         trackers: observers of this run, beside those that the recipe names.
         progress: called while data is prepared.
         warn: told of what a user should know: a component that looks at later tokens, a damaged
@@ -161,8 +194,10 @@ def train(
     keep_freed_memory(recipe.train.keep_memory)
     machine = machine_for(recipe)
     # A recipe that can't be built fails before any data is read.
-    for line in ahead(recipe, build(recipe, "meta")):
+    drawn = build(recipe, "meta")
+    for line in ahead(recipe, drawn):
         warn(line)
+    check_memory(drawn, machine.device)
     run = RunFolder(run_dir if run_dir is not None else new_run_folder(recipe.name))
     if run.exists and not resume:
         raise StrawberryError(f"{run.path}: holds a run; add --resume, or name another --run-dir")
@@ -171,13 +206,17 @@ def train(
     run.hold()
     try:
         with contextlib.ExitStack() as stack:
-            session = _session(recipe, run, machine, trackers, progress)
+            stack.enter_context(explained(recipe, run))
+            session = _session(recipe, run, machine, trackers, progress, warn)
             stack.callback(session.batches.close)
             recent = Recent(machine)
+            check_disk(run, recipe.train, session.model, session.optimizers)
             if resume:
                 run.check_same(recipe, session.dataset)
-                for line in [*run.elsewhere(machine), *restore(session, recent)]:
+                for line in [*run.elsewhere(recipe, machine), *restore(session, recent)]:
                     warn(line)
+            elif fork_of is not None:
+                fork(session, recent, RunFolder(fork_of))
             else:
                 run.begin(recipe, session.dataset, machine)
             stop = stack.enter_context(stop_signals())
@@ -258,75 +297,82 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
     settings = recipe.train
     parts = settings.gradient_accumulation_steps
     batch_tokens = settings.batch_size * recipe.model.block_size
+    guard = Guard(session, recent, lambda: restore(session, recent))
+    spikes = Spikes(row["loss"] for row in run.metrics() if "loss" in row)
     model.train()
+    if settings.on_nonfinite == "back_off" and session.step == 0:
+        session.save(recent)  # something to go back to
     recent.start()
     while session.step < settings.max_iters:
+        guard.begin_step()
         for part in range(parts):
             x, y = batches.train(session.step * parts + part)
             with machine.autocast():
                 loss = model.loss(x, y)
             (loss.total / parts).backward()  # type: ignore[no-untyped-call]
             recent.add(loss)
-        recent.end_step(clip(model, settings.grad_clip))
-        if machine.device.type == "cpu":  # elsewhere this would wait for the device at every step
-            recent.check(session.step + 1)
-        rate = optimizers.step(session.step)
-        model.after_step()
-        optimizers.zero_grad()
-        session.step += 1
-        last = session.step == settings.max_iters
+        norm = gradient_norm(model)
+        recent.end_step(norm)
+        rate = optimizers.rate(session.step)
+        try:
+            if guard.takes():
+                clip(model, settings.grad_clip, norm)
+                optimizers.step(session.step)
+                model.after_step()
+            optimizers.zero_grad()
+            session.step += 1
+            last = session.step == settings.max_iters
+            asked = stop.asked
 
-        if session.step % settings.log_interval == 0 or session.step == 1 or last:
-            recent.check(session.step)
-            row = recent.row(batch_tokens)
-            run.log({"step": session.step, "lr": rate, **row})
-            session.tell("step_done", run.path, session.step, {"lr": rate, **row})
-        if due(session.step, settings.eval_interval) or last:
-            recent.pause()
-            with optimizers.evaluating():
-                session.metrics = validate(
-                    model, batches, machine, session.dataset, settings.eval_iters
-                )
-            run.log({"step": session.step, **session.metrics})
-            session.tell("evaluated", run.path, session.step, session.metrics)
-            recent.go_on()
-        if due(session.step, settings.checkpoint_interval) or last or stop.asked:
-            recent.pause()
-            session.save(recent)
-            recent.go_on()
-        if stop.asked and not last:
-            raise Interrupted(recipe, run.path, session.step, stop.asked)
+            if session.step % settings.log_interval == 0 or session.step == 1 or last:
+                with guard.checking():
+                    recent.check(session.step)
+                log(session, recent, spikes, rate, batch_tokens)
+            best = False
+            if due(session.step, settings.eval_interval) or last:
+                with recent.paused():
+                    session.evaluate()
+                best = session.improved()
+            if due(session.step, settings.checkpoint_interval) or last or asked or best:
+                with recent.paused(), guard.checking():
+                    session.save(recent)
+        except WentBack:
+            spikes = Spikes(row["loss"] for row in run.metrics() if "loss" in row)
+            continue
+        if asked and not last:
+            raise Interrupted(recipe, run.path, session.step, asked)
 
 
-def clip(model: torch.nn.Module, limit: float) -> Tensor:
-    """The norm of the whole gradient, which is scaled down to `limit` if that is not 0."""
+def log(session: Session, recent: Recent, spikes: Spikes, rate: float, batch_tokens: int) -> None:
+    """Write a row of what happened since the last one; trackers are told of it."""
+    row = {"step": session.step, "lr": rate, **recent.row(batch_tokens)}
+    if "loss" not in row:  # every step of it was skipped
+        session.run.log(row)
+        return
+    if (ratio := spikes.ratio(row["loss"])) is not None:
+        row["loss_spike"] = ratio
+        session.warn(
+            f"step {session.step}: loss {row['loss']:.4g} is {ratio:.3g} times what it was before"
+        )
+    session.run.log(row)
+    del row["step"]
+    session.tell("step_done", session.run.path, session.step, row)
+
+
+def gradient_norm(model: torch.nn.Module) -> Tensor:
+    """The norm of the whole gradient."""
+    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+def clip(model: torch.nn.Module, limit: float, norm: Tensor) -> None:
+    """Scale the gradient, which has this norm, down to `limit` if that is not 0."""
     parameters = [p for p in model.parameters() if p.grad is not None]
-    return torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf)
+    torch.nn.utils.clip_grads_with_norm_(parameters, limit or math.inf, norm)
 
 
 def due(step: int, interval: int) -> bool:
     """Whether something that happens every `interval` steps (0: never) happens at this one."""
     return interval > 0 and step % interval == 0
-
-
-def restore(session: Session, recent: Recent) -> list[str]:
-    """Put a session where its newest whole checkpoint left it; returns what to warn of.
-
-    A run that was killed before its first checkpoint starts over.
-    """
-    if not list(checkpoint.newest(session.run.checkpoints)):
-        session.run.forget_after(0)
-        return [f"{session.run.path}: nothing was saved yet; starting over"]
-    found, warnings = checkpoint.load_newest(session.run.checkpoints)
-    session.model.load_state_dict(found.model)
-    session.optimizers.load(found.optimizer, found.state["optimizer"])
-    session.optimizers.loaded()
-    recent.load(found.state["recent"])
-    session.step = found.state["step"]
-    session.metrics = found.state["metrics"]
-    randomness.restore(found.state["random"], found.random)
-    session.run.forget_after(session.step)
-    return warnings
 
 
 def _session(
@@ -335,6 +381,7 @@ def _session(
     machine: Machine,
     trackers: Sequence[Tracker],
     progress: Progress | None,
+    warn: Callable[[str], None],
 ) -> Session:
     named = [spec.construct(contract=Tracker) for spec in recipe.trackers]
     dataset = open_dataset(recipe, progress=progress)
@@ -352,4 +399,5 @@ def _session(
         batches=Batches(dataset, recipe, machine.device),
         machine=machine,
         trackers=[*trackers, *named],
+        warn=warn,
     )

@@ -1,14 +1,26 @@
-"""Keeping freed memory: on a CPU, most of a small training step is page faults.
+"""Memory: keeping what was freed, and saying what to do when there is none left.
 
-glibc gives a large block back to the system as soon as it is freed and maps a fresh one for the
-next activation, page by page. Told to keep what it has, it reuses the same pages step after step.
+On a CPU, most of a small training step is page faults: glibc gives a large block back to the system
+as soon as it is freed and maps a fresh one for the next activation, page by page. Told to keep what
+it has, it reuses the same pages step after step.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from strawberry.errors import StrawberryError
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
+    from strawberry.train.run import RunFolder
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 VARIABLE = "STRAWBERRY_KEEP_MEMORY"
@@ -26,3 +38,39 @@ def keep_freed_memory(wanted: bool = True) -> bool:
     done = [libc.mallopt(M_MMAP_MAX, 0), libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)]
     libc.mallopt(M_TOP_PAD, 64 << 20)
     return all(done)
+
+
+class OutOfMemory(StrawberryError):  # noqa: N818 (a state of the machine)
+    """The device's memory, or the machine's, is full; the text says which fields to lower."""
+
+
+@contextlib.contextmanager
+def explained(recipe: Recipe, run: RunFolder) -> Iterator[None]:
+    """Raise OutOfMemory for what torch and Python raise when an allocation fails inside."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_exhaustion(error):
+            raise
+        train, model = recipe.train, recipe.model
+        reason = (str(error).strip().splitlines() or ["an allocation failed"])[0]
+        advice = []
+        if train.batch_size > 1:
+            advice.append(
+                f"lower train.batch_size (now {train.batch_size}) and raise "
+                f"train.gradient_accumulation_steps (now {train.gradient_accumulation_steps}) by "
+                "as much, which is the same update"
+            )
+        advice.append(f"lower model.block_size (now {model.block_size})")
+        kept = any(run.checkpoints.glob("step-*"))
+        after = "; the last checkpoint stays, and --resume goes on from it" if kept else ""
+        message = f"out of memory: {reason}\n  {', or '.join(advice)}{after}"
+        raise OutOfMemory(message) from error
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out; CPU allocators say so in their text alone."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return "can't allocate memory" in text or "not enough memory" in text

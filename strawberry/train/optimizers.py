@@ -115,22 +115,30 @@ def _probe(info: ParameterInfo) -> ParameterInfo:
 
 
 class Optimizers:
-    """All optimizers of a run, as one: stepped, zeroed, saved and loaded together."""
+    """All optimizers of a run, as one: stepped, zeroed, saved and loaded together.
+
+    `scale` is what the learning rates of the recipe are multiplied with.
+    """
 
     def __init__(
         self, recipe: Recipe, infos: Sequence[ParameterInfo], device: torch.device
     ) -> None:
         self.peak = recipe.train.learning_rate
         self.schedule = make_schedule(recipe)
+        self.scale = 1.0
         self.parts = [
             (a, a.factory.make(a.infos, lr=a.lr, device=device)) for a in assign(recipe, infos)
         ]
         self.names: dict[torch.Tensor, str] = {info.parameter: info.name for info in infos}
         self.by_name = {info.name: info.parameter for info in infos}
 
+    def rate(self, step: int) -> float:
+        """The learning rate of `step`."""
+        return self.schedule(step) * self.scale
+
     def step(self, step: int) -> float:
         """Step all at learning rates of `step`; returns the schedule's rate."""
-        rate = self.schedule(step)
+        rate = self.rate(step)
         for assignment, optimizer in self.parts:
             scaled = rate if assignment.lr == self.peak else rate * (assignment.lr / self.peak)
             for group in optimizer.param_groups:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,9 +24,11 @@ class Diverged(StrawberryError):  # noqa: N818 (a finding about the run)
     exit_code = 1
 
     def __init__(self, step: int) -> None:
+        self.step = step
         super().__init__(
             f"loss, gradient or weights are not finite at step {step}; the last checkpoint is from "
-            "before. A lower train.learning_rate or train.grad_clip may help"
+            "before. A lower train.learning_rate or train.grad_clip may help, or "
+            "train.on_nonfinite: skip or back_off"
         )
 
 
@@ -36,14 +39,15 @@ class Recent:
         self.machine = machine
         self.norm = torch.zeros((), device=machine.device)
         self.health = torch.zeros((), device=machine.device)  # NaN once anything was not finite
-        self.count = self.timed = 0
+        self.count = self.timed = self.skipped = 0
         self.sums: dict[str, Tensor] = {}
+        self.mark()
         self.start()
 
     def start(self) -> None:
         """Start the clock anew."""
         self.timed = 0
-        self.paused = 0.0
+        self.paused_for = 0.0
         self.steps_from = time.perf_counter()
 
     def add(self, loss: Loss) -> None:
@@ -59,41 +63,61 @@ class Recent:
         self.norm = norm
         self.health = self.health + 0 * norm
 
+    def mark(self) -> None:
+        """Remember this moment, before a step that may have to be dropped."""
+        self._marked = (self.count, dict(self.sums), self.norm, self.health)
+
+    def drop_step(self) -> None:
+        """Forget the step since `mark`, but count it."""
+        self.count, self.sums, self.norm, self.health = self._marked
+        self.skipped += 1
+
+    def finite(self) -> bool:
+        """Whether all losses and gradients were; waits for the device."""
+        return math.isfinite(self.health.item())
+
     def check(self, step: int) -> None:
         """Raises Diverged, at `step`, if a loss or a gradient was not finite."""
-        if not math.isfinite(self.health.item()):
+        if not self.finite():
             raise Diverged(step)
 
     def state(self) -> dict[str, Any]:
         """The sums as JSON; a float32 is the same after the journey."""
         sums = {k: [v.item(), str(v.dtype).removeprefix("torch.")] for k, v in self.sums.items()}
-        return {"count": self.count, "sums": sums}
+        return {"count": self.count, "sums": sums, "skipped": self.skipped}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take what `state` gave."""
-        self.count = state["count"]
+        self.count, self.skipped = state["count"], state["skipped"]
         self.sums = {
             name: torch.tensor(value, dtype=getattr(torch, dtype), device=self.machine.device)
             for name, (value, dtype) in state["sums"].items()
         }
+        self.health = torch.zeros((), device=self.machine.device)
 
-    def pause(self) -> None:
-        """Stop the clock: what follows is not training."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock within it: that is not training."""
         self.machine.synchronize()
-        self._paused_at = time.perf_counter()
-
-    def go_on(self) -> None:
-        """Start the clock again."""
-        self.paused += time.perf_counter() - self._paused_at
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.paused_for += time.perf_counter() - began
 
     def row(self, batch_tokens: int) -> dict[str, float]:
-        """Means since the last row, the gradient's norm, and the speed; begins anew."""
+        """Means since the last row, the gradient's norm, and the speed; begins anew.
+
+        `skipped` counts the steps that were left out; with no other there are no means.
+        """
         values = {name: value.item() / self.count for name, value in self.sums.items()}
         self.machine.synchronize()
-        seconds = time.perf_counter() - self.steps_from - self.paused
+        seconds = time.perf_counter() - self.steps_from - self.paused_for
         speed = self.timed * batch_tokens / seconds
         values |= {"grad_norm": float(self.norm), "tokens_per_second": speed}
-        self.count, self.sums = 0, {}
+        if self.skipped:
+            values["skipped"] = self.skipped
+        self.count, self.sums, self.skipped = 0, {}, 0
         self.start()
         return values
 

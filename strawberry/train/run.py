@@ -7,6 +7,7 @@ It holds:
     metrics.jsonl   a row for each logged step, and for each evaluation
     tokenizer.json  the tokenizer of the data
     checkpoints/    see checkpoint.py
+    nonfinite/      batches whose loss or gradient was not finite, if there were any
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import filelock
 import torch
 
 from strawberry.errors import StrawberryError
+from strawberry.train.retry import retried
 
 if TYPE_CHECKING:
     from strawberry.data import Dataset
@@ -96,9 +98,13 @@ class RunFolder:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Add a row to metrics.jsonl; raises StrawberryError if the disk refuses."""
-        try:
+
+        def write() -> None:
             with self.metrics_file.open("a") as file:
                 file.write(json.dumps(row) + "\n")
+
+        try:
+            retried(write)
         except OSError as error:
             raise StrawberryError(f"{self.metrics_file}: {error.strerror or error}") from error
 
@@ -121,36 +127,59 @@ class RunFolder:
         kept = [row for row in self.metrics() if row["step"] <= step]
         write_atomic(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def check_same(self, recipe: Recipe, dataset: Dataset) -> None:
-        """Raises StrawberryError with the difference if this is not the run's recipe and data."""
+    def changes(self, recipe: Recipe, dataset: Dataset) -> list[str]:
+        """What of this recipe and data is not what the run was begun with, a line each."""
         from strawberry.recipe import load_recipe
 
         before = effective(load_recipe(self.path, plugins=recipe.plugins))
         now = effective(recipe)
         lines = [
-            f"  {key}: {before.get(key, '(absent)')} -> {now.get(key, '(absent)')}"
+            f"{key}: {before.get(key, '(absent)')} -> {now.get(key, '(absent)')}"
             for key in sorted({*before, *now})
             if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE
         ]
-        data = json.loads(self.info_file.read_text())["data"]["fingerprint"]
+        data = self.info()["data"]["fingerprint"]
         if data != dataset.fingerprint:
-            lines.append(f"  the data: {data[:12]} -> {dataset.fingerprint[:12]}")
-        if lines:
-            head = f"{self.path}: this is not what the run was begun with:"
-            tail = "give the same recipe, or begin another run with another --run-dir"
-            raise StrawberryError("\n".join([head, *lines, tail]))
+            lines.append(f"the data: {data[:12]} -> {dataset.fingerprint[:12]}")
+        return lines
 
-    def elsewhere(self, machine: Machine) -> list[str]:
+    def check_same(self, recipe: Recipe, dataset: Dataset) -> None:
+        """Raises StrawberryError with the difference if this is not the run's recipe and data."""
+        if lines := self.changes(recipe, dataset):
+            head = f"{self.path}: this is not what the run was begun with:"
+            tail = (
+                "give the same recipe, or go on in a new folder: strawberry train "
+                f"{recipe.source} --fork {self.path}"
+            )
+            raise StrawberryError("\n".join([head, *(f"  {line}" for line in lines), tail]))
+
+    def info(self) -> dict[str, Any]:
+        """What run.json says; raises StrawberryError if it can't be read."""
+        try:
+            found: dict[str, Any] = json.loads(self.info_file.read_text())
+        except (OSError, ValueError) as error:
+            raise StrawberryError(f"{self.info_file}: can't be read: {error}") from error
+        return found
+
+    def elsewhere(self, recipe: Recipe, machine: Machine) -> list[str]:
         """A line of warning if versions or hardware are not those that the run was begun with."""
-        before = json.loads(self.info_file.read_text())
+        before = self.info()
         now = computes_with(machine)
         changed = [f"{k} {before.get(k)} -> {now[k]}" for k in now if before.get(k) != now[k]]
+        then, plugins = before.get("plugins", {}), plugin_versions(recipe)
+        changed += [
+            f"plugin {name} {then.get(name, '(absent)')} -> {plugins.get(name, '(absent)')}"
+            for name in sorted({*then, *plugins})
+            if then.get(name) != plugins.get(name)
+        ]
         if not changed:
             return []
         return [f"this run was begun elsewhere, so bits may differ: {', '.join(changed)}"]
 
 
-OURS = frozenset({"recipe.yaml", "run.json", "metrics.jsonl", "tokenizer.json", "checkpoints"})
+OURS = frozenset(
+    {"recipe.yaml", "run.json", "metrics.jsonl", "tokenizer.json", "checkpoints", "nonfinite"}
+)
 """What a run folder holds."""
 
 FREE_TO_CHANGE = frozenset(
@@ -161,6 +190,8 @@ FREE_TO_CHANGE = frozenset(
         "eval_interval",
         "checkpoint_interval",
         "keep_checkpoints",
+        "keep_best",
+        "on_nonfinite",
         "device",
         "compile",
         "threads",
@@ -194,12 +225,11 @@ def environment(recipe: Recipe, dataset: Dataset, machine: Machine) -> dict[str,
     """What run.json holds."""
     import strawberry
 
-    plugins = recipe.plugins.records if recipe.plugins is not None else []
     return {
         "strawberry": strawberry.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "plugins": {r.name: r.version for r in plugins if r.status == "ok"},
+        "plugins": plugin_versions(recipe),
         **computes_with(machine),
         "data": {
             "use": recipe.data.use,
@@ -211,6 +241,12 @@ def environment(recipe: Recipe, dataset: Dataset, machine: Machine) -> dict[str,
         "command": sys.argv,
         "began": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
+
+
+def plugin_versions(recipe: Recipe) -> dict[str, Any]:
+    """The version of each plugin that works."""
+    records = recipe.plugins.records if recipe.plugins is not None else []
+    return {record.name: record.version for record in records if record.status == "ok"}
 
 
 def device_name(device: torch.device) -> str:
@@ -234,12 +270,16 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 def write_atomic(path: Path, text: str) -> None:
     """Replace a file in one step; raises StrawberryError if the disk refuses."""
     temporary = path.with_name(f".{path.name}.writing")
-    try:
+
+    def write() -> None:
         with temporary.open("w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+
+    try:
+        retried(write)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StrawberryError(f"{path}: can't be written: {error.strerror}") from error

@@ -1,0 +1,61 @@
+"""A new run that begins from another run's checkpoint, with a recipe or data of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from strawberry.errors import StrawberryError
+from strawberry.recipe import load_recipe
+from strawberry.train import checkpoint
+from strawberry.train.recent import Recent
+from strawberry.train.restore import take
+from strawberry.train.run import RunFolder, write_atomic
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
+    from strawberry.train.loop import Session
+
+
+def fork(session: Session, recent: Recent, parent: RunFolder) -> None:
+    """Begin the session's run from the newest checkpoint of `parent`, at that step.
+
+    Weights, generators and the rows of the log are taken over; the state of the optimizers too,
+    if the recipe has the same ones. run.json names the parent, the step and what is different.
+
+    Raises:
+        StrawberryError: there is no checkpoint in `parent`, its weights don't fit, or it has done
+            as many steps as the recipe wants.
+    """
+    if not parent.exists:
+        raise StrawberryError(f"{parent.path}: is not a run folder; there is nothing to fork")
+    recipe, run = session.recipe, session.run
+    before = load_recipe(parent.path, plugins=recipe.plugins)
+    found, warnings = checkpoint.load_newest(parent.checkpoints)
+    same = _optimizer(before) == _optimizer(recipe) and found.state.get("optimizer") is not None
+    take(session, recent, found, optimizers=same)
+    if session.step >= recipe.train.max_iters:
+        raise StrawberryError(
+            f"{parent.path}: has done {session.step} steps; train.max_iters "
+            f"{recipe.train.max_iters} must be more"
+        )
+    session.best = None  # its checkpoint is in the parent
+    for line in warnings:
+        session.warn(line)
+    if not same:
+        session.warn("the optimizers are others than those of the fork's parent: they start afresh")
+    run.begin(recipe, session.dataset, session.machine)
+    info = json.loads(run.info_file.read_text())
+    info["fork"] = {
+        "of": str(parent.path),
+        "step": session.step,
+        "changes": parent.changes(recipe, session.dataset),
+    }
+    write_atomic(run.info_file, json.dumps(info, indent=2) + "\n")
+    rows = [row for row in parent.metrics() if row["step"] <= session.step]
+    write_atomic(run.metrics_file, "".join(json.dumps(row) + "\n" for row in rows))
+    session.save(recent)
+
+
+def _optimizer(recipe: Recipe) -> Any:
+    return recipe.to_dict()["optimizer"]

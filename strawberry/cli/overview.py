@@ -42,6 +42,10 @@ GROUPS: Final[dict[str, dict[str, Verb]]] = {
     "Text": {
         "data": Verb("strawberry.cli.data:command", "Prepare token files."),
         "tokenizer": Verb("strawberry.cli.tokenizer:command", "Train tokenizers."),
+        "import": Verb(
+            "strawberry.cli.import_:command",
+            "Make a file of the seed project into one of ours.",
+        ),
     },
     "Toolkit": {
         "new": Verb(

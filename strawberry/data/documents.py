@@ -23,7 +23,8 @@ PICKLED_SUFFIXES = frozenset(
 )
 TEXT_INSTEAD = (
     "give the text that it was made from (.txt, .jsonl, or .json with a list of strings), or the "
-    "folder that `strawberry data prepare` makes of that text, as data {use: tokens, path: ...}"
+    "folder that `strawberry data prepare` makes of that text, as data {use: tokens, path: ...}; a "
+    "data set of the seed project goes through `strawberry import`"
 )
 """What to do about a pickled data set."""
 

@@ -21,7 +21,7 @@ _ENDS = (END_OF_TEXT, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im
 
 INSTEAD = (
     "leave the path out to learn a tokenizer of the data, or make a tokenizer.json with "
-    "`strawberry tokenizer train`"
+    "`strawberry tokenizer train`, or of an encoder of the seed project with `strawberry import`"
 )
 """What to do about a pickled encoder."""
 

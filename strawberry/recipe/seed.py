@@ -126,7 +126,10 @@ class _Config:
                 yield Problem(f"expected true or false, got {show(node)}", node.location, key)
         start = self.node("init_from")
         if start is not None and start.value != "scratch":
-            message = "a pretrained seed model is a pickle, which is never opened; write scratch"
+            message = (
+                "a pretrained seed model is a pickle, which a recipe never opens; write scratch, "
+                "or make it a run with `strawberry import` and begin with `train --fork` of it"
+            )
             yield Problem(message, start.location, "init_from")
 
     def model(self, notes: list[str]) -> Node:

@@ -10,6 +10,7 @@ from typing import Any
 
 from strawberry.train.evaluate import evaluate, evaluate_depths
 from strawberry.train.generate import Sampling, generate, sample_ids
+from strawberry.train.imported import Imported, import_seed
 from strawberry.train.load import LoadedRun, load_run
 from strawberry.train.loop import Interrupted, RunResult, begin, train
 from strawberry.train.memory import OutOfMemory
@@ -18,6 +19,7 @@ from strawberry.train.recent import Diverged
 
 __all__ = [
     "Diverged",
+    "Imported",
     "Interrupted",
     "LoadedRun",
     "OutOfMemory",
@@ -27,6 +29,7 @@ __all__ = [
     "evaluate",
     "evaluate_depths",
     "generate",
+    "import_seed",
     "load_run",
     "plot",
     "sample_ids",

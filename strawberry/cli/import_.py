@@ -1,0 +1,39 @@
+"""`strawberry import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+UNITS = {"checkpoint": "step", "encoder": "ids", "dataset": "tokens"}
+
+
+def command(
+    file: Annotated[
+        Path, typer.Argument(help="A .strawberry checkpoint, or an encoder or data set (.bin).")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="The run folder, tokenizer.json or folder of tokens to make.")
+    ],
+    encoder: Annotated[
+        Path | None,
+        typer.Option(help="The seed's encoder that goes with a checkpoint or a data set."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Make a file of the seed project into one of ours.
+
+    Nothing that is in it is run: pickles that do more than hold data are refused.
+    """
+    from strawberry.cli import context
+    from strawberry.cli.console import print_json
+    from strawberry.train import import_seed
+
+    made = import_seed(file, out, encoder=encoder, plugins=context.plugins())
+    unit = UNITS[made.kind]
+    if as_json:
+        print_json({"kind": made.kind, "path": str(made.path), unit: made.size})
+        return
+    typer.echo(f"{made.path}: {made.kind}, {unit} {made.size:,}\n  {made.usage}")

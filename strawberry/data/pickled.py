@@ -1,0 +1,71 @@
+"""Plain data out of a pickle, read without running it.
+
+A pickle is a program. Ours may hold dicts, lists, tuples, texts, bytes, numbers, booleans and None,
+which need a few instructions; a file with any other instruction is refused before the first one is
+followed. So no name is looked up and nothing is called, whatever is in the file.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+from pathlib import Path
+from typing import Any, NoReturn
+
+from strawberry.data.documents import read_bytes
+from strawberry.errors import StrawberryError
+
+PLAIN = frozenset({
+    "PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT",
+    "BININT", "BININT1", "BININT2", "LONG1",
+    "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8",
+    "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "APPEND", "APPENDS",
+    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+    "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
+})  # fmt: skip
+"""The instructions that make plain data."""
+
+
+def load_plain(path: Path) -> Any:
+    """The plain data that a file pickles, as protocols 2 to 5 write it.
+
+    Raises:
+        StrawberryError: it can't be read, is no pickle, is cut short, or does more than hold plain
+            data; with the byte where.
+    """
+    content = read_bytes(path)
+    end = _check(path, content)
+    if end != len(content):
+        raise StrawberryError(f"{path}: byte {end}: the pickle ends, and something follows")
+    try:
+        return _Reader(io.BytesIO(content)).load()
+    except Exception as error:  # whatever a damaged file provokes
+        raise StrawberryError(f"{path}: a damaged pickle: {error}") from error
+
+
+def _check(path: Path, content: bytes) -> int:
+    """Raise StrawberryError unless all instructions are plain; returns where they end."""
+    at = 0
+    try:
+        for instruction, argument, position in pickletools.genops(content):
+            at = int(position or 0)
+            if instruction.name not in PLAIN:
+                raise StrawberryError(
+                    f"{path}: byte {at}: the instruction {instruction.name}, which plain data "
+                    "doesn't need and which can run code: refused, and nothing of it was run"
+                )
+            # The reader makes room for as many entries as this number says.
+            if instruction.name == "LONG_BINPUT" and int(argument or 0) > len(content):
+                raise StrawberryError(f"{path}: byte {at}: an entry that is too far away")
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise StrawberryError(f"{path}: after byte {at}: not a whole pickle: {reason}") from error
+    return at + 1
+
+
+class _Reader(pickle.Unpickler):
+    """The second lock: were an instruction to look a name up after all, it would find none."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"it names {module}.{name}")

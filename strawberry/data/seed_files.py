@@ -1,0 +1,117 @@
+"""The seed project's pickled encoders and data sets, made into files of ours.
+
+- An encoder is {pattern, special: text -> id, vocab: id -> bytes}. The seed merges the leftmost
+  pair that is a token, we the pair that was learnt first: both decode alike, and a text may be
+  encoded in other tokens than the seed's.
+- A data set is {dataset: a list of ids for each document}, ends of documents included; an early
+  version counted train_toks and val_toks too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from strawberry.data.bpe import BPETokenizer, check_special, split_pattern
+from strawberry.data.contracts import Ids
+from strawberry.data.packed import TOKENIZER
+from strawberry.data.pickled import load_plain
+from strawberry.data.storage import new_folder
+from strawberry.data.tokenfile import SUFFIX, TokenWriter
+from strawberry.errors import StrawberryError
+
+TOKENS = f"tokens{SUFFIX}"
+DATASET = {"dataset", "train_toks", "val_toks"}
+UNUSED = b"\xff\xfe unused %d"
+"""Bytes of an id that no text is encoded to: they are not UTF-8."""
+
+
+def is_encoder(value: Any) -> bool:
+    """Whether plain data has the form of the seed's encoder."""
+    return isinstance(value, dict) and value.keys() == {"pattern", "special", "vocab"}
+
+
+def is_dataset(value: Any) -> bool:
+    """Whether plain data has the form of the seed's data set."""
+    return isinstance(value, dict) and {"dataset"} <= value.keys() <= DATASET
+
+
+def load_encoder(path: Path) -> BPETokenizer:
+    """The tokenizer of an encoder file; raises StrawberryError if it is none, or not whole."""
+    value = load_plain(path)
+    if not is_encoder(value):
+        raise StrawberryError(f"{path}: not an encoder of the seed project")
+    return encoder_of(value, path)
+
+
+def encoder_of(value: dict[str, Any], path: Path) -> BPETokenizer:
+    """The tokenizer of an encoder's plain data, which `path` holds."""
+    pattern, special, vocab = value["pattern"], value["special"], value["vocab"]
+    if not isinstance(vocab, dict) or not isinstance(special, dict):
+        raise StrawberryError(f"{path}: its vocabulary and its special tokens must be mappings")
+    tokens = [vocab.get(index) for index in range(len(vocab))]
+    if tokens[:256] != [bytes([byte]) for byte in range(256)]:
+        raise StrawberryError(f"{path}: its vocabulary does not begin with the 256 bytes")
+    for index, token in enumerate(tokens):
+        if not isinstance(token, bytes) or not token:
+            raise StrawberryError(f"{path}: id {index} has no bytes")
+    texts = sorted(special, key=lambda text: (str(type(special[text])), special[text]))
+    if [special[text] for text in texts] != list(range(len(vocab), len(vocab) + len(special))):
+        raise StrawberryError(f"{path}: the ids of special tokens don't follow the vocabulary")
+    if not isinstance(pattern, str) or not all(isinstance(text, str) for text in texts):
+        raise StrawberryError(f"{path}: its pattern and its special tokens must be texts")
+    # Two merges may make the same bytes; the seed encodes to the later one alone.
+    last = {token: index for index, token in enumerate(tokens)}
+    once = [t if last[t] == index else UNUSED % index for index, t in enumerate(tokens) if t]
+    try:
+        check_special(texts)
+        return BPETokenizer(once, texts, split_pattern(pattern))
+    except StrawberryError as error:
+        raise StrawberryError(f"{path}: {error}") from error
+
+
+def write_dataset(
+    value: dict[str, Any], path: Path, out: Path, tokenizer: BPETokenizer | None
+) -> int:
+    """Write the data set that `path` holds into the new folder `out`; returns its tokens.
+
+    The folder has `tokens.tok`, and `tokenizer.json` if one is given. Documents are put in the
+    order of a digest, so that they are divided at random, and always in the same way.
+
+    Raises StrawberryError if it is not made of documents of ids that the tokenizer has.
+    """
+    lists = value["dataset"]
+    if not isinstance(lists, list) or not all(isinstance(ids, list) for ids in lists):
+        raise StrawberryError(f"{path}: its data set is not a list of documents")
+    count = sum(map(len, lists))
+    if count > path.stat().st_size:  # a few lists may be named again and again
+        raise StrawberryError(f"{path}: names {count} ids, more than it has room for")
+    if not count:
+        raise StrawberryError(f"{path}: there is no id in it")
+    documents = [_document(ids, number, path) for number, ids in enumerate(lists)]
+    vocab_size = 1 + max(int(ids.max()) for ids in documents if ids.size)
+    if tokenizer is not None:
+        if vocab_size > tokenizer.vocab_size:
+            raise StrawberryError(
+                f"{path}: has id {vocab_size - 1}, and the encoder only {tokenizer.vocab_size} ids"
+            )
+        vocab_size = tokenizer.vocab_size
+    documents.sort(key=lambda ids: hashlib.sha256(ids.tobytes()).digest())
+    with new_folder(out) as part:
+        with TokenWriter(part / TOKENS, vocab_size) as writer:
+            for ids in documents:
+                text = b"" if tokenizer is None else tokenizer.decode_bytes(ids.tolist())
+                writer.append(ids, len(text))
+        if tokenizer is not None:
+            tokenizer.save(part / TOKENIZER)
+    return count
+
+
+def _document(ids: list[Any], number: int, path: Path) -> Ids:
+    """The ids of a document; raises StrawberryError if they are none."""
+    if not all(type(i) is int and 0 <= i < 1 << 30 for i in ids):
+        raise StrawberryError(f"{path}: document {number} is not a list of ids")
+    return np.array(ids, dtype=np.int64)

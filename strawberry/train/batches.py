@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from strawberry.errors import PluginError, StrawberryError
+
 if TYPE_CHECKING:
     from strawberry.data import Dataset, Split
     from strawberry.recipe.spec import Recipe
@@ -47,13 +49,28 @@ class Batches:
             self._pool.shutdown(cancel_futures=True)
 
     def _get(self, split: Split, number: int) -> tuple[Tensor, Tensor]:
-        arrays = self.dataset.batch(
-            split,
-            number,
-            batch_size=self.recipe.train.batch_size,
-            block_size=self.recipe.model.block_size,
-            seed=self.recipe.seed,
-        )
+        train, model = self.recipe.train, self.recipe.model
+        try:
+            arrays = self.dataset.batch(
+                split,
+                number,
+                batch_size=train.batch_size,
+                block_size=model.block_size,
+                seed=self.recipe.seed,
+            )
+            ids = arrays[0]
+            if ids.min() < 0 or ids.max() >= model.vocab_size:
+                raise ValueError(
+                    f"an id from {ids.min()} to {ids.max()}, outside of a vocabulary of "
+                    f"{model.vocab_size}"
+                )
+        except StrawberryError:
+            raise
+        except Exception as error:  # whatever a plugin's data set may raise
+            raise PluginError(
+                f"data {self.recipe.data.use}: batch {number} of {split}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         x, y = (torch.from_numpy(array) for array in arrays)
         if self.device.type == "cuda":
             x, y = x.pin_memory(), y.pin_memory()

@@ -25,7 +25,7 @@ from strawberry.train.documents import separator
 from strawberry.train.evaluate import validate
 from strawberry.train.fork import fork
 from strawberry.train.memory import explained, keep_freed_memory
-from strawberry.train.nonfinite import Guard, WentBack
+from strawberry.train.nonfinite import Guard
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.recent import Diverged, Recent, all_finite
 from strawberry.train.restore import restore
@@ -99,17 +99,14 @@ class Session:
         if failures:
             raise PluginError("\n".join(map(str, failures))) from failures[0]
 
-    def evaluate(self) -> None:
-        """Measure the validation loss, log it, and tell of it."""
+    def evaluate(self) -> bool:
+        """Measure the validation loss and tell of it; True if this is a best one to be kept."""
         with self.optimizers.evaluating():
             self.metrics = validate(
                 self.model, self.batches, self.machine, self.dataset, self.recipe.train.eval_iters
             )
         self.run.log({"step": self.step, **self.metrics})
         self.tell("evaluated", self.run.path, self.step, self.metrics)
-
-    def improved(self) -> bool:
-        """Whether the metrics are the best so far, where the best checkpoint is to be kept."""
         loss = self.metrics["val_loss"]
         if not self.recipe.train.keep_best or not math.isfinite(loss):
             return False
@@ -298,7 +295,7 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
     parts = settings.gradient_accumulation_steps
     batch_tokens = settings.batch_size * recipe.model.block_size
     guard = Guard(session, recent, lambda: restore(session, recent))
-    spikes = Spikes(row["loss"] for row in run.metrics() if "loss" in row)
+    spikes = Spikes(run.losses())
     model.train()
     if settings.on_nonfinite == "back_off" and session.step == 0:
         session.save(recent)  # something to go back to
@@ -311,34 +308,34 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
                 loss = model.loss(x, y)
             (loss.total / parts).backward()  # type: ignore[no-untyped-call]
             recent.add(loss)
-        norm = gradient_norm(model)
-        recent.end_step(norm)
+        recent.end_step(clip(model, settings.grad_clip))
         rate = optimizers.rate(session.step)
-        try:
-            if guard.takes():
-                clip(model, settings.grad_clip, norm)
-                optimizers.step(session.step)
-                model.after_step()
-            optimizers.zero_grad()
-            session.step += 1
-            last = session.step == settings.max_iters
-            asked = stop.asked
-
-            if session.step % settings.log_interval == 0 or session.step == 1 or last:
-                with guard.checking():
-                    recent.check(session.step)
-                log(session, recent, spikes, rate, batch_tokens)
-            best = False
-            if due(session.step, settings.eval_interval) or last:
-                with recent.paused():
-                    session.evaluate()
-                best = session.improved()
-            if due(session.step, settings.checkpoint_interval) or last or asked or best:
-                with recent.paused(), guard.checking():
-                    session.save(recent)
-        except WentBack:
-            spikes = Spikes(row["loss"] for row in run.metrics() if "loss" in row)
+        verdict = guard.judge()
+        if verdict == "again":
+            spikes = Spikes(run.losses())
             continue
+        if verdict == "take":
+            optimizers.step(session.step)
+            model.after_step()
+        optimizers.zero_grad()
+        session.step += 1
+        last = session.step == settings.max_iters
+        asked = stop.asked
+
+        if session.step % settings.log_interval == 0 or session.step == 1 or last:
+            guard.check()
+            log(session, recent, spikes, rate, batch_tokens)
+        best = False
+        if due(session.step, settings.eval_interval) or last:
+            recent.pause()
+            best = session.evaluate()
+            recent.go_on()
+        if due(session.step, settings.checkpoint_interval) or last or asked or best:
+            recent.pause()
+            saved = guard.save()
+            recent.go_on()
+            if not saved:
+                continue
         if asked and not last:
             raise Interrupted(recipe, run.path, session.step, asked)
 
@@ -359,15 +356,10 @@ def log(session: Session, recent: Recent, spikes: Spikes, rate: float, batch_tok
     session.tell("step_done", session.run.path, session.step, row)
 
 
-def gradient_norm(model: torch.nn.Module) -> Tensor:
-    """The norm of the whole gradient."""
-    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-
-
-def clip(model: torch.nn.Module, limit: float, norm: Tensor) -> None:
-    """Scale the gradient, which has this norm, down to `limit` if that is not 0."""
+def clip(model: torch.nn.Module, limit: float) -> Tensor:
+    """The norm of the whole gradient, which is scaled down to `limit` if that is not 0."""
     parameters = [p for p in model.parameters() if p.grad is not None]
-    torch.nn.utils.clip_grads_with_norm_(parameters, limit or math.inf, norm)
+    return torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf)
 
 
 def due(step: int, interval: int) -> bool:

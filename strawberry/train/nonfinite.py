@@ -12,11 +12,10 @@ are not finite never reach a checkpoint.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from safetensors.torch import save_file
@@ -28,6 +27,8 @@ from strawberry.train.run import write_atomic
 
 if TYPE_CHECKING:
     from strawberry.train.loop import Session
+
+Verdict: TypeAlias = Literal["take", "skip", "again"]
 
 IN_A_ROW = 10
 """Skipped steps on end after which `skip` gives up."""
@@ -63,25 +64,25 @@ class Guard:
         """Remember what a skipped step must not change."""
         if self.policy == "skip":
             self.recent.mark()
-            model = self.session.model
-            ours = {id(p) for p in model.parameters()}
-            kept = [t for t in model.state_dict(keep_vars=True).values() if id(t) not in ours]
-            self._buffers = [(buffer, buffer.clone()) for buffer in kept]
+            buffers = self.session.model.buffers()
+            self._buffers = [(buffer, buffer.clone()) for buffer in buffers]
 
-    def takes(self) -> bool:
-        """Whether the step's update may be made; if not, it has been dealt with.
+    def judge(self) -> Verdict:
+        """What becomes of the step whose gradient is there; raises Diverged where the run ends.
 
-        Raises Diverged where the run is to end, and WentBack where it is to go on from before.
+        `take`: make its update. `skip`: leave it out. `again`: the session is back at its newest
+        checkpoint.
         """
         step = self.session.step + 1
         if not self.each_step:
-            return True
+            return "take"
         if self.recent.finite():
             self._good, self._in_a_row = step, 0
-            return True
+            return "take"
         self._keep(step)
         if self.policy == "back_off":
             self._go_back(Diverged(step))
+            return "again"
         self._in_a_row += 1
         if self.policy == "stop" or self._in_a_row == IN_A_ROW:
             raise Diverged(step)
@@ -90,45 +91,56 @@ class Guard:
         for buffer, before in self._buffers:
             buffer.copy_(before)
         self._good = step
-        return False
+        return "skip"
 
-    @contextlib.contextmanager
-    def checking(self) -> Iterator[None]:
-        """Around what raises Diverged of a step that has been taken: saving, and log rows."""
-        try:
-            yield
-        except Diverged as error:
+    def check(self) -> None:
+        """Raises Diverged if a step so far was not finite; for where steps aren't judged."""
+        if not self.recent.finite():
             self._keep(self.session.step)
-            if self.policy == "back_off":
-                self._go_back(error)
-            raise
+            raise Diverged(self.session.step)
         self._good = self.session.step
 
-    def _go_back(self, error: Diverged) -> None:
-        """Restore the newest checkpoint at half the rate; raises WentBack, or `error` in the end.
+    def save(self) -> bool:
+        """Save a checkpoint; False if weights are spoilt, and the session went back for it.
 
-        The scale is part of a checkpoint, so that a run that is killed goes the same way again.
+        Raises Diverged where the run is to end.
+        """
+        try:
+            self.session.save(self.recent)
+        except Diverged as error:
+            self._keep(self.session.step)
+            if self.policy != "back_off":
+                raise
+            self._go_back(error)
+            return False
+        self._good = self.session.step
+        return True
+
+    def _go_back(self, error: Diverged) -> None:
+        """Restore the newest checkpoint, at half the rate; raises `error` in the end.
+
+        The rate is part of a checkpoint, so that a run that is killed goes the same way again.
         """
         session = self.session
         scale = session.optimizers.scale / 2
         if scale < 0.5**BACK_OFFS:
             raise error
-        at = error.step
         session.optimizers.zero_grad()
         self._restore()
         session.optimizers.scale = scale
         self._good = session.step
         session.warn(
-            f"step {at} is not finite; back to step {session.step}, and on at {scale:g} of the "
-            "learning rate"
+            f"step {error.step} is not finite; back to step {session.step}, and on at {scale:g} of "
+            "the learning rate"
         )
-        raise WentBack
 
     def _keep(self, last: int) -> None:
         """Write the batches of the steps since the last good one; a full disk is only said."""
         session = self.session
         folder = session.run.path / "nonfinite"
         for step in range(self._good + 1, last + 1):
+            if (folder / f"{step_name(step)}.json").exists():
+                continue
             if len(list(folder.glob("*.json"))) >= KEPT_STEPS:
                 return
             try:
@@ -138,15 +150,10 @@ class Guard:
                 return
 
 
-class WentBack(Exception):  # noqa: N818 (not an error: the run goes on)
-    """The session was put back to its newest checkpoint."""
-
-
 def keep_step(session: Session, folder: Path, step: int) -> None:
     """Write `step-N.safetensors`, the ids and targets of each micro-batch, and `step-N.json`.
 
-    The tensors are `x0`, `y0`, `x1`, ... (B, T); the JSON names the tensors of the model and the
-    gradients that are not finite.
+    The tensors are `x0`, `y0`, `x1`, ... (B, T); the JSON names the weights that are not finite.
     """
     folder.mkdir(exist_ok=True)
     parts = session.recipe.train.gradient_accumulation_steps
@@ -155,18 +162,21 @@ def keep_step(session: Session, folder: Path, step: int) -> None:
     for part, number in enumerate(numbers):
         x, y = session.batches.train(number)
         tensors |= {f"x{part}": x.cpu().contiguous(), f"y{part}": y.cpu().contiguous()}
-    named = dict(session.model.named_parameters())
     report: dict[str, Any] = {
         "step": step,
         "micro_batches": numbers,
         "on_nonfinite": session.recipe.train.on_nonfinite,
-        "gradients": [n for n, p in named.items() if p.grad is not None and not _finite(p.grad)],
-        "weights": [name for name, p in named.items() if not _finite(p)],
+        "weights": [
+            name
+            for name, parameter in session.model.named_parameters()
+            if not torch.isfinite(parameter).all()
+        ],
     }
-    name = f"step-{step:08d}"
+    name = step_name(step)
     save_file(tensors, folder / f"{name}.safetensors")
     write_atomic(folder / f"{name}.json", json.dumps(report, indent=1) + "\n")
 
 
-def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+def step_name(step: int) -> str:
+    """What the files of a step are called."""
+    return f"step-{step:08d}"

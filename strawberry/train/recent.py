@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,7 +46,7 @@ class Recent:
     def start(self) -> None:
         """Start the clock anew."""
         self.timed = 0
-        self.paused_for = 0.0
+        self.paused = 0.0
         self.steps_from = time.perf_counter()
 
     def add(self, loss: Loss) -> None:
@@ -95,15 +94,14 @@ class Recent:
         }
         self.health = torch.zeros((), device=self.machine.device)
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Stop the clock within it: that is not training."""
+    def pause(self) -> None:
+        """Stop the clock: what follows is not training."""
         self.machine.synchronize()
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.paused_for += time.perf_counter() - began
+        self._paused_at = time.perf_counter()
+
+    def go_on(self) -> None:
+        """Start the clock again."""
+        self.paused += time.perf_counter() - self._paused_at
 
     def row(self, batch_tokens: int) -> dict[str, float]:
         """Means since the last row, the gradient's norm, and the speed; begins anew.
@@ -112,7 +110,7 @@ class Recent:
         """
         values = {name: value.item() / self.count for name, value in self.sums.items()}
         self.machine.synchronize()
-        seconds = time.perf_counter() - self.steps_from - self.paused_for
+        seconds = time.perf_counter() - self.steps_from - self.paused
         speed = self.timed * batch_tokens / seconds
         values |= {"grad_norm": float(self.norm), "tokens_per_second": speed}
         if self.skipped:

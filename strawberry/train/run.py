@@ -122,6 +122,10 @@ class RunFolder:
                 continue
         return rows
 
+    def losses(self) -> list[float]:
+        """The training losses of the log."""
+        return [row["loss"] for row in self.metrics() if "loss" in row]
+
     def forget_after(self, step: int) -> None:
         """Drop the rows past `step`, which a resumed run will write again."""
         kept = [row for row in self.metrics() if row["step"] <= step]

@@ -85,6 +85,7 @@ def run(plan: Plan, plugins: Plugins, out: Path, **fields: Any) -> tuple[Record,
     return Sweep(prepare(plan, plugins), executor, out, watcher).run(), watcher
 
 
+@pytest.mark.faults(41, 45)
 def test_each_failure_is_told_and_the_rest_goes_on(make_plan: PlanMaker, tmp_path: Path) -> None:
     """Five ways to fail beside a cell that works; none is a result, and all are in the table.
 
@@ -275,6 +276,7 @@ def test_the_key_is_of_all_that_decides(
 COMMAND = [sys.executable, "-m", "strawberry", "ablate"]
 
 
+@pytest.mark.faults(42)
 @pytest.mark.parametrize(
     "number",
     [
@@ -342,6 +344,7 @@ def _held(out: Path) -> bool:
     return False
 
 
+@pytest.mark.faults(46)
 def test_two_processes_do_not_share_a_folder(
     make_plan: PlanMaker, plugins: Plugins, tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def place(tmp_path: Path) -> Place:
     return made
 
 
+@pytest.mark.faults(38)
 def test_each_is_reported_and_the_rest_works(place: Place) -> None:
     """Every fault at once: listing, building and training go on, with a line for each plugin."""
     for name, (manifest, _) in FAULTS.items():
@@ -106,6 +107,7 @@ def test_each_is_reported_and_the_rest_works(place: Place) -> None:
     place.run("build", recipe, "--set", "model.norm=twin-b/twin", "--json")
 
 
+@pytest.mark.faults(39)
 def test_a_hook_that_raises_is_named_and_can_be_left_out(place: Place) -> None:
     """The run stops with one line, and goes on without the plugin from its checkpoint."""
     place.install(
@@ -124,6 +126,7 @@ def test_a_hook_that_raises_is_named_and_can_be_left_out(place: Place) -> None:
     assert json.loads(last)["step"] == 4
 
 
+@pytest.mark.faults(38)
 @pytest.mark.parametrize("seconds", [4, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_slow_import_is_named_and_can_be_left_out(place: Place, seconds: int) -> None:
     """After some seconds the plugin is named; without it nothing waits."""

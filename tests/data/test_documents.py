@@ -33,6 +33,7 @@ def test_each_kind_of_file_gives_its_documents(tmp_path: Path) -> None:
     assert read(tmp_path, "a.py", "any suffix") == ["any suffix"]
 
 
+@pytest.mark.faults(29)
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -78,6 +79,7 @@ class Canary:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.faults(36)
 @pytest.mark.parametrize("name", ["web.bin", "a.pt", "a.pkl", "a.strawberry", "a.txt", "a.json"])
 def test_pickles_are_never_opened(tmp_path: Path, name: str) -> None:
     """A pickle is refused by name, or by content under an innocent name, and nothing runs."""

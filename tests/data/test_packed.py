@@ -162,6 +162,7 @@ def test_the_fingerprint_is_of_the_tokens(folder: Path, tmp_path: Path, cache: P
         assert (again == fingerprint) == (name == "same")
 
 
+@pytest.mark.faults(29)
 def test_damage_to_any_file_is_named(folder: Path, cache: Path) -> None:
     """A file that is missing, altered or in another's place is refused, and which is said."""
     for name in ("train.tok", "val.tok", "tokenizer.json", "meta.json"):
@@ -178,6 +179,7 @@ def test_damage_to_any_file_is_named(folder: Path, cache: Path) -> None:
     open_packed(folder, Identities(cache))
 
 
+@pytest.mark.faults(29)
 def test_files_that_changed_places_are_noticed(folder: Path, cache: Path) -> None:
     """Each file by itself is whole; together they are not what was written."""
     train, val, spare = folder / "train.tok", folder / "val.tok", folder / "spare"

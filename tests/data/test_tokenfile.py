@@ -43,6 +43,7 @@ def test_a_file_without_ids_opens(tmp_path: Path, cache: Path) -> None:
     assert open_tokens(written(tmp_path / "a.tok", []), Identities(cache)).ids.size == 0
 
 
+@pytest.mark.faults(29)
 def test_every_truncation_and_extension_is_noticed(tmp_path: Path, cache: Path) -> None:
     """Cut anywhere, or longer by a byte, a file is refused by name."""
     path = written(tmp_path / "a.tok", list(range(100)))
@@ -72,6 +73,7 @@ def flips_noticed(path: Path, cache: Path) -> tuple[int, int]:
     return refused, len(whole)
 
 
+@pytest.mark.faults(29)
 def test_every_flipped_bit_is_noticed(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +85,7 @@ def test_every_flipped_bit_is_noticed(
     assert flips_noticed(path, cache)[0] <= HEADER  # the negative control
 
 
+@pytest.mark.faults(29)
 def test_an_id_outside_of_the_vocabulary_has_an_offset(tmp_path: Path, cache: Path) -> None:
     """A file that is well-formed, but holds an impossible id, names it and its byte."""
     path = written(tmp_path / "a.tok", [1, 2, 3, 4])

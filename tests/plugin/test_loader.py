@@ -41,6 +41,7 @@ def assert_alone(site: FakeSite, name: str = "bad", status: str = "broken") -> P
     return bad
 
 
+@pytest.mark.faults(38)
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
@@ -78,6 +79,7 @@ def test_missing_module(site: FakeSite) -> None:
     assert "No module named 'bad_manifest'" in assert_alone(site).error
 
 
+@pytest.mark.faults(38)
 def test_same_entry_point_name_twice(site: FakeSite) -> None:
     """Two distributions that use one entry-point name both load, under names that say whose."""
     site.install("a-dist", registers("registry.ffn('a', 'a:A')"), entry="rope")
@@ -112,6 +114,7 @@ def test_same_entry_point_name_twice_in_one_distribution(site: FakeSite) -> None
     assert statuses == [("a:x", "ok"), ("a:x", "broken")]
 
 
+@pytest.mark.faults(38)
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
@@ -275,6 +278,7 @@ def test_declared_api_range_is_kept(site: FakeSite) -> None:
     assert record(Plugins.load(), "good").api == ">=1,<2"
 
 
+@pytest.mark.faults(38)
 def test_prints_go_to_standard_error(site: FakeSite, capsys: pytest.CaptureFixture[str]) -> None:
     """What a plugin prints on import can't get into the output of a command."""
     site.install("good", GOOD + "\nprint('hello')")

@@ -55,6 +55,7 @@ def check(data: bytes, plugins: Plugins, overrides: list[str] | None = None) -> 
         assert time.process_time() - started < 3.0
 
 
+@pytest.mark.faults(32)
 @MODEST
 @given(tree=TREES)
 def test_structures(tree: Any, folder: Path, plugins: Plugins) -> None:
@@ -62,6 +63,7 @@ def test_structures(tree: Any, folder: Path, plugins: Plugins) -> None:
     check(dump(tree).encode("utf-8", "replace"), plugins)
 
 
+@pytest.mark.faults(32)
 @MODEST
 @given(data=st.data())
 def test_mutations(data: st.DataObject, folder: Path, plugins: Plugins) -> None:
@@ -75,6 +77,7 @@ def test_mutations(data: st.DataObject, folder: Path, plugins: Plugins) -> None:
     check(text.encode("utf-8", "replace"), plugins)
 
 
+@pytest.mark.faults(32)
 @MODEST
 @given(content=st.binary(max_size=200) | st.text(":-[]{}&*!|>'\"%@`#,? \n\tab0", max_size=60))
 def test_bytes(content: bytes | str, folder: Path, plugins: Plugins) -> None:
@@ -82,6 +85,7 @@ def test_bytes(content: bytes | str, folder: Path, plugins: Plugins) -> None:
     check(content if isinstance(content, bytes) else content.encode(), plugins)
 
 
+@pytest.mark.faults(32)
 @MODEST
 @given(overrides=st.lists(st.text(".=[]*0{},: \nabc", max_size=20) | WORDS, max_size=3))
 def test_overrides(overrides: list[str], folder: Path, plugins: Plugins) -> None:

@@ -57,6 +57,7 @@ CASES: dict[str, tuple[str | bytes, list[str]]] = {
 }
 
 
+@pytest.mark.faults(33, 34)
 @pytest.mark.parametrize("name", CASES)
 def test_refused_in_a_line_or_two(name: str, wrong: Wrong, folder: Path) -> None:
     """Each wrong recipe is refused at its place, within a second, and nothing is executed."""
@@ -80,6 +81,7 @@ def test_cyclic_extends(wrong: Wrong, folder: Path) -> None:
     assert line == ("b.yaml:1:10: extends: extends itself: r.yaml -> a.yaml -> b.yaml -> a.yaml")
 
 
+@pytest.mark.faults(33)
 @pytest.mark.parametrize(
     "text",
     [
@@ -112,6 +114,7 @@ def test_json_with_hostile_quotes(wrong: Wrong) -> None:
     assert time.process_time() - started < 2.0
 
 
+@pytest.mark.faults(33)
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is Linux's")
 def test_memory_is_bounded(folder: Path) -> None:
     """The bombs are refused by the reader within 100 MB over what Python itself takes."""

@@ -21,6 +21,7 @@ def refusal(text: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.faults(35)
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -37,6 +38,7 @@ def test_scalars(text: str, value: Any) -> None:
     assert parse(f"a: {text}\n", "f").plain() == {"a": value}
 
 
+@pytest.mark.faults(35)
 @pytest.mark.parametrize(
     ("text", "message"),
     [

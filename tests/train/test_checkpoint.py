@@ -56,6 +56,7 @@ def test_keeps_the_newest(tmp_path: Path) -> None:
     assert [int(name.split("-")[1]) for name in steps(tmp_path)] == [100, 1000]
 
 
+@pytest.mark.faults(13)
 def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
     """A bit flipped in any 64-byte window of any file leads back to the checkpoint before."""
     write(tmp_path, 1)
@@ -74,6 +75,7 @@ def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path)[0].state["step"] == 2
 
 
+@pytest.mark.faults(13, control=True)
 def test_without_hashes_a_flipped_bit_would_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +122,7 @@ def _swap(path: Path) -> None:
     two.write_bytes(first)
 
 
+@pytest.mark.faults(14)
 @pytest.mark.parametrize(
     "harm",
     [_truncate, _empty, _delete, _no_manifest, _manifest_of_nothing, _manifest_is_a_list, _swap],
@@ -142,6 +145,7 @@ def test_says_so_when_none_is_whole(tmp_path: Path) -> None:
         checkpoint.load_newest(tmp_path)
 
 
+@pytest.mark.faults(15)
 def test_a_failed_write_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +164,7 @@ def test_a_failed_write_leaves_what_was_there(
     assert checkpoint.load_newest(tmp_path)[0].state["step"] == 1
 
 
+@pytest.mark.faults(15)
 def test_a_full_disk_under_safetensors_is_a_plain_error(tmp_path: Path) -> None:
     """What safetensors raises when it can't write is no traceback either."""
     from safetensors import SafetensorError
@@ -184,6 +189,7 @@ def test_a_damaged_newer_one_does_not_push_out_whole_ones(tmp_path: Path) -> Non
     assert checkpoint.load_newest(tmp_path)[0].state["step"] == 20
 
 
+@pytest.mark.faults(24)
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     """Half-written folders are gone after the next start, and never taken for checkpoints."""
     write(tmp_path, 1)

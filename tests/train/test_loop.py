@@ -62,6 +62,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.faults(1)
 @pytest.mark.parametrize("optimizer", [{"use": "adamw"}, MUON])
 @pytest.mark.parametrize("log_interval", [1, 3])
 def test_stopped_and_resumed_equals_uninterrupted(
@@ -91,6 +92,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
         assert same_weights(folder, tmp_path / "whole"), k
 
 
+@pytest.mark.faults(1, 8, control=True)
 @pytest.mark.parametrize("part", ["random", "optimizer", "step"])
 def test_each_part_of_the_state_is_needed(
     make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
@@ -160,6 +162,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(
     assert rows(run) == rows(tmp_path / "whole")
 
 
+@pytest.mark.faults(13)
 def test_a_damaged_newest_checkpoint_is_passed_over_and_said(
     make_recipe: RecipeMaker, tmp_path: Path
 ) -> None:
@@ -190,6 +193,7 @@ def test_a_run_is_not_overwritten(make_recipe: RecipeMaker, tmp_path: Path) -> N
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.faults(10, 11)
 def test_resuming_another_recipe_or_other_data_is_refused_with_the_difference(
     make_recipe: RecipeMaker, tmp_path: Path, corpus: Path
 ) -> None:
@@ -237,6 +241,7 @@ def _poison(where: str, value: float) -> Callable[..., Any]:
     return loss
 
 
+@pytest.mark.faults(26)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["loss", "constant", "gradient"])
 @pytest.mark.parametrize("log_interval", [1, 100])
@@ -260,6 +265,7 @@ def test_what_is_not_finite_stops_the_run_before_the_weights_change(
     assert all(torch.isfinite(tensor).all() for tensor in found.model.values())
 
 
+@pytest.mark.faults(26)
 def test_a_poisoned_optimizer_state_is_never_saved(
     make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,6 +372,7 @@ def test_trackers_are_told_in_order(make_recipe: RecipeMaker, tmp_path: Path) ->
     ]  # fmt: skip
 
 
+@pytest.mark.faults(39)
 def test_a_failing_tracker_is_named_and_the_last_checkpoint_stays(
     make_recipe: RecipeMaker, tmp_path: Path
 ) -> None:
@@ -383,6 +390,7 @@ def test_a_failing_tracker_is_named_and_the_last_checkpoint_stays(
     assert broken.seen[-1] == ("finished", "failed")
 
 
+@pytest.mark.faults(20)
 def test_two_processes_do_not_share_a_folder(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     """While one holds the folder, another is refused at once and told who holds it."""
     recipe = make_recipe(train={"max_iters": 1})

@@ -55,6 +55,7 @@ def test_it_learns(run):
     assert sum(found[-5:]) < sum(found[:5]) - 0.5
 
 
+@pytest.mark.faults(1)
 def test_it_resumes_exactly(run, tmp_path):
     """Stopped after 11 steps and resumed, it has the losses of the run that was never stopped."""
     path, whole = run

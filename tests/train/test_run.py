@@ -64,6 +64,7 @@ def test_a_longer_run_is_the_same_run_only_if_its_schedule_is(
     assert train(longer, tmp_path / "run", resume=True).steps == 6
 
 
+@pytest.mark.faults(11)
 def test_resuming_on_other_hardware_is_said(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     """Another thread count or torch may give other bits; the user is told, not stopped."""
     train(make_recipe(train={"max_iters": 2}), tmp_path / "run")
@@ -73,6 +74,7 @@ def test_resuming_on_other_hardware_is_said(make_recipe: RecipeMaker, tmp_path: 
     assert any("threads 1 -> 2" in line for line in said)
 
 
+@pytest.mark.faults(17)
 def test_a_folder_that_can_not_be_written_is_one_line(
     make_recipe: RecipeMaker, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def start(recipe: Path, run: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.faults(4, 5)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_how_to_go_on(
     recipe_file: Callable[..., Path], tmp_path: Path, number: signal.Signals, code: int
@@ -49,6 +50,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert damaged == []
 
 
+@pytest.mark.faults(21)
 def test_the_folder_of_a_killed_process_is_free_at_once(
     recipe_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -67,6 +69,7 @@ def test_the_folder_of_a_killed_process_is_free_at_once(
     assert checkpoint.load_newest(tmp_path / "run" / "checkpoints")[0].state["step"] >= 1
 
 
+@pytest.mark.faults(5)
 def test_the_second_signal_is_not_caught() -> None:
     """The first one asks; the second does what it does without us: here, KeyboardInterrupt."""
     before = signal.getsignal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -245,7 +246,7 @@ def test_honest_weights_still_load(stranger: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.faults(37)
 def test_headers_at_random(stranger: Path, figure: Figure) -> None:
-    """Two thousand damaged files: each loads or is refused by an error of ours."""
+    """Two thousand damaged files: each loads or is found to be damaged, by an error of ours."""
     chance = random.Random(37)
     file = stranger / "model.safetensors"
     good = file.read_bytes()
@@ -257,10 +258,8 @@ def test_headers_at_random(stranger: Path, figure: Figure) -> None:
             content[at] = chance.choice([chance.randrange(256), *b'0123456789{}[]",:-'])
         file.write_bytes(content[: chance.choice([None, chance.randrange(len(content))])])
         reseal(stranger)
-        try:
-            load_run(stranger.parents[1])
-        except StrawberryError:
-            continue
+        with contextlib.suppress(checkpoint.DamagedError):
+            checkpoint.load(stranger)
     figure(2000, 2000, "loaded or refused")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import strawberry
-from strawberry.train import Sampling, load_run, sample_ids
+from strawberry.train import Sampling, checkpoint, load_run, sample_ids
 
 ROOT = Path(__file__).parents[2]
 RECIPES = [
@@ -57,7 +57,7 @@ def test_it_learns(run):
 
 @pytest.mark.faults(1)
 def test_it_resumes_exactly(run, tmp_path):
-    """Stopped after 11 steps and resumed, it has the losses of the run that was never stopped."""
+    """Stopped after 11 steps and resumed, it has every number and bit of an unbroken run."""
     path, whole = run
     folder = tmp_path / "resumed"
     strawberry.train(strawberry.load_recipe(path, [*SHORT, "train.max_iters=11"]), folder)
@@ -65,6 +65,11 @@ def test_it_resumes_exactly(run, tmp_path):
     strawberry.train(recipe, folder, resume=True)
 
     assert losses(folder) == losses(whole)
+    one, other = (checkpoint.load_newest(path / "checkpoints")[0] for path in (folder, whole))
+    assert one.state["optimizer"] == other.state["optimizer"]
+    for a, b in ((one.model, other.model), (one.optimizer, other.optimizer)):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @torch.no_grad()

@@ -1,0 +1,130 @@
+"""Section F: what trials and their processes do; most of it is in tests/ablate/test_sweep.py."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strawberry.ablate.contracts import Job
+from strawberry.ablate.report import tabulate
+from strawberry.ablate.sweep import make_executor
+from strawberry.errors import StrawberryError
+from strawberry.plugin import Plugins
+from tests.ablate.conftest import PlanMaker, make_plan, plugins, recipe_file
+from tests.ablate.test_sweep import FFN, run
+from tests.faults.conftest import Figure
+
+__all__ = ["make_plan", "plugins", "recipe_file"]
+
+FAULTS = """
+    import os, signal, sys
+    import torch
+    from strawberry.model.contracts import FFN
+    from strawberry.plugin import hookimpl
+
+    class Fault(FFN):
+        def __init__(self, site, *, way: str = "raises"):
+            super().__init__()
+            self.way, self.steps = way, 0
+            self.weight = torch.nn.Parameter(torch.zeros(site.n_embd))
+
+        def forward(self, x, use):
+            if x.device.type != "meta" and self.training:
+                self.steps += 1
+            if self.steps == 4:
+                if self.way == "exits":
+                    os._exit(1)
+                if self.way == "crashes":
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                if self.way == "leaves":
+                    raise SystemExit(3)
+                if self.way == "fills the disk":
+                    raise OSError(28, "No space left on device")
+                if self.way == "can't be pickled":
+                    raise type("Odd", (Exception,), {"__reduce__": None})("on purpose")
+                if self.way == "shouts":
+                    for _ in range(50):
+                        sys.stderr.write("x" * 100_000)
+            return x * self.weight
+
+    @hookimpl
+    def strawberry_register(registry):
+        registry.ffn("fault", Fault)
+"""
+WAYS = {
+    "exits": ("failed", "exit code 1"),
+    "crashes": ("killed", "SIGSEGV"),
+    "leaves": ("failed", "SystemExit: 3"),
+    "fills the disk": ("failed", "No space left on device"),
+    "can't be pickled": ("failed", "Odd: on purpose"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.faults(41)
+def test_more_ways_for_a_trial_to_fail(
+    make_plan: PlanMaker, tmp_path: Path, figure: Figure
+) -> None:
+    """Each is told by its kind; one that writes 5 MB to its standard error is a result."""
+    (tmp_path / "faults.py").write_text(textwrap.dedent(FAULTS))
+    plugins = Plugins.load(files=[tmp_path / "faults.py"])
+    cells = {way: {FFN: {"use": "fault", "way": way}} for way in (*WAYS, "shouts")}
+    record, _ = run(make_plan(cells=cells, seeds=1), plugins, tmp_path / "out")
+    table = tabulate(record)
+    found = {failure.cell: failure for failure in table.failures}
+    assert found.keys() == WAYS.keys()
+    told = sum(found[way].status == status and text in found[way].error
+               for way, (status, text) in WAYS.items())  # fmt: skip
+    assert {row.name for row in table.rows if row.values} == {"recipe", "shouts"}
+    figure(len(WAYS) + 2, told + 2, "trials told as what they are")
+
+
+@pytest.mark.faults(46)
+def test_a_folder_that_can_not_be_made_is_told(
+    make_plan: PlanMaker, plugins: Plugins, tmp_path: Path
+) -> None:
+    """Where a file is in its way, before any trial is run."""
+    (tmp_path / "file").write_text("")
+    plan = make_plan(vary={FFN: ("swiglu", "none")})
+    with pytest.raises((StrawberryError, OSError), match="file"):
+        run(plan, plugins, tmp_path / "file" / "out")
+
+
+@pytest.mark.faults(23)
+def test_a_jump_of_the_clock_is_no_silence(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that is heard of is not taken for one that hangs when the clock goes a day on."""
+    from strawberry.components.executor import local
+
+    class Process:
+        exitcode: int | None = None
+        kill = terminate = join = lambda *a: None
+
+        def start(self) -> None:
+            """Nothing runs."""
+
+    process = Process()
+    context = type("Context", (), {"Process": lambda self, **options: process})()
+    monkeypatch.setattr(local, "_context", lambda: context)
+    executor: Any = make_executor({"use": "local", "silence": 100}, plugins)
+    job = Job("one", tmp_path / "trial", {})
+    one = executor._start(job, 0)
+    now, began, passed = time.time(), time.monotonic(), [0.0]
+    monkeypatch.setattr(time, "time", lambda: now + 86_400)
+    monkeypatch.setattr(time, "monotonic", lambda: began + passed[0])
+    log = tmp_path / "trial" / "run" / "metrics.jsonl"
+    log.parent.mkdir(parents=True)
+    for number in range(5):
+        passed[0] += 60
+        log.write_text("x" * number)
+        os.utime(log, (now - 86_400 * number, now - 86_400 * number))
+        assert executor._look(one) is None
+    passed[0] += 200
+    ended = executor._look(one)
+    assert ended.result["status"] == "silent"

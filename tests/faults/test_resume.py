@@ -126,7 +126,7 @@ def test_every_generator_is_put_back(make_recipe: RecipeMaker, tmp_path: Path) -
     assert same_weights(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.faults(1, 8, control=True)
+@pytest.mark.faults(1, 2, 8, control=True)
 @pytest.mark.parametrize(
     "part", ["random.setstate", "numpy.random.set_state", "torch.set_rng_state"]
 )
@@ -246,15 +246,20 @@ def test_a_signal_in_every_phase(
     figure(len(PHASES), good, f"phases, exit {code}", steps_lost=0)
 
 
-@pytest.mark.faults(4, control=True)
+@pytest.mark.faults(4, 5, control=True)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_unheard_the_signal_would_cost_steps(
-    recipe_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe_file: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
 ) -> None:
     """Without the loop's own handler nothing is saved at the step that a signal comes in."""
     monkeypatch.setattr(loop_module, "stop_signals", lambda: contextlib.nullcontext(Stop()))
-    signalled("warm-up", signal.SIGTERM, monkeypatch)
+    signalled("warm-up", number, monkeypatch)
     path = str(recipe_file(train={"max_iters": 6, "checkpoint_interval": 3}))
-    assert command(["train", path, "--run-dir", str(tmp_path / "run")]) == 143
+    assert command(["train", path, "--run-dir", str(tmp_path / "run")]) == code
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

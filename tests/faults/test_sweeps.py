@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import textwrap
 import time
@@ -16,7 +17,7 @@ from strawberry.ablate.sweep import make_executor
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 from tests.ablate.conftest import PlanMaker, make_plan, plugins, recipe_file
-from tests.ablate.test_sweep import FFN, run
+from tests.ablate.test_sweep import FFN, run, scripted
 from tests.faults.conftest import Figure
 
 __all__ = ["make_plan", "plugins", "recipe_file"]
@@ -128,3 +129,43 @@ def test_a_jump_of_the_clock_is_no_silence(
     passed[0] += 200
     ended = executor._look(one)
     assert ended.result["status"] == "silent"
+
+
+@pytest.mark.faults(41, control=True)
+def test_a_result_from_before_would_be_believed(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed trial with the result of an earlier try in its folder would count as finished."""
+    from strawberry.components.executor import local
+
+    folder = tmp_path / "trial"
+    folder.mkdir()
+    (folder / "result.json").write_text('{"status": "finished"}')
+    assert local._result(folder, -9)["status"] == "finished"
+    process = type("Process", (), {"start": lambda self: None})()
+    context = type("Context", (), {"Process": lambda self, **options: process})()
+    monkeypatch.setattr(local, "_context", lambda: context)
+    make_executor("local", plugins)._start(Job("one", folder, {}), 0)  # type: ignore[attr-defined]
+    assert local._result(folder, -9)["status"] == "killed"
+
+
+@pytest.mark.faults(42, control=True)
+def test_what_is_not_known_as_done_is_run_again(
+    make_plan: PlanMaker, plugins: Plugins, tmp_path: Path
+) -> None:
+    """A result that is of another recipe, seed or data is no result; else none is done twice."""
+    started: list[str] = []
+
+    def loss(recipe: Any) -> float:
+        started.append(recipe["name"])
+        return 1.0
+
+    plan = make_plan(vary={FFN: ("swiglu", "geglu")}, seeds=2)
+    record = scripted(plan, plugins, tmp_path / "out", loss)
+    assert len(started) == 4
+    scripted(plan, plugins, tmp_path / "out", loss)
+    assert len(started) == 4
+    file = record.trials[0].folder / "trial.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "key": "another"}))
+    scripted(plan, plugins, tmp_path / "out", loss)
+    assert len(started) == 5

@@ -44,17 +44,14 @@ def fork(session: Session, recent: Recent, parent: RunFolder) -> None:
         session.warn(line)
     if not same:
         session.warn("the optimizers are others than those of the fork's parent: they start afresh")
-    run.begin(recipe, session.dataset, session.machine)
-    info = json.loads(run.info_file.read_text())
-    info["fork"] = {
-        "of": str(parent.path),
-        "step": session.step,
-        "changes": parent.changes(recipe, session.dataset),
-    }
-    write_atomic(run.info_file, json.dumps(info, indent=2) + "\n")
     rows = [row for row in parent.metrics() if row["step"] <= session.step]
     write_atomic(run.metrics_file, "".join(json.dumps(row) + "\n" for row in rows))
-    session.save(recent)
+    # Before the folder is a run: without a checkpoint, a resume would start over.
+    with session.optimizers.evaluating():
+        session.write(recent)
+    changes = parent.changes(recipe, session.dataset)
+    origin = {"of": str(parent.path), "step": session.step, "changes": changes}
+    run.begin(recipe, session.dataset, session.machine, origin)
 
 
 def _optimizer(recipe: Recipe) -> Any:

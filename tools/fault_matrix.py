@@ -72,10 +72,7 @@ ROWS = {
     46: "a sweep's folder that another process holds, or that is gone",
 }
 
-ELSEWHERE = {
-    6: "several ranks", 7: "several ranks", 9: "several ranks",
-    43: "trials run on this machine alone", 44: "one process has a sweep, by its lock",
-}  # fmt: skip
+ELSEWHERE = {6: "several ranks", 7: "several ranks", 9: "several ranks"}
 """Rows that no test here is about, and why."""
 
 
@@ -135,8 +132,10 @@ def main() -> int:
     chosen = parser.parse_args()
     outcomes = Outcomes(set(chosen.row or ROWS))
     marks = "faults" if chosen.slow else "faults and not slow"
-    arguments = [str(ROOT / "tests"), "-q", "--no-header", "-m", marks, "-n", "0",
-                 "-p", "no:cacheprovider", f"--rootdir={ROOT}"]  # fmt: skip
+    arguments = [
+        *(str(ROOT / top) for top in ("tests", "plugins")), "-q", "--no-header", "-m", marks,
+        "-n", "0", "-p", "no:cacheprovider", f"--rootdir={ROOT}",
+    ]  # fmt: skip
     code = pytest.main(arguments, plugins=[outcomes])
     Console().print(table(outcomes))
     return int(code)

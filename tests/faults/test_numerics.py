@@ -52,9 +52,9 @@ def poison(patch: pytest.MonkeyPatch, where: str, value: float, steps: tuple[int
         done.add(seen["step"])
         return True
 
-    def loss(model: LanguageModel, x: torch.Tensor, y: torch.Tensor) -> Any:
+    def loss(model: LanguageModel, x: torch.Tensor, y: torch.Tensor, **options: Any) -> Any:
         if not model.training or where not in ("loss", "gradient", "input", "weight") or not now():
-            return original(model, x, y)
+            return original(model, x, y, **options)
         if where == "weight":
             with torch.no_grad():
                 next(model.parameters())[:3].fill_(value)
@@ -62,10 +62,10 @@ def poison(patch: pytest.MonkeyPatch, where: str, value: float, steps: tuple[int
             layer = model.get_submodule("embedding")
             handle = layer.register_forward_hook(lambda *a: a[2].clone().fill_(value))
             try:
-                return original(model, x, y)
+                return original(model, x, y, **options)
             finally:
                 handle.remove()
-        result = original(model, x, y)
+        result = original(model, x, y, **options)
         if where == "loss":
             return type(result)(result.total * value, result.cross_entropy * value)
         if where == "gradient":
@@ -221,8 +221,8 @@ def test_what_does_not_mend_ends_the_run(
         current["number"] = number
         return train_batch(batches, number)
 
-    def loss(model: LanguageModel, x: torch.Tensor, y: torch.Tensor) -> Any:
-        result, number = original(model, x, y), current["number"]
+    def loss(model: LanguageModel, x: torch.Tensor, y: torch.Tensor, **options: Any) -> Any:
+        result, number = original(model, x, y, **options), current["number"]
         if not model.training or number < 4 or (policy == "back_off" and number > 4):
             return result
         met.append(number)
@@ -281,8 +281,8 @@ def scale_loss(patch: pytest.MonkeyPatch, at: int, by: float) -> None:
     """Multiply the loss of a training step."""
     original, calls = LanguageModel.loss, iter(range(1, 10**6))
 
-    def loss(model: LanguageModel, x: torch.Tensor, y: torch.Tensor) -> Any:
-        result = original(model, x, y)
+    def loss(model: LanguageModel, x: torch.Tensor, y: torch.Tensor, **options: Any) -> Any:
+        result = original(model, x, y, **options)
         if not model.training or next(calls) != at:
             return result
         return type(result)(result.total * by, result.cross_entropy * by)

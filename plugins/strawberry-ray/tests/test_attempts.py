@@ -27,6 +27,7 @@ def leave(folder: Path, step: int, result: Mapping[str, Any] | None = None) -> N
         (folder / "result.json").write_text(json.dumps(result))
 
 
+@pytest.mark.faults(44)
 def test_a_claim_leaves_earlier_writers_nowhere(tmp_path: Path) -> None:
     """The folder has a new name and a new request; of several, the furthest is kept."""
     folder = tmp_path / "trials" / "cell[1]-7"
@@ -57,6 +58,7 @@ def test_what_was_finished_is_known(tmp_path: Path, status: str, key: str, known
     assert (claimed.folder / "result.json").exists() == known
 
 
+@pytest.mark.faults(44)
 def test_a_late_writer_is_refused(recipe_file: Path, tmp_path: Path) -> None:
     """A worker is stopped in its middle, its trial is given away and finished, then it wakes up.
 

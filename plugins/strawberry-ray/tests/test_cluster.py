@@ -208,6 +208,7 @@ def test_three_nodes_give_what_one_process_gives(
 
 
 @pytest.mark.slow
+@pytest.mark.faults(43)
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_node_dies_in_the_middle(
     at_once: bool,
@@ -252,6 +253,7 @@ def test_a_node_dies_in_the_middle(
 
 
 @pytest.mark.slow
+@pytest.mark.faults(44)
 def test_a_node_that_was_thought_dead_comes_back(
     start: Callable[..., Cluster], make_plan: PlanMaker, plugins: Plugins, tmp_path: Path
 ) -> None:
@@ -305,6 +307,7 @@ def test_each_failure_is_told_and_the_rest_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.faults(45)
 def test_what_takes_its_node_along_is_given_up(
     start: Callable[..., Cluster], make_plan: PlanMaker, plugins: Plugins, tmp_path: Path
 ) -> None:
@@ -365,6 +368,7 @@ COMMAND = [sys.executable, "-m", "strawberry"]
 
 
 @pytest.mark.slow
+@pytest.mark.faults(42)
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_driver_that_ends_loses_nothing(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,16 +49,18 @@ def _check(path: Path, content: bytes) -> int:
     """Raise StrawberryError unless all instructions are plain; returns where they end."""
     at = 0
     try:
-        for instruction, argument, position in pickletools.genops(content):
-            at = int(position or 0)
-            if instruction.name not in PLAIN:
-                raise StrawberryError(
-                    f"{path}: byte {at}: the instruction {instruction.name}, which plain data "
-                    "doesn't need and which can run code: refused, and nothing of it was run"
-                )
-            # The reader makes room for as many entries as this number says.
-            if instruction.name == "LONG_BINPUT" and int(argument or 0) > len(content):
-                raise StrawberryError(f"{path}: byte {at}: an entry that is too far away")
+        with warnings.catch_warnings():  # the argument of an instruction is read before its name
+            warnings.simplefilter("ignore")
+            for instruction, argument, position in pickletools.genops(content):
+                at = int(position or 0)
+                if instruction.name not in PLAIN:
+                    raise StrawberryError(
+                        f"{path}: byte {at}: the instruction {instruction.name}, which plain data "
+                        "doesn't need and which can run code: refused, and nothing of it was run"
+                    )
+                # The reader makes room for as many entries as this number says.
+                if instruction.name == "LONG_BINPUT" and int(argument or 0) > len(content):
+                    raise StrawberryError(f"{path}: byte {at}: an entry that is too far away")
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise StrawberryError(f"{path}: after byte {at}: not a whole pickle: {reason}") from error

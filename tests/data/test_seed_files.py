@@ -137,7 +137,8 @@ def test_damaged_pickles_are_told(write: Callable[..., Path], tmp_path: Path) ->
     content = pickle.dumps(encoder())
     path = tmp_path / "file.bin"
     cuts = [content[:at] for at in range(0, len(content) - 1, 37)]
-    for damaged in (*cuts, content + b".", b"hello", b"\x80\x05r\xff\xff\xff\x7f."):
+    odd = (b"hello", b"P\\ \n.", b"S'\\ '\n.", b"\x80\x05r\xff\xff\xff\x7f.")
+    for damaged in (*cuts, content + b".", *odd):
         path.write_bytes(damaged)
         with pytest.raises(StrawberryError, match=r"file\.bin"):
             load_plain(path)

@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    register_flop_formula,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 
 @register_flop_formula(torch.ops.aten.addmm_)
@@ -18,6 +23,27 @@ def _addmm_flops(
 ) -> int:
     """The in-place product, which torch's counter passes over: `total += left @ right`."""
     return 2 * left[0] * left[1] * right[1]
+
+
+@register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu)  # noqa: SLF001
+def _attention_flops(
+    query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
+) -> int:
+    """The fused attention of a CPU, as torch counts that of other devices: in full."""
+    return sdpa_flop_count(query, *_as_many(query, key, value))
+
+
+@register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward)  # noqa: SLF001
+def _attention_backward_flops(
+    grad: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
+) -> int:
+    """The same, on the way back."""
+    return sdpa_backward_flop_count(grad, query, *_as_many(query, key, value))
+
+
+def _as_many(query: torch.Size, *others: torch.Size) -> list[torch.Size]:
+    """Shapes of keys and values with as many heads as the queries': each has its own scores."""
+    return [torch.Size((*shape[:1], query[1], *shape[2:])) for shape in others]
 
 
 @dataclass(frozen=True, slots=True)

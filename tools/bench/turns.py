@@ -17,6 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import strawberry
+import strawberry.model.counting  # formulas that torch's counter is without
 from strawberry.recipe import Recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -21,7 +21,7 @@ import strawberry.model.counting  # formulas that torch's counter is without
 from strawberry.recipe import Recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-WARM_UP = 3
+WARM_UP = 2
 
 
 def options(doc: str | None, *, repeats: int) -> argparse.ArgumentParser:

@@ -1,0 +1,181 @@
+"""Greedy decoding of our llama recipe against other libraries, and without a cache.
+
+    python tools/bench/decode.py [--shape M|S] [--tokens 256] [--prompt 16] [--nanogpt PATH]
+        [--only NAME...] [--threads 2] [--repeats 5] [--json]
+
+One sequence, the most likely token each time. Each contender has a process of its own, and they
+take turns within one run; ratios are over litgpt, or over the first contender without it. The
+hand-written llama and ours have the same weights, and must give the same text in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import peers
+import torch
+import turns
+from handwritten import Llama, Shape
+from torch import Tensor
+from turns import milliseconds, ratio, shown, take_turns
+from workers import Contender, Imports, Maker, working
+
+import strawberry
+from strawberry.train import Sampling, sample_ids
+
+
+def main() -> None:
+    """Parse the arguments, measure, print."""
+    parser = turns.options(__doc__, repeats=5)
+    parser.set_defaults(threads=2)
+    parser.add_argument("--shape", choices=peers.SHAPES, default="M")
+    parser.add_argument("--tokens", type=int, default=256, help="how many to generate")
+    parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")
+    parser.add_argument("--nanogpt", metavar="PATH", help="nanoGPT's folder or model.py")
+    parser.add_argument("--only", metavar="NAME", nargs="+", help="contenders that contain NAME")
+    options = parser.parse_args()
+    turns.show(measure(options), table, options.json)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that is printed, as plain data."""
+    shape = peers.SHAPES[options.shape]._replace(length=options.prompt + options.tokens)
+    chosen = {
+        name: (maker, False)
+        for name, maker in contenders(options, shape).items()
+        if not options.only or any(part in name for part in options.only)
+    }
+    with working(chosen, options.threads) as (workers, absent):
+        seconds = take_turns(workers, options.repeats)
+        text = {name: worker.result for name, worker in workers.items()}
+    first = "litgpt" if "litgpt" in seconds else next(iter(seconds))
+    ours = ("hand-written", "ours", "ours, without cache")
+    same = [text[name] for name in ours if name in text]
+    return {
+        "shape": {**vars(options), "torch": torch.__version__, "over": first},
+        "absent": absent,
+        "same_text": all(found == same[0] for found in same),
+        "contenders": {
+            name: {
+                "milliseconds_per_token": milliseconds(times) / options.tokens,
+                "tokens_per_second": options.tokens / min(times),
+                "speed": ratio(seconds[first], times),
+                "speed_of_least": min(seconds[first]) / min(times),
+            }
+            for name, times in seconds.items()
+        },
+    }
+
+
+def contenders(options: argparse.Namespace, shape: Shape) -> dict[str, Maker]:
+    """What may take part, and how to make each."""
+    sizes = (shape, options.prompt, options.tokens)
+    found: dict[str, Maker] = {}
+    if options.nanogpt:
+        found["nanoGPT"] = partial(nanogpt, options.nanogpt, *sizes)
+    for name in ("transformers", "litgpt"):
+        found[name] = partial(globals()[name], *sizes)
+    found["hand-written"] = partial(hand, *sizes)
+    found["ours"] = partial(ours, *sizes)
+    found["ours, without cache"] = partial(ours, *sizes, use_cache=False)
+    return found
+
+
+def ours(shape: Shape, prompt: int, tokens: int, *, use_cache: bool = True) -> Contender:
+    """The llama recipe, as `strawberry generate` decodes it."""
+    Imports.done()
+    model = strawberry.build(peers.recipe("llama", shape)).eval()
+    greedy = Sampling(temperature=0)
+
+    def run() -> list[int]:
+        start, random = _prompt(shape, prompt), torch.Generator()
+        made = sample_ids(model, start, tokens, greedy, random, use_cache=use_cache)
+        return [int(token) for token in made]
+
+    return _contender(run)
+
+
+def hand(shape: Shape, prompt: int, tokens: int) -> Contender:
+    """The llama of handwritten.py, with the weights of ours."""
+    Imports.done()
+    model = Llama(shape)
+    peers.take_weights(model, strawberry.build(peers.recipe("llama", shape)))
+    return _contender(lambda: model.greedy(_prompt(shape, prompt), tokens)[0].tolist())
+
+
+def transformers(shape: Shape, prompt: int, tokens: int) -> Contender:
+    """`generate` of LlamaForCausalLM, which keeps a cache."""
+    model: Any = peers.transformers(shape).eval()
+    Imports.done()
+    given = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+
+    def run() -> list[int]:
+        start = _prompt(shape, prompt)
+        mask = torch.ones_like(start)
+        return list(model.generate(start, attention_mask=mask, **given)[0, prompt:])
+
+    return _contender(run)
+
+
+def litgpt(shape: Shape, prompt: int, tokens: int) -> Contender:
+    """The model of litgpt with its cache, in the plainest loop."""
+    model: Any = peers.litgpt(shape).eval()
+    Imports.done()
+    model.set_kv_cache(batch_size=1)
+
+    @torch.inference_mode()
+    def run() -> list[int]:
+        ids, place = _prompt(shape, prompt), torch.arange(prompt)
+        made = []
+        for _ in range(tokens):
+            ids = model(ids, place)[:, -1:].argmax(-1)
+            place = place[-1:] + 1
+            made.append(int(ids))
+        return made
+
+    return _contender(run)
+
+
+def nanogpt(path: str, shape: Shape, prompt: int, tokens: int) -> Contender:
+    """`generate` of nanoGPT, which has no cache; top-1 makes it greedy."""
+    Imports.done()
+    model: Any = peers.nanogpt(path, shape).eval()
+
+    def run() -> list[int]:
+        return list(model.generate(_prompt(shape, prompt), tokens, top_k=1)[0, prompt:])
+
+    return _contender(run)
+
+
+def _prompt(shape: Shape, length: int) -> Tensor:
+    return torch.arange(7, 7 + length)[None] % shape.vocabulary
+
+
+def _contender(run: Callable[[], list[int]]) -> Contender:
+    return Contender(run, result=[int(token) for token in run()])
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as text."""
+    shape = result["shape"]
+    lines = [
+        f"{shape['tokens']} tokens after {shape['prompt']}, shape {shape['shape']}, "
+        f"{shape['threads']} threads, torch {shape['torch']}",
+        f"same text, ours in float32 and by hand: {'yes' if result['same_text'] else 'NO'}",
+        f"{'':24}{'ms/token':>10}{'tokens/s':>10}{'least':>7}   "
+        f"speed over {shape['over']}, median (quartiles)",
+    ]
+    for name, row in result["contenders"].items():
+        lines.append(
+            f"{name:24}{row['milliseconds_per_token']:>10.2f}{row['tokens_per_second']:>10.1f}"
+            f"{row['speed_of_least']:>7.2f}   {shown(row['speed'])}"
+        )
+    lines += [f"skipped {name}: {why}" for name, why in result["absent"].items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

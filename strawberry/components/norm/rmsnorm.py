@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from strawberry.model.contracts import Norm, wide
@@ -28,9 +31,55 @@ class RMSNorm(Norm):
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) -> (..., features)."""
         gain = None if self.weight is None else wide(self.weight)
-        return F.rms_norm(wide(x), (self.features,), gain, self.eps).to(x.dtype)
+        return rms_norm(wide(x), gain, self.eps).to(x.dtype)
 
 
 def unit_rms(x: Tensor, eps: float) -> Tensor:
     """`x / sqrt(mean(x^2) + eps)` over the last dimension, without a gain; any leading shape."""
-    return F.rms_norm(wide(x), (x.shape[-1],), None, eps).to(x.dtype)
+    return rms_norm(wide(x), None, eps).to(x.dtype)
+
+
+def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+    """torch's `rms_norm`; on a CPU, where torch has no kernel of its own, in fewer passes."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.rms_norm(x, (x.shape[-1],), gain, eps)
+    if torch.is_grad_enabled() and (x.requires_grad or (gain is not None and gain.requires_grad)):
+        y: Tensor = _RMSNorm.apply(x, gain, eps)  # type: ignore[no-untyped-call]
+        return y
+    return _normed(x, gain, eps)[0]
+
+
+def _normed(x: Tensor, gain: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """The result, and the inverse of the root mean square, (..., 1)."""
+    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    inverse = size.mul_(size).div_(x.shape[-1]).add_(eps).rsqrt_()
+    y = x * inverse
+    return (y if gain is None else y.mul_(gain)), inverse
+
+
+class _RMSNorm(torch.autograd.Function):
+    """With n = x / rms and h = grad * gain, the gradient by x is `(h - n mean(h n)) / rms`.
+
+    Layer norm's kernel for the way back, told that the mean was zero, gives that less
+    `mean(h) / rms`, in one pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+        y, inverse = _normed(x, gain, eps)
+        ctx.save_for_backward(x, gain, inverse)
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, gain, inverse = ctx.saved_tensors
+        grad, features = grad.contiguous(), x.shape[-1]
+        wanted = [True, gain is not None, False]
+        zero = torch.zeros_like(inverse)
+        by_x, by_gain, _ = torch.ops.aten.native_layer_norm_backward(
+            grad, x, (features,), zero, inverse, gain, None, wanted
+        )
+        total = grad.sum(-1) if gain is None else grad @ gain
+        by_x.addcmul_(total[..., None], inverse, value=1 / features)
+        return by_x, by_gain, None

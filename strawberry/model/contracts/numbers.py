@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 def wide(x: Tensor) -> Tensor:
     """`x` in float32, or as it is if wider: for statistics that half precision would spoil."""
+    if x.dtype is torch.float32:
+        return x
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

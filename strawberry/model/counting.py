@@ -16,6 +16,9 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
+_attention: Callable[..., int] = sdpa_flop_count
+_attention_backward: Callable[..., int] = sdpa_backward_flop_count
+
 
 @register_flop_formula(torch.ops.aten.addmm_)
 def _addmm_flops(
@@ -30,7 +33,7 @@ def _attention_flops(
     query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
 ) -> int:
     """The fused attention of a CPU, as torch counts that of other devices: in full."""
-    return sdpa_flop_count(query, *_as_many(query, key, value))
+    return _attention(query, *_as_many(query, key, value))
 
 
 @register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward)  # noqa: SLF001
@@ -38,7 +41,7 @@ def _attention_backward_flops(
     grad: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
 ) -> int:
     """The same, on the way back."""
-    return sdpa_backward_flop_count(grad, query, *_as_many(query, key, value))
+    return _attention_backward(grad, query, *_as_many(query, key, value))
 
 
 def _as_many(query: torch.Size, *others: torch.Size) -> list[torch.Size]:

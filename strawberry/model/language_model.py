@@ -25,7 +25,7 @@ from strawberry.model.contracts import (
 )
 from strawberry.model.loss import IGNORE, LossTerms, head_logits, head_loss
 from strawberry.model.residual import Stream, written
-from strawberry.model.stack import Room, Stack, Visit
+from strawberry.model.stack import Room, Stack, Visit, dropped
 
 _ROWS = 4096
 """Tokens whose logits are held at once where answers are counted."""
@@ -33,15 +33,30 @@ _ROWS = 4096
 
 @dataclass(slots=True)
 class Cache:
-    """What generation keeps between calls: a state for each unrolled block, and a token count."""
+    """What generation keeps between calls: a state for each unrolled block, and a token count.
+
+    Attributes:
+        states: of the unrolled blocks.
+        length: the tokens that there is room for.
+        offset: the tokens seen so far.
+        once: what a pass computes whatever its tokens, kept for the next one.
+    """
 
     states: list[State]
     length: int
     offset: int = 0
+    once: dict[Any, Any] = field(default_factory=dict)
 
     def nbytes(self) -> int:
         """Size of all tensors."""
         return sum(t.nbytes for state in self.states for t in state.values())
+
+    def repeat(self, times: int) -> None:
+        """Make each sequence into so many, side by side: they go on from what it has."""
+        self.states = [
+            {name: tensor.repeat_interleave(times, 0) for name, tensor in state.items()}
+            for state in self.states
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +130,10 @@ class LanguageModel(nn.Module):
     def forward(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
         """Ids (B, T) -> logits (B, T, V); with a cache, continues after the tokens it has seen."""
         h, _ = self.trunk(idx, cache)
+        return self.head_logits(h)
+
+    def head_logits(self, h: Tensor) -> Tensor:
+        """Hidden states (..., C) -> logits (..., V)."""
         return head_logits(h, self.head_weight, self.logit_softcap)
 
     def trunk(self, idx: Tensor, cache: Cache | None = None) -> tuple[Tensor, Aux]:
@@ -127,6 +146,7 @@ class LanguageModel(nn.Module):
             offset=offset,
             positional=self.positional,
             weights=self.weights,
+            once=cache.once if cache is not None and not torch.is_grad_enabled() else {},
             cache=None if cache is None else cache.states,
             tokens=idx,
             documents=self._documents(idx, cache),
@@ -136,7 +156,7 @@ class LanguageModel(nn.Module):
             x = x + self.positional.embed(use.positions).to(x.dtype)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
-        x = self.dropout(x)
+        x = dropped(self.dropout, x)
         stream, aux = self.stack(Stream(x, (written(x),) if self.keep_history else ()), use, 0)
         if cache is not None:
             cache.offset += T

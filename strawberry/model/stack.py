@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from strawberry.model.contracts import (
     FFN,
@@ -115,7 +115,7 @@ class Block(nn.Module):
             if part is None or join is None:
                 continue
             y, more = with_aux(part(normed(norm, stream.x, use), use))
-            stream, aux = join(stream, self.dropout(y), use), aux + more
+            stream, aux = join(stream, dropped(self.dropout, y), use), aux + more
         return stream, aux
 
     def new_states(self, room: Room, weights: Weights, later: bool = False) -> Iterator[State]:
@@ -131,6 +131,11 @@ class Block(nn.Module):
     def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
         """This one use."""
         yield Visit(self, steps, self.weights or weights, path)
+
+
+def dropped(dropout: nn.Dropout, x: Tensor) -> Tensor:
+    """`x` through a dropout, without a call where that does nothing."""
+    return dropout(x) if dropout.training and dropout.p else x
 
 
 class Stack(nn.Module):

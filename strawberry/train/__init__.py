@@ -8,14 +8,16 @@ import sys
 import types
 from typing import Any
 
+from strawberry.train.decode import sample_batch, sample_ids
 from strawberry.train.evaluate import evaluate, evaluate_depths
-from strawberry.train.generate import Sampling, generate, sample_ids
+from strawberry.train.generate import generate, generate_batch
 from strawberry.train.imported import Imported, import_seed
 from strawberry.train.load import LoadedRun, load_run
 from strawberry.train.loop import Interrupted, RunResult, begin, train
 from strawberry.train.memory import OutOfMemory
 from strawberry.train.plot import plot
 from strawberry.train.recent import Diverged
+from strawberry.train.sampling import Sampling
 
 __all__ = [
     "Diverged",
@@ -29,9 +31,11 @@ __all__ = [
     "evaluate",
     "evaluate_depths",
     "generate",
+    "generate_batch",
     "import_seed",
     "load_run",
     "plot",
+    "sample_batch",
     "sample_ids",
     "train",
 ]

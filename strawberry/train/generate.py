@@ -1,99 +1,22 @@
-"""Sampling text from a trained model, a token at a time, with a cache."""
+"""Text from a trained model, for one prompt or for several side by side."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from strawberry.errors import StrawberryError
-from strawberry.model.risks import declares, is_causal, noncausal
+from strawberry.model.risks import declares, noncausal
+from strawberry.train.decode import sample_batch
 from strawberry.train.load import LoadedRun, load_run
+from strawberry.train.sampling import Sampling
 
 if TYPE_CHECKING:
     from strawberry.data import Tokenizer
-    from strawberry.model.language_model import LanguageModel
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Attributes:
-        temperature: divides the logits; 0 takes the most likely token.
-        top_k: only the k most likely; None for all.
-        top_p: only the most likely whose probabilities sum to p; None for all.
-    """
-
-    temperature: float = 0.8
-    top_k: int | None = None
-    top_p: float | None = None
-
-    def check(self) -> None:
-        """Raises StrawberryError if a value makes no sense."""
-        if self.temperature < 0:
-            raise StrawberryError(f"temperature {self.temperature:g} is below 0")
-        if self.top_k is not None and self.top_k < 1:
-            raise StrawberryError(f"top-k {self.top_k} is below 1")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise StrawberryError(f"top-p {self.top_p:g} is not above 0 and at most 1")
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Logits (B, V) -> probabilities (B, V); ties at the edge of top-k all stay."""
-        logits = logits.float()
-        if self.temperature == 0:
-            return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-        logits = logits / self.temperature
-        if self.top_k is not None:
-            edge = logits.topk(min(self.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
-            logits = logits.masked_fill(logits < edge, float("-inf"))
-        if self.top_p is not None:
-            ordered, order = logits.softmax(-1).sort(dim=-1, descending=True)
-            beyond = ordered.cumsum(-1) - ordered >= self.top_p  # the first one always stays
-            logits = logits.masked_fill(
-                torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf")
-            )
-        return logits.softmax(-1)
-
-
-@torch.no_grad()
-def sample_ids(
-    model: LanguageModel,
-    prompt: Tensor,
-    max_new_tokens: int,
-    sampling: Sampling,
-    generator: torch.Generator,
-    *,
-    use_cache: bool = True,
-) -> Iterator[Tensor]:
-    """New ids (B,), one step at a time, after `prompt` (B, T).
-
-    Where the model can place only so many tokens, the oldest are let go: the cache is then made
-    anew from the last half. A model that isn't causal never has a cache: each new token changes
-    what comes before it, so the whole sequence is computed anew.
-    """
-    use_cache = use_cache and declares(model, "cacheable") and is_causal(model)
-    limit = model.limit()
-    length = prompt.shape[1] + max_new_tokens
-    room = length if limit is None else min(length, limit)
-    ids = prompt[:, -room:]
-    cache = model.new_cache(ids.shape[0], room) if use_cache else None
-    fresh = ids
-    for _ in range(max_new_tokens):
-        if ids.shape[1] > room or (cache is not None and cache.offset + fresh.shape[1] > room):
-            ids = ids[:, -max(1, room // 2) :]
-            fresh = ids
-            cache = model.new_cache(ids.shape[0], room) if use_cache else None
-        logits = model(ids if cache is None else fresh, cache=cache)[:, -1]
-        chances = sampling.probabilities(logits)
-        chosen = torch.multinomial(chances, 1, generator=generator)
-        ids, fresh = torch.cat([ids, chosen], dim=1), chosen
-        yield chosen[:, 0]
 
 
 def generate(
@@ -131,28 +54,108 @@ def generate(
         The new text, without the prompt. Raises StrawberryError as `load_run` does, and where
         the model isn't causal without being allowed to.
     """
+    ((text,),) = generate_batch(
+        run,
+        [prompt],
+        max_new_tokens=max_new_tokens,
+        sampling=Sampling(temperature, top_k, top_p),
+        seed=seed,
+        use_cache=use_cache,
+        allow_noncausal=allow_noncausal,
+        steps=steps,
+        stream=None if stream is None else lambda _, piece: stream(piece),
+    )
+    return text
+
+
+def generate_batch(
+    run: str | Path | LoadedRun,
+    prompts: Sequence[str],
+    *,
+    samples: int = 1,
+    max_new_tokens: int = 256,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    use_cache: bool = True,
+    allow_noncausal: Collection[str] = (),
+    steps: int | None = None,
+    stream: Callable[[int, str], None] | None = None,
+) -> list[list[str]]:
+    """Continue several prompts side by side, each `samples` times; else as `generate`.
+
+    A prompt is read once for all of its samples. Sample n of every prompt has the seed `seed + n`,
+    so that a text does not depend on what is beside it. Where a component's outputs depend on other
+    sequences of a batch, each goes by itself.
+
+    Args:
+        run: a run folder, or one that is loaded.
+        prompts: texts to continue.
+        samples: how many continuations of each.
+        max_new_tokens: how many tokens at most.
+        sampling: how tokens are chosen; None as `generate` does.
+        seed: of the first sample.
+        use_cache: False computes whole sequences for each token.
+        allow_noncausal: components that may look ahead.
+        steps: recursion steps, where not those of training.
+        stream: called with a row's number (prompt * samples + sample) and a piece of its text.
+
+    Returns:
+        The new texts, by prompt and sample.
+    """
     if max_new_tokens < 0:
         raise StrawberryError(f"{max_new_tokens} new tokens are less than none")
-    sampling = Sampling(temperature, top_k, top_p)
+    if samples < 1:
+        raise StrawberryError(f"{samples} samples are less than one")
+    if not prompts:
+        return []
+    sampling = sampling or Sampling()
     sampling.check()
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
     refuse_noncausal(loaded, allow_noncausal)
     if steps is not None:
         loaded.model.set_steps(steps)
     tokenizer = loaded.tokenizer()
-    start = [tokenizer.eot, *tokenizer.encode(prompt, special=True)]
-    if loaded.recipe.train.document_mask:  # only the last document is in sight
-        start = start[len(start) - 1 - start[::-1].index(tokenizer.eot) :]
-    device = loaded.model.device
-    ids = torch.tensor([start], device=device)
-    generator = torch.Generator(device=device).manual_seed(seed)
-    pieces: list[str] = []
-    chosen = sample_ids(loaded.model, ids, max_new_tokens, sampling, generator, use_cache=use_cache)
-    for piece in decoded((int(token) for token in chosen), tokenizer):
-        pieces.append(piece)
-        if stream is not None:
-            stream(piece)
-    return "".join(pieces)
+    starts = [_start(loaded, tokenizer, prompt) for prompt in prompts]
+    seeds = [seed + sample for _ in prompts for sample in range(samples)]
+    texts = [Text(tokenizer) for _ in seeds]
+
+    def read(prompts: Sequence[Sequence[int]], samples: int, first: int) -> None:
+        """Continue these; their rows begin at `first`."""
+        count = len(prompts) * samples
+        generators = [
+            torch.Generator(device=loaded.model.device).manual_seed(s)
+            for s in seeds[first : first + count]
+        ]
+        for new in sample_batch(
+            loaded.model, prompts, max_new_tokens, sampling, generators,
+            samples=samples, use_cache=use_cache,
+        ):  # fmt: skip
+            for row, token in new:
+                piece = texts[first + row].add(token)
+                if piece and stream is not None:
+                    stream(first + row, piece)
+            if all(text.ended for text in texts[first : first + count]):
+                break
+
+    if declares(loaded.model, "batch_independent"):
+        read(starts, samples, 0)
+    else:
+        for row in range(len(seeds)):
+            read([starts[row // samples]], 1, row)
+    for row, text in enumerate(texts):
+        rest = text.end()
+        if rest and stream is not None:
+            stream(row, rest)
+    made = ["".join(text.pieces) for text in texts]
+    return [made[i : i + samples] for i in range(0, len(made), samples)]
+
+
+def _start(loaded: LoadedRun, tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """The ids that a prompt begins with: those of its last document, where only that is seen."""
+    ids = [tokenizer.eot, *tokenizer.encode(prompt, special=True)]
+    if loaded.recipe.train.document_mask:
+        ids = ids[len(ids) - 1 - ids[::-1].index(tokenizer.eot) :]
+    return ids
 
 
 def refuse_noncausal(loaded: LoadedRun, allowed: Collection[str] = ()) -> None:
@@ -167,15 +170,28 @@ def refuse_noncausal(loaded: LoadedRun, allowed: Collection[str] = ()) -> None:
         )
 
 
-def decoded(ids: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
+class Text:
     """Text as it becomes whole: a character that spans ids waits for its last byte."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for token in ids:
-        if token == tokenizer.eot:
-            break
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.pieces: list[str] = []
+        self.ended = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, token: int) -> str:
+        """What one more id makes whole; nothing after the end-of-text token."""
+        self.ended = self.ended or token == self.tokenizer.eot
         # The model's vocabulary may be larger than the tokenizer's.
-        raw = tokenizer.decode_bytes([token]) if token < tokenizer.vocab_size else b""
-        if text := decoder.decode(raw):
-            yield text
-    if rest := decoder.decode(b"", final=True):
-        yield rest
+        if self.ended or token >= self.tokenizer.vocab_size:
+            return ""
+        return self._take(self._decoder.decode(self.tokenizer.decode_bytes([token])))
+
+    def end(self) -> str:
+        """What was left incomplete, as the replacement character."""
+        return self._take(self._decoder.decode(b"", final=True))
+
+    def _take(self, piece: str) -> str:
+        if piece:
+            self.pieces.append(piece)
+        return piece

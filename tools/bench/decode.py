@@ -31,6 +31,7 @@ def main() -> None:
     """Parse the arguments, measure, print."""
     parser = turns.options(__doc__, repeats=5)
     parser.set_defaults(threads=2)
+    turns.add_cpu_time(parser)
     parser.add_argument("--shape", choices=peers.SHAPES, default="M")
     parser.add_argument("--tokens", type=int, default=256, help="how many to generate")
     parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")
@@ -49,7 +50,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         if not options.only or any(part in name for part in options.only)
     }
     with working(chosen, options.threads) as (workers, absent):
-        seconds = take_turns(workers, options.repeats)
+        seconds = take_turns(workers, options.repeats, told=options.cpu_time)
         text = {name: worker.result for name, worker in workers.items()}
     first = "litgpt" if "litgpt" in seconds else next(iter(seconds))
     ours = ("hand-written", "ours", "ours, without cache")
@@ -103,7 +104,12 @@ def hand(shape: Shape, prompt: int, tokens: int) -> Contender:
     Imports.done()
     model = Llama(shape)
     peers.take_weights(model, strawberry.build(peers.recipe("llama", shape)))
-    return _contender(lambda: model.greedy(_prompt(shape, prompt), tokens)[0].tolist())
+
+    def run() -> list[int]:
+        made: list[int] = model.greedy(_prompt(shape, prompt), tokens)[0].tolist()
+        return made
+
+    return _contender(run)
 
 
 def transformers(shape: Shape, prompt: int, tokens: int) -> Contender:
@@ -161,9 +167,10 @@ def _contender(run: Callable[[], list[int]]) -> Contender:
 def table(result: dict[str, Any]) -> str:
     """The result as text."""
     shape = result["shape"]
+    clock = ", CPU time" if shape["cpu_time"] else ""
     lines = [
         f"{shape['tokens']} tokens after {shape['prompt']}, shape {shape['shape']}, "
-        f"{shape['threads']} threads, torch {shape['torch']}",
+        f"{shape['threads']} threads{clock}, torch {shape['torch']}",
         f"same text, ours in float32 and by hand: {'yes' if result['same_text'] else 'NO'}",
         f"{'':24}{'ms/token':>10}{'tokens/s':>10}{'least':>7}   "
         f"speed over {shape['over']}, median (quartiles)",

@@ -142,6 +142,7 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of (N, C) hidden states."""
         grad_h = torch.empty_like(h)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         total = torch.zeros(())
@@ -164,5 +165,6 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        """What the forward pass computed, scaled."""
         grad_h, grad_weight = ctx.saved_tensors
         return grad_h * grad.to(grad_h.dtype), (grad_weight * grad).to(ctx.dtype), None

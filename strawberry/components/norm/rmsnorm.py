@@ -40,7 +40,7 @@ def unit_rms(x: Tensor, eps: float) -> Tensor:
 
 
 def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
-    """torch's `rms_norm`; on a CPU, where torch has no kernel of its own, in fewer passes."""
+    """As torch's own; on a CPU, where that is no kernel of its own, in fewer passes."""
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.rms_norm(x, (x.shape[-1],), gain, eps)
     if torch.is_grad_enabled() and (x.requires_grad or (gain is not None and gain.requires_grad)):
@@ -71,7 +71,7 @@ class _RMSNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, gain, inverse = ctx.saved_tensors
         grad, features = grad.contiguous(), x.shape[-1]

@@ -22,13 +22,17 @@ from torch import Tensor
 from strawberry.errors import FieldError
 from strawberry.model.contracts import Place, Positional, Use, wide
 
+SPAN = 4096
+"""With a cache, this many positions have their angles computed once; later ones, each time."""
+
 
 class RoPE(Positional):
     """Rotates pairs of numbers of queries and keys by angles that grow with the position.
 
     Angles are taken in float64 where the device has it, so that far positions keep their phase;
-    the rotation is applied in float32 and cast back. The tables are computed once in a pass, so
-    there is nothing to outgrow and nothing to save: sequences may be longer than `block_size`.
+    the rotation is applied in float32 and cast back. The tables are computed once in a pass, or
+    once for a cache and as far as it is filled, so there is nothing to outgrow and nothing to save:
+    sequences may be longer than `block_size`.
 
     Args:
         base: the slowest rotation turns once in about `2 pi base` positions.
@@ -111,15 +115,28 @@ class RoPE(Positional):
         """
         key = ("rope", id(self), rotated)
         if key not in use.memo:
-            device = use.positions.device
-            exact = torch.float32 if device.type == "mps" else torch.float64
-            frequencies = torch.tensor(self.frequencies(rotated), dtype=exact, device=device)
-            angles = use.positions.to(exact)[..., None] * frequencies * self.sign
-            angles = angles if angles.ndim == 2 else angles[:, None]
-            grow = 0.1 * math.log(self.factor) + 1 if self.scaling == "yarn" else 1.0
-            use.memo[key] = (angles.cos() * grow).float(), (angles.sin() * grow).float()
+            use.memo[key] = self._rows(use, rotated, key)
         cos, sin = use.memo[key]
         return cos, sin
+
+    def _rows(self, use: Use, rotated: int, key: tuple[str, int, int]) -> tuple[Tensor, Tensor]:
+        """The table's rows for these tokens; with a cache, out of one for many tokens."""
+        end = use.offset + len(use.positions)
+        if use.cache is None or use.positions.ndim > 1 or end > SPAN:
+            return self._turns(use.positions, rotated)
+        if key not in use.once:
+            use.once[key] = self._turns(torch.arange(SPAN, device=use.positions.device), rotated)
+        cos, sin = use.once[key]
+        return cos[use.offset : end], sin[use.offset : end]
+
+    def _turns(self, positions: Tensor, rotated: int) -> tuple[Tensor, Tensor]:
+        """Cosine and sine for positions (T,) or (B, T)."""
+        exact = torch.float32 if positions.device.type == "mps" else torch.float64
+        frequencies = torch.tensor(self.frequencies(rotated), dtype=exact, device=positions.device)
+        angles = positions.to(exact)[..., None] * frequencies * self.sign
+        angles = angles if angles.ndim == 2 else angles[:, None]
+        grow = 0.1 * math.log(self.factor) + 1 if self.scaling == "yarn" else 1.0
+        return (angles.cos() * grow).float(), (angles.sin() * grow).float()
 
     def rotate(self, x_BHTD: Tensor, use: Use) -> Tensor:
         """(B, H, T, D) -> (B, H, T, D); raises ValueError as `check` does."""

@@ -1,0 +1,136 @@
+"""Decoding: sequences that grow a token at a time, in step, with a cache.
+
+Sequences of different lengths go in step from the end of the shortest: what a longer one has
+already is taken as given, not chosen. So all rows are at one place, and any mixer with a cache can
+decode a batch, without padding or a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from strawberry.model.risks import declares, is_causal
+
+if TYPE_CHECKING:
+    from strawberry.model.language_model import LanguageModel
+    from strawberry.train.sampling import Sampling
+
+
+class Sequences:
+    """B sequences of ids, and what the model keeps of them.
+
+    Where the model can place only so many tokens, the oldest are let go: the cache is then made
+    anew from the last half. A model that isn't causal never has a cache: each new token changes
+    what comes before it, so the whole sequence is computed anew.
+
+    Args:
+        model: in eval mode.
+        ids: (B, T) to begin with.
+        capacity: how long they may grow.
+        use_cache: False computes the whole sequence each time.
+    """
+
+    def __init__(
+        self, model: LanguageModel, ids: Tensor, capacity: int, *, use_cache: bool = True
+    ) -> None:
+        self.model = model
+        limit = model.limit()
+        self.room = capacity if limit is None else min(capacity, limit)
+        self.use_cache = use_cache and declares(model, "cacheable") and is_causal(model)
+        B, T = ids.shape
+        self._ids = torch.empty(B, capacity, dtype=torch.long, device=ids.device)
+        self._ids[:, :T] = ids
+        self._begin, self._end = max(0, T - self.room), T
+        self._fresh = self._begin  # the first one that the cache has not seen
+        self._cache = model.new_cache(B, self.room) if self.use_cache else None
+
+    def logits(self) -> Tensor:
+        """Logits (B, V) of the next token."""
+        held = 0 if self._cache is None else self._cache.offset
+        if max(self._end - self._begin, held + self._end - self._fresh) > self.room:
+            self._fresh = self._begin = self._end - max(1, self.room // 2)
+            if self._cache is not None:
+                self._cache = self.model.new_cache(len(self._ids), self.room)
+        if self._cache is None:
+            return self.model(self._ids[:, self._begin : self._end])[:, -1]
+        hidden, _ = self.model.trunk(self._ids[:, self._fresh : self._end], self._cache)
+        self._fresh = self._end
+        return self.model.head_logits(hidden[:, -1])
+
+    def append(self, chosen: Tensor) -> None:
+        """Add an id to each, (B,)."""
+        self._ids[:, self._end] = chosen
+        self._end += 1
+
+    def repeat(self, times: int) -> None:
+        """Make each sequence, with what is kept of it, into so many side by side."""
+        self._ids = self._ids.repeat_interleave(times, 0)
+        if self._cache is not None:
+            self._cache.repeat(times)
+
+
+@torch.no_grad()
+def sample_ids(
+    model: LanguageModel,
+    prompt: Tensor,
+    max_new_tokens: int,
+    sampling: Sampling,
+    generator: torch.Generator,
+    *,
+    use_cache: bool = True,
+) -> Iterator[Tensor]:
+    """New ids (B,), one step at a time, after `prompt` (B, T)."""
+    capacity = prompt.shape[1] + max_new_tokens
+    sequences = Sequences(model, prompt, capacity, use_cache=use_cache)
+    for _ in range(max_new_tokens):
+        chosen = sampling.choose(sequences.logits(), [generator])
+        sequences.append(chosen)
+        yield chosen
+
+
+@torch.no_grad()
+def sample_batch(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    sampling: Sampling,
+    generators: Sequence[torch.Generator],
+    *,
+    samples: int = 1,
+    use_cache: bool = True,
+) -> Iterator[list[tuple[int, int]]]:
+    """New ids of several prompts, `samples` of each, side by side.
+
+    What the prompts have in common in length is read once, however many samples follow it.
+
+    Args:
+        model: in eval mode.
+        prompts: ids to go on from, none of them empty.
+        max_new_tokens: of each row.
+        sampling: how tokens are chosen.
+        generators: one for each row; a prompt's samples are rows side by side.
+        samples: rows of each prompt.
+        use_cache: False computes the whole sequences each time.
+
+    Yields:
+        for each step, (row, id) of those rows that got a new one.
+    """
+    rows = [prompt for prompt in prompts for _ in range(samples)]
+    begin, end = min(map(len, rows)), max(map(len, rows)) + max_new_tokens
+    start = torch.tensor([list(prompt[:begin]) for prompt in prompts], device=model.device)
+    sequences = Sequences(model, start, end, use_cache=use_cache)
+    for place in range(begin, end):
+        logits = sequences.logits()
+        if place == begin and samples > 1:
+            logits = logits.repeat_interleave(samples, 0)
+            sequences.repeat(samples)
+        going = [row for row, prompt in enumerate(rows) if len(prompt) <= place]
+        chosen = sampling.choose(logits[going], [generators[row] for row in going]).tolist()
+        new = dict(zip(going, chosen, strict=True))
+        ids = [new[row] if row in new else prompt[place] for row, prompt in enumerate(rows)]
+        sequences.append(torch.tensor(ids, device=model.device))
+        yield [(row, new[row]) for row in going if place < len(rows[row]) + max_new_tokens]

@@ -1,0 +1,62 @@
+"""How the next token is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from strawberry.errors import StrawberryError
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the most likely token.
+        top_k: only the k most likely; None for all.
+        top_p: only the most likely whose probabilities sum to p; None for all.
+    """
+
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def check(self) -> None:
+        """Raises StrawberryError if a value makes no sense."""
+        if self.temperature < 0:
+            raise StrawberryError(f"temperature {self.temperature:g} is below 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise StrawberryError(f"top-k {self.top_k} is below 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise StrawberryError(f"top-p {self.top_p:g} is not above 0 and at most 1")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits (B, V) -> probabilities (B, V); ties at the edge of top-k all stay."""
+        logits = logits.float()
+        if self.temperature == 0:
+            return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+        logits = logits / self.temperature
+        if self.top_k is not None:
+            edge = logits.topk(min(self.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
+            logits = logits.masked_fill(logits < edge, float("-inf"))
+        if self.top_p is not None:
+            ordered, order = logits.softmax(-1).sort(dim=-1, descending=True)
+            beyond = ordered.cumsum(-1) - ordered >= self.top_p  # the first one always stays
+            logits = logits.masked_fill(
+                torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf")
+            )
+        return logits.softmax(-1)
+
+    def choose(self, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Logits (B, V) -> ids (B,); one generator for all rows, or one for each."""
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        chances = self.probabilities(logits)
+        if len(generators) == 1:
+            return torch.multinomial(chances, 1, generator=generators[0])[:, 0]
+        rows = zip(chances, generators, strict=True)
+        return torch.cat([torch.multinomial(row, 1, generator=random) for row, random in rows])

@@ -10,7 +10,11 @@ import typer
 
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    prompt: Annotated[str, typer.Argument(help="Text to continue; none begins a document.")] = "",
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROMPT]...", help="Texts to continue; none begins a document."),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="How many continuations of each prompt.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(help="How many tokens at most.")] = 256,
     temperature: Annotated[
         float, typer.Option(help="Divides the logits; 0 takes the most likely token.")
@@ -40,14 +44,14 @@ def command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Continue a prompt with a trained model."""
+    """Continue a prompt with a trained model, or several side by side."""
     import sys
     import time
 
     from strawberry.cli import context
     from strawberry.cli.console import print_json
     from strawberry.cli.terminal import warn
-    from strawberry.train import generate, load_run
+    from strawberry.train import Sampling, generate_batch, load_run
     from strawberry.train.generate import refuse_noncausal
 
     def write(piece: str) -> None:
@@ -58,24 +62,30 @@ def command(
     for line in loaded.warnings:
         warn(line)
     refuse_noncausal(loaded, allow_noncausal or ())
-    if not as_json:
-        write(prompt)
+    given = prompts or [""]
+    alone = len(given) * samples == 1
+    if alone and not as_json:
+        write(given[0])
     began = time.perf_counter()
-    text = generate(
+    made = generate_batch(
         loaded,
-        prompt,
+        given,
+        samples=samples,
         max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
+        sampling=Sampling(temperature, top_k, top_p),
         seed=seed,
         use_cache=cache,
         allow_noncausal=allow_noncausal or (),
         steps=steps,
-        stream=None if as_json else write,
+        stream=(lambda _, piece: write(piece)) if alone and not as_json else None,
     )
+    seconds = time.perf_counter() - began
+    texts = [(prompt, text) for prompt, found in zip(given, made, strict=True) for text in found]
     if as_json:
-        seconds = time.perf_counter() - began
-        print_json({"prompt": prompt, "text": text, "step": loaded.step, "seconds": seconds})
-    else:
+        rest = {"step": loaded.step, "seconds": seconds}
+        rows = [{"prompt": prompt, "text": text} for prompt, text in texts]
+        print_json({**rows[0], **rest} if alone else {"continuations": rows, **rest})
+    elif alone:
         write("\n")
+    else:
+        write("\n\n".join(prompt + text for prompt, text in texts) + "\n")

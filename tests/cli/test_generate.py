@@ -29,6 +29,20 @@ def test_json(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(result["text"], str)
 
 
+def test_several_prompts_and_samples(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Texts come one under the other, in order; JSON has them as a list."""
+    capsys.readouterr()
+    command = ["generate", str(trained), "line 1", "mat", "--samples", "2", "--max-new-tokens", "3"]
+    assert run(command) == 0
+    text = capsys.readouterr().out
+    assert run([*command, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["continuations"]
+    assert [row["prompt"] for row in rows] == ["line 1", "line 1", "mat", "mat"]
+    assert text == "\n\n".join(row["prompt"] + row["text"] for row in rows) + "\n"
+    assert run([*command[:2], "--samples", "0"]) == 2
+    assert "samples" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_run_exits_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

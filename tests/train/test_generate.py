@@ -9,7 +9,16 @@ from torch import Tensor
 
 import strawberry
 from strawberry.errors import StrawberryError
-from strawberry.train import LoadedRun, Sampling, generate, load_run, sample_ids, train
+from strawberry.train import (
+    LoadedRun,
+    Sampling,
+    generate,
+    generate_batch,
+    load_run,
+    sample_batch,
+    sample_ids,
+    train,
+)
 from strawberry.train.generate import Text
 from tests.train.conftest import RecipeMaker
 
@@ -99,6 +108,72 @@ def test_the_seed_decides_and_the_stream_is_the_text(run: LoadedRun) -> None:
     assert "".join(pieces) == text == generate(run, "line ", max_new_tokens=40, seed=3)
     assert len(pieces) > 1
     assert text != generate(run, "line ", max_new_tokens=40, seed=4)
+
+
+def test_prompts_side_by_side_give_what_each_gives_alone(run: LoadedRun) -> None:
+    """Prompts of different lengths, and samples of each, by greedy choice and by chance."""
+    prompts = ["line 12: the", "l", "line 1"]
+    for temperature in (0.0, 0.9):
+        alone = [
+            [
+                generate(run, prompt, max_new_tokens=12, temperature=temperature, seed=5 + n)
+                for n in range(2)
+            ]
+            for prompt in prompts
+        ]
+        together = generate_batch(
+            run, prompts, samples=2, max_new_tokens=12, sampling=Sampling(temperature), seed=5
+        )
+        assert together == alone
+    assert together[0][0] != together[0][1]
+
+
+def test_samples_read_their_prompt_once(run: LoadedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt's tokens go through the model in one row, each further one in a row a sample."""
+    seen: list[tuple[int, ...]] = []
+    trunk = run.model.trunk
+
+    def counting(idx: Tensor, cache: Any = None) -> Any:
+        seen.append(tuple(idx.shape))
+        return trunk(idx, cache)
+
+    monkeypatch.setattr(run.model, "trunk", counting)
+    generate_batch(run, ["line 1"], samples=3, max_new_tokens=4)
+    assert seen == [(1, 7), (3, 1), (3, 1), (3, 1)]
+
+
+def test_rows_stream_under_their_number(run: LoadedRun) -> None:
+    """What is streamed of a row is its text, and no row waits for another's end of text."""
+    pieces: list[str] = ["", "", "", ""]
+
+    def stream(row: int, piece: str) -> None:
+        pieces[row] += piece
+
+    made = generate_batch(run, ["a", "bc"], samples=2, max_new_tokens=9, stream=stream)
+    assert [made[0][0], made[0][1], made[1][0], made[1][1]] == pieces
+
+
+def test_what_depends_on_the_batch_goes_by_itself(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """Experts that choose among the tokens of a batch: each prompt is as it is alone."""
+    ffn = {"use": "moe", "routing": "expert", "experts": 4, "n_ffn": 8}
+    recipe = make_recipe(model={"stack": [{"attention": "mha", "ffn": ffn}]})
+    loaded = load_run(train(recipe, tmp_path / "moe").folder)
+    settings: dict[str, Any] = {"max_new_tokens": 6, "allow_noncausal": ["moe"]}
+    alone = [[generate(loaded, prompt, temperature=0, **settings)] for prompt in ("line", "mat 3")]
+    assert generate_batch(loaded, ["line", "mat 3"], sampling=Sampling(0.0), **settings) == alone
+
+
+def test_a_window_that_is_left_by_a_batch(make_recipe: RecipeMaker) -> None:
+    """Past the window rows of different lengths still go on as each does alone."""
+    model = strawberry.build(make_recipe(model={"positional": "learned"})).eval()
+    prompts = [[3, 1, 4, 1, 5], [9, 2]]
+    rows: dict[int, list[int]] = {0: [], 1: []}
+    randoms = [torch.Generator(), torch.Generator()]
+    for new in sample_batch(model, prompts, 11, Sampling(0.0), randoms):
+        for row, token in new:
+            rows[row].append(token)
+    for row, prompt in enumerate(prompts):
+        assert rows[row] == greedy(model, torch.tensor([prompt]), 11, True)
 
 
 def test_the_public_function_takes_a_folder(run: LoadedRun) -> None:

@@ -28,6 +28,10 @@ GROUPS: Final[dict[str, dict[str, Verb]]] = {
             "strawberry.cli.generate:command", "Continue a prompt with a trained model."
         ),
         "eval": Verb("strawberry.cli.eval:command", "Measure the validation loss of a run."),
+        "profile": Verb(
+            "strawberry.cli.profile:command",
+            "Show where a training step's time and memory go, by component.",
+        ),
         "plot": Verb(
             "strawberry.cli.plot:command", "Draw the loss and learning-rate curves of runs."
         ),

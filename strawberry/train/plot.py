@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,9 @@ def plot(folders: Sequence[str | Path], out: str | Path) -> Path:
     The ending of `out` chooses the format (.png, .svg, .pdf). Raises StrawberryError if a folder
     holds no run, or if matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        message = "plots need matplotlib: pip install 'strawberry-lab[plot]'"
-        raise StrawberryError(message) from error
     runs = [(folder, RunFolder(folder).metrics()) for folder in folders]
     routed = any("step_1_share" in row for _, rows in runs for row in rows)
-    figure = Figure(figsize=(8, 7.5 if routed else 6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure, save = canvas(8, 7.5 if routed else 6)
     heights = [3, 1, 1.5][: 3 if routed else 2]
     top, bottom, *more = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     for number, (folder, rows) in enumerate(runs):
@@ -53,12 +46,33 @@ def plot(folders: Sequence[str | Path], out: str | Path) -> Path:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in (top, *more):
         axes.legend(frameon=False, fontsize="small")
-    path = Path(out)
+    return save(out)
+
+
+def canvas(width: float, height: float) -> tuple[Any, Callable[[str | Path], Path]]:
+    """An empty figure of that size in inches, and what writes it to a file.
+
+    Raises StrawberryError if matplotlib is not installed; so does the other, if the file can't be
+    written, or its ending names no format.
+    """
     try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise StrawberryError(f"{path}: can't be written: {error}") from error
-    return path
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        message = "plots need matplotlib: pip install 'strawberry-lab[plot]'"
+        raise StrawberryError(message) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+
+    def save(out: str | Path) -> Path:
+        path = Path(out)
+        try:
+            figure.savefig(path, dpi=150)
+        except (OSError, ValueError) as error:
+            raise StrawberryError(f"{path}: can't be written: {error}") from error
+        return path
+
+    return figure, save
 
 
 def _draw_shares(axes: Any, rows: Sequence[dict[str, Any]], color: str, name: str) -> None:

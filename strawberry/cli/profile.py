@@ -1,0 +1,105 @@
+"""`strawberry profile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from strawberry.train.profile import Row, StepProfile
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (.yaml), a seed JSON, or a run folder.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="Override, such as train.batch_size=16."),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="How many steps to profile.")] = 5,
+    out: Annotated[Path | None, typer.Option(help="Draw a picture too (.png, .svg, .pdf).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Show where a training step's time and memory go, by component.
+
+    Times are shares of a step under a profiler, of the time of one without. FLOPs are those of
+    matrix products, counted as they are done; the peak is that of a large product on this device.
+    """
+    from dataclasses import asdict
+
+    from strawberry.cli import context
+    from strawberry.cli.console import console, print_json
+    from strawberry.cli.progress import shown
+    from strawberry.recipe import load_recipe
+    from strawberry.train.profile import draw, profile
+
+    loaded = load_recipe(recipe, overrides or (), plugins=context.plugins())
+    with shown() as progress:
+        found = profile(loaded, steps=steps, progress=progress)
+    picture = None if out is None else draw(found, out)
+    if as_json:
+        print_json({**asdict(found), **({} if picture is None else {"picture": str(picture)})})
+        return
+    _show(found)
+    if picture is not None:
+        console().print(str(picture), soft_wrap=True)
+
+
+def _show(found: StepProfile) -> None:
+    from strawberry.cli.console import console, show, table
+
+    console().print(
+        f"{found.name}: {1e3 * found.seconds:.1f} ms a step of {found.tokens:,} tokens "
+        f"({found.tokens / found.seconds:,.0f} a second), {found.device}, {found.dtype}; "
+        f"{1e3 * found.profiled_seconds:.1f} ms under the profiler",
+        soft_wrap=True,
+    )
+    rows = table(
+        "part", "component", "uses", "ms", "share", "backward ms", "keeps", "GFLOP", "GFLOP/s",
+        "of peak",
+    )  # fmt: skip
+    for column in rows.columns[2:]:
+        column.justify = "right"
+    for row in found.rows:
+        rows.add_row(*_cells(row, found))
+    rows.add_row(*_cells(_total(found), found), style="bold")
+    show(rows)
+    memory = (
+        "" if found.peak_bytes is None else f"; memory at its highest {_size(found.peak_bytes)}"
+    )
+    console().print(
+        f"peak: {found.peak_flops / 1e9:,.0f} GFLOP/s in a large matrix product{memory}",
+        soft_wrap=True,
+    )
+
+
+def _total(found: StepProfile) -> Row:
+    from strawberry.train.profile import Row
+
+    total = Row("step", seconds=found.seconds)
+    for row in found.rows:
+        total.backward_seconds += row.backward_seconds
+        total.kept_bytes += row.kept_bytes
+        total.flops += row.flops
+    return total
+
+
+def _cells(row: Row, found: StepProfile) -> list[Any]:
+    rate = row.flops / row.seconds if row.seconds else 0.0
+    return [
+        row.name,
+        row.component,
+        str(row.uses or ""),
+        f"{1e3 * row.seconds:.2f}",
+        f"{row.seconds / found.seconds:.1%}",
+        f"{1e3 * row.backward_seconds:.2f}" if row.backward_seconds else "",
+        _size(row.kept_bytes) if row.kept_bytes else "",
+        f"{row.flops / 1e9:.3f}" if row.flops else "",
+        f"{rate / 1e9:,.1f}" if row.flops else "",
+        f"{rate / found.peak_flops:.0%}" if row.flops else "",
+    ]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.0f} KiB"

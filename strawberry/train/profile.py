@@ -1,0 +1,470 @@
+"""Where a training step's time and memory go, by component.
+
+Modules are marked as they run. A mark notes the numbers that autograd gives to what is computed
+inside it; on the way back the profiler's events, and the engine's current node, have those numbers,
+so that what a component costs there is told too. What is marked within a mark is taken out of it:
+no row counts another's work, and all rows add up to the step.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+import strawberry.model.counting  # noqa: F401 (formulas that torch's registry is without)
+from strawberry.data import open_dataset
+from strawberry.errors import StrawberryError
+from strawberry.model.build import build
+from strawberry.model.recursion import Recursion
+from strawberry.model.residual import PerStep
+from strawberry.model.stack import Block
+from strawberry.model.unrolled import expand
+from strawberry.recipe.spec import BlockSpec, RepeatSpec
+from strawberry.train import randomness
+from strawberry.train.batches import Batches
+from strawberry.train.device import Machine, machine_for
+from strawberry.train.documents import separator
+from strawberry.train.loop import clip
+from strawberry.train.memory import keep_freed_memory
+from strawberry.train.optimizers import Optimizers
+from strawberry.train.plot import canvas
+
+if TYPE_CHECKING:
+    from strawberry.data import Progress
+    from strawberry.model.language_model import LanguageModel
+    from strawberry.recipe.spec import NodeSpec, Recipe
+
+WARM_UP: Final = 2
+SIDE: Final = 2048
+"""Side of the matrices whose product stands for the device's peak."""
+
+ENGINE: Final = "autograd::engine::evaluate_function: "
+DATA, NORMS, ROUTER, HEAD = "data", "norms", "routers", "head and loss"
+CLIP, OPTIMIZER = "gradient norm", "optimizer"
+REST: Final = "rest"
+"""What no component claims: residual sums, dropout, positions, gradients that are summed up, and
+the engine itself."""
+
+
+@dataclass(slots=True)
+class Row:
+    """A component's part of a step; a shared block that is used several times is one row.
+
+    Attributes:
+        name: its place in the recipe, or what it is.
+        component: what it is made of.
+        uses: how often it is used in a step.
+        seconds: of a step, forward and backward.
+        backward_seconds: those of the way back.
+        kept_bytes: what autograd keeps of it for the way back; for the optimizer, its state.
+        flops: of its matrix products in a step, counted.
+    """
+
+    name: str
+    component: str = ""
+    uses: int = 0
+    seconds: float = 0.0
+    backward_seconds: float = 0.0
+    kept_bytes: int = 0
+    flops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepProfile:
+    """Where a training step's time and memory go.
+
+    Attributes:
+        name: the recipe's name.
+        device: what it ran on.
+        dtype: what it computed in.
+        tokens: in a step.
+        seconds: of a step, as it is without a profiler; the median.
+        profiled_seconds: of a step under the profiler, whose shares the rows are.
+        peak_flops: FLOPs a second of a large matrix product in that dtype.
+        peak_bytes: the most memory that tensors took at once, where the device tells; else None.
+        rows: the parts, in the order of the model.
+    """
+
+    name: str
+    device: str
+    dtype: str
+    tokens: int
+    seconds: float
+    profiled_seconds: float
+    peak_flops: float
+    peak_bytes: int | None
+    rows: list[Row] = field(default_factory=list)
+
+
+class Marks:
+    """Which component is at work, and which numbers autograd gave to what it computed."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.seconds: Counter[str] = Counter()
+        self.uses: Counter[str] = Counter()
+        self._open: list[tuple[str, int]] = []
+        self._spans: list[tuple[int, int, str]] = []
+        self._since = 0.0
+
+    def begin(self) -> None:
+        """Begin a step; the numbers of the one before are never met again."""
+        self._spans.clear()
+        self._since = time.perf_counter()
+
+    def enter(self, name: str) -> None:
+        """From here on, what is computed is that component's."""
+        self._account()
+        self.uses[name] += 1
+        self._open.append((name, _next_number()))
+
+    def leave(self) -> None:
+        """Up to here."""
+        self._account()
+        name, first = self._open.pop()
+        self._spans.append((first, _next_number(), name))
+
+    @contextmanager
+    def at(self, name: str) -> Iterator[None]:
+        """Within it, what is computed is that component's."""
+        self.enter(name)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def wrap(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """A function that marks its calls."""
+
+        def marked(*args: Any, **kwargs: Any) -> Any:
+            with self.at(name):
+                return function(*args, **kwargs)
+
+        return marked
+
+    def follow(self, module: nn.Module | None, name: str) -> None:
+        """Mark a module's calls."""
+        if module is not None:
+            module.register_forward_pre_hook(lambda *_: self.enter(name))
+            module.register_forward_hook(lambda *_: self.leave())
+
+    def owner(self, number: int) -> str:
+        """Whose a node of the way back is; spans close from the innermost outwards."""
+        found = (name for first, end, name in self._spans if first <= number < end)
+        return next(found, REST)
+
+    def now(self) -> str:
+        """Who is at work; on the way back, by the node that the engine is at."""
+        node = torch._C._current_autograd_node()  # noqa: SLF001 (there is no public name)
+        if node is not None:
+            return self.owner(node._sequence_nr())  # noqa: SLF001
+        return self._open[-1][0] if self._open else REST
+
+    def _account(self) -> None:
+        self.machine.synchronize()
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1][0]] += now - self._since
+        self._since = now
+
+
+class _Flops(TorchDispatchMode):
+    """Counts FLOPs of matrix products by who is at work."""
+
+    def __init__(self, marks: Marks) -> None:
+        super().__init__()
+        self.marks = marks
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.found[self.marks.now()] += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+class _Kept:
+    """Bytes that autograd keeps, by who computed them; tensors that share storage count once."""
+
+    def __init__(self, marks: Marks, model: nn.Module) -> None:
+        self.marks = marks
+        self.found: Counter[str] = Counter()
+        self._known = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self._held: list[Tensor] = []  # so that no address is used again
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """Called with each tensor that is kept."""
+        address = tensor.untyped_storage().data_ptr()
+        if address not in self._known:
+            self._known.add(address)
+            self._held.append(tensor.detach())
+            self.found[self.marks.now()] += tensor.untyped_storage().nbytes()
+        return tensor
+
+
+def profile(recipe: Recipe, *, steps: int = 5, progress: Progress | None = None) -> StepProfile:
+    """Run a few training steps of a recipe and see where their time and memory go.
+
+    The model runs in eager mode, where components can be told apart, even where the recipe
+    compiles. Nothing is written, and no run is begun.
+
+    Args:
+        recipe: what to train.
+        steps: how many are profiled; as many are timed without a profiler.
+        progress: called while data is prepared.
+
+    Raises:
+        RecipeError: the recipe can't be built, or its data can't be had.
+        StrawberryError: `steps` is below one.
+    """
+    if steps < 1:
+        raise StrawberryError(f"{steps} steps are less than one")
+    keep_freed_memory(recipe.train.keep_memory)
+    machine = machine_for(recipe)
+    dataset = open_dataset(recipe, progress=progress)
+    randomness.seed(recipe.seed)
+    model = build(recipe, machine.device).train()
+    model.separator = separator(recipe, dataset)
+    optimizers = Optimizers(recipe, model.parameter_infos(), machine.device)
+    with ExitStack() as stack:
+        batches = Batches(dataset, recipe, machine.device)
+        stack.callback(batches.close)
+        step = _Step(recipe, model, optimizers, batches, machine)
+        for _ in range(WARM_UP):
+            step.run()
+        plain = [step.timed() for _ in range(steps)]
+        rows = step.follow()
+        costs = step.costs()
+        seconds, backward, whole = step.profiled(steps)
+    scale = median(plain) / whole
+    uses = {name: count // (2 + steps) for name, count in step.marks.uses.items()}
+    known = sum(seconds.values()) + sum(backward.values())
+    seconds[REST] += max(0.0, whole - known)
+    for row in rows:
+        row.uses = uses.get(row.name, 0)
+        row.backward_seconds = backward[row.name] * scale
+        row.seconds = seconds[row.name] * scale + row.backward_seconds
+        row.kept_bytes += costs.kept[row.name]
+        row.flops = costs.flops[row.name]
+    return StepProfile(
+        name=recipe.name,
+        device=str(machine.device),
+        dtype=str(machine.dtype).removeprefix("torch."),
+        tokens=recipe.model.block_size
+        * recipe.train.batch_size
+        * recipe.train.gradient_accumulation_steps,
+        seconds=median(plain),
+        profiled_seconds=whole,
+        peak_flops=_peak_flops(machine),
+        peak_bytes=_peak_bytes(machine),
+        rows=[row for row in rows if row.uses or row.seconds or row.kept_bytes],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """FLOPs and kept bytes of a step, by row."""
+
+    flops: Counter[str]
+    kept: Counter[str]
+
+
+class _Step:
+    """A training step, as the loop does it, in parts that can be marked."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: LanguageModel,
+        optimizers: Optimizers,
+        batches: Batches,
+        machine: Machine,
+    ) -> None:
+        self.recipe, self.model, self.optimizers = recipe, model, optimizers
+        self.batches, self.machine = batches, machine
+        self.marks = Marks(machine)
+        self.number = 0
+
+    def run(self) -> None:
+        """One step."""
+        settings, marks = self.recipe.train, self.marks
+        parts = settings.gradient_accumulation_steps
+        marks.begin()
+        for part in range(parts):
+            with marks.at(DATA):
+                x, y = self.batches.train(self.number * parts + part)
+            with self.machine.autocast(), marks.at(HEAD):
+                loss = self.model.loss(x, y)
+            (loss.total / parts).backward()  # type: ignore[no-untyped-call]
+        with marks.at(CLIP):
+            clip(self.model, settings.grad_clip)
+        with marks.at(OPTIMIZER):
+            self.optimizers.step(self.number)
+            self.model.after_step()
+            self.optimizers.zero_grad()
+        self.number += 1
+
+    def timed(self) -> float:
+        """Seconds of one step."""
+        self.machine.synchronize()
+        began = time.perf_counter()
+        self.run()
+        self.machine.synchronize()
+        return time.perf_counter() - began
+
+    def follow(self) -> list[Row]:
+        """Mark the model's parts; returns a row for each, in their order."""
+        model, marks = self.model, self.marks
+        rows = {name: Row(name) for name in (DATA, "embedding")}
+        marks.follow(model.embedding, "embedding")
+        norms: list[nn.Module | None] = [model.embedding_norm, model.norm]
+        blocks = [module for module in model.modules() if isinstance(module, Block)]
+        for block, spec in zip(blocks, block_specs(self.recipe.model.stack), strict=True):
+            for part, component in ((block.attention, spec.attention), (block.ffn, spec.ffn)):
+                if part is not None and component is not None:
+                    name = component.at.path.removeprefix("model.")
+                    rows.setdefault(name, Row(name, type(part).__name__))
+                    marks.follow(part, name)
+            for join in (block.attention_join, block.ffn_join):
+                norms += [] if join is None else [join.inner, join.outer]
+            norms += [block.attention_norm, block.ffn_norm]
+        for norm in norms:
+            for each in [norm] if not isinstance(norm, PerStep) else norm.norms:
+                marks.follow(each, NORMS)
+        for recursion in (m for m in model.modules() if isinstance(m, Recursion)):
+            if recursion.router is not None:
+                rows[ROUTER] = Row(ROUTER, type(recursion.router).__name__)
+                recursion.router.route = marks.wrap(recursion.router.route, ROUTER)  # type: ignore[method-assign]
+        model.trunk = marks.wrap(model.trunk, REST)  # type: ignore[method-assign]
+        state = sum(
+            value.nbytes
+            for _, optimizer in self.optimizers.parts
+            for kept in optimizer.state.values()
+            for value in kept.values()
+            if isinstance(value, Tensor)
+        )
+        rows |= {name: Row(name) for name in (NORMS, REST, HEAD, CLIP)}
+        names = [type(optimizer).__name__ for _, optimizer in self.optimizers.parts]
+        rows[OPTIMIZER] = Row(OPTIMIZER, ", ".join(dict.fromkeys(names)), kept_bytes=state)
+        marks.uses.clear()
+        return list(rows.values())
+
+    def costs(self) -> _Costs:
+        """FLOPs and kept bytes, each in a step of its own."""
+        flops, kept = _Flops(self.marks), _Kept(self.marks, self.model)
+        with flops:
+            self.run()
+        with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
+            self.run()
+        return _Costs(flops.found, kept.found)
+
+    def profiled(self, steps: int) -> tuple[Counter[str], Counter[str], float]:
+        """Seconds of a step: forward and backward by row, and in all, under the profiler."""
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells standard error that it starts
+        on_cuda = self.machine.device.type == "cuda"
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+        self.marks.seconds.clear()
+        backward: Counter[str] = Counter()
+        whole = 0.0
+        for _ in range(steps):
+            with torch.profiler.profile(activities=activities) as profiler:
+                whole += self.timed()
+            for event in profiler.events():
+                if event.name.startswith(ENGINE):
+                    spent = event.device_time_total if on_cuda else event.cpu_time_total
+                    backward[self.marks.owner(event.sequence_nr)] += spent / 1e6
+        forward = self.marks.seconds
+        return (
+            Counter({name: value / steps for name, value in forward.items()}),
+            Counter({name: value / steps for name, value in backward.items()}),
+            whole / steps,
+        )
+
+
+def block_specs(stack: tuple[NodeSpec, ...]) -> Iterator[BlockSpec]:
+    """The recipe's entry of each block, in the order in which they are built."""
+    for node in expand(stack):
+        if isinstance(node, BlockSpec):
+            yield node
+        else:
+            for _ in range(node.count if isinstance(node, RepeatSpec) else 1):
+                yield from block_specs(node.stack)
+
+
+def _next_number() -> int:
+    """The number that autograd gives to what is computed next."""
+    return int(torch.autograd._get_sequence_nr())  # noqa: SLF001 (there is no public name)
+
+
+def _peak_flops(machine: Machine) -> float:
+    """FLOPs a second of a product of two large matrices."""
+    a, b = (torch.randn(SIDE, SIDE, device=machine.device, dtype=machine.dtype) for _ in range(2))
+    least = math.inf
+    for _ in range(4):
+        machine.synchronize()
+        began = time.perf_counter()
+        a @ b
+        machine.synchronize()
+        least = min(least, time.perf_counter() - began)
+    return 2 * SIDE**3 / least
+
+
+def _peak_bytes(machine: Machine) -> int | None:
+    """The most memory so far: that of tensors on CUDA, else what was resident of the process."""
+    if machine.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(machine.device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def draw(profile: StepProfile, out: str | Path) -> Path:
+    """Draw a profile's rows as bars, forward and backward; the ending of `out` is the format.
+
+    Raises StrawberryError if matplotlib is not installed, or the file can't be written.
+    """
+    figure, save = canvas(8, 1.4 + 0.36 * len(profile.rows))
+    axes = figure.subplots()
+    rows = profile.rows[::-1]
+    names = [f"{row.name} x{row.uses}" if row.uses > 1 else row.name for row in rows]
+    back = [1e3 * row.backward_seconds for row in rows]
+    ahead = [1e3 * (row.seconds - row.backward_seconds) for row in rows]
+    axes.barh(names, ahead, color="C0", label="forward, or once")
+    axes.barh(names, back, left=ahead, color="C1", label="backward")
+    longest = max(row.seconds for row in rows) * 1e3
+    for place, row in enumerate(rows):
+        share = row.seconds / profile.seconds
+        text = f"{share:.0%}"
+        if row.flops and row.seconds:
+            text += f", {row.flops / row.seconds / profile.peak_flops:.0%} of peak"
+        axes.text(1e3 * row.seconds + 0.01 * longest, place, text, va="center", fontsize="small")
+    axes.set_xlim(0, 1.3 * longest)
+    axes.set_xlabel("milliseconds of a step")
+    axes.set_title(
+        f"{profile.name}: {1e3 * profile.seconds:.1f} ms a step of {profile.tokens:,} tokens, "
+        f"{profile.device}, {profile.dtype}",
+        loc="left",
+        fontsize="medium",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small", loc="lower right")
+    return save(out)

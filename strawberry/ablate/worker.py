@@ -107,8 +107,10 @@ def _run(run: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
     from strawberry.plugin import Plugins
     from strawberry.train import train
+    from strawberry.train.compiling import keep_compiled
     from strawberry.train.run import RunFolder
 
+    keep_compiled()
     if request.get("threads"):
         torch.set_num_threads(request["threads"])
     plugins = Plugins.load(

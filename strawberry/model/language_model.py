@@ -25,7 +25,7 @@ from strawberry.model.contracts import (
 )
 from strawberry.model.loss import IGNORE, LossTerms, head_logits, head_loss
 from strawberry.model.residual import Stream, written
-from strawberry.model.stack import Room, Stack, Visit, dropped
+from strawberry.model.stack import Block, Room, Stack, Visit, dropped
 
 _ROWS = 4096
 """Tokens whose logits are held at once where answers are counted."""
@@ -173,6 +173,18 @@ class LanguageModel(nn.Module):
             return compiled(idx) if cache is None else eager(idx, cache)
 
         self.trunk = trunk  # type: ignore[method-assign]
+
+    def compile_blocks(self) -> None:
+        """Compile each block by itself, those that are built alike once; with a cache, eager.
+
+        Compiling then takes as long as the distinct blocks do, however deep the stack.
+        """
+        blocks = [module for module in self.modules() if isinstance(module, Block)]
+        # A graph for each kind of block, with and without gradients, first and later in a pass.
+        limit = torch._dynamo.config.recompile_limit  # noqa: SLF001 (where torch documents it)
+        torch._dynamo.config.recompile_limit = max(limit, 4 * len(blocks))  # noqa: SLF001
+        for block in blocks:
+            block.compile_forward()
 
     def loss(self, idx: Tensor, targets: Tensor, *, answers: bool = False) -> Loss:
         """The loss of `targets` (B, T), -1 ignored.

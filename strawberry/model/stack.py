@@ -118,6 +118,15 @@ class Block(nn.Module):
             stream, aux = join(stream, dropped(self.dropout, y), use), aux + more
         return stream, aux
 
+    def compile_forward(self) -> None:
+        """Compile this block; calls with a cache stay eager."""
+        eager, compiled = self.forward, torch.compile(self.forward)
+
+        def forward(stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
+            return (compiled if use.cache is None else eager)(stream, use, slot)
+
+        self.forward = forward  # type: ignore[method-assign]
+
     def new_states(self, room: Room, weights: Weights, later: bool = False) -> Iterator[State]:
         """The one state that a use of this block keeps, and what its weight source keeps.
 

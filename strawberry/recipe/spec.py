@@ -277,7 +277,9 @@ class TrainFields:
         document_mask: whether tokens see their own document alone.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto` (bfloat16 autocast on CUDA), `float32` or `bfloat16`.
-        compile: `auto` compiles on CUDA.
+        compile: `auto` compiles on CUDA; true compiles all that is below the head into one graph;
+            `blocks` compiles each block by itself, blocks that are built alike once, which takes a
+            deep stack much less time.
         threads: CPU threads; None leaves torch's choice.
         keep_memory: keep freed memory for the next step (glibc).
     """
@@ -303,7 +305,7 @@ class TrainFields:
     document_mask: bool = False
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: Literal["auto"] | bool = "auto"
+    compile: Literal["auto", "blocks"] | bool = "auto"
     threads: Positive | None = None
     keep_memory: bool = True
 

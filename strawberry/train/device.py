@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a run computes on."""
+    """What a run computes on; `compiled` is whether everything is, or each block by itself."""
 
     device: torch.device
     dtype: torch.dtype
-    compiled: bool
+    compiled: bool | Literal["blocks"]
 
     def autocast(self) -> AbstractContextManager[object]:
         """Autocast to the run's dtype; nothing for float32."""

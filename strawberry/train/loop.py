@@ -20,6 +20,7 @@ from strawberry.model.contracts import Tracker
 from strawberry.model.risks import ahead
 from strawberry.train import checkpoint, randomness
 from strawberry.train.batches import Batches
+from strawberry.train.compiling import compile_model
 from strawberry.train.device import Machine, machine_for
 from strawberry.train.documents import separator
 from strawberry.train.evaluate import validate
@@ -380,8 +381,7 @@ def _session(
     randomness.seed(recipe.seed)
     model = build(recipe, machine.device)
     model.separator = separator(recipe, dataset)
-    if machine.compiled:
-        model.compile_trunk()
+    compile_model(model, machine)
     return Session(
         recipe=recipe,
         run=run,

@@ -8,7 +8,7 @@ so that what a component costs there is told too. What is marked within a mark i
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -31,7 +31,7 @@ class Marks:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.uses: Counter[str] = Counter()
         self._open: list[tuple[str, int]] = []
         self._spans: list[tuple[int, int, str]] = []
@@ -85,7 +85,7 @@ class Marks:
 
     def now(self) -> str:
         """Who is at work; on the way back, by the node that the engine is at."""
-        node = torch._C._current_autograd_node()  # noqa: SLF001 (there is no public name)
+        node: Any = torch._C._current_autograd_node()  # noqa: SLF001 (there is no public name)
         if node is not None:
             return self.owner(node._sequence_nr())  # noqa: SLF001
         return self._open[-1][0] if self._open else REST
@@ -98,11 +98,11 @@ class Marks:
         self._since = now
 
 
-class Flops(TorchDispatchMode):
+class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts FLOPs of matrix products by who is at work."""
 
     def __init__(self, marks: Marks) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.marks = marks
         self.found: Counter[str] = Counter()
 
@@ -135,4 +135,5 @@ class Kept:
 
 def _next_number() -> int:
     """The number that autograd gives to what is computed next."""
-    return int(torch.autograd._get_sequence_nr())  # noqa: SLF001 (there is no public name)
+    number: int = torch._C._autograd._get_sequence_nr()  # noqa: SLF001
+    return number

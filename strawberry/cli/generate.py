@@ -38,6 +38,10 @@ def command(
     steps: Annotated[
         int | None, typer.Option(help="Recursion steps, where not those of training.")
     ] = None,
+    draft_steps: Annotated[
+        int | None,
+        typer.Option(help="Draft with so few recursion steps, verify with all; at temperature 0."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint of the lowest val_loss, not the newest.")
@@ -77,6 +81,7 @@ def command(
         use_cache=cache,
         allow_noncausal=allow_noncausal or (),
         steps=steps,
+        draft_steps=draft_steps,
         stream=(lambda _, piece: write(piece)) if alone and not as_json else None,
     )
     seconds = time.perf_counter() - began

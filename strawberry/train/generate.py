@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
@@ -14,9 +14,13 @@ from strawberry.model.risks import declares, noncausal
 from strawberry.train.decode import sample_batch
 from strawberry.train.load import LoadedRun, load_run
 from strawberry.train.sampling import Sampling
+from strawberry.train.speculative import check_draft, speculate
 
 if TYPE_CHECKING:
     from strawberry.data import Tokenizer
+
+Step: TypeAlias = list[tuple[int, int]]
+"""(row, id) of the rows that got a new one."""
 
 
 def generate(
@@ -79,6 +83,7 @@ def generate_batch(
     use_cache: bool = True,
     allow_noncausal: Collection[str] = (),
     steps: int | None = None,
+    draft_steps: int | None = None,
     stream: Callable[[int, str], None] | None = None,
 ) -> list[list[str]]:
     """Continue several prompts side by side, each `samples` times; else as `generate`.
@@ -97,6 +102,8 @@ def generate_batch(
         use_cache: False computes whole sequences for each token.
         allow_noncausal: components that may look ahead.
         steps: recursion steps, where not those of training.
+        draft_steps: let so many recursion steps draft and all of them verify, a row at a time; the
+            text of `temperature` 0, which it needs, stays what it is.
         stream: called with a row's number (prompt * samples + sample) and a piece of its text.
 
     Returns:
@@ -114,30 +121,43 @@ def generate_batch(
     refuse_noncausal(loaded, allow_noncausal)
     if steps is not None:
         loaded.model.set_steps(steps)
+    if draft_steps is not None:
+        if sampling.temperature != 0:
+            raise StrawberryError("a draft is verified at temperature 0 only")
+        check_draft(loaded.model, draft_steps)
     tokenizer = loaded.tokenizer()
     starts = [_start(loaded, tokenizer, prompt) for prompt in prompts]
     seeds = [seed + sample for _ in prompts for sample in range(samples)]
     texts = [Text(tokenizer) for _ in seeds]
 
-    def read(prompts: Sequence[Sequence[int]], samples: int, first: int) -> None:
-        """Continue these; their rows begin at `first`."""
-        count = len(prompts) * samples
+    def steps_of(prompts: Sequence[Sequence[int]], samples: int, first: int) -> Iterator[Step]:
+        """New ids, step by step, of rows that begin at `first`."""
+        if draft_steps is not None:
+            start = torch.tensor([list(prompts[0])], device=loaded.model.device)
+            for token in speculate(loaded.model, start, max_new_tokens, draft_steps):
+                yield [(0, token)]
+            return
         generators = [
-            torch.Generator(device=loaded.model.device).manual_seed(s)
-            for s in seeds[first : first + count]
+            torch.Generator(device=loaded.model.device).manual_seed(each)
+            for each in seeds[first : first + len(prompts) * samples]
         ]
-        for new in sample_batch(
+        yield from sample_batch(
             loaded.model, prompts, max_new_tokens, sampling, generators,
             samples=samples, use_cache=use_cache,
-        ):  # fmt: skip
+        )  # fmt: skip
+
+    def read(prompts: Sequence[Sequence[int]], samples: int, first: int) -> None:
+        """Continue these; their rows begin at `first`."""
+        mine = texts[first : first + len(prompts) * samples]
+        for new in steps_of(prompts, samples, first):
             for row, token in new:
-                piece = texts[first + row].add(token)
+                piece = mine[row].add(token)
                 if piece and stream is not None:
                     stream(first + row, piece)
-            if all(text.ended for text in texts[first : first + count]):
+            if all(text.ended for text in mine):
                 break
 
-    if declares(loaded.model, "batch_independent"):
+    if draft_steps is None and declares(loaded.model, "batch_independent"):
         read(starts, samples, 0)
     else:
         for row in range(len(seeds)):

@@ -51,6 +51,7 @@ class MultiHeadAttention(Attention):
     honours: ClassVar[frozenset[Place]] = frozenset({"rotary", "bias"})
     separates: ClassVar[bool] = True
     shares_keys: ClassVar[bool] = True
+    rewinds: ClassVar[bool] = True
     parameter_kinds: ClassVar[dict[str, str]] = {"values.weight": "embedding"}
 
     def __init__(
@@ -78,6 +79,7 @@ class MultiHeadAttention(Attention):
             )
         check_heads(site, n_head, self.width, self.honours)
         self.window = window
+        self.rewinds = window is None  # type: ignore[misc]  # a ring has lost what it wrote over
         self.dropout = site.dropout
         self.heads = [n_head, self.n_kv_head]
         self.qkv = site.projection("qkv", (n_head + 2 * self.n_kv_head) * self.width, site.n_embd)

@@ -44,6 +44,7 @@ class MultiHeadLatentAttention(Attention):
 
     honours: ClassVar[frozenset[Place]] = frozenset({"rotary"})
     separates: ClassVar[bool] = True
+    rewinds: ClassVar[bool] = True
 
     def __init__(
         self,

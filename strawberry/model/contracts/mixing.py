@@ -60,6 +60,8 @@ class Attention(nn.Module, abc.ABC):
         separates: whether it keeps documents apart, by `use.documents`.
         routable: whether it can mix some of the tokens alone, with positions that leave some out.
         shares_keys: whether it can use the keys and values of an earlier step, by `use.shared`.
+        rewinds: whether its decoding state serves for fewer tokens too: what lies past
+            `use.offset` is not read, and the next call writes over it.
         exact_gradient: whether its gradient is the slope of its output; False where it stops or
             estimates one on purpose.
     """
@@ -71,6 +73,7 @@ class Attention(nn.Module, abc.ABC):
     separates: ClassVar[bool] = False
     routable: ClassVar[bool] = True
     shares_keys: ClassVar[bool] = False
+    rewinds: ClassVar[bool] = False
     exact_gradient: ClassVar[bool] = True
 
     @abc.abstractmethod

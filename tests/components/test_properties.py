@@ -16,7 +16,6 @@ from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
 from strawberry.model.contracts import Attention, Router
 from strawberry.model.risks import declares
-from tests.components.flops import attention_flops_on_cpu
 from tests.support import REGISTRY, TINY, recipe_of
 
 KINDS = ("attention", "ffn", "norm", "positional", "router", "weights")
@@ -396,7 +395,7 @@ def test_counted_flops_are_those_of_a_run(case, recipe):
     model.train(bool(routers))
     length = recipe.model.block_size
     idx = torch.randint(61, (1, length))
-    counter = FlopCounterMode(display=False, custom_mapping=attention_flops_on_cpu())
+    counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         model(idx)
 

@@ -161,3 +161,16 @@ def test_siblings_for_a_gpu(path):
     report = account(strawberry.load_recipe(path))
 
     assert 100e6 < report.total_parameters < 150e6
+
+
+def test_fused_attention_of_a_cpu_is_counted():
+    """With grouped heads: two products forward; five backward, which makes the scores again."""
+    q, k, v = (torch.zeros(2, heads, 16, 8, requires_grad=True) for heads in (4, 2, 2))
+    with FlopCounterMode(display=False) as counter:
+        y = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, enable_gqa=True
+        )
+        y.sum().backward()
+    product = 2 * (2 * 4) * 16 * 16 * 8
+
+    assert counter.get_total_flops() == 7 * product

@@ -141,3 +141,18 @@ def test_what_can_not_be_is_refused(positional, attention, message):
     with pytest.raises(RecipeError, match=message) as caught:
         strawberry.build(tiny({"attention": {"n_head": 4, **attention}}, positional=positional))
     assert caught.value.problems[0].location is not None
+
+
+def test_a_cache_keeps_the_table(monkeypatch):
+    """One table serves the calls with a cache, up to its end; beyond, each has its own."""
+    monkeypatch.setattr("strawberry.components.positional.rope.SPAN", 8)
+    model = strawberry.build(tiny({"attention": "mha"}, positional="rope")).eval()
+    ids = torch.arange(14)[None]
+    with torch.no_grad():
+        whole = model(ids)
+        cache = model.new_cache(1, 14)
+        parts = [model(ids[:, a:b], cache) for a, b in ((0, 3), (3, 4), (4, 10), (10, 14))]
+    (kept,) = cache.once.values()
+
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole)
+    assert [len(table) for table in kept] == [8, 8]

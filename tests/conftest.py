@@ -4,3 +4,4 @@ import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in subprocesses
+os.environ["WANDB_MODE"] = "offline"  # no test talks to a service

@@ -67,6 +67,7 @@ class Plan:
         metric: what cells are compared by; lower is better, unless it is an accuracy.
         effect: the least difference that matters, as a share of the baseline's value.
         alpha: the rate of false findings over the whole table.
+        causal: leave out cells that see later tokens.
         executor: the component that runs the trials, as a recipe would write it.
     """
 
@@ -89,6 +90,7 @@ class Plan:
     metric: str = "val_loss"
     effect: float = 0.01
     alpha: float = 0.05
+    causal: bool = False
     executor: Any = "local"
 
     def to_dict(self) -> dict[str, Any]:

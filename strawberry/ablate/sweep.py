@@ -103,10 +103,17 @@ def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None
                 current = replace(cell, recipe=None, skipped=str(error).splitlines()[0])
         found.append(current)
     prepared = Prepared(plan, base, found)
-    for cell in prepared.live:
-        assert cell.recipe is not None
+    for number, cell in enumerate(prepared.cells):
+        if cell.recipe is None:
+            continue
+        warnings = ahead(cell.recipe, build(cell.recipe, "meta"))
+        if warnings and plan.causal and number == 0:
+            raise StrawberryError(f"the baseline sees later tokens: {warnings[0]}")
+        if warnings and plan.causal:
+            prepared.cells[number] = replace(cell, recipe=None, skipped=warnings[0])
+            continue
         prepared.budgets[cell.name] = budget(cell.recipe, known)
-        prepared.warnings[cell.name] = ahead(cell.recipe, build(cell.recipe, "meta"))
+        prepared.warnings[cell.name] = warnings
     return prepared
 
 

@@ -64,6 +64,9 @@ def command(
     alpha: Annotated[
         float | None, typer.Option(help="The chance of any false finding in the table; 0.05.")
     ] = None,
+    causal: Annotated[
+        bool | None, typer.Option("--causal", help="Leave out cells that see later tokens.")
+    ] = None,
     executor: Annotated[
         str | None, typer.Option(help="What runs the trials, such as '{use: local, jobs: 4}'.")
     ] = None,
@@ -112,6 +115,7 @@ def command(
         "mode": mode, "samples": samples, "max_seeds": max_seeds, "match": match, "width": width,
         "tune_trials": tune_trials, "tune_seeds": tune_seeds, "tokens": tokens, "flops": flops,
         "halving": halving, "metric": metric, "effect": effect, "alpha": alpha,
+        "causal": causal,
     }  # fmt: skip
     plans = make_suite(recipe, options)
     known: dict[str, Budget] = {}  # many tables have the same models

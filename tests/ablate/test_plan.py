@@ -10,6 +10,7 @@ import yaml
 from strawberry.ablate.cells import cells
 from strawberry.ablate.plan import Range, full_path, is_plan, parse_axis
 from strawberry.ablate.plan import make_plan as read
+from strawberry.ablate.sweep import prepare
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.plugin import Plugins
 from tests.ablate.conftest import PlanMaker
@@ -88,6 +89,19 @@ def test_what_cannot_be_built_is_skipped_by_name(make_plan: PlanMaker, plugins: 
     _, found = cells(make_plan(vary={FFN: ("swiglu", "nonsense")}), plugins)
     assert found[1].recipe is None
     assert "unknown ffn 'nonsense'" in found[1].skipped
+
+
+def test_leaking_cells_can_be_left_out(make_plan: PlanMaker, plugins: Plugins) -> None:
+    """With `causal` a mixer that sees later tokens is skipped, with the reason; else warned of."""
+    vary = {ATTENTION: ("mha", "retention/retained_2360c08")}
+    warned = prepare(make_plan(vary=vary), plugins)
+    assert len(warned.live) == 2
+    assert "not causal" in warned.warnings["attention=retention/retained_2360c08"][0]
+    kept = prepare(make_plan(vary=vary, causal=True), plugins)
+    assert [cell.name for cell in kept.live] == ["attention=mha"]
+    assert "not causal" in kept.cells[1].skipped
+    with pytest.raises(StrawberryError, match="the baseline sees later tokens"):
+        prepare(make_plan(vary={ATTENTION: vary[ATTENTION][::-1]}, causal=True), plugins)
 
 
 def test_positions_that_would_be_ignored_are_left_out(

@@ -41,6 +41,7 @@ class StrawberryError(Exception):
     """A mistake of the user, or a state of the machine that they can mend; its text says which."""
 
     exit_code = 2
+    told = False  # whether it has been said already, by another process
 
 
 class RecipeError(StrawberryError):

@@ -106,7 +106,8 @@ def run(arguments: Sequence[str]) -> int:
         result = 128 + signals[0] if signals else result
         sys.stdout.flush()
     except StrawberryError as error:
-        fail(str(error), located=isinstance(error, RecipeError))
+        if not error.told:
+            fail(str(error), located=isinstance(error, RecipeError))
         return error.exit_code
     except _UsageError as error:
         fail(_usage(error))

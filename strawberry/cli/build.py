@@ -17,10 +17,17 @@ if TYPE_CHECKING:
     from strawberry.model.stack import Block, Stack
     from strawberry.recipe.spec import ComponentSpec, NodeSpec, Recipe, RecurSpec
     from strawberry.train.optimizers import Assignment
+    from strawberry.train.parallel.memory import RankCost
 
 
 def command(
     recipe: Annotated[Path, typer.Argument(help="A recipe (.yaml), a seed JSON, or a run folder.")],
+    world_size: Annotated[
+        int | None, typer.Option(min=1, help="Show what each of so many ranks holds and sends.")
+    ] = None,
+    parallel: Annotated[
+        str | None, typer.Option(help="How they share the model: ddp or fsdp.")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="K=V", help="Override, such as model.n_embd=128."),
@@ -38,16 +45,20 @@ def command(
     from strawberry.model.build import build
     from strawberry.recipe import load_recipe
     from strawberry.train.optimizers import assign, state_bytes
+    from strawberry.train.parallel.memory import rank_cost
 
-    loaded = load_recipe(recipe, overrides or (), plugins=context.plugins())
+    changes = [*(overrides or ()), *([f"train.parallel={parallel}"] if parallel else [])]
+    loaded = load_recipe(recipe, changes, plugins=context.plugins())
     model = build(loaded, "meta")
     report = account(loaded, model)
     assignments = assign(loaded, model.parameter_infos())
     memory = state_bytes(assignments)
+    rank = None if world_size is None else rank_cost(loaded, model, report, world_size)
     if as_json:
-        print_json(_as_json(loaded, report, assignments, memory))
+        ranks = {} if rank is None else {"rank": rank.as_dict()}
+        print_json({**_as_json(loaded, report, assignments, memory), **ranks})
         return
-    _show(loaded, model, report, assignments, memory)
+    _show(loaded, model, report, assignments, memory, rank)
 
 
 def _as_json(
@@ -73,6 +84,7 @@ def _show(
     report: Report,
     assignments: list[Assignment],
     memory: int,
+    rank: RankCost | None,
 ) -> None:
     from strawberry.cli.console import console, show, table
 
@@ -81,7 +93,8 @@ def _show(
     out.print()
     facts = table("", "")
     facts.show_header = False
-    for name, text in _facts(recipe, report, memory):
+    shared = [] if rank is None else _rank_facts(rank)
+    for name, text in [*_facts(recipe, report, memory), *shared]:
         facts.add_row(name, text)
     show(facts, out)
     out.print()
@@ -126,6 +139,24 @@ def _facts(recipe: Recipe, report: Report, optimizer_bytes: int) -> list[tuple[s
             f"{readable(weights)}, optimizer {readable(optimizer_bytes)}, activations "
             f"{readable(report.activation_bytes)}",
         ),
+    ]
+
+
+def _rank_facts(rank: RankCost) -> list[tuple[str, str]]:
+    """What each of several ranks holds and sends."""
+    from strawberry.train.space import readable
+
+    gathered = f", gathered {readable(rank.gathered)}" if rank.gathered else ""
+    often = f", {rank.gathers} all-gathers a micro-batch" if rank.gathers else ""
+    return [
+        (
+            f"each of {rank.ranks}",
+            f"{readable(rank.total)} ({rank.parallel}): weights {readable(rank.parameters)}, "
+            f"gradients {readable(rank.gradients)}, "
+            f"optimizer {readable(rank.optimizer)}{gathered}, "
+            f"activations {readable(rank.activations)}",
+        ),
+        ("", f"sends {readable(rank.sent)} a step{often}"),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -27,6 +28,12 @@ def command(
             help="Begin a new run from the newest checkpoint of RUN, with this recipe.",
         ),
     ] = None,
+    nproc: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine that share each batch.")
+    ] = 1,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="How often to go on when one of --nproc processes dies.")
+    ] = 0,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="K=V", help="Override, such as train.max_iters=100."),
@@ -35,7 +42,8 @@ def command(
 ) -> None:
     """Train the model of a recipe, or go on with an interrupted run.
 
-    Ctrl-C saves a checkpoint and says how to go on; a second one stops at once.
+    Ctrl-C saves a checkpoint and says how to go on; a second one stops at once. On several
+    machines: `torchrun ... -m strawberry train RECIPE --run-dir DIR`.
     """
     from strawberry.cli import context
     from strawberry.cli.console import console, print_json
@@ -49,11 +57,19 @@ def command(
     if resume and fork is not None:
         raise StrawberryError("--resume goes on in a folder, --fork begins another: give one")
 
+    main = os.environ.get("RANK", "0") == "0"  # of several processes, the one that speaks
+    if nproc > 1 and "RANK" not in os.environ:
+        from strawberry.train.parallel.launch import launch
+
+        code = launch(loaded, run_dir, resume=resume, nproc=nproc, max_restarts=max_restarts)
+        raise typer.Exit(code)
+
     from strawberry.cli.display import Display
     from strawberry.train import Interrupted, train
     from strawberry.train.run import RunFolder
 
     out = console(stderr=as_json)
+    out.quiet = not main
     try:
         with Display(out) as display:
             result = train(
@@ -66,11 +82,17 @@ def command(
                 warn=warn,
             )
     except Interrupted as stop:
+        if not main:
+            raise typer.Exit(stop.exit_code) from None
         words = ["strawberry", "train", str(recipe), "--run-dir", str(stop.folder), "--resume"]
+        if os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE", "1") != "1":
+            words += ["--nproc", os.environ["WORLD_SIZE"]]
         words += [word for override in overrides or () for word in ("--set", override)]
         sys.stderr.write(f"stopped after step {stop.step}, saved; go on with:\n")
         sys.stderr.write(f"  {shlex.join(words)}\n")
         raise typer.Exit(stop.exit_code) from None
+    if not main:
+        return
     if as_json:
         report: dict[str, Any] = {"run": str(result.folder), "steps": result.steps}
         print_json({**report, **result.metrics})

@@ -3,7 +3,7 @@
 N tokens, C model width, E experts, k active ones for each token. Everything here is computed in
 float32 whatever the model's precision, since a choice hangs on small differences. A token's choice
 depends on that token alone; only losses and metrics, which don't feed back into the same forward
-pass, look at several.
+pass, look at several: at the whole batch, where ranks share it.
 
 Sources: noisy top-k, importance and load losses: Shazeer et al. 2017, arXiv 1701.06538, eq. 3-11;
 balance loss: Fedus et al. 2021 (Switch), arXiv 2101.03961, eq. 4-6; z-loss: Zoph et al. 2022
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Aux, Term, draw, wide, without_autocast
+from strawberry.model.contracts import Aux, Term, draw, summed, wide, without_autocast
 
 R = TypeVar("R")
 
@@ -149,8 +149,9 @@ class Router(PreciseBuffers):
         counts = flat.new_zeros(self.experts).scatter_add_(0, flat, torch.ones_like(flat))
         terms: Aux = ()
         if self.training:
-            self.load.add_(counts)
-            terms = self._terms(clean, logits, spread, scores, expert, gate, counts)
+            chosen = summed(counts)
+            self.load.add_(chosen)
+            terms = self._terms(clean, logits, spread, scores, expert, gate, chosen)
         return Choice(expert, gate * self.scale, counts, terms)
 
     def _terms(
@@ -176,10 +177,10 @@ class Router(PreciseBuffers):
         if weights.importance:
             gates = torch.zeros_like(scores).scatter(-1, expert, gate)
             terms.append(
-                Term(f"{self.name}_importance", variation(gates.sum(0)), weights.importance)
+                Term(f"{self.name}_importance", variation(summed(gates.sum(0))), weights.importance)
             )
         if weights.load and spread is not None:
-            load = expected_load(clean, logits, spread, self.active)
+            load = summed(expected_load(clean, logits, spread, self.active))
             terms.append(Term(f"{self.name}_load", variation(load), weights.load))
         return tuple(terms)
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from strawberry.model.contracts import (
     Use,
     Weights,
     mean_terms,
+    ranks,
+    summed,
 )
 from strawberry.model.loss import IGNORE, LossTerms, head_logits, head_loss
 from strawberry.model.residual import Stream, written
@@ -59,8 +62,7 @@ class Cache:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(NamedTuple):
     """A training loss.
 
     Attributes:
@@ -71,7 +73,7 @@ class Loss:
 
     total: Tensor
     cross_entropy: Tensor
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class LanguageModel(nn.Module):
@@ -186,12 +188,16 @@ class LanguageModel(nn.Module):
         for block in blocks:
             block.compile_forward()
 
-    def loss(self, idx: Tensor, targets: Tensor, *, answers: bool = False) -> Loss:
+    def loss(
+        self, idx: Tensor, targets: Tensor, count: Tensor | None = None, *, answers: bool = False
+    ) -> Loss:
         """The loss of `targets` (B, T), -1 ignored.
 
         In training, `total` has the recipe's z-loss and label smoothing, and the components'
-        auxiliary losses. With `answers`, the metrics have `accuracy`, the share of targets that are
-        the most likely token, and `solved`, the share of sequences in which all are.
+        auxiliary losses. `count` is what sums over targets are divided by, where that is not how
+        many of these count: where the batch is shared among ranks. With `answers`, the metrics have
+        `accuracy`, the share of targets that are the most likely token, and `solved`, the share of
+        sequences in which all are; all ranks have to ask for them.
         """
         h, aux = self.trunk(idx)
         head = head_loss(
@@ -200,6 +206,7 @@ class LanguageModel(nn.Module):
             targets.flatten(),
             self.logit_softcap,
             self.loss_terms if self.training else None,
+            count,
         )
         total, metrics = head.total, {}
         if self.training and self.loss_terms.z_loss:
@@ -213,7 +220,10 @@ class LanguageModel(nn.Module):
         return Loss(total, head.cross_entropy, metrics)
 
     def _answers(self, h: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Shares of right targets, and of sequences without a wrong one, of hidden (B, T, C)."""
+        """Shares of right targets, and of sequences without a wrong one, of hidden (B, T, C).
+
+        Their means over ranks are those of all rows, however many a rank has that are asked for.
+        """
         asked = targets != IGNORE
         likely = [
             head_logits(part, self.head_weight, self.logit_softcap).argmax(-1)
@@ -221,9 +231,10 @@ class LanguageModel(nn.Module):
         ]
         right = torch.ones_like(asked)
         right[asked] = torch.cat(likely) == targets[asked]
+        solved, tasks = right.all(1) & asked.any(1), asked.any(1)
         return {
-            "accuracy": right[asked].float().mean(),
-            "solved": right.all(1)[asked.any(1)].float().mean(),
+            "accuracy": right[asked].sum() * ranks() / summed(asked.sum()),
+            "solved": solved.sum() * ranks() / summed(tasks.sum()),
         }
 
     def _documents(self, idx: Tensor, cache: Cache | None) -> Tensor | None:

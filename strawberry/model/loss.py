@@ -71,6 +71,7 @@ def head_loss(
     targets: Tensor,
     softcap: float | None = None,
     terms: LossTerms | None = None,
+    count: Tensor | None = None,
 ) -> HeadLoss:
     """The loss of a linear head.
 
@@ -80,6 +81,7 @@ def head_loss(
         targets: (N,) int64 token ids, -1 to ignore.
         softcap: bound on the logits, or None.
         terms: what the training loss has beside the cross-entropy.
+        count: what sums over targets are divided by; None counts those that are not ignored.
     """
     kind = h.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
@@ -87,7 +89,7 @@ def head_loss(
         h, weight = h.to(dtype), weight.to(dtype)
     return HeadLoss(
         *_ChunkedLoss.apply(  # type: ignore[no-untyped-call]
-            h, weight, targets, softcap, terms or LossTerms(), torch.is_grad_enabled()
+            h, weight, targets, softcap, terms or LossTerms(), torch.is_grad_enabled(), count
         )
     )
 
@@ -107,9 +109,10 @@ class _ChunkedLoss(torch.autograd.Function):
         cap: float | None,
         terms: LossTerms,
         training: bool,
+        count: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         valid = targets != IGNORE
-        count = valid.sum().clamp(min=1)
+        count = valid.sum().clamp(min=1) if count is None else count
         need_h, need_weight = (training and need for need in ctx.needs_input_grad[:2])
         grad_h = torch.empty_like(h) if need_h else None
         accumulate = torch.promote_types(weight.dtype, torch.float32)
@@ -172,8 +175,5 @@ class _ChunkedLoss(torch.autograd.Function):
         return (
             (grad_h * grad.to(grad_h.dtype)) if need_h else None,
             (grad_weight * grad).to(ctx.weight_dtype) if need_weight else None,
-            None,
-            None,
-            None,
-            None,
+            *(None,) * 5,
         )

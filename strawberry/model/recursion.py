@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import Aux, Router, Shared, State, Term, Use, Weights
+from strawberry.model.contracts import Aux, Router, Shared, State, Term, Use, Weights, largest
 from strawberry.model.residual import Stream
 from strawberry.model.stack import Block, Room, Sharing, Stack, Visit, recursion
 
@@ -257,7 +257,10 @@ class Recursion(Stack):
             go, size = go & active.real, None
         counts = go.sum(1, keepdim=True)
         fixed = size is not None
-        size = int(counts.max()) if size is None else size
+        if size is None:
+            # In training ranks take the same steps at the same length, for they exchange numbers
+            # within them; a sequence is then filled up to the longest on any rank.
+            size = largest(counts.max()) if self.training else int(counts.max())
         if size == 0:
             return None, routed.terms
         order = (~go).to(torch.int8).argsort(dim=1, stable=True)[:, :size]

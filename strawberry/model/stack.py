@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from strawberry.model.contracts import (
     FFN,
@@ -96,9 +97,23 @@ class Block(nn.Module):
         self.weights = weights
         self.dropout = nn.Dropout(dropout)
         self.key = key  # blocks of equal keys are built alike
+        self.recompute = False  # keep no activations in training; compute them again instead
 
     def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """The stream after this block, and the terms that its parts returned."""
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return self._forward(stream, use, slot)
+        # Each time from the same start: what the first pass leaves in `use.once` is no part of the
+        # second one's graph.
+        return checkpoint(
+            lambda stream: self._forward(
+                stream, replace(use, memo=dict(use.memo), once=dict(use.once)), slot
+            ),
+            stream,
+            use_reentrant=False,
+        )
+
+    def _forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         if self.positional is not None:
             use = replace(use, positional=self.positional)
         if self.weights is not None:

@@ -255,7 +255,7 @@ class TrainFields:
 
     Args:
         max_iters: optimizer steps.
-        batch_size: sequences in a micro-batch.
+        batch_size: sequences in a micro-batch, of all processes together.
         gradient_accumulation_steps: micro-batches in a step.
         eval_interval: steps between evaluations; 0 evaluates at the end alone.
         eval_iters: batches in an evaluation.
@@ -263,9 +263,8 @@ class TrainFields:
         checkpoint_interval: steps between checkpoints; 0 saves at the end alone.
         keep_checkpoints: how many of the newest stay.
         keep_best: whether the one with the lowest val_loss stays too; it is saved when measured.
-        on_nonfinite: what a loss or gradient that is not finite does: `stop` ends the run before
-            the weights change, `skip` leaves the step's update out, `back_off` goes back to the
-            newest checkpoint, and on at half the learning rate.
+        on_nonfinite: what a loss or gradient that is not finite does: `stop` ends the run, `skip`
+            leaves the update out, `back_off` goes to the newest checkpoint and on at half the rate.
         learning_rate: peak learning rate.
         warmup_iters: steps of linear warm-up.
         lr_decay_iters: steps until the schedule reaches min_lr; None takes max_iters.
@@ -277,10 +276,11 @@ class TrainFields:
         document_mask: whether tokens see their own document alone.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto` (bfloat16 autocast on CUDA), `float32` or `bfloat16`.
-        compile: `auto` compiles on CUDA; true compiles all that is below the head into one graph;
-            `blocks` compiles each block by itself, blocks that are built alike once, which takes a
-            deep stack much less time.
+        compile: `auto` compiles on CUDA; true compiles all below the head into one graph; `blocks`
+            each block by itself, equal ones once, which takes a deep stack much less time.
         threads: CPU threads; None leaves torch's choice.
+        parallel: how several processes share the model: by copies (`ddp`) or in shards (`fsdp`).
+        checkpoint_activations: keep what enters each block alone, and compute the rest again.
         keep_memory: keep freed memory for the next step (glibc).
     """
 
@@ -307,6 +307,8 @@ class TrainFields:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Literal["auto", "blocks"] | bool = "auto"
     threads: Positive | None = None
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    checkpoint_activations: bool = False
     keep_memory: bool = True
 
 

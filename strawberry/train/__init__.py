@@ -8,12 +8,13 @@ import sys
 import types
 from typing import Any
 
+from strawberry.train.begin import begin
 from strawberry.train.decode import sample_batch, sample_ids
 from strawberry.train.evaluate import evaluate, evaluate_depths
 from strawberry.train.generate import generate, generate_batch
 from strawberry.train.imported import Imported, import_seed
 from strawberry.train.load import LoadedRun, load_run
-from strawberry.train.loop import Interrupted, RunResult, begin, train
+from strawberry.train.loop import Interrupted, RunResult, train
 from strawberry.train.memory import OutOfMemory
 from strawberry.train.plot import plot
 from strawberry.train.recent import Diverged

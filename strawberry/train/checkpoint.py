@@ -4,18 +4,23 @@
         model.safetensors  optimizer.safetensors  random.safetensors  state.json
         manifest.json      SHA-256 and size of each of the others
 
+Where ranks have the model in shards, a folder `shards/` takes the place of the first two: see
+`parallel/shards.py`.
+
 It is written under a temporary name, every file and the folder are flushed to disk, then it is
-renamed. Nothing in it is ever unpickled. A damaged one is found by its hashes before it is used,
-and the one before it is taken. What the disk refuses for a moment is tried again.
+renamed. Nothing in it is unpickled that could run anything. A damaged one is found by its hashes
+before it is used, and the one before it is taken. What the disk refuses for a moment is tried
+again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,16 +32,21 @@ from safetensors.torch import load_file, save_file
 from strawberry.errors import StrawberryError
 from strawberry.train.retry import retried
 
-FORMAT = 1
+FORMAT = 2
 """Version of the form of a checkpoint; another one is refused by name."""
 
 PARTS = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json")
+RANDOM, STATE = PARTS[2:]
+MANIFEST = "manifest.json"
+SHARDS = "shards"
+"""The folder within a checkpoint for what ranks hold in shards."""
+
 TEMPORARY = ".writing-"
 OLD = "-old"
 
 
-class DamagedError(Exception):
-    """A checkpoint is not what its manifest says."""
+class DamagedError(StrawberryError):
+    """A checkpoint is not what its manifest says, or not what we write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,49 +78,114 @@ def save(
     the new one; the checkpoints that were there stay.
     """
     target = _path(folder, step)
-    temporary, replaced = (folder / f"{TEMPORARY}{target.name}{end}" for end in ("", OLD))
-    content = (model, optimizer, random)
 
     def write() -> None:
-        folder.mkdir(exist_ok=True)  # and no parents: a run folder that was moved stays away
-        _tidy(folder)
-        temporary.mkdir()
-        for name, tensors in zip(PARTS, content, strict=False):
+        temporary = _begun(target, random, state)
+        for name, tensors in zip(PARTS, (model, optimizer), strict=False):
             save_file({k: _portable(t) for k, t in tensors.items()}, temporary / name)
-        (temporary / PARTS[3]).write_text(json.dumps({"format": FORMAT, **state}))
-        manifest = {name: _digest(temporary / name) for name in PARTS}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for file in temporary.iterdir():
-            _flush(file)
-        _flush(temporary)
-        if target.exists():  # a step that was reached again after a resume
-            target.rename(replaced)
-        temporary.rename(target)
-        _flush(folder)
+        _finish(temporary, target, {})
 
-    try:
+    with _told(target):
         retried(write)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        _tidy(folder)
-        raise StrawberryError(f"{target}: the checkpoint can't be written: {error}") from error
-    steps = _steps(folder)
-    # Later steps than this one are damaged ones that the run went back behind.
-    here = steps.index(target)
-    gone = [replaced, *steps[: max(0, here + 1 - keep)], *steps[here + 1 :]]
-    for old in gone:
-        if best is None or old != _path(folder, best):
-            _remove(old, warn)
+    _drop_old(target, keep, best, warn)
     return target
 
 
+def begin(
+    folder: Path, step: int, random: dict[str, torch.Tensor], state: Mapping[str, Any]
+) -> Path:
+    """A folder to write the tensors of `step` in, with the rest in it; raises as `save` does."""
+    target = _path(folder, step)
+    with _told(target):
+        return retried(lambda: _begun(target, random, state))
+
+
+def seal(
+    temporary: Path,
+    folder: Path,
+    step: int,
+    keep: int,
+    *,
+    known: Mapping[str, list[Any]] | None = None,
+    best: int | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Give what `begin` began its manifest and its name; drop all but the newest `keep` and `best`.
+
+    `known` has the digests of files that need not be read again. Raises StrawberryError as `save`.
+    """
+    target = _path(folder, step)
+    with _told(target):
+        retried(lambda: _finish(temporary, target, known or {}))
+    _drop_old(target, keep, best, warn)
+    return target
+
+
+def _begun(target: Path, random: dict[str, torch.Tensor], state: Mapping[str, Any]) -> Path:
+    """The temporary folder of a checkpoint, with its generators and its state alone."""
+    folder = target.parent
+    folder.mkdir(exist_ok=True)  # and no parents: a run folder that was moved stays away
+    tidy(folder)
+    temporary = folder / f"{TEMPORARY}{target.name}"
+    temporary.mkdir()
+    save_file({k: _portable(t) for k, t in random.items()}, temporary / RANDOM)
+    (temporary / STATE).write_text(json.dumps({"format": FORMAT, **state}))
+    return temporary
+
+
+def _finish(temporary: Path, target: Path, known: Mapping[str, list[Any]]) -> None:
+    """Manifest and name; it can be tried again wherever it stopped."""
+    if temporary.exists():
+        manifest = temporary / MANIFEST
+        files = [p for p in sorted(temporary.rglob("*")) if p.is_file() and p != manifest]
+        names = {file: file.relative_to(temporary).as_posix() for file in files}
+        digests = {name: known.get(name) or digest(file) for file, name in names.items()}
+        manifest.write_text(json.dumps(digests, indent=1))
+        for path in (*files, manifest, *sorted({file.parent for file in files})):
+            _flush(path)
+        if target.exists():  # a step that was reached again after a resume
+            target.rename(_replaced(target))
+        temporary.rename(target)
+    _flush(target.parent)
+
+
+def _drop_old(target: Path, keep: int, best: int | None, warn: Callable[[str], None]) -> None:
+    """Remove what is no longer to be kept, now that `target` is whole."""
+    folder = target.parent
+    steps = _steps(folder)
+    # Later steps than this one are damaged ones that the run went back behind.
+    here = steps.index(target)
+    gone = [_replaced(target), *steps[: max(0, here + 1 - keep)], *steps[here + 1 :]]
+    for old in gone:
+        if best is None or old != _path(folder, best):
+            _remove(old, warn)
+
+
+def _replaced(target: Path) -> Path:
+    """Where a checkpoint waits while another one takes its name."""
+    return target.parent / f"{TEMPORARY}{target.name}{OLD}"
+
+
+@contextlib.contextmanager
+def _told(target: Path) -> Iterator[None]:
+    """Raise StrawberryError for what the disk refuses; what was there comes back."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        tidy(target.parent)
+        raise StrawberryError(f"{target}: the checkpoint can't be written: {error}") from error
+
+
 def newest(folder: Path) -> Iterator[Path]:
-    """The checkpoints in `folder`, newest first; what was left half-written is removed."""
-    _tidy(folder)
+    """The checkpoints in `folder`, newest first."""
     yield from reversed(_steps(folder))
 
 
-def _tidy(folder: Path) -> None:
-    """Remove what a killed writer left; what it had moved away for a new one comes back."""
+def tidy(folder: Path) -> None:
+    """Remove what a killed writer left; what it had moved away for a new one comes back.
+
+    For the holder of the run alone, and while it writes nothing.
+    """
     for orphan in folder.glob(f"{TEMPORARY}*"):
         target = folder / orphan.name.removeprefix(TEMPORARY).removesuffix(OLD)
         if orphan.name.endswith(OLD) and not target.exists():
@@ -128,20 +203,43 @@ def _remove(path: Path, warn: Callable[[str], None]) -> None:
         warn(f"{path}: the old checkpoint can't be removed: {error.strerror or error}")
 
 
+def verify(path: Path) -> frozenset[str]:
+    """The files of a checkpoint, each of which is what its manifest says; raises DamagedError.
+
+    They are ours by name, and those within `shards/`; what else a manifest names is not looked at.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        shards = [n for n in manifest if n.startswith(f"{SHARDS}/") and n.count("/") == 1]
+        names = [RANDOM, STATE, *shards] if shards else PARTS
+        for name in names:
+            if digest(path / name) != manifest[name]:
+                raise DamagedError(f"{path / name} is not what was written")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path}: {error}") from error
+    return frozenset(names)
+
+
 def load(path: Path) -> Checkpoint:
-    """Read and verify one checkpoint.
+    """Verify and read one checkpoint, whole; raises as `read` does."""
+    return read(path, verify(path))
+
+
+def read(
+    path: Path, files: frozenset[str], like: Mapping[str, torch.Tensor] | None = None
+) -> Checkpoint:
+    """Read a checkpoint whose `files` are verified.
+
+    What was saved in shards is read in those that the parameters `like` have, or else whole.
 
     Raises DamagedError, and StrawberryError if another version of Strawberry wrote it.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        for name in PARTS:
-            if _digest(path / name) != manifest[name]:
-                raise DamagedError(f"{path / name} is not what was written")
-        model, optimizer, random = (load_file(path / name) for name in PARTS[:3])
-        state = json.loads((path / PARTS[3]).read_text())
+        random = load_file(path / RANDOM)
+        state = json.loads((path / STATE).read_text())
         found = state.get("format")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        model, optimizer = _tensors(path, files, like or {})
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
         raise DamagedError(f"{path}: {error}") from error
     if found != FORMAT:
         raise StrawberryError(
@@ -151,18 +249,39 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(path, model, optimizer, random, state)
 
 
-def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
-    """The newest whole checkpoint, and a line for each damaged one that was passed over.
+def _tensors(
+    path: Path, files: frozenset[str], like: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Those of the model, and of the optimizer."""
+    if PARTS[0] in files:
+        return load_file(path / PARTS[0]), load_file(path / PARTS[1])
+    from strawberry.train.parallel import shards
+
+    found = shards.read(path / SHARDS, files, like)
+    return found.get("model", {}), found.get("optimizer", {})
+
+
+def newest_whole(folder: Path) -> tuple[Path, frozenset[str], list[str]]:
+    """The newest whole checkpoint, its files, and a line for each damaged one passed over.
 
     Raises StrawberryError if there is none.
     """
     passed: list[str] = []
     for path in newest(folder):
         try:
-            return load(path), passed
+            return path, verify(path), passed
         except DamagedError as error:
             passed.append(f"damaged checkpoint passed over: {error}")
     raise StrawberryError("\n".join([*passed, f"{folder}: there is no whole checkpoint"]))
+
+
+def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
+    """The newest whole checkpoint, read whole, and a line for each damaged one passed over.
+
+    Raises StrawberryError if there is none.
+    """
+    path, files, passed = newest_whole(folder)
+    return read(path, files), passed
 
 
 def load_best(folder: Path) -> tuple[Checkpoint, list[str]]:
@@ -195,7 +314,8 @@ def _portable(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _digest(path: Path) -> list[Any]:
+def digest(path: Path) -> list[Any]:
+    """SHA-256 and size of a file."""
     with path.open("rb") as file:
         return [hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size]
 

@@ -13,16 +13,16 @@ from torch import Tensor
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
 from strawberry.train.documents import separator
+from strawberry.train.parallel.engine import Engine
 
 if TYPE_CHECKING:
     from strawberry.data import Dataset
-    from strawberry.model.language_model import LanguageModel
     from strawberry.plugin import Plugins
 
 
 @torch.no_grad()
 def validate(
-    model: LanguageModel, batches: Batches, machine: Machine, dataset: Dataset, iters: int
+    engine: Engine, batches: Batches, machine: Machine, dataset: Dataset, iters: int
 ) -> dict[str, float]:
     """`val_loss` in nats a token over `iters` batches, and `bits_per_byte` where there is text.
 
@@ -32,9 +32,10 @@ def validate(
     `val_loss_teacher` is what the same model comes to when it is allowed to here. The random state
     is left as it was, so that how often one looks does not change a run.
     """
+    model = engine.model
     was_training = model.training
     model.eval()
-    loss, others = _mean(model, batches, machine, iters, answers=dataset.exact)
+    loss, others = _mean(engine, batches, machine, iters, answers=dataset.exact)
     metrics = {"val_loss": loss}
     per_token = dataset.bytes_per_token("val")
     if per_token:
@@ -44,7 +45,7 @@ def validate(
     if routers:
         for router in routers:
             router.teacher = True  # type: ignore[assignment]
-        metrics["val_loss_teacher"], _ = _mean(model, batches, machine, iters)
+        metrics["val_loss_teacher"], _ = _mean(engine, batches, machine, iters)
         for router in routers:
             router.teacher = False  # type: ignore[assignment]
     model.train(was_training)
@@ -52,7 +53,7 @@ def validate(
 
 
 def _mean(
-    model: LanguageModel, batches: Batches, machine: Machine, iters: int, *, answers: bool = False
+    engine: Engine, batches: Batches, machine: Machine, iters: int, *, answers: bool = False
 ) -> tuple[float, dict[str, float]]:
     """The mean loss, and the mean of what components report in evaluation, as `val_NAME`."""
     total = torch.zeros((), device=machine.device)
@@ -61,11 +62,13 @@ def _mean(
         for number in range(iters):
             x, y = batches.val(number)
             with machine.autocast():
-                loss = model.loss(x, y, answers=answers)
+                loss = engine.loss(x, y, answers=answers)
             total += loss.cross_entropy
             for name, value in loss.metrics.items():
                 others[name] = others.get(name, torch.zeros_like(value)) + value
-    return total.item() / iters, {f"val_{name}": v.item() / iters for name, v in others.items()}
+    mean = engine.world.mean
+    values = {f"val_{name}": mean(value).item() / iters for name, value in others.items()}
+    return mean(total).item() / iters, values
 
 
 def evaluate(
@@ -115,7 +118,7 @@ def evaluate_depths(
                 run.model.set_steps(depth)
                 row["recursion_steps"] = depth
             found = validate(
-                run.model, batches, machine, dataset, iters or run.recipe.train.eval_iters
+                Engine(run.model), batches, machine, dataset, iters or run.recipe.train.eval_iters
             )
             rows.append({**row, **found})
     finally:

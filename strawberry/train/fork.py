@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from strawberry.errors import StrawberryError
 from strawberry.recipe import load_recipe
-from strawberry.train import checkpoint
 from strawberry.train.recent import Recent
-from strawberry.train.restore import take
+from strawberry.train.restore import newest_of, take
 from strawberry.train.run import RunFolder, write_atomic
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
-    from strawberry.train.loop import Session
+    from strawberry.train.session import Session
 
 
 def fork(session: Session, recent: Recent, parent: RunFolder) -> None:
@@ -29,9 +28,9 @@ def fork(session: Session, recent: Recent, parent: RunFolder) -> None:
     """
     if not parent.exists:
         raise StrawberryError(f"{parent.path}: is not a run folder; there is nothing to fork")
-    recipe, run = session.recipe, session.run
+    recipe, run, world = session.recipe, session.run, session.world
     before = load_recipe(parent.path, plugins=recipe.plugins)
-    found, warnings = checkpoint.load_newest(parent.checkpoints)
+    found, warnings = newest_of(parent, session)
     same = _optimizer(before) == _optimizer(recipe) and found.state.get("optimizer") is not None
     take(session, recent, found, optimizers=same)
     if session.step >= recipe.train.max_iters:
@@ -45,13 +44,15 @@ def fork(session: Session, recent: Recent, parent: RunFolder) -> None:
     if not same:
         session.warn("the optimizers are others than those of the fork's parent: they start afresh")
     rows = [row for row in parent.metrics() if row["step"] <= session.step]
-    write_atomic(run.metrics_file, "".join(json.dumps(row) + "\n" for row in rows))
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    world.by_main(lambda: write_atomic(run.metrics_file, text))
     # Before the folder is a run: without a checkpoint, a resume would start over.
     with session.optimizers.evaluating():
         session.write(recent)
+    session.engine.settle()
     changes = parent.changes(recipe, session.dataset)
     origin = {"of": str(parent.path), "step": session.step, "changes": changes}
-    run.begin(recipe, session.dataset, session.machine, origin)
+    world.by_main(lambda: run.begin(recipe, session.dataset, session.machine, origin))
 
 
 def _optimizer(recipe: Recipe) -> Any:

@@ -8,6 +8,9 @@
 
 Whatever is chosen, the step's batches are kept in `nonfinite/` of the run folder, and weights that
 are not finite never reach a checkpoint.
+
+Where ranks share a batch they judge alike, since what is looked at is summed over them: what is not
+finite on one is so on all. The batches that are kept are the rows of the main one.
 """
 
 from __future__ import annotations
@@ -22,11 +25,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from strawberry.errors import StrawberryError
+from strawberry.model.contracts import local
 from strawberry.train.recent import Diverged, Recent
 from strawberry.train.run import write_atomic
 
 if TYPE_CHECKING:
-    from strawberry.train.loop import Session
+    from strawberry.train.session import Session
 
 Verdict: TypeAlias = Literal["take", "skip", "again"]
 
@@ -137,6 +141,9 @@ class Guard:
     def _keep(self, last: int) -> None:
         """Write the batches of the steps since the last good one; a full disk is only said."""
         session = self.session
+        spoilt = spoilt_weights(session)
+        if not session.world.main:
+            return
         folder = session.run.path / "nonfinite"
         for step in range(self._good + 1, last + 1):
             if (folder / f"{step_name(step)}.json").exists():
@@ -144,16 +151,26 @@ class Guard:
             if len(list(folder.glob("*.json"))) >= KEPT_STEPS:
                 return
             try:
-                keep_step(session, folder, step)
+                keep_step(session, folder, step, spoilt)
             except (OSError, StrawberryError) as error:
                 session.warn(f"{folder}: the batch can't be kept: {error}")
                 return
 
 
-def keep_step(session: Session, folder: Path, step: int) -> None:
+def spoilt_weights(session: Session) -> list[str]:
+    """The names of the weights that are not finite, on any rank; all have to ask."""
+    own = [
+        name
+        for name, parameter in session.model.named_parameters()
+        if not torch.isfinite(local(parameter)).all()
+    ]
+    return list(dict.fromkeys(name for names in session.world.gather(own) for name in names))
+
+
+def keep_step(session: Session, folder: Path, step: int, spoilt: list[str]) -> None:
     """Write `step-N.safetensors`, the ids and targets of each micro-batch, and `step-N.json`.
 
-    The tensors are `x0`, `y0`, `x1`, ... (B, T); the JSON names the weights that are not finite.
+    The tensors are `x0`, `y0`, `x1`, ... (B, T); the JSON has the names of the `spoilt` weights.
     """
     folder.mkdir(exist_ok=True)
     parts = session.recipe.train.gradient_accumulation_steps
@@ -166,11 +183,7 @@ def keep_step(session: Session, folder: Path, step: int) -> None:
         "step": step,
         "micro_batches": numbers,
         "on_nonfinite": session.recipe.train.on_nonfinite,
-        "weights": [
-            name
-            for name, parameter in session.model.named_parameters()
-            if not torch.isfinite(parameter).all()
-        ],
+        "weights": spoilt,
     }
     name = step_name(step)
     save_file(tensors, folder / f"{name}.safetensors")

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from strawberry.errors import RecipeError, StrawberryError
-from strawberry.model.contracts import Optimizer, ParameterInfo, Schedule, ScheduleSite
+from strawberry.model.contracts import (
+    Optimizer,
+    ParameterInfo,
+    Schedule,
+    ScheduleSite,
+    placed_like,
+)
 from strawberry.recipe.spec import ComponentSpec
 from strawberry.train.state import pack, unpack
 
@@ -217,6 +223,8 @@ def _pack_group(group: dict[str, Any], path: str, tensors: dict[str, torch.Tenso
 def _place(parameter: torch.Tensor, key: str, fused: bool, tensor: torch.Tensor) -> torch.Tensor:
     """A copy where it is used: a step counter stays where torch wants it, all else follows."""
     counter = tensor.ndim == 0 and (key == "step" or parameter.ndim > 0)
+    if tensor.shape == parameter.shape:
+        tensor = placed_like(tensor, parameter)
     return tensor.to(tensor.device if counter and not fused else parameter.device, copy=True)
 
 

@@ -33,10 +33,10 @@ from strawberry.train import randomness
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
 from strawberry.train.documents import separator
-from strawberry.train.loop import clip
 from strawberry.train.marks import REST, Flops, Kept, Marks
 from strawberry.train.memory import keep_freed_memory
 from strawberry.train.optimizers import Optimizers
+from strawberry.train.parallel.engine import Engine
 from strawberry.train.plot import canvas
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ class _Step:
         machine: Machine,
     ) -> None:
         self.recipe, self.model, self.optimizers = recipe, model, optimizers
+        self.engine = Engine(model)
         self.batches, self.machine = batches, machine
         self.marks = Marks(machine)
         self.number = 0
@@ -200,7 +201,7 @@ class _Step:
                 loss = self.model.loss(x, y)
             (loss.total / parts).backward()  # type: ignore[no-untyped-call]
         with marks.at(CLIP):
-            clip(self.model, settings.grad_clip)
+            self.engine.clip(settings.grad_clip)
         with marks.at(OPTIMIZER):
             self.optimizers.step(self.number)
             self.model.after_step()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from strawberry.train.parallel.world import World
 
 
 def seed(value: int) -> None:
@@ -45,3 +48,22 @@ def restore(state: Mapping[str, Any], saved: Mapping[str, Tensor]) -> None:
     for key, value in saved.items():
         if key.startswith("cuda:") and int(key[5:]) < torch.cuda.device_count():
             torch.cuda.set_rng_state(value, int(key[5:]))
+
+
+def of_ranks(world: World) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """The states of all ranks, on every rank: `numbers` of each, and all `tensors` by rank."""
+    every = world.gather((numbers(), tensors()))
+    named = {f"{rank}/{key}": t for rank, (_, own) in enumerate(every) for key, t in own.items()}
+    return [plain for plain, _ in every], named
+
+
+def restore_rank(
+    world: World, step: int, plain: list[dict[str, Any]], saved: Mapping[str, Tensor]
+) -> None:
+    """Put back this rank's part of what `of_ranks` gave; a rank that is new begins anew."""
+    if world.rank >= len(plain):
+        torch.manual_seed(torch.initial_seed() + step * world.size)
+        return
+    prefix = f"{world.rank}/"
+    own = {k.removeprefix(prefix): t for k, t in saved.items() if k.startswith(prefix)}
+    restore(plain[world.rank], own)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from strawberry.errors import StrawberryError
 from strawberry.train.device import Machine
+from strawberry.train.parallel.world import World
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import Loss
@@ -34,8 +35,9 @@ class Diverged(StrawberryError):  # noqa: N818 (a finding about the run)
 class Recent:
     """Sums since the last row; they stay on the device until a row is due."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, world: World | None = None) -> None:
         self.machine = machine
+        self.world = world if world is not None else World()
         self.norm = torch.zeros((), device=machine.device)
         self.health = torch.zeros((), device=machine.device)  # NaN once anything was not finite
         self.count = self.timed = self.skipped = 0
@@ -60,7 +62,7 @@ class Recent:
     def end_step(self, norm: Tensor) -> None:
         """Take in the norm of a step's gradient."""
         self.norm = norm
-        self.health = self.health + 0 * norm
+        self.health = self.world.sum(self.health + 0 * norm)
 
     def mark(self) -> None:
         """Remember this moment, before a step that may have to be dropped."""
@@ -81,8 +83,9 @@ class Recent:
             raise Diverged(step)
 
     def state(self) -> dict[str, Any]:
-        """The sums as JSON; a float32 is the same after the journey."""
-        sums = {k: [v.item(), str(v.dtype).removeprefix("torch.")] for k, v in self.sums.items()}
+        """The sums, their mean over ranks, as JSON; a float32 is the same after the journey."""
+        means = {name: self.world.mean(value) for name, value in self.sums.items()}
+        sums = {k: [v.item(), str(v.dtype).removeprefix("torch.")] for k, v in means.items()}
         return {"count": self.count, "sums": sums, "skipped": self.skipped}
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -108,7 +111,8 @@ class Recent:
 
         `skipped` counts the steps that were left out; with no other there are no means.
         """
-        values = {name: value.item() / self.count for name, value in self.sums.items()}
+        sums = {name: self.world.mean(value) for name, value in self.sums.items()}
+        values = {name: value.item() / self.count for name, value in sums.items()}
         self.machine.synchronize()
         seconds = time.perf_counter() - self.steps_from - self.paused
         speed = self.timed * batch_tokens / seconds

@@ -8,9 +8,10 @@ from strawberry.errors import StrawberryError
 from strawberry.train import checkpoint, randomness
 from strawberry.train.checkpoint import Checkpoint
 from strawberry.train.recent import Recent
+from strawberry.train.run import RunFolder
 
 if TYPE_CHECKING:
-    from strawberry.train.loop import Session
+    from strawberry.train.session import Session
 
 NEEDED = ("step", "random", "metrics", "recent", "optimizer", "scale", "best")
 """What the state of a checkpoint holds; without any one of them a resumed run would be another."""
@@ -22,13 +23,30 @@ def restore(session: Session, recent: Recent) -> list[str]:
     A run that was killed before its first checkpoint starts over. Raises StrawberryError if a part
     is missing, or does not fit the recipe.
     """
-    if not list(checkpoint.newest(session.run.checkpoints)):
-        session.run.forget_after(0)
-        return [f"{session.run.path}: nothing was saved yet; starting over"]
-    found, warnings = checkpoint.load_newest(session.run.checkpoints)
+    run, world = session.run, session.world
+    session.engine.settle()
+
+    def found_any() -> bool:
+        checkpoint.tidy(run.checkpoints)
+        return any(checkpoint.newest(run.checkpoints))
+
+    if not world.by_main(found_any):
+        world.by_main(lambda: run.forget_after(0))
+        return [f"{run.path}: nothing was saved yet; starting over"]
+    found, warnings = newest_of(run, session)
     take(session, recent, found)
-    session.run.forget_after(session.step)
+    world.by_main(lambda: run.forget_after(session.step))
     return warnings
+
+
+def newest_of(run: RunFolder, session: Session) -> tuple[Checkpoint, list[str]]:
+    """The newest whole checkpoint of `run`, of which each rank reads what it holds; and warnings.
+
+    One rank verifies it for all. Raises StrawberryError if there is none.
+    """
+    path, files, warnings = session.world.by_main(lambda: checkpoint.newest_whole(run.checkpoints))
+    like = dict(session.model.named_parameters())
+    return checkpoint.read(path, files, like), warnings
 
 
 def take(session: Session, recent: Recent, found: Checkpoint, *, optimizers: bool = True) -> None:
@@ -38,20 +56,21 @@ def take(session: Session, recent: Recent, found: Checkpoint, *, optimizers: boo
     """
     if missing := [name for name in NEEDED if name not in found.state]:
         raise StrawberryError(f"{found.path}: has no {', '.join(missing)}")
-    if "cpu" not in found.random:
+    if "0/cpu" not in found.random:
         raise StrawberryError(f"{found.path}: has no state of torch's generator")
     try:
-        session.model.load_state_dict(found.model)
+        session.engine.load(found.model)
         if optimizers:
             session.optimizers.load(found.optimizer, found.state["optimizer"])
-        randomness.restore(found.state["random"], found.random)
         recent.load(found.state["recent"])
+        step, random = found.state["step"], found.state["random"]
+        randomness.restore_rank(session.world, step, random, found.random)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise StrawberryError(f"{found.path}: does not fit this recipe: {reason}") from error
     if optimizers:
         session.optimizers.loaded()
     session.optimizers.scale = found.state["scale"]
-    session.step = found.state["step"]
+    session.step = step
     session.metrics = found.state["metrics"]
     session.best = found.state["best"]

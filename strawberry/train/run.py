@@ -27,6 +27,7 @@ import filelock
 import torch
 
 from strawberry.errors import StrawberryError
+from strawberry.model.contracts import ranks
 from strawberry.train.retry import retried
 
 if TYPE_CHECKING:
@@ -207,6 +208,8 @@ FREE_TO_CHANGE = frozenset(
         "device",
         "compile",
         "threads",
+        "parallel",
+        "checkpoint_activations",
         "keep_memory",
     )
 )
@@ -230,6 +233,7 @@ def computes_with(machine: Machine) -> dict[str, Any]:
         "dtype": str(machine.dtype).removeprefix("torch."),
         "compiled": machine.compiled,
         "threads": torch.get_num_threads(),
+        "ranks": ranks(),
     }
 
 

@@ -25,6 +25,7 @@ from strawberry.recipe.seed import seed_recipe
 from strawberry.recipe.tree import located
 from strawberry.recipe.validate import validate
 from strawberry.train import checkpoint, randomness
+from strawberry.train.parallel.world import World
 from strawberry.train.recent import Recent
 from strawberry.train.run import RunFolder, write_atomic
 
@@ -177,15 +178,16 @@ def _save(run: RunFolder, recipe: Recipe, model: nn.Module, step: int) -> None:
     from strawberry.train.device import machine_for
 
     randomness.seed(recipe.seed)
+    random, generators = randomness.of_ranks(World())
     checkpoint.save(
         run.checkpoints,
         step=step,
         model=model.state_dict(),
         optimizer={},
-        random=randomness.tensors(),
+        random=generators,
         state={
             "step": step,
-            "random": randomness.numbers(),
+            "random": random,
             "metrics": {},
             "recent": Recent(machine_for(recipe)).state(),
             "optimizer": None,

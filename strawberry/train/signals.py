@@ -18,8 +18,12 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """While inside, the first signal sets `asked`; the second does what it always does."""
+def stop_signals(insist: bool = True) -> Iterator[Stop]:
+    """While inside, the first signal sets `asked`; the second does what it always does.
+
+    Without `insist` it does nothing: a launcher passes on to each of its processes what they have
+    had from the terminal already, and kills those that take too long.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may set handlers
@@ -27,7 +31,9 @@ def stop_signals() -> Iterator[Stop]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, _: FrameType | None) -> None:
-        stop.asked = number
+        stop.asked = stop.asked or number
+        if not insist:
+            return
         for each, handler in before.items():
             signal.signal(each, handler)
 

@@ -36,12 +36,13 @@ def check_disk(run: RunFolder, train: TrainSpec, model: nn.Module, optimizers: O
         )
 
 
-def check_memory(model: nn.Module, device: torch.device) -> None:
+def check_memory(model: nn.Module, device: torch.device, shares: int = 1) -> None:
     """Raises StrawberryError if weights and gradients alone are more than the device's memory.
 
-    `model` may be on the meta device: nothing of it is read.
+    `model` may be on the meta device: nothing of it is read. `shares` is the number of ranks that
+    hold it in shards.
     """
-    needed, total = 2 * _bytes_of(model), total_memory(device)
+    needed, total = 2 * _bytes_of(model) // shares, total_memory(device)
     if total is not None and needed > total:
         raise StrawberryError(
             f"weights and gradients need {readable(needed)}, and {device} has {readable(total)} "

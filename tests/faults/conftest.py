@@ -79,5 +79,5 @@ def reseal(path: Path) -> None:
     import json
 
     names = json.loads((path / "manifest.json").read_text())
-    made = {name: checkpoint._digest(path / name) for name in names if (path / name).exists()}
+    made = {name: checkpoint.digest(path / name) for name in names if (path / name).exists()}
     (path / "manifest.json").write_text(json.dumps(made))

@@ -50,10 +50,11 @@ def test_a_reader_of_that_format_would_take_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is refused for its number alone is accepted where the number is ours."""
+    ours = checkpoint.FORMAT
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
     write(tmp_path, 1)
     assert checkpoint.load_newest(tmp_path)[0].state["format"] == 99
-    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    monkeypatch.setattr(checkpoint, "FORMAT", ours)
     with pytest.raises(StrawberryError, match="has format 99"):
         checkpoint.load_newest(tmp_path)
 
@@ -123,7 +124,7 @@ def test_untidied_what_a_kill_leaves_would_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no tidying, a failed write leaves its folder behind for ever."""
-    monkeypatch.setattr(checkpoint, "_tidy", lambda folder: None)
+    monkeypatch.setattr(checkpoint, "tidy", lambda folder: None)
     write(tmp_path, 1)
     with pytest.MonkeyPatch.context() as patch:
         Calls(patch, 8, raising(OSError(28, "No space left on device")))
@@ -215,6 +216,7 @@ def test_a_checkpoint_that_was_moved_away_comes_back(tmp_path: Path) -> None:
     path.rename(tmp_path / f"{checkpoint.TEMPORARY}{path.name}{checkpoint.OLD}")
     shutil.copytree(write(tmp_path.with_name("apart"), 2),
                     tmp_path / f"{checkpoint.TEMPORARY}{path.name}")  # fmt: skip
+    checkpoint.tidy(tmp_path)
     assert checkpoint.load_newest(tmp_path)[0].state["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
@@ -230,5 +232,5 @@ def test_a_manifest_that_is_believed_without_looking(
     with contextlib.suppress(StrawberryError):
         pytest.fail(str(checkpoint.load_newest(tmp_path)))
     manifest = json.loads((path / "manifest.json").read_text())
-    monkeypatch.setattr(checkpoint, "_digest", lambda file: manifest[file.name])
+    monkeypatch.setattr(checkpoint, "digest", lambda file: manifest[file.name])
     assert checkpoint.load_newest(tmp_path)[0].state["step"] == 7

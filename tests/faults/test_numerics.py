@@ -22,9 +22,11 @@ from strawberry.model.language_model import LanguageModel
 from strawberry.train import Diverged, OutOfMemory, checkpoint, train
 from strawberry.train import loop as loop_module
 from strawberry.train import recent as recent_module
+from strawberry.train import session as session_module
 from strawberry.train import spikes as spikes_module
 from strawberry.train.batches import Batches
 from strawberry.train.nonfinite import BACK_OFFS, IN_A_ROW
+from strawberry.train.optimizers import Optimizers
 from strawberry.train.run import RunFolder
 from strawberry.train.spikes import Spikes
 from tests.faults.conftest import Figure
@@ -37,7 +39,7 @@ SETTINGS = {"max_iters": 8, "checkpoint_interval": 2, "keep_checkpoints": 9}
 
 def poison(patch: pytest.MonkeyPatch, where: str, value: float, steps: tuple[int, ...]) -> None:
     """Let a number of a training step be `value`, the first time that the step is reached."""
-    original, original_step = LanguageModel.loss, loop_module.Optimizers.step
+    original, original_step = LanguageModel.loss, Optimizers.step
     done: set[int] = set()
     seen = {"step": 0}
     original_batch = Batches.train
@@ -81,7 +83,7 @@ def poison(patch: pytest.MonkeyPatch, where: str, value: float, steps: tuple[int
 
     patch.setattr(Batches, "train", batch)
     patch.setattr(LanguageModel, "loss", loss)
-    patch.setattr(loop_module.Optimizers, "step", step)
+    patch.setattr(Optimizers, "step", step)
 
 
 def saved_finite(folder: Path) -> bool:
@@ -122,9 +124,9 @@ def test_skip_leaves_the_step_out(make_recipe: RecipeMaker, tmp_path: Path, wher
     with pytest.MonkeyPatch.context() as patch:
         poison(patch, where, math.nan, (5,))
         train(recipe, tmp_path / "run", warn=said.append)
-    original = loop_module.Optimizers.step
+    original = Optimizers.step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop_module.Optimizers, "step",
+        patch.setattr(Optimizers, "step",
                       lambda self, at: 0.0 if at == 4 else original(self, at))  # fmt: skip
         train(recipe, tmp_path / "oracle")
     assert same_weights(tmp_path / "run", tmp_path / "oracle")
@@ -271,7 +273,7 @@ def test_unwatched_a_nan_would_be_saved(
 ) -> None:
     """With the checks off, the run ends in peace and its checkpoint is poisoned."""
     monkeypatch.setattr(recent_module.Recent, "finite", lambda self: True)
-    monkeypatch.setattr(loop_module, "all_finite", lambda tensors: True)
+    monkeypatch.setattr(session_module, "all_finite", lambda tensors: True)
     poison(monkeypatch, "loss", math.nan, (5,))
     train(make_recipe(train=SETTINGS), tmp_path / "run")
     assert not saved_finite(tmp_path / "run")
@@ -369,14 +371,14 @@ def test_a_data_set_that_fails_is_named(
 
 def exhaust(error: BaseException, patch: pytest.MonkeyPatch, at: int = 5) -> None:
     """Let a step run out of memory."""
-    original = loop_module.Optimizers.step
+    original = Optimizers.step
 
     def step(optimizers: Any, number: int) -> float:
         if number + 1 == at:
             raise error
         return original(optimizers, number)
 
-    patch.setattr(loop_module.Optimizers, "step", step)
+    patch.setattr(Optimizers, "step", step)
 
 
 @pytest.mark.faults(30)
@@ -471,6 +473,7 @@ def test_unasked_it_would_be_allocated(
         return original(recipe, device)
 
     monkeypatch.setattr(loop_module, "build", build)
+    monkeypatch.setattr(session_module, "build", build)
     monkeypatch.setattr(loop_module, "check_memory", lambda *arguments: None)
     with pytest.raises(OutOfMemory):
         train(make_recipe(model={"vocab_size": 1 << 20, "n_embd": 1 << 20}), tmp_path / "run")

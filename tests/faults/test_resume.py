@@ -24,6 +24,7 @@ from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.train import checkpoint, load_run, train
 from strawberry.train import loop as loop_module
+from strawberry.train.optimizers import Optimizers
 from strawberry.train.restore import NEEDED
 from strawberry.train.signals import Stop
 from tests.faults.conftest import Calls, Figure, Killed, raising, reseal
@@ -59,14 +60,14 @@ NOISE = """
 
 def stopped_at(patch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
     """Let a signal arrive within a step."""
-    original = loop_module.Optimizers.step
+    original = Optimizers.step
 
     def step_and_signal(optimizers: Any, at: int) -> float:
         if at + 1 == step:
             os.kill(os.getpid(), number)
         return original(optimizers, at)
 
-    patch.setattr(loop_module.Optimizers, "step", step_and_signal)
+    patch.setattr(Optimizers, "step", step_and_signal)
 
 
 def interrupted(recipe: Any, folder: Path, step: int) -> None:
@@ -159,6 +160,7 @@ def lost_to_kills(save: Callable[[Path, int], object], folder: Path, again: int)
         if not calls.reached:
             return killed, lost
         killed += 1
+        checkpoint.tidy(folder)  # as a resume does
         try:
             found, _ = checkpoint.load_newest(folder)
             assert found.state["step"] in (1, again)
@@ -198,9 +200,9 @@ def test_a_save_in_place_would_be_lost(tmp_path: Path) -> None:
 
 PHASES = {
     "build": "strawberry.train.loop.build",
-    "data": "strawberry.train.loop.open_dataset",
-    "warm-up": "strawberry.train.loop.clip",
-    "eval": "strawberry.train.loop.validate",
+    "data": "strawberry.train.session.open_dataset",
+    "warm-up": "strawberry.train.loop.gradient",
+    "eval": "strawberry.train.session.validate",
     "save": "strawberry.train.checkpoint.save",
 }
 
@@ -256,7 +258,7 @@ def test_unheard_the_signal_would_cost_steps(
     code: int,
 ) -> None:
     """Without the loop's own handler nothing is saved at the step that a signal comes in."""
-    monkeypatch.setattr(loop_module, "stop_signals", lambda: contextlib.nullcontext(Stop()))
+    monkeypatch.setattr(loop_module, "stop_signals", lambda insist: contextlib.nullcontext(Stop()))
     signalled("warm-up", number, monkeypatch)
     path = str(recipe_file(train={"max_iters": 6, "checkpoint_interval": 3}))
     assert command(["train", path, "--run-dir", str(tmp_path / "run")]) == code
@@ -393,7 +395,7 @@ def test_a_format_of_the_future_is_named(tmp_path: Path) -> None:
     state = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps({**state, "format": 99}))
     reseal(path)
-    with pytest.raises(StrawberryError, match=r"has format 99; this Strawberry reads 1"):
+    with pytest.raises(StrawberryError, match=r"has format 99; this Strawberry reads 2"):
         checkpoint.load_newest(tmp_path)
 
 

@@ -71,7 +71,7 @@ def test_without_hashes_two_exchanged_files_would_pass(
     assert checkpoint.load_newest is not None
     with pytest.raises(StrawberryError, match="damaged"):
         checkpoint.load_newest(tmp_path)
-    monkeypatch.setattr(checkpoint, "_digest", lambda file: manifest[file.name])
+    monkeypatch.setattr(checkpoint, "digest", lambda file: manifest[file.name])
     assert "w" not in checkpoint.load_newest(tmp_path)[0].model
 
 
@@ -334,7 +334,7 @@ def test_a_manifest_names_no_files_of_its_own(tmp_path: Path) -> None:
     path = write(tmp_path / "run", 1)
     manifest = json.loads((path / "manifest.json").read_text())
     (tmp_path / "secret").write_bytes(b"x")
-    manifest["../../secret"] = checkpoint._digest(tmp_path / "secret")
+    manifest["../../secret"] = checkpoint.digest(tmp_path / "secret")
     del manifest["model.safetensors"]
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(checkpoint.DamagedError, match="model"):

@@ -9,7 +9,7 @@ import torch
 
 from strawberry.errors import StrawberryError
 from strawberry.train import evaluate, load_run, train
-from strawberry.train import loop as loop_module
+from strawberry.train import session as session_module
 from tests.train.conftest import RecipeMaker
 from tests.train.test_checkpoint import steps
 
@@ -21,12 +21,12 @@ SETTINGS = {
 
 def script(losses: Iterator[float], patch: pytest.MonkeyPatch) -> None:
     """Let evaluations come to these losses."""
-    original = loop_module.validate
+    original = session_module.validate
 
     def scripted(*arguments: Any) -> dict[str, float]:
         return {**original(*arguments), "val_loss": next(losses)}
 
-    patch.setattr(loop_module, "validate", scripted)
+    patch.setattr(session_module, "validate", scripted)
 
 
 def test_the_best_outlives_the_newest(

@@ -86,7 +86,7 @@ def test_without_hashes_a_flipped_bit_would_pass(
     content[-1] ^= 1
     file.write_bytes(content)
     manifest = json.loads((newest / "manifest.json").read_text())
-    monkeypatch.setattr(checkpoint, "_digest", lambda path: manifest[path.name])
+    monkeypatch.setattr(checkpoint, "digest", lambda path: manifest[path.name])
     assert checkpoint.load_newest(tmp_path)[0].state["step"] == 2
 
 
@@ -151,7 +151,7 @@ def test_a_failed_write_leaves_what_was_there(
 ) -> None:
     """When the disk refuses, at the first file or at the last, the old checkpoint stays alone."""
     write(tmp_path, 1)
-    for failing in ("save_file", "_flush", "_digest"):
+    for failing in ("save_file", "_flush", "digest"):
         with monkeypatch.context() as patch:
 
             def refuse(*args: Any, **kwargs: Any) -> None:
@@ -191,11 +191,16 @@ def test_a_damaged_newer_one_does_not_push_out_whole_ones(tmp_path: Path) -> Non
 
 @pytest.mark.faults(24)
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    """Half-written folders are gone after the next start, and never taken for checkpoints."""
+    """Half-written folders are never taken for checkpoints, and gone after the next start.
+
+    Who only reads lets them be: they may belong to a run that goes on.
+    """
     write(tmp_path, 1)
     orphan = tmp_path / f"{checkpoint.TEMPORARY}step-00000002"
     shutil.copytree(tmp_path / "step-00000001", orphan)
     assert checkpoint.load_newest(tmp_path)[0].state["step"] == 1
+    assert orphan.exists()
+    checkpoint.tidy(tmp_path)
     assert not orphan.exists()
 
 

@@ -16,7 +16,7 @@ import torch
 from strawberry.plugin import Plugins
 from strawberry.recipe.spec import Recipe
 from strawberry.train import Interrupted, checkpoint, evaluate, train
-from strawberry.train import loop as loop_module
+from strawberry.train.optimizers import Optimizers
 from tests.train.conftest import RecipeMaker
 from tests.train.test_loop import StopAt, rows, same_weights
 
@@ -52,14 +52,14 @@ class Killed(Exception):  # noqa: N818
 
 
 def die_at(patch: pytest.MonkeyPatch, step: int) -> None:
-    original = loop_module.Optimizers.step
+    original = Optimizers.step
 
     def step_or_die(optimizers: Any, number: int) -> float:
         if number == step:
             raise Killed
         return original(optimizers, number)
 
-    patch.setattr(loop_module.Optimizers, "step", step_or_die)
+    patch.setattr(Optimizers, "step", step_or_die)
 
 
 def resume_elsewhere(recipe: Recipe, folder: Path) -> None:
@@ -159,6 +159,6 @@ def test_without_the_trained_weights_a_resumed_average_differs(
         die_at(patch, 4)
         with pytest.raises(Killed):
             train(recipe, tmp_path / "run")
-    monkeypatch.setattr(loop_module.Optimizers, "loaded", lambda optimizers: None)
+    monkeypatch.setattr(Optimizers, "loaded", lambda optimizers: None)
     train(recipe, tmp_path / "run", resume=True)
     assert not same_weights(tmp_path / "run", tmp_path / "whole")

@@ -10,6 +10,7 @@ from strawberry.train import evaluate, train
 from strawberry.train.batches import Batches
 from strawberry.train.device import machine_for
 from strawberry.train.evaluate import validate
+from strawberry.train.parallel.engine import Engine
 from tests.train.conftest import RecipeMaker
 
 
@@ -18,7 +19,7 @@ def test_is_the_mean_over_the_fixed_batches(make_recipe: RecipeMaker) -> None:
     recipe = make_recipe()
     machine, dataset, model = machine_for(recipe), open_dataset(recipe), strawberry.build(recipe)
     batches = Batches(dataset, recipe, machine.device)
-    metrics = validate(model.train(), batches, machine, dataset, 3)
+    metrics = validate(Engine(model.train()), batches, machine, dataset, 3)
     model.eval()
     with torch.no_grad():
         expected = 0.0
@@ -41,7 +42,7 @@ def test_leaves_mode_and_random_state_as_they_were(make_recipe: RecipeMaker) -> 
     for training in (True, False):
         model.train(training)
         before = torch.get_rng_state()
-        validate(model, batches, machine, dataset, 1)
+        validate(Engine(model), batches, machine, dataset, 1)
         assert model.training is training
         assert torch.equal(torch.get_rng_state(), before)
     assert all(p.grad is None for p in model.parameters())

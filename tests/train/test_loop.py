@@ -21,6 +21,7 @@ from strawberry.model.language_model import LanguageModel
 from strawberry.train import Diverged, Interrupted, checkpoint, train
 from strawberry.train import loop as loop_module
 from strawberry.train.batches import Batches
+from strawberry.train.optimizers import Optimizers
 from strawberry.train.run import RunFolder
 from tests.train.conftest import RecipeMaker
 
@@ -33,14 +34,14 @@ class StopAt(Tracker):
 
     def __init__(self, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.step = step
-        original = loop_module.Optimizers.step
+        original = Optimizers.step
 
         def step_and_ask(optimizers: Any, number: int) -> float:
             if number + 1 == self.step:
                 signal_self()
             return original(optimizers, number)
 
-        monkeypatch.setattr(loop_module.Optimizers, "step", step_and_ask)
+        monkeypatch.setattr(Optimizers, "step", step_and_ask)
 
 
 def signal_self() -> None:
@@ -107,7 +108,7 @@ def test_each_part_of_the_state_is_needed(
     if part == "random":
         monkeypatch.setattr(torch, "set_rng_state", lambda state: None)
     elif part == "optimizer":
-        monkeypatch.setattr(loop_module.Optimizers, "load", lambda self, tensors, plain: None)
+        monkeypatch.setattr(Optimizers, "load", lambda self, tensors, plain: None)
     else:
         original = loop_module.restore
 
@@ -131,7 +132,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     class Killed(Exception):  # noqa: N818
         pass
 
-    original = loop_module.Optimizers.step
+    original = Optimizers.step
 
     def die(optimizers: Any, number: int) -> float:
         if number == 5:
@@ -139,7 +140,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
         return original(optimizers, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module.Optimizers, "step", die)
+        patch.setattr(Optimizers, "step", die)
         with pytest.raises(Killed):
             train(recipe, tmp_path / "run")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
@@ -270,7 +271,7 @@ def test_a_poisoned_optimizer_state_is_never_saved(
     make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights that an update has spoiled don't reach a checkpoint, though the loss was finite."""
-    original = loop_module.Optimizers.step
+    original = Optimizers.step
 
     def spoil(optimizers: Any, number: int) -> float:
         if number == 3:
@@ -279,7 +280,7 @@ def test_a_poisoned_optimizer_state_is_never_saved(
                     state["exp_avg"].fill_(math.nan)
         return original(optimizers, number)
 
-    monkeypatch.setattr(loop_module.Optimizers, "step", spoil)
+    monkeypatch.setattr(Optimizers, "step", spoil)
     with pytest.raises(Diverged):
         train(make_recipe(train={"checkpoint_interval": 1}), tmp_path / "run")
     assert checkpoint.load_newest(tmp_path / "run" / "checkpoints")[0].state["step"] == 3

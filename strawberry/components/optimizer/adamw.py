@@ -22,6 +22,8 @@ class AdamW(Optimizer):
         decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
+    shards = True
+
     def __init__(
         self,
         *,

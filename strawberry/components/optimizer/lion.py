@@ -27,6 +27,8 @@ class Lion(Optimizer):
         decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
+    shards = True
+
     def __init__(
         self,
         *,

@@ -14,7 +14,15 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from strawberry.model.contracts import Beta, Optimizer, ParameterInfo
+from strawberry.model.contracts import (
+    Beta,
+    Optimizer,
+    ParameterInfo,
+    is_shard,
+    local,
+    placed_like,
+    whole,
+)
 from strawberry.plugin import Kind
 from strawberry.recipe.spec import ComponentSpec
 
@@ -35,6 +43,9 @@ class Muon(Optimizer):
             `match_rms_adamw` by 0.2 sqrt(max(m, n)), so that rates of AdamW fit.
         rest: the optimizer of everything else.
     """
+
+    shards = True
+    needs_whole = True
 
     def __init__(
         self,
@@ -102,10 +113,11 @@ class OrthogonalMomentum(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 momentum = self._momentum(parameter, group).to(precision(parameter.device))
-                update = orthogonal(momentum, group["ns_steps"])
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                update = orthogonal_shard(momentum, group["ns_steps"])
                 scale = SCALES[group["adjust_lr"]](*parameter.shape[-2:])
-                parameter.add_(update, alpha=-group["lr"] * scale)
+                mine = local(parameter)
+                mine.mul_(1 - group["lr"] * group["weight_decay"])
+                mine.add_(update, alpha=-group["lr"] * scale)
 
     def _momentum(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         """U, with the gradient taken into the momentum."""
@@ -127,6 +139,18 @@ SCALES: dict[str, Callable[[int, int], float]] = {
 def precision(device: torch.device) -> torch.dtype:
     """What to iterate in: rounding does no harm, as singular values need only be near 1."""
     return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def orthogonal_shard(matrices: Tensor, steps: int) -> Tensor:
+    """This rank's shard of `orthogonal(matrices)`; all of it where tensors are whole.
+
+    Of a stack, shards are whole matrices. A single matrix is gathered and done by every rank, so
+    that nothing has to be sent back.
+    """
+    if is_shard(matrices) and matrices.ndim == 3:
+        mine = local(matrices)
+        return orthogonal(mine, steps) if len(mine) else mine
+    return local(placed_like(orthogonal(whole(matrices), steps), matrices))
 
 
 def orthogonal(matrices: Tensor, steps: int) -> Tensor:

@@ -36,6 +36,8 @@ class ScheduleFreeAdamW(Optimizer):
         decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
+    shards = True
+
     def __init__(
         self,
         *,

@@ -28,6 +28,8 @@ class SGD(Optimizer):
         decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
+    shards = True
+
     def __init__(
         self,
         *,

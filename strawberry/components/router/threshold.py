@@ -16,7 +16,7 @@ from torch import Tensor
 
 from strawberry.components.router.scores import ScoringRouter
 from strawberry.components.routing import PreciseBuffers
-from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term
+from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term, gathered
 
 
 class Threshold(PreciseBuffers, ScoringRouter):
@@ -65,14 +65,19 @@ class Threshold(PreciseBuffers, ScoringRouter):
         if self.capacity[step] >= 1:
             return Routed(torch.ones_like(logits, dtype=torch.bool), kept, terms, x.shape[1])
         if self.training:
-            self._note(logits if real is None else logits[real], step, length * len(x))
+            self._note(logits, real, step, length)
         return Routed(logits > self.thresholds[step], kept, terms)
 
     @torch.no_grad()
-    def _note(self, logits: Tensor, step: int, tokens: int) -> None:
-        """Note the quantile above which the wanted share of all tokens would be."""
-        wanted = min(1.0, self.capacity[step] * tokens / max(1, logits.numel()))
-        found = logits.detach().flatten().float().quantile(1 - wanted) if logits.numel() else 0.0
+    def _note(self, logits: Tensor, real: Tensor | None, step: int, length: int) -> None:
+        """Note the quantile above which the wanted share of the whole batch's tokens would be."""
+        if real is not None:
+            logits = logits.masked_fill(~real, float("nan"))
+        every = gathered(logits.detach())
+        tokens = length * len(every)
+        every = every[~every.isnan()].float()
+        wanted = min(1.0, self.capacity[step] * tokens / max(1, every.numel()))
+        found = every.quantile(1 - wanted) if every.numel() else 0.0
         self.sums[step] += found
         self.seen[step] += 1
 

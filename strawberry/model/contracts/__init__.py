@@ -8,11 +8,24 @@ step) arrives in a `Use`, never as an attribute: a shared module is used many ti
 
 A module with a method `after_step()` has it called after each optimizer step, once however often
 the module is used: the place for what is learned by other means than gradients.
+
+Where several processes (ranks) share a batch, each has some of its sequences. What depends on all
+of them is computed from `summed(...)`; what `after_step()` changes has to be alike on all.
 """
 
 from strawberry.model.contracts.decay import Beta, Decay, decay_groups
 from strawberry.model.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
 from strawberry.model.contracts.numbers import draw, drawn, wide, without_autocast
+from strawberry.model.contracts.ranks import (
+    gathered,
+    is_shard,
+    largest,
+    local,
+    placed_like,
+    ranks,
+    summed,
+    whole,
+)
 from strawberry.model.contracts.routing import Routed, Router, RouterSite
 from strawberry.model.contracts.terms import Aux, Term, mean_terms, with_aux
 from strawberry.model.contracts.training import (
@@ -61,7 +74,15 @@ __all__ = [
     "decay_groups",
     "draw",
     "drawn",
+    "gathered",
+    "is_shard",
+    "largest",
+    "local",
     "mean_terms",
+    "placed_like",
+    "ranks",
+    "summed",
+    "whole",
     "wide",
     "with_aux",
     "without_autocast",

@@ -34,10 +34,19 @@ class Optimizer(abc.ABC):
     `lr` is its peak learning rate (None: the recipe's `train.learning_rate`); the schedule scales
     all optimizers together. `rest`, where it is not None, is the optimizer (a spec, as in the
     recipe) that takes what this one does not claim.
+
+    Attributes:
+        shards: whether it steps parameters that are held in shards (DTensors) to the same values
+            as whole ones. Say so if each number's step depends on that number alone, or if the
+            optimizer gathers what it needs (see `whole`); without it, `train.parallel: fsdp` is
+            refused.
+        needs_whole: whether it gathers matrices at each step; for the counting of what is sent.
     """
 
     lr: float | None = None
     rest: Any = None
+    shards: bool = False
+    needs_whole: bool = False
 
     def claims(self, info: ParameterInfo) -> bool:
         """Whether it can optimise that parameter."""

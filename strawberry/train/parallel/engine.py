@@ -1,0 +1,290 @@
+"""How the ranks of a run share its model: not at all (one process), by copies, or by shards.
+
+An engine computes losses and gradients that are those of the whole batch, whichever rank has which
+of its sequences; the loop knows nothing else of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from strawberry.errors import RecipeError
+from strawberry.model.contracts import placed_like, whole
+from strawberry.model.loss import IGNORE
+from strawberry.model.recursion import Recursion
+from strawberry.model.stack import Block, Stack
+from strawberry.train import checkpoint
+from strawberry.train.compiling import compile_model
+from strawberry.train.optimizers import assign
+from strawberry.train.parallel.world import World
+
+if TYPE_CHECKING:
+    from strawberry.model.language_model import LanguageModel, Loss
+    from strawberry.recipe.spec import Recipe
+    from strawberry.train.device import Machine
+
+
+class Engine:
+    """The engine of one process, and what the others share.
+
+    Args:
+        model: the model, as built.
+        world: the ranks.
+    """
+
+    def __init__(self, model: LanguageModel, world: World | None = None) -> None:
+        self.model = model
+        self.world = world if world is not None else World()
+        self._saved: list[tuple[int, Path]] = []
+
+    def loss(self, x: Tensor, y: Tensor, *, answers: bool = False) -> Loss:
+        """The loss of this rank's rows (B, T); its mean over ranks is that of the batch.
+
+        `answers` are those of `LanguageModel.loss`, for evaluation.
+        """
+        if self.world.size == 1:
+            return self.model.loss(x, y, answers=answers)
+        # Rows may have more targets on one rank than on another, so the divisor is the mean.
+        count = self.world.sum((y != IGNORE).sum()).clamp(min=1) / self.world.size
+        return self._loss(x, y, count, answers)
+
+    def _loss(self, x: Tensor, y: Tensor, count: Tensor, answers: bool) -> Loss:
+        return self.model.loss(x, y, count, answers=answers)
+
+    def part(self, last: bool) -> AbstractContextManager[object]:
+        """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
+        return contextlib.nullcontext()
+
+    def clip(self, limit: float) -> Tensor:
+        """The norm of the whole gradient, which is scaled down to `limit` if that is not 0."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        return whole(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf))
+
+    def save(
+        self,
+        folder: Path,
+        *,
+        step: int,
+        optimizer: dict[str, Tensor],
+        random: dict[str, Tensor],
+        state: dict[str, Any],
+        keep: int,
+        best: int | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        """Save a checkpoint of the model and of what is given; raises StrawberryError."""
+        path = self.world.by_main(
+            lambda: checkpoint.save(
+                folder,
+                step=step,
+                model=self.model.state_dict(),
+                optimizer=optimizer,
+                random=random,
+                state=state,
+                keep=keep,
+                best=best,
+                warn=warn,
+            )
+        )
+        self._saved.append((step, path))
+
+    def saved(self) -> list[tuple[int, Path]]:
+        """Steps and folders of checkpoints that have become whole on disk since the last call."""
+        found, self._saved = self._saved, []
+        return found
+
+    def settle(self) -> None:
+        """Wait until all checkpoints are whole on disk; raises StrawberryError."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the parameters and buffers of a checkpoint, whole or in shards."""
+        own = self.model.state_dict()
+        placed = {k: placed_like(t, own[k]) if k in own else t for k, t in tensors.items()}
+        self.model.load_state_dict(placed)
+
+    def compile(self, machine: Machine) -> None:
+        """Compile the model as the machine says."""
+        compile_model(self.model, machine)
+
+
+class Copies(Engine):
+    """Every rank has all of the model; gradients are averaged (DistributedDataParallel)."""
+
+    def __init__(self, model: LanguageModel, world: World, machine: Machine) -> None:
+        from torch.nn.parallel import DistributedDataParallel
+
+        super().__init__(model, world)
+        # Only where no token may run even the first step can a pass leave parameters out.
+        routers = [r.router for r in model.stack.recursions() if r.router is not None]
+        optional = any(router.shares()[0] < 1 for router in routers)
+        self.replica = DistributedDataParallel(
+            _LossOf(model),
+            device_ids=[machine.device] if machine.device.type == "cuda" else None,
+            forward_sync_buffers=False,  # each is a function of what ranks have agreed on
+            gradient_as_bucket_view=True,
+            find_unused_parameters=optional,
+        )
+
+    def _loss(self, x: Tensor, y: Tensor, count: Tensor, answers: bool) -> Loss:
+        if not torch.is_grad_enabled():
+            return super()._loss(x, y, count, answers)
+        return self.replica(x, y, count)
+
+    def part(self, last: bool) -> AbstractContextManager[object]:
+        """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
+        return contextlib.nullcontext() if last else self.replica.no_sync()
+
+
+class _LossOf(nn.Module):
+    """A model whose forward pass is its loss."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, y: Tensor, count: Tensor) -> Loss:
+        return self.model.loss(x, y, count)
+
+
+class Shards(Engine):
+    """Every rank has a part of each parameter, its gradient and its state (FSDP2).
+
+    Parameters are gathered a unit at a time: a block, or an outermost recursion with all of its
+    blocks. Those of a recursion are used at every step, and so they are gathered once for all of
+    its steps, and its gradients are sent once. What is in no block (embedding, head, weight sources
+    of the whole stack) is gathered first and kept to the end of the backward pass.
+
+    With bfloat16, parameters are gathered in it and gradients are summed in float32.
+    """
+
+    def __init__(self, model: LanguageModel, world: World, machine: Machine) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import (
+            MixedPrecisionPolicy,
+            fully_shard,
+            register_fsdp_forward_method,
+        )
+
+        from strawberry.train.parallel.shards import ShardWriter
+
+        super().__init__(model, world)
+        mesh = init_device_mesh(machine.device.type, (world.size,))
+        lower = None if machine.dtype == torch.float32 else machine.dtype
+        policy = MixedPrecisionPolicy(
+            param_dtype=lower, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+        self.units: list[Any] = [*units(model.stack), model]
+        for unit in self.units:
+            fully_shard(unit, mesh=mesh, mp_policy=policy)
+        register_fsdp_forward_method(model, "loss")
+        self.writer = ShardWriter(world)
+
+    def _loss(self, x: Tensor, y: Tensor, count: Tensor, answers: bool) -> Loss:
+        loss = super()._loss(x, y, count, answers)
+        if not torch.is_grad_enabled():
+            # No backward pass will put the root's parameters back into shards.
+            for unit in self.units:
+                unit.reshard()
+        return loss
+
+    @contextlib.contextmanager
+    def part(self, last: bool) -> Iterator[None]:
+        """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
+        self.units[-1].set_requires_gradient_sync(last)
+        yield
+
+    def save(
+        self,
+        folder: Path,
+        *,
+        step: int,
+        optimizer: dict[str, Tensor],
+        random: dict[str, Tensor],
+        state: dict[str, Any],
+        keep: int,
+        best: int | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        """Begin to save a checkpoint in shards; raises StrawberryError if the last one failed."""
+        parts = {"model": self.model.state_dict(), "optimizer": optimizer}
+        tensors = {f"{kind}/{k}": t for kind, part in parts.items() for k, t in part.items()}
+        self.writer.save(
+            folder,
+            step=step,
+            tensors=tensors,
+            random=random,
+            state=state,
+            keep=keep,
+            best=best,
+            warn=warn,
+        )
+
+    def saved(self) -> list[tuple[int, Path]]:
+        """Steps and folders of checkpoints that have become whole on disk since the last call."""
+        return self.writer.done()
+
+    def settle(self) -> None:
+        """Wait until all checkpoints are whole on disk; raises StrawberryError."""
+        self.writer.wait()
+
+    def compile(self, machine: Machine) -> None:
+        """Compile block by block: between them parameters come and go."""
+        super().compile(replace(machine, compiled="blocks") if machine.compiled else machine)
+
+
+def units(stack: Stack) -> Iterator[Block | Stack]:
+    """The modules whose parameters are gathered at a time: blocks, and outermost recursions."""
+    for node in stack.nodes:
+        if isinstance(node, Stack) and not isinstance(node, Recursion):
+            yield from units(node)
+        elif isinstance(node, (Block, Stack)):
+            yield node
+
+
+def engine_for(recipe: Recipe, model: LanguageModel, world: World, machine: Machine) -> Engine:
+    """The engine that the recipe asks for; one process needs none.
+
+    Raises RecipeError if the batch can't be divided among the ranks.
+    """
+    if recipe.train.checkpoint_activations:
+        for module in model.modules():
+            if isinstance(module, Block):
+                module.recompute = True
+    if world.size == 1:
+        return Engine(model)
+    check_divides(recipe, world.size)
+    if recipe.train.parallel == "fsdp":
+        check_shards(recipe, model)
+    kind = Shards if recipe.train.parallel == "fsdp" else Copies
+    return kind(model, world, machine)
+
+
+def check_shards(recipe: Recipe, model: LanguageModel) -> None:
+    """Raises RecipeError if an optimizer doesn't say that it can step shards."""
+    problems = [
+        a.component.problem("", f"{a.component.entry.name!r} can't step shards: write `ddp`")
+        for a in assign(recipe, model.parameter_infos())
+        if not a.factory.shards
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
+def check_divides(recipe: Recipe, size: int) -> None:
+    """Raises RecipeError if so many ranks can't have equally many sequences of a micro-batch."""
+    batch = recipe.train.batch_size
+    if batch % size:
+        message = (
+            f"{batch} sequences can't be divided among {size} ranks: batch_size is that of all "
+            f"ranks together, so write a multiple of {size}"
+        )
+        raise RecipeError([recipe.train.at.problem("batch_size", message)])

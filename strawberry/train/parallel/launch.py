@@ -1,0 +1,98 @@
+"""Starting the ranks of a run on this machine, by torch's own launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strawberry.errors import StrawberryError
+from strawberry.model.build import build
+from strawberry.train.parallel.engine import check_divides, check_shards
+from strawberry.train.run import new_run_folder
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
+
+OWN = ("--nproc", "--max-restarts", "--run-dir", "--resume")
+"""Options of the command that its processes are given otherwise, or not at all."""
+
+
+class RankFailed(StrawberryError):  # noqa: N818 (nobody's mistake)
+    """A process of a run ended by itself, and has not said why."""
+
+    exit_code = 1
+
+
+def launch(
+    recipe: Recipe, run_dir: Path | None, *, resume: bool, nproc: int, max_restarts: int
+) -> int:
+    """Run this very command in `nproc` processes; returns the exit code that they agree on.
+
+    Raises RecipeError if the recipe can't be built or shared by so many, and RankFailed if one of
+    them died.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # What is wrong with the recipe is said here, once, and not by each of them.
+    check_divides(recipe, nproc)
+    model = build(recipe, "meta")
+    if recipe.train.parallel == "fsdp":
+        check_shards(recipe, model)
+    folder = run_dir if run_dir is not None else new_run_folder(recipe.name)
+    command = ["-m", "strawberry", *without(sys.argv[1:], OWN), "--run-dir", str(folder)]
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=nproc,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=max_restarts,
+    )
+    # What went wrong is said in our own words, once.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    try:
+        elastic_launch(config, sys.executable)(*command, *(["--resume"] if resume else []))
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        return verdict(codes, folder)
+    except SignalException as caught:
+        return 128 + caught.sigval
+    return 0
+
+
+def verdict(codes: dict[int, int], folder: Path) -> int:
+    """The exit code of ranks that ended with `codes`: the one that they agree on, and have said.
+
+    Raises RankFailed if one was killed or crashed: the others could only follow.
+    """
+    # What the launcher itself ended has its signal, and follows from what happened before.
+    for rank, code in sorted(codes.items()):
+        if code < 0 and -code not in (signal.SIGTERM, signal.SIGINT):
+            raise RankFailed(
+                f"rank {rank} was killed by {signal.Signals(-code).name}; go on from the last "
+                f"checkpoint of {folder} with --resume"
+            )
+    return max((code for code in codes.values() if code > 0), default=1)
+
+
+def without(arguments: list[str], options: tuple[str, ...]) -> list[str]:
+    """The arguments but for these options and their values; `--resume` has none."""
+    kept: list[str] = []
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        name = argument.partition("=")[0]
+        if name not in options:
+            kept.append(argument)
+        elif name == argument and name != "--resume":
+            del queue[:1]
+    return kept

@@ -1,0 +1,198 @@
+"""The processes of a run: who they are, and how they come to agree.
+
+Whoever starts them (torchrun, or `strawberry train --nproc`) says in the environment how many there
+are and which one this is. Tensors on a GPU travel by NCCL, all else by gloo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from strawberry.data import Dataset
+from strawberry.errors import StrawberryError
+
+if TYPE_CHECKING:
+    from strawberry.data import Split
+    from strawberry.data.contracts import Ids
+    from strawberry.train.device import Machine
+
+R = TypeVar("R")
+
+TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for the others; one that died is noticed at once."""
+
+
+class ToldElsewhere(StrawberryError):  # noqa: N818 (another rank has the error)
+    """Another rank failed, and has said so; `exit_code` is that of its error."""
+
+    told = True
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class RankLost(StrawberryError):  # noqa: N818 (nobody's mistake)
+    """Another rank is gone, so this one can't go on."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The ranks of a run; the default is one process that is all of it.
+
+    Attributes:
+        rank: which one this is.
+        size: how many there are.
+        restarts: how often the launcher has started them anew.
+    """
+
+    rank: int = 0
+    size: int = 1
+    restarts: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the rank that writes and speaks for all."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.size > 1:
+            dist.barrier()
+
+    def most(self, number: int) -> int:
+        """The largest of all ranks' numbers."""
+        if self.size == 1:
+            return number
+        largest = torch.tensor(number)  # on the CPU: no rank has to wait for its device
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks."""
+        if self.size == 1:
+            return tensor
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean over ranks."""
+        return tensor if self.size == 1 else self.sum(tensor) / self.size
+
+    def gather(self, value: R) -> list[R]:
+        """The values of all ranks, on every rank; anything that can be pickled."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def by_main(self, action: Callable[[], R]) -> R:
+        """What `action` returns on rank 0, on every rank.
+
+        Raises StrawberryError everywhere if it does there; the others' is ToldElsewhere.
+        """
+        if self.size == 1:
+            return action()
+        outcome: list[Any] = [None, None]
+        error: StrawberryError | None = None
+        if self.main:
+            try:
+                outcome[0] = action()
+            except StrawberryError as caught:
+                error = caught
+                outcome[1] = (str(caught), caught.exit_code)
+        dist.broadcast_object_list(outcome, src=0)
+        if error is not None:
+            raise error
+        if outcome[1] is not None:
+            raise ToldElsewhere(*outcome[1])
+        result: R = outcome[0]
+        return result
+
+    def rows(self, batch: int) -> slice:
+        """Which of a batch's sequences are this rank's."""
+        each = batch // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+
+@contextlib.contextmanager
+def joined(machine: Machine) -> Iterator[tuple[World, Machine]]:
+    """The world of this process, and what it computes on; within it the ranks are connected.
+
+    Raises RankLost if a rank goes away meanwhile.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        yield World(), machine
+        return
+    if str(machine.device) == "cuda":  # none in particular: each rank has its own
+        index = int(os.environ.get("LOCAL_RANK", "0"))
+        machine = replace(machine, device=torch.device("cuda", index))
+        torch.cuda.set_device(machine.device)
+    backend = "cpu:gloo,cuda:nccl" if machine.device.type == "cuda" else "gloo"
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    store, rank, size = next(rendezvous("env://"))
+    # torchrun's store outlives a restart: addresses in it may be those of ranks that are gone.
+    store = PrefixStore(f"attempt {restarts}", store)
+    try:
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        yield World(rank, size, restarts), machine
+    except RuntimeError as error:
+        if not _is_lost(error):
+            raise
+        message = "another rank is gone; --resume goes on from the last checkpoint"
+        raise RankLost(f"rank {rank}: {message}") from error
+    finally:
+        # Whoever leaves in good order has waited for the others before: see `Session.leave`.
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    """Whether an error is that of a connection; gloo's have no class of their own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+
+
+class Shard(Dataset):
+    """A rank's rows of each batch of a data set."""
+
+    def __init__(self, dataset: Dataset, world: World) -> None:
+        self.dataset = dataset
+        self.world = world
+        self.tokenizer = dataset.tokenizer
+        self.vocab_size = dataset.vocab_size
+        self.fingerprint = dataset.fingerprint
+        self.exact = dataset.exact
+
+    def n_tokens(self, split: Split) -> int | None:
+        """Tokens in a split, for all ranks."""
+        return self.dataset.n_tokens(split)
+
+    def bytes_per_token(self, split: Split) -> float | None:
+        """UTF-8 bytes of text per token."""
+        return self.dataset.bytes_per_token(split)
+
+    def batch(
+        self, split: Split, step: int, *, batch_size: int, block_size: int, seed: int
+    ) -> tuple[Ids, Ids]:
+        """This rank's sequences of the batch, `batch_size` being that of all ranks together."""
+        x, y = self.dataset.batch(
+            split, step, batch_size=batch_size, block_size=block_size, seed=seed
+        )
+        rows = self.world.rows(batch_size)
+        return x[rows], y[rows]

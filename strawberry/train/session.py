@@ -1,0 +1,196 @@
+"""The parts of a run: what the loop works on, how it is saved, and how it is built."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from strawberry.data import open_dataset
+from strawberry.errors import PluginError
+from strawberry.model.build import build
+from strawberry.model.contracts import Tracker, local
+from strawberry.train import randomness
+from strawberry.train.batches import Batches
+from strawberry.train.device import Machine
+from strawberry.train.documents import separator
+from strawberry.train.evaluate import validate
+from strawberry.train.optimizers import Optimizers
+from strawberry.train.parallel.engine import Engine, engine_for
+from strawberry.train.parallel.world import Shard, World
+from strawberry.train.recent import Diverged, Recent, all_finite
+from strawberry.train.run import RunFolder
+
+if TYPE_CHECKING:
+    from strawberry.data import Dataset, Progress
+    from strawberry.model.language_model import LanguageModel
+    from strawberry.recipe.spec import Recipe
+
+
+@dataclass(slots=True)
+class Session:
+    """The parts of a run, built; `best` is the step and val_loss of the best checkpoint."""
+
+    recipe: Recipe
+    run: RunFolder
+    model: LanguageModel
+    optimizers: Optimizers
+    dataset: Dataset
+    batches: Batches
+    machine: Machine
+    trackers: Sequence[Tracker]
+    engine: Engine
+    world: World
+    warn: Callable[[str], None] = lambda _: None
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+
+    def tell(self, event: str, *arguments: Any) -> None:
+        """Tell trackers, and the plugins' lifecycle hooks, of an event of this run.
+
+        All are told, even after one has raised; then that is a PluginError. Of several ranks the
+        main one tells.
+        """
+        if not self.world.main:
+            return
+        failures: list[Exception] = []
+        for tracker in self.trackers:
+            try:
+                getattr(tracker, event)(*arguments)
+            except Exception as error:
+                name = type(tracker).__qualname__
+                message = f"tracker {name}: {event} raised {type(error).__name__}: {error}"
+                failures.append(PluginError(message))
+                failures[-1].__cause__ = error
+        plugins = self.recipe.plugins
+        if plugins is not None:
+            try:
+                hook = dict(zip(HOOKS[event], arguments, strict=True))
+                plugins.call(f"strawberry_{event}", **hook)
+            except PluginError as error:
+                failures.append(error)
+        if failures:
+            raise PluginError("\n".join(map(str, failures))) from failures[0]
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Add a row to the run's metrics; of several ranks the main one does."""
+        if self.world.main:
+            self.run.log(row)
+
+    def evaluate(self) -> bool:
+        """Measure the validation loss and tell of it; True if this is a best one to be kept."""
+        with self.optimizers.evaluating():
+            self.metrics = validate(
+                self.engine, self.batches, self.machine, self.dataset, self.recipe.train.eval_iters
+            )
+        self.log({"step": self.step, **self.metrics})
+        self.tell("evaluated", self.run.path, self.step, self.metrics)
+        if not self.recipe.train.keep_best:
+            return False
+        loss = self.world.by_main(lambda: self.metrics["val_loss"])  # all save, or none
+        if not math.isfinite(loss):
+            return False
+        if self.best is not None and loss >= self.best["val_loss"]:
+            return False
+        self.best = {"step": self.step, "val_loss": loss}
+        return True
+
+    def save(self, recent: Recent) -> None:
+        """Write a checkpoint of this moment; raises Diverged if it is not worth keeping."""
+        recent.check(self.step)
+        with self.optimizers.evaluating():
+            self.write(recent)
+        self.announce()
+
+    def announce(self) -> None:
+        """Tell of checkpoints that have become whole on disk."""
+        for step, path in self.engine.saved():
+            self.tell("checkpoint_saved", self.run.path, step, path)
+
+    def leave(self) -> None:
+        """Wait until checkpoints are whole, and for all ranks: the run ends well."""
+        self.engine.settle()
+        self.announce()
+        self.world.barrier()
+
+    def write(self, recent: Recent) -> None:
+        """Write the checkpoint's folder, or begin to; raises as `save` does."""
+        kept, plain = self.optimizers.state()
+        finite = all_finite(map(local, [*self.model.parameters(), *kept.values()]))
+        if self.world.most(not finite):
+            raise Diverged(self.step)
+        random, generators = randomness.of_ranks(self.world)
+        self.engine.save(
+            self.run.checkpoints,
+            step=self.step,
+            optimizer=kept,
+            random=generators,
+            state={
+                "step": self.step,
+                "random": random,
+                "metrics": self.metrics,
+                "recent": recent.state(),
+                "optimizer": plain,
+                "scale": self.optimizers.scale,
+                "best": self.best,
+            },
+            keep=self.recipe.train.keep_checkpoints,
+            best=self.best["step"] if self.best else None,
+            warn=self.warn,
+        )
+
+
+HOOKS = {
+    "model_built": ("model", "recipe"),
+    "step_done": ("run", "step", "metrics"),
+    "evaluated": ("run", "step", "metrics"),
+    "checkpoint_saved": ("run", "step", "path"),
+    "run_finished": ("run", "status"),
+}
+"""The arguments of each lifecycle hook, in the order of the tracker's method."""
+
+
+def open_session(
+    recipe: Recipe,
+    run: RunFolder,
+    machine: Machine,
+    world: World,
+    *,
+    trackers: Sequence[Tracker] = (),
+    progress: Progress | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> Session:
+    """Build the parts of a run, at its first step.
+
+    Raises RecipeError if one can't be built, or the batch not be divided among the ranks.
+    """
+    dataset = open_shard(recipe, world, progress)
+    randomness.seed(recipe.seed + world.rank)
+    model = build(recipe, machine.device)
+    model.separator = separator(recipe, dataset)
+    engine = engine_for(recipe, model, world, machine)
+    engine.compile(machine)
+    return Session(
+        recipe=recipe,
+        run=run,
+        model=model,
+        optimizers=Optimizers(recipe, model.parameter_infos(), machine.device),
+        dataset=dataset,
+        batches=Batches(dataset, recipe, machine.device),
+        machine=machine,
+        trackers=trackers,
+        engine=engine,
+        world=world,
+        warn=warn if world.main else lambda _: None,
+    )
+
+
+def open_shard(recipe: Recipe, world: World, progress: Progress | None) -> Dataset:
+    """The recipe's data set, of which each rank sees its own rows; one rank prepares it."""
+    if world.size == 1:
+        return open_dataset(recipe, progress=progress)
+    opened: list[Dataset] = []
+    world.by_main(lambda: opened.append(open_dataset(recipe, progress=progress)))
+    return Shard(opened[0] if opened else open_dataset(recipe), world)

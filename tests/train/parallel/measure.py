@@ -1,0 +1,86 @@
+"""One rank that takes one step by hand, and says what it held and what it sent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from strawberry.model.build import build
+from strawberry.model.contracts import is_shard, local
+from strawberry.recipe import load_recipe
+from strawberry.train.device import machine_for
+from strawberry.train.optimizers import Optimizers
+from strawberry.train.parallel.engine import Engine, Shards, engine_for
+from strawberry.train.parallel.world import joined
+
+
+class Traffic:
+    """Counts collectives by name, and the bytes of the whole tensors that they make or take."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.nbytes: dict[str, int] = {}
+        self.patch("all_gather_single")  # what FSDP2 calls
+        self.patch("reduce_scatter_single")
+
+    def patch(self, name: str) -> None:
+        """Count the calls of a function of torch.distributed from now on."""
+        original = getattr(dist, name)
+
+        def call(*args: Any, **given: Any) -> Any:
+            tensors = [v for v in (*args, *given.values()) if isinstance(v, torch.Tensor)]
+            self.counts[name] = self.counts.get(name, 0) + 1
+            self.nbytes[name] = self.nbytes.get(name, 0) + max(t.nbytes for t in tensors)
+            return original(*args, **given)
+
+        setattr(dist, name, call)
+
+
+def nbytes(tensors: Any) -> int:
+    return sum(local(tensor).nbytes for tensor in tensors)
+
+
+def whole_bytes(engine: Engine) -> int:
+    """Bytes of parameters that are gathered now."""
+    return sum(p.nbytes for p in engine.model.parameters() if not is_shard(p))
+
+
+def main(job: dict[str, Any]) -> dict[str, Any]:
+    """The figures of this rank after one step of the recipe."""
+    recipe = load_recipe(Path(job["recipe"]), job["sets"])
+    with joined(machine_for(recipe)) as (world, machine):
+        torch.manual_seed(world.rank)
+        model = build(recipe)
+        engine = engine_for(recipe, model, world, machine)
+        optimizers = Optimizers(recipe, model.parameter_infos(), machine.device)
+        traffic, gathered = Traffic(), [0]
+        for unit in engine.units if isinstance(engine, Shards) else ():
+            unit.register_forward_hook(
+                lambda *_: gathered.append(whole_bytes(engine)), prepend=True
+            )
+        parts = recipe.train.gradient_accumulation_steps
+        shape = (recipe.train.batch_size // world.size, recipe.model.block_size)
+        for part in range(parts):
+            x = torch.randint(recipe.model.vocab_size, shape)
+            with engine.part(last=part == parts - 1), machine.autocast():
+                (engine.loss(x, x).total / parts).backward()
+        held = {
+            "parameters": nbytes(model.parameters()),
+            "gradients": nbytes(p.grad for p in model.parameters() if p.grad is not None),
+        }
+        optimizers.step(0)
+        kept, _ = optimizers.state()
+        held["optimizer"] = nbytes(t for t in kept.values() if t.ndim)
+        world.barrier()
+    return {
+        **held, "gathered": max(gathered), "counts": traffic.counts, "nbytes": traffic.nbytes
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(json.loads(Path(sys.argv[1]).read_text()))) + "\n")

@@ -1,0 +1,123 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strawberry.errors import RecipeError
+from strawberry.model.build import build
+from strawberry.recipe import load_recipe
+from strawberry.train.parallel.engine import check_divides, check_shards
+from strawberry.train.parallel.launch import RankFailed, verdict, without
+from tests.train.parallel.ranks import RECIPES, difference, job, rows, run, sets
+
+NOISE = 2e-5
+"""How far losses near 6 may be apart: sums over the batch are taken in another order."""
+
+MAIN = ("gpt2", "air", "moe", "mor_token_choice", "muon")
+
+
+def compare(tmp_path: Path, names: tuple[str, ...], ranks: int, **changes: Any) -> None:
+    """Train each recipe in one process, and by ranks; all that is logged has to agree."""
+    together = {**changes, "train__gradient_accumulation_steps": 2}
+    alone = {k: v for k, v in together.items() if k not in ("train__parallel", CHECKPOINT)}
+    run(1, [job(name, tmp_path / f"{name}-1", **alone) for name in names], tmp_path / "jobs")
+    jobs = [job(name, tmp_path / name, **together) for name in names]
+    run(ranks, jobs, tmp_path / "jobs")
+    for name in names:
+        found = difference(tmp_path / f"{name}-1", tmp_path / name)
+        print(f"{name}, {ranks} ranks, {changes}: {found:.1e}")  # noqa: T201 (the figure)
+        assert found < NOISE, name
+        first, *_, last = (row["loss"] for row in rows(tmp_path / name) if "loss" in row)
+        assert first != last
+
+
+CHECKPOINT = "train__checkpoint_activations"
+
+
+def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
+    """In shards, with experts, recomputed blocks and two micro-batches a step: the same losses."""
+    changes = {"train__parallel": "fsdp", CHECKPOINT: True, "train__max_iters": 3}
+    compare(tmp_path, ("moe",), 2, **changes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_any_number_of_ranks_trains_alike(
+    tmp_path: Path, ranks: int, parallel: str, recompute: bool
+) -> None:
+    """The five main recipes, by copies and in shards, at an equal global batch."""
+    changes = {"train__parallel": parallel, CHECKPOINT: recompute, "train__max_iters": 6}
+    compare(tmp_path, MAIN, ranks, **changes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_every_recipe_trains_on_two_ranks(tmp_path: Path, parallel: str) -> None:
+    """All of recipes/, with recomputed blocks, whose losses are those of one process."""
+    names = tuple(sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != "seed"))
+    changes = {"train__parallel": parallel, CHECKPOINT: True, "train__max_iters": 3}
+    compare(tmp_path, names, 2, **changes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [(4, "fsdp"), (1, "ddp"), (4, "fsdp"), (2, "fsdp")],
+        [(1, "ddp"), (4, "fsdp"), (2, "ddp"), (1, "ddp")],
+    ],
+)
+@pytest.mark.parametrize("name", ["muon", "moe"])
+def test_a_run_goes_on_with_other_ranks(
+    tmp_path: Path, name: str, chain: list[tuple[int, str]]
+) -> None:
+    """Saved by so many ranks and loaded by others: each sample is seen once, in its turn."""
+    length = {"train__lr_decay_iters": 20}
+    last = 2 * len(chain)
+    run(1, [job(name, tmp_path / "1", train__max_iters=last, **length)], tmp_path / "jobs")
+    for number, (ranks, parallel) in enumerate(chain):
+        changes = {"train__parallel": parallel, "train__max_iters": 2 * (number + 1), **length}
+        work = job(name, tmp_path / "run", resume=number > 0, **changes)
+        run(ranks, [work], tmp_path / "jobs")
+    whole, parts = (
+        {row["step"]: row["loss"] for row in rows(tmp_path / each) if "loss" in row}
+        for each in ("1", "run")
+    )
+    assert list(parts) == list(range(1, last + 1))
+    assert max(abs(parts[step] - whole[step]) for step in parts) < NOISE
+
+
+def test_a_batch_that_cannot_be_divided_is_refused() -> None:
+    """Three ranks and four sequences: the line of the recipe, and what would be right."""
+    recipe = load_recipe(RECIPES / "gpt2.yaml", sets())
+
+    check_divides(recipe, 4)
+    with pytest.raises(RecipeError, match=r"batch_size.*4 sequences.*3 ranks.*multiple of 3"):
+        check_divides(recipe, 3)
+
+
+def test_an_optimizer_that_needs_whole_tensors_is_refused_shards() -> None:
+    """Adafactor doesn't say that it can step shards."""
+    recipe = load_recipe(RECIPES / "gpt2.yaml", [*sets(), "optimizer={use: adafactor}"])
+
+    with pytest.raises(RecipeError, match="'adafactor' can't step shards"):
+        check_shards(recipe, build(recipe, "meta"))
+
+
+def test_the_launcher_finds_who_failed_first(tmp_path: Path) -> None:
+    """A killed rank is named; one that the launcher ended follows; what ranks agree on counts."""
+    with pytest.raises(RankFailed, match="rank 1 was killed by SIGKILL"):
+        verdict({0: 1, 1: -9}, tmp_path)
+    assert verdict({0: 143, 1: 143}, tmp_path) == 143
+    assert verdict({0: 2, 1: -15}, tmp_path) == 2
+
+
+def test_the_launcher_hands_on_what_is_not_its_own() -> None:
+    """Its options go, with their values, in both spellings."""
+    given = ["train", "r.yaml", "--nproc", "2", "--run-dir=x", "--resume", "--set", "a=1"]
+
+    assert without(given, ("--nproc", "--run-dir", "--resume")) == [
+        "train", "r.yaml", "--set", "a=1"
+    ]  # fmt: skip

@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strawberry.model.accounting import account
+from strawberry.model.build import build
+from strawberry.recipe import load_recipe
+from strawberry.train.parallel.memory import RankCost, rank_cost
+from tests.train.parallel.ranks import finish, job, start
+
+
+def both(
+    name: str, parallel: str, ranks: int, file: Path, **changes: Any
+) -> tuple[RankCost, list[dict[str, Any]]]:
+    """What is said of a rank, and what each one measures."""
+    work = job(name, file, train__parallel=parallel, **changes)
+    recipe = load_recipe(Path(work["recipe"]), work["sets"])
+    model = build(recipe, "meta")
+    said = rank_cost(recipe, model, account(recipe, model), ranks)
+    file.write_text(json.dumps(work))
+    ended = finish(start(ranks, ["-m", "tests.train.parallel.measure", str(file)]))
+    for code, _, errors in ended:
+        assert code == 0, errors
+    return said, [json.loads(output.splitlines()[-1]) for _, output, _ in ended]
+
+
+def compare(said: RankCost, measured: list[dict[str, Any]]) -> None:
+    for name in ("parameters", "gradients", "optimizer"):
+        fullest = max(rank[name] for rank in measured)
+        assert getattr(said, name) == pytest.approx(fullest, rel=0.1), name
+    if said.parallel == "fsdp":
+        for rank in measured:
+            assert rank["gathered"] <= said.gathered
+            sent = sum(rank["nbytes"].values()) * (said.ranks - 1) // said.ranks
+            assert said.sent == pytest.approx(sent, rel=0.1)
+
+
+@pytest.mark.slow
+def test_a_recursion_is_gathered_once_each_way(tmp_path: Path) -> None:
+    """Four blocks applied twice each: one all-gather forward and one back, beside the root's."""
+    said, measured = both("air", "fsdp", 2, tmp_path / "job")
+
+    compare(said, measured)
+    for rank in measured:
+        assert rank["counts"] == {"all_gather_single": 3, "reduce_scatter_single": 2}
+    assert said.gathers == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "recursive", "moe"])
+def test_what_is_said_of_a_rank_is_what_it_measures(
+    tmp_path: Path, name: str, ranks: int, parallel: str
+) -> None:
+    """Parameters, gradients, state and traffic within a tenth."""
+    compare(*both(name, parallel, ranks, tmp_path / "job"))
+
+
+@pytest.mark.slow
+def test_accumulated_gradients_travel_once(tmp_path: Path) -> None:
+    """With three micro-batches in a step: three times the gathers, one reduction a unit."""
+    changes = {"train__gradient_accumulation_steps": 3}
+    said, measured = both("gpt2", "fsdp", 2, tmp_path / "job", **changes)
+
+    for rank in measured:
+        assert rank["counts"] == {"all_gather_single": 15, "reduce_scatter_single": 3}
+    assert said.gathers == 5

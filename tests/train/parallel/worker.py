@@ -1,0 +1,65 @@
+"""One rank of several: trains each recipe of a list, one after the other, as `train` does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from strawberry.recipe import load_recipe
+from strawberry.train import Diverged, train
+from strawberry.train.parallel.engine import Engine
+
+
+def poison(at: int, patch: pytest.MonkeyPatch) -> None:
+    """Let the loss that the last rank sees be a NaN the `at`th time; its gradient stays finite."""
+    original, calls = Engine.loss, itertools.count(1)
+    last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
+
+    def loss(engine: Engine, x: Tensor, y: Tensor, **options: Any) -> Any:
+        result = original(engine, x, y, **options)
+        if torch.is_grad_enabled() and next(calls) == at and last:
+            return result._replace(total=result.total + math.nan)
+        return result
+
+    patch.setattr(Engine, "loss", loss)
+
+
+def work(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train each `{recipe, sets, folder, resume, poison, port}`; how each of them ended."""
+    ended: list[dict[str, Any]] = []
+    for job in jobs:
+        if "RANK" in os.environ:  # each run meets at a place of its own
+            os.environ["MASTER_PORT"] = str(job["port"])
+        recipe = load_recipe(Path(job["recipe"]), job["sets"])
+        with pytest.MonkeyPatch.context() as patch:
+            if job.get("poison"):
+                poison(job["poison"], patch)
+            try:
+                ended.append(train(recipe, job["folder"], resume=job.get("resume", False)).metrics)
+            except Diverged as error:
+                ended.append({"diverged": error.step, "told": error.told})
+    return ended
+
+
+def main(jobs: Path) -> None:
+    """Print what `work` returns, in JSON."""
+    warnings.simplefilter("error")
+    # torch's own writer uses what torch deprecates
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    torch.set_num_threads(1)
+    sys.stdout.write(json.dumps(work(json.loads(jobs.read_text()))) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -62,7 +62,8 @@ class Trial:
         """What an executor is given."""
         plugins = self.recipe.plugins
         records = [] if plugins is None else plugins.records
-        files = [str(Path(r.file).absolute()) for r in records if r.file is not None]
+        # An installed plugin is found again by itself.
+        files = [str(r.file.absolute()) for r in records if r.file and not r.distribution]
         request = {
             "name": self.name,
             "key": self.key,
@@ -158,7 +159,7 @@ def versions(recipe: Recipe) -> dict[str, str]:
     records = recipe.plugins.records if isinstance(recipe.plugins, Plugins) else []
     for record in records:
         if record.name in used and not record.builtin:
-            if record.file is not None:
+            if record.file is not None and not record.distribution:
                 digest = hashlib.sha256(Path(record.file).read_bytes()).hexdigest()
                 found[record.name] = f"sha256:{digest[:16]}"
             else:

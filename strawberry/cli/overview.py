@@ -25,7 +25,8 @@ GROUPS: Final[dict[str, dict[str, Verb]]] = {
             "Train the model of a recipe, or go on with an interrupted run.",
         ),
         "generate": Verb(
-            "strawberry.cli.generate:command", "Continue a prompt with a trained model."
+            "strawberry.cli.generate:command",
+            "Continue a prompt with a trained model, or several side by side.",
         ),
         "eval": Verb("strawberry.cli.eval:command", "Measure the validation loss of a run."),
         "profile": Verb(
@@ -41,7 +42,9 @@ GROUPS: Final[dict[str, dict[str, Verb]]] = {
             "strawberry.cli.ablate:command",
             "Compare variants of a recipe, fairly: budgets, seeds, verdicts.",
         ),
-        "report": Verb("strawberry.cli.report:command", "Make the report of an ablation anew."),
+        "report": Verb(
+            "strawberry.cli.report:command", "Make the report of an ablation or a suite anew."
+        ),
     },
     "Text": {
         "data": Verb("strawberry.cli.data:command", "Prepare token files."),

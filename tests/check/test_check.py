@@ -106,7 +106,12 @@ def test_one_fault_is_found_by_its_check_alone(
     assert list(found) == ([expected] if expected else []), found
 
 
-SLOW = ("executor/Loses", "executor/GivesUp", "executor/Abandons")  # they start processes
+SLOW = (
+    "executor/InTurn",
+    "executor/Loses",
+    "executor/GivesUp",
+    "executor/Abandons",
+)  # they start processes
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,13 @@ def _small_peak(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_table_and_a_picture(
-    recipe_file: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe_file: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each part of the recipe has a line, the step's sum stands last; nothing else is written."""
+    monkeypatch.setenv("COLUMNS", "160")
     picture = tmp_path / "step.png"
     command = ["profile", str(recipe_file()), "--steps", "1", "--out", str(picture)]
     assert run(command) == 0

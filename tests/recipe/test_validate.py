@@ -27,7 +27,8 @@ from tests.recipe.conftest import BASE, Load, Wrong
         ("train: 3\n", "9:8: train: a section is a mapping, not 3"),
         ("train: {max_iters: 0}\n", "9:20: train.max_iters: expected at least 1, got 0"),
         ("train: {compile: maybe}\n",
-         "9:18: train.compile: expected auto, or true or false, got the text 'maybe'"),
+         "9:18: train.compile: expected one of auto, blocks, or true or false, "
+         "got the text 'maybe'"),
         ("train: {dtype: bfloat}\n", "9:16: train.dtype: expected one of auto, float32, bfloat16, "
          "got the text 'bfloat'; did you mean 'bfloat16'?"),
         ("train: {learning_rate: .nan}\n",

@@ -40,8 +40,11 @@ def unit_rms(x: Tensor, eps: float) -> Tensor:
 
 
 def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
-    """As torch's own; on a CPU, where that is no kernel of its own, in fewer passes."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    """As torch's own; on a CPU, where that is no kernel of its own, in fewer passes.
+
+    On meta too: it keeps what a fused kernel keeps, and not what the parts of one would.
+    """
+    if x.device.type not in ("cpu", "meta") or torch.compiler.is_compiling():
         return F.rms_norm(x, (x.shape[-1],), gain, eps)
     if torch.is_grad_enabled() and (x.requires_grad or (gain is not None and gain.requires_grad)):
         y: Tensor = _RMSNorm.apply(x, gain, eps)  # type: ignore[no-untyped-call]

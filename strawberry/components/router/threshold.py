@@ -64,7 +64,7 @@ class Threshold(PreciseBuffers, ScoringRouter):
             terms = (Term("router_z", logits.square().mean(), self.z_loss),)
         if self.capacity[step] >= 1:
             return Routed(torch.ones_like(logits, dtype=torch.bool), kept, terms, x.shape[1])
-        if self.training:
+        if self.training and not logits.is_meta:
             self._note(logits, real, step, length)
         return Routed(logits > self.thresholds[step], kept, terms)
 

@@ -59,7 +59,7 @@ def test_a_budget_is_kept_to(make_plan: PlanMaker, plugins: Plugins) -> None:
         prepare(make_plan(vary={"model.stack.*.ffn": ("swiglu", "none")}, tokens=10), plugins)
 
 
-@pytest.mark.parametrize("quantity", ["params", "flops"])
+@pytest.mark.parametrize("quantity", ["params", pytest.param("flops", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("part", "name"), EVERY)
 def test_everything_in_the_registry_can_be_matched(
     part: str, name: str, quantity: str, make_plan: PlanMaker, plugins: Plugins

@@ -104,7 +104,7 @@ def test_each_failure_is_told_and_the_rest_goes_on(make_plan: PlanMaker, tmp_pat
         assert found[way][0] == status
         assert text in found[way][1]
     assert [row.name for row in table.rows if row.values] == ["recipe"]
-    assert {row.verdict for row in table.rows} == {"baseline", "under-powered"}
+    assert {row.verdict for row in table.rows} == {"baseline", "failed"}
     texts = [file.read_text() for file in write_report(record) if file.suffix != ".csv"]
     assert all(f"{way} seed 1" in text for way in WAYS for text in texts)
     _, again = run(plan, plugins, tmp_path / "out", silence=6)

@@ -15,9 +15,13 @@ UPDATE = "UPDATE_README" in os.environ
 
 
 def spoken(output: str, folder: Path) -> list[str]:
-    """The lines of an output, with places as seen from this folder or from the repository."""
+    """The lines of an output, with places as seen from this folder or from the repository.
+
+    A machine that takes seconds to import torch says that it waits for the plugin which does so.
+    """
     output = output.replace(f"{folder}/", "").replace(f"{ROOT}/", "")
-    return [line.rstrip() for line in output.splitlines()]
+    lines = [line.rstrip() for line in output.splitlines()]
+    return [line for line in lines if not line.startswith("warning: waiting for plugin")]
 
 
 def exact(block: str) -> list[str]:

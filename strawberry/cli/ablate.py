@@ -148,8 +148,9 @@ def _run(prepared: Prepared, plugins: Plugins, folder: Path, *, quiet: bool) -> 
 def _finish(record: Record, *, as_json: bool) -> None:
     from strawberry.ablate.report import tabulate, write_report
 
-    files = [str(file) for file in write_report(record)]
-    show_table(tabulate(record), files, as_json=as_json)
+    table = tabulate(record)
+    files = [str(file) for file in write_report(record, table)]
+    show_table(table, files, as_json=as_json)
 
 
 def _run_suite(
@@ -174,8 +175,8 @@ def suite_to_json(folder: Path) -> dict[str, Any]:
     from strawberry.ablate.suite import read_suite
 
     records = read_suite(folder)
-    files = [str(file) for file in write_summary(folder, records)]
     summary = summarise(records)
+    files = [str(file) for file in write_summary(folder, records, summary)]
     tables = {name: to_json(made, []) for name, made in summary.tables.items()}
     return {"metric": summary.metric, "tables": tables, "files": files}
 
@@ -187,8 +188,8 @@ def show_suite(folder: Path) -> None:
     from strawberry.cli.console import console, show, table
 
     records = read_suite(folder)
-    files = [str(file) for file in report.write_summary(folder, records)]
     summary = report.summarise(records)
+    files = [str(file) for file in report.write_summary(folder, records, summary)]
     out = console()
     rows = table(*report.columns(summary))
     for row in report.entries(summary):

@@ -31,8 +31,8 @@ def command(
                 show_suite(folder)
             continue
         record = Record.read(folder)
-        files = [str(file) for file in write_report(record)]
         table = tabulate(record)
+        files = [str(file) for file in write_report(record, table)]
         if as_json:
             found.append(to_json(table, files))
         else:

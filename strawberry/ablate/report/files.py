@@ -16,11 +16,14 @@ from strawberry.train.run import write_atomic
 MISSING = "-"
 
 
-def write_report(record: Record) -> list[Path]:
-    """Write `report.md`, `report.csv` and `report.html` into the ablation's folder."""
+def write_report(record: Record, table: Table | None = None) -> list[Path]:
+    """Write `report.md`, `report.csv` and `report.html` into the ablation's folder.
+
+    `table` is the record's, where it is at hand already.
+    """
     from strawberry.ablate.report.page import page
 
-    table = tabulate(record)
+    table = table or tabulate(record)
     files = {
         "report.md": markdown(record, table),
         "report.csv": as_csv(table),

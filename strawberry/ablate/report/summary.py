@@ -59,12 +59,19 @@ def summarise(records: Mapping[str, Record | None]) -> Summary:
     return replace(made, rows={cell: rows[cell] for cell in ranked})
 
 
-def write_summary(folder: Path, records: Mapping[str, Record | None]) -> list[Path]:
-    """Write each table's report, and `suite.md`, `suite.csv` and `suite.html` beside them."""
-    begun = [record for record in records.values() if record is not None]
-    for record in begun:
-        write_report(record)
-    summary = summarise(records)
+def write_summary(
+    folder: Path, records: Mapping[str, Record | None], summary: Summary | None = None
+) -> list[Path]:
+    """Write each table's report, and `suite.md`, `suite.csv` and `suite.html` beside them.
+
+    `summary` is that of the records, where it is at hand already.
+    """
+    summary = summary or summarise(records)
+    begun = []
+    for name, record in records.items():
+        if record is not None:
+            write_report(record, summary.tables[name])
+            begun.append(record)
     files = {
         "suite.md": _markdown(summary),
         "suite.csv": _csv(summary),

@@ -105,6 +105,8 @@ def test_a_suite_through_the_command_line(
 ) -> None:
     """Run, looked at again, and as JSON; the dry run says what it would be."""
     out = tmp_path / "out"
+    content = yaml.safe_load(suite_file.read_text()) | {"vary": {"ffn": ["swiglu", "geglu"]}}
+    suite_file.write_text(yaml.safe_dump(content, sort_keys=False))
     words = [str(suite_file), "--seeds", "1", "--set", "train.max_iters=2"]
     assert run(["ablate", *words, "--out", str(out)]) == 0
     shown = capsys.readouterr().out

@@ -276,15 +276,9 @@ def test_the_key_is_of_all_that_decides(
 COMMAND = [sys.executable, "-m", "strawberry", "ablate"]
 
 
+@pytest.mark.slow
 @pytest.mark.faults(42)
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        signal.SIGKILL,
-    ],
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_sweeps_lose_nothing(
     number: signal.Signals, recipe_file: Path, tmp_path: Path
 ) -> None:

@@ -32,6 +32,10 @@ R = TypeVar("R")
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others; one that died is noticed at once."""
 
+_LEFT: list[dist.ProcessGroup | None] = []
+"""Groups that are done with. DDP's reducer would drop the last reference to its group with the GIL
+held, and wait for a thread of gloo's that may want the GIL to drop a tensor: for ever."""
+
 
 class ToldElsewhere(StrawberryError):  # noqa: N818 (another rank has the error)
     """Another rank failed, and has said so; `exit_code` is that of its error."""
@@ -160,6 +164,7 @@ def joined(machine: Machine) -> Iterator[tuple[World, Machine]]:
     finally:
         # Whoever leaves in good order has waited for the others before: see `Session.leave`.
         if dist.is_initialized():
+            _LEFT.append(dist.group.WORLD)
             dist.destroy_process_group()
 
 

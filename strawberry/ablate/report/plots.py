@@ -114,7 +114,7 @@ COSTS: dict[str, Callable[[Row], float | None]] = {
 
 
 def against(table: Table, cost: str) -> str:
-    """The metric against a cost, with the Pareto front."""
+    """The metric against a cost; what is on the Pareto front is named, so that names have room."""
     figure, axes = _figure(4.6, 3.6)
     colour = palette(table)
     points = [
@@ -122,10 +122,11 @@ def against(table: Table, cost: str) -> str:
         for row in table.rows
         if row.values and (value := COSTS[cost](row)) is not None
     ]
+    front = pareto([(x, y) for x, y, _ in points], higher=table.higher_is_better)
     for x, y, name in points:
         axes.plot(x, y, "o", color=colour[name])
-        axes.annotate(name, (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
-    front = pareto([(x, y) for x, y, _ in points], higher=table.higher_is_better)
+        if (x, y) in front:
+            axes.annotate(name, (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
     axes.plot([x for x, _ in front], [y for _, y in front], color="#888", linewidth=1, zorder=0)
     axes.margins(x=0.25, y=0.15)
     axes.set_xlabel(cost)

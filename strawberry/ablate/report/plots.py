@@ -116,6 +116,8 @@ COSTS: dict[str, Callable[[Row], float | None]] = {
 def against(table: Table, cost: str) -> str:
     """The metric against a cost; what is on the Pareto front is named, so that names have room."""
     figure, axes = _figure(4.6, 3.6)
+    from matplotlib.ticker import EngFormatter
+
     colour = palette(table)
     points = [
         (value, row.summary.mean, row.name)
@@ -123,12 +125,17 @@ def against(table: Table, cost: str) -> str:
         if row.values and (value := COSTS[cost](row)) is not None
     ]
     front = pareto([(x, y) for x, y, _ in points], higher=table.higher_is_better)
+    middle = (min(points)[0] + max(points)[0]) / 2 if points else 0.0
     for x, y, name in points:
         axes.plot(x, y, "o", color=colour[name])
         if (x, y) in front:
-            axes.annotate(name, (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
+            left = x > middle  # names grow towards the middle, not out of the picture
+            axes.annotate(name, (x, y), fontsize=7, xytext=(-4 if left else 4, 4),
+                          textcoords="offset points", ha="right" if left else "left")  # fmt: skip
     axes.plot([x for x, _ in front], [y for _, y in front], color="#888", linewidth=1, zorder=0)
     axes.margins(x=0.25, y=0.15)
+    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel(cost)
     axes.set_ylabel(table.metric)
     return _svg(figure)

@@ -90,8 +90,8 @@ def command(
 ) -> None:
     """Compare variants of a recipe, fairly: budgets, seeds, verdicts.
 
-    Every cell is trained with the same seeds on the same data in the same order. Interrupted, the
-    same command goes on, and never trains again what is done.
+    Every cell is trained with the same seeds on the same data in the same order.
+    Interrupted, the same command goes on, and never trains again what is done.
     """
     from strawberry.ablate.plan import make_plan, parse_axis
     from strawberry.ablate.suite import make_suite

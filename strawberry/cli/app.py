@@ -209,10 +209,11 @@ def _brought(name: str) -> Any:
 
 
 def _take_literally(command: Any) -> None:
-    """Keep rich from reading `[name]` in help texts as markup."""
+    """Keep rich from reading `[name]` in help texts as markup, and a line's end as a break."""
     for item in (command, *command.params):
         if getattr(item, "help", None):
             item.help = re.sub(r"\[(?=[a-z#/@])", r"\\[", item.help)
+            item.help = re.sub(r"(?<!\n)\n(?! *[\n-])", " ", item.help)
     for nested in getattr(command, "commands", {}).values():
         _take_literally(nested)
 

@@ -5,6 +5,7 @@ Whatever becomes of it is written to `result.json`; what can't write that was ki
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ PATIENCE = 60.0
 """Seconds to wait for a folder that a dying process still holds."""
 GRACE = 120
 """Seconds that a trial has to save when it is stopped."""
+TICK = 5.0
+"""Seconds between notes of how long a trial has taken."""
 
 
 def child(folder: str, environment: Mapping[str, str]) -> None:
@@ -56,11 +59,11 @@ def main(folder: Path) -> None:
     request = json.loads((folder / "trial.json").read_text())
     if request.get("cores") and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])
-    started = time.perf_counter()
-    result = _outcome(folder, request)
+    with _stopwatch(folder / "spent") as spent:
+        result = _outcome(folder, request)
     if not holds(folder, request):
         sys.exit(f"{folder}: this trial was given to another process; its result is refused")
-    result["spent"] = _spent(folder, time.perf_counter() - started)
+    result["spent"] = spent()
     _write(folder / "result.json", result)
 
 
@@ -73,12 +76,33 @@ def holds(folder: Path, request: Mapping[str, Any]) -> bool:
     return found == request
 
 
-def _spent(folder: Path, seconds: float) -> float:
-    """Seconds that this trial has taken, interrupted pieces and all."""
-    path = folder / "spent"
+@contextlib.contextmanager
+def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
+    """Seconds that this trial has taken, interrupted pieces and all.
+
+    They are written every few seconds: who is killed writes nothing at the end.
+    """
     before = float(path.read_text()) if path.exists() else 0.0
-    path.write_text(repr(before + seconds))
-    return before + seconds
+    started = time.perf_counter()
+    over = threading.Event()
+
+    def spent() -> float:
+        return before + time.perf_counter() - started
+
+    def note() -> None:
+        with contextlib.suppress(OSError):  # a folder that was given to another is gone
+            while not over.wait(TICK):
+                _write(path, spent())
+
+    noting = threading.Thread(target=note, daemon=True)
+    noting.start()
+    try:
+        yield spent
+    finally:
+        over.set()
+        noting.join()
+        with contextlib.suppress(OSError):
+            _write(path, spent())
 
 
 def _outcome(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +190,7 @@ def _stop_with(ending: Callable[[], object]) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _write(path: Path, result: Mapping[str, Any]) -> None:
+def _write(path: Path, result: object) -> None:
     temporary = path.with_name(f".{path.name}.writing")
     with temporary.open("w") as file:
         json.dump(result, file, indent=1)

@@ -72,9 +72,6 @@ ROWS = {
     46: "a sweep's folder that another process holds, or that is gone",
 }
 
-ELSEWHERE = {6: "several ranks", 7: "several ranks", 9: "several ranks"}
-"""Rows that no test here is about, and why."""
-
 
 @dataclass(slots=True)
 class Row:
@@ -150,8 +147,7 @@ def table(outcomes: Outcomes) -> Table:
         row = outcomes.rows[number]
         tried = row.passed + len(row.failed)
         if not tried:
-            made.add_row(str(number), ROWS[number], "-", "", "", "",
-                         ELSEWHERE.get(number, "slow: not run"), style="dim")  # fmt: skip
+            made.add_row(str(number), ROWS[number], "-", "", "", "", "slow: not run", style="dim")
             continue
         made.add_row(
             str(number), ROWS[number], f"{row.passed}/{tried}", str(len(row.failed)),

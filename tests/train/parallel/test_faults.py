@@ -1,14 +1,17 @@
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
 from strawberry.train import checkpoint, load_run
+from tests.faults.conftest import Figure, figure
 from tests.train.parallel.ranks import (
     RECIPES,
     TIMEOUT,
@@ -20,6 +23,8 @@ from tests.train.parallel.ranks import (
     sets,
     start,
 )
+
+__all__ = ["figure"]
 
 LONG = {"train__max_iters": 40, "train__lr_decay_iters": 40, "train__eval_interval": 0}
 
@@ -46,7 +51,8 @@ def command(folder: Path, *more: str, **changes: object) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_rank_stops_all_at_the_same_step(tmp_path: Path) -> None:
+@pytest.mark.faults(6)
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(tmp_path: Path, figure: Figure) -> None:
     """SIGTERM to the second of two: both save, in shards, and exit with 143."""
     ranks = start(2, command(tmp_path / "run", train__max_iters=4000, train__parallel="fsdp"))
     try:
@@ -59,6 +65,41 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(tmp_path: Path) -> None
     saved, _ = checkpoint.load_newest(tmp_path / "run" / "checkpoints")
     assert saved.state["step"] == rows(tmp_path / "run")[-1]["step"]
     assert load_run(tmp_path / "run", device="cpu").step == saved.state["step"]
+    figure(2, 2, "ranks at the same step", deadlocks=0)
+
+
+ALONE = """
+    from strawberry.plugin import hookimpl
+    from strawberry.train.parallel.world import World
+
+    World.most = lambda world, number: number
+
+    @hookimpl
+    def strawberry_register(registry):
+        pass
+"""
+"""A plugin with which a rank answers for all without asking them."""
+
+
+@pytest.mark.slow
+@pytest.mark.faults(6, control=True)
+def test_ranks_that_do_not_agree_are_lost_to_a_signal(tmp_path: Path) -> None:
+    """Where each heeds its own signals alone, they neither stop together nor save."""
+    (tmp_path / "alone.py").write_text(textwrap.dedent(ALONE))
+    module, name, *rest = command(tmp_path / "run", train__max_iters=4000)
+    ranks = start(2, [module, name, "--plugin", str(tmp_path / "alone.py"), *rest])
+    try:
+        wait_for(tmp_path / "run", 2, ranks[0])
+        ranks[1].send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            ranks[1].wait(10)  # or it waits for the other, and the other for it
+    finally:
+        for rank in ranks:
+            rank.kill()
+        ended = finish(ranks)
+
+    assert [code for code, _, _ in ended] != [143, 143]
+    assert not any(checkpoint.newest(tmp_path / "run" / "checkpoints"))
 
 
 def launched(arguments: list[str]) -> subprocess.Popen[str]:
@@ -91,8 +132,11 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.faults(7)
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_a_rank_that_is_killed_is_named_and_its_run_resumed(tmp_path: Path, parallel: str) -> None:
+def test_a_rank_that_is_killed_is_named_and_its_run_resumed(
+    tmp_path: Path, parallel: str, figure: Figure
+) -> None:
     """Five kills at random steps: exit 1 and a line that says who; resumed, the same losses."""
     chance = random.Random(parallel)
     run(1, [job("gpt2", tmp_path / "1", **LONG)], tmp_path / "jobs")
@@ -109,12 +153,15 @@ def test_a_rank_that_is_killed_is_named_and_its_run_resumed(tmp_path: Path, para
         assert "Traceback" not in errors
     code, errors = end(launched(command(folder, "--nproc", "2", "--resume", **options)))
     assert code == 0, errors
-    assert difference(tmp_path / "1", folder) < 2e-5
+    found = difference(tmp_path / "1", folder)
+    assert found < 2e-5
+    figure(5, 5, f"kills resumed with {parallel}", within=f"{found:.1e}")
 
 
 @pytest.mark.slow
+@pytest.mark.faults(7)
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_restarts_go_on_by_themselves(tmp_path: Path, parallel: str) -> None:
+def test_restarts_go_on_by_themselves(tmp_path: Path, parallel: str, figure: Figure) -> None:
     """Two kills under --max-restarts 2: one command, exit 0, the losses of an undisturbed run."""
     run(1, [job("gpt2", tmp_path / "1", **LONG)], tmp_path / "jobs")
     folder = tmp_path / "run"
@@ -127,3 +174,4 @@ def test_restarts_go_on_by_themselves(tmp_path: Path, parallel: str) -> None:
     code, errors = end(process)
     assert code == 0, errors
     assert difference(tmp_path / "1", folder) < 2e-5
+    figure(2, 2, f"restarts with {parallel}")

@@ -24,7 +24,8 @@ class Job:
 
     Attributes:
         name: what a person calls it: the cell and the seed.
-        folder: where it is run; `result.json` is in it afterwards.
+        folder: where it is run; `result.json` is in it afterwards. The folder around it is there,
+            and is not to be made anew where it is away: see `process.ask`.
         request: what the worker is told, as JSON; an executor adds `threads`, `cores` or `device`.
     """
 

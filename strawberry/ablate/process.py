@@ -16,7 +16,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from strawberry.ablate.waiting import Say, silent, wait_for
 from strawberry.ablate.worker import GRACE, child
+
+
+def ask(folder: Path, request: Mapping[str, Any], say: Say = silent) -> None:
+    """Make a trial's folder with the request in it; the folder around it is waited for.
+
+    Raises Away if that does not come back.
+    """
+    wait_for(folder.parent, say)
+    folder.mkdir(exist_ok=True)
+    (folder / "trial.json").write_text(json.dumps(dict(request)))
 
 
 class TrialProcess:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 
 import strawberry
@@ -26,6 +25,7 @@ from strawberry.ablate.record import RECORD, Record, values_of
 from strawberry.ablate.statistics import compare, undecided
 from strawberry.ablate.trials import Trial, Trials, undone
 from strawberry.ablate.tuning import Tuning
+from strawberry.ablate.waiting import HeldFolder
 from strawberry.errors import Location, RecipeError, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.risks import ahead
@@ -33,7 +33,7 @@ from strawberry.plugin import Plugins
 from strawberry.recipe.components import ComponentReader
 from strawberry.recipe.spec import Recipe
 from strawberry.recipe.tree import in_order, located
-from strawberry.train.run import device_name, write_atomic
+from strawberry.train.run import device_name
 
 RUNGS = (0.25, 0.5)
 """Shares of the steps after which successive halving drops half of the cells that are left."""
@@ -132,6 +132,7 @@ class Sweep:
         self.executor = executor
         self.out = out
         self.watcher = watcher
+        self.folder = HeldFolder(out, watcher.say)
         self.trials = Trials(out)
         self.all: list[Trial] = []
         self.tuned: dict[str, dict[str, Any]] = {}
@@ -143,19 +144,14 @@ class Sweep:
 
         Raises:
             Stopped: a signal ended it; what was done stays done.
-            StrawberryError: the folder is in use, or nothing can be run.
+            StrawberryError: the folder is in use or away and stays so, or nothing can be run.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        try:
-            held = filelock.FileLock(self.out / ".lock").acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise StrawberryError(f"{self.out}: another process runs this ablation") from error
-        with held, self._stoppable(), contextlib.closing(self.executor):
+        with self.folder.held(), self._stoppable(), contextlib.closing(self.executor):
             self._tune()
             if self.plan.halving:
                 self._halve()
             self._main()
-        return self._write()
+            return self._write()
 
     # The stages
 
@@ -299,7 +295,7 @@ class Sweep:
         """What the worker could not write itself."""
         path = ended.job.folder / "result.json"
         if not path.exists():
-            write_atomic(path, json.dumps(dict(ended.result), indent=1))
+            self.folder.write(path, json.dumps(dict(ended.result), indent=1))
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:
@@ -349,7 +345,7 @@ class Sweep:
                 for trial in self.all
             ],
         }
-        write_atomic(self.out / RECORD, json.dumps(content, indent=1, default=str))
+        self.folder.write(self.out / RECORD, json.dumps(content, indent=1, default=str))
         return Record.read(self.out)
 
     def _cell(self, cell: Cell) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class Trial:
         return " ".join(filter(None, [self.cell, self.label, f"seed {self.seed}"]))
 
     def job(self) -> Job:
-        """What an executor is given."""
+        """What an executor is given; the folder in which the trial's is to stand is made."""
+        self.folder.parent.mkdir(exist_ok=True)
         plugins = self.recipe.plugins
         records = [] if plugins is None else plugins.records
         # An installed plugin is found again by itself.

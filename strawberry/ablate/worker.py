@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strawberry.ablate.contracts import FINISHED, STOPPED
+from strawberry.ablate.waiting import PATIENCE, wait_for
 from strawberry.errors import StrawberryError
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
 
-PATIENCE = 60.0
-"""Seconds to wait for a folder that a dying process still holds."""
 GRACE = 120
 """Seconds that a trial has to save when it is stopped."""
 TICK = 5.0
@@ -112,7 +111,7 @@ def _outcome(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     from strawberry.train import Diverged, Interrupted, OutOfMemory
 
     try:
-        return _run(folder / "run", request)
+        return _run(folder, request)
     except Interrupted as stop:
         return {"status": STOPPED, "error": str(stop), "step": stop.step}
     except Diverged as error:
@@ -126,12 +125,17 @@ def _outcome(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         return {"status": "failed", "error": text, "traceback": traceback.format_exc()}
 
 
-def _run(run: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Train to the end; what is in the way for a moment is waited for.
+
+    That is a process which is dying and still has the folder, and a disk that is away.
+    """
     import torch
 
     from strawberry.plugin import Plugins
     from strawberry.train import train
     from strawberry.train.compiling import keep_compiled
+    from strawberry.train.lock import InUse
     from strawberry.train.run import RunFolder
 
     keep_compiled()
@@ -140,17 +144,21 @@ def _run(run: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     plugins = Plugins.load(
         files=[Path(file) for file in request["plugin_files"]], disabled=request["disabled"]
     )
-    recipe = read_recipe(request, plugins)
+    recipe, run = read_recipe(request, plugins), folder / "run"
     deadline = time.monotonic() + PATIENCE
     while True:
         started = time.perf_counter()
         try:
             done = train(recipe, run, resume=RunFolder(run).exists)
             break
-        except StrawberryError as error:
-            if "is training here" not in str(error) or time.monotonic() > deadline:
+        except InUse:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
+        except StrawberryError:
+            if folder.parent.is_dir():
+                raise
+            wait_for(folder.parent)
     return {
         "status": FINISHED,
         "steps": done.steps,

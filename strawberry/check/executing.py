@@ -16,6 +16,7 @@ from typing import Final
 from strawberry.ablate.contracts import FINISHED, Ended, Events, Executor, Job
 from strawberry.ablate.sweep import make_executor
 from strawberry.ablate.trials import Trials
+from strawberry.check import dies
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
 from strawberry.errors import StrawberryError
@@ -30,35 +31,6 @@ PATIENCE: Final = 120.0
 """Seconds in which a trial has to show that it was begun."""
 LONG: Final = 100_000
 """Steps of a trial that is stopped before its end."""
-WAYS: Final = ("raises", "exits")
-DIES: Final = """
-import os
-
-import torch
-
-from strawberry.model.contracts import FFN
-from strawberry.plugin import hookimpl
-
-
-class Dies(FFN):
-    def __init__(self, site, *, way: str):
-        super().__init__()
-        self.way = way
-        self.weight = torch.nn.Parameter(torch.zeros(site.n_embd))
-
-    def forward(self, x, use):
-        if self.training and x.device.type != "meta":
-            if self.way == "raises":
-                raise RuntimeError("on purpose")
-            os._exit(3)
-        return x * self.weight
-
-
-@hookimpl
-def strawberry_register(registry):
-    registry.ffn("dies", Dies)
-"""
-"""A one-file plugin whose FFN ends a trial."""
 
 
 class _Enough(BaseException):
@@ -94,13 +66,11 @@ def failures(subject: Subject) -> str:
     """Is a trial that raises or dies told of with a reason, and are the others run?"""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "dies.py").write_text(DIES)
-        dying = dataclasses.replace(
-            subject.recipe, plugins=Plugins.load(files=[folder / "dies.py"])
-        )
+        plugins = Plugins.load(files=[Path(dies.__file__)])
+        dying = dataclasses.replace(subject.recipe, plugins=plugins)
         broken = [
             _job(folder, patch(dying, {"model.stack.*.ffn": {"use": "dies", "way": way}}), 1)
-            for way in WAYS
+            for way in dies.Dies.ways
         ]
         sound = [_job(folder, subject.recipe, seed) for seed in SEEDS[:2]]
         jobs = [sound[0], *broken, sound[1]]
@@ -109,12 +79,13 @@ def failures(subject: Subject) -> str:
         for job in sound:
             if (status := ended[job.folder].status) != FINISHED:
                 raise Finding(f"beside trials that fail, {job.name!r} ended as {status}")
-        for way, job in zip(WAYS, broken, strict=True):
+        for way, job in zip(dies.Dies.ways, broken, strict=True):
             one = ended[job.folder]
             if one.status == FINISHED or not one.result.get("error"):
                 raise Finding(f"a trial that {way} ended as {one.status}, and no reason is told")
         return ", ".join(
-            f"{w}: {ended[j.folder].status}" for w, j in zip(WAYS, broken, strict=True)
+            f"{way}: {ended[job.folder].status}"
+            for way, job in zip(dies.Dies.ways, broken, strict=True)
         )
 
 

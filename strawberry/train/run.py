@@ -17,17 +17,16 @@ import datetime as dt
 import json
 import os
 import platform
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import torch
 
 from strawberry.errors import StrawberryError
 from strawberry.model.contracts import ranks
+from strawberry.train.lock import FolderLock
 from strawberry.train.retry import retried
 
 if TYPE_CHECKING:
@@ -46,8 +45,7 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.jsonl"
         self.tokenizer_file = self.path / "tokenizer.json"
         self.checkpoints = self.path / "checkpoints"
-        self._lock = filelock.FileLock(self.path / ".lock")
-        self._holder = self.path / ".holder"
+        self._lock = FolderLock(self.path, "is training here")
 
     @property
     def exists(self) -> bool:
@@ -57,7 +55,8 @@ class RunFolder:
     def hold(self) -> None:
         """Take the folder for this process, making it if need be.
 
-        Raises StrawberryError if another process has it, or if it holds other things than a run.
+        Raises InUse if another process has it, and StrawberryError if it holds other things than a
+        run.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -66,24 +65,16 @@ class RunFolder:
                 raise StrawberryError(
                     f"{self.path}: is not empty (it has {others[0]}); name another --run-dir"
                 )
-            self._lock.acquire(timeout=0)
-            self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        except filelock.Timeout as error:
-            try:
-                who = self._holder.read_text()
-            except OSError:
-                who = "another process"
-            raise StrawberryError(f"{self.path}: {who} is training here") from error
+            self._lock.acquire()
         except OSError as error:
             raise StrawberryError(f"{self.path}: can't be written to: {error.strerror}") from error
 
     def release(self) -> None:
         """Let the folder go; one in which no run was begun is removed."""
-        if not self._lock.is_locked:
+        if not self._lock.held:
             return
-        self._holder.unlink(missing_ok=True)
         if not self.exists:
-            (self.path / ".lock").unlink(missing_ok=True)
+            self._lock.file.unlink(missing_ok=True)
         self._lock.release()
         if not self.exists:
             with contextlib.suppress(OSError):  # something else is in it

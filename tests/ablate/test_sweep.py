@@ -5,7 +5,6 @@ import math
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,49 +16,21 @@ import yaml
 
 from strawberry.ablate.contracts import FINISHED, Ended, Events, Executor, Job
 from strawberry.ablate.plan import Plan, Range
+from strawberry.ablate.process import ask
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import tabulate, write_report
 from strawberry.ablate.reproduce import reproduce
 from strawberry.ablate.sweep import Sweep, Watcher, make_executor, prepare
 from strawberry.ablate.trials import Trials
-from strawberry.errors import RecipeError, StrawberryError
+from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
+from tests.ablate import dying
 from tests.ablate.conftest import PlanMaker
 
 FFN = "model.stack.*.ffn"
-FAULTS = """
-    import os, time
-    import torch
-    from strawberry.model.contracts import FFN
-    from strawberry.plugin import hookimpl
-
-    class Fault(FFN):
-        def __init__(self, site, *, way: str = "raises"):
-            super().__init__()
-            self.way, self.steps = way, 0
-            self.weight = torch.nn.Parameter(torch.zeros(site.n_embd))
-
-        def forward(self, x, use):
-            if x.device.type != "meta" and self.training:
-                self.steps += 1
-            if self.steps > 3:
-                if self.way == "raises":
-                    raise RuntimeError("on purpose")
-                if self.way == "is killed":
-                    os.kill(os.getpid(), 9)
-                if self.way == "hangs":
-                    time.sleep(600)
-                if self.way == "runs out of memory":
-                    raise torch.OutOfMemoryError("on purpose")
-                if self.way == "diverges":
-                    return x * float("nan")
-            return x * self.weight
-
-    @hookimpl
-    def strawberry_register(registry):
-        registry.ffn("fault", Fault)
-"""
+DYING = Path(dying.__file__)
+"""The plugin file of components that fail."""
 WAYS = {
     "raises": ("failed", "RuntimeError: on purpose"),
     "is killed": ("killed", "SIGKILL"),
@@ -67,11 +38,19 @@ WAYS = {
     "runs out of memory": ("out of memory", "on purpose"),
     "diverges": ("diverged", "not finite at step 4"),
 }
-"""What a component does in its fourth pass, and what is to be told of it."""
+"""Some ways of it to fail, and what is to be told of each."""
 
 
 class Counts(Watcher):
-    """Which trials were started."""
+    """Which trials were started, and what was said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Note it."""
+        self.said.append(text)
 
     def names(self) -> list[str]:
         """Theirs."""
@@ -91,8 +70,7 @@ def test_each_failure_is_told_and_the_rest_goes_on(make_plan: PlanMaker, tmp_pat
 
     The same call tries the failed ones again, and the finished ones never.
     """
-    (tmp_path / "faults.py").write_text(textwrap.dedent(FAULTS))
-    plugins = Plugins.load(files=[tmp_path / "faults.py"])
+    plugins = Plugins.load(files=[DYING])
     faults = {way: {FFN: {"use": "fault", "way": way}} for way in WAYS}
     plan = make_plan(cells=faults, seeds=1)
     record, watcher = run(plan, plugins, tmp_path / "out", silence=6)
@@ -163,14 +141,17 @@ class Scripted(Executor):
         """One after the other."""
         for job in jobs:
             events.start(job)
-            job.folder.mkdir(parents=True, exist_ok=True)
+            ask(job.folder, job.request, events.say)
             loss = self.loss(yaml.safe_load(job.request["recipe"]))
             result: dict[str, Any] = {"status": "diverged", "error": "on purpose"}
             if loss is not None:
                 result = {"status": FINISHED, "metrics": {"val_loss": loss}, "spent": 1.0}
-            (job.folder / "trial.json").write_text(json.dumps(dict(job.request)))
-            (job.folder / "result.json").write_text(json.dumps(result))
+            self.write(job, result)
             yield Ended(job, result)
+
+    def write(self, job: Job, result: Mapping[str, Any]) -> None:
+        """What a trial's own process leaves."""
+        (job.folder / "result.json").write_text(json.dumps(result))
 
 
 def scripted(
@@ -336,17 +317,6 @@ def _held(out: Path) -> bool:
         except filelock.Timeout:
             return True
     return False
-
-
-@pytest.mark.faults(46)
-def test_two_processes_do_not_share_a_folder(
-    make_plan: PlanMaker, plugins: Plugins, tmp_path: Path
-) -> None:
-    """The second is told."""
-    out = tmp_path / "out"
-    out.mkdir()
-    with filelock.FileLock(out / ".lock"), pytest.raises(StrawberryError, match="another process"):
-        run(make_plan(vary={FFN: ("swiglu", "none")}), plugins, out)
 
 
 def test_executors_are_components(plugins: Plugins) -> None:

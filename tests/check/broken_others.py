@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from strawberry.ablate.contracts import Ended, Events, Executor, Job
-from strawberry.ablate.process import TrialProcess, stop
+from strawberry.ablate.process import TrialProcess, ask, stop
 from strawberry.data.contracts import (
     Corpus,
     Dataset,
@@ -359,8 +359,7 @@ class InTurn(Executor):
             yield Ended(job, result)
 
     def start(self, job: Job) -> TrialProcess:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        (job.folder / "trial.json").write_text(json.dumps({**job.request, "threads": 1}))
+        ask(job.folder, {**job.request, "threads": 1})
         return TrialProcess(job.folder, {}, 600)
 
     def stop(self, process: TrialProcess) -> None:

@@ -26,6 +26,7 @@ def figure(request: pytest.FixtureRequest) -> Figure:
         text = f"{survived}/{tried} {unit}".strip()
         text += "".join(f", {name} {value}" for name, value in more.items())
         request.node.user_properties.append(("figure", text))
+        print(f"{request.node.name}: {text}")  # noqa: T201 (seen with -s)
         assert survived == tried > 0, text
 
     return note

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from strawberry.ablate.contracts import FINISHED
+from strawberry.ablate.waiting import wait_for
 from strawberry.train.run import write_atomic
 
 NODE = "node"
@@ -45,10 +46,12 @@ def claim(folder: Path, request: Mapping[str, Any], number: int) -> Claim:
         folder: the trial's own folder, which need not exist.
         request: what the worker is told; a token and the number are added.
         number: how many attempts this one makes.
+
+    Raises Away where the folder around it is away, and stays so.
     """
     token = uuid.uuid4().hex[:12]
     mine = folder.with_name(f"{folder.name}.attempt-{token}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    wait_for(folder.parent)
     for found in sorted(_all(folder), key=_advance, reverse=True):
         if mine.exists():
             shutil.rmtree(found, ignore_errors=True)

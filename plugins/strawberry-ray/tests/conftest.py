@@ -10,7 +10,7 @@ import pytest
 from strawberry.ablate.plan import Plan
 from strawberry.plugin import Plugins
 from tests.ablate.conftest import recipe_file  # noqa: F401 (a fixture)
-from tests.ablate.test_sweep import FAULTS
+from tests.ablate.test_sweep import DYING
 
 COUNTS = """
     import json, os, time
@@ -28,14 +28,6 @@ STEPS = 40
 
 
 @pytest.fixture
-def faults(tmp_path: Path) -> Path:
-    """The plugin file with components that fail."""
-    path = tmp_path / "faults.py"
-    path.write_text(textwrap.dedent(FAULTS))
-    return path
-
-
-@pytest.fixture
 def counts(tmp_path: Path) -> Path:
     """The plugin file that counts, and makes a step last 50 ms."""
     path = tmp_path / "counts.py"
@@ -44,8 +36,8 @@ def counts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def plugins(faults: Path, counts: Path) -> Plugins:
-    return Plugins.load(files=[faults, counts], disabled=["fla"])
+def plugins(counts: Path) -> Plugins:
+    return Plugins.load(files=[DYING, counts], disabled=["fla"])
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 
 from strawberry.ablate.contracts import Ended, Events, Executor, Job
-from strawberry.ablate.process import TrialProcess, stop
+from strawberry.ablate.process import TrialProcess, ask, stop
 
 POLL = 0.05
 """Seconds between two looks at the processes."""
@@ -60,7 +59,7 @@ class Local(Executor):
         try:
             while waiting or running:
                 while waiting and free:
-                    running.append(self._start(waiting.pop(), free.pop()))
+                    running.append(self._start(waiting.pop(), free.pop(), events))
                     events.start(running[-1].job)
                 time.sleep(POLL)
                 for one in list(running):
@@ -72,8 +71,7 @@ class Local(Executor):
         finally:
             stop([one.process for one in running])
 
-    def _start(self, job: Job, slot: int) -> _Running:
-        job.folder.mkdir(parents=True, exist_ok=True)
+    def _start(self, job: Job, slot: int, events: Events) -> _Running:
         cores, gpus = _cores(), _gpus()
         env = {"OMP_NUM_THREADS": str(self.threads)}
         request: dict[str, Any] = {**job.request, "threads": self.threads}
@@ -83,7 +81,7 @@ class Local(Executor):
             env["CUDA_VISIBLE_DEVICES"] = visible[index] if len(visible) == gpus else str(index)
         elif self.slots * self.threads <= len(cores):
             request["cores"] = cores[slot * self.threads : (slot + 1) * self.threads]
-        (job.folder / "trial.json").write_text(json.dumps(request))
+        ask(job.folder, request, events.say)
         return _Running(job, slot, TrialProcess(job.folder, env, self.silence))
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from strawberry.cli.app import run as command
 from strawberry.errors import RecipeError
@@ -18,9 +17,10 @@ from strawberry.recipe import yaml as yaml_module
 from tests.faults.conftest import Figure
 from tests.recipe import test_fuzz as fuzz
 from tests.recipe.conftest import folder, plugins
+from tests.recipe.test_fuzz import extended
 from tests.recipe.test_hostile import ALIASES
 
-__all__ = ["folder", "plugins"]
+__all__ = ["extended", "folder", "plugins"]
 
 CODE = [
     "data: !!python/object/apply:os.system ['touch canary']",
@@ -120,32 +120,27 @@ MANY = settings(
 
 @pytest.mark.slow
 @pytest.mark.faults(32)
-@pytest.mark.parametrize("name", ["structures", "mutations", "bytes", "overrides"])
+@pytest.mark.parametrize("kind", list(fuzz.STRATEGIES))
 def test_twenty_thousand_random_recipes(
-    name: str, folder: Path, plugins: Plugins, figure: Figure
+    kind: str, folder: Path, plugins: Plugins, figure: Figure
 ) -> None:
-    """Five thousand of each kind: accepted, or refused with a place, never a traceback."""
-    test = getattr(fuzz, f"test_{name}")
-    cases: list[int] = []
-    original = fuzz.check
+    """Five thousand of each kind: built, or refused with a place; never a traceback, nor slow."""
+    test = getattr(fuzz, f"test_{kind}")
+    cases: list[fuzz.Attempt] = []
 
-    def counted(*arguments: Any) -> None:
-        cases.append(1)
-        original(*arguments)
+    def timed(*arguments: Any) -> None:
+        name = "fuzz.json" if len(cases) % 5 == 4 else "fuzz.yaml"
+        cases.append(fuzz.attempt(name, *arguments))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fuzz, "check", counted)
-        MANY(given(**_strategies(name))(test.hypothesis.inner_test))(folder=folder, plugins=plugins)
-    figure(len(cases), len(cases), "cases", tracebacks=0)
-
-
-def _strategies(name: str) -> dict[str, Any]:
-    return {
-        "structures": {"tree": fuzz.TREES},
-        "mutations": {"data": st.data()},
-        "bytes": {"content": st.binary(max_size=200) | st.text(max_size=60)},
-        "overrides": {"overrides": st.lists(st.text(max_size=20) | fuzz.WORDS, max_size=3)},
-    }[name]
+        patch.setattr(fuzz, "check", timed)
+        trial = MANY(given(**fuzz.STRATEGIES[kind])(test.hypothesis.inner_test))
+        trial(folder=folder, plugins=plugins)
+    times = sorted(1000 * case.seconds for case in cases)
+    figure(
+        len(cases), len(cases), kind, built=sum(case.built for case in cases), tracebacks=0,
+        **{"p99 ms": round(times[len(times) * 99 // 100]), "most ms": round(times[-1])},
+    )  # fmt: skip
 
 
 @pytest.mark.faults(32, control=True)

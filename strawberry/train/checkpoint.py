@@ -50,86 +50,91 @@ class DamagedError(StrawberryError):
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """What a checkpoint holds."""
+class Moment:
+    """A run after one of its steps: what a checkpoint holds.
 
-    path: Path
+    Attributes:
+        model: parameters and buffers by name; of several ranks, whole or this one's shards.
+        optimizer: what the optimizers keep, by path.
+        random: the states of torch's generators, by rank and device.
+        state: all else, as JSON; its `step` is how many steps are done.
+    """
+
     model: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
     random: dict[str, torch.Tensor]
     state: dict[str, Any]
 
 
-def save(
-    folder: Path,
-    *,
-    step: int,
-    model: dict[str, torch.Tensor],
-    optimizer: dict[str, torch.Tensor],
-    random: dict[str, torch.Tensor],
-    state: dict[str, Any],
-    keep: int,
-    best: int | None = None,
-    warn: Callable[[str], None] = lambda _: None,
-) -> Path:
-    """Write the checkpoint of `step` into `folder`; drop all but the newest `keep` and `best`.
+@dataclass(frozen=True, slots=True)
+class Checkpoint(Moment):
+    """A moment that was read, and where from."""
 
-    `warn` is told of an old one that can't be removed. Raises StrawberryError if the disk refuses
-    the new one; the checkpoints that were there stay.
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which checkpoints stay once a new one is whole.
+
+    Attributes:
+        newest: how many, the new one among them.
+        best: the step of one that stays in any case.
+        warn: told of an old one that can't be removed.
     """
-    target = _path(folder, step)
+
+    newest: int
+    best: int | None = None
+    warn: Callable[[str], None] = lambda _: None
+
+
+def save(folder: Path, moment: Moment, keep: Keep) -> Path:
+    """Write a moment's checkpoint into `folder`, and drop those that are not to be kept.
+
+    Raises StrawberryError if the disk refuses the new one; the checkpoints that were there stay.
+    """
+    target = _path(folder, moment.state["step"])
 
     def write() -> None:
-        temporary = _begun(target, random, state)
-        for name, tensors in zip(PARTS, (model, optimizer), strict=False):
+        temporary = _begun(target, moment)
+        for name, tensors in zip(PARTS, (moment.model, moment.optimizer), strict=False):
             save_file({k: _portable(t) for k, t in tensors.items()}, temporary / name)
         _finish(temporary, target, {})
 
     with _told(target):
         retried(write)
-    _drop_old(target, keep, best, warn)
+    _drop_old(target, keep)
     return target
 
 
-def begin(
-    folder: Path, step: int, random: dict[str, torch.Tensor], state: Mapping[str, Any]
-) -> Path:
-    """A folder to write the tensors of `step` in, with the rest in it; raises as `save` does."""
-    target = _path(folder, step)
+def begin(folder: Path, moment: Moment) -> Path:
+    """A folder to write a moment's tensors in, with the rest in it; raises as `save` does."""
+    target = _path(folder, moment.state["step"])
     with _told(target):
-        return retried(lambda: _begun(target, random, state))
+        return retried(lambda: _begun(target, moment))
 
 
-def seal(
-    temporary: Path,
-    folder: Path,
-    step: int,
-    keep: int,
-    *,
-    known: Mapping[str, list[Any]] | None = None,
-    best: int | None = None,
-    warn: Callable[[str], None] = lambda _: None,
-) -> Path:
-    """Give what `begin` began its manifest and its name; drop all but the newest `keep` and `best`.
+def seal(temporary: Path, keep: Keep, known: Mapping[str, list[Any]] | None = None) -> Path:
+    """Give what `begin` began its manifest and its name; drop those that are not to be kept.
 
     `known` has the digests of files that need not be read again. Raises StrawberryError as `save`.
     """
-    target = _path(folder, step)
+    target = temporary.with_name(temporary.name.removeprefix(TEMPORARY))
     with _told(target):
         retried(lambda: _finish(temporary, target, known or {}))
-    _drop_old(target, keep, best, warn)
+    _drop_old(target, keep)
     return target
 
 
-def _begun(target: Path, random: dict[str, torch.Tensor], state: Mapping[str, Any]) -> Path:
+def _begun(target: Path, moment: Moment) -> Path:
     """The temporary folder of a checkpoint, with its generators and its state alone."""
     folder = target.parent
     folder.mkdir(exist_ok=True)  # and no parents: a run folder that was moved stays away
     tidy(folder)
     temporary = folder / f"{TEMPORARY}{target.name}"
     temporary.mkdir()
-    save_file({k: _portable(t) for k, t in random.items()}, temporary / RANDOM)
-    (temporary / STATE).write_text(json.dumps({"format": FORMAT, **state}))
+    save_file({k: _portable(t) for k, t in moment.random.items()}, temporary / RANDOM)
+    (temporary / STATE).write_text(json.dumps({"format": FORMAT, **moment.state}))
     return temporary
 
 
@@ -149,16 +154,16 @@ def _finish(temporary: Path, target: Path, known: Mapping[str, list[Any]]) -> No
     _flush(target.parent)
 
 
-def _drop_old(target: Path, keep: int, best: int | None, warn: Callable[[str], None]) -> None:
+def _drop_old(target: Path, keep: Keep) -> None:
     """Remove what is no longer to be kept, now that `target` is whole."""
     folder = target.parent
     steps = _steps(folder)
     # Later steps than this one are damaged ones that the run went back behind.
     here = steps.index(target)
-    gone = [_replaced(target), *steps[: max(0, here + 1 - keep)], *steps[here + 1 :]]
+    gone = [_replaced(target), *steps[: max(0, here + 1 - keep.newest)], *steps[here + 1 :]]
     for old in gone:
-        if best is None or old != _path(folder, best):
-            _remove(old, warn)
+        if keep.best is None or old != _path(folder, keep.best):
+            _remove(old, keep.warn)
 
 
 def _replaced(target: Path) -> Path:
@@ -246,7 +251,7 @@ def read(
             f"{path}: has format {found}; this Strawberry reads {FORMAT}. Use the version that "
             f"wrote it, which run.json names"
         )
-    return Checkpoint(path, model, optimizer, random, state)
+    return Checkpoint(model, optimizer, random, state, path)
 
 
 def _tensors(

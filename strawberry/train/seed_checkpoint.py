@@ -25,6 +25,7 @@ from strawberry.recipe.seed import seed_recipe
 from strawberry.recipe.tree import located
 from strawberry.recipe.validate import validate
 from strawberry.train import checkpoint, randomness
+from strawberry.train.checkpoint import Keep, Moment
 from strawberry.train.parallel.world import World
 from strawberry.train.recent import Recent
 from strawberry.train.run import RunFolder, write_atomic
@@ -179,23 +180,17 @@ def _save(run: RunFolder, recipe: Recipe, model: nn.Module, step: int) -> None:
 
     randomness.seed(recipe.seed)
     random, generators = randomness.of_ranks(World())
-    checkpoint.save(
-        run.checkpoints,
-        step=step,
-        model=model.state_dict(),
-        optimizer={},
-        random=generators,
-        state={
-            "step": step,
-            "random": random,
-            "metrics": {},
-            "recent": Recent(machine_for(recipe)).state(),
-            "optimizer": None,
-            "scale": 1.0,
-            "best": None,
-        },
-        keep=1,
-    )
+    state = {
+        "step": step,
+        "random": random,
+        "metrics": {},
+        "recent": Recent(machine_for(recipe)).state(),
+        "optimizer": None,
+        "scale": 1.0,
+        "best": None,
+    }
+    moment = Moment(model.state_dict(), {}, generators, state)
+    checkpoint.save(run.checkpoints, moment, Keep(1))
 
 
 def _digest(path: Path) -> str:

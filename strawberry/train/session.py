@@ -13,6 +13,7 @@ from strawberry.model.build import build
 from strawberry.model.contracts import Tracker, local
 from strawberry.train import randomness
 from strawberry.train.batches import Batches
+from strawberry.train.checkpoint import Keep, Moment
 from strawberry.train.device import Machine
 from strawberry.train.documents import separator
 from strawberry.train.evaluate import validate
@@ -122,23 +123,20 @@ class Session:
         if self.world.most(not finite):
             raise Diverged(self.step)
         random, generators = randomness.of_ranks(self.world)
+        state = {
+            "step": self.step,
+            "random": random,
+            "metrics": self.metrics,
+            "recent": recent.state(),
+            "optimizer": plain,
+            "scale": self.optimizers.scale,
+            "best": self.best,
+        }
+        best = self.best["step"] if self.best else None
         self.engine.save(
             self.run.checkpoints,
-            step=self.step,
-            optimizer=kept,
-            random=generators,
-            state={
-                "step": self.step,
-                "random": random,
-                "metrics": self.metrics,
-                "recent": recent.state(),
-                "optimizer": plain,
-                "scale": self.optimizers.scale,
-                "best": self.best,
-            },
-            keep=self.recipe.train.keep_checkpoints,
-            best=self.best["step"] if self.best else None,
-            warn=self.warn,
+            Moment(self.model.state_dict(), kept, generators, state),
+            Keep(self.recipe.train.keep_checkpoints, best, self.warn),
         )
 
 

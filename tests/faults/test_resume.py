@@ -1,4 +1,4 @@
-"""Section A: stops, kills and resumes. Rows 6, 7 and 9, of several ranks, are not here."""
+"""Section A: stops, kills and resumes; those of several ranks are in tests/train/parallel."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.train import checkpoint, load_run, train
 from strawberry.train import loop as loop_module
+from strawberry.train.checkpoint import Keep, Moment
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.restore import NEEDED
 from strawberry.train.signals import Stop
@@ -281,10 +282,10 @@ def test_a_second_ctrl_c_at_each_call_of_a_save(
     for at in range(0, 20, 4):
         folder = tmp_path / str(at)
 
-        def save(*args: Any, at: int = at, **kwargs: Any) -> Path:
+        def save(folder: Path, moment: Moment, keep: Keep, at: int = at) -> Path:
             with pytest.MonkeyPatch.context() as patch:
-                Calls(patch, at if kwargs["step"] == 4 else 10_000, twice)
-                return original(*args, **kwargs)
+                Calls(patch, at if moment.state["step"] == 4 else 10_000, twice)
+                return original(folder, moment, keep)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(checkpoint, "save", save)

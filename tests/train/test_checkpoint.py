@@ -8,19 +8,18 @@ import torch
 
 from strawberry.errors import StrawberryError
 from strawberry.train import checkpoint
+from strawberry.train.checkpoint import Keep, Moment
 
 
 def write(folder: Path, step: int, keep: int = 10) -> Path:
     generator = torch.Generator().manual_seed(step)
-    return checkpoint.save(
-        folder,
-        step=step,
+    moment = Moment(
         model={"w": torch.randn(4, 3, generator=generator)},
         optimizer={"0/w/exp_avg": torch.randn(4, 3, generator=generator)},
         random={"torch": torch.arange(8, dtype=torch.uint8)},
         state={"step": step},
-        keep=keep,
     )
+    return checkpoint.save(folder, moment, Keep(keep))
 
 
 def steps(folder: Path) -> list[str]:
@@ -40,10 +39,8 @@ def test_gives_back_what_was_saved(tmp_path: Path) -> None:
 def test_takes_views_and_shared_storage(tmp_path: Path) -> None:
     """A transposed tensor, and two that share memory, are stored as they look."""
     base = torch.arange(12.0).view(3, 4)
-    checkpoint.save(
-        tmp_path, step=1, model={"a": base.T, "b": base, "c": base[1:]}, optimizer={}, random={},
-        state={}, keep=1,
-    )  # fmt: skip
+    views = {"a": base.T, "b": base, "c": base[1:]}
+    checkpoint.save(tmp_path, Moment(views, {}, {}, {"step": 1}), Keep(1))
     found, _ = checkpoint.load_newest(tmp_path)
     assert torch.equal(found.model["a"], base.T)
     assert torch.equal(found.model["c"], base[1:])

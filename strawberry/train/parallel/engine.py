@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from strawberry.model.loss import IGNORE
 from strawberry.model.recursion import Recursion
 from strawberry.model.stack import Block, Stack
 from strawberry.train import checkpoint
+from strawberry.train.checkpoint import Keep, Moment
 from strawberry.train.compiling import compile_model
 from strawberry.train.optimizers import assign
 from strawberry.train.parallel.world import World
@@ -69,33 +70,10 @@ class Engine:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         return whole(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf))
 
-    def save(
-        self,
-        folder: Path,
-        *,
-        step: int,
-        optimizer: dict[str, Tensor],
-        random: dict[str, Tensor],
-        state: dict[str, Any],
-        keep: int,
-        best: int | None,
-        warn: Callable[[str], None],
-    ) -> None:
-        """Save a checkpoint of the model and of what is given; raises StrawberryError."""
-        path = self.world.by_main(
-            lambda: checkpoint.save(
-                folder,
-                step=step,
-                model=self.model.state_dict(),
-                optimizer=optimizer,
-                random=random,
-                state=state,
-                keep=keep,
-                best=best,
-                warn=warn,
-            )
-        )
-        self._saved.append((step, path))
+    def save(self, folder: Path, moment: Moment, keep: Keep) -> None:
+        """Save a checkpoint; raises StrawberryError."""
+        path = self.world.by_main(lambda: checkpoint.save(folder, moment, keep))
+        self._saved.append((moment.state["step"], path))
 
     def saved(self) -> list[tuple[int, Path]]:
         """Steps and folders of checkpoints that have become whole on disk since the last call."""
@@ -202,31 +180,9 @@ class Shards(Engine):
         self.units[-1].set_requires_gradient_sync(last)
         yield
 
-    def save(
-        self,
-        folder: Path,
-        *,
-        step: int,
-        optimizer: dict[str, Tensor],
-        random: dict[str, Tensor],
-        state: dict[str, Any],
-        keep: int,
-        best: int | None,
-        warn: Callable[[str], None],
-    ) -> None:
+    def save(self, folder: Path, moment: Moment, keep: Keep) -> None:
         """Begin to save a checkpoint in shards; raises StrawberryError if the last one failed."""
-        parts = {"model": self.model.state_dict(), "optimizer": optimizer}
-        tensors = {f"{kind}/{k}": t for kind, part in parts.items() for k, t in part.items()}
-        self.writer.save(
-            folder,
-            step=step,
-            tensors=tensors,
-            random=random,
-            state=state,
-            keep=keep,
-            best=best,
-            warn=warn,
-        )
+        self.writer.save(folder, moment, keep)
 
     def saved(self) -> list[tuple[int, Path]]:
         """Steps and folders of checkpoints that have become whole on disk since the last call."""

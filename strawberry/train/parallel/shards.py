@@ -15,9 +15,8 @@ import io
 import pickle
 import queue
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -32,7 +31,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from strawberry.errors import StrawberryError
 from strawberry.train import checkpoint
-from strawberry.train.checkpoint import SHARDS
+from strawberry.train.checkpoint import SHARDS, Keep, Moment
 from strawberry.train.parallel.world import ToldElsewhere, World
 
 KNOWN = frozenset({
@@ -63,24 +62,15 @@ class ShardWriter:
         self.pending: Future[None] | None = None
         self.whole: queue.SimpleQueue[tuple[int, Path]] = queue.SimpleQueue()
 
-    def save(
-        self,
-        folder: Path,
-        *,
-        step: int,
-        tensors: dict[str, Tensor],
-        random: dict[str, Tensor],
-        state: dict[str, Any],
-        keep: int,
-        best: int | None,
-        warn: Callable[[str], None],
-    ) -> None:
+    def save(self, folder: Path, moment: Moment, keep: Keep) -> None:
         """Copy the tensors, and begin to write; raises StrawberryError if the last one failed."""
         self.wait()
-        temporary = self.world.by_main(lambda: checkpoint.begin(folder, step, random, state))
+        temporary = self.world.by_main(lambda: checkpoint.begin(folder, moment))
+        parts = {"model": moment.model, "optimizer": moment.optimizer}
+        tensors = {f"{kind}/{k}": t for kind, part in parts.items() for k, t in part.items()}
         written = async_save(tensors, checkpoint_id=temporary / SHARDS, process_group=self.group)
-        seal = partial(checkpoint.seal, temporary, folder, step, keep, best=best, warn=warn)
-        self.pending = self.pool.submit(self._seal, written, temporary, step, seal)
+        step = moment.state["step"]
+        self.pending = self.pool.submit(self._seal, written, temporary, step, keep)
 
     def wait(self) -> None:
         """Wait until what was begun is whole on disk; all ranks have to call it.
@@ -108,7 +98,7 @@ class ShardWriter:
             found.append(self.whole.get())
         return found
 
-    def _seal(self, written: Any, temporary: Path, step: int, seal: Callable[..., Path]) -> None:
+    def _seal(self, written: Any, temporary: Path, step: int, keep: Keep) -> None:
         """Once all ranks have written: hashes of each rank's own files, and the name."""
         written.result()
         mine = f"__{self.world.rank}_*"
@@ -117,7 +107,7 @@ class ShardWriter:
         dist.gather_object(own, every, group=self.group)
         if every is not None:
             known = {name: value for part in every for name, value in part.items()}
-            self.whole.put((step, seal(known=known)))
+            self.whole.put((step, checkpoint.seal(temporary, keep, known)))
 
 
 class _Unpickler(pickle.Unpickler):

@@ -141,7 +141,9 @@ class Shards(Engine):
     its steps, and its gradients are sent once. What is in no block (embedding, head, weight sources
     of the whole stack) is gathered first and kept to the end of the backward pass.
 
-    With bfloat16, parameters are gathered in it and gradients are summed in float32.
+    With bfloat16, the parameters of blocks are gathered in it, and gradients are summed in float32.
+    Those outside of blocks stay in float32, and with them what blocks add to: autocast leaves it so
+    in one process too.
     """
 
     def __init__(self, model: LanguageModel, world: World, machine: Machine) -> None:
@@ -157,11 +159,13 @@ class Shards(Engine):
         super().__init__(model, world)
         mesh = init_device_mesh(machine.device.type, (world.size,))
         lower = None if machine.dtype == torch.float32 else machine.dtype
-        policy = MixedPrecisionPolicy(
-            param_dtype=lower, reduce_dtype=torch.float32, cast_forward_inputs=False
-        )
         self.units: list[Any] = [*units(model.stack), model]
         for unit in self.units:
+            policy = MixedPrecisionPolicy(
+                param_dtype=None if unit is model else lower,
+                reduce_dtype=torch.float32,
+                cast_forward_inputs=False,
+            )
             fully_shard(unit, mesh=mesh, mp_policy=policy)
         register_fsdp_forward_method(model, "loss")
         self.writer = ShardWriter(world)

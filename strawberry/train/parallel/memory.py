@@ -104,7 +104,7 @@ def _sharded(
     inside = sum(sizes)
     root = padded - inside
     largest = sorted(sizes, reverse=True)
-    gathered = narrow * (root + sum(largest[:2])) + WIDE * (root + largest[0])
+    gathered = WIDE * 2 * root + narrow * sum(largest[:2]) + WIDE * largest[0]
     whole_gradients = WIDE * _count(model.parameters())
     assignments = assign(recipe, infos)
     shards = {info.name: info for info in mine}
@@ -112,7 +112,7 @@ def _sharded(
         type(a)(a.component, a.factory, a.lr, tuple(shards[i.name] for i in a.infos))
         for a in assignments
     ]
-    gathers = parts * narrow * (root + 2 * inside) + _for_step(assignments, narrow)
+    gathers = parts * (WIDE * root + narrow * 2 * inside) + _for_step(assignments, narrow)
     return RankCost(
         ranks=ranks,
         parallel="fsdp",

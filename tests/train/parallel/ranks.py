@@ -41,13 +41,22 @@ def sets(**changes: Any) -> list[str]:
 
 
 def job(
-    name: str, folder: Path, *, resume: bool = False, poison: int = 0, **changes: Any
+    name: str,
+    folder: Path,
+    *,
+    resume: bool = False,
+    poison: int = 0,
+    parts: int = 0,
+    **changes: Any,
 ) -> dict[str, Any]:
-    """A job for `worker.py`: a recipe of recipes/, made tiny; step `poison` is not finite."""
+    """A job for `worker.py`: a recipe of recipes/, made tiny.
+
+    Step `poison` is not finite; one process takes each batch in `parts`, as ranks would.
+    """
     recipe = RECIPES / f"{name}.yaml"
     return {
         "recipe": str(recipe), "sets": sets(**changes), "folder": str(folder), "resume": resume,
-        "poison": poison,
+        "poison": poison, "parts": parts,
     }  # fmt: skip
 
 

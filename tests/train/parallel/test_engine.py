@@ -65,6 +65,34 @@ def test_every_recipe_trains_on_two_ranks(tmp_path: Path, parallel: str) -> None
 
 
 @pytest.mark.slow
+def test_bfloat16_on_ranks_is_that_of_one_process(tmp_path: Path) -> None:
+    """With copies, the losses of one process that takes the batch in the same halves.
+
+    In shards norm gains are rounded too, which no first loss shows; what blocks add to is not.
+    That half of a batch is rounded by itself is what makes the losses of `air` differ from those of
+    the whole: its gradient is forty times as sensitive to rounding as that of `gpt2`.
+    """
+    names, changes = ("gpt2", "air"), {"train__dtype": "bfloat16"}
+    alone = [job(name, tmp_path / f"{name}-1", parts=2, **changes) for name in names]
+    run(1, alone, tmp_path / "jobs")
+    for parallel in ("ddp", "fsdp"):
+        jobs = [
+            job(name, tmp_path / f"{name}-{parallel}", train__parallel=parallel, **changes)
+            for name in names
+        ]
+        run(2, jobs, tmp_path / "jobs")
+    losses = {
+        path.name: [row["loss"] for row in rows(path) if "loss" in row]
+        for path in tmp_path.iterdir()
+        if path.is_dir()
+    }
+    for name in names:
+        assert losses[f"{name}-ddp"] == pytest.approx(losses[f"{name}-1"], abs=1e-6)
+        assert losses[f"{name}-fsdp"][0] == pytest.approx(losses[f"{name}-1"][0], abs=1e-6)
+    assert losses["gpt2-fsdp"] == pytest.approx(losses["gpt2-1"], abs=1e-3)
+
+
+@pytest.mark.slow
 @pytest.mark.faults(9)
 @pytest.mark.parametrize(
     "chain",

@@ -15,9 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from strawberry.model.loss import IGNORE
 from strawberry.recipe import load_recipe
-from strawberry.train import Diverged, train
+from strawberry.train import Diverged, loop, train
 from strawberry.train.parallel.engine import Engine
+from strawberry.train.recent import Recent
+from strawberry.train.session import Session
 
 
 def poison(at: int, patch: pytest.MonkeyPatch) -> None:
@@ -34,8 +37,24 @@ def poison(at: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Engine, "loss", loss)
 
 
+def divide(parts: int, patch: pytest.MonkeyPatch) -> None:
+    """Let this process take each batch in the parts that so many ranks would take, one by one."""
+
+    def gradient(session: Session, recent: Recent) -> None:
+        x, y = session.batches.train(session.step)
+        count = (y != IGNORE).sum() / parts
+        for rows, targets in zip(x.chunk(parts), y.chunk(parts), strict=True):
+            with session.machine.autocast():
+                loss = session.model.loss(rows, targets, count)
+            (loss.total / parts).backward()  # type: ignore[no-untyped-call]
+            recent.add(loss)
+        recent.end_step(session.engine.clip(session.recipe.train.grad_clip))
+
+    patch.setattr(loop, "gradient", gradient)
+
+
 def work(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Train each `{recipe, sets, folder, resume, poison, port}`; how each of them ended."""
+    """Train each `{recipe, sets, folder, resume, poison, parts, port}`; how each of them ended."""
     ended: list[dict[str, Any]] = []
     for job in jobs:
         if "RANK" in os.environ:  # each run meets at a place of its own
@@ -44,6 +63,8 @@ def work(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         with pytest.MonkeyPatch.context() as patch:
             if job.get("poison"):
                 poison(job["poison"], patch)
+            if job.get("parts"):
+                divide(job["parts"], patch)
             try:
                 ended.append(train(recipe, job["folder"], resume=job.get("resume", False)).metrics)
             except Diverged as error:

@@ -105,7 +105,8 @@ class _Saved(TorchFunctionMode):
 
     On the meta device torch's attention is computed step by step and keeps its scores. The fused
     kernels that a run uses keep their inputs, their output and a number for each query instead, so
-    that is what is counted for it.
+    that is what is counted for it. They lay their output out as the queries are: where the heads of
+    a token stand side by side, what follows sees them as one vector without another copy.
     """
 
     def __init__(self, parameters: Set[Tensor]) -> None:
@@ -134,6 +135,8 @@ class _Saved(TorchFunctionMode):
         self.fused = True
         try:
             out = func(*args, **(kwargs or {}))
+            if torch.empty_like(args[0]).transpose(1, 2).is_contiguous():
+                out = out.transpose(1, 2).contiguous().transpose(1, 2)
         finally:
             self.fused = False
         for tensor in (*args[:3], out):

@@ -50,6 +50,26 @@ def whole_bytes(engine: Engine) -> int:
     return sum(p.nbytes for p in engine.model.parameters() if not is_shard(p))
 
 
+class Kept:
+    """Bytes that autograd keeps for the backward pass, parameters apart."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.storages: dict[int, torch.UntypedStorage] = {}  # held: no address comes back
+        self.nbytes = 0
+
+    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The hook that is called for each tensor that is kept."""
+        storage = tensor.untyped_storage()
+        # Under FSDP which of them are whole, and where, is not the same for long.
+        own = (p for p in self.engine.model.parameters() if not is_shard(p))
+        known = {p.untyped_storage().data_ptr() for p in own}
+        if storage.data_ptr() not in {*known, *self.storages}:
+            self.storages[storage.data_ptr()] = storage
+            self.nbytes += storage.nbytes()
+        return tensor
+
+
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """The figures of this rank after one step of the recipe."""
     recipe = load_recipe(Path(job["recipe"]), job["sets"])
@@ -66,16 +86,21 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         parts = recipe.train.gradient_accumulation_steps
         shape = (recipe.train.batch_size // world.size, recipe.model.block_size)
         for part in range(parts):
-            x = torch.randint(recipe.model.vocab_size, shape)
+            x, kept = torch.randint(recipe.model.vocab_size, shape), Kept(engine)
             with engine.part(last=part == parts - 1), machine.autocast():
-                (engine.loss(x, x).total / parts).backward()
+                with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
+                    loss = engine.loss(x, x).total
+                (loss / parts).backward()
+        # The head's gradient is made with the loss, and is counted with the gradients.
+        head = recipe.model.vocab_size * recipe.model.n_embd * 4
         held = {
             "parameters": nbytes(model.parameters()),
             "gradients": nbytes(p.grad for p in model.parameters() if p.grad is not None),
         }
         optimizers.step(0)
-        kept, _ = optimizers.state()
-        held["optimizer"] = nbytes(t for t in kept.values() if t.ndim)
+        state, _ = optimizers.state()
+        held["optimizer"] = nbytes(t for t in state.values() if t.ndim)
+        held["activations"] = kept.nbytes - head
         world.barrier()
     return {
         **held, "gathered": max(gathered), "counts": traffic.counts, "nbytes": traffic.nbytes

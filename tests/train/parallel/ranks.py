@@ -45,6 +45,7 @@ def job(
     folder: Path,
     *,
     resume: bool = False,
+    fork: Path | None = None,
     poison: int = 0,
     parts: int = 0,
     **changes: Any,
@@ -56,7 +57,7 @@ def job(
     recipe = RECIPES / f"{name}.yaml"
     return {
         "recipe": str(recipe), "sets": sets(**changes), "folder": str(folder), "resume": resume,
-        "poison": poison, "parts": parts,
+        "fork": None if fork is None else str(fork), "poison": poison, "parts": parts,
     }  # fmt: skip
 
 

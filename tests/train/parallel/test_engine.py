@@ -6,6 +6,7 @@ import pytest
 from strawberry.errors import RecipeError
 from strawberry.model.build import build
 from strawberry.recipe import load_recipe
+from strawberry.train import generate, load_run
 from strawberry.train.parallel.engine import check_divides, check_shards
 from strawberry.train.parallel.launch import RankFailed, verdict, without
 from tests.faults.conftest import Figure, figure
@@ -35,6 +36,7 @@ def compare(tmp_path: Path, names: tuple[str, ...], ranks: int, **changes: Any) 
 
 
 CHECKPOINT = "train__checkpoint_activations"
+GREEDY: dict[str, Any] = {"max_new_tokens": 8, "temperature": 0}
 
 
 def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
@@ -105,7 +107,10 @@ def test_bfloat16_on_ranks_is_that_of_one_process(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_other_ranks(
     tmp_path: Path, name: str, chain: list[tuple[int, str]], figure: Figure
 ) -> None:
-    """Saved by so many ranks and loaded by others: each sample is seen once, in its turn."""
+    """Saved by so many ranks and loaded by others: each sample is seen once, in its turn.
+
+    One process generates from each checkpoint; from the last one, what an undisturbed run does.
+    """
     length = {"train__lr_decay_iters": 20}
     last = 2 * len(chain)
     run(1, [job(name, tmp_path / "1", train__max_iters=last, **length)], tmp_path / "jobs")
@@ -113,6 +118,8 @@ def test_a_run_goes_on_with_other_ranks(
         changes = {"train__parallel": parallel, "train__max_iters": 2 * (number + 1), **length}
         work = job(name, tmp_path / "run", resume=number > 0, **changes)
         run(ranks, [work], tmp_path / "jobs")
+        text = generate(load_run(tmp_path / "run", device="cpu"), "def ", **GREEDY)
+    assert text == generate(load_run(tmp_path / "1", device="cpu"), "def ", **GREEDY)
     whole, parts = (
         {row["step"]: row["loss"] for row in rows(tmp_path / each) if "loss" in row}
         for each in ("1", "run")
@@ -122,6 +129,35 @@ def test_a_run_goes_on_with_other_ranks(
     assert found < NOISE
     ranks = " -> ".join(str(size) for size, _ in chain)
     figure(last, len(parts), f"steps of {name} on {ranks} ranks", within=f"{found:.1e}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_in_shards_is_forked(tmp_path: Path, ranks: int) -> None:
+    """By one process and by two: the fork goes on with the losses of an undisturbed run."""
+    length = {"train__lr_decay_iters": 20, "train__parallel": "fsdp"}
+    run(1, [job("gpt2", tmp_path / "1", train__max_iters=6, **length)], tmp_path / "jobs")
+    run(2, [job("gpt2", tmp_path / "run", train__max_iters=3, **length)], tmp_path / "jobs")
+    fork = job("gpt2", tmp_path / "fork", fork=tmp_path / "run", train__max_iters=6, **length)
+    run(ranks, [fork], tmp_path / "jobs")
+    losses = [
+        {row["step"]: row["loss"] for row in rows(tmp_path / name) if "loss" in row}
+        for name in ("1", "fork")
+    ]
+    assert list(losses[1]) == list(range(1, 7))
+    assert losses[1] == pytest.approx(losses[0], abs=NOISE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_ranks_train_compiled(tmp_path: Path, parallel: str) -> None:
+    """Block by block on two ranks: the losses of one process that compiles nothing."""
+    compiled = {"train__parallel": parallel, "train__compile": "blocks", "train__max_iters": 4}
+    run(1, [job("gpt2", tmp_path / "1", train__max_iters=4)], tmp_path / "jobs")
+    run(2, [job("gpt2", tmp_path / "run", **compiled)], tmp_path / "jobs")
+    found = difference(tmp_path / "1", tmp_path / "run")
+    print(f"gpt2 compiled, {parallel}: {found:.1e}")  # noqa: T201 (the figure)
+    assert found < NOISE
 
 
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:

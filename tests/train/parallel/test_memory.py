@@ -27,9 +27,11 @@ def both(
 
 
 def compare(said: RankCost, measured: list[dict[str, Any]]) -> None:
-    for name in ("parameters", "gradients", "optimizer"):
+    for name in ("parameters", "gradients", "optimizer", "activations"):
         fullest = max(rank[name] for rank in measured)
         assert getattr(said, name) == pytest.approx(fullest, rel=0.1), name
+        share = getattr(said, name) / fullest
+        print(f"{said.ranks} ranks, {said.parallel}: {name} {share:.3f}")  # noqa: T201 (the figure)
     if said.parallel == "fsdp":
         for rank in measured:
             assert rank["gathered"] <= said.gathered
@@ -51,11 +53,11 @@ def test_a_recursion_is_gathered_once_each_way(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("name", ["gpt2", "llama", "recursive", "moe"])
+@pytest.mark.parametrize("name", ["gpt2", "air", "moe", "llama", "recursive"])
 def test_what_is_said_of_a_rank_is_what_it_measures(
     tmp_path: Path, name: str, ranks: int, parallel: str
 ) -> None:
-    """Parameters, gradients, state and traffic within a tenth."""
+    """Parameters, gradients, state, activations and traffic within a tenth."""
     compare(*both(name, parallel, ranks, tmp_path / "job"))
 
 

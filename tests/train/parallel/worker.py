@@ -54,7 +54,7 @@ def divide(parts: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def work(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Train each `{recipe, sets, folder, resume, poison, parts, port}`; how each of them ended."""
+    """Train each `{recipe, sets, folder, resume, fork, poison, parts, port}`; how each ended."""
     ended: list[dict[str, Any]] = []
     for job in jobs:
         if "RANK" in os.environ:  # each run meets at a place of its own
@@ -66,7 +66,8 @@ def work(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if job.get("parts"):
                 divide(job["parts"], patch)
             try:
-                ended.append(train(recipe, job["folder"], resume=job.get("resume", False)).metrics)
+                how = {"resume": job.get("resume", False), "fork_of": job.get("fork")}
+                ended.append(train(recipe, job["folder"], **how).metrics)
             except Diverged as error:
                 ended.append({"diverged": error.step, "told": error.told})
     return ended

@@ -132,6 +132,8 @@ def test_twenty_thousand_random_recipes(
         name = "fuzz.json" if len(cases) % 5 == 4 else "fuzz.yaml"
         cases.append(fuzz.attempt(name, *arguments))
 
+    for text in fuzz.TEXTS:  # so that no case has to import a component's module
+        fuzz.attempt("fuzz.yaml", text.encode(), plugins)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fuzz, "check", timed)
         trial = MANY(given(**fuzz.STRATEGIES[kind])(test.hypothesis.inner_test))

@@ -89,8 +89,8 @@ def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
         return before + time.perf_counter() - started
 
     def note() -> None:
-        with contextlib.suppress(OSError):  # a folder that was given to another is gone
-            while not over.wait(TICK):
+        while not over.wait(TICK):
+            with contextlib.suppress(OSError):  # the folder is away, or was given to another
                 _write(path, spent())
 
     noting = threading.Thread(target=note, daemon=True)

@@ -169,6 +169,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
     T, S = q.shape[2], k.shape[2]
     grouped = q.shape[1] != k.shape[1]
     if scores.plain(T, S):
+        if grouped and T == 1:
+            return _one_query(q, k, v, scores)
         return F.scaled_dot_product_attention(
             q,
             k,
@@ -185,6 +187,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         return _in_blocks(q, k, v, scores, scores.window)
     visible = _visible(q, S, scores)
     return _masked(q, k, v, visible, scores.bias, scores)
+
+
+def _one_query(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
+    """Plain attention of one token, (B, H, 1, D): the queries of a key head stand in for tokens.
+
+    So keys and values are not repeated for them.
+    """
+    y = F.scaled_dot_product_attention(
+        q.reshape(*k.shape[:2], -1, q.shape[-1]),
+        k,
+        v,
+        dropout_p=scores.dropout,
+        scale=scores.scale,
+    )
+    return y.reshape(q.shape)
 
 
 def _visible(q: Tensor, S: int, scores: Scores) -> Tensor:

@@ -55,7 +55,8 @@ def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
 def _normed(x: Tensor, gain: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """The result, and the inverse of the root mean square, (..., 1)."""
     size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    inverse = size.mul_(size).div_(x.shape[-1]).add_(eps).rsqrt_()
+    mean = torch.addcmul(size.new_full((), eps), size, size, value=1 / x.shape[-1])
+    inverse = mean.rsqrt_()
     y = x * inverse
     return (y if gain is None else y.mul_(gain)), inverse
 

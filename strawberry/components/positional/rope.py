@@ -154,7 +154,7 @@ class RoPE(Positional):
         if self.layout == "half":
             partner = turned.roll(rotated // 2, dims=-1)
         else:
-            partner = turned.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+            partner = torch.unflatten(turned, -1, (-1, 2)).flip(-1).flatten(-2)
         y = torch.addcmul(turned * cos, partner, sin)
         y = y if rotated == width else torch.cat((y, x[..., rotated:]), dim=-1)
         return y.to(x_BHTD.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,6 +42,10 @@ def command(
         int | None,
         typer.Option(help="Draft with so few recursion steps, verify with all; at temperature 0."),
     ] = None,
+    weights: Annotated[
+        Literal["float32", "bfloat16", "int8"],
+        typer.Option(help="Round matrices to fewer bytes, which are read once for each token."),
+    ] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint of the lowest val_loss, not the newest.")
@@ -62,7 +66,7 @@ def command(
         sys.stdout.write(piece)
         sys.stdout.flush()
 
-    loaded = load_run(run, device=device, plugins=context.plugins(), best=best)
+    loaded = load_run(run, device=device, plugins=context.plugins(), best=best, weights=weights)
     for line in loaded.warnings:
         warn(line)
     refuse_noncausal(loaded, allow_noncausal or ())

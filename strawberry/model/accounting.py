@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from strawberry.model.blame import blaming
 from strawberry.model.build import build
 from strawberry.model.contracts import Bank, Projection, Shared, State, Use, Weights
-from strawberry.model.counting import Cost, count
+from strawberry.model.counting import Cost, count, saved_bytes
 from strawberry.model.loss import linear_cross_entropy
 from strawberry.model.residual import Stream, written
 from strawberry.model.risks import risks
@@ -133,7 +133,7 @@ def _account(recipe: Recipe, model: LanguageModel) -> Report:
         cache_bytes_per_token=total.cache_bytes_per_token,
         cache_fixed_bytes=total.cache_fixed_bytes,
         batch_tokens=tokens,
-        activation_bytes=kept * recipe.train.batch_size + once.saved_bytes,
+        activation_bytes=kept * recipe.train.batch_size + total.saved_once_bytes + once.saved_bytes,
         parts=[*parts.values(), _head_part(model, head)],
         warnings=risks(recipe, model),
     )
@@ -194,16 +194,25 @@ def _visit_cost(
     if visit.later:
         use = _with_keys(model, visit, use, length)
 
-    def run(y: Tensor) -> Tensor:
+    def run(y: Tensor, use: Use = use) -> Tensor:
         # A longer history adds a few numbers a token: what was written is kept already.
         history = (written(y),) if model.keep_history else ()
         return block(Stream(y, history), use, 0)[0].x
 
     x = torch.empty(1, tokens, width, device=device)
+    parameters = {*model.parameters(), *itertools.chain(*derived.values())}
+    cost = count(run, x, parameters)
+    once = 0
+    if not visit.later:  # where there are two sequences, what is kept for both counts once
+        both = replace(use, memo={}, tokens=torch.zeros(2, tokens, dtype=torch.long, device=device))
+        two = saved_bytes(lambda y: run(y, both), x.expand(2, -1, -1), parameters)
+        once = max(0, 2 * cost.saved_bytes - two)
     short, long = (_state_bytes(visit, n * length, device) for n in (1, 2))
     slope = (long - short) // length
     known[key] = replace(
-        count(run, x, {*model.parameters(), *itertools.chain(*derived.values())}),
+        cost,
+        saved_bytes=cost.saved_bytes - once,
+        saved_once_bytes=once,
         cache_fixed_bytes=short - slope * length,
         cache_bytes_per_token=slope,
     )

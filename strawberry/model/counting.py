@@ -57,6 +57,7 @@ class Cost:
         flops_forward: FLOPs of a forward pass over one sequence of `block_size` tokens.
         flops_training: the same for forward and backward together.
         saved_bytes: bytes kept for the backward pass for that sequence, in float32.
+        saved_once_bytes: bytes kept however many sequences there are, such as a derived matrix.
         cache_fixed_bytes: bytes of decoding state for each sequence, whatever its length.
         cache_bytes_per_token: bytes of decoding state that each token adds, from `block_size` on:
             a state that is full by then, such as a window's, is fixed.
@@ -65,6 +66,7 @@ class Cost:
     flops_forward: int = 0
     flops_training: int = 0
     saved_bytes: int = 0
+    saved_once_bytes: int = 0
     cache_fixed_bytes: int = 0
     cache_bytes_per_token: int = 0
 
@@ -98,6 +100,14 @@ def count(
         flops_training=training.get_total_flops(),
         saved_bytes=saved.nbytes(),
     )
+
+
+def saved_bytes(run: Callable[[Tensor], Tensor], x: Tensor, parameters: Set[Tensor]) -> int:
+    """Bytes that autograd keeps for the way back of `run(x)`."""
+    saved = _Saved(parameters)
+    with saved, torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+        run(x.detach().requires_grad_())
+    return saved.nbytes()
 
 
 class _Saved(TorchFunctionMode):

@@ -127,29 +127,27 @@ class _ChunkedLoss(torch.autograd.Function):
             if cap is not None:
                 logits = cap * torch.tanh(logits / cap)
             target = targets[part].clamp(min=0)[:, None]
-            grad = logits.log_softmax(-1)
-            lse = logits[:, :1] - grad[:, :1]
-            spread = -grad.mean(-1, keepdim=True) if smooth else lse
-            each = torch.cat((-grad.gather(1, target), lse.square(), spread), dim=1)
+            grad, total, lse = _exponentials(logits)
+            spread = lse - logits.mean(-1, keepdim=True) if smooth else lse
+            each = torch.cat((lse - logits.gather(1, target), lse.square(), spread), dim=1)
             sums += (each * valid[part, None]).sum(0)
             if grad_h is None and grad_weight is None:
                 continue
-            # The count is divided out of the narrow factors below, which saves a pass over the
-            # vocabulary.
-            grad.exp_()
+            # `total` and the count are divided out of the narrow factors below, which saves a pass
+            # over the vocabulary.
             if z:
                 grad.mul_(1 + 2 * z * lse)
             if smooth:
-                grad.sub_(smooth / vocabulary)
-            grad.scatter_add_(1, target, grad.new_full((), smooth - 1.0).expand(target.shape))
+                grad.sub_(total * (smooth / vocabulary))
+            grad.scatter_add_(1, target, total * (smooth - 1.0))
             if cap is not None:
                 grad.mul_(1 - (logits / cap).square_())
             grad = grad.to(h.dtype)
-            scale = (valid[part, None] / count).to(h.dtype)
+            scale = valid[part, None] / (count * total)
             if grad_h is not None:
                 torch.mm(grad, weight, out=grad_h[part]).mul_(scale)
             if grad_weight is not None:
-                scaled = h[part] * scale
+                scaled = (h[part] * scale).to(h.dtype)
                 if grad_weight.dtype == weight.dtype:
                     grad_weight.addmm_(grad.mT, scaled)
                 else:
@@ -177,3 +175,14 @@ class _ChunkedLoss(torch.autograd.Function):
             (grad_weight * grad).to(ctx.weight_dtype) if need_weight else None,
             *(None,) * 5,
         )
+
+
+def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Multiples of a softmax (N, V), what they are multiples by (N, 1), and logsumexp (N, 1)."""
+    top = logits.amax(-1, keepdim=True)
+    if logits.device.type == "cpu":  # in the caches, these passes are faster than the fused kernel
+        powers = torch.sub(logits, top).exp_()
+        total = powers.sum(-1, keepdim=True)
+        return powers, total, top + total.log()
+    shares = logits.softmax(-1)
+    return shares, torch.ones_like(top), top - shares.amax(-1, keepdim=True).log()

@@ -8,6 +8,7 @@ decode a batch, without padding or a mask.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,13 @@ from strawberry.model.risks import declares, is_causal
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
     from strawberry.train.sampling import Sampling
+
+
+def without_gradients(model: LanguageModel) -> AbstractContextManager[object]:
+    """No gradients; where no parameter wants any, not even torch's accounts for later ones."""
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        return torch.no_grad()
+    return torch.inference_mode()
 
 
 class Sequences:
@@ -46,10 +54,15 @@ class Sequences:
         self._ids[:, :T] = ids
         self._begin, self._end = max(0, T - self.room), T
         self._fresh = self._begin  # the first one that the cache has not seen
-        self._cache = model.new_cache(B, self.room) if self.use_cache else None
+        with without_gradients(model):
+            self._cache = model.new_cache(B, self.room) if self.use_cache else None
 
     def logits(self) -> Tensor:
         """Logits (B, V) of the next token."""
+        with without_gradients(self.model):
+            return self._logits()
+
+    def _logits(self) -> Tensor:
         held = 0 if self._cache is None else self._cache.offset
         if max(self._end - self._begin, held + self._end - self._fresh) > self.room:
             self._fresh = self._begin = self._end - max(1, self.room // 2)

@@ -40,7 +40,7 @@ def generate(
     """Continue a prompt with a trained model, until its end-of-text token or the limit.
 
     Args:
-        run: a run folder, or one that is loaded.
+        run: a run folder, or one that is loaded, with weights in whatever format it was.
         prompt: text to continue; empty begins a document.
         max_new_tokens: how many tokens at most.
         temperature: divides the logits; 0 takes the most likely token.
@@ -117,7 +117,7 @@ def generate_batch(
         return []
     sampling = sampling or Sampling()
     sampling.check()
-    loaded = run if isinstance(run, LoadedRun) else load_run(run)
+    loaded = run if isinstance(run, LoadedRun) else load_run(run, weights="float32")
     refuse_noncausal(loaded, allow_noncausal)
     if steps is not None:
         loaded.model.set_steps(steps)

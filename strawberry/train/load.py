@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from strawberry.errors import StrawberryError
 from strawberry.model.build import build
+from strawberry.model.packing import WeightFormat, pack_weights
 from strawberry.recipe import load_recipe
 from strawberry.train import checkpoint
 from strawberry.train.device import machine_for
@@ -45,13 +46,24 @@ class LoadedRun:
 
 
 def load_run(
-    folder: str | Path, *, device: str = "auto", plugins: Plugins | None = None, best: bool = False
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    plugins: Plugins | None = None,
+    best: bool = False,
+    weights: WeightFormat | None = None,
 ) -> LoadedRun:
     """Load a run for evaluation or generation, in eval mode.
 
-    `device` takes the place of the recipe's: a run can be used where it was not trained. `best`
-    takes the checkpoint of the lowest val_loss (`train.keep_best`). Raises StrawberryError if there
-    is no run, or no whole checkpoint in it.
+    Args:
+        folder: of the run.
+        device: takes the place of the recipe's: a run can be used where it was not trained.
+        plugins: None takes those that are installed.
+        best: take the checkpoint of the lowest val_loss (`train.keep_best`).
+        weights: pack the matrices for generation, see `pack_weights`; None leaves all as it is.
+
+    Raises:
+        StrawberryError: there is no run, no whole checkpoint in it, or no such format.
     """
     run = RunFolder(folder)
     if not run.exists:
@@ -67,4 +79,7 @@ def load_run(
     except RuntimeError as error:
         reason = json.dumps(str(error).splitlines()[:3])
         raise StrawberryError(f"{found.path}: does not fit the run's recipe: {reason}") from error
-    return LoadedRun(run.path, recipe, model.eval().to(target), found.state["step"], warnings)
+    model.eval().to(target)
+    if weights is not None:
+        pack_weights(model, weights)
+    return LoadedRun(run.path, recipe, model, found.state["step"], warnings)

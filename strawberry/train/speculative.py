@@ -17,7 +17,7 @@ from torch import Tensor
 
 from strawberry.errors import StrawberryError
 from strawberry.model.contracts import Attention, Weights
-from strawberry.train.decode import sample_ids
+from strawberry.train.decode import sample_ids, without_gradients
 from strawberry.train.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ class _Depth:
     def __init__(self, model: LanguageModel, steps: list[int], length: int) -> None:
         self.model = model
         self.steps = steps
-        with self._set():
+        with self._set(), without_gradients(model):
             self.cache: Cache = model.new_cache(1, length)
 
     def likely(self, ids: list[int], count: int) -> list[int]:
         """The most likely id after each of the last `count`; the cache then has seen all."""
         fresh = torch.tensor([ids[self.cache.offset :]], device=self.model.device)
-        with self._set():
+        with self._set(), without_gradients(self.model):
             hidden, _ = self.model.trunk(fresh, self.cache)
         found: list[int] = self.model.head_logits(hidden[0, -count:]).argmax(-1).tolist()
         return found

@@ -76,3 +76,13 @@ def test_a_model_that_is_not_causal(
     assert said.err.count("\n") == 1
     assert run(["generate", str(folder), "line", "--allow-noncausal", "moe"]) == 0
     assert capsys.readouterr().out.startswith("line")
+
+
+def test_weights(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rounded weights go on from the same prompt; another format is refused."""
+    command = ["generate", str(trained), "line 1", "--max-new-tokens", "4", "--weights"]
+    for weights in ("bfloat16", "int8"):
+        assert run([*command, weights]) == 0
+        assert capsys.readouterr().out.removesuffix("\n")
+    assert run([*command, "int4"]) == 2
+    assert "int4" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import peers
 import torch
@@ -24,6 +24,7 @@ from turns import milliseconds, ratio, shown, take_turns
 from workers import Contender, Imports, Maker, working
 
 import strawberry
+from strawberry.model.packing import WeightFormat, pack_weights
 from strawberry.train import Sampling, sample_ids
 
 
@@ -53,7 +54,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         seconds = take_turns(workers, options.repeats, told=options.cpu_time)
         text = {name: worker.result for name, worker in workers.items()}
     first = "litgpt" if "litgpt" in seconds else next(iter(seconds))
-    ours = ("hand-written", "ours", "ours, without cache")
+    ours = ("hand-written", "ours", "ours, float32 packed", "ours, without cache")
     same = [text[name] for name in ours if name in text]
     return {
         "shape": {**vars(options), "torch": torch.__version__, "over": first},
@@ -81,14 +82,25 @@ def contenders(options: argparse.Namespace, shape: Shape) -> dict[str, Maker]:
         found[name] = partial(globals()[name], *sizes)
     found["hand-written"] = partial(hand, *sizes)
     found["ours"] = partial(ours, *sizes)
+    for weights in get_args(WeightFormat):
+        found[f"ours, {weights} packed"] = partial(ours, *sizes, weights=weights)
     found["ours, without cache"] = partial(ours, *sizes, use_cache=False)
     return found
 
 
-def ours(shape: Shape, prompt: int, tokens: int, *, use_cache: bool = True) -> Contender:
-    """The llama recipe, as `strawberry generate` decodes it."""
+def ours(
+    shape: Shape,
+    prompt: int,
+    tokens: int,
+    *,
+    use_cache: bool = True,
+    weights: WeightFormat | None = None,
+) -> Contender:
+    """The llama recipe; with `weights` as `strawberry generate --weights` decodes it."""
     Imports.done()
     model = strawberry.build(peers.recipe("llama", shape)).eval()
+    if weights is not None:
+        pack_weights(model, weights)
     greedy = Sampling(temperature=0)
 
     def run() -> list[int]:

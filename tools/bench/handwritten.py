@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from strawberry.components.norm.rmsnorm import rms_norm
+
 CHUNK = 256  # tokens; 8 MiB of logits at a vocabulary of 8,192
 EPS = 1e-5
 
@@ -94,6 +96,7 @@ class Llama(nn.Module):
         powers = torch.arange(half, dtype=torch.float64) / half
         angles = positions[:, None] * 10000.0**-powers
         cos, sin = angles.cos().float(), angles.sin().float()
+        cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
         x = self.embedding(idx)
         for number, layer in enumerate(self.layers):
             x = layer(x, cos, sin, None if cache is None else cache[number], at)
@@ -127,14 +130,14 @@ class Llama(nn.Module):
 
 
 def norm(x: Tensor, gain: Tensor) -> Tensor:
-    """RMS norm in float32."""
-    return F.rms_norm(x.float(), (x.shape[-1],), gain.float(), EPS).to(x.dtype)
+    """RMS norm in float32, by the kernel that we have for it."""
+    return rms_norm(x.float(), gain.float(), EPS).to(x.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate pairs i and i + D/2 of (B, H, T, D)."""
-    x1, x2 = x.float().chunk(2, dim=-1)
-    return torch.cat((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1).to(x.dtype)
+    wide = x.float()
+    return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
 
 
 class HeadLoss(torch.autograd.Function):
@@ -149,16 +152,19 @@ class HeadLoss(torch.autograd.Function):
         for start in range(0, len(h), CHUNK):
             part = slice(start, start + CHUNK)
             target = targets[part, None]
-            grad = (h[part] @ weight.mT).float().log_softmax(-1)
-            total -= grad.gather(1, target).sum()
-            grad.exp_()
-            grad.scatter_add_(1, target, grad.new_full((), -1.0).expand(target.shape))
-            narrow = grad.to(h.dtype)
-            torch.mm(narrow, weight, out=grad_h[part]).div_(len(h))
+            logits = (h[part] @ weight.mT).float()
+            top = logits.amax(-1, keepdim=True)
+            grad = torch.sub(logits, top).exp_()
+            powers = grad.sum(-1, keepdim=True)
+            total += (top + powers.log() - logits.gather(1, target)).sum()
+            grad.scatter_add_(1, target, -powers)
+            narrow, scale = grad.to(h.dtype), 1 / (len(h) * powers)
+            torch.mm(narrow, weight, out=grad_h[part]).mul_(scale)
+            scaled = (h[part] * scale).to(h.dtype)
             if h.dtype == torch.float32:
-                grad_weight.addmm_(narrow.mT, h[part], alpha=1 / len(h))
+                grad_weight.addmm_(narrow.mT, scaled)
             else:
-                grad_weight += narrow.mT @ (h[part] / len(h))
+                grad_weight += narrow.mT @ scaled
         ctx.save_for_backward(grad_h, grad_weight)
         ctx.dtype = weight.dtype
         return total / len(h)

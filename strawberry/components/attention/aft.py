@@ -5,18 +5,20 @@
 channel by channel; the mixers differ in w. Shapes: k and v (B, T, N) with N = n_qkv.
 
 Sums are taken in float64: every term of the denominator is positive, so nothing cancels, and exp
-neither overflows nor vanishes for keys within +-600. No maximum is subtracted, since one taken over
-the sequence would let a large future key wipe out what came before it.
+neither overflows nor vanishes for keys within +-600; float32 will do where a QK-norm keeps keys
+small. No maximum is subtracted, since one taken over the sequence would let a large future key wipe
+out what came before it.
 """
 
 from __future__ import annotations
 
 import abc
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
+from torch.nn import functional as F
 
 from strawberry.components.attention.gated_head import GatedHead, PlainHead
 from strawberry.components.norm.rmsnorm import unit_rms
@@ -28,6 +30,12 @@ KEY_LIMIT = 600.0
 
 KEY_LIMIT_FLOAT32 = 60.0
 """The same on devices without float64."""
+
+CHUNK = 16
+"""Tokens that `cumsum` adds up in one product."""
+
+BOUND = 40.0
+"""Keys that can't be beyond +-this are summed in float32, which has room for exp(40) of them."""
 
 BIAS_LIMIT = 20.0
 """Position biases are clamped to +-this, which leaves the sums as much room."""
@@ -43,18 +51,58 @@ def limits(device: torch.device) -> tuple[torch.dtype, float]:
 def weights_of(k: Tensor) -> Tensor:
     """`exp(k)`, clamped, in the dtype of the sums."""
     dtype, limit = limits(k.device)
-    return k.to(dtype).clamp(-limit, limit).exp()
+    return k.clamp(-limit, limit).to(dtype).exp_()
 
 
 def inside(k: Tensor, dk: Tensor) -> Tensor:
     """A key's gradient, which a key that was clamped does not get."""
     _, limit = limits(k.device)
-    return dk.to(k.dtype).masked_fill(k.abs() > limit, 0.0)
+    inner: Tensor = torch.ops.aten.hardtanh_backward(dk.to(k.dtype), k, -limit, limit)
+    return inner
 
 
-def reverse_cumsum(x: Tensor) -> Tensor:
-    """Sums of what is at t and after it, over dimension 1."""
-    return x.flip(1).cumsum(1).flip(1)
+def cumsum(x: Tensor, *, reverse: bool = False) -> Tensor:
+    """Sums of what is at t and before it, or after it, over dimension 1 of (B, T, N).
+
+    On a CPU, where torch's own goes through the channels one by one, by products with a triangle
+    of ones: over chunks of the sequence, and over their sums. No sum has terms that it should not.
+    """
+    if x.device.type != "cpu" or x.shape[1] <= CHUNK:
+        return x.flip(1).cumsum(1).flip(1) if reverse else x.cumsum(1)
+    sums: Tensor = _chunked_cumsum(x, reverse)
+    return sums
+
+
+@torch.library.custom_op("strawberry::chunked_cumsum", mutates_args=())
+def _chunked_cumsum(x: Tensor, reverse: bool) -> Tensor:
+    """An operator, so that its products are not taken for the model's when FLOPs are counted."""
+    B, T, N = x.shape
+    ones = x.new_ones(CHUNK, CHUNK)
+    whole = F.pad(x, (0, 0, 0, -T % CHUNK)) if T % CHUNK else x
+    parts = torch.unflatten(whole, 1, (-1, CHUNK))
+    if reverse:
+        sums = ones.triu() @ parts
+        sums[:, :-1] += cumsum(sums[:, :, 0], reverse=True)[:, 1:, None]
+    else:
+        sums = ones.tril() @ parts
+        sums[:, 1:] += cumsum(sums[:, :, -1])[:, :-1, None]
+    return sums.view(B, -1, N)[:, :T].contiguous()
+
+
+@_chunked_cumsum.register_fake
+def _(x: Tensor, reverse: bool) -> Tensor:  # noqa: ARG001 (its name is the schema's)
+    return x.new_empty(x.shape)
+
+
+def _keep_direction(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:  # noqa: ARG001
+    ctx.reverse = inputs[1]
+
+
+def _turned_back(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return cumsum(grad, reverse=not ctx.reverse), None
+
+
+_chunked_cumsum.register_autograd(_turned_back, setup_context=_keep_direction)
 
 
 Width = Annotated[int, Ge(1)]
@@ -96,6 +144,8 @@ class AFT(Attention):
             raise FieldError("n_ffn", "a linear head has no hidden width; write `head: swiglu`")
         self.qk_norm = qk_norm
         self.qk_eps = qk_eps
+        # A vector of root mean square 1 has no number beyond the root of its length.
+        self.bounded = qk_norm and (keys or self.n_qkv) ** 0.5 <= BOUND
         self.den_eps = den_eps
         self.widths = [self.n_qkv, keys if keys is not None else self.n_qkv, self.n_qkv]
         self.qkv = site.projection("qkv", sum(self.widths), site.n_embd)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from strawberry.components.attention.aft import BIAS_LIMIT, inside, reverse_cumsum, weights_of
+from strawberry.components.attention.aft import BIAS_LIMIT, cumsum, inside, weights_of
 from strawberry.model.contracts import State
 
 
@@ -66,7 +66,7 @@ def _window(x: Tensor, near: Tensor) -> Tensor:
     T, S = x.shape[1], len(near)
     total = torch.zeros_like(x)
     if S < T:
-        total[:, S:] = x.cumsum(1)[:, : T - S]
+        total[:, S:] = cumsum(x)[:, : T - S]
     for j in range(min(S, T)):
         factor = near[j] if near.shape[1] == 1 else near[j, j:]
         total[:, j:] += factor * x[:, : T - j]
@@ -78,7 +78,7 @@ def _window_back(x: Tensor, near: Tensor) -> Tensor:
     T, S = x.shape[1], len(near)
     total = torch.zeros_like(x)
     if S < T:
-        total[:, : T - S] = reverse_cumsum(x)[:, S:]
+        total[:, : T - S] = cumsum(x, reverse=True)[:, S:]
     for j in range(min(S, T)):
         factor = near[j] if near.shape[1] == 1 else near[j, j:]
         total[:, : T - j] += factor * x[:, j:]

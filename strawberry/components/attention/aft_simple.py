@@ -10,54 +10,59 @@ from torch import Tensor
 
 from strawberry.components.attention.aft import (
     AFT,
+    cumsum,
     inside,
-    reverse_cumsum,
     weights_of,
 )
-from strawberry.model.contracts import State, Use
+from strawberry.model.contracts import State, Use, wide
 
 
 class _RunningMean(torch.autograd.Function):
     """The exponentially weighted running mean of v under keys k, both (B, T, N).
 
-    Written out because autograd would keep five float64 tensors where three are enough:
+    Written out because autograd would keep five wide tensors where three are enough:
         dL/dv[s] = e^{k[s]} R[s],   dL/dk[s] = e^{k[s]} (v[s] R[s] - Q[s]),
         R[s] = sum_{t>=s} dy[t] / den[t],   Q[s] = sum_{t>=s} dy[t] y[t] / den[t]
     """
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, k: Tensor, v: Tensor, eps: float
+        ctx: torch.autograd.function.FunctionCtx, k: Tensor, v: Tensor, eps: float, bounded: bool
     ) -> Tensor:
-        weight = weights_of(k)
-        den = weight.cumsum(1).add_(eps)
-        y = (weight * v).cumsum_(1).div_(den).to(v.dtype)
+        weight = wide(k).exp() if bounded else weights_of(k)
+        den = cumsum(weight).add_(eps)
+        y = cumsum(weight * v).div_(den).to(v.dtype)
         ctx.save_for_backward(k, v, y, weight, den)
+        ctx.bounded = bounded  # type: ignore[attr-defined]
         return y
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, dy: Tensor
-    ) -> tuple[Tensor, Tensor, None]:
+    ) -> tuple[Tensor, Tensor, None, None]:
         k, v, y, weight, den = ctx.saved_tensors  # type: ignore[attr-defined]
         share = dy / den
-        weighted = reverse_cumsum(share * y)
-        reverse = reverse_cumsum(share)
-        dv = weight * reverse
-        dk = dv * v - weight * weighted
-        return inside(k, dk), dv.to(v.dtype), None
+        weighted = cumsum(share * y, reverse=True)
+        reverse = cumsum(share, reverse=True)
+        dk = (reverse * v).sub_(weighted).mul_(weight)
+        dv = reverse.mul_(weight)
+        dk = dk.to(k.dtype) if ctx.bounded else inside(k, dk)  # type: ignore[attr-defined]
+        return dk, dv.to(v.dtype), None, None
 
 
-def running_mean(k: Tensor, v: Tensor, state: State | None = None, eps: float = 0.0) -> Tensor:
+def running_mean(
+    k: Tensor, v: Tensor, state: State | None = None, eps: float = 0.0, *, bounded: bool = False
+) -> Tensor:
     """The running mean of v under keys k, (B, T, N); continues from `state` and updates it.
 
-    `eps` is added to the denominator, which does not need it.
+    `eps` is added to the denominator, which does not need it; `bounded` says that no key is beyond
+    what float32 has room for. A state's sums are in float64 all the same: they may go on for long.
     """
     if state is None:
-        return _RunningMean.apply(k, v, eps)  # type: ignore[no-untyped-call]
+        return _RunningMean.apply(k, v, eps, bounded)  # type: ignore[no-untyped-call]
     weight = weights_of(k)
-    num = state["num"][:, None] + (weight * v).cumsum(1)
-    den = state["den"][:, None] + weight.cumsum(1)
+    num = state["num"][:, None] + cumsum(weight * v)
+    den = state["den"][:, None] + cumsum(weight)
     state["num"].copy_(num[:, -1])
     state["den"].copy_(den[:, -1])
     return (num / (den + eps)).to(v.dtype)
@@ -71,7 +76,7 @@ class AFTSimple(AFT):
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
         """The running mean: (B, T, N)."""
-        return running_mean(k, v, use.state, self.den_eps)
+        return running_mean(k, v, use.state, self.den_eps, bounded=self.bounded)
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """Numerator and denominator: 2 * n_qkv float64 numbers, whatever the length."""

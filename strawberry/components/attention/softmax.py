@@ -167,17 +167,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         scores = replace(scores, scale=scores.scale or D**-0.5)
         return attend(F.pad(q, (0, E - D)), F.pad(k, (0, E - D)), v, scores)
     T, S = q.shape[2], k.shape[2]
-    grouped = q.shape[1] != k.shape[1]
     if scores.plain(T, S):
-        return F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            dropout_p=scores.dropout,
-            is_causal=T == S and T > 1,
-            scale=scores.scale,
-            enable_gqa=grouped,
-        )
+        return _plain(q, k, v, scores)
     if T > 1 and flex.available(q, scores.dropout):
         return flex.attend(q, k, v, scores)
     straight = scores.bias is None and scores.places is None
@@ -185,6 +176,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         return _in_blocks(q, k, v, scores, scores.window)
     visible = _visible(q, S, scores)
     return _masked(q, k, v, visible, scores.bias, scores)
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
+    """Causality alone. One token's queries of a key head go as tokens: no key is repeated."""
+    T, grouped = q.shape[2], q.shape[1] != k.shape[1]
+    alone = grouped and T == 1
+    y = F.scaled_dot_product_attention(
+        q.reshape(*k.shape[:2], -1, q.shape[-1]) if alone else q,
+        k,
+        v,
+        dropout_p=scores.dropout,
+        is_causal=T > 1,
+        scale=scores.scale,
+        enable_gqa=grouped and not alone,
+    )
+    return y.reshape(q.shape) if alone else y
 
 
 def _visible(q: Tensor, S: int, scores: Scores) -> Tensor:

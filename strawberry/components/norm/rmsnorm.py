@@ -55,7 +55,8 @@ def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
 def _normed(x: Tensor, gain: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """The result, and the inverse of the root mean square, (..., 1)."""
     size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    inverse = size.mul_(size).div_(x.shape[-1]).add_(eps).rsqrt_()
+    mean = torch.addcmul(size.new_full((), eps), size, size, value=1 / x.shape[-1])
+    inverse = mean.rsqrt_()
     y = x * inverse
     return (y if gain is None else y.mul_(gain)), inverse
 
@@ -63,26 +64,27 @@ def _normed(x: Tensor, gain: Tensor | None, eps: float) -> tuple[Tensor, Tensor]
 class _RMSNorm(torch.autograd.Function):
     """With n = x / rms and h = grad * gain, the gradient by x is `(h - n mean(h n)) / rms`.
 
-    Layer norm's kernel for the way back, told that the mean was zero, gives that less
-    `mean(h) / rms`, in one pass.
+    Without a gain n is the result itself. With one, layer norm's kernel for the way back, told that
+    the mean was zero, gives the gradient less `mean(h) / rms`, in one pass.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
         y, inverse = _normed(x, gain, eps)
-        ctx.save_for_backward(x, gain, inverse)
+        ctx.save_for_backward(y if gain is None else x, gain, inverse)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, gain, inverse = ctx.saved_tensors
-        grad, features = grad.contiguous(), x.shape[-1]
-        wanted = [True, gain is not None, False]
-        zero = torch.zeros_like(inverse)
+        features = x.shape[-1]
+        if gain is None:
+            total = (grad * x).sum(-1, keepdim=True)
+            return grad.addcmul(x, total, value=-1 / features).mul_(inverse), None, None
+        grad, zero = grad.contiguous(), torch.zeros_like(inverse)
         by_x, by_gain, _ = torch.ops.aten.native_layer_norm_backward(
-            grad, x, (features,), zero, inverse, gain, None, wanted
+            grad, x, (features,), zero, inverse, gain, None, [True, True, False]
         )
-        total = grad.sum(-1) if gain is None else grad @ gain
-        by_x.addcmul_(total[..., None], inverse, value=1 / features)
+        by_x.addcmul_((grad @ gain)[..., None], inverse, value=1 / features)
         return by_x, by_gain, None

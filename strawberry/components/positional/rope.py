@@ -109,9 +109,10 @@ class RoPE(Positional):
         return plain
 
     def table(self, use: Use, rotated: int) -> tuple[Tensor, Tensor]:
-        """Cosine and sine for each of the use's positions, in float32.
+        """What a number and its partner are multiplied by at each of the use's positions.
 
-        Two tensors (T, R/2); (B, 1, T, R/2) where each sequence has positions of its own.
+        Two float32 tensors (T, R), cosine and signed sine; (B, 1, T, R) where each sequence has
+        positions of its own.
         """
         key = ("rope", id(self), rotated)
         if key not in use.memo:
@@ -130,13 +131,17 @@ class RoPE(Positional):
         return cos[use.offset : end], sin[use.offset : end]
 
     def _turns(self, positions: Tensor, rotated: int) -> tuple[Tensor, Tensor]:
-        """Cosine and sine for positions (T,) or (B, T)."""
+        """The table for positions (T,) or (B, T)."""
         exact = torch.float32 if positions.device.type == "mps" else torch.float64
         frequencies = torch.tensor(self.frequencies(rotated), dtype=exact, device=positions.device)
         angles = positions.to(exact)[..., None] * frequencies * self.sign
         angles = angles if angles.ndim == 2 else angles[:, None]
         grow = 0.1 * math.log(self.factor) + 1 if self.scaling == "yarn" else 1.0
-        return (angles.cos() * grow).float(), (angles.sin() * grow).float()
+        cos, sin = (angles.cos() * grow).float(), (angles.sin() * grow).float()
+        if self.layout == "half":
+            return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        pairs = torch.stack((cos, cos), dim=-1), torch.stack((-sin, sin), dim=-1)
+        return pairs[0].flatten(-2), pairs[1].flatten(-2)
 
     def rotate(self, x_BHTD: Tensor, use: Use) -> Tensor:
         """(B, H, T, D) -> (B, H, T, D); raises ValueError as `check` does."""
@@ -145,12 +150,11 @@ class RoPE(Positional):
         rotated = self.rotated(width)
         cos, sin = self.table(use, rotated)
         x = wide(x_BHTD)
-        turned, rest = x[..., :rotated], x[..., rotated:]
+        turned = x if rotated == width else x[..., :rotated]
         if self.layout == "half":
-            x1, x2 = turned.chunk(2, dim=-1)
-            y = torch.cat((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1)
+            partner = turned.roll(rotated // 2, dims=-1)
         else:
-            x1, x2 = turned[..., 0::2], turned[..., 1::2]
-            y = torch.stack((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1).flatten(-2)
-        y = y if rotated == width else torch.cat((y, rest), dim=-1)
+            partner = torch.unflatten(turned, -1, (-1, 2)).flip(-1).flatten(-2)
+        y = torch.addcmul(turned * cos, partner, sin)
+        y = y if rotated == width else torch.cat((y, x[..., rotated:]), dim=-1)
         return y.to(x_BHTD.dtype)

@@ -1,0 +1,249 @@
+"""A model's matrices as decoding wants them: each is read once a token, and reading is the time.
+
+    pack_weights(model, "int8")     # in eval mode, on its device; from here on it can't be trained
+
+    float32     the same numbers, on a CPU stored by columns: one row of inputs then adds up columns
+    bfloat16    matrix and inputs rounded to bfloat16, added up in float32: half the bytes
+    int8        each row of the matrix in 8 bits and a scale (the largest number becomes 127),
+                inputs in bfloat16: a quarter of the bytes
+
+Which matrices those are is seen and not declared: a few tokens go through the model, and whatever
+parameter `F.linear` is given for a weight is packed, whoever wrote the module. A stack of experts'
+matrices stays as it is, and so do tables, routers and all else that is not multiplied that way.
+Where a packed parameter is used otherwise too, as a tied table of embeddings is, its plain form
+stays beside the packed one; where that comes unseen, it is made from the packed one each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from strawberry.errors import StrawberryError
+from strawberry.model.language_model import LanguageModel
+from strawberry.model.risks import declares, is_causal
+
+WeightFormat: TypeAlias = Literal["float32", "bfloat16", "int8"]
+
+UNIT: Final = 16
+"""Torch's kernel for int8 on a CPU reads so many inputs at a time, past the end if it must."""
+
+FEW_ROWS: Final = 16
+"""That kernel is the faster one for fewer rows than this."""
+
+ABOUT: Final = frozenset(
+    [
+        *(getattr(Tensor, name).__get__ for name in ("device", "dtype", "is_meta", "ndim")),
+        *(getattr(Tensor, name).__get__ for name in ("requires_grad", "shape")),
+        *(Tensor.dim, Tensor.numel, Tensor.size),
+    ]
+)
+"""What a matrix can be asked without being read."""
+
+P = TypeVar("P", bound="Packed")
+
+
+def pack_weights(model: LanguageModel, weights: WeightFormat) -> None:
+    """Pack the matrices of a model in place, and freeze it.
+
+    Raises:
+        StrawberryError: there is no such format, or the model is in training mode.
+    """
+    if weights not in get_args(WeightFormat):
+        known = ", ".join(get_args(WeightFormat))
+        raise StrawberryError(f"weights in {weights!r} are unknown; write one of {known}")
+    if model.training:
+        raise StrawberryError("a model in training mode can't be packed: call `eval()` first")
+    model.requires_grad_(False)
+    watch = _Watch(p for p in model.parameters() if p.ndim == 2)
+    with torch.no_grad():
+        _look(model, watch)
+        made: dict[int, Tensor] = {}
+        for module in model.modules():
+            for name, old in module._parameters.items():  # noqa: SLF001 (all that share one change)
+                if id(old) not in watch.multiplied:
+                    continue
+                assert old is not None
+                if id(old) not in made:
+                    made[id(old)] = _packed(old, weights, also_plain=id(old) in watch.otherwise)
+                module._parameters[name] = made[id(old)]  # type: ignore[assignment]  # noqa: SLF001
+
+
+def _packed(plain: nn.Parameter, weights: WeightFormat, *, also_plain: bool) -> Tensor:
+    if weights == "float32":
+        if also_plain or plain.device.type != "cpu":
+            return plain
+        return nn.Parameter(plain.T.contiguous().T, requires_grad=False)
+    form = BFloat16 if weights == "bfloat16" else Int8
+    return form(plain, also_plain) if form.fits(plain) else plain
+
+
+class Packed(Tensor):
+    """A matrix (out, in) in fewer bytes: `F.linear` takes it as it is, all else sees it in full."""
+
+    plain: Tensor | None
+
+    @staticmethod
+    def fits(plain: Tensor) -> bool:
+        """Whether such a matrix can be packed."""
+        return plain.dtype == torch.float32
+
+    @staticmethod
+    def __new__(cls: type[P], plain: Tensor, also_plain: bool) -> P:
+        """It has the shape, dtype and device of the plain matrix, and none of its numbers."""
+        made: P = Tensor._make_wrapper_subclass(  # noqa: SLF001 (torch's way)
+            cls, plain.shape, dtype=plain.dtype, device=plain.device
+        )
+        return made
+
+    def __init__(self, plain: Tensor, also_plain: bool) -> None:
+        super().__init__()
+        self._is_param = True  # what makes it an instance of nn.Parameter
+        self.plain = plain.detach() if also_plain else None
+
+    def unpacked(self) -> Tensor:
+        """The matrix in full, rounded."""
+        raise NotImplementedError
+
+    def times(self, x: Tensor) -> Tensor:
+        """Rows (N, in) in bfloat16 -> (N, out) in bfloat16."""
+        raise NotImplementedError
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 (where torch documents it)
+            if func is F.linear:
+                return _linear(*args, **(kwargs or {}))
+            if func in ABOUT:
+                return func(*args, **(kwargs or {}))
+            return _with_full(func, args, kwargs)
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch's own is a function
+        cls,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """What operators of others see."""
+        return _with_full(func, args, kwargs)
+
+
+class BFloat16(Packed):
+    """Rounded to bfloat16."""
+
+    def __init__(self, plain: Tensor, also_plain: bool) -> None:
+        super().__init__(plain, also_plain)
+        self.rounded = plain.detach().bfloat16()
+
+    def unpacked(self) -> Tensor:
+        """The matrix in full, rounded."""
+        return self.rounded.to(self.dtype)
+
+    def times(self, x: Tensor) -> Tensor:
+        """Rows (N, in) in bfloat16 -> (N, out) in bfloat16."""
+        if len(x) == 1 and not x.is_cuda:
+            return torch.mv(self.rounded, x[0])[None]
+        return F.linear(x, self.rounded)
+
+
+class Int8(Packed):
+    """`round(row / scale)` in 8 bits, with a scale for each row."""
+
+    def __init__(self, plain: Tensor, also_plain: bool) -> None:
+        super().__init__(plain, also_plain)
+        plain = plain.detach()
+        largest = plain.abs().amax(1).clamp(min=torch.finfo(torch.float16).tiny)
+        self.scale = (largest / 127).bfloat16()
+        whole = (plain / self.scale[:, None]).round().clamp(-127, 127)
+        self.whole = whole.to(torch.int8)
+
+    @staticmethod
+    def fits(plain: Tensor) -> bool:
+        """Rows must be of whole units."""
+        return Packed.fits(plain) and plain.shape[1] % UNIT == 0
+
+    def unpacked(self) -> Tensor:
+        """The matrix in full, rounded."""
+        return (self.whole * self.scale[:, None].to(self.dtype)).to(self.dtype)
+
+    def times(self, x: Tensor) -> Tensor:
+        """Rows (N, in) in bfloat16 -> (N, out) in bfloat16."""
+        if len(x) < FEW_ROWS and x.device.type == "cpu":
+            return torch._weight_int8pack_mm(x, self.whole, self.scale)  # noqa: SLF001 (its only name)
+        return F.linear(x, self.whole.to(x.dtype)) * self.scale
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear`, where one of the three is packed."""
+    if not isinstance(weight, Packed) or isinstance(x, Packed):
+        return F.linear(_full(x), _full(weight), _full(bias))
+    rows = x.reshape(-1, x.shape[-1]).bfloat16().contiguous()
+    y = weight.times(rows).to(x.dtype).view(*x.shape[:-1], -1)
+    return y if bias is None else y + bias
+
+
+def _with_full(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None
+) -> Any:
+    full = {name: _full(value) for name, value in (kwargs or {}).items()}
+    return func(*map(_full, args), **full)
+
+
+def _full(value: Any) -> Any:
+    """The plain form of a packed matrix, and of those in a list; anything else as it is."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_full, value))
+    if isinstance(value, Packed):
+        return value.unpacked() if value.plain is None else value.plain
+    return value
+
+
+class _Watch(TorchFunctionMode):
+    """Which parameters `F.linear` is given for its weight, and which ones anything else reads."""
+
+    def __init__(self, matrices: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.matrices = {id(matrix) for matrix in matrices}
+        self.multiplied: set[int] = set()
+        self.otherwise: set[int] = set()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func not in ABOUT:
+            for place, value in [*enumerate(args), *(kwargs or {}).items()]:
+                parts = value if isinstance(value, (list, tuple)) else (value,)
+                weight = func is F.linear and place in {1, "weight"}
+                found = self.multiplied if weight else self.otherwise
+                found |= self.matrices & {id(part) for part in parts}
+        return func(*args, **(kwargs or {}))
+
+
+def _look(model: LanguageModel, watch: _Watch) -> None:
+    """Let a model read a few tokens, in every way that generation does."""
+    limit = model.limit()
+    length = 2 if limit is None else min(limit, 2)
+    ids = torch.zeros(1, length, dtype=torch.long, device=model.device)
+    with watch:
+        model(ids)
+        if declares(model, "cacheable") and is_causal(model):
+            cache = model.new_cache(1, ids.shape[1])
+            model(ids[:, :-1], cache)
+            model(ids[:, -1:], cache)

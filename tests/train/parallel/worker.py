@@ -76,9 +76,9 @@ def work(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main(jobs: Path) -> None:
     """Print what `work` returns, in JSON."""
     warnings.simplefilter("error")
-    # torch's own writer uses what torch deprecates
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    # torch's own writer and compiler use what torch deprecates
+    for category in (UserWarning, FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", category=category, module="torch")
     torch.set_num_threads(1)
     sys.stdout.write(json.dumps(work(json.loads(jobs.read_text()))) + "\n")
 

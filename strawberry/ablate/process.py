@@ -42,12 +42,12 @@ class TrialProcess:
     def __init__(self, folder: Path, environment: Mapping[str, str], silence: float) -> None:
         self.folder = folder
         (folder / "result.json").unlink(missing_ok=True)
-        self._life = Life(folder, silence)
         with _without_main():
             self._process = _context().Process(
                 target=child, args=(str(folder), dict(environment))
             )  # fmt: skip
             self._process.start()
+        self._life = Life(folder, silence)  # not before: the first one waits for all imports
 
     def look(self) -> dict[str, Any] | None:
         """How it ended, or None while it runs; one that is silent for too long is killed."""

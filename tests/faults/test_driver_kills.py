@@ -95,7 +95,7 @@ class Torment:
             mark = uuid.uuid4().hex
             process = drive(self.recipe, out, mark)
             try:
-                wait = self.chance.uniform(0, self.length) if self.kills < KILLS else None
+                wait = self.chance.uniform(0, 0.6 * self.length) if self.kills < KILLS else None
                 _, errors = process.communicate(timeout=wait)
             except subprocess.TimeoutExpired:
                 process.kill()

@@ -60,6 +60,7 @@ class Report:
         flops_training_per_token: the same for forward and backward together.
         batch_tokens: tokens in a micro-batch of the recipe.
         activation_bytes: kept for the backward pass of a micro-batch, in float32.
+        activation_once_bytes: those of them that are kept however many sequences it has.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Report:
     cache_fixed_bytes: int
     batch_tokens: int
     activation_bytes: int
+    activation_once_bytes: int = 0
     parts: list[PartReport] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -135,6 +137,7 @@ def _account(recipe: Recipe, model: LanguageModel) -> Report:
         cache_fixed_bytes=total.cache_fixed_bytes,
         batch_tokens=tokens,
         activation_bytes=kept * recipe.train.batch_size + kept_once,
+        activation_once_bytes=kept_once,
         parts=[*parts.values(), _head_part(model, head)],
         warnings=risks(recipe, model),
     )

@@ -209,7 +209,7 @@ def _visit_cost(
     once = 0
     if not visit.later:  # where there are two sequences, what is kept for both counts once
         both = replace(use, memo={}, tokens=torch.zeros(2, tokens, dtype=torch.long, device=device))
-        two = saved_bytes(lambda y: run(y, both), x.expand(2, -1, -1), parameters)
+        two = saved_bytes(lambda y: run(y, both), x.new_empty(2, *x.shape[1:]), parameters)
         once = max(0, 2 * cost.saved_bytes - two)
     short, long = (_state_bytes(visit, n * length, device) for n in (1, 2))
     slope = (long - short) // length

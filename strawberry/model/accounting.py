@@ -60,6 +60,7 @@ class Report:
         flops_training_per_token: the same for forward and backward together.
         batch_tokens: tokens in a micro-batch of the recipe.
         activation_bytes: kept for the backward pass of a micro-batch, in float32.
+        activation_once_bytes: those of them that are kept however many sequences it has.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Report:
     cache_fixed_bytes: int
     batch_tokens: int
     activation_bytes: int
+    activation_once_bytes: int = 0
     parts: list[PartReport] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -99,11 +101,11 @@ def _account(recipe: Recipe, model: LanguageModel) -> Report:
     visits = model.visits()
     once, derived = _derived(model, visits)
     total = Cost()
-    most = 0
+    most = most_once = 0
     for visit in visits:
         cost = _visit_cost(model, visit, spec.block_size, costs, derived)
         total += cost
-        most = max(most, cost.saved_bytes)
+        most, most_once = max(most, cost.saved_bytes), max(most_once, cost.saved_once_bytes)
         line = parts.get(id(visit.block))
         parts[id(visit.block)] = replace(line, uses=line.uses + 1) if line else _part(visit, cost)
     for recursion in model.stack.recursions():
@@ -117,9 +119,10 @@ def _account(recipe: Recipe, model: LanguageModel) -> Report:
     outside = sum(p.numel() for name, p in model.named_parameters() if "stack" not in name)
     outside -= sum(p.numel() for p in model.weights.parameters())
     tokens = recipe.train.batch_size * spec.block_size
-    kept = total.saved_bytes
+    kept, kept_once = total.saved_bytes, total.saved_once_bytes + once.saved_bytes
     if recipe.train.checkpoint_activations:  # what enters each block, and one block's inside
         kept = len(visits) * spec.block_size * spec.n_embd * 4 + most + head.saved_bytes
+        kept_once = most_once + once.saved_bytes
     return Report(
         name=recipe.name,
         block_size=spec.block_size,
@@ -133,7 +136,8 @@ def _account(recipe: Recipe, model: LanguageModel) -> Report:
         cache_bytes_per_token=total.cache_bytes_per_token,
         cache_fixed_bytes=total.cache_fixed_bytes,
         batch_tokens=tokens,
-        activation_bytes=kept * recipe.train.batch_size + total.saved_once_bytes + once.saved_bytes,
+        activation_bytes=kept * recipe.train.batch_size + kept_once,
+        activation_once_bytes=kept_once,
         parts=[*parts.values(), _head_part(model, head)],
         warnings=risks(recipe, model),
     )
@@ -205,7 +209,7 @@ def _visit_cost(
     once = 0
     if not visit.later:  # where there are two sequences, what is kept for both counts once
         both = replace(use, memo={}, tokens=torch.zeros(2, tokens, dtype=torch.long, device=device))
-        two = saved_bytes(lambda y: run(y, both), x.repeat(2, 1, 1), parameters)
+        two = saved_bytes(lambda y: run(y, both), x.new_empty(2, *x.shape[1:]), parameters)
         once = max(0, 2 * cost.saved_bytes - two)
     short, long = (_state_bytes(visit, n * length, device) for n in (1, 2))
     slope = (long - short) // length

@@ -154,7 +154,7 @@ class BFloat16(Packed):
 
     def times(self, x: Tensor) -> Tensor:
         """Rows (N, in) in bfloat16 -> (N, out) in bfloat16."""
-        if len(x) == 1 and not x.is_cuda:
+        if len(x) == 1 and x.device.type == "cpu":
             return torch.mv(self.rounded, x[0])[None]
         return F.linear(x, self.rounded)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from strawberry.components.attention.aft import BOUND, CHUNK, cumsum
 from strawberry.components.attention.aft_simple import running_mean
 
 
@@ -57,3 +58,41 @@ def test_gradcheck():
     v = torch.randn(2, 7, 3, dtype=torch.float64, requires_grad=True)
 
     assert torch.autograd.gradcheck(running_mean, (k, v))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", [1, CHUNK, CHUNK + 1, 5 * CHUNK, CHUNK**2 + 3])
+def test_sums_by_products_are_torchs_sums(length, reverse):
+    """Chunked sums are exact where terms differ by 300 orders of magnitude, and differentiable."""
+    torch.manual_seed(0)
+    x = (torch.randn(2, length, 3, dtype=torch.float64) * 150).exp().requires_grad_()
+    expected = x.flip(1).cumsum(1).flip(1) if reverse else x.cumsum(1)
+    found = cumsum(x, reverse=reverse)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+    g = torch.rand_like(x)
+    grads = [torch.autograd.grad(y, x, g)[0] for y in (found, expected)]
+    torch.testing.assert_close(*grads, rtol=1e-13, atol=0)
+
+
+def test_the_operator_is_well_formed():
+    """Its fake form has the shape and strides of the real one, and it compiles."""
+    x = torch.randn(2, 37, 3, requires_grad=True)
+    torch.library.opcheck(torch.ops.strawberry.chunked_cumsum, (x, True))
+
+
+def test_bounded_keys_in_float32():
+    """Keys as large as a QK-norm lets them be give the means of float64, and its gradients."""
+    torch.manual_seed(0)
+    shape = (2, 70, 5)
+    for keys in (
+        torch.randn(shape) * 8,
+        torch.linspace(-BOUND, BOUND, 70)[None, :, None] + 0 * torch.randn(shape),
+    ):
+        k, v = keys.clone().requires_grad_(), torch.randn(shape, requires_grad=True)
+        y = running_mean(k, v, bounded=True)
+        expected = oracle(k, v)
+        torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+        g = torch.randn(shape)
+        grads = torch.autograd.grad(y, (k, v), g)
+        expected_grads = torch.autograd.grad(expected, (k, v), g.double())
+        torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-4)

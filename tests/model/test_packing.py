@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import strawberry
 from strawberry.errors import StrawberryError
 from strawberry.model.packing import FEW_ROWS, BFloat16, Int8, Packed, WeightFormat, pack_weights
+from strawberry.model.risks import declares, is_causal
 from strawberry.train import Sampling, sample_ids
 from strawberry.train.speculative import speculate
 
@@ -26,7 +27,10 @@ RECIPES = [
 QUICK = ("llama", "air", "moe", "mor_token_choice")
 SMALL = ["model.vocab_size=256", "model.block_size=32", "tokenizer=bytes", "data=stdlib"]
 OFF = {"float32": 1e-5, "bfloat16": 0.02, "int8": 0.05}
-"""How far logits may be off, as a share of their deviation."""
+"""How far the logits of half the tokens may be off, as a share of their deviation.
+
+Rounding may send a token to another expert, whose logits then differ as experts do.
+"""
 
 
 def built(path: Path) -> Any:
@@ -46,7 +50,8 @@ def greedy(model: Any, ids: Tensor, count: int) -> list[list[int]]:
 
 
 def off(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).std() / expected.std())
+    each = (found - expected).std(-1) / expected.std(-1)
+    return float(each.median())
 
 
 @pytest.mark.parametrize("weights", get_args(WeightFormat))
@@ -59,15 +64,16 @@ def off(found: Tensor, expected: Tensor) -> float:
 )
 @torch.no_grad()
 def test_every_recipe_gives_nearly_the_same(path: Path, weights: WeightFormat) -> None:
-    """Logits of a prompt, and of a token after a cache; in float32 the text of two rows too."""
+    """Logits of a prompt, and of tokens after a cache; in float32 the text of two rows too."""
     plain = built(path)
     model = packed(plain, weights)
     ids = torch.randint(0, 256, (2, 9), generator=torch.Generator().manual_seed(2))
     expected = plain(ids)
     assert off(model(ids), expected) < OFF[weights]
-    cache = model.new_cache(2, 9)
-    model(ids[:, :8], cache)
-    assert off(model(ids[:, 8:], cache)[:, 0], expected[:, 8]) < OFF[weights]
+    if declares(model, "cacheable") and is_causal(model):
+        cache = model.new_cache(2, 9)
+        steps = [model(ids[:, :5], cache), *(model(ids[:, t : t + 1], cache) for t in range(5, 9))]
+        assert off(torch.cat(steps, dim=1), expected) < OFF[weights]
     made = greedy(model, ids, 5)
     assert len(made) == 5
     if weights == "float32":

@@ -71,7 +71,8 @@ def rank_cost(recipe: Recipe, model: LanguageModel, report: Report, ranks: int) 
     """
     check_divides(recipe, ranks)
     infos = model.parameter_infos()
-    activations = report.activation_bytes // ranks
+    once = report.activation_once_bytes
+    activations = once + (report.activation_bytes - once) // ranks
     if ranks > 1 and recipe.train.parallel == "fsdp":
         return _sharded(recipe, model, infos, activations, ranks)
     weights = WIDE * _count(model.parameters())

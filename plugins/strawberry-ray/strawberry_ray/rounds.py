@@ -105,7 +105,7 @@ class Round:
         if not self.running:
             time.sleep(POLL)
             return []
-        ready, rest = ray.wait(list(self.running), num_returns=len(self.running), timeout=POLL)
+        ready, rest = _wait(list(self.running), POLL)
         found = [(ref, _result(ref)) for ref in ready]
         for ref in rest:
             if why := self._gone(self.running[ref]):
@@ -166,10 +166,24 @@ class Round:
         for ref in self.running:
             ray.cancel(ref)
         if self.running:
-            ray.wait(list(self.running), num_returns=len(self.running), timeout=GRACE)
+            _wait(list(self.running), GRACE)
         for one in self.running.values():
             with contextlib.suppress(OSError):  # the next claim finds it by any name
                 release(one.claimed, one.job.folder)
+
+
+def _wait(refs: list[Any], seconds: float) -> tuple[list[Any], list[Any]]:
+    """Those that have ended, and the others, once all have or the time is over.
+
+    What the handler of a signal raises meanwhile comes out of Ray as a SystemError's cause.
+    """
+    try:
+        ready, rest = ray.wait(refs, num_returns=len(refs), timeout=seconds)
+    except SystemError as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
+    return ready, rest
 
 
 def _result(ref: Any) -> dict[str, Any]:

@@ -402,7 +402,7 @@ def test_a_driver_that_ends_loses_nothing(
     else:
         process.send_signal(number)
     _, told = process.communicate(timeout=300)
-    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), told
     if number != signal.SIGKILL:
         assert told.strip().endswith("the same command goes on")
         assert not saved(out, 0)

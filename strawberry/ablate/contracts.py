@@ -83,5 +83,8 @@ class Executor(abc.ABC):
             StrawberryError: there is nothing to run on.
         """
 
+    def warm_up(self) -> None:  # noqa: B027 (most have nothing to begin)
+        """Begin what takes a while, as a server's start, and return: cells are built meanwhile."""
+
     def close(self) -> None:  # noqa: B027 (most hold nothing)
         """Let go of what is held from one `run` to the next; another `run` may follow."""

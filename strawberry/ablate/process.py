@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -134,6 +135,13 @@ def _context() -> Any:
     if forks:
         context.set_forkserver_preload(["strawberry.ablate.preload"])
     return context
+
+
+def warm_up() -> None:
+    """Start the process that trials are forked from, and return while it imports what they need."""
+    if _context().get_start_method() == "forkserver":
+        with _without_main():
+            forkserver.ensure_running()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from strawberry.ablate.contracts import Executor
     from strawberry.ablate.fair import Budget
     from strawberry.ablate.record import Record
     from strawberry.ablate.report import Table
@@ -95,7 +96,7 @@ def command(
     """
     from strawberry.ablate.plan import make_plan, parse_axis
     from strawberry.ablate.suite import make_suite
-    from strawberry.ablate.sweep import default_folder, prepare
+    from strawberry.ablate.sweep import default_folder, make_executor, prepare
     from strawberry.cli import context
     from strawberry.errors import StrawberryError
     from strawberry.recipe.yaml import parse
@@ -118,27 +119,30 @@ def command(
         "causal": causal,
     }  # fmt: skip
     plans = make_suite(recipe, options)
+    first = next(iter(plans.values()), None) or make_plan(recipe, options)
+    runner = make_executor(first.executor, plugins)
+    if not dry_run:
+        runner.warm_up()
     known: dict[str, Budget] = {}  # many tables have the same models
     suite = {name: prepare(plan, plugins, known) for name, plan in plans.items()}
     if suite and dry_run:
         _dry_suite(suite, plugins, price, as_json=as_json)
     elif suite:
-        folder = out or default_folder(next(iter(plans.values()))).with_name(recipe.stem)
-        _run_suite(suite, recipe, plugins, folder, as_json=as_json)
+        folder = out or default_folder(first).with_name(recipe.stem)
+        _run_suite(suite, recipe, runner, folder, as_json=as_json)
     elif dry_run:
-        _dry_run(prepare(make_plan(recipe, options), plugins), plugins, price, as_json=as_json)
+        _dry_run(prepare(first, plugins), plugins, price, as_json=as_json)
     else:
-        prepared = prepare(make_plan(recipe, options), plugins)
-        record = _run(prepared, plugins, out or default_folder(prepared.plan), quiet=as_json)
+        folder = out or default_folder(first)
+        record = _run(prepare(first, plugins), runner, folder, quiet=as_json)
         _finish(record, as_json=as_json)
 
 
-def _run(prepared: Prepared, plugins: Plugins, folder: Path, *, quiet: bool) -> Record:
-    from strawberry.ablate.sweep import Sweep, make_executor
+def _run(prepared: Prepared, executor: Executor, folder: Path, *, quiet: bool) -> Record:
+    from strawberry.ablate.sweep import Sweep
     from strawberry.cli.ablate_display import Display
     from strawberry.cli.console import console
 
-    executor = make_executor(prepared.plan.executor, plugins)
     shown = console(stderr=quiet)
     _say_cells(prepared, shown)
     with Display(shown, folder, executor.slots) as display:
@@ -154,7 +158,7 @@ def _finish(record: Record, *, as_json: bool) -> None:
 
 
 def _run_suite(
-    suite: dict[str, Prepared], plan: Path, plugins: Plugins, folder: Path, *, as_json: bool
+    suite: dict[str, Prepared], plan: Path, executor: Executor, folder: Path, *, as_json: bool
 ) -> None:
     from strawberry.ablate.suite import write_suite
     from strawberry.cli.console import console, print_json
@@ -162,7 +166,7 @@ def _run_suite(
     write_suite(folder, plan, list(suite))
     for name, prepared in suite.items():
         console(stderr=as_json).print(f"\n{name}", style="bold")
-        _run(prepared, plugins, folder / name, quiet=as_json)
+        _run(prepared, executor, folder / name, quiet=as_json)
     if as_json:
         print_json(suite_to_json(folder))
     else:

@@ -327,4 +327,6 @@ def test_executors_are_components(plugins: Plugins) -> None:
         make_executor("loca", plugins)
     with pytest.raises(RecipeError, match="jobs"):
         make_executor({"use": "local", "jobs": 0}, plugins)
-    assert list(make_executor("local", plugins).run([], Events())) == []
+    local = make_executor("local", plugins)
+    local.warm_up()
+    assert list(local.run([], Events())) == []

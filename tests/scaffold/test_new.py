@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -71,12 +72,16 @@ for path in sys.argv[1:]:
 QUICK = "shape or future or cache or descends or range or windows or roundtrip or told or runs"
 
 
-def test_all_kinds_install_build_and_pass(tmp_path: Path) -> None:
-    """One of each kind, installed together: the recipes use and build them, quick checks pass."""
-    made = [new(kind, f"my_{kind}", tmp_path, REGISTRY) for kind in kinds()]
+@pytest.mark.parametrize(
+    "chosen",
+    [("attention", "data", "executor"), pytest.param(kinds(), marks=pytest.mark.slow, id="all")],
+)
+def test_kinds_install_build_and_pass(chosen: Sequence[str], tmp_path: Path) -> None:
+    """One of each, installed together: the recipes use and build them, quick checks pass."""
+    made = [new(kind, f"my_{kind}", tmp_path, REGISTRY) for kind in chosen]
     env = installed(tmp_path / "environment", *made)
     recipes = [str(path) for folder in made for path in folder.glob("recipes/*.yaml")]
-    assert len(recipes) == len(kinds())
+    assert len(recipes) == len(chosen)
     ran("python", "-c", BUILD, *recipes, cwd=tmp_path, env=env)
     tests = [str(folder / "tests") for folder in made]
     out = ran("pytest", "-q", "-k", QUICK, *tests, cwd=tmp_path, env=env)

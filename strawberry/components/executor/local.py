@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 
 from strawberry.ablate.contracts import Ended, Events, Executor, Job
-from strawberry.ablate.process import TrialProcess, ask, stop
+from strawberry.ablate.process import TrialProcess, ask, stop, warm_up
 
 POLL = 0.05
 """Seconds between two looks at the processes."""
@@ -51,6 +51,10 @@ class Local(Executor):
     def slots(self) -> int:
         """One a GPU, or one for so many cores."""
         return self.jobs or _gpus() or max(1, len(_cores()) // self.threads)
+
+    def warm_up(self) -> None:
+        """Begin to import what every trial needs."""
+        warm_up()
 
     def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
         """Each trial in the first free slot."""

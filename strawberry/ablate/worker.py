@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from strawberry.ablate.contracts import FINISHED, STOPPED
 from strawberry.ablate.waiting import PATIENCE, wait_for
 from strawberry.errors import StrawberryError
+from strawberry.train.run import write_atomic
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
@@ -63,7 +64,7 @@ def main(folder: Path) -> None:
     if not holds(folder, request):
         sys.exit(f"{folder}: this trial was given to another process; its result is refused")
     result["spent"] = spent()
-    _write(folder / "result.json", result)
+    write_atomic(folder / "result.json", json.dumps(result, indent=1))
 
 
 def holds(folder: Path, request: Mapping[str, Any]) -> bool:
@@ -90,8 +91,8 @@ def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
 
     def note() -> None:
         while not over.wait(TICK):
-            with contextlib.suppress(OSError):  # the folder is away, or was given to another
-                _write(path, spent())
+            with contextlib.suppress(StrawberryError):  # the folder is away, or another's now
+                write_atomic(path, repr(spent()))
 
     noting = threading.Thread(target=note, daemon=True)
     noting.start()
@@ -100,8 +101,8 @@ def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
     finally:
         over.set()
         noting.join()
-        with contextlib.suppress(OSError):
-            _write(path, spent())
+        with contextlib.suppress(StrawberryError):
+            write_atomic(path, repr(spent()))
 
 
 def _outcome(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,15 +197,6 @@ def _stop_with(ending: Callable[[], object]) -> None:
     if hasattr(signal, "alarm"):
         signal.alarm(GRACE)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _write(path: Path, result: object) -> None:
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w") as file:
-        json.dump(result, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -126,12 +126,12 @@ def command(
     known: dict[str, Budget] = {}  # many tables have the same models
     suite = {name: prepare(plan, plugins, known) for name, plan in plans.items()}
     if suite and dry_run:
-        _dry_suite(suite, plugins, price, as_json=as_json)
+        _dry_suite(suite, runner.slots, price, as_json=as_json)
     elif suite:
         folder = out or default_folder(first).with_name(recipe.stem)
         _run_suite(suite, recipe, runner, folder, as_json=as_json)
     elif dry_run:
-        _dry_run(prepare(first, plugins), plugins, price, as_json=as_json)
+        _dry_run(prepare(first, plugins), runner.slots, price, as_json=as_json)
     else:
         folder = out or default_folder(first)
         record = _run(prepare(first, plugins), runner, folder, quiet=as_json)
@@ -267,25 +267,23 @@ def _say_cells(prepared: Prepared, out: Console) -> None:
 
 
 def _dry_suite(
-    suite: dict[str, Prepared], plugins: Plugins, price: float | None, *, as_json: bool
+    suite: dict[str, Prepared], slots: int, price: float | None, *, as_json: bool
 ) -> None:
     from strawberry.cli.console import console, print_json
 
     if as_json:
-        print_json({name: estimate(made, plugins, price) for name, made in suite.items()})
+        print_json({name: estimate(made, slots, price) for name, made in suite.items()})
         return
     for name, prepared in suite.items():
         console().print(f"\n{name}", style="bold")
-        _dry_run(prepared, plugins, price, as_json=False)
+        _dry_run(prepared, slots, price, as_json=False)
 
 
-def estimate(prepared: Prepared, plugins: Plugins, price: float | None) -> dict[str, Any]:
+def estimate(prepared: Prepared, slots: int, price: float | None) -> dict[str, Any]:
     """Every cell: what it changes, what it costs, and how long it would take, by a short probe."""
     from strawberry.ablate.fair import seconds_a_step
-    from strawberry.ablate.sweep import make_executor
     from strawberry.ablate.tuning import trials_a_cell
 
-    slots = make_executor(prepared.plan.executor, plugins).slots
     each = (prepared.plan.seeds or prepared.plan.max_seeds) + trials_a_cell(prepared.plan)
     found, total = [], 0.0
     for cell in prepared.live:
@@ -313,11 +311,11 @@ def estimate(prepared: Prepared, plugins: Plugins, price: float | None) -> dict[
     }
 
 
-def _dry_run(prepared: Prepared, plugins: Plugins, price: float | None, *, as_json: bool) -> None:
+def _dry_run(prepared: Prepared, slots: int, price: float | None, *, as_json: bool) -> None:
     from strawberry.ablate.report.files import short
     from strawberry.cli.console import console, print_json, show, table
 
-    made = estimate(prepared, plugins, price)
+    made = estimate(prepared, slots, price)
     if as_json:
         print_json(made)
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+import contextlib
+from collections.abc import Callable, Iterator, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,9 +89,8 @@ def count(
         run(x)
     between()
     x = x.detach().requires_grad_()
-    saved = _Saved(parameters)
     with FlopCounterMode(display=False) as training:
-        with saved, torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+        with _saving(parameters) as saved:
             y = run(x)
         torch.autograd.backward(y, torch.ones_like(y))
     for parameter in parameters:
@@ -104,10 +104,17 @@ def count(
 
 def saved_bytes(run: Callable[[Tensor], Tensor], x: Tensor, parameters: Set[Tensor]) -> int:
     """Bytes that autograd keeps for the way back of `run(x)`."""
-    saved = _Saved(parameters)
-    with saved, torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+    with _saving(parameters) as saved:
         run(x.detach().requires_grad_())
     return saved.nbytes()
+
+
+@contextlib.contextmanager
+def _saving(parameters: Set[Tensor]) -> Iterator[_Saved]:
+    """Within it what autograd keeps is counted."""
+    saved = _Saved(parameters)
+    with saved, torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+        yield saved
 
 
 class _Saved(TorchFunctionMode):

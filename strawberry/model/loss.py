@@ -121,15 +121,19 @@ class _ChunkedLoss(torch.autograd.Function):
         smooth, z = terms.label_smoothing, terms.z_loss
         vocabulary = weight.shape[0]
         rows = max(16, CHUNK_BYTES.get(h.device.type, 512 << 20) // (4 * vocabulary))
+        # Every chunk is written where the last one was: memory that is in the caches, and mapped.
+        room = h.new_empty(min(rows, h.shape[0]), vocabulary)
+        wide_room = wide(room)
         for start in range(0, h.shape[0], rows):
             part = slice(start, start + rows)
-            logits = wide(h[part] @ weight.mT)
-            if cap is not None:
-                logits = cap * torch.tanh(logits / cap)
+            product = torch.mm(h[part], weight.mT, out=room[: len(h[part])])
+            logits = _into(wide_room[: len(product)], product)
+            slope = None if cap is None else _capped_(logits, cap)
             target = targets[part].clamp(min=0)[:, None]
-            grad, total, lse = _exponentials(logits)
-            spread = lse - logits.mean(-1, keepdim=True) if smooth else lse
-            each = torch.cat((lse - logits.gather(1, target), lse.square(), spread), dim=1)
+            right = logits.gather(1, target)
+            mean = logits.mean(-1, keepdim=True) if smooth else 0.0
+            grad, total, lse = _exponentials_(logits)
+            each = torch.cat((lse - right, lse.square(), lse - mean), dim=1)
             sums += (each * valid[part, None]).sum(0)
             if grad_h is None and grad_weight is None:
                 continue
@@ -140,9 +144,9 @@ class _ChunkedLoss(torch.autograd.Function):
             if smooth:
                 grad.sub_(total * (smooth / vocabulary))
             grad.scatter_add_(1, target, total * (smooth - 1.0))
-            if cap is not None:
-                grad.mul_(1 - (logits / cap).square_())
-            grad = grad.to(h.dtype)
+            if slope is not None:
+                grad.mul_(slope)
+            grad = _into(product, grad)
             scale = valid[part, None] / (count * total)
             if grad_h is not None:
                 torch.mm(grad, weight, out=grad_h[part]).mul_(scale)
@@ -156,13 +160,12 @@ class _ChunkedLoss(torch.autograd.Function):
             *(g if g is not None else torch.empty(0) for g in (grad_h, grad_weight))
         )
         ctx.weight_dtype = weight.dtype
-        nll, squared, spread_nll = (sums / count).unbind()
+        nll, squared, spread_nll = (part.clone() for part in (sums / count).unbind())
         total = nll.clone()
         if smooth:
             total = (1 - smooth) * total + smooth * spread_nll
         if z:
             total = total + z * squared
-        nll, squared = nll.clone(), squared.clone()
         ctx.mark_non_differentiable(nll, squared)
         return total, nll, squared
 
@@ -177,11 +180,27 @@ class _ChunkedLoss(torch.autograd.Function):
         )
 
 
-def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Multiples of a softmax (N, V), what they are multiples by (N, 1), and logsumexp (N, 1)."""
+def _into(room: Tensor, x: Tensor) -> Tensor:
+    """`x` in the dtype of `room`, written there unless it has it already."""
+    return x if x.dtype == room.dtype else room.copy_(x)
+
+
+def _capped_(logits: Tensor, cap: float) -> Tensor:
+    """Bound logits in place; returns the derivative by the unbounded ones."""
+    bounded = logits.div_(cap).tanh_()
+    slope = 1 - bounded.square()
+    bounded.mul_(cap)
+    return slope
+
+
+def _exponentials_(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Multiples of a softmax (N, V), what they are multiples by (N, 1), and logsumexp (N, 1).
+
+    On a CPU the first are written over the logits.
+    """
     top = logits.amax(-1, keepdim=True)
     if logits.device.type == "cpu":  # in the caches, these passes are faster than the fused kernel
-        powers = torch.sub(logits, top).exp_()
+        powers = logits.sub_(top).exp_()
         total = powers.sum(-1, keepdim=True)
         return powers, total, top + total.log()
     shares = logits.softmax(-1)

@@ -10,6 +10,7 @@ import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -88,11 +89,12 @@ class Torment:
         self.length = length
         self.kills = self.orphans = self.doubled = 0
 
-    def sweep(self, out: Path) -> None:
-        """One sweep to its end, killed on the way as long as there are kills left."""
+    def sweep(self, out: Path) -> float:
+        """Seconds of one sweep to its end, killed on the way as long as there are kills left."""
         done: dict[str, str] = {}
+        seconds = 0.0
         while True:
-            mark = uuid.uuid4().hex
+            mark, began = uuid.uuid4().hex, time.monotonic()
             process = drive(self.recipe, out, mark)
             try:
                 wait = self.chance.uniform(0, 0.6 * self.length) if self.kills < KILLS else None
@@ -101,13 +103,14 @@ class Torment:
                 process.kill()
                 _, errors = process.communicate()
                 self.kills += 1
+            seconds += time.monotonic() - began
             self.orphans += orphans(mark)
             now = results(out)
             # What was finished stays as it is, to the second that is written in it.
             self.doubled += sum(now.get(name) != text for name, text in done.items())
             done = now
             if process.returncode == 0:
-                return
+                return seconds
             assert process.returncode == -9, errors
 
 
@@ -124,10 +127,10 @@ def test_twenty_kills_of_a_driver(recipe_file: Path, tmp_path: Path, figure: Fig
     assert whole.returncode == 0, errors
     torment = Torment(recipe_file, random.Random(seed), time.monotonic() - began)
     expected, own = table(tmp_path / "whole"), tabulate(Record.read(tmp_path / "whole")).seconds
-    same, ratios = [], []
+    same, ratios, walls = [], [], []
     while torment.kills < KILLS:
         out = tmp_path / f"sweep-{len(same)}"
-        torment.sweep(out)
+        walls.append(torment.sweep(out) / torment.length)
         record = Record.read(out)
         assert len({trial.key for trial in record.trials}) == len(record.trials) == 6
         assert len(results(out)) == len(list((out / "trials").iterdir())) == 6
@@ -137,6 +140,9 @@ def test_twenty_kills_of_a_driver(recipe_file: Path, tmp_path: Path, figure: Fig
     figure(
         torment.kills, KILLS, f"kills over {len(same)} sweeps, the same tables",
         duplicates=torment.doubled, orphans=torment.orphans,
-        **{"trials took": f"x{max(ratios):.2f} at most"},
+        **{
+            "trials took": f"x{max(ratios):.2f} at most",
+            "sweeps took": f"x{median(walls):.2f}, x{max(walls):.2f} at most",
+        },
     )  # fmt: skip
     assert torment.doubled == torment.orphans == 0

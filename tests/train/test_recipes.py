@@ -23,13 +23,14 @@ SHORT = [
     "model.block_size=64",
     "train.batch_size=4",
     "train.warmup_iters=2",
-    "train.lr_decay_iters=30",
+    "train.lr_decay_iters=20",
     "train.learning_rate=3e-3",
     "train.eval_iters=1",
     "train.log_interval=1",
     "train.eval_interval=0",
     "train.checkpoint_interval=4",
 ]
+STEPS = 20
 
 
 def losses(folder):
@@ -39,9 +40,9 @@ def losses(folder):
 
 @pytest.fixture(scope="module", params=RECIPES, ids=lambda path: path.name)
 def run(request, tmp_path_factory):
-    """A run of 30 steps, and its recipe's path."""
+    """A run, and its recipe's path."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    recipe = strawberry.load_recipe(request.param, [*SHORT, "train.max_iters=30"])
+    recipe = strawberry.load_recipe(request.param, [*SHORT, f"train.max_iters={STEPS}"])
     strawberry.train(recipe, folder)
     return request.param, folder
 
@@ -51,17 +52,17 @@ def test_it_learns(run):
     _, folder = run
     found = losses(folder)
 
-    assert len(found) == 30
+    assert len(found) == STEPS
     assert sum(found[-5:]) < sum(found[:5]) - 0.5
 
 
 @pytest.mark.faults(1)
 def test_it_resumes_exactly(run, tmp_path):
-    """Stopped after 11 steps and resumed, it has every number and bit of an unbroken run."""
+    """Stopped after 7 steps and resumed, it has every number and bit of an unbroken run."""
     path, whole = run
     folder = tmp_path / "resumed"
-    strawberry.train(strawberry.load_recipe(path, [*SHORT, "train.max_iters=11"]), folder)
-    recipe = strawberry.load_recipe(path, [*SHORT, "train.max_iters=30"])
+    strawberry.train(strawberry.load_recipe(path, [*SHORT, "train.max_iters=7"]), folder)
+    recipe = strawberry.load_recipe(path, [*SHORT, f"train.max_iters={STEPS}"])
     strawberry.train(recipe, folder, resume=True)
 
     assert losses(folder) == losses(whole)

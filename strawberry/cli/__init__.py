@@ -1,7 +1,10 @@
 """The command line: a file a verb. It parses and prints, and decides nothing."""
 
+import atexit
 import os
 import sys
+import threading
+from typing import NoReturn
 
 
 def main() -> None:
@@ -16,4 +19,21 @@ def main() -> None:
         return
     from strawberry.cli.app import run
 
-    sys.exit(run(arguments))
+    code = run(arguments)
+    if "RANK" in os.environ:
+        _leave(code)
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End a rank of several with all that an exit does, but for taking the interpreter apart.
+
+    Threads of gloo's outlive that, since modules of torch's keep their group for good. One of them
+    that wants the GIL then, to drop a tensor, is unwound by force, which aborts the process: a run
+    that had come to its end would be told as killed.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 (as multiprocessing does)
+    atexit._run_exitfuncs()  # noqa: SLF001
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -208,6 +208,45 @@ def test_main_runs_the_application(
     assert caught.value.code == 2
 
 
+TEARDOWN = """
+import atexit, sys, threading, time
+from strawberry.cli import main
+
+class Last:
+    def __del__(self):
+        print("taken apart")
+
+last = Last()
+threading.Thread(target=lambda: (time.sleep(0.1), print("waited for"))).start()
+atexit.register(print, "left")
+sys.argv = ["strawberry", "plguins"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("rank", "said"),
+    [
+        (None, ["waited for", "left", "taken apart"]),
+        ("0", ["waited for", "left"]),
+    ],
+)
+def test_a_rank_leaves_before_the_interpreter_is_taken_apart(
+    rank: str | None, said: list[str]
+) -> None:
+    """Threads are waited for and handlers run, and a thread of torch's can't abort the rest."""
+    environment = os.environ if rank is None else {**os.environ, "RANK": rank}
+    result = subprocess.run(
+        [sys.executable, "-c", TEARDOWN],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+
+    assert (result.returncode, result.stdout.splitlines()) == (2, said)
+
+
 def test_completion_knows_the_verbs() -> None:
     """A shell that completes is told the names of the verbs."""
     result = subprocess.run(

@@ -10,7 +10,7 @@ import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -97,7 +97,7 @@ class Torment:
             mark, began = uuid.uuid4().hex, time.monotonic()
             process = drive(self.recipe, out, mark)
             try:
-                wait = self.chance.uniform(0, 0.6 * self.length) if self.kills < KILLS else None
+                wait = self.chance.uniform(0, 1.5 * self.length) if self.kills < KILLS else None
                 _, errors = process.communicate(timeout=wait)
             except subprocess.TimeoutExpired:
                 process.kill()
@@ -142,7 +142,7 @@ def test_twenty_kills_of_a_driver(recipe_file: Path, tmp_path: Path, figure: Fig
         duplicates=torment.doubled, orphans=torment.orphans,
         **{
             "trials took": f"x{max(ratios):.2f} at most",
-            "sweeps took": f"x{median(walls):.2f}, x{max(walls):.2f} at most",
+            "sweeps took": f"x{mean(walls):.2f}",
         },
     )  # fmt: skip
     assert torment.doubled == torment.orphans == 0

@@ -149,16 +149,22 @@ class HeadLoss(torch.autograd.Function):
         grad_h = torch.empty_like(h)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         total = torch.zeros(())
+        room = h.new_empty(min(CHUNK, len(h)), len(weight))
+        wide = room.float()
         for start in range(0, len(h), CHUNK):
             part = slice(start, start + CHUNK)
             target = targets[part, None]
-            logits = (h[part] @ weight.mT).float()
-            top = logits.amax(-1, keepdim=True)
-            grad = torch.sub(logits, top).exp_()
+            product = torch.mm(h[part], weight.mT, out=room[: len(target)])
+            logits = wide[: len(target)]
+            if logits.dtype != product.dtype:
+                logits.copy_(product)
+            top, right = logits.amax(-1, keepdim=True), logits.gather(1, target)
+            grad = logits.sub_(top).exp_()
             powers = grad.sum(-1, keepdim=True)
-            total += (top + powers.log() - logits.gather(1, target)).sum()
+            total += (top + powers.log() - right).sum()
             grad.scatter_add_(1, target, -powers)
-            narrow, scale = grad.to(h.dtype), 1 / (len(h) * powers)
+            narrow = grad if grad.dtype == product.dtype else product.copy_(grad)
+            scale = 1 / (len(h) * powers)
             torch.mm(narrow, weight, out=grad_h[part]).mul_(scale)
             scaled = (h[part] * scale).to(h.dtype)
             if h.dtype == torch.float32:

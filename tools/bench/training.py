@@ -109,6 +109,9 @@ def contenders(options: argparse.Namespace) -> dict[str, tuple[Maker, bool]]:
         found[f"hand: llama{after}"] = give(hand_step, compiled=compiled), True
         for name in ("llama", "gpt2", "air"):
             found[f"ours: {name}{after}"] = give(our_step, name, compiled=compiled), True
+    for name in ("llama", "gpt2"):
+        make = give(our_step, name, compiled=False, recompute=True)
+        found[f"ours: {name}, recomputed"] = make, True
     if options.nanogpt:
         found["nanoGPT, memory kept"] = give(nanogpt_step, options.nanogpt, compiled=False), True
     for name in ("transformers", "x_transformers", "litgpt"):
@@ -117,12 +120,17 @@ def contenders(options: argparse.Namespace) -> dict[str, tuple[Maker, bool]]:
     return found
 
 
-def our_step(name: str, *, shape: str, dtype: str, compiled: bool) -> Contender:
-    """A recipe of ours, with its own optimizer."""
+def our_step(
+    name: str, *, shape: str, dtype: str, compiled: bool, recompute: bool = False
+) -> Contender:
+    """A recipe of ours, with its own optimizer; `recompute` is `train.checkpoint_activations`."""
     Imports.done()
     recipe = peers.recipe(name, peers.SHAPES[shape])
     model = strawberry.build(recipe).train()
     optimizers = Optimizers(recipe, model.parameter_infos(), torch.device("cpu"))
+    if recompute:
+        for block in {visit.block for visit in model.visits()}:
+            block.recompute = True
     if compiled:
         model.compile_trunk()
 

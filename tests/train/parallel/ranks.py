@@ -30,14 +30,18 @@ TINY = {
 }
 """What makes a recipe of recipes/ small enough to run in seconds."""
 
+TEXT = "data.max_bytes"
+"""What of it only recipes that read text have a field for."""
+
 RECIPES = Path(__file__).parents[3] / "recipes"
 TIMEOUT = 600
 
 
-def sets(**changes: Any) -> list[str]:
+def sets(*, text: bool = True, **changes: Any) -> list[str]:
     """The overrides of TINY, and these, whose names have `__` for a dot."""
+    tiny = {name: value for name, value in TINY.items() if text or name != TEXT}
     given = {name.replace("__", "."): value for name, value in changes.items()}
-    return [f"{name}={value}" for name, value in {**TINY, **given}.items()]
+    return [f"{name}={value}" for name, value in {**tiny, **given}.items()]
 
 
 def job(
@@ -55,6 +59,7 @@ def job(
     Step `poison` is not finite; one process takes each batch in `parts`, as ranks would.
     """
     recipe = RECIPES / f"{name}.yaml"
+    changes["text"] = "task:" not in recipe.read_text()
     return {
         "recipe": str(recipe), "sets": sets(**changes), "folder": str(folder), "resume": resume,
         "fork": None if fork is None else str(fork), "poison": poison, "parts": parts,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from strawberry.errors import Problem, RecipeError
+from strawberry.model import pairings
 from strawberry.model.contracts import (
     Attention,
     Bank,
@@ -39,17 +40,28 @@ if TYPE_CHECKING:
     from strawberry.recipe.spec import NodeSpec, Recipe
 
 
-def build(recipe: Recipe, device: str | torch.device = "cpu") -> LanguageModel:
+def build(
+    recipe: Recipe, device: str | torch.device = "cpu", *, place: Place | None = None
+) -> LanguageModel:
     """The recipe's model on `device`; on `meta` nothing is allocated.
 
     Weights are drawn on the CPU from `recipe.seed`, so that they are the same on every device; the
     caller's random state is left as it was. Raises RecipeError with every problem found.
+
+    Args:
+        recipe: what to build.
+        device: where it shall be.
+        place: called with each block, and with each outermost recursion, as soon as it is drawn:
+            it may take the parameters elsewhere before the next are drawn.
     """
-    on_meta = torch.device(device).type == "meta"
-    with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
+    drawn_on = "meta" if torch.device(device).type == "meta" else "cpu"
+    with torch.random.fork_rng(devices=[]), torch.device(drawn_on):
         torch.manual_seed(recipe.seed)
-        model = _Builder(recipe).model()
-    return model if on_meta else model.to(device)
+        model = _Builder(recipe, place).model()
+    return model if torch.device(device).type == drawn_on else model.to(device)
+
+
+Place: TypeAlias = Callable[[Block | Stack], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,8 @@ class _Broken(Exception):  # noqa: N818 (never leaves this module)
 
 
 class _Builder:
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, place: Place | None = None) -> None:
+        self.place = place
         self.spec = spec = recipe.model
         self.train = recipe.train
         self.problems: list[Problem] = []
@@ -85,7 +98,8 @@ class _Builder:
         if positional is not None and weights is not None and norm is not None:
             scope = _Scope(weights, positional, outside)
             nodes = [self._node(node, scope) for node in expand(spec.stack)]
-            self._check_honoured(positional)
+            if not self.problems:
+                self.problems += pairings.of_positions(spec.positional, positional, self.honoured)
             if not self.problems:
                 parts = Stack([node for node in nodes if node is not None])
         if parts is None:
@@ -122,11 +136,17 @@ class _Builder:
             inner = replace(scope, weights=own or scope.weights, recursion=inside)
             if isinstance(spec, RecurSpec):
                 inner = replace(inner, step_norms=spec.count if spec.step_norms else 0)
+            node: Block | Stack
             if isinstance(spec, BlockSpec):
-                return self._block(spec, inner, own)
-            return self._stack(spec, inner, own)
+                node = self._block(spec, inner, own)
+            else:
+                node = self._stack(spec, inner, own)
         except _Broken:
             return None
+        outermost = scope.recursion.level is None and not isinstance(spec, RepeatSpec)
+        if outermost and self.place is not None:
+            self.place(node)
+        return node
 
     def _stack(self, spec: RepeatSpec | RecurSpec, scope: _Scope, own: Weights | None) -> Stack:
         inside = expand(spec.stack) * (spec.count if isinstance(spec, RepeatSpec) else 1)
@@ -139,7 +159,10 @@ class _Builder:
         router = None
         if spec.router is not None:
             router = self._construct(spec.router, RouterSite(self.spec.n_embd, spec.count))
-        self._check_recursion(spec, nodes)
+        problems = list(pairings.of_recursion(spec, nodes, self.spec.residual))
+        self.problems += problems
+        if problems:
+            raise _Broken
         if spec.router is not None and router is None:
             raise _Broken
         try:
@@ -170,8 +193,9 @@ class _Builder:
             raise _Broken
         if isinstance(attention, Attention):
             self.honoured |= attention.honours
-            self._check_override(spec, attention, override)
-            self._check_documents(spec, attention)
+            self.problems += pairings.of_override(spec, attention, override)
+            if self.train.document_mask:
+                self.problems += pairings.of_documents(spec, attention)
         before = self.spec.placement != "post"
         around = per_step(norm, scope.step_norms)
         return Block(
@@ -310,70 +334,6 @@ class _Builder:
         except RecipeError as error:
             self.problems += error.problems
         return None
-
-    # Pairings
-
-    def _check_override(
-        self, spec: BlockSpec, attention: Attention, override: Positional | None
-    ) -> None:
-        if override is None or spec.positional is None:
-            return
-        name = spec.positional.entry.name
-        if "embedding" in override.places:
-            message = f"{name!r} is added to the embeddings, so it belongs under model.positional"
-            self.problems.append(spec.positional.problem("", message))
-        elif override.places and not override.places & attention.honours:
-            assert spec.attention is not None
-            message = (
-                f"{spec.attention.entry.name!r} can't honour {name!r}; it would be ignored: "
-                "write `positional: none`, or another attention"
-            )
-            self.problems.append(spec.positional.problem("", message))
-
-    def _check_recursion(self, spec: RecurSpec, nodes: list[Block | Stack]) -> None:
-        """Refuse what a router or shared keys can't be combined with."""
-        if spec.router is None and spec.keys == "own":
-            return
-        word = "router" if spec.router is not None else "keys"
-        before = len(self.problems)
-        if not spec.sharing.endswith("cycle"):
-            message = f"`{word}` needs `sharing: cycle` or `middle_cycle`, not {spec.sharing}"
-            self.problems.append(spec.at.problem("sharing", message))
-        if spec.router is not None and self.spec.residual == "attention":
-            message = "a router can't follow what attention residuals mix: write `residual: sum`"
-            self.problems.append(spec.at.problem("router", message))
-        inside = [module for node in nodes for module in node.modules()]
-        if spec.keys == "first" and any(isinstance(m, Recursion) and m.router for m in inside):
-            message = "a router inside would take tokens away whose keys are shared"
-            self.problems.append(spec.at.problem("keys", message))
-        for mixer in (m for m in inside if isinstance(m, Attention)):
-            name = type(mixer).__name__
-            if spec.router is not None and not mixer.routable:
-                message = f"{name} mixes whole sequences, and a router sends some tokens on"
-                self.problems.append(spec.at.problem("router", message))
-            if spec.keys == "first" and not mixer.shares_keys:
-                message = f"{name} can't use the keys of another step: write `keys: own`"
-                self.problems.append(spec.at.problem("keys", message))
-        if len(self.problems) > before:
-            raise _Broken
-
-    def _check_documents(self, spec: BlockSpec, attention: Attention) -> None:
-        if self.train.document_mask and not attention.separates:
-            assert spec.attention is not None
-            name = spec.attention.entry.name
-            message = f"{name!r} can't keep documents apart: write `train.document_mask: false`"
-            self.problems.append(spec.attention.problem("", message))
-
-    def _check_honoured(self, positional: Positional) -> None:
-        places = positional.places
-        if not places or "embedding" in places or places & self.honoured or self.problems:
-            return
-        spec = self.spec.positional
-        message = (
-            f"no attention of the stack can honour {spec.entry.name!r}; it would be ignored: "
-            "write `positional: none`, or add an attention that does"
-        )
-        self.problems.append(spec.problem("", message))
 
     # Tables
 

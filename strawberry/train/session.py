@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from strawberry.data import open_dataset
 from strawberry.errors import PluginError
-from strawberry.model.build import build
 from strawberry.model.contracts import Tracker, local
 from strawberry.train import randomness
 from strawberry.train.batches import Batches
@@ -166,9 +165,9 @@ def open_session(
     """
     dataset = open_shard(recipe, world, progress)
     randomness.seed(recipe.seed + world.rank)
-    model = build(recipe, machine.device)
+    engine = engine_for(recipe, world, machine)
+    model = engine.model
     model.separator = separator(recipe, dataset)
-    engine = engine_for(recipe, model, world, machine)
     engine.compile(machine)
     return Session(
         recipe=recipe,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from strawberry.errors import RecipeError
+from strawberry.model.build import build
 from strawberry.model.contracts import placed_like, whole
 from strawberry.model.loss import IGNORE
 from strawberry.model.recursion import Recursion
@@ -144,9 +145,12 @@ class Shards(Engine):
     With bfloat16, the parameters of blocks are gathered in it, and gradients are summed in float32.
     Those outside of blocks stay in float32, and with them what blocks add to: autocast leaves it so
     in one process too.
+
+    Each unit is divided as soon as it is drawn, and its part taken to the device: no rank ever
+    holds more of the model than its parts, and one unit.
     """
 
-    def __init__(self, model: LanguageModel, world: World, machine: Machine) -> None:
+    def __init__(self, recipe: Recipe, world: World, machine: Machine) -> None:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import (
             MixedPrecisionPolicy,
@@ -156,17 +160,19 @@ class Shards(Engine):
 
         from strawberry.train.parallel.shards import ShardWriter
 
-        super().__init__(model, world)
         mesh = init_device_mesh(machine.device.type, (world.size,))
         lower = None if machine.dtype == torch.float32 else machine.dtype
-        self.units: list[Any] = [*units(model.stack), model]
-        for unit in self.units:
+        self.units: list[Any] = []
+
+        def divide(unit: nn.Module, dtype: torch.dtype | None = lower) -> None:
             policy = MixedPrecisionPolicy(
-                param_dtype=None if unit is model else lower,
-                reduce_dtype=torch.float32,
-                cast_forward_inputs=False,
+                param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
             )
-            fully_shard(unit, mesh=mesh, mp_policy=policy)
+            self.units.append(fully_shard(unit, mesh=mesh, mp_policy=policy))
+
+        model = build(recipe, place=divide)
+        divide(model, None)
+        super().__init__(model, world)
         register_fsdp_forward_method(model, "loss")
         self.writer = ShardWriter(world)
 
@@ -210,22 +216,25 @@ def units(stack: Stack) -> Iterator[Block | Stack]:
             yield node
 
 
-def engine_for(recipe: Recipe, model: LanguageModel, world: World, machine: Machine) -> Engine:
-    """The engine that the recipe asks for; one process needs none.
+def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
+    """The engine that the recipe asks for, with its model, freshly drawn.
 
-    Raises RecipeError if the batch can't be divided among the ranks.
+    Raises RecipeError if the model can't be built, or the batch not be divided among the ranks.
     """
+    check_divides(recipe, world.size)
+    engine: Engine
+    if world.size == 1:
+        engine = Engine(build(recipe, machine.device))
+    elif recipe.train.parallel == "fsdp":
+        check_shards(recipe, build(recipe, "meta"))
+        engine = Shards(recipe, world, machine)
+    else:
+        engine = Copies(build(recipe, machine.device), world, machine)
     if recipe.train.checkpoint_activations:
-        for module in model.modules():
+        for module in engine.model.modules():
             if isinstance(module, Block):
                 module.recompute = True
-    if world.size == 1:
-        return Engine(model)
-    check_divides(recipe, world.size)
-    if recipe.train.parallel == "fsdp":
-        check_shards(recipe, model)
-    kind = Shards if recipe.train.parallel == "fsdp" else Copies
-    return kind(model, world, machine)
+    return engine
 
 
 def check_shards(recipe: Recipe, model: LanguageModel) -> None:

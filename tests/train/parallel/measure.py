@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.fsdp  # here, so that what it takes is not counted as the model's
 
-from strawberry.model.build import build
 from strawberry.model.contracts import is_shard, local
 from strawberry.recipe import load_recipe
 from strawberry.train.device import machine_for
@@ -75,8 +76,11 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     recipe = load_recipe(Path(job["recipe"]), job["sets"])
     with joined(machine_for(recipe)) as (world, machine):
         torch.manual_seed(world.rank)
-        model = build(recipe)
-        engine = engine_for(recipe, model, world, machine)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        engine = engine_for(recipe, world, machine)
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        drawn = most - pages * resource.getpagesize()
+        model = engine.model
         optimizers = Optimizers(recipe, model.parameter_infos(), machine.device)
         traffic, gathered = Traffic(), [0]
         for unit in engine.units if isinstance(engine, Shards) else ():
@@ -103,7 +107,8 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         held["activations"] = kept.nbytes - head
         world.barrier()
     return {
-        **held, "gathered": max(gathered), "counts": traffic.counts, "nbytes": traffic.nbytes
+        **held, "drawn": drawn, "gathered": max(gathered),
+        "counts": traffic.counts, "nbytes": traffic.nbytes,
     }  # fmt: skip
 
 

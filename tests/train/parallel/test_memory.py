@@ -62,6 +62,19 @@ def test_what_is_said_of_a_rank_is_what_it_measures(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_what_it_takes_to_draw_a_model(tmp_path: Path, parallel: str) -> None:
+    """In shards, a rank never holds much more than its part and one block; a copy, the whole."""
+    changes = {"model__n_embd": 512, "model.stack[0].repeat": 32, "model.stack[0].ffn.n_ffn": 2048}
+    said, measured = both("gpt2", parallel, 4, tmp_path / "job", **changes)
+
+    whole = said.parameters * (4 if parallel == "fsdp" else 1)
+    for rank in measured:
+        print(f"{parallel}: {rank['drawn'] / whole:.2f} of the model")  # noqa: T201 (the figure)
+        assert (rank["drawn"] < 0.5 * whole) == (parallel == "fsdp")
+
+
+@pytest.mark.slow
 def test_accumulated_gradients_travel_once(tmp_path: Path) -> None:
     """With three micro-batches in a step: three times the gathers, one reduction a unit."""
     changes = {"train__gradient_accumulation_steps": 3}

@@ -1,0 +1,85 @@
+"""Parts that are fine by themselves and can't be combined, each as a problem at its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from strawberry.model.contracts import Attention, Positional
+from strawberry.model.recursion import Recursion
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from strawberry.errors import Problem
+    from strawberry.model.stack import Block, Stack
+    from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec
+
+
+def of_override(
+    spec: BlockSpec, attention: Attention, override: Positional | None
+) -> Iterator[Problem]:
+    """A block's own positions that its attention can't honour."""
+    if override is None or spec.positional is None:
+        return
+    name = spec.positional.entry.name
+    if "embedding" in override.places:
+        message = f"{name!r} is added to the embeddings, so it belongs under model.positional"
+        yield spec.positional.problem("", message)
+    elif override.places and not override.places & attention.honours:
+        assert spec.attention is not None
+        message = (
+            f"{spec.attention.entry.name!r} can't honour {name!r}; it would be ignored: "
+            "write `positional: none`, or another attention"
+        )
+        yield spec.positional.problem("", message)
+
+
+def of_positions(
+    spec: ComponentSpec, positional: Positional, honoured: AbstractSet[str]
+) -> Iterator[Problem]:
+    """The model's positions where no attention of its stack has a place for them."""
+    places = positional.places
+    if not places or "embedding" in places or places & honoured:
+        return
+    message = (
+        f"no attention of the stack can honour {spec.entry.name!r}; it would be ignored: "
+        "write `positional: none`, or add an attention that does"
+    )
+    yield spec.problem("", message)
+
+
+def of_documents(spec: BlockSpec, attention: Attention) -> Iterator[Problem]:
+    """An attention that can't keep the documents of a sequence apart."""
+    if not attention.separates:
+        assert spec.attention is not None
+        name = spec.attention.entry.name
+        message = f"{name!r} can't keep documents apart: write `train.document_mask: false`"
+        yield spec.attention.problem("", message)
+
+
+def of_recursion(
+    spec: RecurSpec, nodes: Sequence[Block | Stack], residual: str
+) -> Iterator[Problem]:
+    """What a router or shared keys can't be combined with."""
+    if spec.router is None and spec.keys == "own":
+        return
+    word = "router" if spec.router is not None else "keys"
+    if not spec.sharing.endswith("cycle"):
+        message = f"`{word}` needs `sharing: cycle` or `middle_cycle`, not {spec.sharing}"
+        yield spec.at.problem("sharing", message)
+    if spec.router is not None and residual == "attention":
+        message = "a router can't follow what attention residuals mix: write `residual: sum`"
+        yield spec.at.problem("router", message)
+    inside = [module for node in nodes for module in node.modules()]
+    if spec.keys == "first" and any(isinstance(m, Recursion) and m.router for m in inside):
+        message = "a router inside would take tokens away whose keys are shared"
+        yield spec.at.problem("keys", message)
+    for mixer in (m for m in inside if isinstance(m, Attention)):
+        name = type(mixer).__name__
+        if spec.router is not None and not mixer.routable:
+            message = f"{name} mixes whole sequences, and a router sends some tokens on"
+            yield spec.at.problem("router", message)
+        if spec.keys == "first" and not mixer.shares_keys:
+            message = f"{name} can't use the keys of another step: write `keys: own`"
+            yield spec.at.problem("keys", message)

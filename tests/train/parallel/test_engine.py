@@ -2,12 +2,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from strawberry.errors import RecipeError
 from strawberry.model.build import build
 from strawberry.recipe import load_recipe
 from strawberry.train import generate, load_run
-from strawberry.train.parallel.engine import check_divides, check_shards
+from strawberry.train.parallel.engine import check_divides, check_shards, units
 from strawberry.train.parallel.launch import RankFailed, verdict, without
 from tests.faults.conftest import Figure, figure
 from tests.train.parallel.ranks import RECIPES, difference, job, rows, run, sets
@@ -158,6 +160,25 @@ def test_ranks_train_compiled(tmp_path: Path, parallel: str) -> None:
     found = difference(tmp_path / "1", tmp_path / "run")
     print(f"gpt2 compiled, {parallel}: {found:.1e}")  # noqa: T201 (the figure)
     assert found < NOISE
+
+
+@pytest.mark.parametrize("name", ["air", "deepseek", "hybrid", "recursive"])
+def test_units_are_placed_as_they_are_drawn(name: str) -> None:
+    """A place is given, in order, what is gathered at a time, and may empty it at once."""
+    recipe = load_recipe(RECIPES / f"{name}.yaml", sets())
+    whole, placed = build(recipe), list[nn.Module]()
+
+    def place(unit: nn.Module) -> None:
+        placed.append(unit)
+        with torch.no_grad():
+            for parameter in unit.parameters():
+                parameter.zero_()
+
+    model = build(recipe, place=place)
+    assert placed == list(units(model.stack))
+    own = {id(p) for unit in placed for p in unit.parameters()}
+    for (key, one), other in zip(model.named_parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, torch.zeros_like(other) if id(one) in own else other), key
 
 
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:

@@ -3,6 +3,7 @@
 python tools/fault_matrix.py             # the quick proofs
 python tools/fault_matrix.py --slow      # the long ones too: kills, random files; some minutes
 python tools/fault_matrix.py --row 13 --row 26
+python tools/fault_matrix.py --slow --markdown tools/FAULTS.md
 
 A row holds if all of its proofs pass. Its control is a test in which the detector is switched off,
 and which passes if the fault then goes unnoticed: without it a proof might prove nothing.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +75,18 @@ ROWS = {
 }
 
 
+COLUMNS = ("", "fault", "survived", "lost", "controls", "s", "figures")
+LEFT = ("fault", "figures")
+
+HEAD = """# Faults that are survived
+
+Written by `{command}`. A fault is injected by tests that are marked with its row: "survived" is how
+many of them passed of how many ran, controls are tests in which its detector is off, and which pass
+if it then goes unnoticed. Figures are what the tests themselves count.
+
+"""
+
+
 @dataclass(slots=True)
 class Row:
     """What the tests of a row came to."""
@@ -126,6 +140,7 @@ def main() -> int:
     )
     parser.add_argument("--slow", action="store_true", help="the long proofs too")
     parser.add_argument("--row", type=int, action="append", choices=ROWS, metavar="N")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
     chosen = parser.parse_args()
     outcomes = Outcomes(set(chosen.row or ROWS))
     marks = "faults" if chosen.slow else "faults and not slow"
@@ -134,27 +149,34 @@ def main() -> int:
         "-n", "0", "-p", "no:cacheprovider", f"--rootdir={ROOT}",
     ]  # fmt: skip
     code = pytest.main(arguments, plugins=[outcomes])
-    Console().print(table(outcomes))
+    lines = [line(number, outcomes.rows[number]) for number in sorted(outcomes.wanted)]
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in COLUMNS:
+        made.add_column(column, justify="left" if column in LEFT else "right")
+    for cells in lines:
+        made.add_row(*cells, style="red" if cells[3] not in ("", "0") else None)
+    Console().print(made)
+    if chosen.markdown is not None:
+        chosen.markdown.write_text(page(lines))
     return int(code)
 
 
-def table(outcomes: Outcomes) -> Table:
-    """A line for each row: what was tried, survived and lost."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("", "fault", "survived", "lost", "controls", "s", "figures"):
-        made.add_column(column, justify="left" if column in ("fault", "figures") else "right")
-    for number in sorted(outcomes.wanted):
-        row = outcomes.rows[number]
-        tried = row.passed + len(row.failed)
-        if not tried:
-            made.add_row(str(number), ROWS[number], "-", "", "", "", "slow: not run", style="dim")
-            continue
-        made.add_row(
-            str(number), ROWS[number], f"{row.passed}/{tried}", str(len(row.failed)),
-            str(row.controls or "-"), f"{row.seconds:.1f}", "; ".join(row.figures),
-            style="red" if row.failed else None,
-        )  # fmt: skip
-    return made
+def line(number: int, row: Row) -> tuple[str, ...]:
+    """The cells of a fault: what was tried, survived and lost."""
+    tried = row.passed + len(row.failed)
+    if not tried:
+        return (str(number), ROWS[number], "-", "", "", "", "slow: not run")
+    return (
+        str(number), ROWS[number], f"{row.passed}/{tried}", str(len(row.failed)),
+        str(row.controls or "-"), f"{row.seconds:.1f}", "; ".join(row.figures),
+    )  # fmt: skip
+
+
+def page(lines: Sequence[tuple[str, ...]]) -> str:
+    """The table in Markdown, under what it is."""
+    ruled = [":--" if column in LEFT else "--:" for column in COLUMNS]
+    rows = ["| " + " | ".join(cells) + " |" for cells in [COLUMNS, ruled, *lines]]
+    return HEAD.format(command=" ".join(["python", *sys.argv])) + "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":

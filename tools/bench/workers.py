@@ -32,11 +32,13 @@ class Contender:
         run: what is timed.
         flops: of one run's matrix products, where they were counted.
         result: anything plain that the run came to, for a check that contenders agree.
+        peak: bytes that its process had at most, over what its imports take, once it had run.
     """
 
     run: Callable[[], object]
     flops: int = 0
     result: Any = None
+    peak: int = 0
 
 
 Maker: TypeAlias = Callable[[], Contender]
@@ -56,18 +58,15 @@ class Worker:
         theirs.close()
         kind, value = self._receive()
         self.absent: str | None = value if kind == "absent" else None
-        self.flops: int = value[0] if kind == "ready" else 0
-        self.result: Any = value[1] if kind == "ready" else None
+        ready = value if kind == "ready" else (0, None, 0)
+        self.flops: int = ready[0]
+        self.result: Any = ready[1]
+        self.peak: int = ready[2]
 
     def __call__(self, repeats: int = 1) -> float:
         """Run it so many times, and wait; returns the CPU seconds that its process took."""
         self._pipe.send(repeats)
         return float(self._receive()[1])
-
-    def peak_bytes(self) -> int:
-        """The most memory that the process had at once, over what its imports take."""
-        self._pipe.send("peak")
-        return int(self._receive()[1])
 
     def close(self) -> None:
         """End the process."""
@@ -126,15 +125,12 @@ def _serve(pipe: Connection, maker: Maker, threads: int, keep_memory: bool) -> N
     except Exception:
         pipe.send(("failed", traceback.format_exc()))
         return
-    pipe.send(("ready", (contender.flops, contender.result)))
+    pipe.send(("ready", (contender.flops, contender.result, contender.peak)))
     while True:
         try:
             message = pipe.recv()
         except EOFError:
             return
-        if message == "peak":
-            pipe.send(("peak", _peak() - Imports.bytes))
-            continue
         began = time.process_time()
         try:
             for _ in range(message):
@@ -153,11 +149,14 @@ class Imports:
     @classmethod
     def done(cls) -> None:
         """From here on, memory counts."""
+        import torch._dynamo  # noqa: F401 (what torch's optimizers import at their first step)
+
         cls.bytes = _resident("VmRSS")
 
-
-def _peak() -> int:
-    return _resident("VmHWM")
+    @classmethod
+    def peak(cls) -> int:
+        """The most memory that this process has had at once, over what its imports take."""
+        return _resident("VmHWM") - cls.bytes
 
 
 def _resident(field: str) -> int:

@@ -27,6 +27,7 @@ from strawberry.train import spikes as spikes_module
 from strawberry.train.batches import Batches
 from strawberry.train.nonfinite import BACK_OFFS, IN_A_ROW
 from strawberry.train.optimizers import Optimizers
+from strawberry.train.parallel import engine as engine_module
 from strawberry.train.run import RunFolder
 from strawberry.train.spikes import Spikes
 from tests.faults.conftest import Figure
@@ -473,7 +474,7 @@ def test_unasked_it_would_be_allocated(
         return original(recipe, device)
 
     monkeypatch.setattr(loop_module, "build", build)
-    monkeypatch.setattr(session_module, "build", build)
+    monkeypatch.setattr(engine_module, "build", build)
     monkeypatch.setattr(loop_module, "check_memory", lambda *arguments: None)
     with pytest.raises(OutOfMemory):
         train(make_recipe(model={"vocab_size": 1 << 20, "n_embd": 1 << 20}), tmp_path / "run")

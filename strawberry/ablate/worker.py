@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strawberry.ablate.contracts import FINISHED, STOPPED
-from strawberry.ablate.waiting import PATIENCE, wait_for
+from strawberry.ablate.waiting import PATIENCE, Away, wait_for
 from strawberry.errors import StrawberryError
 from strawberry.train.run import write_atomic
 
@@ -61,6 +61,8 @@ def main(folder: Path) -> None:
         os.sched_setaffinity(0, request["cores"])
     with _stopwatch(folder / "spent") as spent:
         result = _outcome(folder, request)
+    with contextlib.suppress(Away):  # if it doesn't come back, it holds nothing
+        wait_for(folder.parent)
     if not holds(folder, request):
         sys.exit(f"{folder}: this trial was given to another process; its result is refused")
     result["spent"] = spent()
@@ -146,7 +148,7 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         files=[Path(file) for file in request["plugin_files"]], disabled=request["disabled"]
     )
     recipe, run = read_recipe(request, plugins), folder / "run"
-    deadline = time.monotonic() + PATIENCE
+    deadline, returned = time.monotonic() + PATIENCE, False
     while True:
         started = time.perf_counter()
         try:
@@ -156,9 +158,11 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
-        except StrawberryError:
-            if folder.parent.is_dir():
+        except (StrawberryError, OSError) as error:
+            # A folder that is back already was away all the same, but for once alone.
+            if folder.parent.is_dir() and (returned or not _misses_a_file(error)):
                 raise
+            returned = folder.parent.is_dir()
             wait_for(folder.parent)
     return {
         "status": FINISHED,
@@ -167,6 +171,13 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": time.perf_counter() - started,
         "peak_bytes": _peak_bytes(),
     }
+
+
+def _misses_a_file(error: BaseException | None) -> bool:
+    """Whether a file that was not there is behind an error."""
+    while error is not None and not isinstance(error, FileNotFoundError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def read_recipe(request: Mapping[str, Any], plugins: Any) -> Recipe:

@@ -148,7 +148,7 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         files=[Path(file) for file in request["plugin_files"]], disabled=request["disabled"]
     )
     recipe, run = read_recipe(request, plugins), folder / "run"
-    deadline, returned = time.monotonic() + PATIENCE, False
+    deadline = time.monotonic() + PATIENCE
     while True:
         started = time.perf_counter()
         try:
@@ -158,11 +158,9 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
-        except (StrawberryError, OSError) as error:
-            # A folder that is back already was away all the same, but for once alone.
-            if folder.parent.is_dir() and (returned or not _misses_a_file(error)):
+        except StrawberryError:
+            if folder.parent.is_dir():
                 raise
-            returned = folder.parent.is_dir()
             wait_for(folder.parent)
     return {
         "status": FINISHED,
@@ -171,13 +169,6 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": time.perf_counter() - started,
         "peak_bytes": _peak_bytes(),
     }
-
-
-def _misses_a_file(error: BaseException | None) -> bool:
-    """Whether a file that was not there is behind an error."""
-    while error is not None and not isinstance(error, FileNotFoundError):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def read_recipe(request: Mapping[str, Any], plugins: Any) -> Recipe:

@@ -158,6 +158,8 @@ def _drop_old(target: Path, keep: Keep) -> None:
     """Remove what is no longer to be kept, now that `target` is whole."""
     folder = target.parent
     steps = _steps(folder)
+    if target not in steps:
+        return  # the folder was moved away meanwhile, which whoever writes next is told
     # Later steps than this one are damaged ones that the run went back behind.
     here = steps.index(target)
     gone = [_replaced(target), *steps[: max(0, here + 1 - keep.newest)], *steps[here + 1 :]]

@@ -53,6 +53,25 @@ def test_keeps_the_newest(tmp_path: Path) -> None:
     assert [int(name.split("-")[1]) for name in steps(tmp_path)] == [100, 1000]
 
 
+@pytest.mark.faults(46)
+def test_a_folder_may_go_away_as_soon_as_a_checkpoint_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is old can't be removed then; nothing is amiss, and all is there when it is back."""
+    folder, away = tmp_path / "checkpoints", tmp_path / "elsewhere"
+    write(folder, 1, keep=1)
+    finish = checkpoint._finish
+
+    def finish_and_go(*arguments: Any) -> None:
+        finish(*arguments)
+        folder.rename(away)
+
+    monkeypatch.setattr(checkpoint, "_finish", finish_and_go)
+    write(folder, 2, keep=1)
+    away.rename(folder)
+    assert checkpoint.load_newest(folder)[0].state["step"] == 2
+
+
 @pytest.mark.faults(13)
 def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
     """A bit flipped in any 64-byte window of any file leads back to the checkpoint before."""

@@ -122,13 +122,12 @@ class _ChunkedLoss(torch.autograd.Function):
         vocabulary = weight.shape[0]
         rows = max(16, CHUNK_BYTES.get(h.device.type, 512 << 20) // (4 * vocabulary))
         # Every chunk is written where the last one was: memory that is in the caches, and mapped.
-        room = h.new_empty(min(rows, h.shape[0]), vocabulary)
-        wide_room = wide(room)
+        room, wide_room = _rooms(h, min(rows, h.shape[0]), vocabulary)
         for start in range(0, h.shape[0], rows):
             part = slice(start, start + rows)
             product = torch.mm(h[part], weight.mT, out=room[: len(h[part])])
             logits = _into(wide_room[: len(product)], product)
-            slope = None if cap is None else _capped_(logits, cap)
+            slope = _capped_(logits, cap, training)
             target = targets[part].clamp(min=0)[:, None]
             right = logits.gather(1, target)
             mean = logits.mean(-1, keepdim=True) if smooth else 0.0
@@ -180,15 +179,24 @@ class _ChunkedLoss(torch.autograd.Function):
         )
 
 
+def _rooms(h: Tensor, rows: int, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Room for products (rows, V), and for them in float32: the same where they are in it."""
+    room = h.new_empty(rows, vocabulary)
+    dtype = torch.promote_types(h.dtype, torch.float32)
+    return room, room if room.dtype == dtype else torch.empty_like(room, dtype=dtype)
+
+
 def _into(room: Tensor, x: Tensor) -> Tensor:
     """`x` in the dtype of `room`, written there unless it has it already."""
     return x if x.dtype == room.dtype else room.copy_(x)
 
 
-def _capped_(logits: Tensor, cap: float) -> Tensor:
-    """Bound logits in place; returns the derivative by the unbounded ones."""
+def _capped_(logits: Tensor, cap: float | None, training: bool) -> Tensor | None:
+    """Bound logits in place; in training returns the derivative by the unbounded ones."""
+    if cap is None:
+        return None
     bounded = logits.div_(cap).tanh_()
-    slope = 1 - bounded.square()
+    slope = 1 - bounded.square() if training else None
     bounded.mul_(cap)
     return slope
 

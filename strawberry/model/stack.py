@@ -157,6 +157,13 @@ class Block(nn.Module):
         yield Visit(self, steps, self.weights or weights, path)
 
 
+def recompute_blocks(model: nn.Module) -> None:
+    """Let every block keep no activations in training, but compute them again."""
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.recompute = True
+
+
 def dropped(dropout: nn.Dropout, x: Tensor) -> Tensor:
     """`x` through a dropout, without a call where that does nothing."""
     return dropout(x) if dropout.training and dropout.p else x

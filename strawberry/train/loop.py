@@ -17,6 +17,7 @@ from strawberry.train.device import machine_for
 from strawberry.train.fork import fork
 from strawberry.train.memory import explained, keep_freed_memory
 from strawberry.train.nonfinite import Guard
+from strawberry.train.parallel.engine import check_shards
 from strawberry.train.parallel.world import World, joined
 from strawberry.train.recent import Diverged, Recent
 from strawberry.train.restore import restore
@@ -84,6 +85,8 @@ def train(
         for line in ahead(recipe, drawn) if world.main else ():
             warn(line)
         shares = world.size if recipe.train.parallel == "fsdp" else 1
+        if shares > 1:
+            check_shards(recipe, drawn)
         world.by_main(lambda: check_memory(drawn, machine.device, shares))
         run = RunFolder(world.by_main(lambda: _folder(recipe, run_dir)))
         try:

@@ -28,6 +28,7 @@ from turns import flops_of, milliseconds, ratio, shown, take_turns
 from workers import Contender, Imports, Maker, working
 
 import strawberry
+from strawberry.model.stack import recompute_blocks
 from strawberry.train.optimizers import Optimizers
 
 SIDE = 2048  # of the matrices whose product is the peak
@@ -129,8 +130,7 @@ def our_step(
     model = strawberry.build(recipe).train()
     optimizers = Optimizers(recipe, model.parameter_infos(), torch.device("cpu"))
     if recompute:
-        for block in {visit.block for visit in model.visits()}:
-            block.recompute = True
+        recompute_blocks(model)
     if compiled:
         model.compile_trunk()
 

@@ -22,7 +22,7 @@ from strawberry.model.build import build
 from strawberry.model.contracts import placed_like, whole
 from strawberry.model.loss import IGNORE
 from strawberry.model.recursion import Recursion
-from strawberry.model.stack import Block, Stack
+from strawberry.model.stack import Block, Stack, recompute_blocks
 from strawberry.train import checkpoint
 from strawberry.train.checkpoint import Keep, Moment
 from strawberry.train.compiling import compile_model
@@ -226,14 +226,11 @@ def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
     if world.size == 1:
         engine = Engine(build(recipe, machine.device))
     elif recipe.train.parallel == "fsdp":
-        check_shards(recipe, build(recipe, "meta"))
         engine = Shards(recipe, world, machine)
     else:
         engine = Copies(build(recipe, machine.device), world, machine)
     if recipe.train.checkpoint_activations:
-        for module in engine.model.modules():
-            if isinstance(module, Block):
-                module.recompute = True
+        recompute_blocks(engine.model)
     return engine
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
+from strawberry.model.operators import operator
+
 
 def grouped_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
     """`y[i] = bank[e] x[i]` for each row i of group e.
@@ -34,7 +36,7 @@ def grouped_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
         x, bank = x.to(dtype), bank.to(dtype)
     if x.is_cuda and fits_kernel(x.dtype, bank.shape):
         return kernel_linear(x, bank, ends)
-    result: Tensor = _linear(x, bank, ends)
+    result: Tensor = _grouped_rows(x, bank, ends)
     return result
 
 
@@ -48,8 +50,8 @@ def kernel_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
     return F.grouped_mm(x, bank.mT, offs=ends.to(torch.int32))
 
 
-@torch.library.custom_op("strawberry::grouped_linear", mutates_args=())
-def _linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
+@operator(fake=lambda x, bank, _: x.new_empty(x.shape[0], bank.shape[1]))
+def _grouped_rows(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
     out = x.new_empty(x.shape[0], bank.shape[1])
     start = 0
     for matrix, end in zip(bank, ends.tolist(), strict=True):
@@ -59,13 +61,8 @@ def _linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
     return out
 
 
-@_linear.register_fake
-def _(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:  # noqa: ARG001 (its name is the schema's)
-    return x.new_empty(x.shape[0], bank.shape[1])
-
-
-@torch.library.custom_op("strawberry::grouped_outer", mutates_args=())
-def _outer(y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
+@operator(fake=lambda y, x, ends: x.new_empty(ends.shape[0], y.shape[1], x.shape[1]))
+def _grouped_outer(y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
     """The sum of `y[i] x[i]^T` over each group: (M, out), (M, in) -> (E, out, in)."""
     out = x.new_empty(ends.shape[0], y.shape[1], x.shape[1])
     start = 0
@@ -78,11 +75,6 @@ def _outer(y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
     return out
 
 
-@_outer.register_fake
-def _(y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
-    return x.new_empty(ends.shape[0], y.shape[1], x.shape[1])
-
-
 def _keep_linear(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG001 (the same)
     ctx.save_for_backward(*inputs)
 
@@ -91,16 +83,16 @@ def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | No
     x, bank, ends = ctx.saved_tensors
     need_x, need_bank, _ = ctx.needs_input_grad
     return (
-        _linear(grad, bank.mT, ends) if need_x else None,
-        _outer(grad, x, ends) if need_bank else None,
+        _grouped_rows(grad, bank.mT, ends) if need_x else None,
+        _grouped_outer(grad, x, ends) if need_bank else None,
         None,
     )
 
 
-_linear.register_autograd(_linear_backward, setup_context=_keep_linear)
+torch.library.register_autograd(_grouped_rows, _linear_backward, setup_context=_keep_linear)
 
 
-@register_flop_formula(torch.ops.strawberry.grouped_linear)
+@register_flop_formula(torch.ops.strawberry.grouped_rows)
 def _linear_flops(x: torch.Size, bank: torch.Size, *_: Any, **__: Any) -> int:
     """Every row by one matrix, two FLOPs a multiply-add."""
     return 2 * x[0] * bank[1] * bank[2]

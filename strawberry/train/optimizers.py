@@ -22,9 +22,12 @@ from strawberry.model.contracts import (
 )
 from strawberry.recipe.spec import ComponentSpec
 from strawberry.train.state import pack, unpack
+from strawberry.train.uncompiled import spare_compiler
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
+
+spare_compiler([torch.optim.Optimizer, *torch.optim.Optimizer.__subclasses__()])
 
 MACHINERY = ("fused", "foreach", "capturable", "differentiable")
 """Options of a parameter group that follow the machine, not the run."""

@@ -63,7 +63,7 @@ def test_what_the_kernel_takes():
 
 def test_is_a_proper_operator():
     """Torch's own checks of schema, meta kernel and derivative pass."""
-    torch.library.opcheck(torch.ops.strawberry.grouped_linear, (*operands(torch.float32), ENDS))
+    torch.library.opcheck(torch.ops.strawberry.grouped_rows, (*operands(torch.float32), ENDS))
 
 
 def test_casts_under_autocast():

@@ -24,6 +24,7 @@ from strawberry.components.attention.gated_head import GatedHead, PlainHead
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.errors import FieldError
 from strawberry.model.contracts import Attention, Site, State, Use
+from strawberry.model.operators import operator
 
 KEY_LIMIT = 600.0
 """Keys are clamped to +-this: exp(600) * tokens * values stays far inside float64."""
@@ -73,7 +74,7 @@ def cumsum(x: Tensor, *, reverse: bool = False) -> Tensor:
     return sums
 
 
-@torch.library.custom_op("strawberry::chunked_cumsum", mutates_args=())
+@operator(fake=lambda x, _: x.new_empty(x.shape))
 def _chunked_cumsum(x: Tensor, reverse: bool) -> Tensor:
     """An operator, so that its products are not taken for the model's when FLOPs are counted."""
     B, T, N = x.shape
@@ -89,11 +90,6 @@ def _chunked_cumsum(x: Tensor, reverse: bool) -> Tensor:
     return sums.view(B, -1, N)[:, :T].contiguous()
 
 
-@_chunked_cumsum.register_fake
-def _(x: Tensor, reverse: bool) -> Tensor:  # noqa: ARG001 (its name is the schema's)
-    return x.new_empty(x.shape)
-
-
 def _keep_direction(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:  # noqa: ARG001
     ctx.reverse = inputs[1]
 
@@ -102,7 +98,7 @@ def _turned_back(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     return cumsum(grad, reverse=not ctx.reverse), None
 
 
-_chunked_cumsum.register_autograd(_turned_back, setup_context=_keep_direction)
+torch.library.register_autograd(_chunked_cumsum, _turned_back, setup_context=_keep_direction)
 
 
 Width = Annotated[int, Ge(1)]

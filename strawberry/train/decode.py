@@ -7,7 +7,7 @@ decode a batch, without padding or a mask.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from strawberry.train.sampling import Sampling
 
 
-def without_gradients(model: LanguageModel) -> AbstractContextManager[object]:
-    """No gradients; where no parameter wants any, not even torch's accounts for later ones."""
-    if any(parameter.requires_grad for parameter in model.parameters()):
-        return torch.no_grad()
-    return torch.inference_mode()
+def without_gradients(model: LanguageModel) -> Callable[[], AbstractContextManager[object]]:
+    """A context without gradients; where no parameter wants any, without torch's accounts too."""
+    wanted = any(parameter.requires_grad for parameter in model.parameters())
+    return torch.no_grad if wanted else torch.inference_mode
 
 
 class Sequences:
@@ -54,12 +53,13 @@ class Sequences:
         self._ids[:, :T] = ids
         self._begin, self._end = max(0, T - self.room), T
         self._fresh = self._begin  # the first one that the cache has not seen
-        with without_gradients(model):
+        self._without_gradients = without_gradients(model)
+        with self._without_gradients():
             self._cache = model.new_cache(B, self.room) if self.use_cache else None
 
     def logits(self) -> Tensor:
         """Logits (B, V) of the next token."""
-        with without_gradients(self.model):
+        with self._without_gradients():
             return self._logits()
 
     def _logits(self) -> Tensor:

@@ -85,13 +85,14 @@ class _Depth:
     def __init__(self, model: LanguageModel, steps: list[int], length: int) -> None:
         self.model = model
         self.steps = steps
-        with self._set(), without_gradients(model):
+        self._without_gradients = without_gradients(model)
+        with self._set(), self._without_gradients():
             self.cache: Cache = model.new_cache(1, length)
 
     def likely(self, ids: list[int], count: int) -> list[int]:
         """The most likely id after each of the last `count`; the cache then has seen all."""
         fresh = torch.tensor([ids[self.cache.offset :]], device=self.model.device)
-        with self._set(), without_gradients(self.model):
+        with self._set(), self._without_gradients():
             hidden, _ = self.model.trunk(fresh, self.cache)
         found: list[int] = self.model.head_logits(hidden[0, -count:]).argmax(-1).tolist()
         return found

@@ -27,7 +27,7 @@ KILLS = 20
 MARK = "STRAWBERRY_TEST_SWEEP"
 """A variable that everything has that a driver starts."""
 OPTIONS = [
-    "--set", "train.max_iters=60", "--set", "train.checkpoint_interval=10", "--seeds", "2",
+    "--set", "train.max_iters=600", "--set", "train.checkpoint_interval=20", "--seeds", "2",
     "--vary", "ffn=swiglu,geglu,none", "--executor", "{use: local, jobs: 1}", "--json",
 ]  # fmt: skip
 

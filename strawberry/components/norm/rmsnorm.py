@@ -30,8 +30,9 @@ class RMSNorm(Norm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) -> (..., features)."""
-        gain = None if self.weight is None else wide(self.weight)
-        return rms_norm(wide(x), gain, self.eps).to(x.dtype)
+        weight = self.weight
+        y = rms_norm(wide(x), None if weight is None else wide(weight), self.eps)
+        return y if y.dtype is x.dtype else y.to(x.dtype)
 
 
 def unit_rms(x: Tensor, eps: float) -> Tensor:
@@ -44,7 +45,7 @@ def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
 
     On meta too: it keeps what a fused kernel keeps, and not what the parts of one would.
     """
-    if x.device.type not in ("cpu", "meta") or torch.compiler.is_compiling():
+    if not (x.is_cpu or x.is_meta) or torch.compiler.is_compiling():
         return F.rms_norm(x, (x.shape[-1],), gain, eps)
     if torch.is_grad_enabled() and (x.requires_grad or (gain is not None and gain.requires_grad)):
         y: Tensor = _RMSNorm.apply(x, gain, eps)  # type: ignore[no-untyped-call]

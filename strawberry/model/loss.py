@@ -83,13 +83,12 @@ def head_loss(
         terms: what the training loss has beside the cross-entropy.
         count: what sums over targets are divided by; None counts those that are not ignored.
     """
-    kind = h.device.type
+    kind, dtype, training = h.device.type, h.dtype, torch.is_grad_enabled()
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
-        h, weight = h.to(dtype), weight.to(dtype)
     return HeadLoss(
         *_ChunkedLoss.apply(  # type: ignore[no-untyped-call]
-            h, weight, targets, softcap, terms or LossTerms(), torch.is_grad_enabled(), count
+            h, weight, targets, softcap, terms or LossTerms(), training, count, dtype
         )
     )
 
@@ -97,7 +96,8 @@ def head_loss(
 class _ChunkedLoss(torch.autograd.Function):
     """For each token `(1 - e) nll + e mean_v(nll_v) + b lse^2`, with smoothing e and z-weight b.
 
-    Its gradient by the logits is `(1 + 2 b lse) softmax - (1 - e) onehot - e / V`.
+    Its gradient by the logits is `(1 + 2 b lse) softmax - (1 - e) onehot - e / V`. Products are in
+    `dtype`; what is summed over tokens is wider, and isn't narrowed on its way to the parameter.
     """
 
     @staticmethod
@@ -110,7 +110,10 @@ class _ChunkedLoss(torch.autograd.Function):
         terms: LossTerms,
         training: bool,
         count: Tensor | None,
+        dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.dtypes = h.dtype, weight.dtype
+        h, weight = h.to(dtype), weight.to(dtype)
         valid = targets != IGNORE
         count = valid.sum().clamp(min=1) if count is None else count
         need_h, need_weight = (training and need for need in ctx.needs_input_grad[:2])
@@ -158,7 +161,6 @@ class _ChunkedLoss(torch.autograd.Function):
         ctx.save_for_backward(
             *(g if g is not None else torch.empty(0) for g in (grad_h, grad_weight))
         )
-        ctx.weight_dtype = weight.dtype
         nll, squared, spread_nll = (part.clone() for part in (sums / count).unbind())
         total = nll.clone()
         if smooth:
@@ -172,10 +174,11 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         grad_h, grad_weight = ctx.saved_tensors
         need_h, need_weight = ctx.needs_input_grad[:2]
+        h_dtype, weight_dtype = ctx.dtypes
         return (
-            (grad_h * grad.to(grad_h.dtype)) if need_h else None,
-            (grad_weight * grad).to(ctx.weight_dtype) if need_weight else None,
-            *(None,) * 5,
+            (grad_h.to(h_dtype) * grad.to(h_dtype)) if need_h else None,
+            (grad_weight * grad).to(weight_dtype) if need_weight else None,
+            *(None,) * 6,
         )
 
 

@@ -75,7 +75,7 @@ def test_no_gradient_is_computed_without_grad_mode():
 
 
 def test_autocast_uses_its_dtype():
-    """Under autocast the head's matmuls run in the autocast dtype; the loss stays float32."""
+    """Under autocast the head's matmuls run in the autocast dtype; loss and sums stay float32."""
     h, weight, targets = example(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         result = linear_cross_entropy(h, weight, targets)
@@ -83,6 +83,7 @@ def test_autocast_uses_its_dtype():
 
     assert result.dtype == torch.float32
     assert weight.grad.dtype == torch.float32
+    assert not torch.equal(weight.grad, weight.grad.bfloat16().float())
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])

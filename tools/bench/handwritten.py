@@ -105,9 +105,8 @@ class Llama(nn.Module):
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy."""
         h, weight = self.trunk(idx, None, 0).flatten(0, 1), self.head.weight
-        if torch.is_autocast_enabled("cpu"):
-            h, weight = h.bfloat16(), weight.bfloat16()
-        loss: Tensor = HeadLoss.apply(h, weight, targets.flatten())  # type: ignore[no-untyped-call]
+        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else h.dtype
+        loss: Tensor = HeadLoss.apply(h, weight, targets.flatten(), dtype)  # type: ignore[no-untyped-call]
         return loss
 
     @torch.no_grad()
@@ -144,8 +143,10 @@ class HeadLoss(torch.autograd.Function):
     """Cross-entropy of a linear head, a chunk of tokens at a time, gradient and all."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, h: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
         """Mean loss of (N, C) hidden states."""
+        ctx.dtypes = h.dtype, weight.dtype
+        h, weight = h.to(dtype), weight.to(dtype)
         grad_h = torch.empty_like(h)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         total = torch.zeros(())
@@ -172,11 +173,10 @@ class HeadLoss(torch.autograd.Function):
             else:
                 grad_weight += narrow.mT @ scaled
         ctx.save_for_backward(grad_h, grad_weight)
-        ctx.dtype = weight.dtype
         return total / len(h)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """What the forward pass computed, scaled."""
-        grad_h, grad_weight = ctx.saved_tensors
-        return grad_h * grad.to(grad_h.dtype), (grad_weight * grad).to(ctx.dtype), None
+        (grad_h, grad_weight), (h_dtype, weight_dtype) = ctx.saved_tensors, ctx.dtypes
+        return grad_h.to(h_dtype) * grad, (grad_weight * grad).to(weight_dtype), None, None

@@ -74,8 +74,9 @@ def test_no_gradient_is_computed_without_grad_mode():
     assert counter.get_total_flops() == 2 * h.shape[0] * weight.numel()
 
 
-def test_autocast_uses_its_dtype():
+def test_autocast_uses_its_dtype(monkeypatch):
     """Under autocast the head's matmuls run in the autocast dtype; loss and sums stay float32."""
+    monkeypatch.setitem(loss_module.CHUNK_BYTES, "cpu", 16 * 4 * 50)
     h, weight, targets = example(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         result = linear_cross_entropy(h, weight, targets)

@@ -45,7 +45,7 @@ def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
 
     On meta too: it keeps what a fused kernel keeps, and not what the parts of one would.
     """
-    if not (x.is_cpu or x.is_meta) or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not (x.is_cpu or x.is_meta):
         return F.rms_norm(x, (x.shape[-1],), gain, eps)
     if torch.is_grad_enabled() and (x.requires_grad or (gain is not None and gain.requires_grad)):
         y: Tensor = _RMSNorm.apply(x, gain, eps)  # type: ignore[no-untyped-call]

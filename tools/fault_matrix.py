@@ -1,7 +1,7 @@
 """The fault matrix: runs the tests that are marked with its rows, and prints a line for each fault.
 
 python tools/fault_matrix.py             # the quick proofs
-python tools/fault_matrix.py --slow      # the long ones too: kills, random files; half an hour
+python tools/fault_matrix.py --slow      # the long ones too: kills, random files; forty minutes
 python tools/fault_matrix.py --row 13 --row 26
 python tools/fault_matrix.py --slow --markdown tools/FAULTS.md
 

@@ -1,11 +1,12 @@
-"""Greedy decoding of our llama recipe against other libraries, and without a cache.
+"""Greedy decoding of our llama, gpt2 and air recipes against other libraries, and without a cache.
 
     python tools/bench/decode.py [--shape M|S] [--tokens 256] [--prompt 16] [--nanogpt PATH]
         [--only NAME...] [--threads 2] [--repeats 5] [--json]
 
 One sequence, the most likely token each time. Each contender has a process of its own, and they
 take turns within one run; ratios are over litgpt, or over the first contender without it. The
-hand-written llama and ours have the same weights, and must give the same text in float32.
+hand-written llama and ours have the same weights, and must give the same text in float32. `ours`
+alone is llama.
 """
 
 from __future__ import annotations
@@ -78,10 +79,12 @@ def contenders(options: argparse.Namespace, shape: Shape) -> dict[str, Maker]:
     found: dict[str, Maker] = {}
     if options.nanogpt:
         found["nanoGPT"] = partial(nanogpt, options.nanogpt, *sizes)
-    for name in ("transformers", "litgpt"):
+    for name in ("transformers", "x_transformers", "litgpt"):
         found[name] = partial(globals()[name], *sizes)
     found["hand-written"] = partial(hand, *sizes)
     found["ours"] = partial(ours, *sizes)
+    for name in ("gpt2", "air"):
+        found[f"ours: {name}"] = partial(ours, *sizes, recipe=name)
     for weights in get_args(WeightFormat):
         found[f"ours, {weights} packed"] = partial(ours, *sizes, weights=weights)
     found["ours, without cache"] = partial(ours, *sizes, use_cache=False)
@@ -93,12 +96,13 @@ def ours(
     prompt: int,
     tokens: int,
     *,
+    recipe: str = "llama",
     use_cache: bool = True,
     weights: WeightFormat | None = None,
 ) -> Contender:
-    """The llama recipe; with `weights` as `strawberry generate --weights` decodes it."""
+    """A recipe of ours; with `weights` as `strawberry generate --weights` decodes it."""
     Imports.done()
-    model = strawberry.build(peers.recipe("llama", shape)).eval()
+    model = strawberry.build(peers.recipe(recipe, shape)).eval()
     if weights is not None:
         pack_weights(model, weights)
     greedy = Sampling(temperature=0)
@@ -134,6 +138,20 @@ def transformers(shape: Shape, prompt: int, tokens: int) -> Contender:
         start = _prompt(shape, prompt)
         mask = torch.ones_like(start)
         return list(model.generate(start, attention_mask=mask, **given)[0, prompt:])
+
+    return _contender(run)
+
+
+def x_transformers(shape: Shape, prompt: int, tokens: int) -> Contender:
+    """`generate` of x-transformers, which keeps keys and values."""
+    from x_transformers import AutoregressiveWrapper
+
+    model: Any = AutoregressiveWrapper(peers.x_transformers(shape)).eval()
+    Imports.done()
+
+    def run() -> list[int]:
+        start = _prompt(shape, prompt)
+        return list(model.generate(start, tokens, temperature=0.0, cache_kv=True)[0])
 
     return _contender(run)
 

@@ -41,6 +41,7 @@ def losses(folder):
 @pytest.fixture(scope="module", params=RECIPES, ids=lambda path: path.name)
 def run(request, tmp_path_factory):
     """A run, and its recipe's path."""
+    torch.set_num_threads(1)  # this is made before what sets it for each test
     folder = tmp_path_factory.mktemp("run") / "run"
     recipe = strawberry.load_recipe(request.param, [*SHORT, f"train.max_iters={STEPS}"])
     strawberry.train(recipe, folder)

@@ -21,12 +21,11 @@ import torch
 import turns
 from handwritten import Llama, Shape
 from torch import Tensor
-from turns import milliseconds, ratio, shown, take_turns
+from turns import greedy, milliseconds, ratio, shown, take_turns
 from workers import Contender, Imports, Maker, working
 
 import strawberry
 from strawberry.model.packing import WeightFormat, pack_weights
-from strawberry.train import Sampling, sample_ids
 
 
 def main() -> None:
@@ -105,12 +104,9 @@ def ours(
     model = strawberry.build(peers.recipe(recipe, shape)).eval()
     if weights is not None:
         pack_weights(model, weights)
-    greedy = Sampling(temperature=0)
 
     def run() -> list[int]:
-        start, random = _prompt(shape, prompt), torch.Generator()
-        made = sample_ids(model, start, tokens, greedy, random, use_cache=use_cache)
-        return [int(token) for token in made]
+        return greedy(model, _prompt(shape, prompt), tokens, use_cache=use_cache)
 
     return _contender(run)
 

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 import turns
 from torch import Tensor
-from turns import milliseconds, ratio, shown, take_turns
+from turns import greedy, milliseconds, ratio, shown, take_turns
 
 from strawberry.model.language_model import LanguageModel
-from strawberry.train import Sampling, load_run, sample_ids
+from strawberry.train import load_run
 from strawberry.train.speculative import speculate
 
 PROMPTS = ("def ", "import ", "class ", "    return ", '"""')
@@ -44,50 +44,42 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     prompts = [torch.tensor([[tokenizer.eot, *tokenizer.encode(text)]]) for text in PROMPTS]
     depth = max(recursion.steps for recursion in model.stack.outermost())
     decoders: dict[str, Callable[[Tensor], list[int]]] = {
-        "with a cache": partial(plainly, model, options.tokens, use_cache=True),
-        "without a cache": partial(plainly, model, options.tokens, use_cache=False),
+        "with a cache": partial(greedy, model, count=options.tokens),
+        "without a cache": partial(greedy, model, count=options.tokens, use_cache=False),
     }
     for steps in range(1, depth):
         decoders[f"drafts by {steps} of {depth}"] = partial(drafted, model, options.tokens, steps)
-    texts = {name: [decode(prompt) for prompt in prompts] for name, decode in decoders.items()}
-    seconds = take_turns(
-        {
-            name: partial(lambda decode: [decode(prompt) for prompt in prompts], decode)
-            for name, decode in decoders.items()
-        },
-        options.repeats,
-    )
+
+    def all_of(decode: Callable[[Tensor], list[int]]) -> list[list[int]]:
+        return [decode(prompt) for prompt in prompts]
+
+    runs = {name: partial(all_of, decode) for name, decode in decoders.items()}
+    counted = {name: passes(model, depth, run) for name, run in runs.items()}
+    seconds = take_turns(runs, options.repeats)
     total = options.tokens * len(prompts)
     return {
         "shape": {**vars(options), "run": str(options.run), "torch": torch.__version__},
-        "same_text": all(text == texts["with a cache"] for text in texts.values()),
+        "same_text": all(texts == counted["with a cache"][0] for texts, _ in counted.values()),
         "decoders": {
             name: {
                 "tokens_per_second": 1e3 * total / milliseconds(times),
                 "speed": ratio(seconds["with a cache"], times),
-                "tokens_per_pass": total / passes(model, depth, decoders[name], prompts),
+                "tokens_per_pass": total / counted[name][1],
             }
             for name, times in seconds.items()
         },
     }
 
 
-def plainly(model: LanguageModel, count: int, prompt: Tensor, *, use_cache: bool) -> list[int]:
-    """The most likely tokens, one at a time."""
-    random = torch.Generator()
-    ids = sample_ids(model, prompt, count, Sampling(0.0), random, use_cache=use_cache)
-    return [int(token) for token in ids]
-
-
 def drafted(model: LanguageModel, count: int, steps: int, prompt: Tensor) -> list[int]:
-    """The same, with drafts."""
+    """The same as `greedy`, with drafts."""
     return list(speculate(model, prompt, count, steps))
 
 
 def passes(
-    model: LanguageModel, depth: int, decode: Callable[[Tensor], list[int]], prompts: list[Tensor]
-) -> int:
-    """How many passes at full depth a decoder takes."""
+    model: LanguageModel, depth: int, run: Callable[[], list[list[int]]]
+) -> tuple[list[list[int]], int]:
+    """What a run gives, and how many passes at full depth it takes."""
     depths: list[int] = []
     trunk = model.trunk
 
@@ -98,11 +90,10 @@ def passes(
     counted: Any = counting
     model.trunk = counted  # type: ignore[method-assign]
     try:
-        for prompt in prompts:
-            decode(prompt)
+        texts = run()
     finally:
         del model.trunk
-    return depths.count(depth)
+    return texts, depths.count(depth)
 
 
 def table(result: dict[str, Any]) -> str:

@@ -17,11 +17,10 @@ from typing import Any
 
 import torch
 import turns
-from turns import flops_of, milliseconds, ratio, shown, take_turns
+from turns import flops_of, greedy, milliseconds, ratio, shown, take_turns
 
 import strawberry
 from strawberry.model.language_model import LanguageModel
-from strawberry.train import Sampling, sample_ids
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
 
@@ -110,11 +109,7 @@ def generation(options: argparse.Namespace) -> dict[str, Any]:
 
 def sample(model: LanguageModel, options: argparse.Namespace) -> None:
     """Greedy generation of so many tokens."""
-    prompt = torch.zeros(1, 16, dtype=torch.long)
-    for _ in sample_ids(
-        model.eval(), prompt, options.tokens, Sampling(temperature=0), torch.Generator()
-    ):
-        pass
+    greedy(model.eval(), torch.zeros(1, 16, dtype=torch.long), options.tokens)
 
 
 def table(result: dict[str, Any]) -> str:

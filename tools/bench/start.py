@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from turns import RECIPES, show
+from turns import RECIPES, show, take_turns
 
 ONE_STEP = (
     "--set=train.max_iters=1", "--set=train.eval_interval=0", "--set=train.checkpoint_interval=0",
@@ -44,21 +44,19 @@ def main() -> None:
 def measure(recipe: str, repeats: int, folder: Path) -> dict[str, dict[str, float]]:
     """The seconds of everything that is compared, in turns; the cold ones have a cache each."""
     warm = folder / "cache"
-    first_step(recipe, folder / "first", warm)
-    contenders: dict[str, Callable[[int], float]] = {
-        "python": lambda _: command([sys.executable, "-c", "pass"], warm),
-        "--help": lambda _: command([*STRAWBERRY, "--help"], warm),
-        "import torch": lambda _: command([sys.executable, "-c", "import torch"], warm),
-        "build": lambda _: command([*STRAWBERRY, "build", recipe], warm),
-        "train, to its first step, warm": lambda i: first_step(recipe, folder / f"w{i}", warm),
-        "train, to its first step, cold": lambda i: first_step(
-            recipe, folder / f"c{i}", folder / f"cache{i}"
-        ),
+
+    def new() -> Path:
+        return Path(tempfile.mkdtemp(dir=folder))
+
+    contenders: dict[str, Callable[[], float]] = {
+        "python": lambda: command([sys.executable, "-c", "pass"], warm),
+        "--help": lambda: command([*STRAWBERRY, "--help"], warm),
+        "import torch": lambda: command([sys.executable, "-c", "import torch"], warm),
+        "build": lambda: command([*STRAWBERRY, "build", recipe], warm),
+        "train, to its first step, warm": lambda: first_step(recipe, new() / "run", warm),
+        "train, to its first step, cold": lambda: first_step(recipe, new() / "run", new()),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(repeats):
-        for name, contender in contenders.items():
-            seconds[name].append(contender(turn))
+    seconds = take_turns(contenders, repeats, told=True)
     return {name: {"median": median(all_), "least": min(all_)} for name, all_ in seconds.items()}
 
 

@@ -14,11 +14,14 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import strawberry
 import strawberry.model.counting  # formulas that torch's counter is without
+from strawberry.model.language_model import LanguageModel
 from strawberry.recipe import Recipe
+from strawberry.train import Sampling, sample_ids
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 WARM_UP = 2
@@ -84,6 +87,15 @@ def flops_of(run: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops())
+
+
+def greedy(
+    model: LanguageModel, prompt: Tensor, count: int, *, use_cache: bool = True
+) -> list[int]:
+    """The most likely tokens after `prompt` (1, T), one at a time."""
+    sampling, random = Sampling(temperature=0), torch.Generator()
+    ids = sample_ids(model, prompt, count, sampling, random, use_cache=use_cache)
+    return [int(token) for token in ids]
 
 
 def milliseconds(times: list[float]) -> float:

@@ -30,14 +30,18 @@ class RMSNorm(Norm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) -> (..., features)."""
-        weight = self.weight
-        y = rms_norm(wide(x), None if weight is None else wide(weight), self.eps)
-        return y if y.dtype is x.dtype else y.to(x.dtype)
+        return _in_its_dtype(x, self.weight, self.eps)
 
 
 def unit_rms(x: Tensor, eps: float) -> Tensor:
     """`x / sqrt(mean(x^2) + eps)` over the last dimension, without a gain; any leading shape."""
-    return rms_norm(wide(x), None, eps).to(x.dtype)
+    return _in_its_dtype(x, None, eps)
+
+
+def _in_its_dtype(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+    """`rms_norm` in float32, as the input's dtype."""
+    y = rms_norm(wide(x), None if gain is None else wide(gain), eps)
+    return y if y.dtype is x.dtype else y.to(x.dtype)
 
 
 def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:

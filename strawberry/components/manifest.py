@@ -68,6 +68,7 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.data("synthetic", f"{here}.data.synthetic:Synthetic")
     registry.data("stdlib", f"{here}.data.stdlib:Stdlib")
     registry.data("text", f"{here}.data.text:Text")
+    registry.data("shards", f"{here}.data.shards:Shards")
     registry.data("tokens", f"{here}.data.tokens:Tokens")
 
     registry.tokenizer("bpe", f"{here}.tokenizer.bpe:BPE")

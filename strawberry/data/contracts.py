@@ -109,6 +109,11 @@ class Dataset(abc.ABC):
     fingerprint: str
     exact: bool = False
 
+    @property
+    def eot(self) -> int | None:
+        """The id that ends a document, and so begins the next; None where nothing says which."""
+        return None if self.tokenizer is None else self.tokenizer.eot
+
     @abc.abstractmethod
     def n_tokens(self, split: Split) -> int | None:
         """Tokens in a split, or None where they are generated without end."""

@@ -23,8 +23,9 @@ PICKLED_SUFFIXES = frozenset(
 )
 TEXT_INSTEAD = (
     "give the text that it was made from (.txt, .jsonl, or .json with a list of strings), or the "
-    "folder that `strawberry data prepare` makes of that text, as data {use: tokens, path: ...}; a "
-    "data set of the seed project goes through `strawberry import`"
+    "folder that `strawberry data prepare` makes of that text, as data {use: tokens, path: ...}; "
+    "ids of nanoGPT or llm.c, and .npy, are data {use: shards, path: ...}; a data set of the seed "
+    "project goes through `strawberry import`"
 )
 """What to do about a pickled data set."""
 
@@ -53,7 +54,7 @@ def find_files(
             )
             if not found:
                 kinds = ", ".join(suffixes)
-                raise StrawberryError(f"{path}: no text files ({kinds}) in this folder")
+                raise StrawberryError(f"{path}: no files of these kinds in this folder: {kinds}")
             return found
         if place.exists():
             return [place]

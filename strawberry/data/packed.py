@@ -13,11 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from numpy.lib.stride_tricks import sliding_window_view
 
 from strawberry.data.contracts import (
     SPLITS,
@@ -30,6 +27,7 @@ from strawberry.data.contracts import (
     silent,
 )
 from strawberry.data.storage import DamagedError, Identities, digest, write_file
+from strawberry.data.stream import Stream
 from strawberry.data.tokenfile import SUFFIX, TokenFile, TokenWriter, open_tokens
 from strawberry.errors import StrawberryError
 
@@ -74,7 +72,7 @@ class PackedDataset(Dataset):
 
     def __init__(
         self,
-        ids: dict[Split, npt.NDArray[Any]],
+        ids: dict[Split, Stream],
         n_bytes: dict[Split, int] | None,
         *,
         vocab_size: int,
@@ -89,7 +87,7 @@ class PackedDataset(Dataset):
 
     def n_tokens(self, split: Split) -> int:
         """Tokens in a split, ends of documents included."""
-        return int(self._ids[split].size)
+        return self._ids[split].size
 
     def bytes_per_token(self, split: Split) -> float | None:
         """UTF-8 bytes of text per token of a split."""
@@ -112,7 +110,7 @@ class PackedDataset(Dataset):
             n_windows = (ids.size - 1) // block_size
             numbers = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
             starts = numbers % n_windows * golden_stride(n_windows) % n_windows * block_size
-        windows = sliding_window_view(ids, block_size + 1)[starts]
+        windows = ids.windows(starts, block_size + 1)
         pair = np.empty((2, batch_size, block_size), np.int64)
         pair[0] = windows[:, :-1]
         pair[1] = windows[:, 1:]
@@ -222,7 +220,7 @@ def open_packed(
 
         tokenizer = load_tokenizer(path)
     return PackedDataset(
-        {split: file.ids for split, file in files.items()},
+        {split: Stream([file.ids]) for split, file in files.items()},
         {split: file.n_bytes for split, file in files.items()},
         vocab_size=meta.vocab_size,
         fingerprint=_fingerprint([files[split].sha256 for split in SPLITS], meta.vocab_size),
@@ -236,7 +234,8 @@ def open_single(
     """The data set of one token file, whose first `data_division` is for training."""
     file = open_tokens(path, identities)
     cut = round(file.ids.size * data_division)
-    ids: dict[Split, npt.NDArray[Any]] = {"train": file.ids[:cut], "val": file.ids[cut:]}
+    train, val = Stream([file.ids]).split(cut)
+    ids: dict[Split, Stream] = {"train": train, "val": val}
     # The text of each part is not known; the whole file's ratio stands for both.
     ratio = file.n_bytes / max(1, file.ids.size)
     n_bytes: dict[Split, int] = {split: round(ratio * part.size) for split, part in ids.items()}

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def separator(recipe: Recipe, dataset: Dataset) -> int | None:
     """The id that begins a document, or None where the recipe doesn't keep documents apart.
 
-    It ends the document before it, too: generation starts with it. Raises RecipeError where the
-    data has no tokenizer to say which id that is.
+    It ends the document before it, too: generation starts with it. Raises RecipeError where
+    nothing says which id that is.
     """
     if not recipe.train.document_mask:
         return None
-    if dataset.tokenizer is None:
+    if dataset.eot is None:
         message = "this data has no tokenizer, so nothing says where documents begin"
         raise RecipeError([recipe.train.at.problem("document_mask", message)])
-    return dataset.tokenizer.eot
+    return dataset.eot

@@ -115,7 +115,7 @@ def test_paths_that_lead_nowhere_say_where_was_looked(tmp_path: Path) -> None:
     for path, message in {
         "none.txt": f"none.txt: no such file or folder; looked at {tmp_path}/none.txt",
         "*.nope": r"\*.nope: no file matches",
-        "empty": r"empty: no text files \(\.txt, \.md, \.json, \.jsonl\) in this folder",
+        "empty": r"empty: no files of these kinds in this folder: \.txt, \.md, \.json, \.jsonl",
         "": "the path is empty",
     }.items():
         with pytest.raises(StrawberryError, match=message):

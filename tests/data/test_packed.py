@@ -23,6 +23,7 @@ from strawberry.data.packed import (
     read_meta,
 )
 from strawberry.data.storage import DamagedError, Identities, digest
+from strawberry.data.stream import Stream
 from strawberry.errors import StrawberryError
 
 BATCH = {"batch_size": 4, "block_size": 8}
@@ -68,7 +69,7 @@ def test_documents_are_packed_in_order_and_each_is_ended(dataset: PackedDataset)
     """The ids of a split are its documents one after the other, `<|eot|>` after each."""
     assert dataset.tokenizer is not None
     for split in SPLITS:
-        text = dataset.tokenizer.decode(dataset._ids[split].tolist())
+        text = dataset.tokenizer.decode(dataset._ids[split].parts[0].tolist())
         assert text == "".join(f"{document}<|eot|>" for document in CORPUS.documents(split))
         n_documents = len(list(CORPUS.documents(split)))
         assert dataset.n_tokens(split) == CORPUS.n_bytes(split) + n_documents
@@ -92,7 +93,7 @@ def test_training_windows_are_drawn_of_seed_and_step_alone(dataset: PackedDatase
 def test_a_batch_holds_windows_and_what_follows_them(dataset: PackedDataset) -> None:
     """Inputs are stretches of the split, targets the same one token on; int64 and contiguous."""
     for split in SPLITS:
-        ids = dataset._ids[split]
+        (ids,) = dataset._ids[split].parts
         stretches = {ids[i : i + 9].tobytes() for i in range(ids.size - 8)}
         for step in range(20):
             x, y = dataset.batch(split, step, seed=0, **BATCH)
@@ -108,9 +109,10 @@ def test_a_batch_holds_windows_and_what_follows_them(dataset: PackedDataset) -> 
 
 def test_every_training_token_can_be_drawn(dataset: PackedDataset) -> None:
     """The first and the last window of the split come up like any other."""
-    ids = dataset._ids["train"]
+    (ids,) = dataset._ids["train"].parts
+    few = Stream([ids[:12]])
     small = PackedDataset(
-        {"train": ids[:12], "val": ids[:12]}, None, vocab_size=257, fingerprint="", tokenizer=None
+        {"train": few, "val": few}, None, vocab_size=257, fingerprint="", tokenizer=None
     )
     starts = {
         bytes(row.astype(np.uint8))
@@ -127,7 +129,7 @@ def test_validation_is_the_same_windows_for_everyone(dataset: PackedDataset) -> 
     by_one = [dataset.batch("val", i, batch_size=1, block_size=8, seed=1)[0] for i in range(99)]
     by_three = [dataset.batch("val", i, batch_size=3, block_size=8, seed=2)[0] for i in range(33)]
     np.testing.assert_array_equal(np.concatenate(by_one), np.concatenate(by_three))
-    ids = dataset._ids["val"][: n_windows * 8].reshape(n_windows, 8)
+    ids = dataset._ids["val"].parts[0][: n_windows * 8].reshape(n_windows, 8)
     one_pass = np.concatenate(by_one[:n_windows])
     np.testing.assert_array_equal(
         np.sort(one_pass.view("V64"), axis=0), np.sort(ids.astype(np.int64).view("V64"), axis=0)
@@ -221,5 +223,5 @@ def test_documents_may_hold_special_tokens(tmp_path: Path, cache: Path) -> None:
     """With `special`, the text of a special token in a document is that token."""
     corpus = Held(["a<|sep|>b"], ["c"])
     pack(corpus, byte_tokenizer(["<|eot|>", "<|sep|>"]), tmp_path, special=True)
-    ids = open_packed(tmp_path, Identities(cache))._ids["train"]
+    (ids,) = open_packed(tmp_path, Identities(cache))._ids["train"].parts
     assert ids.tolist() == [97, 257, 98, 256]

@@ -184,6 +184,11 @@ class Shard(Dataset):
         self.fingerprint = dataset.fingerprint
         self.exact = dataset.exact
 
+    @property
+    def eot(self) -> int | None:
+        """The id that ends a document."""
+        return self.dataset.eot
+
     def n_tokens(self, split: Split) -> int | None:
         """Tokens in a split, for all ranks."""
         return self.dataset.n_tokens(split)

@@ -1,0 +1,110 @@
+"""The data set of files of ids that another project wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from strawberry.data.contracts import SPLITS, DataSite, Split, Tokenizer
+from strawberry.data.packed import PackedDataset
+from strawberry.data.shards import IdFile, open_shards
+from strawberry.data.storage import Identities, digest
+from strawberry.data.stream import Stream
+from strawberry.errors import StrawberryError
+
+_CHUNK = 1 << 22  # ids that are counted at a time
+
+
+class ShardedDataset(PackedDataset):
+    """Windows over the ids of files; bytes of text are counted when somebody asks for them."""
+
+    def __init__(
+        self,
+        ids: dict[Split, Stream],
+        *,
+        vocab_size: int,
+        fingerprint: str,
+        tokenizer: Tokenizer | None,
+        eot: int | None,
+    ) -> None:
+        super().__init__(
+            ids, None, vocab_size=vocab_size, fingerprint=fingerprint, tokenizer=tokenizer
+        )
+        self._eot = eot
+        self._per_token: dict[Split, float] = {}
+
+    @property
+    def eot(self) -> int | None:
+        """The id that ends a document: as the recipe says, or else the tokenizer's."""
+        return super().eot if self._eot is None else self._eot
+
+    def bytes_per_token(self, split: Split) -> float | None:
+        """UTF-8 bytes of text per token of a split; None without a tokenizer."""
+        if self.tokenizer is None or not self._ids[split].size:
+            return None
+        if split not in self._per_token:
+            sizes = _sizes(self.tokenizer)
+            counts = np.zeros(sizes.size, np.int64)
+            for part in self._ids[split].parts:
+                for start in range(0, part.size, _CHUNK):
+                    counts += np.bincount(part[start : start + _CHUNK], minlength=sizes.size)
+            self._per_token[split] = float(counts @ sizes) / self._ids[split].size
+        return self._per_token[split]
+
+
+def sharded_dataset(
+    files: dict[Split, list[Path]],
+    dtype: str,
+    data_division: float,
+    tokenizer: Tokenizer | None,
+    eot: int | None,
+    site: DataSite,
+) -> ShardedDataset:
+    """The data set of training files and validation files.
+
+    Args:
+        files: of each split; without any for validation, the end of the training ids is that.
+        dtype: type of the ids in files that don't say, `uint16` or `uint32`.
+        data_division: the share for training where no file is validation.
+        tokenizer: what made the ids, if that is known.
+        eot: the id between documents; None takes the tokenizer's.
+        site: where it is opened.
+
+    Raises:
+        StrawberryError: a file is damaged, or holds an id that the tokenizer or the model lacks.
+    """
+    identities = Identities(site.cache)
+    opened = {s: open_shards(files[s], dtype, identities, site.progress) for s in SPLITS}
+    room = site.vocab_size if tokenizer is None else tokenizer.vocab_size
+    owner = "the model's vocabulary" if tokenizer is None else "its tokenizer"
+    for file in (file for split in SPLITS for file in opened[split]):
+        if file.largest >= room:
+            raise StrawberryError(f"{file.path}: holds id {file.largest}; {owner} has {room} ids")
+    if eot is not None and eot >= room:
+        raise StrawberryError(f"eot is {eot}; {owner} has {room} ids")
+    ids = {split: Stream([file.ids for file in opened[split]]) for split in SPLITS}
+    cut = None
+    if not files["val"]:
+        cut = round(ids["train"].size * data_division)
+        ids["train"], ids["val"] = ids["train"].split(cut)
+    return ShardedDataset(
+        ids,
+        vocab_size=room,
+        fingerprint=_fingerprint(opened, cut, room),
+        tokenizer=tokenizer,
+        eot=eot,
+    )
+
+
+def _fingerprint(opened: dict[Split, list[IdFile]], cut: int | None, vocab_size: int) -> str:
+    contents = [[[file.ids.dtype.str, file.sha256] for file in opened[s]] for s in SPLITS]
+    return digest("shards", contents, cut, vocab_size)
+
+
+def _sizes(tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
+    """UTF-8 bytes that each id stands for; the end of a document stands for none."""
+    sizes = [len(tokenizer.decode_bytes([i])) for i in range(tokenizer.vocab_size)]
+    sizes[tokenizer.eot] = 0
+    return np.array(sizes, np.int64)

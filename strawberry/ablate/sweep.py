@@ -133,7 +133,7 @@ class Sweep:
         self.out = out
         self.watcher = watcher
         self.folder = HeldFolder(out, watcher.say)
-        self.trials = Trials(out)
+        self.trials = Trials(out, watcher.say)
         self.all: list[Trial] = []
         self.tuned: dict[str, dict[str, Any]] = {}
         self.pruned: dict[str, str] = {}

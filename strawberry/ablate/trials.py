@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,10 +98,16 @@ class Trial:
 
 
 class Trials:
-    """Makes trials of recipes; data is fingerprinted once for each data section."""
+    """Makes trials of recipes; data is fingerprinted once for each data section.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the ablation's.
+        say: told what a user should know of the data.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None] = lambda _: None) -> None:
         self.folder = folder
+        self._say = say
         self._data: dict[str, str] = {}
 
     def make(
@@ -145,7 +151,10 @@ class Trials:
         }
         known = json.dumps(parts, sort_keys=True, default=str)
         if known not in self._data:
-            self._data[known] = open_dataset(recipe).fingerprint
+            dataset = open_dataset(recipe)
+            self._data[known] = dataset.fingerprint
+            for line in dataset.notes:
+                self._say(line)
         return self._data[known]
 
 

@@ -42,6 +42,7 @@ def prepare(
     """Encode text into a folder that `data: {use: tokens, path: DIR}` reads."""
     from strawberry.cli.console import print_json
     from strawberry.cli.progress import shown
+    from strawberry.cli.terminal import warn
     from strawberry.data import prepare as prepare_folder
 
     with shown() as progress:
@@ -59,6 +60,8 @@ def prepare(
     if as_json:
         print_json(result)
         return
+    for line in made.notes:
+        warn(line)
     _show(result)
 
 
@@ -68,6 +71,7 @@ def _result(made: Prepared) -> dict[str, Any]:
     return {
         "path": str(made.folder),
         "documents": meta.n_documents,
+        "notes": made.notes,
         "bytes": meta.n_bytes,
         "tokens": meta.n_tokens,
         "vocab_size": meta.vocab_size,

@@ -35,6 +35,7 @@ def train(
     """Learn a byte-level BPE of some text."""
     from strawberry.cli.console import print_json
     from strawberry.cli.progress import shown
+    from strawberry.cli.terminal import warn
     from strawberry.data.texts import train_tokenizer
 
     with shown() as progress:
@@ -55,10 +56,13 @@ def train(
                 "special_tokens": made.tokenizer.special_tokens,
                 "fingerprint": made.tokenizer.fingerprint,
                 "bytes": made.n_bytes,
+                "notes": made.notes,
                 "seconds": made.seconds,
             }
         )
         return
+    for line in made.notes:
+        warn(line)
     rate = made.n_bytes / 1e6 / max(made.seconds, 1e-9)
     typer.echo(
         f"{out}: vocabulary {made.tokenizer.vocab_size:,}, learnt of {made.n_bytes / 1e6:.2f} MB "

@@ -20,7 +20,8 @@ from strawberry.data.contracts import (
     TokenizerSource,
 )
 from strawberry.data.corpus import FileCorpus
-from strawberry.data.documents import find_files, read_documents
+from strawberry.data.documents import read_documents
+from strawberry.data.files import find_files
 from strawberry.data.opening import load_run_tokenizer, open_dataset
 from strawberry.data.texts import Prepared, prepare, text_dataset
 from strawberry.data.tokenizer import load_tokenizer

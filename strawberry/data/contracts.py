@@ -79,10 +79,12 @@ class Corpus(abc.ABC):
     Attributes:
         fingerprint: hexadecimal digest of the documents and of how they are divided.
         n_documents: how many there are.
+        n_empty: how many more were left out, because there is no text in them.
     """
 
     fingerprint: str
     n_documents: int
+    n_empty: int = 0
 
     @abc.abstractmethod
     def documents(self, split: Split) -> Iterator[str]:
@@ -102,12 +104,14 @@ class Dataset(abc.ABC):
         fingerprint: hexadecimal digest of all that batches depend on beside their arguments.
         exact: whether each target that is predicted is the only right answer, so that evaluation
             tells the share of right ones beside the loss.
+        notes: what a user should know of the data, such as documents that were left out.
     """
 
     tokenizer: Tokenizer | None
     vocab_size: int
     fingerprint: str
     exact: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def eot(self) -> int | None:

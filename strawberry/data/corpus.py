@@ -37,7 +37,7 @@ class _Plan:
 
 
 class FileCorpus(Corpus):
-    """The documents of some files, in the order of the files.
+    """The documents of some files, in the order of the files, without empty ones.
 
     Args:
         files: the files.
@@ -66,13 +66,14 @@ class FileCorpus(Corpus):
         self._sizes = [_stat(path).st_size for path in self._files]
         self._stamps = self._stamp()
         self._known: _Plan | None = None
-        note = f"corpus, {reader}, {data_division!r}"
+        note = f"corpus 2, {reader}, {data_division!r}"
         summary = identities.recall(self._files, note)
         if summary is None:
             summary = self._plan.summary
             identities.note(self._files, note, summary)
         self.fingerprint = str(summary["fingerprint"])
         self.n_documents = int(summary["n_documents"])
+        self.n_empty = int(summary["n_empty"])
         self._n_bytes: dict[str, int] = summary["n_bytes"]
         if not self.n_documents:
             raise StrawberryError(f"{self._name()}: there is no text in it")
@@ -103,15 +104,18 @@ class FileCorpus(Corpus):
 
     def _scan(self) -> _Plan:
         """Go through all documents once, to know their sizes and digests."""
-        digests, sizes = bytearray(), array("Q")
-        for text in self._all("reading"):
+        digests, sizes, n_empty = bytearray(), array("Q"), 0
+        for text in self._read_all("reading"):
+            if not text:
+                n_empty += 1
+                continue
             raw = text.encode()
             digests += hashlib.sha256(raw).digest()[:_DIGEST]
             sizes.append(len(raw))
         size = np.frombuffer(sizes, dtype=np.uint64).astype(np.int64)
         total = int(size.sum())
         fingerprint = hashlib.sha256(bytes(digests) + repr(self._division).encode()).hexdigest()
-        summary = {"fingerprint": fingerprint, "n_documents": size.size}
+        summary = {"fingerprint": fingerprint, "n_documents": size.size, "n_empty": n_empty}
         if not total:
             return _Plan(np.zeros(0, np.bool_), -1, 0, {**summary, "n_bytes": {}})
         ranks = np.argsort(np.frombuffer(bytes(digests), f"S{_DIGEST}"), kind="stable")
@@ -137,7 +141,10 @@ class FileCorpus(Corpus):
         head = head[:line_end] if line_end else head
         return len(head), len(head.encode())
 
-    def _all(self, stage: str | None = None) -> Iterator[str]:
+    def _all(self) -> Iterator[str]:
+        return filter(None, self._read_all())
+
+    def _read_all(self, stage: str | None = None) -> Iterator[str]:
         done, total = 0, sum(self._sizes)
         for path, size in zip(self._files, self._sizes, strict=True):
             if stage is not None:

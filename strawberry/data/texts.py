@@ -18,8 +18,10 @@ from typing import TypeVar
 from strawberry.data import bpe
 from strawberry.data.contracts import Corpus, DataSite, Progress, Tokenizer, silent
 from strawberry.data.corpus import FileCorpus
-from strawberry.data.documents import find_files, read_documents, refuse_pickle
+from strawberry.data.documents import read_documents
+from strawberry.data.files import find_files
 from strawberry.data.packed import FORMAT, TOKENIZER, Meta, PackedDataset, open_packed, pack
+from strawberry.data.reading import refuse_pickle
 from strawberry.data.storage import (
     DamagedError,
     Identities,
@@ -79,7 +81,19 @@ def text_dataset(corpus: Corpus, site: DataSite, special: bool = False) -> Packe
         with new_folder(folder) as part:
             pack(corpus, tokenizer, part, special=special, progress=site.progress)
 
-    return _cached(folder, lambda: open_packed(folder, identities, tokenizer), make, site.progress)
+    dataset = _cached(
+        folder, lambda: open_packed(folder, identities, tokenizer), make, site.progress
+    )
+    dataset.notes = left_out(corpus)
+    return dataset
+
+
+def left_out(corpus: Corpus) -> tuple[str, ...]:
+    """What a user should know of documents that were left out, if there were any."""
+    if not corpus.n_empty:
+        return ()
+    total = corpus.n_empty + corpus.n_documents
+    return (f"{corpus.n_empty:,} of {total:,} documents are empty or null, and left out",)
 
 
 def cached_bpe(
@@ -140,10 +154,11 @@ def sample(corpus: Corpus, n_bytes: int) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What `prepare` made, and how long its parts took, in seconds."""
+    """What `prepare` made and left out, and how long its parts took, in seconds."""
 
     folder: Path
     meta: Meta
+    notes: tuple[str, ...]
     corpus_seconds: float
     tokenizer_seconds: float
     encode_seconds: float
@@ -198,7 +213,7 @@ def prepare(
     with new_folder(out) as part:
         meta = pack(corpus, chosen, part, special=special, progress=progress)
     ended = time.perf_counter()
-    return Prepared(out, meta, read - started, trained - read, ended - trained)
+    return Prepared(out, meta, left_out(corpus), read - started, trained - read, ended - trained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +221,7 @@ class Trained:
     """A tokenizer that `train_tokenizer` made: of how much text, and in how many seconds."""
 
     tokenizer: Tokenizer
+    notes: tuple[str, ...]
     n_bytes: int
     seconds: float
 
@@ -253,7 +269,7 @@ def train_tokenizer(
     )  # fmt: skip
     seconds = time.perf_counter() - started
     learned.save(out)
-    return Trained(learned, size, seconds)
+    return Trained(learned, left_out(corpus), size, seconds)
 
 
 def _cached(

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from strawberry.data.bpe import END_OF_TEXT, BPETokenizer
 from strawberry.data.contracts import Tokenizer
-from strawberry.data.documents import encodable, read_bytes, refuse_pickle
+from strawberry.data.documents import encodable
 from strawberry.data.hub_format import from_document
+from strawberry.data.reading import read_bytes, refuse_pickle
 from strawberry.data.storage import digest, write_file
 from strawberry.errors import StrawberryError
 

@@ -164,6 +164,8 @@ def open_session(
     Raises RecipeError if one can't be built, or the batch not be divided among the ranks.
     """
     dataset = open_shard(recipe, world, progress)
+    for line in dataset.notes if world.main else ():
+        warn(line)
     randomness.seed(recipe.seed + world.rank)
     engine = engine_for(recipe, world, machine)
     model = engine.model

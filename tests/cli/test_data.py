@@ -39,6 +39,23 @@ def test_a_tokenizer_is_trained_and_used(capsys: pytest.CaptureFixture[str]) -> 
     assert "t.json: vocabulary 290, learnt of 0.01 MB" in capsys.readouterr().out
 
 
+def test_documents_that_are_left_out_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """By every command that reads text: prepare, tokenizer train, train."""
+    rows = [{"text": None}, *({"text": f"line {i}\n" * 9} for i in range(40)), {"text": ""}]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("recipe.yaml").write_text(
+        "model: {vocab_size: 257, block_size: 8, n_embd: 8, stack: [{ffn: swiglu}]}\n"
+        "data: {use: text, path: rows.jsonl}\ntokenizer: bytes\ntrain: {max_iters: 1}\n"
+    )
+    for command in (
+        ["data", "prepare", "rows.jsonl", "--out", "out", "--vocab-size", "280"],
+        ["tokenizer", "train", "rows.jsonl", "--out", "t.json", "--vocab-size", "280"],
+        ["train", "recipe.yaml", "--run-dir", "run"],
+    ):
+        assert run(command) == 0
+        assert "2 of 42 documents are empty or null, and left out" in capsys.readouterr().err
+
+
 def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a terminal, each stage is a line beside the result, not within it."""
     assert run(["data", "prepare", "text.txt", "--out", "out", "--vocab-size", "280"]) == 0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from strawberry.data.corpus import FileCorpus
 from strawberry.data.documents import read_documents
 from strawberry.data.storage import Identities
+from strawberry.data.texts import left_out
 from strawberry.errors import StrawberryError
 
 # The fixture that a property shares between its examples only makes folders.
@@ -43,6 +44,17 @@ def test_one_document_is_cut_near_its_share_at_the_end_of_a_line(tmp_path: Path)
     assert abs(len(train.encode()) / len(text.encode()) - 0.9) < 0.01
     assert corpus.n_bytes("train") == len(train.encode())
     assert corpus.n_bytes("val") == len(val.encode())
+
+
+def test_empty_documents_are_left_out_and_counted(tmp_path: Path) -> None:
+    """They are in neither split, and a cached corpus knows of them too."""
+    texts = ["", "one\n" * 9, "", "two\n" * 9, ""]
+    for _ in range(2):
+        corpus = corpus_of(tmp_path, texts, 0.5)
+        assert (corpus.n_documents, corpus.n_empty) == (2, 3)
+        assert sorted([*corpus.documents("train"), *corpus.documents("val")]) == texts[1:4:2]
+        assert left_out(corpus) == ("3 of 5 documents are empty or null, and left out",)
+    assert left_out(corpus_of(tmp_path / "full", ["text"])) == ()
 
 
 def test_documents_go_whole_but_for_one(tmp_path: Path) -> None:

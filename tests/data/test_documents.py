@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import pickle
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from strawberry.data.documents import find_files, read_documents
+from strawberry.data.documents import read_documents
+from strawberry.data.files import find_files
 from strawberry.errors import StrawberryError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 
 def read(folder: Path, name: str, content: str | bytes, field: str = "text") -> list[str]:
@@ -21,14 +31,14 @@ def read(folder: Path, name: str, content: str | bytes, field: str = "text") -> 
 
 
 def test_each_kind_of_file_gives_its_documents(tmp_path: Path) -> None:
-    """Text is one document, JSON lines one a line, a JSON list one an item; empty ones go."""
+    """Text is one document, JSON lines one a line, a JSON list one an item; null is empty."""
     assert read(tmp_path, "a.txt", "one\r\ntwo\n") == ["one\r\ntwo\n"]
     assert read(tmp_path, "a.txt", b"\xef\xbb\xbfmarked") == ["marked"]
-    assert read(tmp_path, "a.txt", "") == []
-    lines = '{"text": "x\u2028y"}\n\n"plain"\n{"text": ""}\r\n'
-    assert read(tmp_path, "a.jsonl", lines) == ["x\u2028y", "plain"]
+    assert read(tmp_path, "a.txt", "") == [""]
+    lines = '{"text": "x\u2028y"}\n\n"plain"\n{"text": ""}\r\nnull\n{"text": null}\n'
+    assert read(tmp_path, "a.jsonl", lines) == ["x\u2028y", "plain", "", "", ""]
     assert read(tmp_path, "a.jsonl", '{"body": "b", "text": 1}', "body") == ["b"]
-    assert read(tmp_path, "a.json", json.dumps(["a", "", {"text": "b"}])) == ["a", "b"]
+    assert read(tmp_path, "a.json", json.dumps(["a", None, {"text": "b"}])) == ["a", "", "b"]
     assert read(tmp_path, "a.json", '["\\ud800"]') == ["\ufffd"]
     assert read(tmp_path, "a.py", "any suffix") == ["any suffix"]
 
@@ -47,7 +57,18 @@ def test_each_kind_of_file_gives_its_documents(tmp_path: Path) -> None:
         ("a.json", '[\n"a",\n]', r"a\.json:3:1: not JSON|a\.json:2:4: not JSON"),
         ("a.json", "[" * 100_000, r"a\.json:1: not JSON: nested too deeply"),
         ("a.json", "[" + "9" * 9999 + "]", r"a\.json:1: not JSON"),
-        ("a.txt", gzip.compress(b"text", mtime=0), r"a\.txt: compressed with gzip"),
+        ("a.jsonl", '{"meta": {"text": 1}}', r"it has meta; did you mean 'meta\.text'\?"),
+        ("a.jsonl", '{"txt": "a"}', r"it has txt; did you mean 'txt'\?"),
+        ("a.txt", "text".encode("utf-16"), r"UTF-16, .* `iconv -f utf-16 -t utf-8`"),
+        ("a.txt", "text of some length".encode("utf-16-be"), r"UTF-16BE, not UTF-8"),
+        ("a.jsonl", '"text"\n'.encode("utf-32"), r"UTF-32, not UTF-8"),
+        ("a.txt", b"PAR1\x15\x04", r"not text but a Parquet file: .*use: datasets"),
+        ("a.txt", b"ARROW1\0\0", r"not text but an Arrow file"),
+        ("a.txt", b"PK\x03\x04", r"not text but a zip archive: unpack it first"),
+        ("a.txt", b"\0" * 257 + b"ustar", r"not text but a tar archive"),
+        ("a.txt.gz", gzip.compress(b"\0" * 257 + b"ustar"), r"not text but a tar archive"),
+        ("a.pdf", b"%PDF-1.7", r"not text but a PDF"),
+        ("a.txt.gz", gzip.compress(b"a\xff"), r"a\.txt\.gz:1: not UTF-8: byte 0xff at offset 1"),
     ],
 )
 def test_wrong_content_is_named_with_its_place(
@@ -57,6 +78,46 @@ def test_wrong_content_is_named_with_its_place(
     with pytest.raises(StrawberryError, match=message) as caught:
         read(tmp_path, name, content)
     assert "\n" not in str(caught.value)
+
+
+def compressed(kind: str, content: bytes) -> bytes:
+    """Content as gzip, bzip2, xz and zstd have it, in two parts."""
+    module: Any = {"gz": gzip, "bz2": bz2, "xz": lzma, "zst": zstd}[kind]
+    one = module.compress
+    return one(content[: len(content) // 2]) + one(content[len(content) // 2 :])
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
+def test_compressed_files(tmp_path: Path, kind: str) -> None:
+    """They are what they are without; by content, so that a wrong suffix does no harm."""
+    for name, content in {
+        "a.txt": b"one\ntwo", "a.jsonl": b'"one"\n"two"\n', "a.json": b'["one", "two"]',
+    }.items():  # fmt: skip
+        plain = read(tmp_path, name, content)
+        assert read(tmp_path, f"{name}.{kind}", compressed(kind, content)) == plain
+        assert read(tmp_path, name, compressed(kind, content)) == plain
+        assert read(tmp_path, f"{name}.{kind}", content) == plain
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / f"A.JSONL.{kind}").write_bytes(compressed(kind, b'"one"'))
+    assert [file.name for file in find_files("below", [tmp_path])] == [f"A.JSONL.{kind}"]
+
+
+@pytest.mark.faults(29)
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
+def test_compressed_files_that_are_damaged(tmp_path: Path, kind: str) -> None:
+    """What is cut short or altered is told, and never taken for a shorter text."""
+    whole = compressed(kind, b'"a line of text"\n' * 500)
+    for content in (whole[:-1], whole[: len(whole) // 3], whole[:30] + b"?????" + whole[35:]):
+        with pytest.raises(StrawberryError, match=rf"a\.jsonl\.{kind}: damaged, or cut short"):
+            read(tmp_path, f"a.jsonl.{kind}", content)
+
+
+def test_nested_fields(tmp_path: Path) -> None:
+    """Dots lead into objects; a field whose own name has dots comes first; null stays null."""
+    lines = '{"meta": {"text": "a"}}\n{"meta.text": "b"}\n{"meta": null}\n{"meta": {"text": null}}'
+    assert read(tmp_path, "a.jsonl", lines, "meta.text") == ["a", "b", "", ""]
+    with pytest.raises(StrawberryError, match=r"a\.jsonl:1: no field 'meta\.txt'"):
+        read(tmp_path, "a.jsonl", lines, "meta.txt")
 
 
 def test_lines_are_read_one_at_a_time(tmp_path: Path) -> None:
@@ -120,3 +181,37 @@ def test_paths_that_lead_nowhere_say_where_was_looked(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(StrawberryError, match=message):
             find_files(path, [tmp_path])
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    """Links to folders and files count, each file once, and loops of links come to an end."""
+    for name in ("data/own.txt", "away/a.txt", "away/deep/b.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "data" / "more").symlink_to(tmp_path / "away")
+    (tmp_path / "data" / "again").symlink_to(tmp_path / "away")
+    (tmp_path / "data" / "same.txt").symlink_to(tmp_path / "data" / "own.txt")
+    for name in ("one", "two"):
+        (tmp_path / "away" / "deep" / name).symlink_to(tmp_path / "data")
+    for pattern in ("data", "data/**/*.txt", "**/*.txt"):
+        found = {file.resolve() for file in find_files(pattern, [tmp_path])}
+        assert found == {tmp_path / n for n in ("data/own.txt", "away/a.txt", "away/deep/b.txt")}
+        assert len(find_files(pattern, [tmp_path])) == 3
+    (tmp_path / "data" / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StrawberryError, match=r"gone: a link to .*nowhere, which is not there"):
+        find_files("data", [tmp_path])
+
+
+def test_two_stars_stand_for_any_folders(tmp_path: Path) -> None:
+    """As in a shell: also for none, in the middle, and at the end."""
+    for name in ("a.txt", "b/a.txt", "b/c/ab.txt", "b/c/d/a.txt", ".h/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+
+    def found(pattern: str) -> list[str]:
+        return [f.relative_to(tmp_path).as_posix() for f in find_files(pattern, [tmp_path])]
+
+    assert found("**/a.txt") == ["a.txt", "b/a.txt", "b/c/d/a.txt"]
+    assert found("b/**/d/*.txt") == ["b/c/d/a.txt"]
+    assert found("b/**") == ["b/a.txt", "b/c/ab.txt", "b/c/d/a.txt"]
+    assert found("?/c/*") == ["b/c/ab.txt"]

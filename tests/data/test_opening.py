@@ -111,7 +111,7 @@ def test_a_tokenizer_of_ones_own(folder: Path) -> None:
     ("data", "tokenizer", "model", "message"),
     [
         ({"path": "gone.txt"}, "bytes", {}, "3:14: data.path: gone.txt: no such file or folder"),
-        ({"path": "elsewhere"}, "bytes", {}, "3:14: data.path: elsewhere: no text files"),
+        ({"path": "elsewhere"}, "bytes", {}, "3:14: data.path: elsewhere: no files of"),
         ({"path": "empty.txt"}, "bytes", {}, "3:14: data.path: {}/empty.txt: there is no text"),
         ({"path": "latin.txt"}, "bytes", {}, "3:14: data.path: {}/latin.txt:1: not UTF-8"),
         ({"path": "web.bin"}, "bytes", {}, "3:14: data.path: web.bin: a pickle or binary file"),

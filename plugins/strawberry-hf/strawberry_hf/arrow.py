@@ -43,7 +43,7 @@ def schema_of(path: Path) -> Any:
 
 
 def read_column(path: Path, field: str) -> Iterator[str]:
-    """The documents of a file, without empty ones; raises StrawberryError if it is damaged."""
+    """The documents of a file, empty or null ones as such; raises if it is damaged."""
     if path.suffix.lower() == ".jsonl":
         yield from read_documents(path, field)
         return
@@ -52,11 +52,10 @@ def read_column(path: Path, field: str) -> Iterator[str]:
 
 
 def texts(batches: Iterable[Any], field: str) -> Iterator[str]:
-    """The texts of a column of record batches or tables; nulls and empty ones are none."""
+    """The texts of a column of record batches or tables; a null is an empty one."""
     for batch in batches:
         for text in batch.column(field).to_pylist():
-            if text:
-                yield text
+            yield text or ""
 
 
 @contextlib.contextmanager

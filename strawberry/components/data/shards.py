@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from strawberry.data.contracts import Dataset, DataSite, DataSource, Tokenizer
-from strawberry.data.documents import find_files
+from strawberry.data.files import find_files
 from strawberry.data.packed import TOKENIZER
 from strawberry.data.sharded import sharded_dataset
 from strawberry.data.shards import SUFFIXES, divide

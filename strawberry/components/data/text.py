@@ -14,12 +14,15 @@ from strawberry.data.texts import text_corpus, text_dataset
 class Text(DataSource):
     """Text files: `.txt` and `.md` hold a document each, `.jsonl` one a line, `.json` a list.
 
-    Documents are divided whole, by bytes: validation is the same text for every tokenizer.
+    Files may be compressed (`.gz`, `.bz2`, `.xz`, `.zst`), links are followed, and documents that
+    are empty or null are left out and counted. Documents are divided whole, by bytes: validation
+    is the same text for every tokenizer.
 
     Args:
         path: a file, a folder (text files in it and below) or a pattern such as `texts/*.txt`;
             looked for from the current folder, then from the recipe's.
-        field: the text field of JSON objects; plain JSON strings need none.
+        field: the text field of JSON objects, with dots if it is nested (`meta.text`); plain JSON
+            strings need none.
         data_division: the share of the text that is for training; the rest is for validation.
         special: make the texts of special tokens within documents into their ids.
     """

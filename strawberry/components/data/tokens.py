@@ -8,8 +8,9 @@ from typing import Annotated
 from pydantic import Field
 
 from strawberry.data.contracts import Dataset, DataSite, DataSource
-from strawberry.data.documents import refuse_pickle
+from strawberry.data.files import candidates
 from strawberry.data.packed import TOKENIZER, open_packed, open_single
+from strawberry.data.reading import refuse_pickle
 from strawberry.data.storage import Identities, about
 from strawberry.data.tokenizer import load_tokenizer
 from strawberry.errors import StrawberryError
@@ -47,8 +48,7 @@ class Tokens(DataSource):
 
 
 def _find(path: str, folders: tuple[Path, ...]) -> Path:
-    given = Path(path).expanduser()
-    places = list(dict.fromkeys((folder / given).absolute() for folder in folders))
+    places = candidates(path, folders)
     for place in places:
         if place.exists():
             return place

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from strawberry.data.bpe import SPECIAL_TOKENS, check_room, check_special, split_pattern
 from strawberry.data.contracts import Corpus, DataSite, Tokenizer, TokenizerSource
-from strawberry.data.documents import find_files, refuse_pickle
+from strawberry.data.files import find_files
+from strawberry.data.reading import refuse_pickle
 from strawberry.data.storage import about
 from strawberry.data.texts import TRAIN_BYTES, cached_bpe
 from strawberry.data.tokenizer import INSTEAD, load_tokenizer

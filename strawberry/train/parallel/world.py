@@ -183,6 +183,7 @@ class Shard(Dataset):
         self.vocab_size = dataset.vocab_size
         self.fingerprint = dataset.fingerprint
         self.exact = dataset.exact
+        self.notes = dataset.notes
 
     @property
     def eot(self) -> int | None:

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 class Batches:
     """The batches of a recipe, by number; a pure function of seed and number.
 
-    On CUDA a thread gathers the next batch into pinned memory and starts its copy meanwhile.
+    Where the device has its own memory, a thread gathers the next batch into pinned memory and
+    starts its copy meanwhile.
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, device: torch.device) -> None:
         self.dataset = dataset
         self.recipe = recipe
         self.device = device
-        self._pool = ThreadPoolExecutor(1) if device.type == "cuda" else None
+        self._apart = device.type not in ("cpu", "mps")
+        self._pool = ThreadPoolExecutor(1) if self._apart else None
         self._next: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
 
     def train(self, number: int) -> tuple[Tensor, Tensor]:
@@ -72,6 +74,6 @@ class Batches:
                 f"{type(error).__name__}: {error}"
             ) from error
         x, y = (torch.from_numpy(array) for array in arrays)
-        if self.device.type == "cuda":
+        if self._apart:
             x, y = x.pin_memory(), y.pin_memory()
         return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)

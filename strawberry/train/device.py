@@ -64,12 +64,8 @@ def _device(train: TrainSpec) -> torch.device:
     except RuntimeError as error:
         message = f"unknown device {name!r}; write auto, cpu, cuda, cuda:0 or mps"
         raise RecipeError([train.at.problem("device", message)]) from error
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available.get(device.type, False):
+    module = getattr(torch, device.type, None)  # of any device that torch knows, plugins of it too
+    if module is None or not module.is_available():
         message = f"{name!r} is not available here; write auto or cpu"
         raise RecipeError([train.at.problem("device", message)])
     return device

@@ -1,0 +1,95 @@
+"""What makes a host wait for an accelerator, and the line that asked for it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final, Literal, NamedTuple
+
+import torch
+
+Kind = Literal["read", "copy", "float64"]
+
+WORDS: Final[dict[Kind, str]] = {
+    "read": "the host reads from the device",
+    "copy": "a copy of unpinned memory to the device",
+    "float64": "a float64 tensor, which MPS can't hold",
+}
+
+_SKIPPED: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<frozen ")
+"""Files whose lines are nobody's fault: those of torch, and our own machinery."""
+
+
+class Place(NamedTuple):
+    """A line of a function."""
+
+    file: str
+    line: int
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Something that costs an accelerator time, or that one kind of them can't do.
+
+    Attributes:
+        kind: `read`: the host waits for a value. `copy`: the host waits while unpinned memory, or
+            what Python holds, goes to the device. `float64`: a tensor that MPS can't hold.
+        operator: the operator of torch.
+        stack: where it was called, innermost first, without the lines of torch.
+    """
+
+    kind: Kind
+    operator: str
+    stack: tuple[Place, ...]
+
+    @property
+    def place(self) -> str:
+        """`file:line` of the innermost line that isn't torch's."""
+        return f"{self.stack[0].file}:{self.stack[0].line}" if self.stack else "torch"
+
+    def within(self, *functions: str) -> bool:
+        """Whether a function of one of these names was under way."""
+        return any(place.function in functions for place in self.stack)
+
+    def __str__(self) -> str:
+        return f"{self.place}: {WORDS[self.kind]} ({self.operator})"
+
+
+class Stalls:
+    """What was taken down, in order."""
+
+    def __init__(self) -> None:
+        self._found: list[Stall] = []
+
+    def __iter__(self) -> Iterator[Stall]:
+        return iter(list(self._found))
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def note(self, kind: Kind, operator: str) -> None:
+        """Take down what the caller's caller did."""
+        self._found.append(Stall(kind, operator, tuple(_stack(sys._getframe(1)))))  # noqa: SLF001
+
+    def take(self) -> list[Stall]:
+        """What was taken down so far; begins anew."""
+        taken, self._found = self._found, []
+        return taken
+
+    def counts(self, *kinds: Kind) -> dict[str, int]:
+        """How often each line did what it does, of these kinds or of all; most often first."""
+        lines = Counter(str(stall) for stall in self if not kinds or stall.kind in kinds)
+        return dict(lines.most_common())
+
+
+def _stack(frame: FrameType | None) -> Iterator[Place]:
+    while frame is not None:
+        code = frame.f_code
+        if not code.co_filename.startswith(_SKIPPED):
+            yield Place(code.co_filename, frame.f_lineno, code.co_name)
+        frame = frame.f_back

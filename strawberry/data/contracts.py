@@ -52,7 +52,9 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The UTF-8 bytes of `ids`; one id may hold a part of a character.
+        """The UTF-8 bytes that `ids` add to a text, one after another.
+
+        One id may hold a part of a character.
 
         Raises:
             ValueError: an id is not in the vocabulary.
@@ -63,8 +65,19 @@ class Tokenizer(abc.ABC):
         """Write it to `path` (a `tokenizer.json`), atomically."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`; what is not whole UTF-8 becomes the replacement character."""
+        """The text of `ids`; what is not whole UTF-8 becomes the replacement character.
+
+        Override it where a text is more than the bytes of its ids, such as one whose first blank
+        is dropped.
+        """
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def unsettled(self, ids: Sequence[int]) -> int:
+        """How many of the last ids may read otherwise once others follow.
+
+        Replacement characters at the end of a text are known to; override it where there is more.
+        """
+        return 0
 
     def encode_batch(
         self, texts: Sequence[str], special: bool = False

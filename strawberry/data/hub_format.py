@@ -44,6 +44,14 @@ def from_document(value: Any) -> tuple[list[bytes], list[str], str | None] | Non
     return (tokens, special, pattern) if same else None
 
 
+def bytes_of(symbols: str) -> bytes | None:
+    """The bytes that a token of printable characters stands for; None if it is no such token."""
+    try:
+        return bytes(map(_BYTES.__getitem__, symbols))
+    except KeyError:
+        return None
+
+
 def _document(
     tokens: Sequence[bytes], special_tokens: Sequence[str], pattern: str | None
 ) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,14 @@ import numpy.typing as npt
 from strawberry.data.bpe import END_OF_TEXT, BPETokenizer
 from strawberry.data.contracts import Tokenizer
 from strawberry.data.documents import encodable
-from strawberry.data.hub_format import from_document
+from strawberry.data.hub_format import bytes_of, from_document
 from strawberry.data.reading import read_bytes, refuse_pickle
 from strawberry.data.storage import digest, write_file
 from strawberry.errors import StrawberryError
 
 _ENDS = (END_OF_TEXT, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>")
+
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 INSTEAD = (
     "leave the path out to learn a tokenizer of the data, or make a tokenizer.json with "
@@ -70,16 +75,69 @@ class HubTokenizer(Tokenizer):
         )
         return [np.array(one.ids, dtype=np.uint32) for one in encoded]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, as the library decodes them together."""
+        self._check(ids)
+        return self._text(ids)
+
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The text of `ids` as bytes; a part of a character becomes the replacement character."""
-        for i in ids:
-            if not 0 <= i < self.vocab_size:
-                raise ValueError(f"id {i} is outside of a vocabulary of {self.vocab_size}")
-        return str(self._fast.decode(list(ids), skip_special_tokens=False)).encode()
+        """The UTF-8 bytes that `ids` add to a text; raises ValueError as `decode` does."""
+        self._check(ids)
+        return b"".join(map(self._bytes_of, ids))
+
+    def unsettled(self, ids: Sequence[int]) -> int:
+        """Single bytes at the end: one more that is wrong spoils all of them."""
+        count = 0
+        while count < len(ids) and ids[-1 - count] in self._single:
+            count += 1
+        return count
 
     def save(self, path: Path) -> None:
         """Write the document that it came from."""
         write_file(path, self._document.encode())
+
+    def _check(self, ids: Sequence[int]) -> None:
+        for i in ids:
+            if not 0 <= i < self.vocab_size:
+                raise ValueError(f"id {i} is outside of a vocabulary of {self.vocab_size}")
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self._fast.decode(list(ids), skip_special_tokens=False))
+
+    @functools.cached_property
+    def _decoders(self) -> frozenset[str]:
+        """The types of all decoders that the document names, at any depth."""
+        first = json.loads(self._document).get("decoder") or {}
+        found, queue = set(), [first]
+        while queue:
+            one = queue.pop()
+            found.add(str(one.get("type")))
+            queue += one.get("decoders", ())
+        return frozenset(found)
+
+    @functools.cached_property
+    def _single(self) -> dict[int, bytes]:
+        """The ids that stand for a byte each, beside those of text."""
+        if "ByteFallback" not in self._decoders:
+            return {}
+        vocabulary = self._fast.get_vocab(with_added_tokens=True).items()
+        return {i: bytes.fromhex(text[3:5]) for text, i in vocabulary if _BYTE.fullmatch(text)}
+
+    @functools.cached_property
+    def _anchor(self) -> list[int]:
+        """An id of letters alone: what another adds to it, that one adds to a text."""
+        plain = (i for i in range(self.vocab_size) if self._text([i]).isalpha())
+        return list(itertools.islice(plain, 1))
+
+    def _bytes_of(self, i: int) -> bytes:
+        if i in self._single:
+            return self._single[i]
+        if "ByteLevel" in self._decoders:
+            token = self._fast.id_to_token(i) or ""
+            symbols = bytes_of(token)
+            return token.encode() if symbols is None else symbols
+        before, both = self._text(self._anchor), self._text([*self._anchor, i])
+        return both.removeprefix(before).encode()
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
+from strawberry.data.streaming import TextStream
 from strawberry.errors import StrawberryError
 from strawberry.model.risks import declares, noncausal
 from strawberry.train.decode import sample_batch
@@ -128,7 +128,8 @@ def generate_batch(
     tokenizer = loaded.tokenizer()
     starts = [_start(loaded, tokenizer, prompt) for prompt in prompts]
     seeds = [seed + sample for _ in prompts for sample in range(samples)]
-    texts = [Text(tokenizer) for _ in seeds]
+    texts = [TextStream(tokenizer, starts[row // samples][1:]) for row in range(len(seeds))]
+    ended = [False] * len(texts)
 
     def steps_of(prompts: Sequence[Sequence[int]], samples: int, first: int) -> Iterator[Step]:
         """New ids, step by step, of rows that begin at `first`."""
@@ -148,14 +149,23 @@ def generate_batch(
 
     def read(prompts: Sequence[Sequence[int]], samples: int, first: int) -> None:
         """Continue these; their rows begin at `first`."""
-        mine = texts[first : first + len(prompts) * samples]
+        mine = slice(first, first + len(prompts) * samples)
         for new in steps_of(prompts, samples, first):
             for row, token in new:
-                piece = mine[row].add(token)
-                if piece and stream is not None:
-                    stream(first + row, piece)
-            if all(text.ended for text in mine):
+                take(first + row, token)
+            if all(ended[mine]):
                 break
+
+    def take(row: int, token: int) -> None:
+        """One more id of a row, unless its text has ended."""
+        ended[row] = ended[row] or token == tokenizer.eot
+        # The model's vocabulary may be larger than the tokenizer's.
+        if ended[row] or token >= tokenizer.vocab_size:
+            return
+        if stream is None:
+            texts[row].note(token)
+        elif piece := texts[row].add(token):
+            stream(row, piece)
 
     if draft_steps is None and declares(loaded.model, "batch_independent"):
         read(starts, samples, 0)
@@ -163,10 +173,9 @@ def generate_batch(
         for row in range(len(seeds)):
             read([starts[row // samples]], 1, row)
     for row, text in enumerate(texts):
-        rest = text.end()
-        if rest and stream is not None:
+        if stream is not None and (rest := text.end()):
             stream(row, rest)
-    made = ["".join(text.pieces) for text in texts]
+    made = [text.text() for text in texts]
     return [made[i : i + samples] for i in range(0, len(made), samples)]
 
 
@@ -188,30 +197,3 @@ def refuse_noncausal(loaded: LoadedRun, allowed: Collection[str] = ()) -> None:
             f"{loaded.folder}: {', '.join(names)}: not causal: each token was trained with later "
             f"ones in sight, which are not there yet; to generate all the same, say {options}"
         )
-
-
-class Text:
-    """Text as it becomes whole: a character that spans ids waits for its last byte."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.pieces: list[str] = []
-        self.ended = False
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def add(self, token: int) -> str:
-        """What one more id makes whole; nothing after the end-of-text token."""
-        self.ended = self.ended or token == self.tokenizer.eot
-        # The model's vocabulary may be larger than the tokenizer's.
-        if self.ended or token >= self.tokenizer.vocab_size:
-            return ""
-        return self._take(self._decoder.decode(self.tokenizer.decode_bytes([token])))
-
-    def end(self) -> str:
-        """What was left incomplete, as the replacement character."""
-        return self._take(self._decoder.decode(b"", final=True))
-
-    def _take(self, piece: str) -> str:
-        if piece:
-            self.pieces.append(piece)
-        return piece

@@ -1,5 +1,6 @@
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from strawberry.train import (
     sample_ids,
     train,
 )
-from strawberry.train.generate import Text
+from tests.data.test_streaming import byte_fallback
 from tests.train.conftest import RecipeMaker
 
 AFT = [{"attention": {"use": "aft_simple", "n_qkv": 16}, "ffn": {"use": "swiglu", "n_ffn": 24}}]
@@ -181,34 +182,44 @@ def test_the_public_function_takes_a_folder(run: LoadedRun) -> None:
     assert isinstance(strawberry.generate(run.folder, max_new_tokens=3), str)
 
 
-class Bytes:
-    """A tokenizer of single bytes; 256 ends a text."""
+def drawn(monkeypatch: pytest.MonkeyPatch, ids: list[int]) -> None:
+    """Let every model draw these ids, in each of its rows."""
 
-    vocab_size, eot = 257, 256
+    def sample(_: Any, prompts: list[Any], *__: Any, **___: Any) -> Iterator[list[tuple[int, int]]]:
+        return ([(row, i) for row in range(len(prompts))] for i in ids)
 
-    def decode_bytes(self, ids: list[int]) -> bytes:
-        """The bytes that the ids are."""
-        return bytes(ids)
-
-
-def pieces(ids: Iterable[int]) -> list[str]:
-    text = Text(Bytes())  # type: ignore[arg-type]
-    for token in ids:
-        text.add(token)
-    text.end()
-    return text.pieces
+    monkeypatch.setattr(sys.modules["strawberry.train.generate"], "sample_batch", sample)
 
 
-def test_characters_wait_for_their_last_byte() -> None:
-    """A character of several tokens comes out whole; a broken one becomes the replacement."""
-    text = "a\u00e9\u20ac\U0001f353"
-    assert pieces(text.encode()) == list(text)
-    assert pieces(b"a\xe2\x82") == ["a", "\ufffd"]
-
-
-def test_text_ends_at_the_end_of_text_token() -> None:
+def test_text_ends_at_the_end_of_text_token(
+    run: LoadedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing after it is shown; ids that the tokenizer does not have are passed over."""
-    assert pieces([104, 300, 105, 256, 106]) == ["h", "i"]
+    eot = run.tokenizer().eot
+    drawn(monkeypatch, [104, 3000, 105, eot, 106])
+    streams = ["", ""]
+
+    def stream(row: int, piece: str) -> None:
+        streams[row] += piece
+
+    assert generate_batch(run, ["a", "b"], stream=stream) == [["hi"], ["hi"]]
+    assert streams == ["hi", "hi"]
+
+
+def test_other_tokenizers_text_is_whole(
+    make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run with a llama's tokenizer: blanks stay after a prompt, streamed and not."""
+    byte_fallback().save(str(tmp_path / "llama.json"))
+    path = {"use": "bpe", "path": str(tmp_path / "llama.json")}
+    recipe = make_recipe(model={"vocab_size": 330}, tokenizer=path, train={"max_iters": 1})
+    run = load_run(train(recipe, tmp_path / "run").folder)
+    drawn(monkeypatch, run.tokenizer().encode("of and to"))
+    for prompt, expected in {"": "of and to", "the": " of and to"}.items():
+        pieces: list[str] = []
+        assert generate(run, prompt, stream=pieces.append) == expected
+        assert "".join(pieces) == expected
+        assert generate_batch(run, [prompt, prompt]) == [[expected], [expected]]
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Data sources: that batches are windows of ids, a function of the step, and split cleanly."""
+"""Data sources: that rows are windows of ids, a function of their numbers, and split cleanly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
 from strawberry.data import open_dataset
-from strawberry.data.contracts import IGNORED, SPLITS, Dataset, Ids, Split
+from strawberry.data.contracts import SPLITS, UNPREDICTED, Dataset, Ids, Split
 
 BATCH: Final = 4
 STEPS: Final = 3
@@ -31,23 +31,23 @@ def windows(subject: Subject) -> str:
         for step in range(STEPS):
             given = _batch(subject, dataset, split, step)
             for what, ids in zip(("inputs", "targets"), given, strict=True):
-                place = f"{what} of {split} batch {step}"
+                place = f"{what} of {_rows_of(split, step)}"
                 if ids.shape != (BATCH, length) or ids.dtype != np.int64:
                     shape = " x ".join(map(str, ids.shape))
                     raise Finding(f"{place} are {shape} {ids.dtype}, not {BATCH} x {length} int64")
-                least = IGNORED if what == "targets" else 0
-                if ids.min() < least or ids.max() >= dataset.vocab_size:
+                known = ids if what == "inputs" else ids[~np.isin(ids, UNPREDICTED)]
+                if known.size and (known.min() < 0 or known.max() >= dataset.vocab_size):
                     raise Finding(
-                        f"{place} run from {ids.min()} to {ids.max()}; the vocabulary has "
+                        f"{place} run from {known.min()} to {known.max()}; the vocabulary has "
                         f"{dataset.vocab_size} ids"
                     )
-            if (given[1] == IGNORED).all():
-                raise Finding(f"no target of {split} batch {step} is to be predicted")
+            if (given[1] < 0).all():
+                raise Finding(f"no target of {_rows_of(split, step)} is to be predicted")
     return f"{dataset.vocab_size} ids, {_size(dataset, 'train')} and {_size(dataset, 'val')} tokens"
 
 
 def repeats(subject: Subject) -> str:
-    """Is a batch a function of its arguments: asked again, out of order, opened anew?"""
+    """Are rows a function of their numbers: asked again, out of order, opened anew?"""
     dataset = open_dataset(subject.recipe)
     asked: list[tuple[Split, int]] = [(split, step) for split in SPLITS for step in range(STEPS)]
     first = [_batch(subject, dataset, *which) for which in asked]
@@ -58,16 +58,16 @@ def repeats(subject: Subject) -> str:
         _same(asked, first, [_batch(subject, anew, *which) for which in asked], "opened anew,")
         if anew.fingerprint != dataset.fingerprint:
             raise Finding("opened anew, its fingerprint is another, and so no run could resume")
-    return f"{len(asked)} batches, three times"
+    return f"{len(asked) * BATCH} rows, three times"
 
 
 def draws(subject: Subject) -> str:
-    """Does a training batch change with the step and the seed, and validation with no seed?"""
+    """Do training rows change with the step and the seed, and validation with no seed?"""
     dataset = open_dataset(subject.recipe)
     first, _ = _batch(subject, dataset, "train", 0)
     for what, step, seed in (("step", 1, 0), ("seed", 0, 1)):
         if np.array_equal(first, _batch(subject, dataset, "train", step, seed=seed)[0]):
-            raise Finding(f"with another {what} the training batch stays the same")
+            raise Finding(f"with another {what} the training rows stay the same")
     fixed = _batch(subject, dataset, "val", 0)
     if not _equal(fixed, _batch(subject, dataset, "val", 0, seed=1)):
         raise Finding("with another seed validation changes: runs could not be compared")
@@ -75,17 +75,24 @@ def draws(subject: Subject) -> str:
 
 
 def in_order(subject: Subject) -> str:
-    """Are the windows of validation the same ones for every batch size?"""
+    """Are rows the same ones however many are asked for at a time?"""
     dataset = open_dataset(subject.recipe)
-    ones = [_batch(subject, dataset, "val", step, batch_size=1) for step in range(BATCH)]
-    together = _batch(subject, dataset, "val", 0)
-    for number, (x, y) in enumerate(ones):
-        if not _equal((x[0], y[0]), (together[0][number], together[1][number])):
-            raise Finding(
-                f"window {number} is another in batches of 1 than in batches of {BATCH}: "
-                "validation losses would depend on the batch size"
-            )
-    return f"{BATCH} windows, alone and together"
+    consequence = {
+        "train": "a step would be another where micro-batches or ranks divide it",
+        "val": "validation losses would depend on the batch size",
+    }
+    for split in SPLITS:
+        together, again = (_batch(subject, dataset, split, 1) for _ in range(2))
+        if not _equal(together, again):
+            raise NotApplicable("rows are others whenever they are asked for")
+        for number, (x, y) in enumerate(zip(*together, strict=True)):
+            alone = _batch(subject, dataset, split, BATCH + number, batch_size=1)
+            if not _equal((alone[0][0], alone[1][0]), (x, y)):
+                raise Finding(
+                    f"row {BATCH + number} of {split} is another by itself than among {BATCH}: "
+                    f"{consequence[split]}"
+                )
+    return f"{BATCH} rows, alone and together"
 
 
 def apart(subject: Subject) -> str:
@@ -98,9 +105,9 @@ def apart(subject: Subject) -> str:
     if length < SPAN:
         raise NotApplicable(f"windows of {length} tokens are too short to tell")
     rows = -(-min(2 * train, SAMPLE) // length)
-    x, _ = dataset.batch("train", 0, batch_size=rows, block_size=length, seed=0)
+    x, _ = dataset.rows("train", 0, rows, block_size=length, seed=0)
     number = min(64, max(1, val // length))
-    y, _ = dataset.batch("val", 0, batch_size=number, block_size=length, seed=0)
+    y, _ = dataset.rows("val", 0, number, block_size=length, seed=0)
     seen = set(_hashes(x).ravel().tolist())
     spans = _hashes(y)[:, ::SPAN].ravel()
     shared = float(np.mean([span in seen for span in spans.tolist()]))
@@ -133,7 +140,11 @@ def _batch(
     seed: int = 0,
 ) -> tuple[Ids, Ids]:
     length = subject.recipe.model.block_size
-    return dataset.batch(split, step, batch_size=batch_size, block_size=length, seed=seed)
+    return dataset.rows(split, step * batch_size, batch_size, block_size=length, seed=seed)
+
+
+def _rows_of(split: Split, step: int) -> str:
+    return f"rows {step * BATCH} to {step * BATCH + BATCH - 1} of {split}"
 
 
 def _equal(left: tuple[Ids, Ids], right: tuple[Ids, Ids]) -> bool:
@@ -148,7 +159,7 @@ def _same(
 ) -> None:
     for (split, step), left, right in zip(asked, first, second, strict=True):
         if not _equal(left, right):
-            raise Finding(f"{how} {split} batch {step} is another: no run could resume")
+            raise Finding(f"{how} {_rows_of(split, step)} are others: no run could resume")
 
 
 def _size(dataset: Dataset, split: Split) -> str:

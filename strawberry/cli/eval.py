@@ -11,7 +11,11 @@ import typer
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     iters: Annotated[
-        int | None, typer.Option(min=1, help="Batches; the recipe's eval_iters if not given.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="As many sequences as this many steps have; the recipe's eval_iters if not given.",
+        ),
     ] = None,
     steps: Annotated[
         list[int] | None,

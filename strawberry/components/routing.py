@@ -3,7 +3,8 @@
 N tokens, C model width, E experts, k active ones for each token. Everything here is computed in
 float32 whatever the model's precision, since a choice hangs on small differences. A token's choice
 depends on that token alone; only losses and metrics, which don't feed back into the same forward
-pass, look at several: at the whole batch, where ranks share it.
+pass, look at several: at the whole batch, where ranks share it. Balance, importance and load losses
+are no means over tokens: of a step in several micro-batches they are those of each, averaged.
 
 Sources: noisy top-k, importance and load losses: Shazeer et al. 2017, arXiv 1701.06538, eq. 3-11;
 balance loss: Fedus et al. 2021 (Switch), arXiv 2101.03961, eq. 4-6; z-loss: Zoph et al. 2022
@@ -166,7 +167,7 @@ class Router(PreciseBuffers):
     ) -> Aux:
         share = scores / scores.sum(-1, keepdim=True) if self.gate == "sigmoid" else scores
         terms = [
-            Term(f"{self.name}_max_violation", max_violation(counts)),
+            Term(f"{self.name}_max_violation", counts / counts.sum(), read=max_violation),
             Term(f"{self.name}_entropy", entropy(share.detach())),
         ]
         weights = self.losses

@@ -3,7 +3,7 @@
 A recipe's data, and the tokenizer of one of its runs:
 
     dataset = open_dataset(recipe)                  # corpus read, tokenizer trained, ids cached
-    x, y = dataset.batch("train", step, batch_size=4, block_size=256, seed=1337)
+    x, y = dataset.rows("train", 0, 4, block_size=256, seed=1337)  # the first four of that seed
     dataset.tokenizer.save(run / "tokenizer.json")
     tokenizer = load_run_tokenizer(run / "tokenizer.json", recipe)
 """

@@ -9,6 +9,7 @@ the recipe's fields. Opened, they give a `Dataset` and a `Tokenizer`. Nothing he
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ Ids: TypeAlias = npt.NDArray[np.int64]
 SPLITS: tuple[Split, Split] = ("train", "val")
 IGNORED = -1
 """The target of a position that is not predicted."""
+UNPREDICTED = (IGNORED, -100)
+"""All targets that say so: ours, and that of torch's own loss."""
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with (what is being done, bytes done, bytes in all or None); cheap, and often."""
@@ -79,6 +82,13 @@ class Tokenizer(abc.ABC):
         """
         return 0
 
+    @functools.cached_property
+    def byte_lengths(self) -> npt.NDArray[np.int64]:
+        """UTF-8 bytes of text that each id stands for, (vocab_size,); 0 for `eot`."""
+        lengths = np.array([len(self.decode_bytes([i])) for i in range(self.vocab_size)], np.int64)
+        lengths[self.eot] = 0
+        return lengths
+
     def encode_batch(
         self, texts: Sequence[str], special: bool = False
     ) -> list[npt.NDArray[np.uint32]]:
@@ -109,12 +119,12 @@ class Corpus(abc.ABC):
 
 
 class Dataset(abc.ABC):
-    """Batches of windows of ids.
+    """Rows of ids: each a window of T inputs, and the T targets that they predict.
 
     Attributes:
         tokenizer: what made the ids, or None where they are not text.
         vocab_size: every id is less than this.
-        fingerprint: hexadecimal digest of all that batches depend on beside their arguments.
+        fingerprint: hexadecimal digest of all that rows depend on beside their arguments.
         exact: whether each target that is predicted is the only right answer, so that evaluation
             tells the share of right ones beside the loss.
         notes: what a user should know of the data, such as documents that were left out.
@@ -136,18 +146,27 @@ class Dataset(abc.ABC):
         """Tokens in a split, or None where they are generated without end."""
 
     @abc.abstractmethod
-    def batch(
-        self, split: Split, step: int, *, batch_size: int, block_size: int, seed: int
+    def rows(
+        self, split: Split, first: int, count: int, *, block_size: int, seed: int
     ) -> tuple[Ids, Ids]:
-        """Inputs and targets, both (B, T) int64; a target of -1 is not predicted.
+        """Rows `first` to `first + count - 1` of a split: inputs and targets, (count, T) int64.
 
-        A pure function of its arguments, so that a resumed run needs nothing but its step. `train`
-        is drawn at random from (`seed`, `step`). `val` is a fixed sequence of windows, batch
-        number `step` of it: the same for every seed, and the same windows for every batch size.
+        A target of -1 (or -100) is not predicted. A split is an endless sequence of rows, and each
+        row is a pure function of the split, its number, `block_size` and `seed`. A step of N
+        sequences takes rows `step * N` to `step * N + N - 1`, however micro-batches and ranks
+        share them. Rows of `train` are drawn with `seed`. Those of `val` are the same for every
+        seed.
         """
 
-    def bytes_per_token(self, split: Split) -> float | None:
-        """UTF-8 bytes of text per token, for bits per byte; None where there is no text."""
+    def val_rows(self, block_size: int) -> int | None:
+        """How many rows `val` has before they come again; None where they never do."""
+        return None
+
+    def n_bytes(self, split: Split, targets: Ids) -> float | None:
+        """UTF-8 bytes of the text that these targets of a split stand for, negative ones aside.
+
+        Bits per byte are computed with it. None where there is no text.
+        """
         return None
 
 

@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from strawberry.data.contracts import (
     SPLITS,
@@ -89,32 +90,49 @@ class PackedDataset(Dataset):
         """Tokens in a split, ends of documents included."""
         return self._ids[split].size
 
-    def bytes_per_token(self, split: Split) -> float | None:
-        """UTF-8 bytes of text per token of a split."""
-        if self._n_bytes is None or not self._ids[split].size:
-            return None
-        return self._n_bytes[split] / self._ids[split].size
-
-    def batch(
-        self, split: Split, step: int, *, batch_size: int, block_size: int, seed: int
+    def rows(
+        self, split: Split, first: int, count: int, *, block_size: int, seed: int
     ) -> tuple[Ids, Ids]:
-        """Inputs and targets, both (B, T) int64 and contiguous; see `Dataset.batch`."""
+        """Inputs and targets, both (count, T) int64 and contiguous; see `Dataset.rows`."""
         ids = self._ids[split]
         if ids.size <= block_size:
             raise StrawberryError(too_short(split, ids.size, block_size))
         if split == "train":
-            key = np.array([seed & _WORD, step & _WORD], dtype=np.uint64)
-            random = np.random.Generator(np.random.Philox(key=key))
-            starts = random.integers(0, ids.size - block_size, size=batch_size)
+            starts = (uniform(seed, first, count) * (ids.size - block_size)).astype(np.int64)
         else:
-            n_windows = (ids.size - 1) // block_size
-            numbers = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
+            n_windows = self.val_rows(block_size)
+            numbers = np.arange(first, first + count, dtype=np.int64)
             starts = numbers % n_windows * golden_stride(n_windows) % n_windows * block_size
         windows = ids.windows(starts, block_size + 1)
-        pair = np.empty((2, batch_size, block_size), np.int64)
+        pair = np.empty((2, count, block_size), np.int64)
         pair[0] = windows[:, :-1]
         pair[1] = windows[:, 1:]
         return pair[0], pair[1]
+
+    def val_rows(self, block_size: int) -> int:
+        """Whole windows of the validation split."""
+        return (self._ids["val"].size - 1) // block_size
+
+    def n_bytes(self, split: Split, targets: Ids) -> float | None:
+        """UTF-8 bytes of these ids by the tokenizer; by the split's mean where there is none."""
+        counted = targets[targets >= 0]
+        if self.tokenizer is not None:
+            ends = counted == self.eot
+            return float(self.tokenizer.byte_lengths[counted[~ends]].sum())
+        if self._n_bytes is None:
+            return None
+        return counted.size * self._n_bytes[split] / max(1, self._ids[split].size)
+
+
+def uniform(seed: int, first: int, count: int) -> npt.NDArray[np.float64]:
+    """Numbers `first` to `first + count - 1` of a seed's sequence, each from 0 to below 1."""
+    # Philox counts in blocks of four words; a number takes the first word of its own block.
+    key, counter = [seed & _WORD, 0], [first & _WORD, 0, 0, 0]
+    random = np.random.Philox(
+        key=np.array(key, dtype=np.uint64), counter=np.array(counter, dtype=np.uint64)
+    )
+    words = random.random_raw(4 * count)[::4]
+    return np.asarray((words >> np.uint64(11)) * 2.0**-53)
 
 
 def too_short(split: str, n_tokens: int, block_size: int) -> str:

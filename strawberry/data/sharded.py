@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from strawberry.data.contracts import SPLITS, DataSite, Split, Tokenizer
 from strawberry.data.packed import PackedDataset
 from strawberry.data.shards import IdFile, open_shards
@@ -14,11 +11,9 @@ from strawberry.data.storage import Identities, digest
 from strawberry.data.stream import Stream
 from strawberry.errors import StrawberryError
 
-_CHUNK = 1 << 22  # ids that are counted at a time
-
 
 class ShardedDataset(PackedDataset):
-    """Windows over the ids of files; bytes of text are counted when somebody asks for them."""
+    """Windows over the ids of files; bytes of text are known where there is a tokenizer."""
 
     def __init__(
         self,
@@ -33,25 +28,11 @@ class ShardedDataset(PackedDataset):
             ids, None, vocab_size=vocab_size, fingerprint=fingerprint, tokenizer=tokenizer
         )
         self._eot = eot
-        self._per_token: dict[Split, float] = {}
 
     @property
     def eot(self) -> int | None:
         """The id that ends a document: as the recipe says, or else the tokenizer's."""
         return super().eot if self._eot is None else self._eot
-
-    def bytes_per_token(self, split: Split) -> float | None:
-        """UTF-8 bytes of text per token of a split; None without a tokenizer."""
-        if self.tokenizer is None or not self._ids[split].size:
-            return None
-        if split not in self._per_token:
-            sizes = _sizes(self.tokenizer)
-            counts = np.zeros(sizes.size, np.int64)
-            for part in self._ids[split].parts:
-                for start in range(0, part.size, _CHUNK):
-                    counts += np.bincount(part[start : start + _CHUNK], minlength=sizes.size)
-            self._per_token[split] = float(counts @ sizes) / self._ids[split].size
-        return self._per_token[split]
 
 
 def sharded_dataset(
@@ -101,10 +82,3 @@ def sharded_dataset(
 def _fingerprint(opened: dict[Split, list[IdFile]], cut: int | None, vocab_size: int) -> str:
     contents = [[[file.ids.dtype.str, file.sha256] for file in opened[s]] for s in SPLITS]
     return digest("shards", contents, cut, vocab_size)
-
-
-def _sizes(tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
-    """UTF-8 bytes that each id stands for; the end of a document stands for none."""
-    sizes = [len(tokenizer.decode_bytes([i])) for i in range(tokenizer.vocab_size)]
-    sizes[tokenizer.eot] = 0
-    return np.array(sizes, np.int64)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from strawberry.errors import StrawberryError
 from strawberry.model.contracts import (
     Aux,
+    Metric,
     Norm,
     ParameterInfo,
     Positional,
@@ -23,10 +24,8 @@ from strawberry.model.contracts import (
     Use,
     Weights,
     mean_terms,
-    ranks,
-    summed,
 )
-from strawberry.model.loss import IGNORE, LossTerms, head_logits, head_loss
+from strawberry.model.loss import LossTerms, head_logits, head_loss
 from strawberry.model.residual import Stream, written
 from strawberry.model.stack import Block, Room, Stack, Visit, dropped
 
@@ -63,17 +62,28 @@ class Cache:
 
 
 class Loss(NamedTuple):
-    """A training loss.
+    """The loss of a batch, or a micro-batch's part of the loss of a step.
 
     Attributes:
         total: what to call `backward` on: cross-entropy and weighted auxiliary losses.
         cross_entropy: mean over targets, in nats.
-        metrics: unweighted means of what components returned, by name.
+        terms: what components returned, by name, unweighted.
+        logit_z: mean over targets of the squared logsumexp of the logits; None without z-loss.
+        answers: (4,) int64: targets that are told right, targets, sequences told right whole,
+            sequences with any target. None where they weren't asked for.
     """
 
     total: Tensor
     cross_entropy: Tensor
-    metrics: Mapping[str, Tensor] = MappingProxyType({})
+    terms: Mapping[str, Metric] = MappingProxyType({})
+    logit_z: Tensor | None = None
+    answers: Tensor | None = None
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """What is told of it by name, beside the loss."""
+        told = {} if self.logit_z is None else {"logit_z": self.logit_z}
+        return told | {name: term.number() for name, term in self.terms.items()}
 
 
 class LanguageModel(nn.Module):
@@ -189,15 +199,21 @@ class LanguageModel(nn.Module):
             block.compile_forward()
 
     def loss(
-        self, idx: Tensor, targets: Tensor, count: Tensor | None = None, *, answers: bool = False
+        self,
+        idx: Tensor,
+        targets: Tensor,
+        count: Tensor | None = None,
+        *,
+        share: float = 1.0,
+        answers: bool = False,
     ) -> Loss:
-        """The loss of `targets` (B, T), -1 ignored.
+        """The loss of `targets` (B, T), of which negative ones are ignored.
 
         In training, `total` has the recipe's z-loss and label smoothing, and the components'
-        auxiliary losses. `count` is what sums over targets are divided by, where that is not how
-        many of these count: where the batch is shared among ranks. With `answers`, the metrics have
-        `accuracy`, the share of targets that are the most likely token, and `solved`, the share of
-        sequences in which all are; all ranks have to ask for them.
+        auxiliary losses. Where these rows are a part of a step, `count` is what sums over targets
+        are divided by, and `share` is their share of the step's tokens, by which auxiliary losses
+        are weighed: the totals of all parts then add up to the loss of the step. With `answers`,
+        right answers are counted.
         """
         h, aux = self.trunk(idx)
         head = head_loss(
@@ -208,34 +224,31 @@ class LanguageModel(nn.Module):
             self.loss_terms if self.training else None,
             count,
         )
-        total, metrics = head.total, {}
-        if self.training and self.loss_terms.z_loss:
-            metrics["logit_z"] = head.z
-        if answers:
-            metrics |= self._answers(h, targets)
-        for name, (value, weighted) in mean_terms(aux).items():
-            metrics[name] = value.detach()
+        total, terms = head.total, {}
+        for name, (metric, weighted) in mean_terms(aux).items():
+            terms[name] = metric
             if weighted is not None:
-                total = total + weighted
-        return Loss(total, head.cross_entropy, metrics)
+                total = total + share * weighted
+        return Loss(
+            total,
+            head.cross_entropy,
+            terms,
+            head.z if self.training and self.loss_terms.z_loss else None,
+            self._answers(h, targets) if answers else None,
+        )
 
-    def _answers(self, h: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Shares of right targets, and of sequences without a wrong one, of hidden (B, T, C).
-
-        Their means over ranks are those of all rows, however many a rank has that are asked for.
-        """
-        asked = targets != IGNORE
+    def _answers(self, h: Tensor, targets: Tensor) -> Tensor:
+        """The counts of `Loss.answers`, of hidden states (B, T, C)."""
+        asked = targets >= 0
         likely = [
             head_logits(part, self.head_weight, self.logit_softcap).argmax(-1)
             for part in torch.split(h[asked], _ROWS)
         ]
         right = torch.ones_like(asked)
         right[asked] = torch.cat(likely) == targets[asked]
-        solved, tasks = right.all(1) & asked.any(1), asked.any(1)
-        return {
-            "accuracy": right[asked].sum() * ranks() / summed(asked.sum()),
-            "solved": solved.sum() * ranks() / summed(tasks.sum()),
-        }
+        tasks = asked.any(1)
+        counted = (right[asked], asked, right.all(1) & tasks, tasks)
+        return torch.stack([each.sum() for each in counted])
 
     def _documents(self, idx: Tensor, cache: Cache | None) -> Tensor | None:
         """The number of each token's document, (B, T): a separator begins the next one."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from strawberry.model.contracts import wide
 
 IGNORE = -1
-"""Targets of this value count for nothing."""
+"""The target of a position that is not predicted; so is every other negative one."""
 
 CHUNK_BYTES = {"cpu": 8 << 20}
 """Size of a chunk's float32 logits: on a CPU what its caches hold, elsewhere 512 MiB."""
@@ -78,7 +78,7 @@ def head_loss(
     Args:
         h: (N, C) hidden states.
         weight: (V, C) head.
-        targets: (N,) int64 token ids, -1 to ignore.
+        targets: (N,) int64 token ids; negative ones are ignored.
         softcap: bound on the logits, or None.
         terms: what the training loss has beside the cross-entropy.
         count: what sums over targets are divided by; None counts those that are not ignored.
@@ -114,7 +114,7 @@ class _ChunkedLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.dtypes = h.dtype, weight.dtype
         h, weight = h.to(dtype), weight.to(dtype)
-        valid = targets != IGNORE
+        valid = targets >= 0
         count = valid.sum().clamp(min=1) if count is None else count
         need_h, need_weight = (training and need for need in ctx.needs_input_grad[:2])
         grad_h = torch.empty_like(h) if need_h else None

@@ -225,9 +225,10 @@ class Recursion(Stack):
         store: dict[int, State] = {}
         shares: list[Tensor] = []
         aux: Aux = ()
+        told: list[Aux] = []
         for step in range(self.steps):
             chosen, terms = self._choose(x, active, step)
-            aux += terms
+            told.append(terms)
             if chosen is None:
                 break
             active = chosen
@@ -244,7 +245,11 @@ class Recursion(Stack):
             x = x.scatter(1, where, after.to(x.dtype))
             shares.append(_share(active, B * T))
             slot, aux = slot + self._width(inner), aux + terms
-        return x, aux if seen is not None else aux + self._statistics(shares, x.device)
+        if seen is None:
+            aux += self._statistics(shares, x.device)
+        # What a step tells that no token asked for is 0: a mean over steps is over all of them.
+        silent = [term._replace(value=torch.zeros_like(term.value)) for term in told[-1]]
+        return x, aux + sum(told, ()) + tuple(silent) * (self.steps - len(told))
 
     def _choose(self, x: Tensor, active: _Active, step: int) -> tuple[_Active | None, Aux]:
         """The tokens that run this step, or None if there are none."""
@@ -293,8 +298,8 @@ class Recursion(Stack):
         if shares:
             every[: len(shares)] = torch.stack(shares)
         terms = [Term(f"step_{n + 1}_share", share) for n, share in enumerate(every)]
-        dead = (every < DEAD).sum().float()
-        return (*terms, Term("dead_steps", dead), Term("mean_depth", every.sum()))
+        dead = Term("dead_steps", every, read=lambda share: (share < DEAD).sum())
+        return (*terms, dead, Term("mean_depth", every.sum()))
 
     # Small things
 

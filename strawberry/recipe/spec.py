@@ -256,9 +256,10 @@ class TrainFields:
     Args:
         max_iters: optimizer steps.
         batch_size: sequences in a micro-batch, of all processes together.
-        gradient_accumulation_steps: micro-batches in a step.
+        gradient_accumulation_steps: micro-batches in a step; rows and loss of a step of so many
+            sequences don't depend on how many there are.
         eval_interval: steps between evaluations; 0 evaluates at the end alone.
-        eval_iters: batches in an evaluation.
+        eval_iters: an evaluation has as many sequences as this many steps, and none twice.
         log_interval: steps between rows of metrics.jsonl.
         checkpoint_interval: steps between checkpoints; 0 saves at the end alone.
         keep_checkpoints: how many of the newest stay.

@@ -1,4 +1,4 @@
-"""Validation loss on fixed windows: the same for every model, seed and batch size."""
+"""Validation loss on fixed rows: the same ones for every model, seed and batch size."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
 from strawberry.train.documents import separator
+from strawberry.train.means import Means
 from strawberry.train.parallel.engine import Engine
 
 if TYPE_CHECKING:
-    from strawberry.data import Dataset
     from strawberry.plugin import Plugins
 
 
 @torch.no_grad()
 def validate(
-    engine: Engine, batches: Batches, machine: Machine, dataset: Dataset, iters: int
+    engine: Engine, batches: Batches, machine: Machine, iters: int | None = None
 ) -> dict[str, float]:
-    """`val_loss` in nats a token over `iters` batches, and `bits_per_byte` where there is text.
+    """`val_loss` in nats a token, and `bits_per_byte` where there is text.
+
+    It is measured on the first rows of the validation split, as many as `iters` steps have (None:
+    the recipe's `eval_iters`), each once. All are sums over these rows, so that they don't depend
+    on how the rows are divided over batches and ranks.
 
     Where the data's targets are the only right answers there are `val_accuracy`, the share of them
     that is told, and `val_solved`, the share of sequences without a mistake. Tokens are routed as
@@ -35,40 +38,62 @@ def validate(
     model = engine.model
     was_training = model.training
     model.eval()
-    loss, others = _mean(engine, batches, machine, iters, answers=dataset.exact)
-    metrics = {"val_loss": loss}
-    per_token = dataset.bytes_per_token("val")
-    if per_token:
-        metrics["bits_per_byte"] = loss / math.log(2) / per_token
-    metrics |= others
+    metrics = _measure(engine, batches, machine, iters, answers=batches.dataset.exact)
     routers = [module for module in model.modules() if hasattr(module, "teacher")]
     if routers:
         for router in routers:
             router.teacher = True  # type: ignore[assignment]
-        metrics["val_loss_teacher"], _ = _mean(engine, batches, machine, iters)
+        taught = _measure(engine, batches, machine, iters)
+        metrics["val_loss_teacher"] = taught["val_loss"]
         for router in routers:
             router.teacher = False  # type: ignore[assignment]
     model.train(was_training)
     return metrics
 
 
-def _mean(
-    engine: Engine, batches: Batches, machine: Machine, iters: int, *, answers: bool = False
-) -> tuple[float, dict[str, float]]:
-    """The mean loss, and the mean of what components report in evaluation, as `val_NAME`."""
-    total = torch.zeros((), device=machine.device)
-    others: dict[str, Tensor] = {}
+def _measure(
+    engine: Engine,
+    batches: Batches,
+    machine: Machine,
+    iters: int | None,
+    *,
+    answers: bool = False,
+) -> dict[str, float]:
+    """What `validate` tells, with what components report in evaluation as `val_NAME`."""
+    world, size = engine.world, batches.recipe.train.batch_size
+    rows = n_rows(batches, iters)
+    nats = torch.zeros((), device=machine.device)
+    asked = torch.zeros((), dtype=torch.int64, device=machine.device)
+    told = torch.zeros(4, dtype=torch.int64, device=machine.device)
+    n_bytes: float | None = 0.0
+    means = Means()
     with torch.random.fork_rng([machine.device] if machine.device.type == "cuda" else []):
-        for number in range(iters):
-            x, y = batches.val(number)
+        for first in range(0, rows, size):
+            batch = batches.val(first, min(size, rows - first))
             with machine.autocast():
-                loss = engine.loss(x, y, answers=answers)
-            total += loss.cross_entropy
-            for name, value in loss.metrics.items():
-                others[name] = others.get(name, torch.zeros_like(value)) + value
-    mean = engine.world.mean
-    values = {f"val_{name}": mean(value).item() / iters for name, value in others.items()}
-    return mean(total).item() / iters, values
+                loss = engine.measure(batch.x, batch.y, answers=answers)
+            nats, asked = nats + loss.cross_entropy, asked + (batch.y >= 0).sum()
+            if loss.answers is not None:
+                told += loss.answers
+            n_bytes = None if n_bytes is None or batch.n_bytes is None else n_bytes + batch.n_bytes
+            means.add(loss.terms, float(batch.rows))
+    total, targets = world.sum(nats).item(), max(1, world.sum(asked).item())
+    metrics = {"val_loss": total / targets}
+    if n_bytes is not None and (all_bytes := sum(world.gather(n_bytes))):
+        metrics["bits_per_byte"] = total / math.log(2) / all_bytes
+    if answers:
+        right, _, solved, tasks = world.sum(told).tolist()
+        metrics |= {"val_accuracy": right / targets, "val_solved": solved / max(1, tasks)}
+    return metrics | {f"val_{name}": value for name, value in means.numbers(world).items()}
+
+
+def n_rows(batches: Batches, iters: int | None = None) -> int:
+    """How many rows an evaluation takes: those of so many steps, and none of them twice."""
+    train = batches.recipe.train
+    step = train.batch_size * train.gradient_accumulation_steps
+    wanted = (iters or train.eval_iters) * step
+    there = batches.dataset.val_rows(batches.recipe.model.block_size)
+    return wanted if there is None else min(wanted, max(1, there))
 
 
 def evaluate(
@@ -79,7 +104,9 @@ def evaluate(
     plugins: Plugins | None = None,
     best: bool = False,
 ) -> dict[str, float]:
-    """The validation metrics of a run's newest checkpoint; `iters` batches (None: the recipe's).
+    """The validation metrics of a run's newest checkpoint, over `iters` steps' rows.
+
+    None takes the recipe's `eval_iters`.
 
     `best` takes its best checkpoint instead.
     """
@@ -117,9 +144,7 @@ def evaluate_depths(
             if depth is not None:
                 run.model.set_steps(depth)
                 row["recursion_steps"] = depth
-            found = validate(
-                Engine(run.model), batches, machine, dataset, iters or run.recipe.train.eval_iters
-            )
+            found = validate(Engine(run.model), batches, machine, iters)
             rows.append({**row, **found})
     finally:
         batches.close()

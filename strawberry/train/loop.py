@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from strawberry.train.session import Session, open_session
 from strawberry.train.signals import Stop, stop_signals
 from strawberry.train.space import check_disk, check_memory
 from strawberry.train.spikes import Spikes
+from strawberry.train.step import gradient, update
 
 if TYPE_CHECKING:
     from strawberry.data import Progress
@@ -163,7 +165,8 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
     """The loop: from the session's step to the recipe's last."""
     recipe, run, model, optimizers = session.recipe, session.run, session.model, session.optimizers
     settings = recipe.train
-    batch_tokens = settings.batch_size * recipe.model.block_size
+    sequences = settings.batch_size * settings.gradient_accumulation_steps
+    step_tokens = sequences * recipe.model.block_size
     guard = Guard(session, recent, lambda: restore(session, recent))
     spikes = Spikes(run.losses())
     model.train()
@@ -172,15 +175,14 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
     recent.start()
     while session.step < settings.max_iters:
         guard.begin_step()
-        gradient(session, recent)
+        learn_from(session, recent)
         rate = optimizers.rate(session.step)
         verdict = guard.judge()
         if verdict == "again":
             spikes = Spikes(run.losses())
             continue
         if verdict == "take":
-            optimizers.step(session.step)
-            model.after_step()
+            update(session.engine, optimizers, session.step)
         optimizers.zero_grad()
         session.step += 1
         last = session.step == settings.max_iters
@@ -188,7 +190,7 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
 
         if session.step % settings.log_interval == 0 or session.step == 1 or last:
             guard.check()
-            log(session, recent, spikes, rate, batch_tokens)
+            log(session, recent, spikes, rate, step_tokens)
         best = False
         if due(session.step, settings.eval_interval) or last:
             recent.pause()
@@ -207,23 +209,17 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
     session.leave()
 
 
-def gradient(session: Session, recent: Recent) -> None:
-    """The gradient of a step, over its micro-batches; `recent` takes in losses and norm."""
-    settings, engine = session.recipe.train, session.engine
-    parts = settings.gradient_accumulation_steps
-    for part in range(parts):
-        x, y = session.batches.train(session.step * parts + part)
-        with engine.part(last=part == parts - 1):
-            with session.machine.autocast():
-                loss = engine.loss(x, y)
-            (loss.total / parts).backward()  # type: ignore[no-untyped-call]
-        recent.add(loss)
-    recent.end_step(engine.clip(settings.grad_clip))
+def learn_from(session: Session, recent: Recent) -> None:
+    """The gradient of the session's next step; `recent` takes in losses and norm."""
+    parts = session.batches.train(session.step)
+    add = partial(recent.add, share=1 / len(parts))
+    limit = session.recipe.train.grad_clip
+    recent.end_step(gradient(session.engine, session.machine, parts, limit, add))
 
 
-def log(session: Session, recent: Recent, spikes: Spikes, rate: float, batch_tokens: int) -> None:
+def log(session: Session, recent: Recent, spikes: Spikes, rate: float, step_tokens: int) -> None:
     """Write a row of what happened since the last one; trackers are told of it."""
-    row = {"step": session.step, "lr": rate, **recent.row(batch_tokens)}
+    row = {"step": session.step, "lr": rate, **recent.row(step_tokens)}
     if "loss" not in row:  # every step of it was skipped
         session.log(row)
         return

@@ -59,7 +59,7 @@ def explained(recipe: Recipe, run: RunFolder) -> Iterator[None]:
             advice.append(
                 f"lower train.batch_size (now {train.batch_size}) and raise "
                 f"train.gradient_accumulation_steps (now {train.gradient_accumulation_steps}) by "
-                "as much, which is the same update"
+                "as much: a step has the same rows and the same loss"
             )
         advice.append(f"lower model.block_size (now {model.block_size})")
         kept = any(run.checkpoints.glob("step-*"))

@@ -170,18 +170,16 @@ def spoilt_weights(session: Session) -> list[str]:
 def keep_step(session: Session, folder: Path, step: int, spoilt: list[str]) -> None:
     """Write `step-N.safetensors`, the ids and targets of each micro-batch, and `step-N.json`.
 
-    The tensors are `x0`, `y0`, `x1`, ... (B, T); the JSON has the names of the `spoilt` weights.
+    The tensors are `x0`, `y0`, `x1`, ... (B, T); the JSON has the names of the `spoilt` weights,
+    and which rows of the data each micro-batch has: from the first up to the last.
     """
     folder.mkdir(exist_ok=True)
-    parts = session.recipe.train.gradient_accumulation_steps
-    numbers = [(step - 1) * parts + part for part in range(parts)]
     tensors: dict[str, Tensor] = {}
-    for part, number in enumerate(numbers):
-        x, y = session.batches.train(number)
+    for part, (x, y) in enumerate(session.batches.train(step - 1)):
         tensors |= {f"x{part}": x.cpu().contiguous(), f"y{part}": y.cpu().contiguous()}
     report: dict[str, Any] = {
         "step": step,
-        "micro_batches": numbers,
+        "rows": [[each.start, each.stop - 1] for each in session.batches.numbers(step - 1)],
         "on_nonfinite": session.recipe.train.on_nonfinite,
         "weights": spoilt,
     }

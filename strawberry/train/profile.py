@@ -38,6 +38,7 @@ from strawberry.train.memory import keep_freed_memory
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.parallel.engine import Engine
 from strawberry.train.plot import canvas
+from strawberry.train.step import gradient, update
 
 if TYPE_CHECKING:
     from strawberry.data import Progress
@@ -188,23 +189,18 @@ class _Step:
         self.batches, self.machine = batches, machine
         self.marks = Marks(machine)
         self.number = 0
+        self.engine.loss = self.marks.wrap(self.engine.loss, HEAD)  # type: ignore[method-assign]
+        self.engine.clip = self.marks.wrap(self.engine.clip, CLIP)  # type: ignore[method-assign]
 
     def run(self) -> None:
         """One step."""
-        settings, marks = self.recipe.train, self.marks
-        parts = settings.gradient_accumulation_steps
+        marks = self.marks
         marks.begin()
-        for part in range(parts):
-            with marks.at(DATA):
-                x, y = self.batches.train(self.number * parts + part)
-            with self.machine.autocast(), marks.at(HEAD):
-                loss = self.model.loss(x, y)
-            (loss.total / parts).backward()  # type: ignore[no-untyped-call]
-        with marks.at(CLIP):
-            self.engine.clip(settings.grad_clip)
+        with marks.at(DATA):
+            parts = self.batches.train(self.number)
+        gradient(self.engine, self.machine, parts, self.recipe.train.grad_clip)
         with marks.at(OPTIMIZER):
-            self.optimizers.step(self.number)
-            self.model.after_step()
+            update(self.engine, self.optimizers, self.number)
             self.optimizers.zero_grad()
         self.number += 1
 

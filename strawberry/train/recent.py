@@ -12,6 +12,7 @@ from torch import Tensor
 
 from strawberry.errors import StrawberryError
 from strawberry.train.device import Machine
+from strawberry.train.means import Means
 from strawberry.train.parallel.world import World
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class Recent:
         self.world = world if world is not None else World()
         self.norm = torch.zeros((), device=machine.device)
         self.health = torch.zeros((), device=machine.device)  # NaN once anything was not finite
-        self.count = self.timed = self.skipped = 0
-        self.sums: dict[str, Tensor] = {}
+        self.timed = self.skipped = 0
+        self.means = Means()
         self.mark()
         self.start()
 
@@ -51,26 +52,27 @@ class Recent:
         self.paused = 0.0
         self.steps_from = time.perf_counter()
 
-    def add(self, loss: Loss) -> None:
-        """Take in one micro-batch."""
-        self.count += 1
-        self.timed += 1
-        for name, value in {"loss": loss.cross_entropy, **loss.metrics}.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+    def add(self, loss: Loss, share: float = 1.0) -> None:
+        """Take in a micro-batch, which has that share of a step's tokens."""
+        self.means.add_part("loss", loss.cross_entropy, share)
+        if loss.logit_z is not None:
+            self.means.add_part("logit_z", loss.logit_z, share)
+        self.means.add(loss.terms, share)
         self.health = self.health + 0 * loss.total.detach()
 
     def end_step(self, norm: Tensor) -> None:
         """Take in the norm of a step's gradient."""
+        self.timed += 1
         self.norm = norm
         self.health = self.world.sum(self.health + 0 * norm)
 
     def mark(self) -> None:
         """Remember this moment, before a step that may have to be dropped."""
-        self._marked = (self.count, dict(self.sums), self.norm, self.health)
+        self._marked = (self.means.copy(), self.norm, self.health)
 
     def drop_step(self) -> None:
         """Forget the step since `mark`, but count it."""
-        self.count, self.sums, self.norm, self.health = self._marked
+        self.means, self.norm, self.health = self._marked
         self.skipped += 1
 
     def finite(self) -> bool:
@@ -83,18 +85,13 @@ class Recent:
             raise Diverged(step)
 
     def state(self) -> dict[str, Any]:
-        """The sums, their mean over ranks, as JSON; a float32 is the same after the journey."""
-        means = {name: self.world.mean(value) for name, value in self.sums.items()}
-        sums = {k: [v.item(), str(v.dtype).removeprefix("torch.")] for k, v in means.items()}
-        return {"count": self.count, "sums": sums, "skipped": self.skipped}
+        """The sums, their mean over ranks, as JSON."""
+        return {"means": self.means.state(self.world), "skipped": self.skipped}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take what `state` gave."""
-        self.count, self.skipped = state["count"], state["skipped"]
-        self.sums = {
-            name: torch.tensor(value, dtype=getattr(torch, dtype), device=self.machine.device)
-            for name, (value, dtype) in state["sums"].items()
-        }
+        self.skipped = state["skipped"]
+        self.means.load(state["means"], self.machine.device)
         self.health = torch.zeros((), device=self.machine.device)
 
     def pause(self) -> None:
@@ -106,20 +103,19 @@ class Recent:
         """Start the clock again."""
         self.paused += time.perf_counter() - self._paused_at
 
-    def row(self, batch_tokens: int) -> dict[str, float]:
+    def row(self, step_tokens: int) -> dict[str, float]:
         """Means since the last row, the gradient's norm, and the speed; begins anew.
 
         `skipped` counts the steps that were left out; with no other there are no means.
         """
-        sums = {name: self.world.mean(value) for name, value in self.sums.items()}
-        values = {name: value.item() / self.count for name, value in sums.items()}
+        values = self.means.numbers(self.world)
         self.machine.synchronize()
         seconds = time.perf_counter() - self.steps_from - self.paused
-        speed = self.timed * batch_tokens / seconds
+        speed = self.timed * step_tokens / seconds
         values |= {"grad_norm": float(self.norm), "tokens_per_second": speed}
         if self.skipped:
             values["skipped"] = self.skipped
-        self.count, self.sums, self.skipped = 0, {}, 0
+        self.means, self.skipped = Means(), 0
         self.start()
         return values
 

@@ -18,7 +18,7 @@ from strawberry.train.documents import separator
 from strawberry.train.evaluate import validate
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.parallel.engine import Engine, engine_for
-from strawberry.train.parallel.world import Shard, World
+from strawberry.train.parallel.world import World
 from strawberry.train.recent import Diverged, Recent, all_finite
 from strawberry.train.run import RunFolder
 
@@ -82,9 +82,7 @@ class Session:
     def evaluate(self) -> bool:
         """Measure the validation loss and tell of it; True if this is a best one to be kept."""
         with self.optimizers.evaluating():
-            self.metrics = validate(
-                self.engine, self.batches, self.machine, self.dataset, self.recipe.train.eval_iters
-            )
+            self.metrics = validate(self.engine, self.batches, self.machine)
         self.log({"step": self.step, **self.metrics})
         self.tell("evaluated", self.run.path, self.step, self.metrics)
         if not self.recipe.train.keep_best:
@@ -163,7 +161,7 @@ def open_session(
 
     Raises RecipeError if one can't be built, or the batch not be divided among the ranks.
     """
-    dataset = open_shard(recipe, world, progress)
+    dataset = open_by_one(recipe, world, progress)
     for line in dataset.notes if world.main else ():
         warn(line)
     randomness.seed(recipe.seed + world.rank)
@@ -177,7 +175,7 @@ def open_session(
         model=model,
         optimizers=Optimizers(recipe, model.parameter_infos(), machine.device),
         dataset=dataset,
-        batches=Batches(dataset, recipe, machine.device),
+        batches=Batches(dataset, recipe, machine.device, world),
         machine=machine,
         trackers=trackers,
         engine=engine,
@@ -186,10 +184,8 @@ def open_session(
     )
 
 
-def open_shard(recipe: Recipe, world: World, progress: Progress | None) -> Dataset:
-    """The recipe's data set, of which each rank sees its own rows; one rank prepares it."""
-    if world.size == 1:
-        return open_dataset(recipe, progress=progress)
+def open_by_one(recipe: Recipe, world: World, progress: Progress | None) -> Dataset:
+    """The recipe's data set; of several ranks one prepares it for all."""
     opened: list[Dataset] = []
     world.by_main(lambda: opened.append(open_dataset(recipe, progress=progress)))
-    return Shard(opened[0] if opened else open_dataset(recipe), world)
+    return opened[0] if opened else open_dataset(recipe)

@@ -133,4 +133,4 @@ def test_plans_that_come_along_can_be_run(path: Path, plugins: Plugins) -> None:
         assert recipe is not None
         dataset = open_dataset(recipe)
         assert dataset.exact
-        dataset.batch("train", 3, batch_size=4, block_size=recipe.model.block_size, seed=1)
+        dataset.rows("train", 12, 4, block_size=recipe.model.block_size, seed=1)

@@ -109,15 +109,16 @@ class Numbers(Dataset):
     def n_tokens(self, split: Split) -> int:
         return len(self.ids[split])
 
-    def batch(
-        self, split: Split, step: int, *, batch_size: int, block_size: int, seed: int
+    def rows(
+        self, split: Split, first: int, count: int, *, block_size: int, seed: int
     ) -> tuple[Ids, Ids]:
         ids = self.ids[split]
         room = len(ids) - block_size
+        numbers = np.arange(first, first + count)
         if split == "train":
-            starts = np.random.default_rng((seed, step)).integers(room, size=batch_size)
+            starts = [int(np.random.default_rng((seed, i)).integers(room)) for i in numbers]
         else:
-            starts = np.arange(step * batch_size, (step + 1) * batch_size) * block_size % room
+            starts = (numbers * block_size % room).tolist()
         x = np.stack([ids[start : start + block_size] for start in starts])
         y = np.stack([ids[start + 1 : start + block_size + 1] for start in starts])
         return x, y
@@ -137,36 +138,45 @@ class Narrow(Sound):
     """Gives int32."""
 
     class made(Numbers):  # noqa: N801
-        def batch(self, *args: Any, **sizes: Any) -> Any:
-            x, y = super().batch(*args, **sizes)
+        def rows(self, *args: Any, **sizes: Any) -> Any:
+            x, y = super().rows(*args, **sizes)
             return x.astype(np.int32), y.astype(np.int32)
 
 
 class Drifts(Sound):
-    """Gives another training batch whenever it is asked."""
+    """Gives other training rows whenever it is asked."""
 
     class made(Numbers):  # noqa: N801
         asked = 0
 
-        def batch(self, split: Split, step: int, **sizes: Any) -> Any:
+        def rows(self, split: Split, first: int, count: int, **sizes: Any) -> Any:
             self.asked += split == "train"
-            return super().batch(split, step + 1000 * self.asked * (split == "train"), **sizes)
+            drift = 1000 * self.asked * (split == "train")
+            return super().rows(split, first + drift, count, **sizes)
 
 
 class Stuck(Sound):
-    """Always gives the first training batch."""
+    """Gives the first four training rows again and again."""
 
     class made(Numbers):  # noqa: N801
-        def batch(self, split: Split, step: int, **sizes: Any) -> Any:
-            return super().batch(split, 0 if split == "train" else step, **sizes)
+        def rows(self, split: Split, first: int, count: int, **sizes: Any) -> Any:
+            return super().rows(split, first % 4 if split == "train" else first, count, **sizes)
 
 
 class Reshuffles(Sound):
-    """Validates on windows that depend on the batch size."""
+    """Validates on windows that depend on how many are asked for."""
 
     class made(Numbers):  # noqa: N801
-        def batch(self, split: Split, step: int, **sizes: Any) -> Any:
-            return super().batch(split, step + (split == "val") * sizes["batch_size"], **sizes)
+        def rows(self, split: Split, first: int, count: int, **sizes: Any) -> Any:
+            return super().rows(split, first + (split == "val") * count, count, **sizes)
+
+
+class Redraws(Sound):
+    """Trains on windows that depend on how many are asked for."""
+
+    class made(Numbers):  # noqa: N801
+        def rows(self, split: Split, first: int, count: int, **sizes: Any) -> Any:
+            return super().rows(split, first + (split == "train") * count, count, **sizes)
 
 
 class Shares(Sound):

@@ -45,6 +45,7 @@ OTHERS = {
     "data/Narrow": "windows",
     "data/Drifts": "repeats",
     "data/Stuck": "draws",
+    "data/Redraws": "order",
     "data/Reshuffles": "order",
     "data/Shares": "apart",
     "tokenizer/Bytewise": None,

@@ -57,13 +57,12 @@ def test_text_by_learnt_bpe(folder: Path) -> None:
     """A text next to the recipe becomes batches under a BPE of the model's vocabulary."""
     dataset = open_dataset(recipe(folder, {"use": "text", "path": "text.txt"}, "bpe"))
     assert dataset.vocab_size == 300
-    x, y = dataset.batch("train", 0, batch_size=2, block_size=16, seed=0)
+    x, y = dataset.rows("train", 0, 2, block_size=16, seed=0)
     assert dataset.tokenizer is not None
     assert dataset.tokenizer.decode(x[0].tolist()) in TEXT
     np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
-    ratio = dataset.bytes_per_token("val")
-    assert ratio is not None
-    assert 1.5 < ratio < 10
+    n_bytes = dataset.n_bytes("val", y)
+    assert n_bytes == len(dataset.tokenizer.decode_bytes(y.ravel().tolist()))
 
 
 def test_the_current_folder_comes_before_the_recipes(folder: Path) -> None:

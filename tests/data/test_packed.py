@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strawberry.data.bpe import byte_tokenizer
-from strawberry.data.contracts import SPLITS, Corpus, Split
+from strawberry.data.contracts import SPLITS, Corpus, Ids, Split
 from strawberry.data.packed import (
     PackedDataset,
     golden_stride,
@@ -26,7 +26,12 @@ from strawberry.data.storage import DamagedError, Identities, digest
 from strawberry.data.stream import Stream
 from strawberry.errors import StrawberryError
 
-BATCH = {"batch_size": 4, "block_size": 8}
+BATCH = 4
+
+
+def batch(dataset: PackedDataset, split: Split, step: int, *, seed: int) -> tuple[Ids, Ids]:
+    """The rows of a step of four."""
+    return dataset.rows(split, step * BATCH, BATCH, block_size=8, seed=seed)
 
 
 class Held(Corpus):
@@ -73,21 +78,23 @@ def test_documents_are_packed_in_order_and_each_is_ended(dataset: PackedDataset)
         assert text == "".join(f"{document}<|eot|>" for document in CORPUS.documents(split))
         n_documents = len(list(CORPUS.documents(split)))
         assert dataset.n_tokens(split) == CORPUS.n_bytes(split) + n_documents
-        ratio = CORPUS.n_bytes(split) / dataset.n_tokens(split)
-        assert dataset.bytes_per_token(split) == pytest.approx(ratio)
+        assert dataset.n_bytes(split, dataset._ids[split].parts[0]) == CORPUS.n_bytes(split)
     assert dataset.vocab_size == 257
 
 
 def test_training_windows_are_drawn_of_seed_and_step_alone(dataset: PackedDataset) -> None:
     """The same arguments give the same batch in any order; another step or seed gives another."""
-    first = dataset.batch("train", 3, seed=1, **BATCH)
-    dataset.batch("train", 9, seed=1, **BATCH)
-    again = dataset.batch("train", 3, seed=1, **BATCH)
+    first = batch(dataset, "train", 3, seed=1)
+    batch(dataset, "train", 9, seed=1)
+    again = batch(dataset, "train", 3, seed=1)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(first[0], dataset.batch("train", 4, seed=1, **BATCH)[0])
-    assert not np.array_equal(first[0], dataset.batch("train", 3, seed=2, **BATCH)[0])
-    assert dataset.batch("train", 0, seed=-5, **BATCH)[0].shape == (4, 8)
+    for number in range(BATCH):  # alone as among others
+        alone, _ = dataset.rows("train", 3 * BATCH + number, 1, block_size=8, seed=1)
+        np.testing.assert_array_equal(alone[0], first[0][number])
+    assert not np.array_equal(first[0], batch(dataset, "train", 4, seed=1)[0])
+    assert not np.array_equal(first[0], batch(dataset, "train", 3, seed=2)[0])
+    assert batch(dataset, "train", 0, seed=-5)[0].shape == (4, 8)
 
 
 def test_a_batch_holds_windows_and_what_follows_them(dataset: PackedDataset) -> None:
@@ -96,7 +103,7 @@ def test_a_batch_holds_windows_and_what_follows_them(dataset: PackedDataset) -> 
         (ids,) = dataset._ids[split].parts
         stretches = {ids[i : i + 9].tobytes() for i in range(ids.size - 8)}
         for step in range(20):
-            x, y = dataset.batch(split, step, seed=0, **BATCH)
+            x, y = batch(dataset, split, step, seed=0)
             assert x.shape == y.shape == (4, 8)
             assert x.dtype == y.dtype == np.int64
             assert x.flags.c_contiguous
@@ -117,17 +124,18 @@ def test_every_training_token_can_be_drawn(dataset: PackedDataset) -> None:
     starts = {
         bytes(row.astype(np.uint8))
         for step in range(50)
-        for row in small.batch("train", step, seed=0, **BATCH)[0]
+        for row in batch(small, "train", step, seed=0)[0]
     }
     assert starts == {bytes(ids[i : i + 8].astype(np.uint8)) for i in range(4)}
-    assert small.bytes_per_token("train") is None
+    assert small.n_bytes("train", ids[:12]) is None
 
 
 def test_validation_is_the_same_windows_for_everyone(dataset: PackedDataset) -> None:
     """Neither seed nor batch size changes which windows come, and one pass has each once."""
     n_windows = (dataset.n_tokens("val") - 1) // 8
-    by_one = [dataset.batch("val", i, batch_size=1, block_size=8, seed=1)[0] for i in range(99)]
-    by_three = [dataset.batch("val", i, batch_size=3, block_size=8, seed=2)[0] for i in range(33)]
+    assert dataset.val_rows(8) == n_windows
+    by_one = [dataset.rows("val", i, 1, block_size=8, seed=1)[0] for i in range(99)]
+    by_three = [dataset.rows("val", 3 * i, 3, block_size=8, seed=2)[0] for i in range(33)]
     np.testing.assert_array_equal(np.concatenate(by_one), np.concatenate(by_three))
     ids = dataset._ids["val"].parts[0][: n_windows * 8].reshape(n_windows, 8)
     one_pass = np.concatenate(by_one[:n_windows])
@@ -151,7 +159,7 @@ def test_the_golden_stride_visits_all_and_spreads(n: int) -> None:
 def test_a_split_without_a_window_is_refused(dataset: PackedDataset) -> None:
     """A block longer than the split says how many tokens there are and how many it takes."""
     with pytest.raises(StrawberryError, match="val split has 146 tokens, but block_size 200 needs"):
-        dataset.batch("val", 0, batch_size=1, block_size=200, seed=0)
+        dataset.rows("val", 0, 1, block_size=200, seed=0)
 
 
 def test_the_fingerprint_is_of_the_tokens(folder: Path, tmp_path: Path, cache: Path) -> None:
@@ -214,7 +222,8 @@ def test_a_single_file_is_divided_by_its_tokens(folder: Path, cache: Path) -> No
     single = open_single(path, Identities(cache), 0.75, None)
     assert single.n_tokens("train") == round(whole.n_tokens("train") * 0.75)
     assert single.n_tokens("train") + single.n_tokens("val") == whole.n_tokens("train")
-    assert single.bytes_per_token("val") == pytest.approx(whole.bytes_per_token("train"), rel=0.01)
+    some = whole._ids["train"].parts[0][:50].astype(np.int64)
+    assert single.n_bytes("val", some) == pytest.approx(whole.n_bytes("train", some), rel=0.05)
     other = open_single(path, Identities(cache), 0.5, None)
     assert other.fingerprint != single.fingerprint != whole.fingerprint
 

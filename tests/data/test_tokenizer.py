@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from strawberry.data import load_tokenizer
 from strawberry.data.tokenizer import HubTokenizer
@@ -47,6 +48,39 @@ def test_any_tokenizer_json_will_do(tmp_path: Path) -> None:
         loaded.decode([loaded.vocab_size])
     loaded.save(tmp_path / "copy.json")
     assert load_tokenizer(tmp_path / "copy.json").fingerprint == loaded.fingerprint
+
+
+def metaspace() -> str:
+    """A llama-like tokenizer: blanks as marks, bytes for what is not in the vocabulary."""
+    names = [*(f"<0x{b:02X}>" for b in range(256)), "\u2581", *"ofandthe", "\u2581of", "\u2581the"]
+    vocabulary = {name: i for i, name in enumerate(dict.fromkeys(["<unk>", "</s>", *names]))}
+    merges = [("\u2581", "o"), ("\u2581o", "f"), ("\u2581", "t"), ("h", "e"), ("\u2581t", "he")]
+    for name in ("\u2581o", "\u2581t", "he"):
+        vocabulary[name] = len(vocabulary)
+    model = models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True)
+    made = tokenizers.Tokenizer(model)
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    marks = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    made.decoder = decoders.Sequence([*marks, decoders.Strip(" ", 1, 0)])
+    made.add_special_tokens(["</s>"])
+    return made.to_str()
+
+
+@pytest.mark.parametrize(("make", "before"), [(lambda: hub(["</s>"]), 0), (metaspace, 1)])
+def test_bytes_are_counted_token_by_token(
+    tmp_path: Path, make: Callable[[], str], before: int
+) -> None:
+    """Lengths add up to those of the text, be it bytes or marks; the end of a text has none.
+
+    A mark that a tokenizer puts before a text is a blank of its own.
+    """
+    (tmp_path / "tokenizer.json").write_text(make())
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    for text in ("the of and the", "of \u00e9t\u00e9 \u4e16\n  the"):
+        ids = [*loaded.encode(text), loaded.eot]
+        assert loaded.byte_lengths[ids].sum() == len(text.encode()) + before
 
 
 def test_a_tokenizer_must_end_documents(tmp_path: Path) -> None:

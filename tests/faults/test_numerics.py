@@ -247,7 +247,7 @@ def test_the_batch_is_kept_for_study(make_recipe: RecipeMaker, tmp_path: Path, p
     settings = {**SETTINGS, "gradient_accumulation_steps": 2, "on_nonfinite": policy}
     recipe = make_recipe(train=settings)
     with pytest.MonkeyPatch.context() as patch:
-        poison(patch, "loss", math.inf, (6,))  # micro-batch 6 is the second of step 3
+        poison(patch, "loss", math.inf, (3,))
         try:
             train(recipe, tmp_path / "run")
         except Diverged:
@@ -256,14 +256,13 @@ def test_the_batch_is_kept_for_study(make_recipe: RecipeMaker, tmp_path: Path, p
     assert sorted(p.name for p in kept.iterdir()) == ["step-00000003.json",
                                                       "step-00000003.safetensors"]  # fmt: skip
     report = json.loads((kept / "step-00000003.json").read_text())
-    assert report["micro_batches"] == [4, 5]
+    assert report["rows"] == [[8, 9], [10, 11]]
     assert report["weights"] == []
     from strawberry.data import open_dataset
 
     batches = Batches(open_dataset(recipe), recipe, torch.device("cpu"))
     tensors = load_file(kept / "step-00000003.safetensors")
-    for part in range(2):
-        x, y = batches.train(4 + part)
+    for part, (x, y) in enumerate(batches.train(2)):
         assert torch.equal(tensors[f"x{part}"], x)
         assert torch.equal(tensors[f"y{part}"], y)
 
@@ -351,19 +350,21 @@ def test_a_data_set_that_fails_is_named(
     settings = {"max_iters": 6, "checkpoint_interval": 2}
     recipe = make_recipe(train=settings)
     train(recipe, tmp_path / "whole")
-    original = PackedDataset.batch
+    original = PackedDataset.rows
 
-    def batch(self: PackedDataset, split: Any, step: int, **sizes: Any) -> Any:
-        x, y = original(self, split, step, **sizes)
-        if split == "train" and step == 4:
+    def rows(self: PackedDataset, split: Any, first: int, count: int, **sizes: Any) -> Any:
+        x, y = original(self, split, first, count, **sizes)
+        if split == "train" and first == 8:
             if wrong == "raises":
                 raise KeyError("shard 7")
             x = np.full_like(x, 300 if wrong == "too large" else -5)
         return x, y
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PackedDataset, "batch", batch)
-        with pytest.raises(PluginError, match=r"data strawberry/text: batch 4 of train: ") as told:
+        patch.setattr(PackedDataset, "rows", rows)
+        with pytest.raises(
+            PluginError, match=r"data strawberry/text: rows 8 to 9 of train: "
+        ) as told:
             train(recipe, tmp_path / "run")
     assert {"raises": "shard 7", "too large": "300", "negative": "-5"}[wrong] in str(told.value)
     train(recipe, tmp_path / "run", resume=True)

@@ -14,13 +14,11 @@ import pytest
 import torch
 
 import strawberry
-from strawberry.data import open_dataset
 from strawberry.errors import PluginError, StrawberryError
 from strawberry.model.contracts import Tracker
 from strawberry.model.language_model import LanguageModel
 from strawberry.train import Diverged, Interrupted, checkpoint, train
 from strawberry.train import loop as loop_module
-from strawberry.train.batches import Batches
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.run import RunFolder
 from tests.train.conftest import RecipeMaker
@@ -284,24 +282,6 @@ def test_a_poisoned_optimizer_state_is_never_saved(
     with pytest.raises(Diverged):
         train(make_recipe(train={"checkpoint_interval": 1}), tmp_path / "run")
     assert checkpoint.load_newest(tmp_path / "run" / "checkpoints")[0].state["step"] == 3
-
-
-def test_accumulation_equals_a_larger_batch(make_recipe: RecipeMaker, tmp_path: Path) -> None:
-    """Two micro-batches make the update that their mean loss makes; the log has their mean."""
-    recipe = make_recipe(
-        model={"dropout": 0.0},
-        train={"gradient_accumulation_steps": 2, "max_iters": 1, "grad_clip": 0},
-    )
-    model = strawberry.build(recipe)
-    batches = Batches(open_dataset(recipe), recipe, torch.device("cpu"))
-    mean = sum(model.loss(*batches.train(n)).total for n in range(2)) / 2
-    mean.backward()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
-    train(recipe, tmp_path / "run")
-    row = rows(tmp_path / "run")[0]
-    assert row["loss"] == pytest.approx(mean.item(), rel=1e-5)
-    assert row["grad_norm"] == pytest.approx(norm, rel=1e-4)
 
 
 def test_the_gradient_is_clipped(make_recipe: RecipeMaker, tmp_path: Path) -> None:

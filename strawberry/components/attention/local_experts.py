@@ -154,4 +154,5 @@ class LocalExperts(nn.Module):
             return ()
         gate = gate.detach().view(expert.shape)
         seen = torch.minimum(self.window_of[expert], use.positions[..., None] + 1)
-        return (Term(f"{self.router.name}_window", (seen * gate).sum() / gate.sum()),)
+        mean = (seen * gate).sum(-1) / gate.sum(-1)
+        return (Term(f"{self.router.name}_window", mean.mean()),)

@@ -92,15 +92,19 @@ class SyntheticDataset(Dataset):
         rng = _generator(stream, seed if stream == _NEW else 0, number)
         return self.task.example(rng, self.vocab_size, self.block_size, training=training)
 
-    def batch(
-        self, split: Split, step: int, *, batch_size: int, block_size: int, seed: int
+    def val_rows(self, block_size: int) -> int | None:
+        """`val_examples`."""
+        return self.sizes["val"]
+
+    def rows(
+        self, split: Split, first: int, count: int, *, block_size: int, seed: int
     ) -> tuple[Ids, Ids]:
-        """Inputs and targets, both (B, T) int64; see `Dataset.batch`."""
+        """Inputs and targets, both (count, T) int64; see `Dataset.rows`."""
         if block_size != self.block_size:
             raise StrawberryError(f"sequences have {self.block_size} tokens, not {block_size}")
-        first, size = step * batch_size, self.sizes[split]
+        size = self.sizes[split]
         made = []
-        for place in range(first, first + batch_size):
+        for place in range(first, first + count):
             number = place
             if size is not None:
                 turn, rest = divmod(place, size)

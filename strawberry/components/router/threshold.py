@@ -27,7 +27,7 @@ class Threshold(PreciseBuffers, ScoringRouter):
             A share of 1 takes all.
         scale: what gates are multiplied by.
         momentum: how much of the old threshold is kept at each optimizer step.
-        z_loss: weight of the mean squared logit.
+        z_loss: weight of the mean squared logit; a token that a step doesn't ask counts as 0.
     """
 
     precise_buffers = ("thresholds", "sums", "seen")
@@ -61,7 +61,8 @@ class Threshold(PreciseBuffers, ScoringRouter):
         kept = {"gate": self.scale * logits.sigmoid()}
         terms: Aux = ()
         if self.training and self.z_loss:
-            terms = (Term("router_z", logits.square().mean(), self.z_loss),)
+            squares = logits.square() if real is None else logits.square() * real
+            terms = (Term("router_z", squares.sum() / (len(x) * length), self.z_loss),)
         if self.capacity[step] >= 1:
             return Routed(torch.ones_like(logits, dtype=torch.bool), kept, terms, x.shape[1])
         if self.training and not logits.is_meta:

@@ -27,7 +27,7 @@ from strawberry.model.contracts.ranks import (
     whole,
 )
 from strawberry.model.contracts.routing import Routed, Router, RouterSite
-from strawberry.model.contracts.terms import Aux, Term, mean_terms, with_aux
+from strawberry.model.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
 from strawberry.model.contracts.training import (
     Optimizer,
     ParameterInfo,
@@ -51,6 +51,7 @@ __all__ = [
     "Bank",
     "Beta",
     "Decay",
+    "Metric",
     "Norm",
     "Optimizer",
     "ParameterInfo",

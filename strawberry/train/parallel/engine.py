@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from strawberry.errors import RecipeError
 from strawberry.model.build import build
 from strawberry.model.contracts import placed_like, whole
-from strawberry.model.loss import IGNORE
 from strawberry.model.recursion import Recursion
 from strawberry.model.stack import Block, Stack, recompute_blocks
 from strawberry.train import checkpoint
@@ -48,19 +47,27 @@ class Engine:
         self.world = world if world is not None else World()
         self._saved: list[tuple[int, Path]] = []
 
-    def loss(self, x: Tensor, y: Tensor, *, answers: bool = False) -> Loss:
-        """The loss of this rank's rows (B, T); its mean over ranks is that of the batch.
+    def divisor(self, targets: Sequence[Tensor]) -> Tensor:
+        """What a step's sums over targets are divided by, given this rank's targets of each part.
 
-        `answers` are those of `LanguageModel.loss`, for evaluation.
+        Gradients are the mean over ranks, so it is the mean over ranks of the targets that count.
+        It stays on the device: nobody waits for it.
         """
-        if self.world.size == 1:
-            return self.model.loss(x, y, answers=answers)
-        # Rows may have more targets on one rank than on another, so the divisor is the mean.
-        count = self.world.sum((y != IGNORE).sum()).clamp(min=1) / self.world.size
-        return self._loss(x, y, count, answers)
+        count = torch.stack([(y >= 0).sum() for y in targets]).sum()
+        return self.world.sum(count).clamp(min=1) / self.world.size
 
-    def _loss(self, x: Tensor, y: Tensor, count: Tensor, answers: bool) -> Loss:
-        return self.model.loss(x, y, count, answers=answers)
+    def loss(self, x: Tensor, y: Tensor, count: Tensor, share: float = 1.0) -> Loss:
+        """The part that this rank's rows (B, T) of a micro-batch have in the loss of a step.
+
+        Over micro-batches parts add up; over ranks their mean is taken. `count` comes from
+        `divisor`; `share` is the micro-batch's share of the step's tokens.
+        """
+        return self.model.loss(x, y, count=count, share=share)
+
+    def measure(self, x: Tensor, y: Tensor, *, answers: bool = False) -> Loss:
+        """Without gradients: the sum over targets (B, T), not their mean; for evaluation."""
+        one = torch.ones((), device=x.device)
+        return self.model.loss(x, y, count=one, answers=answers)
 
     def part(self, last: bool) -> AbstractContextManager[object]:
         """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
@@ -113,10 +120,9 @@ class Copies(Engine):
             find_unused_parameters=optional,
         )
 
-    def _loss(self, x: Tensor, y: Tensor, count: Tensor, answers: bool) -> Loss:
-        if not torch.is_grad_enabled():
-            return super()._loss(x, y, count, answers)
-        return self.replica(x, y, count)
+    def loss(self, x: Tensor, y: Tensor, count: Tensor, share: float = 1.0) -> Loss:
+        """The part that this rank's rows have in the loss of a step."""
+        return self.replica(x, y, count, share)
 
     def part(self, last: bool) -> AbstractContextManager[object]:
         """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
@@ -130,8 +136,8 @@ class _LossOf(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, y: Tensor, count: Tensor) -> Loss:
-        return self.model.loss(x, y, count)
+    def forward(self, x: Tensor, y: Tensor, count: Tensor, share: float) -> Loss:
+        return self.model.loss(x, y, count, share=share)
 
 
 class Shards(Engine):
@@ -176,12 +182,12 @@ class Shards(Engine):
         register_fsdp_forward_method(model, "loss")
         self.writer = ShardWriter(world)
 
-    def _loss(self, x: Tensor, y: Tensor, count: Tensor, answers: bool) -> Loss:
-        loss = super()._loss(x, y, count, answers)
-        if not torch.is_grad_enabled():
-            # No backward pass will put the root's parameters back into shards.
-            for unit in self.units:
-                unit.reshard()
+    def measure(self, x: Tensor, y: Tensor, *, answers: bool = False) -> Loss:
+        """Without gradients: the sum over targets, not their mean; for evaluation."""
+        loss = super().measure(x, y, answers=answers)
+        # No backward pass will put the root's parameters back into shards.
+        for unit in self.units:
+            unit.reshard()
         return loss
 
     @contextlib.contextmanager

@@ -19,12 +19,9 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from strawberry.data import Dataset
 from strawberry.errors import StrawberryError
 
 if TYPE_CHECKING:
-    from strawberry.data import Split
-    from strawberry.data.contracts import Ids
     from strawberry.train.device import Machine
 
 R = TypeVar("R")
@@ -128,10 +125,9 @@ class World:
         result: R = outcome[0]
         return result
 
-    def rows(self, batch: int) -> slice:
-        """Which of a batch's sequences are this rank's."""
-        each = batch // self.size
-        return slice(self.rank * each, (self.rank + 1) * each)
+    def share(self, rows: range) -> range:
+        """Which rows are this rank's: as many as any other's, or one more or less."""
+        return rows[len(rows) * self.rank // self.size : len(rows) * (self.rank + 1) // self.size]
 
 
 @contextlib.contextmanager
@@ -171,39 +167,3 @@ def joined(machine: Machine) -> Iterator[tuple[World, Machine]]:
 def _is_lost(error: RuntimeError) -> bool:
     """Whether an error is that of a connection; gloo's have no class of their own."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
-
-
-class Shard(Dataset):
-    """A rank's rows of each batch of a data set."""
-
-    def __init__(self, dataset: Dataset, world: World) -> None:
-        self.dataset = dataset
-        self.world = world
-        self.tokenizer = dataset.tokenizer
-        self.vocab_size = dataset.vocab_size
-        self.fingerprint = dataset.fingerprint
-        self.exact = dataset.exact
-        self.notes = dataset.notes
-
-    @property
-    def eot(self) -> int | None:
-        """The id that ends a document."""
-        return self.dataset.eot
-
-    def n_tokens(self, split: Split) -> int | None:
-        """Tokens in a split, for all ranks."""
-        return self.dataset.n_tokens(split)
-
-    def bytes_per_token(self, split: Split) -> float | None:
-        """UTF-8 bytes of text per token."""
-        return self.dataset.bytes_per_token(split)
-
-    def batch(
-        self, split: Split, step: int, *, batch_size: int, block_size: int, seed: int
-    ) -> tuple[Ids, Ids]:
-        """This rank's sequences of the batch, `batch_size` being that of all ranks together."""
-        x, y = self.dataset.batch(
-            split, step, batch_size=batch_size, block_size=block_size, seed=seed
-        )
-        rows = self.world.rows(batch_size)
-        return x[rows], y[rows]

@@ -41,7 +41,7 @@ def everything(dataset: Dataset, split: Split) -> list[int]:
     """All ids of a split."""
     n_tokens = dataset.n_tokens(split)
     assert n_tokens is not None
-    x, y = dataset.batch(split, 0, batch_size=1, block_size=n_tokens - 1, seed=0)
+    x, y = dataset.rows(split, 0, 1, block_size=n_tokens - 1, seed=0)
     return [*x[0].tolist(), int(y[0, -1])]
 
 
@@ -54,7 +54,7 @@ def test_nanogpts_folder(tmp_path: Path, site: DataSite) -> None:
     assert everything(dataset, "train") == IDS[:900].tolist()
     assert everything(dataset, "val") == IDS[900:].tolist()
     assert (dataset.tokenizer, dataset.vocab_size, dataset.eot) == (None, 258, None)
-    assert dataset.bytes_per_token("val") is None
+    assert dataset.n_bytes("val", IDS) is None
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,16 @@ def test_the_end_is_validation_where_no_file_is(tmp_path: Path, site: DataSite) 
 
 
 def test_bytes_of_text_are_those_of_the_tokenizer(tmp_path: Path, site: DataSite) -> None:
-    """A tokenizer that is named, or beside the files, counts bytes per token."""
+    """A tokenizer that is named, or beside the files, counts bytes; ends of documents have none."""
     IDS.astype(np.uint16).tofile(tmp_path / "train.bin")
     np.array([65, 256, 66, 256], np.uint16).tofile(tmp_path / "val.bin")
     byte_tokenizer(["<|eot|>", "<|sep|>"]).save(tmp_path / "bytes.json")
     named = Shards(path=".", tokenizer="bytes.json").open(site)
-    assert (named.bytes_per_token("val"), named.eot) == (0.5, 256)
+    ids = np.array([65, 256, 66, 256, -1])
+    assert (named.n_bytes("val", ids), named.eot) == (2, 256)
     (tmp_path / "bytes.json").rename(tmp_path / "tokenizer.json")
-    assert Shards(path=".").open(site).bytes_per_token("val") == 0.5
+    assert Shards(path=".").open(site).n_bytes("val", ids) == 2
+    assert Shards(path=".", eot=65).open(site).n_bytes("val", ids) == 1
     with pytest.raises(FieldError, match="no such file") as told:
         Shards(path=".", tokenizer="bytes.json").open(site)
     assert told.value.field == "tokenizer"

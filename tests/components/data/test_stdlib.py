@@ -50,7 +50,7 @@ def test_it_opens_the_same_every_time(site: DataSite, tmp_path: Path) -> None:
     other = DataSite(257, 64, 0, tmp_path / "other", site.folders, site.tokenizer)
     assert Stdlib(max_bytes=200_000).open(other).fingerprint == first.fingerprint
     assert Stdlib(max_bytes=100_000).open(site).fingerprint != first.fingerprint
-    x, _ = first.batch("train", 0, batch_size=4, block_size=64, seed=0)
+    x, _ = first.rows("train", 0, 4, block_size=64, seed=0)
     assert first.tokenizer is not None
     assert " " in first.tokenizer.decode(x[0].tolist())
 

@@ -26,7 +26,7 @@ def everything(dataset: Dataset) -> str:
     for split in ("train", "val"):
         n_tokens = dataset.n_tokens(split)
         assert n_tokens is not None
-        x, y = dataset.batch(split, 0, batch_size=1, block_size=n_tokens - 1, seed=0)
+        x, y = dataset.rows(split, 0, 1, block_size=n_tokens - 1, seed=0)
         assert dataset.tokenizer is not None
         texts.append(dataset.tokenizer.decode([*x[0].tolist(), int(y[0, -1])]))
     return "".join(texts)

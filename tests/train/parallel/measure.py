@@ -89,12 +89,13 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
             )
         parts = recipe.train.gradient_accumulation_steps
         shape = (recipe.train.batch_size // world.size, recipe.model.block_size)
+        count = engine.divisor([torch.zeros(shape)] * parts)
         for part in range(parts):
             x, kept = torch.randint(recipe.model.vocab_size, shape), Kept(engine)
             with engine.part(last=part == parts - 1), machine.autocast():
                 with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
-                    loss = engine.loss(x, x).total
-                (loss / parts).backward()
+                    loss = engine.loss(x, x, count, 1 / parts).total
+                loss.backward()
         # The head's gradient is made with the loss, and is counted with the gradients.
         head = recipe.model.vocab_size * recipe.model.n_embd * 4
         held = {

@@ -19,15 +19,20 @@ __all__ = ["figure"]
 NOISE = 2e-5
 """How far losses near 6 may be apart: sums over the batch are taken in another order."""
 
-MAIN = ("gpt2", "air", "moe", "mor_token_choice", "muon")
+MAIN = ("gpt2", "air", "moe", "mor_token_choice", "mqar", "muon")
+
+
+OWN = {"mqar": {"data__task": "in_context_recall"}}
+"""Changes for one recipe: here, to a task whose sequences differ in how many targets they have."""
 
 
 def compare(tmp_path: Path, names: tuple[str, ...], ranks: int, **changes: Any) -> None:
     """Train each recipe in one process, and by ranks; all that is logged has to agree."""
     together = {**changes, "train__gradient_accumulation_steps": 2}
     alone = {k: v for k, v in together.items() if k not in ("train__parallel", CHECKPOINT)}
-    run(1, [job(name, tmp_path / f"{name}-1", **alone) for name in names], tmp_path / "jobs")
-    jobs = [job(name, tmp_path / name, **together) for name in names]
+    ones = [job(name, tmp_path / f"{name}-1", **alone, **OWN.get(name, {})) for name in names]
+    run(1, ones, tmp_path / "jobs")
+    jobs = [job(name, tmp_path / name, **together, **OWN.get(name, {})) for name in names]
     run(ranks, jobs, tmp_path / "jobs")
     for name in names:
         found = difference(tmp_path / f"{name}-1", tmp_path / name)
@@ -42,9 +47,12 @@ GREEDY: dict[str, Any] = {"max_new_tokens": 8, "temperature": 0}
 
 
 def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
-    """In shards, with experts, recomputed blocks and two micro-batches a step: the same losses."""
+    """In shards, with experts, recomputed blocks and two micro-batches a step: the same losses.
+
+    And so where ranks and micro-batches have different numbers of targets.
+    """
     changes = {"train__parallel": "fsdp", CHECKPOINT: True, "train__max_iters": 3}
-    compare(tmp_path, ("moe",), 2, **changes)
+    compare(tmp_path, ("moe", "mqar"), 2, **changes)
 
 
 @pytest.mark.slow
@@ -54,7 +62,7 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
 def test_any_number_of_ranks_trains_alike(
     tmp_path: Path, ranks: int, parallel: str, recompute: bool
 ) -> None:
-    """The five main recipes, by copies and in shards, at an equal global batch."""
+    """The main recipes, by copies and in shards, at an equal global batch."""
     changes = {"train__parallel": parallel, CHECKPOINT: recompute, "train__max_iters": 6}
     compare(tmp_path, MAIN, ranks, **changes)
 

@@ -6,16 +6,13 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 
-from strawberry.data import Dataset
-from strawberry.data.contracts import Ids, Split
 from strawberry.train.device import Machine
 from strawberry.train.parallel import world as module
-from strawberry.train.parallel.world import RankLost, Shard, World, joined
+from strawberry.train.parallel.world import RankLost, World, joined
 from tests.faults.conftest import Figure, figure
 
 __all__ = ["figure"]
@@ -23,41 +20,13 @@ __all__ = ["figure"]
 BATCH, STEPS = 8, 12
 
 
-class Numbered(Dataset):
-    """A data set whose sequences are their own numbers."""
-
-    tokenizer = None
-    vocab_size = BATCH * STEPS
-    fingerprint = "numbered"
-    exact = False
-
-    def n_tokens(self, split: Split) -> int | None:
-        """As many as there are sequences."""
-        return self.vocab_size
-
-    def bytes_per_token(self, split: Split) -> float | None:
-        """Not known."""
-        return None
-
-    def batch(
-        self, split: Split, step: int, *, batch_size: int, block_size: int, seed: int
-    ) -> tuple[Ids, Ids]:
-        """The numbers of the step, (B, T)."""
-        numbers = np.arange(step * batch_size, (step + 1) * batch_size)
-        x = np.repeat(numbers[:, None], block_size, axis=1)
-        return x, x
-
-
-def seen(size_at: Callable[[int], int]) -> Counter[int]:
-    """How often each sequence is trained on, by as many ranks at each step as `size_at` says."""
+def seen(size_at: Callable[[int], int], count: int = BATCH) -> Counter[int]:
+    """How often each row is taken, by as many ranks at each step as `size_at` says."""
     found: Counter[int] = Counter()
     for step in range(STEPS):
-        size = size_at(step)
-        for rank in range(size):
-            shard = Shard(Numbered(), World(rank, size))
-            x, y = shard.batch("train", step, batch_size=BATCH, block_size=4, seed=1)
-            assert np.array_equal(x, y)
-            found.update(x[:, 0].tolist())
+        rows = range(step * count, (step + 1) * count)
+        for rank in range(size_at(step)):
+            found.update(World(rank, size_at(step)).share(rows))
     return found
 
 
@@ -69,10 +38,18 @@ def test_each_sample_is_seen_once_however_many_ranks(figure: Figure) -> None:
     figure(BATCH * STEPS, once, "samples seen once", missing=BATCH * STEPS - len(found))
 
 
+@pytest.mark.parametrize("count", [1, 3, 5, 7])
+def test_an_uneven_batch_is_shared_too(count: int) -> None:
+    """Each row belongs to one of four ranks, and none has two more than another."""
+    assert seen(lambda step: 4, count) == dict.fromkeys(range(count * STEPS), 1)
+    sizes = [len(World(rank, 4).share(range(count))) for rank in range(4)]
+    assert max(sizes) - min(sizes) <= 1
+
+
 @pytest.mark.faults(9, control=True)
 def test_ranks_that_take_the_same_rows_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each takes the first of them, some are seen twice and others never."""
-    monkeypatch.setattr(World, "rows", lambda world, batch: slice(0, batch // world.size))
+    monkeypatch.setattr(World, "share", lambda world, rows: rows[: len(rows) // world.size])
     found = seen(lambda step: 2)
     assert set(found.values()) == {2}
     assert len(found) == BATCH * STEPS // 2

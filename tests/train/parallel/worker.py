@@ -13,42 +13,37 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from strawberry.model.loss import IGNORE
 from strawberry.recipe import load_recipe
-from strawberry.train import Diverged, loop, train
-from strawberry.train.parallel.engine import Engine
-from strawberry.train.recent import Recent
-from strawberry.train.session import Session
+from strawberry.train import Diverged, loop, step, train
 
 
 def poison(at: int, patch: pytest.MonkeyPatch) -> None:
     """Let the loss that the last rank sees be a NaN the `at`th time; its gradient stays finite."""
-    original, calls = Engine.loss, itertools.count(1)
+    original, calls = step.gradient, itertools.count(1)
     last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
 
-    def loss(engine: Engine, x: Tensor, y: Tensor, **options: Any) -> Any:
-        result = original(engine, x, y, **options)
-        if torch.is_grad_enabled() and next(calls) == at and last:
-            return result._replace(total=result.total + math.nan)
-        return result
+    def gradient(*args: Any) -> Any:
+        *others, seen = args
+        spoilt = next(calls) == at and last
 
-    patch.setattr(Engine, "loss", loss)
+        def see(loss: Any) -> None:
+            seen(loss._replace(total=loss.total + math.nan) if spoilt else loss)
+
+        return original(*others, see)
+
+    patch.setattr(loop, "gradient", gradient)
 
 
 def divide(parts: int, patch: pytest.MonkeyPatch) -> None:
     """Let this process take each batch in the parts that so many ranks would take, one by one."""
+    original = loop.gradient
 
-    def gradient(session: Session, recent: Recent) -> None:
-        x, y = session.batches.train(session.step)
-        count = (y != IGNORE).sum() / parts
-        for rows, targets in zip(x.chunk(parts), y.chunk(parts), strict=True):
-            with session.machine.autocast():
-                loss = session.model.loss(rows, targets, count)
-            (loss.total / parts).backward()  # type: ignore[no-untyped-call]
-            recent.add(loss)
-        recent.end_step(session.engine.clip(session.recipe.train.grad_clip))
+    def gradient(engine: Any, machine: Any, rows: Any, *args: Any) -> Any:
+        ((x, y),) = rows
+        return original(
+            engine, machine, list(zip(x.chunk(parts), y.chunk(parts), strict=True)), *args
+        )
 
     patch.setattr(loop, "gradient", gradient)
 

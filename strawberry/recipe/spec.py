@@ -256,8 +256,7 @@ class TrainFields:
     Args:
         max_iters: optimizer steps.
         batch_size: sequences in a micro-batch, of all processes together.
-        gradient_accumulation_steps: micro-batches in a step; rows and loss of a step of so many
-            sequences don't depend on how many there are.
+        gradient_accumulation_steps: micro-batches in a step, which is the same for any division.
         eval_interval: steps between evaluations; 0 evaluates at the end alone.
         eval_iters: an evaluation has as many sequences as this many steps, and none twice.
         log_interval: steps between rows of metrics.jsonl.

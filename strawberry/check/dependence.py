@@ -11,6 +11,9 @@ from strawberry.check.outcome import Finding
 from strawberry.check.subject import Subject
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.risks import declares
+from strawberry.referee import Kind, audit
+from strawberry.referee.audit import DECLARED
+from strawberry.referee.dependence import outputs
 
 NOISE = 1e-5
 """What may change by rounding, relative to the largest value."""
@@ -20,31 +23,56 @@ LARGE = 30.0
 
 def future(subject: Subject) -> str:
     """Does any output depend on a later token?"""
-    worst, where, declared = 0.0, "", True
+    text = _audited(subject, "future", "a later token")
+    _rounds(subject)
+    return text
+
+
+def batch(subject: Subject) -> str:
+    """Does any output depend on another sequence of the batch?"""
+    return _audited(subject, "batch", "another sequence")
+
+
+def history(subject: Subject) -> str:
+    """Does any output depend on an earlier batch, or on draws that torch doesn't seed?"""
+    return _audited(subject, "history", "an earlier batch")
+
+
+def _audited(subject: Subject, kind: Kind, what: str) -> str:
+    """What the referee measures in every way in which the model runs."""
+    model, lengths = subject.long()
+    seen = list(audit(model, lengths, kinds=[kind]))
+    declared = [m for m in seen if m.declared]
+    for measured in seen:
+        if measured.breach is not None and not measured.declared:
+            attribute = DECLARED[kind]
+            raise Finding(f"{measured.breach}, and it declares `{attribute} = True`")
+    if declared and not any(measured.breach for measured in declared):
+        raise Finding(f"it declares `{DECLARED[kind]} = False`, and nothing depends on {what}")
+    ways = len({measured.situation for measured in seen})
+    text = f"{ways} ways to run it, {', '.join(map(str, lengths))} tokens"
+    if declared:
+        sizes = [m.breach.size for m in declared if m.breach]
+        text += f"; declared: {max(sizes):.2g} of the largest output"
+    return text
+
+
+def _rounds(subject: Subject) -> None:
+    """Raises Finding where large inputs of a component leak by rounding."""
     for training in (True, False):
         model = subject.model(training=training)
-        declared &= declares(model, "causal")
-        mode = "training" if training else "evaluation"
+        if not declares(model, "causal"):
+            continue
         for name, part in subject.parts(model):
             x, run = subject.call(model, part)
-            for scale in (1.0, LARGE):
-                influence = _influence(run, x * scale)
-                leak, text = _largest(influence.triu(1))
-                if leak > worst:
-                    worst, where = leak, f"{name} in {mode}, inputs x{scale:g}: {text}"
-        influence = _on_logits(model, subject.tokens())
-        leak, text = _largest(influence.triu(1))
-        if leak > worst:
-            worst, where = leak, f"the logits in {mode}: {text}"
-    if not declared:
-        if worst <= NOISE:
-            raise Finding("it declares `causal = False`, and nothing depends on a later token")
-        return f"declared: {worst:.2g} of the largest output"
-    if worst > NOISE:
-        raise Finding(
-            f"{where}, by {worst:.2g} of the largest output, and it declares itself causal"
-        )
-    return f"at most {worst:.1g} of the largest output"
+            leak, text = _largest(_influence(run, x * LARGE).triu(1))
+            repeats = torch.equal(outputs(run, x * LARGE), outputs(run, x * LARGE))
+            if leak > NOISE and repeats:
+                mode = "training" if training else "evaluation"
+                raise Finding(
+                    f"{name} in {mode}, inputs x{LARGE:g}: {text}, by {leak:.2g} of the largest "
+                    "output, and it declares itself causal"
+                )
 
 
 def past(subject: Subject) -> str:
@@ -70,43 +98,18 @@ def past(subject: Subject) -> str:
     return "every token reaches itself, and later ones"
 
 
-def batch(subject: Subject) -> str:
-    """Does any output depend on another sequence of the batch?"""
-    found = []
-    for training in (True, False):
-        model = subject.model(training=training)
-        mode = "training" if training else "evaluation"
-        idx = subject.tokens()
-        others = torch.cat([idx[:1], (idx[1:] + 1) % subject.recipe.model.vocab_size])
-        with torch.no_grad():
-            whole, changed, alone = model(idx)[0], model(others)[0], model(idx[:1])[0]
-        moved = torch.stack([changed - whole, alone - whole]).abs().amax(-1)
-        leak = float(moved.max() / whole.abs().max())
-        if declares(model, "batch_independent"):
-            if leak > NOISE:
-                token = int(moved.amax(0).argmax())
-                raise Finding(
-                    f"in {mode}, other sequences move the logits at token {token} by {leak:.2g} of "
-                    "the largest, and it declares itself batch-independent"
-                )
-        elif leak <= NOISE:
-            raise Finding(f"it declares `batch_independent = False`, and in {mode} it is")
-        found.append(f"{mode} {leak:.1g}")
-    return ", ".join(found) + " of the largest logit"
-
-
 def _influence(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """(T, T): how far a change of the input at column j moves the output at row i, relatively."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        before = run(x)
+        before = outputs(run, x)
         size = before.abs().max().clamp(min=1e-30)
         columns = []
         for j in range(x.shape[1]):
             changed = x.clone()
             noise = torch.randn(x.shape[0], x.shape[2], generator=generator)
             changed[:, j] = noise.to(x) * x.abs().max() / 2
-            columns.append((run(changed) - before).abs().amax((0, 2)) / size)
+            columns.append((outputs(run, changed) - before).abs().amax((0, 2)) / size)
     return torch.stack(columns, dim=1)
 
 

@@ -33,6 +33,7 @@ _MODEL: dict[str, Check] = {
     "future": dependence.future,
     "past": dependence.past,
     "batch": dependence.batch,
+    "history": dependence.history,
     "cache": forms.cache,
     "recurrence": forms.recurrence,
     "gradients": gradients.reach,

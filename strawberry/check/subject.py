@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +42,9 @@ _BRIEF: Final = {
 
 LENGTH: Final = 13
 """Tokens of a sequence: odd, so that no chunk or group divides it."""
+SHORT: Final = 67
+LONG: Final = 256
+"""Tokens of the sequences in which the referee looks for forbidden dependence."""
 SEED: Final = 5
 
 
@@ -77,6 +80,20 @@ class Subject:
         generator = torch.Generator().manual_seed(SEED)
         length = min(LENGTH, self.recipe.model.block_size) if length is None else length
         return torch.randint(self.recipe.model.vocab_size, (batch, length), generator=generator)
+
+    def long(self) -> tuple[LanguageModel, Sequence[int]]:
+        """A model for the referee, and how many tokens its sequences are to have.
+
+        Up to the block size, and beyond it where nothing limits the model. A small model around a
+        component is built for `LONG` tokens.
+        """
+        recipe = self.recipe if self.entry is None else with_length(self.recipe, LONG)
+        model = build(recipe)
+        block_size, limit = recipe.model.block_size, model.limit()
+        lengths = {min(SHORT, block_size), block_size}
+        if limit is None and self.entry is not None:
+            lengths.add(block_size + SHORT)
+        return model, sorted(lengths)
 
     def parts(self, model: LanguageModel) -> list[tuple[str, nn.Module]]:
         """The mixers and networks to look into, by name: the component's own, or all."""

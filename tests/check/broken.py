@@ -147,6 +147,18 @@ class Mixes(Plain):
         return y + 0.3 * y.mean(0) if self.training else y
 
 
+class Counts(Plain):
+    """Grows with each call."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self.calls = 0
+
+    def forward(self, x: Tensor, use: Use) -> Tensor:
+        self.calls += self.training
+        return super().forward(x, use) * (1 + 1e-3 * self.calls)
+
+
 class Dead(Plain):
     """Has a parameter that nothing uses."""
 
@@ -225,7 +237,7 @@ class Cubic(Plain):
     """Keeps as much as the cube of the length."""
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
-        T = x.shape[1]
+        T = x.shape[1] if x.is_meta else 1  # memory is counted on meta
         wide = x[..., :1].expand(-1, -1, T * T).tanh().mean(-1, keepdim=True)
         return super().forward(x, use) * (1 + wide)
 
@@ -234,7 +246,7 @@ class Slow(Plain):
     """Waits."""
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
-        if x.shape[1] > 100 and not x.is_meta:
+        if x.shape[1] == 128 and not x.is_meta:  # the length that is timed
             time.sleep(0.1)
         return super().forward(x, use)
 

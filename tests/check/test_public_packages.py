@@ -90,7 +90,7 @@ def test_x_transformers_inverted_attention_leaks(plugins: Plugins) -> None:
     assert_only(
         found,
         {
-            "future": r"changes the output at \d+, by 0\.\d+ .* declares itself causal",
+            "future": r"change the output at token \d+ .*, by 0\.\d+ .* declares `causal = True`",
             "cache": "logits differ from position 1 on",
             "recurrence": "gradient of .* differs",
         },

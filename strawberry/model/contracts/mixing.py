@@ -54,6 +54,7 @@ class Attention(nn.Module, abc.ABC):
     Attributes:
         causal: whether no output depends on a later token.
         batch_independent: whether no output depends on another sequence of the batch.
+        stateless: whether no output depends on an earlier batch.
         cacheable: whether it has a decoding state; without one `new_state` is never called, and
             generation computes the whole sequence for each token.
         honours: the places of a positional component that it reads.
@@ -68,6 +69,7 @@ class Attention(nn.Module, abc.ABC):
 
     causal: ClassVar[bool] = True
     batch_independent: ClassVar[bool] = True
+    stateless: ClassVar[bool] = True
     cacheable: ClassVar[bool] = True
     honours: ClassVar[frozenset[Place]] = frozenset()
     separates: ClassVar[bool] = False
@@ -94,6 +96,7 @@ class FFN(nn.Module, abc.ABC):
 
     causal: ClassVar[bool] = True
     batch_independent: ClassVar[bool] = True
+    stateless: ClassVar[bool] = True
 
     @abc.abstractmethod
     def forward(self, x: Tensor, use: Use) -> Tensor | tuple[Tensor, Aux]:

@@ -1,0 +1,152 @@
+"""An audit of a model: every forbidden dependence, in every way in which the model is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from strawberry.model.risks import declares
+from strawberry.referee.dependence import (
+    Breach,
+    Kind,
+    Limits,
+    Run,
+    compared,
+    cuts,
+    difference,
+    gradient_breach,
+    later,
+    others,
+    outputs,
+)
+from strawberry.referee.places import first_difference
+from strawberry.referee.situations import Situation, disturbed, plain, special
+
+if TYPE_CHECKING:
+    from strawberry.model.language_model import LanguageModel
+
+DECLARED: Final[dict[Kind, str]] = {
+    "future": "causal",
+    "batch": "batch_independent",
+    "history": "stateless",
+}
+"""The attribute by which a component declares that it has no such dependence."""
+KINDS: Final = tuple(DECLARED)
+DENSE: Final = 67
+"""Up to this length every position is a cut. A prime, so that no chunk divides it."""
+CUTS: Final = 12
+"""Cuts in a longer sequence."""
+FEW: Final = 4
+"""Cuts in a sequence of a model of more than `SMALL` parameters."""
+SMALL: Final = 3_000_000
+ROWS: Final = 32
+"""Sequences of a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One thing that was measured.
+
+    Attributes:
+        kind: on what the outputs must not depend.
+        situation: how the model ran, such as `in training`.
+        length: tokens of the sequences.
+        declared: whether a component of the model declares this dependence.
+        breach: what was found, if anything.
+    """
+
+    kind: Kind
+    situation: str
+    length: int
+    declared: bool
+    breach: Breach | None
+
+
+def audit(
+    model: LanguageModel,
+    lengths: Sequence[int],
+    *,
+    kinds: Sequence[Kind] = KINDS,
+) -> Iterator[Measurement]:
+    """Measure every kind of dependence in every way in which the model runs.
+
+    Args:
+        model: a model on any device, left as it is. Its weights are disturbed in a copy, so that a
+            gate at zero hides nothing.
+        lengths: tokens of the sequences. All are tried in training and evaluation; the other ways
+            (recursion depths, documents, cache, bfloat16, compiled) take the shortest.
+        kinds: what is asked for.
+    """
+    copy = disturbed(model)
+    most = CUTS if sum(p.numel() for p in model.parameters()) < SMALL else FEW
+    longest_first = sorted(lengths, reverse=True)
+    situations = chain(
+        ((s, longest_first) for s in plain(copy)),
+        ((s, longest_first[-1:]) for s in special(copy)),
+    )
+    for situation, tried in situations:
+        for kind in kinds:
+            declared = not declares(situation.model, DECLARED[kind])
+            for length in tried:
+                breach = _broken(situation, kind, length, most)
+                yield Measurement(kind, situation.name, length, declared, breach)
+    if "future" in kinds:
+        yield _gradients(copy, longest_first[0], most)
+
+
+def _broken(situation: Situation, kind: Kind, length: int, most: int) -> Breach | None:
+    """The first breach at that length, with its place."""
+    run = situation.run
+    for limits in _limits(kind, length, most, situation.model):
+        before, after = compared(run, limits)
+        breach = difference(limits, before, after)
+        if breach is not None and _is_its_own(run, limits, before):
+            place = first_difference(situation.model, run, limits)
+            return replace(breach, detail=f"{breach.detail} {situation.name}", place=place)
+    return None
+
+
+def _gradients(model: LanguageModel, length: int, most: int) -> Measurement:
+    """A second witness: no output may have a gradient by what is embedded after it."""
+    limits = next(_limits("future", length, min(most, FEW), model))
+    breaches = (gradient_breach(model, limits.row(index)) for index in range(len(limits.first)))
+    breach = next(filter(None, breaches), None)
+    declared = not declares(model.train(), "causal")
+    return Measurement("future", "in its gradients", length, declared, breach)
+
+
+def _is_its_own(run: Run, limits: Limits, before: Tensor) -> bool:
+    """Whether a breach is of its own kind, and not one of another kind that shows here too."""
+    if limits.kind == "history":
+        return True
+    everywhere = replace(limits, same=torch.ones_like(limits.same))
+    if difference(everywhere, before, outputs(run, limits.first)) is not None:
+        return False  # the same batch gives other outputs at every call
+    if limits.kind == "batch":
+        return True
+    # Rows that are changed otherwise change other rows: each is tried alone.
+    rows = map(limits.row, range(len(limits.first)))
+    return any(difference(alone, *compared(run, alone)) is not None for alone in rows)
+
+
+def _limits(kind: Kind, length: int, most: int, model: LanguageModel) -> Iterator[Limits]:
+    """The pairs of batches to compare."""
+    vocab_size = model.embedding.num_embeddings
+    generator = torch.Generator().manual_seed(length)
+    ids = torch.randint(vocab_size, (ROWS, length), generator=generator).to(model.device)
+    if kind == "future":
+        chosen = cuts(length, None if length <= DENSE and most == CUTS else most)
+        for begin in range(0, len(chosen), ROWS):
+            some = chosen[begin : begin + ROWS]
+            yield later(ids[: len(some)], some, vocab_size)
+        return
+    few = others(ids[:3], vocab_size)
+    if kind == "batch":
+        yield few
+    else:
+        yield Limits("history", few.first, few.second, torch.ones_like(few.same))

@@ -1,0 +1,120 @@
+"""The ways in which a model is run, each of which can hide a dependence of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from strawberry.model.contracts import Router
+from strawberry.model.risks import declares
+
+if TYPE_CHECKING:
+    from strawberry.model.language_model import LanguageModel
+
+DISTURBANCE: Final = 0.05
+"""Standard deviation of what is added to each weight: a gate that begins at zero is opened."""
+PIECES: Final = (5, 1, 1, 30, 2, 17)
+"""Tokens of cached calls, in turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """One way to run a model.
+
+    Attributes:
+        name: for messages, such as `in training`.
+        model: the model, in the mode at hand.
+        run: ids (B, T) -> hidden states (B, T, C), of which the head makes logits one by one.
+    """
+
+    name: str
+    model: LanguageModel
+    run: Callable[[Tensor], Tensor]
+
+
+def disturbed(model: LanguageModel) -> LanguageModel:
+    """A copy whose weights are all a little different from their initial values."""
+    other = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise.to(parameter), alpha=DISTURBANCE)
+    return other
+
+
+def plain(model: LanguageModel) -> Iterator[Situation]:
+    """Training and evaluation; the first with gradients, as where it counts."""
+    training = copy.deepcopy(model).train()
+    yield Situation("in training", training, lambda ids: training.trunk(ids)[0].detach())
+    evaluation = copy.deepcopy(model).eval()
+    yield Situation("in evaluation", evaluation, _hidden(evaluation))
+
+
+def special(model: LanguageModel) -> Iterator[Situation]:
+    """Everything else: depths, documents, cache, bfloat16, a compiled graph."""
+    model = copy.deepcopy(model).eval()
+    yield from _depths(model)
+    yield from _documents(model)
+    yield from _cached(model)
+    yield from _bfloat16(model)
+    yield from _compiled(model)
+
+
+def _depths(model: LanguageModel) -> Iterator[Situation]:
+    outermost = model.stack.outermost()
+    for steps in range(1, max((recursion.steps for recursion in outermost), default=1)):
+        other = copy.deepcopy(model)
+        other.set_steps(steps)
+        yield Situation(f"with {steps} recursion steps", other, _hidden(other))
+
+
+def _documents(model: LanguageModel) -> Iterator[Situation]:
+    other = copy.deepcopy(model)
+    other.separator = 0
+    yield Situation("with documents apart", other, _hidden(other))
+
+
+def _cached(model: LanguageModel) -> Iterator[Situation]:
+    if not (declares(model, "cacheable") and declares(model, "causal")):
+        return
+
+    @torch.no_grad()
+    def run(ids: Tensor) -> Tensor:
+        cache = model.new_cache(batch=len(ids), length=ids.shape[1])
+        hidden, at, turn = [], 0, 0
+        while at < ids.shape[1]:
+            size = PIECES[turn % len(PIECES)]
+            hidden.append(model.trunk(ids[:, at : at + size], cache)[0])
+            at, turn = at + size, turn + 1
+        return torch.cat(hidden, 1)
+
+    yield Situation("in cached calls", model, run)
+
+
+def _bfloat16(model: LanguageModel) -> Iterator[Situation]:
+    training = copy.deepcopy(model).train()
+
+    @torch.no_grad()
+    def run(ids: Tensor) -> Tensor:
+        with torch.autocast(ids.device.type, torch.bfloat16):
+            return training.trunk(ids)[0].to(torch.bfloat16)
+
+    yield Situation("in bfloat16", training, run)
+
+
+def _compiled(model: LanguageModel) -> Iterator[Situation]:
+    if any(isinstance(module, Router) for module in model.modules()):
+        return
+    torch._dynamo.reset()  # noqa: SLF001 (torch's own way to forget what it compiled)
+    compiled = torch.compile(model.trunk, backend="eager")
+    yield Situation("compiled", model, torch.no_grad()(lambda ids: compiled(ids)[0]))
+
+
+def _hidden(model: LanguageModel) -> Callable[[Tensor], Tensor]:
+    return torch.no_grad()(lambda ids: model.trunk(ids)[0])

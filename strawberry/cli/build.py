@@ -64,8 +64,11 @@ def command(
 def _as_json(
     recipe: Recipe, report: Report, assignments: list[Assignment], memory: int
 ) -> dict[str, Any]:
+    counted = asdict(report)
+    del counted["casts"]  # each matrix by its name
     return {
-        **asdict(report),
+        **counted,
+        "cast_bytes": report.cast_bytes,
         "total_parameters": report.total_parameters,
         "parameter_bytes": report.total_parameters * 4,
         "gradient_bytes": report.total_parameters * 4,
@@ -119,7 +122,8 @@ def _facts(recipe: Recipe, report: Report, optimizer_bytes: int) -> list[tuple[s
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.parameters.items())
     weights = report.total_parameters * 4
     batch = f"{recipe.train.batch_size} x {report.block_size} tokens"
-    total = 2 * weights + optimizer_bytes + report.activation_bytes
+    total = 2 * weights + optimizer_bytes + report.activation_bytes + report.cast_bytes
+    casts = f", copies of weights {readable(report.cast_bytes)}" if report.casts else ""
     cache = f"{readable(report.cache_bytes_per_token)} a token"
     if report.cache_fixed_bytes:
         cache += f", {readable(report.cache_fixed_bytes)} fixed"
@@ -135,9 +139,9 @@ def _facts(recipe: Recipe, report: Report, optimizer_bytes: int) -> list[tuple[s
         ("cache", f"{cache} (float32, one sequence)"),
         (
             "memory",
-            f"{readable(total)} for {batch} in float32: weights {readable(weights)}, gradients "
-            f"{readable(weights)}, optimizer {readable(optimizer_bytes)}, activations "
-            f"{readable(report.activation_bytes)}",
+            f"{readable(total)} for {batch} in {report.dtype}: weights {readable(weights)}, "
+            f"gradients {readable(weights)}, optimizer {readable(optimizer_bytes)}, activations "
+            f"{readable(report.activation_bytes)}{casts}",
         ),
     ]
 

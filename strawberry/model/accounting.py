@@ -7,22 +7,23 @@ alike are counted once, so that a model of any depth is answered in the time of 
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from strawberry.model.blame import blaming
 from strawberry.model.build import build
-from strawberry.model.contracts import Bank, Projection, Shared, State, Use, Weights
-from strawberry.model.counting import Cost, count, saved_bytes
+from strawberry.model.contracts import Bank, Projection, State
+from strawberry.model.counting import Cost, Meter
 from strawberry.model.loss import linear_cross_entropy
-from strawberry.model.residual import Stream, written
+from strawberry.model.recursion import gather
 from strawberry.model.risks import risks
-from strawberry.model.stack import Block, Room
+from strawberry.model.stack import Block
+from strawberry.model.visiting import Visits
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
@@ -59,8 +60,11 @@ class Report:
             computed once in a pass is shared among the tokens of a micro-batch.
         flops_training_per_token: the same for forward and backward together.
         batch_tokens: tokens in a micro-batch of the recipe.
-        activation_bytes: kept for the backward pass of a micro-batch, in float32.
+        activation_bytes: kept for the backward pass of a micro-batch.
         activation_once_bytes: those of them that are kept however many sequences it has.
+        dtype: what the recipe computes in; activations count as they are kept under its autocast.
+        casts: bytes of the copies in that dtype that autocast makes of parameters, by their names,
+            and holds through a pass.
     """
 
     name: str
@@ -76,6 +80,8 @@ class Report:
     batch_tokens: int
     activation_bytes: int
     activation_once_bytes: int = 0
+    dtype: str = "float32"
+    casts: dict[str, int] = field(default_factory=dict, repr=False)
     parts: list[PartReport] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -84,51 +90,91 @@ class Report:
         """Unique parameters of all kinds."""
         return sum(self.parameters.values())
 
+    @property
+    def cast_bytes(self) -> int:
+        """Bytes of the copies of parameters that a pass in `dtype` makes."""
+        return sum(self.casts.values())
+
 
 def account(recipe: Recipe, model: LanguageModel | None = None) -> Report:
     """Count the recipe's model; `model`, if given, is the same one on the meta device.
 
+    What a recipe in bfloat16 keeps is counted with fake tensors of a CPU, under its autocast: the
+    meta device has none. CUDA's computes a few more functions in float32, such as exponentials.
     Raises RecipeError if a plugin's component can't be run there.
     """
     with blaming(recipe):
-        return _account(recipe, model if model is not None else build(recipe, "meta"))
+        report = _account(recipe, model if model is not None else build(recipe, "meta"))
+        return report if computes_in(recipe) == torch.float32 else _narrowed(recipe, report)
 
 
-def _account(recipe: Recipe, model: LanguageModel) -> Report:
+def computes_in(recipe: Recipe) -> torch.dtype:
+    """The dtype that a recipe names; with `auto` that of the device it names, float32 for none."""
+    train = recipe.train
+    wide = train.dtype == "float32" or (train.dtype == "auto" and train.device[:4] != "cuda")
+    return torch.float32 if wide else torch.bfloat16
+
+
+def _narrowed(recipe: Recipe, report: Report) -> Report:
+    """The report with bytes as they are in the recipe's dtype."""
+    with FakeTensorMode():
+        kept = _account(recipe, build(recipe), computes_in(recipe))
+    return replace(
+        report,
+        dtype=kept.dtype,
+        activation_bytes=kept.activation_bytes,
+        activation_once_bytes=kept.activation_once_bytes,
+        casts=kept.casts,
+        parts=[
+            replace(
+                part,
+                cost=replace(
+                    part.cost,
+                    saved_bytes=other.cost.saved_bytes,
+                    saved_once_bytes=other.cost.saved_once_bytes,
+                    written_bytes=other.cost.written_bytes,
+                ),
+            )
+            for part, other in zip(report.parts, kept.parts, strict=True)
+        ],
+    )
+
+
+def _account(recipe: Recipe, model: LanguageModel, dtype: torch.dtype = torch.float32) -> Report:
     spec = recipe.model
-    costs: dict[str, Cost] = {}
+    meter = Meter(model.parameters(), dtype)
+    visits = Visits(model, spec.block_size, meter)
     parts: dict[int, PartReport] = {}
-    visits = model.visits()
-    once, derived = _derived(model, visits)
-    total = Cost()
-    most = most_once = 0
-    for visit in visits:
-        cost = _visit_cost(model, visit, spec.block_size, costs, derived)
+    total, head, once = Cost(), _head_cost(model, spec.block_size, meter), visits.once
+    largest = Cost()
+    for visit in visits.every:
+        cost = visits.cost(visit)
         total += cost
-        most, most_once = max(most, cost.saved_bytes), max(most_once, cost.saved_once_bytes)
+        largest = max(largest, cost, key=lambda one: one.saved_bytes + one.saved_once_bytes)
         line = parts.get(id(visit.block))
         parts[id(visit.block)] = replace(line, uses=line.uses + 1) if line else _part(visit, cost)
+    outside = head
     for recursion in model.stack.recursions():
         if recursion.router is not None:
-            total += _router_cost(recursion, spec.block_size, spec.n_embd, model.device)
-    head = _head_cost(model, spec.block_size)
-    total += head
+            outside += _router_cost(recursion, spec.block_size, spec.n_embd, meter)
+    total += outside
     kinds: dict[str, int] = {}
     for info in model.parameter_infos():
         kinds[info.kind] = kinds.get(info.kind, 0) + info.parameter.numel()
-    outside = sum(p.numel() for name, p in model.named_parameters() if "stack" not in name)
-    outside -= sum(p.numel() for p in model.weights.parameters())
+    dense = sum(p.numel() for name, p in model.named_parameters() if "stack" not in name)
+    dense -= sum(p.numel() for p in model.weights.parameters())
     tokens = recipe.train.batch_size * spec.block_size
     kept, kept_once = total.saved_bytes, total.saved_once_bytes + once.saved_bytes
     if recipe.train.checkpoint_activations:  # what enters each block, and one block's inside
-        kept = len(visits) * spec.block_size * spec.n_embd * 4 + most + head.saved_bytes
-        kept_once = most_once + once.saved_bytes
+        kept = total.written_bytes + largest.saved_bytes + outside.saved_bytes
+        kept_once = largest.saved_once_bytes + once.saved_bytes
+    names = {parameter: name for name, parameter in model.named_parameters()}
     return Report(
         name=recipe.name,
         block_size=spec.block_size,
         parameters=kinds,
-        effective_parameters=outside + sum(_dense_parameters(v.block) for v in visits),
-        depth=len(visits),
+        effective_parameters=dense + sum(_dense_parameters(v.block) for v in visits.every),
+        depth=len(visits.every),
         unique_depth=len(parts),
         flops_forward_per_token=total.flops_forward / spec.block_size + once.flops_forward / tokens,
         flops_training_per_token=total.flops_training / spec.block_size
@@ -138,135 +184,53 @@ def _account(recipe: Recipe, model: LanguageModel) -> Report:
         batch_tokens=tokens,
         activation_bytes=kept * recipe.train.batch_size + kept_once,
         activation_once_bytes=kept_once,
+        dtype=str(dtype).removeprefix("torch."),
+        casts={names[parameter]: nbytes for parameter, nbytes in meter.casts.items()},
         parts=[*parts.values(), _head_part(model, head)],
         warnings=risks(recipe, model),
     )
 
 
-def _derived(model: LanguageModel, visits: list[Visit]) -> tuple[Cost, dict[Any, list[Tensor]]]:
-    """What weight sources compute once in a pass, whatever the tokens: its cost, and the result."""
-    once: dict[Any, list[Tensor]] = {}
-
-    def run(y: Tensor) -> Tensor:
-        for visit in visits:
-            use = Use(
-                positions=torch.arange(1, device=model.device),
-                offset=0,
-                positional=model.positional,
-                weights=visit.weights,
-                steps=visit.steps,
-                once=once,
-            )
-            visit.weights.prepare(use)
-        return y.sum() + sum(tensor.sum() for values in once.values() for tensor in values)
-
-    cost = Cost()
-    if any(type(visit.weights).prepare is not Weights.prepare for visit in visits):
-        cost = count(run, torch.empty(1, device=model.device), set(model.parameters()), once.clear)
-    return cost, {
-        key: [tensor.detach().requires_grad_() for tensor in values] for key, values in once.items()
-    }
-
-
-def _visit_cost(
-    model: LanguageModel,
-    visit: Visit,
-    length: int,
-    known: dict[str, Cost],
-    derived: dict[Any, list[Tensor]],
-) -> Cost:
-    """The cost of one use of a block, counted once for equal blocks.
-
-    A routed use is counted for the share of tokens that it is meant for.
-    """
-    block = visit.block
-    tokens = max(1, int(visit.share * length + 1e-9))
-    key = block.key if visit.weights.same_cost else f"{visit.path} {visit.steps}"
-    key = f"{key} {tokens} {visit.later}"
-    if key in known:
-        return known[key]
-    width, device = model.embedding.embedding_dim, model.device
-    use = Use(
-        positions=torch.arange(tokens, device=device),
-        offset=0,
-        positional=model.positional,
-        weights=visit.weights,
-        steps=visit.steps,
-        tokens=torch.zeros(1, tokens, dtype=torch.long, device=device),
-        once=derived,
-    )
-    if visit.later:
-        use = _with_keys(model, visit, use, length)
-
-    def run(y: Tensor, use: Use = use) -> Tensor:
-        # A longer history adds a few numbers a token: what was written is kept already.
-        history = (written(y),) if model.keep_history else ()
-        return block(Stream(y, history), use, 0)[0].x
-
-    x = torch.empty(1, tokens, width, device=device)
-    parameters = {*model.parameters(), *itertools.chain(*derived.values())}
-    cost = count(run, x, parameters)
-    once = 0
-    if not visit.later:  # where there are two sequences, what is kept for both counts once
-        both = replace(use, memo={}, tokens=torch.zeros(2, tokens, dtype=torch.long, device=device))
-        two = saved_bytes(lambda y: run(y, both), x.new_empty(2, *x.shape[1:]), parameters)
-        once = max(0, 2 * cost.saved_bytes - two)
-    short, long = (_state_bytes(visit, n * length, device) for n in (1, 2))
-    slope = (long - short) // length
-    known[key] = replace(
-        cost,
-        saved_bytes=cost.saved_bytes - once,
-        saved_once_bytes=once,
-        cache_fixed_bytes=short - slope * length,
-        cache_bytes_per_token=slope,
-    )
-    return known[key]
-
-
-def _with_keys(model: LanguageModel, visit: Visit, use: Use, length: int) -> Use:
-    """The use of a later step, with the keys of a first one for all tokens."""
-    store: dict[int, State] = {}
-    every = torch.arange(length, device=model.device)
-    first = replace(
-        use,
-        positions=every,
-        steps=(*use.steps[:-1], 0),
-        memo={},
-        tokens=torch.zeros(1, length, dtype=torch.long, device=model.device),
-        shared=Shared(store, 0, later=False, tokens=length),
-    )
-    x = torch.empty(1, length, model.embedding.embedding_dim, device=model.device)
-    with torch.no_grad():
-        visit.block(Stream(x, (written(x),) if model.keep_history else ()), first, 0)
-    places = None if len(use.positions) == length else use.positions[None]
-    return replace(use, shared=Shared(store, 0, later=True, tokens=length, places=places))
-
-
-def _router_cost(recursion: Recursion, length: int, width: int, device: torch.device) -> Cost:
+def _router_cost(recursion: Recursion, length: int, width: int, meter: Meter) -> Cost:
     """What a recursion's router costs, and the cache in which it keeps where tokens went."""
     router = recursion.router
     assert router is not None
-    flops = 0
+    device = next(iter(meter.parameters.values())).device
+    flops = saved = 0
     carried: State = {}
-    asked = [1.0, *router.shares()]  # those that ran the step before
+    shares = list(router.shares())
+    asked = [1.0, *shares]  # those that ran the step before
     for step, share in zip(range(recursion.steps), asked, strict=False):
         tokens = max(1, int(share * length + 1e-9))
         x = torch.empty(1, tokens, width, device=device)
         carried = {name: kept[:, :tokens] for name, kept in carried.items()}
+        go = max(1, int(shares[step] * length + 1e-9))
+
+        def run(x: Tensor, step: int = step, go: int = go, before: State = carried) -> Tensor:
+            """Choose, take those that go, and put them back, as the recursion does."""
+            found = router.route(x, step, before, length, None)
+            places = torch.zeros(1, go, dtype=torch.long, device=device)
+            taken = gather(x, places)
+            inside = {name: gather(kept, places) for name, kept in found.carried.items()}
+            after = router.merge(taken, torch.empty_like(taken).requires_grad_(), step, inside)
+            return x.scatter(1, places[..., None].expand_as(after), after.to(x.dtype))
+
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            carried = router.route(x, step, carried, length, None).carried
+            after = router.route(x, step, carried, length, None).carried
         flops += counter.get_total_flops()
+        saved += meter.saved_bytes(run, x)
+        carried = after
     return Cost(
         flops_forward=flops,
         flops_training=3 * flops,
+        saved_bytes=saved,
         cache_fixed_bytes=8 * recursion.steps,
         cache_bytes_per_token=8 * recursion.steps,
     )
 
 
-def _head_cost(model: LanguageModel, length: int) -> Cost:
+def _head_cost(model: LanguageModel, length: int, meter: Meter) -> Cost:
     """Embedding, final norm and loss: counted for a few tokens and scaled, for it is linear."""
-    parameters = set(model.parameters())
     targets = torch.zeros(HEAD_TOKENS, dtype=torch.long, device=model.device)
     h = torch.empty(HEAD_TOKENS, model.embedding.embedding_dim, device=model.device)
 
@@ -274,7 +238,7 @@ def _head_cost(model: LanguageModel, length: int) -> Cost:
         y = model.norm(y)
         return linear_cross_entropy(y, model.head_weight, targets, model.logit_softcap)
 
-    cost = count(run, h, parameters)
+    cost = meter.count(run, h)
     # The gradient of the head's matrix is kept from the loss on, once, however many tokens.
     per_token = cost.saved_bytes - model.head_weight.numel() * 4
     return Cost(
@@ -282,12 +246,6 @@ def _head_cost(model: LanguageModel, length: int) -> Cost:
         flops_training=cost.flops_training * length // HEAD_TOKENS,
         saved_bytes=max(0, per_token) * length // HEAD_TOKENS,
     )
-
-
-def _state_bytes(visit: Visit, length: int, device: torch.device) -> int:
-    room = Room(1, length, device, torch.float32)
-    states = visit.block.new_states(room, visit.weights, visit.later)
-    return sum(t.nbytes for state in states for t in state.values())
 
 
 def _dense_parameters(block: Block) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import (
     FlopCounterMode,
     register_flop_formula,
@@ -57,8 +58,9 @@ class Cost:
     Attributes:
         flops_forward: FLOPs of a forward pass over one sequence of `block_size` tokens.
         flops_training: the same for forward and backward together.
-        saved_bytes: bytes kept for the backward pass for that sequence, in float32.
+        saved_bytes: bytes kept for the backward pass for that sequence.
         saved_once_bytes: bytes kept however many sequences there are, such as a derived matrix.
+        written_bytes: bytes of what it hands on to the next part, for that sequence.
         cache_fixed_bytes: bytes of decoding state for each sequence, whatever its length.
         cache_bytes_per_token: bytes of decoding state that each token adds, from `block_size` on:
             a state that is full by then, such as a window's, is fixed.
@@ -68,6 +70,7 @@ class Cost:
     flops_training: int = 0
     saved_bytes: int = 0
     saved_once_bytes: int = 0
+    written_bytes: int = 0
     cache_fixed_bytes: int = 0
     cache_bytes_per_token: int = 0
 
@@ -75,50 +78,95 @@ class Cost:
         return Cost(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
 
-def count(
-    run: Callable[[Tensor], Tensor],
-    x: Tensor,
-    parameters: Set[Tensor],
-    between: Callable[[], None] = lambda: None,
-) -> Cost:
-    """FLOPs and saved bytes of `run(x)`; tensors that share storage are counted once.
+class Meter:
+    """Counts runs of the parts of one model, on the meta device or with fake tensors of a CPU.
 
-    It runs twice, with `between` in between.
+    Attributes:
+        dtype: what is computed in; below float32, by autocast, as in training.
+        casts: the parameters of which autocast keeps a copy through a pass, and its bytes. There
+            is one for all uses of a parameter, and it counts in no part.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as forward:
-        run(x)
-    between()
-    x = x.detach().requires_grad_()
-    with FlopCounterMode(display=False) as training:
-        with _saving(parameters) as saved:
-            y = run(x)
-        torch.autograd.backward(y, torch.ones_like(y))
-    for parameter in parameters:
-        parameter.grad = None
-    return Cost(
-        flops_forward=forward.get_total_flops(),
-        flops_training=training.get_total_flops(),
-        saved_bytes=saved.nbytes(),
-    )
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.dtype = dtype
+        self.casts: dict[nn.Parameter, int] = {}
+        self.parameters = {id(parameter): parameter for parameter in parameters}
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """What training computes in; the meta device has none, and no other dtype than float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast("cpu", self.dtype)
+
+    def count(
+        self,
+        run: Callable[[Tensor], Tensor],
+        x: Tensor,
+        given: Iterable[Tensor] = (),
+        between: Callable[[], None] = lambda: None,
+    ) -> Cost:
+        """FLOPs and saved bytes of `run(x)`; tensors that share storage are counted once.
+
+        What is `given` counts no more than parameters do. It runs twice, with `between` in between.
+        """
+        given = list(given)
+        with torch.no_grad(), FlopCounterMode(display=False) as forward, self.autocast():
+            run(x)
+        between()
+        x = x.detach().requires_grad_()
+        with FlopCounterMode(display=False) as training:
+            with self._saving(given) as saved:
+                y = run(x)
+            torch.autograd.backward(y, torch.ones_like(y))
+        for tensor in (*self.parameters.values(), *given):
+            tensor.grad = None
+        return Cost(
+            flops_forward=forward.get_total_flops(),
+            flops_training=training.get_total_flops(),
+            saved_bytes=saved.nbytes(),
+        )
+
+    def saved_bytes(
+        self, run: Callable[[Tensor], Tensor], x: Tensor, given: Iterable[Tensor] = ()
+    ) -> int:
+        """Bytes that autograd keeps for the way back of `run(x)`."""
+        with self._saving(given) as saved:
+            run(x.detach().requires_grad_())
+        return saved.nbytes()
+
+    @contextlib.contextmanager
+    def _saving(self, given: Iterable[Tensor]) -> Iterator[_Saved]:
+        """Within it there is autocast, and what autograd keeps is counted."""
+        saved = _Saved([*self.parameters.values(), *given])
+        hooks = torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor)
+        with self.autocast(), _Casts(self.parameters) as casts, saved, hooks:
+            yield saved
+        for parameter, storage in casts.made:
+            if saved.kept.pop(storage._cdata, None) is not None:  # noqa: SLF001 (identity)
+                self.casts[parameter] = storage.nbytes()
 
 
-def saved_bytes(run: Callable[[Tensor], Tensor], x: Tensor, parameters: Set[Tensor]) -> int:
-    """Bytes that autograd keeps for the way back of `run(x)`."""
-    with _saving(parameters) as saved:
-        run(x.detach().requires_grad_())
-    return saved.nbytes()
+class _Casts(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees which parameters are cast to another dtype, and where the copies are."""
 
+    def __init__(self, parameters: dict[int, nn.Parameter]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.parameters = parameters
+        self.made: list[tuple[nn.Parameter, torch.UntypedStorage]] = []
 
-@contextlib.contextmanager
-def _saving(parameters: Set[Tensor]) -> Iterator[_Saved]:
-    """Within it what autograd keeps is counted."""
-    saved = _Saved(parameters)
-    with saved, torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
-        yield saved
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and id(args[0]) in self.parameters:  # noqa: SLF001 (the operator's name)
+            self.made.append((self.parameters[id(args[0])], out.untyped_storage()))
+        return out
 
 
 class _Saved(TorchFunctionMode):
-    """Counts what autograd keeps.
+    """Counts what autograd keeps, beside `own`.
 
     On the meta device torch's attention is computed step by step and keeps its scores. The fused
     kernels that a run uses keep their inputs, their output and a number for each query instead, so
@@ -126,9 +174,9 @@ class _Saved(TorchFunctionMode):
     a token stand side by side, what follows sees them as one vector without another copy.
     """
 
-    def __init__(self, parameters: Set[Tensor]) -> None:
+    def __init__(self, own: Iterable[Tensor]) -> None:
         super().__init__()
-        self.own = {p.untyped_storage()._cdata for p in parameters}  # noqa: SLF001 (identity)
+        self.own = {tensor.untyped_storage()._cdata for tensor in own}  # noqa: SLF001 (identity)
         self.kept: dict[int, torch.UntypedStorage] = {}
         self.extra = 0
         self.fused = False
@@ -147,7 +195,7 @@ class _Saved(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is not torch.nn.functional.scaled_dot_product_attention:
+        if func is not torch.nn.functional.scaled_dot_product_attention or not args[0].is_meta:
             return func(*args, **(kwargs or {}))
         self.fused = True
         try:

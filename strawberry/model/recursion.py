@@ -232,7 +232,7 @@ class Recursion(Stack):
             if chosen is None:
                 break
             active = chosen
-            before = _gather(x, active.places)
+            before = gather(x, active.places)
             inside = self._inside(use, active, step, seen)
             first = first or (active, inside)
             if self.share_keys:
@@ -255,7 +255,7 @@ class Recursion(Stack):
         """The tokens that run this step, or None if there are none."""
         assert self.router is not None
         routed = self.router.route(
-            _gather(x, active.places), step, active.carried, x.shape[1], active.real
+            gather(x, active.places), step, active.carried, x.shape[1], active.real
         )
         go, size = routed.go, routed.size
         if active.real is not None:
@@ -270,19 +270,19 @@ class Recursion(Stack):
             return None, routed.terms
         order = (~go).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
         real = None if fixed else torch.arange(size, device=x.device) < counts
-        carried = {name: _gather(kept, order) for name, kept in routed.carried.items()}
+        carried = {name: gather(kept, order) for name, kept in routed.carried.items()}
         return _Active(active.places.gather(1, order), carried, real), routed.terms
 
     def _inside(self, use: Use, active: _Active, step: int, seen: State | None) -> Use:
         """The use of this step: the tokens that are left, and its own part of the cache."""
         B = len(active.places)
-        positions = _gather(use.positions.expand(B, -1), active.places)
+        positions = gather(use.positions.expand(B, -1), active.places)
         inside = replace(
             use.at(step),
             positions=positions,
             memo={},
-            tokens=None if use.tokens is None else _gather(use.tokens, active.places),
-            documents=None if use.documents is None else _gather(use.documents, active.places),
+            tokens=None if use.tokens is None else gather(use.tokens, active.places),
+            documents=None if use.documents is None else gather(use.documents, active.places),
         )
         if seen is None:
             return replace(inside, key_positions=positions)
@@ -315,7 +315,7 @@ class Recursion(Stack):
         return sum(self._node(index).n_slots for index in inner)
 
 
-def _gather(x: Tensor, places: Tensor) -> Tensor:
+def gather(x: Tensor, places: Tensor) -> Tensor:
     """Of (B, T, ...) the tokens at (B, K): (B, K, ...)."""
     index = places.view(*places.shape, *[1] * (x.ndim - 2))
     return x.gather(1, index.expand(-1, -1, *x.shape[2:]))

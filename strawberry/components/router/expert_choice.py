@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from strawberry.components.router.scores import ScoringRouter
 from strawberry.components.routing import precise
-from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term
+from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term, has_values
 
 
 class ExpertChoice(ScoringRouter):
@@ -92,7 +92,7 @@ class ExpertChoice(ScoringRouter):
     def _size(self, step: int, length: int) -> int:
         """How many of a sequence's tokens a step takes."""
         share = self.capacity[step]
-        if self.capacity_warmup and self.training and not self.optimizer_steps.is_meta:
+        if self.capacity_warmup and self.training and has_values(self.optimizer_steps):
             done = min(1.0, int(self.optimizer_steps) / self.capacity_warmup)
             share += (1 - share) * 0.5 * (1 + math.cos(math.pi * done))
         return max(1, math.floor(share * length + 1e-9))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from strawberry.components.router.scores import ScoringRouter
 from strawberry.components.routing import PreciseBuffers
-from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term, gathered
+from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term, gathered, has_values
 
 
 class Threshold(PreciseBuffers, ScoringRouter):
@@ -65,7 +65,7 @@ class Threshold(PreciseBuffers, ScoringRouter):
             terms = (Term("router_z", squares.sum() / (len(x) * length), self.z_loss),)
         if self.capacity[step] >= 1:
             return Routed(torch.ones_like(logits, dtype=torch.bool), kept, terms, x.shape[1])
-        if self.training and not logits.is_meta:
+        if self.training and has_values(logits):
             self._note(logits, real, step, length)
         return Routed(logits > self.thresholds[step], kept, terms)
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from strawberry.model.contracts import has_values
+
 
 class _Steps:
     """How many steps torch's optimizers have taken in this process."""
@@ -52,5 +54,5 @@ def may_keep(parameters: Sequence[Tensor]) -> bool:
     return not (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
-        or any(p.is_inference() or p.is_meta for p in parameters)
+        or any(p.is_inference() or not has_values(p) for p in parameters)
     )

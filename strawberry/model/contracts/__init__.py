@@ -15,7 +15,7 @@ of them is computed from `summed(...)`; what `after_step()` changes has to be al
 
 from strawberry.model.contracts.decay import Beta, Decay, decay_groups
 from strawberry.model.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
-from strawberry.model.contracts.numbers import draw, drawn, wide, without_autocast
+from strawberry.model.contracts.numbers import draw, drawn, has_values, wide, without_autocast
 from strawberry.model.contracts.ranks import (
     gathered,
     is_shard,
@@ -76,6 +76,7 @@ __all__ = [
     "draw",
     "drawn",
     "gathered",
+    "has_values",
     "is_shard",
     "largest",
     "local",

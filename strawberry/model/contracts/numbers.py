@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def wide(x: Tensor) -> Tensor:
@@ -15,10 +16,15 @@ def wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def has_values(x: Tensor) -> bool:
+    """Whether there are numbers in `x`: not where a model is only counted, by shapes and dtypes."""
+    return not (x.is_meta or isinstance(x, FakeTensor))
+
+
 @torch.no_grad()
 def draw(tensor: Tensor, std: float, *, uniform: bool) -> None:
-    """Fill a tensor at random with mean 0 and this deviation; on the meta device, do nothing."""
-    if tensor.is_meta:
+    """Fill a tensor at random with mean 0 and this deviation; without values, do nothing."""
+    if not has_values(tensor):
         return
     if uniform:
         tensor.uniform_(-(3**0.5) * std, 3**0.5 * std)

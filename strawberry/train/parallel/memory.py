@@ -38,7 +38,8 @@ class RankCost:
         optimizer: bytes of optimizer state.
         gathered: at the most, beyond those: whole parameters of the root and of two units (the one
             at work and the next), and the whole gradients of the root and of one unit.
-        activations: bytes kept for the backward pass of this rank's sequences, in float32.
+        activations: bytes kept for the backward pass of this rank's sequences, and of copies of
+            weights in bfloat16, where the recipe computes in it.
         gathers: all-gathers of parameters in a micro-batch.
         sent: bytes that a rank sends in a step, by ring algorithms.
     """
@@ -74,6 +75,10 @@ def rank_cost(recipe: Recipe, model: LanguageModel, report: Report, ranks: int) 
     once = report.activation_once_bytes
     activations = once + (report.activation_bytes - once) // ranks
     if ranks > 1 and recipe.train.parallel == "fsdp":
+        # What is gathered in bfloat16 is not copied once more.
+        inside = {p for unit in units(model.stack) for p in unit.parameters()}
+        outside = {name for name, p in model.named_parameters() if p not in inside}
+        activations += sum(size for name, size in report.casts.items() if name in outside)
         return _sharded(recipe, model, infos, activations, ranks)
     weights = WIDE * _count(model.parameters())
     return RankCost(
@@ -83,7 +88,7 @@ def rank_cost(recipe: Recipe, model: LanguageModel, report: Report, ranks: int) 
         gradients=weights,
         optimizer=state_bytes(assign(recipe, infos)),
         gathered=0,
-        activations=activations,
+        activations=activations + report.cast_bytes,
         gathers=0,
         sent=2 * _ring(weights, ranks),
     )

@@ -1,0 +1,162 @@
+"""What each use of a block costs, run once for uses that are alike."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from strawberry.model.contracts import Shared, State, Use, Weights
+from strawberry.model.counting import Cost, Meter
+from strawberry.model.residual import Stream, written
+from strawberry.model.stack import Room
+
+if TYPE_CHECKING:
+    from strawberry.model.language_model import LanguageModel
+    from strawberry.model.stack import Visit
+
+Derived = dict[Any, list[Tensor]]
+"""What weight sources compute once in a pass, by what it is for."""
+
+
+class Visits:
+    """The uses of a model's blocks, over sequences of `length` tokens."""
+
+    def __init__(self, model: LanguageModel, length: int, meter: Meter) -> None:
+        self.model = model
+        self.length = length
+        self.meter = meter
+        self.every: Sequence[Visit] = model.visits()
+        self.once, self.derived = self._prepared()
+        self._known: dict[str, Cost] = {}
+        self._casts: dict[str, list[str]] = {}
+
+    def _prepared(self) -> tuple[Cost, Derived]:
+        """What weight sources compute once in a pass, whatever the tokens: its cost, the result."""
+        model, once = self.model, Derived()
+
+        def run(y: Tensor) -> Tensor:
+            for visit in self.every:
+                use = Use(
+                    positions=torch.arange(1, device=model.device),
+                    offset=0,
+                    positional=model.positional,
+                    weights=visit.weights,
+                    steps=visit.steps,
+                    once=once,
+                )
+                visit.weights.prepare(use)
+            return y.sum() + sum(tensor.sum() for values in once.values() for tensor in values)
+
+        cost = Cost()
+        if any(type(visit.weights).prepare is not Weights.prepare for visit in self.every):
+            cost = self.meter.count(run, torch.empty(1, device=model.device), between=once.clear)
+        return cost, {
+            key: [tensor.detach().requires_grad_() for tensor in values]
+            for key, values in once.items()
+        }
+
+    def cost(self, visit: Visit) -> Cost:
+        """The cost of one use of a block, counted once for equal blocks.
+
+        A routed use is counted for the share of tokens that it is meant for.
+        """
+        block, casts = visit.block, self.meter.casts
+        tokens = max(1, int(visit.share * self.length + 1e-9))
+        key = block.key if visit.weights.same_cost else f"{visit.path} {visit.steps}"
+        key = f"{key} {tokens} {visit.later}"
+        if key not in self._known:
+            self._known[key] = self._count(visit, tokens)
+            self._casts[key] = [name for name, p in block.named_parameters() if p in casts]
+        for name in self._casts[key]:  # an equal block has parameters of its own
+            parameter = block.get_parameter(name)
+            casts[parameter] = parameter.numel() * self.meter.dtype.itemsize
+        return self._known[key]
+
+    def _count(self, visit: Visit, tokens: int) -> Cost:
+        model, block, meter = self.model, visit.block, self.meter
+        width, device = model.embedding.embedding_dim, model.device
+        use = Use(
+            positions=torch.arange(tokens, device=device),
+            offset=0,
+            positional=model.positional,
+            weights=visit.weights,
+            steps=visit.steps,
+            tokens=torch.zeros(1, tokens, dtype=torch.long, device=device),
+            once=self.derived,
+        )
+        if visit.later:
+            use = self._with_keys(visit, use)
+
+        def read(y: Tensor) -> Stream:
+            # A longer history adds a few numbers a token: what was written is kept already.
+            return Stream(y, (written(y),) if model.keep_history else ())
+
+        def run(y: Tensor, use: Use = use) -> Tensor:
+            return block(read(y), use, 0)[0].x
+
+        x = torch.empty(1, tokens, width, device=device)
+        given = [tensor for values in self.derived.values() for tensor in values]
+        cost = meter.count(run, x, given)
+        once = 0
+        if not visit.later:  # where there are two sequences, what is kept for both counts once
+            twice = torch.zeros(2, tokens, dtype=torch.long, device=device)
+            both = replace(use, memo={}, tokens=twice)
+            two = meter.saved_bytes(lambda y: run(y, both), x.new_empty(2, *x.shape[1:]), given)
+            once = max(0, 2 * cost.saved_bytes - two)
+        short, long = (_state_bytes(visit, n * self.length, device) for n in (1, 2))
+        slope = (long - short) // self.length
+        with torch.no_grad(), meter.autocast():
+            stream = read(x)
+            after = block(stream, use, 0)[0]
+        return replace(
+            cost,
+            saved_bytes=cost.saved_bytes - once,
+            saved_once_bytes=once,
+            written_bytes=_new_bytes(after, stream),
+            cache_fixed_bytes=short - slope * self.length,
+            cache_bytes_per_token=slope,
+        )
+
+    def _with_keys(self, visit: Visit, use: Use) -> Use:
+        """The use of a later step, with the keys of a first one for all tokens."""
+        model, length = self.model, self.length
+        store: dict[int, State] = {}
+        every = torch.arange(length, device=model.device)
+        first = replace(
+            use,
+            positions=every,
+            steps=(*use.steps[:-1], 0),
+            memo={},
+            tokens=torch.zeros(1, length, dtype=torch.long, device=model.device),
+            shared=Shared(store, 0, later=False, tokens=length),
+        )
+        x = torch.empty(1, length, model.embedding.embedding_dim, device=model.device)
+        with torch.no_grad(), self.meter.autocast():
+            visit.block(Stream(x, (written(x),) if model.keep_history else ()), first, 0)
+        places = None if len(use.positions) == length else use.positions[None]
+        return replace(use, shared=Shared(store, 0, later=True, tokens=length, places=places))
+
+
+def _state_bytes(visit: Visit, length: int, device: torch.device) -> int:
+    room = Room(1, length, device, torch.float32)
+    states = visit.block.new_states(room, visit.weights, visit.later)
+    return sum(t.nbytes for state in states for t in state.values())
+
+
+def _new_bytes(after: Stream, before: Stream) -> int:
+    """Bytes of what a block added to the stream."""
+    old, new = (
+        {tensor.untyped_storage()._cdata: tensor.nbytes for tensor in _tensors(stream)}  # noqa: SLF001 (identity)
+        for stream in (before, after)
+    )
+    return sum(nbytes for storage, nbytes in new.items() if storage not in old)
+
+
+def _tensors(stream: Stream) -> Iterator[Tensor]:
+    yield stream.x
+    yield from itertools.chain(*stream.history)

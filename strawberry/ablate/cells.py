@@ -14,6 +14,7 @@ from strawberry.errors import StrawberryError
 from strawberry.model.build import build
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe, patch
+from strawberry.recipe.origin import Origin
 from strawberry.recipe.spec import BlockSpec, Recipe, RecurSpec
 
 POSITIONAL = "model.positional"
@@ -61,6 +62,8 @@ def cells(plan: Plan, plugins: Plugins) -> tuple[Recipe, list[Cell]]:
     Raises RecipeError or StrawberryError if the recipe or the baseline can't be built.
     """
     base = load_recipe(plan.recipe, plan.overrides, plugins=plugins)
+    if plan.folder is not None:
+        base = replace(base, origin=base.origin + Origin((plan.folder,)))
     vary = {path: _every(path, values, plugins) for path, values in plan.vary.items()}
     found: dict[str, Cell] = {}
     for name, patched in itertools.chain(_patches(plan, base, vary), plan.cells.items()):

@@ -69,6 +69,7 @@ class Plan:
         alpha: the rate of false findings over the whole table.
         causal: leave out cells that see later tokens.
         executor: the component that runs the trials, as a recipe would write it.
+        folder: that of the plan's own file, from which its relative paths may start.
     """
 
     recipe: Path
@@ -92,12 +93,15 @@ class Plan:
     alpha: float = 0.05
     causal: bool = False
     executor: Any = "local"
+    folder: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As a plan's YAML would write it."""
         found: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
+            if item.name == "folder":
+                continue  # where it was read from decides nothing
             if item.name in ("vary", "tune"):
                 value = {
                     path: {"low": v.low, "high": v.high} if isinstance(v, Range) else list(v)
@@ -117,7 +121,7 @@ def read_plan(path: Path) -> tuple[dict[str, Any], Node]:
     Raises RecipeError, located.
     """
     tree = read_tree(path)
-    known = {item.name for item in fields(Plan)} - {"recipe", "overrides"}
+    known = {item.name for item in fields(Plan)} - {"recipe", "overrides", "folder"}
     known |= {"ablate", "set", "suite"}
     problems = []
     for key in tree.value:
@@ -152,6 +156,7 @@ def make_plan(path: Path, options: Mapping[str, Any], table: str | None = None) 
         given, tree = read_plan(path)
         named = given.pop("ablate")
         recipe = path.parent / str(named)
+        given["folder"] = path.absolute().parent
         if not recipe.is_file():
             place = tree.value["ablate"].location
             raise RecipeError([Problem(f"there is no file {str(recipe)!r}", place, "ablate")])

@@ -70,6 +70,7 @@ class Trial:
             "key": self.key,
             "source": str(self.recipe.source.absolute()),
             "recipe": self.recipe.to_yaml(),
+            "origin": self.recipe.origin.to_dict(),
             "plugin_files": files,
             "disabled": [r.name for r in records if r.status == "disabled"],
         }

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,11 +174,13 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_recipe(request: Mapping[str, Any], plugins: Any) -> Recipe:
     """The recipe of a request, whose relative paths start where those of the original did."""
+    from strawberry.recipe.origin import read_origin
     from strawberry.recipe.validate import validate
     from strawberry.recipe.yaml import parse
 
     source = Path(request["source"])
-    return validate(parse(request["recipe"], request["source"]), source, plugins)
+    recipe = validate(parse(request["recipe"], request["source"]), source, plugins)
+    return replace(recipe, origin=read_origin(request["origin"]))
 
 
 def _peak_bytes() -> int:

@@ -134,7 +134,7 @@ def _open(subject: Subject) -> Tokenizer:
             block_size=recipe.model.block_size,
             seed=recipe.seed,
             cache=Path(folder),
-            folders=(Path.cwd(),),
+            folders=recipe.origin.folders or (Path.cwd(),),
             tokenizer=lambda corpus: source.open(site, corpus),
         )
         return source.open(site, sample)

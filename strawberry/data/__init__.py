@@ -22,7 +22,7 @@ from strawberry.data.contracts import (
 from strawberry.data.corpus import FileCorpus
 from strawberry.data.documents import read_documents
 from strawberry.data.files import find_files
-from strawberry.data.opening import load_run_tokenizer, open_dataset
+from strawberry.data.opening import load_run_tokenizer, open_dataset, sections
 from strawberry.data.texts import Prepared, prepare, text_dataset
 from strawberry.data.tokenizer import load_tokenizer
 
@@ -44,5 +44,6 @@ __all__ = [
     "open_dataset",
     "prepare",
     "read_documents",
+    "sections",
     "text_dataset",
 ]

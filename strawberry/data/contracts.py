@@ -128,6 +128,7 @@ class Dataset(abc.ABC):
         exact: whether each target that is predicted is the only right answer, so that evaluation
             tells the share of right ones beside the loss.
         notes: what a user should know of the data, such as documents that were left out.
+        entry: the entry of the cache that holds the whole of it, if one does.
     """
 
     tokenizer: Tokenizer | None
@@ -135,6 +136,7 @@ class Dataset(abc.ABC):
     fingerprint: str
     exact: bool = False
     notes: tuple[str, ...] = ()
+    entry: str | None = None
 
     @property
     def eot(self) -> int | None:

@@ -17,6 +17,10 @@ TEXT_SUFFIXES: Final = (*_PLAIN, *(a + b for a in _PLAIN for b in _COMPRESSED))
 """What is taken of a folder; a file that is named, or that a pattern matches, may have another."""
 
 
+class MissingError(StrawberryError):
+    """There is nothing where a path leads."""
+
+
 def find_files(
     path: str, folders: Sequence[Path], suffixes: Sequence[str] = TEXT_SUFFIXES
 ) -> list[Path]:
@@ -27,7 +31,9 @@ def find_files(
     names lead to is taken once.
 
     Raises:
-        StrawberryError: there are none, a folder can't be read, or a link leads nowhere.
+        MissingError: there are none.
+        StrawberryError: there are none in a folder that is there, a folder can't be read, or a
+            link leads nowhere.
     """
     if not path:
         raise StrawberryError("the path is empty")
@@ -44,7 +50,7 @@ def find_files(
         if glob.has_magic(str(place)) and (found := _matches(place)):
             return found
     what = "no file matches" if glob.has_magic(path) else "no such file or folder"
-    raise StrawberryError(f"{path}: {what}; looked at {', '.join(map(str, places))}")
+    raise MissingError(f"{path}: {what}; looked at {', '.join(map(str, places))}")
 
 
 def candidates(path: str, folders: Sequence[Path]) -> list[Path]:

@@ -16,9 +16,11 @@ from strawberry.data.contracts import (
     TokenizerSource,
     silent,
 )
+from strawberry.data.files import MissingError
 from strawberry.data.packed import too_short
-from strawberry.data.storage import cache_folder
-from strawberry.errors import RecipeError, StrawberryError
+from strawberry.data.storage import cache_folder, digest
+from strawberry.data.texts import kept_dataset
+from strawberry.errors import FieldError, RecipeError, StrawberryError
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
@@ -51,20 +53,42 @@ def open_dataset(
         block_size=recipe.model.block_size,
         seed=recipe.seed,
         cache=cache or cache_folder(),
-        folders=(Path.cwd(), recipe.source.absolute().parent),
+        folders=recipe.origin.folders or (Path.cwd(), recipe.source.absolute().parent),
         tokenizer=tokenizer,
         progress=progress or silent,
     )
     spec = recipe.data
     with spec.located():
-        source: DataSource = spec.construct(contract=DataSource)
-        dataset = source.open(site)
+        dataset = _opened(recipe, site)
         _check_vocabulary(recipe, dataset.vocab_size, f"the {spec.use} data")
         for split in SPLITS:
             n_tokens = dataset.n_tokens(split)
             if n_tokens is not None and n_tokens <= site.block_size:
                 raise StrawberryError(too_short(split, n_tokens, site.block_size))
     return dataset
+
+
+def _opened(recipe: Recipe, site: DataSite) -> Dataset:
+    """What the data source opens; where its text is gone, the tokens that a run noted."""
+    source: DataSource = recipe.data.construct(contract=DataSource)
+    try:
+        return source.open(site)
+    except (FieldError, StrawberryError) as error:
+        entry = recipe.origin.tokens.get(sections(recipe))
+        kept = kept_dataset(entry, site.cache) if entry and _is_missing(error) else None
+        if kept is None:
+            raise
+        return kept
+
+
+def _is_missing(error: BaseException | None) -> bool:
+    """Whether an error is that of a file that is not there, in whatever words."""
+    return error is not None and (isinstance(error, MissingError) or _is_missing(error.__cause__))
+
+
+def sections(recipe: Recipe) -> str:
+    """A digest of all in a recipe that decides its tokens, beside the files that it names."""
+    return digest(recipe.data.to_dict(), recipe.tokenizer.to_dict(), recipe.model.vocab_size)
 
 
 def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:

@@ -75,7 +75,7 @@ def text_dataset(corpus: Corpus, site: DataSite, special: bool = False) -> Packe
     tokenizer = site.tokenizer(corpus)
     identities = Identities(site.cache)
     key = digest("tokens", FORMAT, corpus.fingerprint, tokenizer.fingerprint, special)
-    folder = site.cache / "tokens" / key[:32]
+    folder = _entry(site.cache, key[:32])
 
     def make() -> None:
         with new_folder(folder) as part:
@@ -84,8 +84,24 @@ def text_dataset(corpus: Corpus, site: DataSite, special: bool = False) -> Packe
     dataset = _cached(
         folder, lambda: open_packed(folder, identities, tokenizer), make, site.progress
     )
-    dataset.notes = left_out(corpus)
+    dataset.notes, dataset.entry = left_out(corpus), folder.name
     return dataset
+
+
+def kept_dataset(entry: str, cache: Path) -> PackedDataset | None:
+    """The data set of an entry of the cache, whose text need not be there; None if it is gone."""
+    folder = _entry(cache, entry)
+    try:
+        dataset = open_packed(folder, Identities(cache))
+    except StrawberryError:
+        return None
+    dataset.notes = (f"its text is not there; its tokens are, in {folder}",)
+    dataset.entry = entry
+    return dataset
+
+
+def _entry(cache: Path, name: str) -> Path:
+    return cache / "tokens" / name
 
 
 def left_out(corpus: Corpus) -> tuple[str, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from strawberry.errors import Location, Problem, RecipeError
 from strawberry.plugin import Plugins
+from strawberry.recipe.origin import origin_of
 from strawberry.recipe.seed import is_seed_config, seed_recipe
 from strawberry.recipe.spec import Recipe
 from strawberry.recipe.tree import Node, located, merge, parse_path, set_at
@@ -36,9 +37,10 @@ def load_recipe(
     source = Path(path)
     if source.is_dir():
         source /= "recipe.yaml"
-    tree, notes = _resolved(source, ())
+    tree, notes, files = _resolved(source, ())
     tree = _overridden(tree, overrides)
-    return validate(tree, source, plugins or Plugins.load(), notes)
+    recipe = validate(tree, source, plugins or Plugins.load(), notes)
+    return replace(recipe, origin=origin_of(files))
 
 
 def patch(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:
@@ -58,21 +60,23 @@ def patch(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recip
     if (seed := tree.get("seed")) is not None and seed.value == "auto":
         tree = set_at(tree, ["seed"], Node(recipe.seed, seed.location))
     tree = _overridden(tree, overrides)
-    return validate(tree, recipe.source, recipe.plugins or Plugins.load(), recipe.notes)
+    made = validate(tree, recipe.source, recipe.plugins or Plugins.load(), recipe.notes)
+    return replace(made, origin=recipe.origin)
 
 
-def _resolved(source: Path, above: tuple[Path, ...]) -> tuple[Node, list[str]]:
-    """The tree of a file, with what it extends, and notes on how it was understood."""
+def _resolved(source: Path, above: tuple[Path, ...]) -> tuple[Node, list[str], list[Path]]:
+    """The tree of a file with what it extends, notes on how it was understood, and the files."""
     tree = read_tree(source)
     if is_seed_config(tree):
-        return seed_recipe(tree)
+        return *seed_recipe(tree), [source]
     base = tree.get("extends")
     if base is None:
-        return tree, []
+        return tree, [], [source]
     target = _base(base, source, above)
-    inherited, notes = _resolved(target, (*above, source))
+    inherited, notes, files = _resolved(target, (*above, source))
     inherited = Node(_without(inherited, "name"), inherited.location, inherited.keys)
-    return merge(inherited, Node(_without(tree, "extends"), tree.location, tree.keys)), notes
+    tree = merge(inherited, Node(_without(tree, "extends"), tree.location, tree.keys))
+    return tree, notes, [source, *files]
 
 
 def _base(base: Node, source: Path, above: tuple[Path, ...]) -> Path:

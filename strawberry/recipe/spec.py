@@ -24,6 +24,7 @@ from strawberry.errors import (
     StrawberryError,
 )
 from strawberry.plugin import Entry, Plugins
+from strawberry.recipe.origin import Origin
 from strawberry.recipe.tree import Node
 
 
@@ -171,8 +172,6 @@ class RecurSpec(RecurFields):
 
 
 NodeSpec: TypeAlias = BlockSpec | RepeatSpec | RecurSpec
-
-
 Positive: TypeAlias = Annotated[int, Ge(1)]
 Count: TypeAlias = Annotated[int, Ge(0)]
 Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
@@ -328,6 +327,7 @@ class Recipe:
         seed: of weights, data order and dropout.
         requires: distributions that it needs, as requirement strings.
         source: the file that it was read from.
+        origin: where its relative paths are looked for.
         notes: what a reader should know of how the file was understood.
         plugins: the plugins that it was resolved with.
         tree: what was read, with all that it extends and overrides; `patch` starts from it.
@@ -344,6 +344,7 @@ class Recipe:
     trackers: tuple[ComponentSpec, ...] = ()
     requires: tuple[str, ...] = ()
     source: Path = field(default=Path("recipe.yaml"), compare=False)
+    origin: Origin = field(default_factory=Origin, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
     plugins: Plugins | None = field(default=None, compare=False, repr=False)
     tree: Node | None = field(default=None, compare=False, repr=False)
@@ -385,8 +386,7 @@ def _node_dict(
 
 
 def _section(spec: ModelSpec | TrainSpec, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    hidden = {"at", *without}
-    names = [item.name for item in dataclasses.fields(spec) if item.name not in hidden]
+    names = [f.name for f in dataclasses.fields(spec) if f.name not in {"at", *without}]
     return {name: _plain(getattr(spec, name)) for name in names}
 
 

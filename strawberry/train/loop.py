@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from strawberry.errors import PluginError, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.contracts import Tracker
 from strawberry.model.risks import ahead
+from strawberry.recipe.origin import Origin, noted_in
 from strawberry.train.device import machine_for
 from strawberry.train.fork import fork
 from strawberry.train.memory import explained, keep_freed_memory
@@ -82,6 +83,7 @@ def train(
         StrawberryError: the folder is taken, can't be written, or holds another run.
     """
     keep_freed_memory(recipe.train.keep_memory)
+    recipe = _placed(recipe, run_dir if resume else None, fork_of)
     drawn = build(recipe, "meta")  # a recipe that can't be built fails before any data is read
     with joined(machine_for(recipe)) as (world, machine):
         for line in ahead(recipe, drawn) if world.main else ():
@@ -111,6 +113,14 @@ def train(
         finally:
             run.release()
     return RunResult(run.path, session.step, session.metrics)
+
+
+def _placed(recipe: Recipe, resumed: str | Path | None, parent: str | Path | None) -> Recipe:
+    """The recipe, which finds data where the run to go on with, or to begin from, has found it."""
+    before, after = (
+        (noted_in(Path(run)) if run is not None else None) or Origin() for run in (resumed, parent)
+    )
+    return replace(recipe, origin=before + recipe.origin + after)
 
 
 def _folder(recipe: Recipe, run_dir: str | Path | None) -> Path:

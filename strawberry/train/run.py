@@ -26,6 +26,7 @@ import torch
 
 from strawberry.errors import StrawberryError
 from strawberry.model.contracts import ranks
+from strawberry.recipe.origin import NOTED
 from strawberry.train.lock import FolderLock
 from strawberry.train.retry import retried
 
@@ -231,6 +232,7 @@ def computes_with(machine: Machine) -> dict[str, Any]:
 def environment(recipe: Recipe, dataset: Dataset, machine: Machine) -> dict[str, Any]:
     """What run.json holds."""
     import strawberry
+    from strawberry.data import sections
 
     return {
         "strawberry": strawberry.__version__,
@@ -244,6 +246,7 @@ def environment(recipe: Recipe, dataset: Dataset, machine: Machine) -> dict[str,
             "train_tokens": dataset.n_tokens("train"),
             "val_tokens": dataset.n_tokens("val"),
         },
+        NOTED: recipe.origin.knowing(sections(recipe), dataset.entry).to_dict(),
         "seed": recipe.seed,
         "command": sys.argv,
         "began": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

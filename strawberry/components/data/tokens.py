@@ -8,12 +8,11 @@ from typing import Annotated
 from pydantic import Field
 
 from strawberry.data.contracts import Dataset, DataSite, DataSource
-from strawberry.data.files import candidates
+from strawberry.data.files import MissingError, candidates
 from strawberry.data.packed import TOKENIZER, open_packed, open_single
 from strawberry.data.reading import refuse_pickle
 from strawberry.data.storage import Identities, about
 from strawberry.data.tokenizer import load_tokenizer
-from strawberry.errors import StrawberryError
 
 
 class Tokens(DataSource):
@@ -53,4 +52,4 @@ def _find(path: str, folders: tuple[Path, ...]) -> Path:
         if place.exists():
             return place
     looked = ", ".join(map(str, places))
-    raise StrawberryError(f"{path}: no such file or folder; looked at {looked}")
+    raise MissingError(f"{path}: no such file or folder; looked at {looked}")

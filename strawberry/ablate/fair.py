@@ -266,27 +266,30 @@ def _values_at(cell: Cell, path: str) -> Iterator[Any]:
 
 
 def seconds_a_step(recipe: Recipe, steps: int = 5) -> float:
-    """The median time of a training step of random tokens on this machine; two go before."""
+    """The median time of a run's training step, of random tokens, here; two go before."""
     from strawberry.train.device import machine_for
+    from strawberry.train.memory import keep_freed_memory
     from strawberry.train.optimizers import Optimizers
+    from strawberry.train.parallel.engine import engine_for
+    from strawberry.train.parallel.world import World
+    from strawberry.train.step import gradient, update
 
+    keep_freed_memory(recipe.train.keep_memory)
     machine = machine_for(recipe)
     torch.manual_seed(0)
-    model = build(recipe, machine.device)
-    optimizers = Optimizers(recipe, model.parameter_infos(), machine.device)
+    engine = engine_for(recipe, World(), machine)
+    engine.compile(machine)
+    optimizers = Optimizers(recipe, engine.model.parameter_infos(), machine.device)
     shape = (recipe.train.batch_size, recipe.model.block_size)
     tokens = torch.randint(recipe.model.vocab_size, shape, device=machine.device)
+    parts = [(tokens, tokens)] * recipe.train.gradient_accumulation_steps
     times = []
-    model.train()
+    engine.model.train()
     for step in range(steps + 2):
         machine.synchronize()
         started = time.perf_counter()
-        for _ in range(recipe.train.gradient_accumulation_steps):
-            with machine.autocast():
-                loss = model.loss(tokens, tokens)
-            loss.total.backward()  # type: ignore[no-untyped-call]
-        optimizers.step(step)
-        model.after_step()
+        gradient(engine, machine, parts, recipe.train.grad_clip)
+        update(engine, optimizers, step)
         optimizers.zero_grad()
         machine.synchronize()
         times.append(time.perf_counter() - started)

@@ -33,6 +33,7 @@ from strawberry.plugin import Plugins
 from strawberry.recipe.components import ComponentReader
 from strawberry.recipe.spec import Recipe
 from strawberry.recipe.tree import in_order, located
+from strawberry.train.horizon import untimely
 from strawberry.train.run import device_name
 
 RUNGS = (0.25, 0.5)
@@ -113,7 +114,7 @@ def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None
             prepared.cells[number] = replace(cell, recipe=None, skipped=warnings[0])
             continue
         prepared.budgets[cell.name] = budget(cell.recipe, known)
-        prepared.warnings[cell.name] = warnings
+        prepared.warnings[cell.name] = warnings + untimely(cell.recipe)
     return prepared
 
 

@@ -264,6 +264,8 @@ def _say_cells(prepared: Prepared, out: Console) -> None:
         text = f"cell     {cell.name}: {short(cost.parameters)} parameters, "
         text += f"{short(cost.flops_per_token)} FLOPs a token"
         out.print(text + (f"; {cell.resized}" if cell.resized else ""))
+        for warning in prepared.warnings[cell.name]:
+            out.print(f"warning: {cell.name}: {warning}", style="yellow")
 
 
 def _dry_suite(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +44,7 @@ def command(
     from strawberry.model.accounting import account
     from strawberry.model.build import build
     from strawberry.recipe import load_recipe
+    from strawberry.train.horizon import untimely
     from strawberry.train.optimizers import assign, state_bytes
     from strawberry.train.parallel.memory import rank_cost
 
@@ -51,6 +52,7 @@ def command(
     loaded = load_recipe(recipe, changes, plugins=context.plugins())
     model = build(loaded, "meta")
     report = account(loaded, model)
+    report = replace(report, warnings=[*untimely(loaded), *report.warnings])
     assignments = assign(loaded, model.parameter_infos())
     memory = state_bytes(assignments)
     rank = None if world_size is None else rank_cost(loaded, model, report, world_size)

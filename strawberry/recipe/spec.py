@@ -268,7 +268,7 @@ class TrainFields:
         warmup_iters: steps of linear warm-up.
         lr_decay_iters: steps until the schedule reaches min_lr; None takes max_iters.
         cooldown_frac: share of lr_decay_iters in which `trapezoid` decays.
-        min_lr: learning rate at the end.
+        min_lr: learning rate at the end, at most the peak; None takes a tenth of the peak.
         grad_clip: largest norm of the whole gradient; 0 does not clip.
         z_loss: weight of the mean squared logsumexp of the logits in the training loss.
         label_smoothing: share of a target's probability that is spread over the vocabulary.
@@ -297,7 +297,7 @@ class TrainFields:
     warmup_iters: Count = 100
     lr_decay_iters: Positive | None = None
     cooldown_frac: Share = 0.4
-    min_lr: Annotated[float, Ge(0)] = 3e-4
+    min_lr: Annotated[float, Ge(0)] | None = None
     grad_clip: Annotated[float, Ge(0)] = 1.0
     z_loss: Annotated[float, Ge(0)] = 0.0
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0

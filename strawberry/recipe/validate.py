@@ -137,7 +137,17 @@ class _Reader(ComponentReader):
         if not self.is_map(node, "train"):
             return None
         fields = self.fields(TrainFields, node, "train", "train")
-        return None if fields is None else TrainSpec(**fields, at=place_of(node, "train"))
+        if fields is None:
+            return None
+        train = TrainSpec(**fields, at=place_of(node, "train"))
+        floor, peak = train.min_lr, train.learning_rate
+        if floor is not None and floor > peak:
+            message = (
+                f"{floor:g} is above the peak, which is train.learning_rate {peak:g}: write at "
+                "most that, or null for a tenth of it"
+            )
+            self.problems.append(train.at.problem("min_lr", message))
+        return train
 
     def optimizers(self, tree: Node) -> list[OptimizerSpec]:
         """One optimizer, or several with selectors."""

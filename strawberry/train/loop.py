@@ -17,6 +17,7 @@ from strawberry.model.risks import ahead
 from strawberry.recipe.origin import Origin, noted_in
 from strawberry.train.device import machine_for
 from strawberry.train.fork import fork
+from strawberry.train.horizon import untimely
 from strawberry.train.memory import explained, keep_freed_memory
 from strawberry.train.nonfinite import Guard
 from strawberry.train.parallel.engine import check_shards
@@ -86,7 +87,7 @@ def train(
     recipe = _placed(recipe, run_dir if resume else None, fork_of)
     drawn = build(recipe, "meta")  # a recipe that can't be built fails before any data is read
     with joined(machine_for(recipe)) as (world, machine):
-        for line in ahead(recipe, drawn) if world.main else ():
+        for line in [*ahead(recipe, drawn), *untimely(recipe)] if world.main else ():
             warn(line)
         shares = world.size if recipe.train.parallel == "fsdp" else 1
         if shares > 1:
@@ -186,13 +187,14 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
     while session.step < settings.max_iters:
         guard.begin_step()
         learn_from(session, recent)
-        rate = optimizers.rate(session.step)
         verdict = guard.judge()
         if verdict == "again":
             spikes = Spikes(run.losses())
             continue
         if verdict == "take":
             update(session.engine, optimizers, session.step)
+        else:
+            optimizers.set_rates(session.step)
         optimizers.zero_grad()
         session.step += 1
         last = session.step == settings.max_iters
@@ -200,7 +202,7 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
 
         if session.step % settings.log_interval == 0 or session.step == 1 or last:
             guard.check()
-            log(session, recent, spikes, rate, step_tokens)
+            log(session, recent, spikes, step_tokens)
         best = False
         if due(session.step, settings.eval_interval) or last:
             recent.pause()
@@ -227,9 +229,9 @@ def learn_from(session: Session, recent: Recent) -> None:
     recent.end_step(gradient(session.engine, session.machine, parts, limit, add))
 
 
-def log(session: Session, recent: Recent, spikes: Spikes, rate: float, step_tokens: int) -> None:
+def log(session: Session, recent: Recent, spikes: Spikes, step_tokens: int) -> None:
     """Write a row of what happened since the last one; trackers are told of it."""
-    row = {"step": session.step, "lr": rate, **recent.row(step_tokens)}
+    row = {"step": session.step, **session.optimizers.rates(), **recent.row(step_tokens)}
     if "loss" not in row:  # every step of it was skipped
         session.log(row)
         return

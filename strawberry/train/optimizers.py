@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -141,20 +142,39 @@ class Optimizers:
         self.names: dict[torch.Tensor, str] = {info.parameter: info.name for info in infos}
         self.by_name = {info.name: info.parameter for info in infos}
 
-    def rate(self, step: int) -> float:
-        """The learning rate of `step`."""
-        return self.schedule(step) * self.scale
-
-    def step(self, step: int) -> float:
-        """Step all at learning rates of `step`; returns the schedule's rate."""
-        rate = self.rate(step)
+    def set_rates(self, step: int) -> None:
+        """Set the learning rates of `step`: the schedule's, in proportion to each peak."""
+        rate = self.schedule(step) * self.scale
         for assignment, optimizer in self.parts:
             scaled = rate if assignment.lr == self.peak else rate * (assignment.lr / self.peak)
             for group in optimizer.param_groups:
                 group["lr"] = scaled
             assignment.factory.before_step(optimizer, step)
+
+    def step(self, step: int) -> None:
+        """Step all at the learning rates of `step`."""
+        self.set_rates(step)
+        for _, optimizer in self.parts:
             optimizer.step()
-        return rate
+
+    def rates(self) -> dict[str, float]:
+        """The learning rates that were used last: `lr` of the first optimizer.
+
+        Where another's differs it is `lr_NAME`, by the name of its component.
+        """
+        told: dict[str, float] = {}
+        for assignment, optimizer in self.parts:
+            rate = assignment.factory.rate(optimizer)
+            if not told:
+                told["lr"] = rate
+            elif rate != told["lr"]:
+                name = base = f"lr_{assignment.component.entry.name}"
+                for number in itertools.count(2):
+                    if name not in told:
+                        break
+                    name = f"{base}_{number}"
+                told[name] = rate
+        return told
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -236,7 +256,7 @@ def make_schedule(recipe: Recipe) -> Schedule:
     train = recipe.train
     site = ScheduleSite(
         learning_rate=train.learning_rate,
-        min_lr=train.min_lr,
+        min_lr=train.learning_rate / 10 if train.min_lr is None else train.min_lr,
         warmup_iters=train.warmup_iters,
         lr_decay_iters=train.lr_decay_iters or train.max_iters,
         cooldown_frac=train.cooldown_frac,

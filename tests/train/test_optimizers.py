@@ -9,7 +9,7 @@ from strawberry.errors import RecipeError
 from strawberry.model.build import build
 from strawberry.model.contracts import ParameterInfo
 from strawberry.plugin import Plugins
-from strawberry.train.optimizers import Optimizers, assign, state_bytes
+from strawberry.train.optimizers import Optimizers, assign, make_schedule, state_bytes
 from tests.train.conftest import RecipeMaker
 
 CPU = torch.device("cpu")
@@ -106,10 +106,55 @@ def test_an_own_rate_follows_the_schedule_in_proportion(make_recipe: RecipeMaker
     optimizers = Optimizers(recipe, parameters, CPU)
     for step in range(8):
         set_gradients(parameters, step)
-        rate = optimizers.step(step)
+        optimizers.step(step)
         muon, adamw = (made.param_groups[0]["lr"] for _, made in optimizers.parts)
-        assert adamw == rate
-        assert muon / 0.02 == pytest.approx(rate / 3e-3)
+        assert adamw == optimizers.schedule(step)
+        assert muon / 0.02 == pytest.approx(adamw / 3e-3)
+        assert optimizers.rates() == {"lr": muon, "lr_adamw": adamw}
+
+
+@EVERY
+def test_the_rate_that_is_told_is_the_one_used(make_recipe: RecipeMaker, name: str) -> None:
+    """With a rate of its own, an optimizer tells that, down to a tenth of it at the end."""
+    given = {"use": name, "lr": 1e-4}
+    recipe = make_recipe(optimizer=given, schedule="cosine", train={"max_iters": 8})
+    parameters = infos()
+    optimizers = Optimizers(recipe, parameters, CPU)
+    told = []
+    for step in range(9):
+        set_gradients(parameters, step)
+        optimizers.step(step)
+        told.append(optimizers.rates()["lr"])
+    factor = {"prodigy": 1e-6}.get(name, 1.0)  # what it estimates at first
+    assert max(told) == pytest.approx(1e-4 * factor, rel=0.05)
+    assert told[-1] >= 1e-5 * factor * (1 - 1e-6)
+
+
+def test_what_adafactor_leaves_of_a_rate_is_told(make_recipe: RecipeMaker) -> None:
+    """It never takes more than 1 / sqrt(t), and the log says so."""
+    recipe = make_recipe(optimizer={"use": "adafactor", "lr": 5.0}, schedule="constant")
+    parameters = infos()
+    optimizers = Optimizers(recipe, parameters, CPU)
+    for step in range(4):
+        set_gradients(parameters, step)
+        optimizers.step(step)
+    assert optimizers.rates()["lr"] == 0.5
+
+
+@pytest.mark.parametrize("schedule", [e.name for e in REGISTRY.entries("schedule")])
+@pytest.mark.parametrize("peak", [1e-5, 3e-3, 1.0])
+def test_no_rate_is_above_its_peak(make_recipe: RecipeMaker, schedule: str, peak: float) -> None:
+    """Whatever the peak: the floor is a tenth of it unless it is said."""
+    recipe = make_recipe(schedule=schedule, train={"learning_rate": peak, "max_iters": 40})
+    rates = [make_schedule(recipe)(step) for step in range(45)]
+    assert max(rates) == pytest.approx(peak)
+    assert rates[-1] >= peak / 10 * (1 - 1e-9)
+
+
+def test_a_floor_above_the_peak_is_refused_at_its_line(make_recipe: RecipeMaker) -> None:
+    """With the line of the floor, and both numbers."""
+    with pytest.raises(RecipeError, match=r"yaml:\d+:\d+: train.min_lr: 0.001 is above the peak"):
+        make_recipe(train={"learning_rate": 1e-4, "min_lr": 1e-3})
 
 
 @pytest.mark.parametrize(

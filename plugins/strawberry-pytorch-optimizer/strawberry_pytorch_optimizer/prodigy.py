@@ -55,3 +55,12 @@ class Prodigy(Optimizer):
             eps=self.eps,
         )
         return made
+
+    def before_step(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Note the estimate that this step uses: the library moves it within the step."""
+        for group in optimizer.param_groups:
+            group["d_used"] = group["d"]
+
+    def rate(self, optimizer: torch.optim.Optimizer) -> float:
+        """The schedule's factor times the estimate."""
+        return super().rate(optimizer) * float(optimizer.param_groups[0]["d_used"])

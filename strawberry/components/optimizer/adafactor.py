@@ -23,8 +23,8 @@ class Adafactor(Optimizer):
 
     The step is relative: `lr` is the change of a parameter as a share of the parameter's own root
     mean square, so good rates are 0.01 and more, whatever the shape. As in the paper, step t never
-    uses a larger share than 1 / sqrt(t): a rate above that, which the schedule may still show, does
-    not count (at 0.01 this begins after 10,000 steps).
+    uses a larger share than 1 / sqrt(t), whatever the schedule (at 0.01 this begins after 10,000
+    steps).
 
     Args:
         lr: peak learning rate; null takes `train.learning_rate`.
@@ -66,3 +66,8 @@ class Adafactor(Optimizer):
             d=self.clip,
             foreach=False,
         )
+
+    def rate(self, optimizer: torch.optim.Optimizer) -> float:
+        """What is left of the schedule's rate: at most 1 / sqrt(t) at step t."""
+        steps = [float(state["step"]) for state in optimizer.state.values() if "step" in state]
+        return min(super().rate(optimizer), max(steps, default=1.0) ** -0.5)

@@ -61,6 +61,13 @@ class Optimizer(abc.ABC):
     def before_step(self, optimizer: torch.optim.Optimizer, step: int) -> None:  # noqa: B027
         """Set what depends on the step (from 0) alone, such as a momentum warm-up."""
 
+    def rate(self, optimizer: torch.optim.Optimizer) -> float:
+        """The learning rate of the last step, for the log.
+
+        Override it where the optimizer uses another one than it is given.
+        """
+        return float(optimizer.param_groups[0]["lr"])
+
     def evaluating(self, optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
         """Within it, parameters have the values to evaluate and to save, such as an average.
 

@@ -16,6 +16,8 @@ from typing import Any
 FINISHED = "finished"
 STOPPED = "stopped"
 """Asked to stop, and saved: not a failure, and not done."""
+DISQUALIFIED = "disqualified"
+"""Trained to its end, and the referee found that its losses can't be believed."""
 
 
 @dataclass(frozen=True, slots=True)

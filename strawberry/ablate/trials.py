@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import strawberry
-from strawberry.ablate.contracts import FINISHED, Job
+from strawberry.ablate.contracts import DISQUALIFIED, FINISHED, Job
 from strawberry.data import open_dataset
 from strawberry.plugin import Plugins
 from strawberry.recipe import patch
@@ -89,7 +89,7 @@ class Trial:
     def done(self) -> bool:
         """Whether it has been run to its end; one that crashed or diverged has not."""
         found = self.result()
-        return found is not None and found.get("status") == FINISHED
+        return found is not None and found.get("status") in (FINISHED, DISQUALIFIED)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of its log."""

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strawberry.ablate.contracts import FINISHED, STOPPED
+from strawberry.ablate.contracts import DISQUALIFIED, FINISHED, STOPPED
 from strawberry.ablate.waiting import PATIENCE, Away, wait_for
 from strawberry.errors import StrawberryError
 from strawberry.train.run import write_atomic
@@ -163,8 +163,11 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             if folder.parent.is_dir():
                 raise
             wait_for(folder.parent)
+    verdict = {"status": FINISHED}
+    if done.breaches:
+        verdict = {"status": DISQUALIFIED, "error": "; ".join(done.breaches)}
     return {
-        "status": FINISHED,
+        **verdict,
         "steps": done.steps,
         "metrics": done.metrics,
         "seconds": time.perf_counter() - started,

@@ -219,6 +219,7 @@ def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
     columns = {name: make for name, make in shown(table).items() if name not in narrow}
     rows = new_table(*columns)
     styles = {"better": "green", "worse": "red", "baseline": "bold", "failed": "red"}
+    styles["disqualified"] = "bold red"
     for row in table.rows:
         rows.add_row(*(make(row) for make in columns.values()), style=styles.get(row.verdict))
     out.print()

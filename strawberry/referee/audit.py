@@ -16,6 +16,7 @@ from strawberry.referee.dependence import (
     Kind,
     Limits,
     Run,
+    again,
     compared,
     cuts,
     difference,
@@ -105,7 +106,7 @@ def _broken(situation: Situation, kind: Kind, length: int, most: int) -> Breach 
     for limits in _limits(kind, length, most, situation.model):
         before, after = compared(run, limits)
         breach = difference(limits, before, after)
-        if breach is not None and _is_its_own(run, limits, before):
+        if breach is not None and is_its_own(run, limits, before):
             place = first_difference(situation.model, run, limits)
             return replace(breach, detail=f"{breach.detail} {situation.name}", place=place)
     return None
@@ -120,18 +121,18 @@ def _gradients(model: LanguageModel, length: int, most: int) -> Measurement:
     return Measurement("future", "in its gradients", length, declared, breach)
 
 
-def _is_its_own(run: Run, limits: Limits, before: Tensor) -> bool:
+def is_its_own(run: Run, limits: Limits, before: Tensor, noise: float | None = None) -> bool:
     """Whether a breach is of its own kind, and not one of another kind that shows here too."""
     if limits.kind == "history":
         return True
     everywhere = replace(limits, same=torch.ones_like(limits.same))
-    if difference(everywhere, before, outputs(run, limits.first)) is not None:
+    if difference(everywhere, before, outputs(run, limits.first), noise) is not None:
         return False  # the same batch gives other outputs at every call
     if limits.kind == "batch":
         return True
     # Rows that are changed otherwise change other rows: each is tried alone.
     rows = map(limits.row, range(len(limits.first)))
-    return any(difference(alone, *compared(run, alone)) is not None for alone in rows)
+    return any(difference(alone, *compared(run, alone), noise) is not None for alone in rows)
 
 
 def _limits(kind: Kind, length: int, most: int, model: LanguageModel) -> Iterator[Limits]:
@@ -145,8 +146,4 @@ def _limits(kind: Kind, length: int, most: int, model: LanguageModel) -> Iterato
             some = chosen[begin : begin + ROWS]
             yield later(ids[: len(some)], some, vocab_size)
         return
-    few = others(ids[:3], vocab_size)
-    if kind == "batch":
-        yield few
-    else:
-        yield Limits("history", few.first, few.second, torch.ones_like(few.same))
+    yield (others if kind == "batch" else again)(ids[:3], vocab_size)

@@ -23,7 +23,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
 
-Kind: TypeAlias = Literal["future", "batch", "history"]
+Kind: TypeAlias = Literal["future", "batch", "history", "loss"]
 Run: TypeAlias = Callable[[Tensor], Tensor]
 """Ids (B, T) -> outputs (B, T, ...)."""
 
@@ -37,7 +37,8 @@ class Breach:
     """A dependence that must not be.
 
     Attributes:
-        kind: on later tokens, on other sequences of the batch, or on earlier batches.
+        kind: on later tokens, on other sequences of the batch, or on earlier batches; `loss` where
+            the loss isn't that of the predicted distribution.
         size: the change of the output, as a share of the largest.
         detail: which token changes which output.
         place: the component in which it begins, by its path in the model; empty if not found.
@@ -98,23 +99,29 @@ def cuts(length: int, number: int | None = None, *, seed: int = 0) -> list[int]:
     return sorted([*chosen, *rest[: number - len(chosen)]])
 
 
-def later(ids: Tensor, at: Sequence[int], vocab_size: int) -> Limits:
+def later(ids: Tensor, at: Sequence[int], vocab_size: int, seed: int = 0) -> Limits:
     """Row i of `ids` (B, T) with other tokens from position `at[i]` on."""
     begin = torch.tensor(at, device=ids.device)[:, None]
     after = torch.arange(ids.shape[1], device=ids.device)[None] >= begin
-    return Limits("future", ids, torch.where(after, _other(ids, vocab_size), ids), ~after)
+    return Limits("future", ids, torch.where(after, _other(ids, vocab_size, seed), ids), ~after)
 
 
-def others(ids: Tensor, vocab_size: int) -> Limits:
+def others(ids: Tensor, vocab_size: int, seed: int = 0) -> Limits:
     """The first row of `ids` (B, T) among other sequences."""
     first = torch.zeros_like(ids, dtype=torch.bool)
     first[0] = True
-    return Limits("batch", ids, torch.where(first, ids, _other(ids, vocab_size)), first)
+    return Limits("batch", ids, torch.where(first, ids, _other(ids, vocab_size, seed)), first)
 
 
-def _other(ids: Tensor, vocab_size: int) -> Tensor:
+def again(ids: Tensor, vocab_size: int, seed: int = 0) -> Limits:
+    """`ids` (B, T) before and after another batch."""
+    second = _other(ids, vocab_size, seed)
+    return Limits("history", ids, second, torch.ones_like(ids, dtype=torch.bool))
+
+
+def _other(ids: Tensor, vocab_size: int, seed: int) -> Tensor:
     """Other ids, each different from the one at its place."""
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(SEED + seed)
     step = torch.randint(1, max(vocab_size, 2), ids.shape, generator=generator)
     return (ids + step.to(ids.device)) % vocab_size
 
@@ -147,9 +154,11 @@ def compared(run: Run, limits: Limits) -> tuple[Tensor, Tensor]:
     return before, after
 
 
-def difference(limits: Limits, before: Tensor, after: Tensor) -> Breach | None:
+def difference(
+    limits: Limits, before: Tensor, after: Tensor, noise: float | None = None
+) -> Breach | None:
     """The largest change of an output that must not change, if it is more than rounding."""
-    noise = NOISE[before.dtype]
+    noise = NOISE[before.dtype] if noise is None else noise
     scale = before.detach().abs().amax().float().clamp(min=1e-30)
     moved = (after.detach() - before.detach()).abs().flatten(2).amax(-1).float() / scale
     moved = moved.nan_to_num(nan=torch.inf).where(limits.same, 0.0)

@@ -47,11 +47,17 @@ class Interrupted(StrawberryError):  # noqa: N818 (not a mistake: the user asked
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run came to; `metrics` are those of the last evaluation."""
+    """What a finished run came to.
+
+    Attributes:
+        metrics: those of the last evaluation.
+        breaches: why its validation loss can't be believed, a line each.
+    """
 
     folder: Path
     steps: int
     metrics: dict[str, float]
+    breaches: tuple[str, ...] = ()
 
 
 def train(
@@ -113,7 +119,7 @@ def train(
                 _run(session, stop, recent)
         finally:
             run.release()
-    return RunResult(run.path, session.step, session.metrics)
+    return RunResult(run.path, session.step, session.metrics, tuple(run.breaches()))
 
 
 def _placed(recipe: Recipe, resumed: str | Path | None, parent: str | Path | None) -> Recipe:

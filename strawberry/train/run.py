@@ -44,6 +44,7 @@ class RunFolder:
         self.recipe_file = self.path / "recipe.yaml"
         self.info_file = self.path / "run.json"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.referee_file = self.path / "referee.json"
         self.tokenizer_file = self.path / "tokenizer.json"
         self.checkpoints = self.path / "checkpoints"
         self._lock = FolderLock(self.path, "is training here")
@@ -123,6 +124,14 @@ class RunFolder:
                 continue
         return rows
 
+    def breaches(self) -> list[str]:
+        """What the referee found of this run so far."""
+        try:
+            found: list[str] = json.loads(self.referee_file.read_text())["breaches"]
+        except (OSError, ValueError, KeyError):
+            return []
+        return found
+
     def losses(self) -> list[float]:
         """The training losses of the log."""
         return [row["loss"] for row in self.metrics() if "loss" in row]
@@ -183,7 +192,15 @@ class RunFolder:
 
 
 OURS = frozenset(
-    {"recipe.yaml", "run.json", "metrics.jsonl", "tokenizer.json", "checkpoints", "nonfinite"}
+    {
+        "recipe.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "referee.json",
+        "tokenizer.json",
+        "checkpoints",
+        "nonfinite",
+    }
 )
 """What a run folder holds."""
 

@@ -20,12 +20,17 @@ from strawberry.train.optimizers import Optimizers
 from strawberry.train.parallel.engine import Engine, engine_for
 from strawberry.train.parallel.world import World
 from strawberry.train.recent import Diverged, Recent, all_finite
+from strawberry.train.refereed import referee
 from strawberry.train.run import RunFolder
 
 if TYPE_CHECKING:
     from strawberry.data import Dataset, Progress
     from strawberry.model.language_model import LanguageModel
     from strawberry.recipe.spec import Recipe
+
+
+LONG = 200
+"""Steps of a run that the referee looks at twice."""
 
 
 @dataclass(slots=True)
@@ -46,6 +51,7 @@ class Session:
     step: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] | None = None
+    refereed: bool = False
 
     def tell(self, event: str, *arguments: Any) -> None:
         """Tell trackers, and the plugins' lifecycle hooks, of an event of this run.
@@ -83,6 +89,7 @@ class Session:
         """Measure the validation loss and tell of it; True if this is a best one to be kept."""
         with self.optimizers.evaluating():
             self.metrics = validate(self.engine, self.batches, self.machine)
+            self._referee()
         self.log({"step": self.step, **self.metrics})
         self.tell("evaluated", self.run.path, self.step, self.metrics)
         if not self.recipe.train.keep_best:
@@ -94,6 +101,16 @@ class Session:
             return False
         self.best = {"step": self.step, "val_loss": loss}
         return True
+
+    def _referee(self) -> None:
+        """Let the referee look, at the last evaluation, and in a long run at the first one too.
+
+        It takes about as long as two steps.
+        """
+        steps = self.recipe.train.max_iters
+        if self.step == steps or (steps >= LONG and not self.refereed):
+            referee(self)
+            self.refereed = True
 
     def save(self, recent: Recent) -> None:
         """Write a checkpoint of this moment; raises Diverged if it is not worth keeping."""

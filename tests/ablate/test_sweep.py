@@ -27,8 +27,11 @@ from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from tests.ablate import dying
 from tests.ablate.conftest import PlanMaker
+from tests.referee import cheats
 
 FFN = "model.stack.*.ffn"
+CHEATS = Path(cheats.__file__)
+"""The plugin file of components that see what they must not."""
 DYING = Path(dying.__file__)
 """The plugin file of components that fail."""
 WAYS = {
@@ -87,6 +90,21 @@ def test_each_failure_is_told_and_the_rest_goes_on(make_plan: PlanMaker, tmp_pat
     assert all(f"{way} seed 1" in text for way in WAYS for text in texts)
     _, again = run(plan, plugins, tmp_path / "out", silence=6)
     assert sorted(again.names()) == sorted(f"{way} seed 1" for way in WAYS)
+
+
+def test_a_cell_that_cheats_is_disqualified(make_plan: PlanMaker, tmp_path: Path) -> None:
+    """Its trials train to their ends and are not tried again; the table shows no value of it."""
+    plugins = Plugins.load(files=[CHEATS])
+    plan = make_plan(cells={"peeks": {"model.stack.*.attention": "SequenceMean"}}, seeds=1)
+    record, watcher = run(plan, plugins, tmp_path / "out")
+    assert len(watcher.names()) == 2
+    table = tabulate(record)
+    verdicts = {row.name: (row.verdict, len(row.values)) for row in table.rows}
+    assert verdicts == {"recipe": ("baseline", 1), "peeks": ("disqualified", 0)}
+    (failure,) = table.failures
+    assert "(SequenceMean): tokens from" in failure.error
+    _, again = run(plan, plugins, tmp_path / "out")
+    assert again.names() == []
 
 
 def test_a_table_of_two_cells(make_plan: PlanMaker, plugins: Plugins, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 
 import strawberry
 from strawberry.train import Sampling, checkpoint, load_run, sample_ids
+from strawberry.train.run import RunFolder
 
 ROOT = Path(__file__).parents[2]
 RECIPES = [
@@ -49,9 +50,11 @@ def run(request, tmp_path_factory):
 
 
 def test_it_learns(run):
-    """The loss falls within a few steps."""
+    """The loss falls within a few steps, and the referee accuses it of nothing undeclared."""
     _, folder = run
     found = losses(folder)
+    assert RunFolder(folder).referee_file.exists()
+    assert RunFolder(folder).breaches() == []
 
     assert len(found) == STEPS
     assert sum(found[-5:]) < sum(found[:5]) - 0.5

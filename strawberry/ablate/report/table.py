@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics as plain
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strawberry.ablate.contracts import FINISHED
+from strawberry.ablate.contracts import DISQUALIFIED, FINISHED
 from strawberry.ablate.record import Record, TrialRecord, values_of
 from strawberry.ablate.statistics import (
     Comparison,
@@ -63,6 +63,8 @@ class Row:
     @property
     def verdict(self) -> Verdict | str:
         """The verdict, or what stands in its place."""
+        if DISQUALIFIED in self.failed:
+            return DISQUALIFIED
         if not self.values:
             return "failed" if self.failed else "not run"
         return self.comparison.verdict if self.comparison is not None else "baseline"
@@ -102,7 +104,7 @@ def tabulate(record: Record) -> Table:
     metric = plan["metric"]
     cells = [cell for cell in content["cells"] if not cell["skipped"] and not cell["pruned"]]
     baseline = cells[0]["name"]
-    values = {cell["name"]: values_of(record.of(cell["name"]), metric) for cell in cells}
+    values = {cell["name"]: _believable(record.of(cell["name"]), metric) for cell in cells}
     base = values[baseline]
     effect = plan["effect"] * abs(plain.fmean(base.values())) if base else math.nan
     compared = compare(
@@ -133,6 +135,14 @@ def tabulate(record: Record) -> Table:
         failures=tuple(_failures(record)),
         seconds=sum(float(r.get("spent", r.get("seconds", 0.0))) for r in results if r),
     )
+
+
+def _believable(trials: Sequence[TrialRecord], metric: str) -> dict[int, float]:
+    """The metric by seed; nothing where the referee disqualified a trial."""
+    results = [trial.result() for trial in trials]
+    if any(result and result["status"] == DISQUALIFIED for result in results):
+        return {}
+    return values_of(trials, metric)
 
 
 def _row(

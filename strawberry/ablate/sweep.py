@@ -318,6 +318,7 @@ class Sweep:
     def _write(self) -> Record:
         """The record of what is known so far."""
         prepared = self.prepared
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
         content = {
             "plan": self.plan.to_dict(),
             "command": sys.argv,
@@ -327,7 +328,7 @@ class Sweep:
                 "torch": torch.__version__,
                 "python": platform.python_version(),
                 "platform": platform.platform(),
-                "device": device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+                "device": device_name(accelerator or torch.device("cpu")),
                 "slots": self.executor.slots,
             },
             "name": prepared.base.name,

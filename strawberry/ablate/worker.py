@@ -9,7 +9,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 import threading
@@ -139,8 +138,10 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     from strawberry.plugin import Plugins
     from strawberry.train import train
     from strawberry.train.compiling import keep_compiled
+    from strawberry.train.device import machine_for
     from strawberry.train.lock import InUse
     from strawberry.train.run import RunFolder
+    from strawberry.train.space import peak_memory
 
     keep_compiled()
     if request.get("threads"):
@@ -171,7 +172,7 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         "steps": done.steps,
         "metrics": done.metrics,
         "seconds": time.perf_counter() - started,
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": peak_memory(machine_for(recipe).device),
     }
 
 
@@ -184,16 +185,6 @@ def read_recipe(request: Mapping[str, Any], plugins: Any) -> Recipe:
     source = Path(request["source"])
     recipe = validate(parse(request["recipe"], request["source"]), source, plugins)
     return replace(recipe, origin=read_origin(request["origin"]))
-
-
-def _peak_bytes() -> int:
-    """The most memory that was in use at once: the GPU's, or else the process's."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _stop_with(ending: Callable[[], object]) -> None:

@@ -31,8 +31,9 @@ class Machine:
 
     def synchronize(self) -> None:
         """Wait for the device, before a time is taken."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type != "cpu":
+            which = () if self.device.type == "mps" else (self.device,)  # there is one MPS
+            torch.get_device_module(self.device).synchronize(*which)
 
 
 def machine_for(recipe: Recipe) -> Machine:
@@ -41,12 +42,13 @@ def machine_for(recipe: Recipe) -> Machine:
     if train.threads is not None:
         torch.set_num_threads(train.threads)
     device = _device(train)
+    # CUDA alone below: where nothing is asked for, other devices do what every torch can do there.
     if train.dtype == "auto":
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     else:
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[train.dtype]
     compiled = device.type == "cuda" if train.compile == "auto" else train.compile
-    if device.type == "cuda":
+    if device.type == "cuda":  # TensorFloat32 is its own
         torch.set_float32_matmul_precision("high")
     return Machine(device, dtype, compiled)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from strawberry.train import randomness
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
 from strawberry.train.documents import separator
@@ -67,7 +68,7 @@ def _measure(
     told = torch.zeros(4, dtype=torch.int64, device=machine.device)
     n_bytes: float | None = 0.0
     means = Means()
-    with torch.random.fork_rng([machine.device] if machine.device.type == "cuda" else []):
+    with randomness.held(machine.device):
         for first in range(0, rows, size):
             batch = batches.val(first, min(size, rows - first))
             with machine.autocast():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ from strawberry.train.memory import keep_freed_memory
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.parallel.engine import Engine
 from strawberry.train.plot import canvas
+from strawberry.train.space import peak_memory
 from strawberry.train.step import gradient, update
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def profile(recipe: Recipe, *, steps: int = 5, progress: Progress | None = None)
         seconds=median(plain),
         profiled_seconds=whole,
         peak_flops=_peak_flops(machine),
-        peak_bytes=_peak_bytes(machine),
+        peak_bytes=peak_memory(machine.device),
         rows=[row for row in rows if row.uses or row.seconds or row.kept_bytes],
     )
 
@@ -261,6 +261,7 @@ class _Step:
     def profiled(self, steps: int) -> tuple[Seconds, Seconds, float]:
         """Seconds of a step: forward and backward by row, and in all, under the profiler."""
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells standard error that it starts
+        # Kineto, which times kernels on the device, has activities of its own for each kind.
         on_cuda = self.machine.device.type == "cuda"
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
         self.marks.seconds.clear()
@@ -300,18 +301,6 @@ def _peak_flops(machine: Machine) -> float:
         machine.synchronize()
         least = min(least, time.perf_counter() - began)
     return 2 * SIDE**3 / least
-
-
-def _peak_bytes(machine: Machine) -> int | None:
-    """The most memory so far: that of tensors on CUDA, else what was resident of the process."""
-    if machine.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(machine.device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def draw(profile: StepProfile, out: str | Path) -> Path:

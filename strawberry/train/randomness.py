@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,9 +34,31 @@ def numbers() -> dict[str, Any]:
 
 
 def tensors() -> dict[str, Tensor]:
-    """Torch's generators: the CPU's and each CUDA device's."""
-    states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), **{f"cuda:{i}": s for i, s in enumerate(states)}}
+    """Torch's generators: the CPU's and each accelerator's."""
+    return {
+        "cpu": torch.get_rng_state(),
+        **{name: module.get_rng_state(*which) for name, module, which in _accelerators()},
+    }
+
+
+def _accelerators() -> Iterator[tuple[str, Any, tuple[int, ...]]]:
+    """The name of each, its module, and what that wants to know to find it."""
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    if kind is None:
+        return
+    module = torch.get_device_module(kind)
+    for index in range(torch.accelerator.device_count()):
+        yield f"{kind.type}:{index}", module, () if kind.type == "mps" else (index,)
+
+
+def held(device: torch.device) -> AbstractContextManager[None]:
+    """Within it torch's generators of the CPU and of `device` may be drawn from: they are put back.
+
+    MPS's isn't: torch's context asks it for a device's, and it has but one.
+    """
+    if device.type in ("cpu", "mps"):
+        return torch.random.fork_rng([])
+    return torch.random.fork_rng([device], device_type=device.type)
 
 
 def restore(state: Mapping[str, Any], saved: Mapping[str, Tensor]) -> None:
@@ -45,9 +68,9 @@ def restore(state: Mapping[str, Any], saved: Mapping[str, Tensor]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(saved["cpu"])
-    for key, value in saved.items():
-        if key.startswith("cuda:") and int(key[5:]) < torch.cuda.device_count():
-            torch.cuda.set_rng_state(value, int(key[5:]))
+    for name, module, which in _accelerators():
+        if name in saved:
+            module.set_rng_state(saved[name], *which)
 
 
 def of_ranks(world: World) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:

@@ -278,8 +278,9 @@ def plugin_versions(recipe: Recipe) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     """What a person calls the device."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    name = getattr(torch.get_device_module(device), "get_device_name", None)
+    if name is not None:
+        return str(name(device))
     return platform.processor() or platform.machine()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,12 +54,29 @@ def check_memory(model: nn.Module, device: torch.device, shares: int = 1) -> Non
 
 def total_memory(device: torch.device) -> int | None:
     """Bytes of memory of a device; None where that can't be known."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
+    with contextlib.suppress(RuntimeError):  # that of devices whose memory is the host's
+        if device.type != "cpu":
+            return int(torch.accelerator.get_memory_info(device)[1])
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most memory so far: that of tensors on an accelerator that tells, else the process's.
+
+    None where neither can be known.
+    """
+    with contextlib.suppress(RuntimeError):  # a device that counts nothing
+        if device.type != "cpu" and (most := torch.accelerator.max_memory_allocated(device)):
+            return most
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def readable(number: float) -> str:

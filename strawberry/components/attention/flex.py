@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def available(q: Tensor, dropout: float) -> bool:
-    """Whether FlexAttention can take these queries: it has no dropout, and no odd widths."""
+    """Whether FlexAttention can take these queries: it has no dropout, and no odd widths.
+
+    On CUDA alone: its kernels are Triton's, and nothing else has run them here.
+    """
     width = q.shape[-1]
     return q.is_cuda and not dropout and width >= 16 and width & (width - 1) == 0
 
@@ -67,7 +70,8 @@ def attend(
         heads = q.shape[1] if windows is not None else None
         mask = create_block_mask(visible, batch, heads, T, S, device=str(q.device))
         scores.memo[key] = mask, differ  # held: their identities are the key
-    y, extra = (kernel or _kernel())(
+    aux = None if scores.sink is None else AuxRequest(lse=True)
+    found = (kernel or _kernel())(
         q,
         k,
         v,
@@ -75,9 +79,11 @@ def attend(
         block_mask=scores.memo[key][0],
         scale=scores.scale,
         enable_gqa=q.shape[1] != k.shape[1],
-        return_aux=AuxRequest(lse=True),
+        return_aux=aux,
     )
-    if scores.sink is not None:
-        # One more key with score s and value 0: y * sum(e^l) / (sum(e^l) + e^s).
-        y = y * torch.sigmoid(extra.lse - scores.sink[:, None])[..., None].to(y.dtype)
-    return y
+    if scores.sink is None:
+        out: Tensor = found
+        return out
+    # One more key with score s and value 0: y * sum(e^l) / (sum(e^l) + e^s).
+    y, extra = found
+    return y * torch.sigmoid(extra.lse - scores.sink[:, None])[..., None].to(y.dtype)

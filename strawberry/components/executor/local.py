@@ -97,7 +97,10 @@ def _cores() -> list[int]:
 
 
 def _gpus() -> int:
-    """How many GPUs there are; asked without making a context on any."""
+    """How many GPUs there are; asked without making a context on any.
+
+    CUDA's alone: no other has a variable that gives a process its own.
+    """
     import torch
 
     return torch.cuda.device_count()

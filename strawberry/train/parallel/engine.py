@@ -114,6 +114,7 @@ class Copies(Engine):
         optional = any(router.shares()[0] < 1 for router in routers)
         self.replica = DistributedDataParallel(
             _LossOf(model),
+            # Only where a rank has one of several devices, as on CUDA, is there one to name.
             device_ids=[machine.device] if machine.device.type == "cuda" else None,
             forward_sync_buffers=False,  # each is a function of what ranks have agreed on
             gradient_as_bucket_view=True,

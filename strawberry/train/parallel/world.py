@@ -144,6 +144,7 @@ def joined(machine: Machine) -> Iterator[tuple[World, Machine]]:
         index = int(os.environ.get("LOCAL_RANK", "0"))
         machine = replace(machine, device=torch.device("cuda", index))
         torch.cuda.set_device(machine.device)
+    # nccl is CUDA's; torch has no backend of another accelerator that we could have tried.
     backend = "cpu:gloo,cuda:nccl" if machine.device.type == "cuda" else "gloo"
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     store, rank, size = next(rendezvous("env://"))

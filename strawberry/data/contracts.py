@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -162,6 +162,13 @@ class Dataset(abc.ABC):
 
     def val_rows(self, block_size: int) -> int | None:
         """How many rows `val` has before they come again; None where they never do."""
+        return None
+
+    def arrays(self, split: Split) -> Sequence[npt.NDArray[Any]] | None:
+        """All ids of a split, as arrays one after another; None where they are generated.
+
+        Splits are compared by it: what stands in both is told.
+        """
         return None
 
     def n_bytes(self, split: Split, targets: Ids) -> float | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +109,10 @@ class PackedDataset(Dataset):
         pair[0] = windows[:, :-1]
         pair[1] = windows[:, 1:]
         return pair[0], pair[1]
+
+    def arrays(self, split: Split) -> Sequence[npt.NDArray[Any]]:
+        """The memory-mapped ids of a split."""
+        return self._ids[split].parts
 
     def val_rows(self, block_size: int) -> int:
         """Whole windows of the validation split."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from strawberry.data.contracts import SPLITS
+from strawberry.data.overlap import overlap
 from strawberry.model.risks import noncausal
 from strawberry.referee.dependence import Breach, outputs
 from strawberry.referee.judged import judge, loss_breach
@@ -16,6 +19,8 @@ from strawberry.train.run import write_atomic
 if TYPE_CHECKING:
     from strawberry.train.session import Session
 
+MUCH = 0.05
+"""The share of validation windows in the training text from which on it is told."""
 _ROWS = 2
 """Rows whose loss is computed again, from the logits."""
 
@@ -35,12 +40,30 @@ def referee(session: Session) -> None:
     model.train(was_training)
     breaches = sorted({*before, *(line for lines in session.world.gather(own) for line in lines)})
     if session.world.main:
-        declared = noncausal(session.recipe, model)
-        content = {"step": session.step, "breaches": breaches, "declared": declared}
+        content = {
+            "step": session.step,
+            "breaches": breaches,
+            "declared": noncausal(session.recipe, model),
+            "overlap": session.run.judgement().get("overlap") or _overlap(session),
+        }
         write_atomic(session.run.referee_file, json.dumps(content, indent=1) + "\n")
     for line in breaches:
         if line not in before:
             session.warn(f"the validation loss can't be believed: {line}")
+
+
+def _overlap(session: Session) -> dict[str, float] | None:
+    """How much of the validation text is training text too; told where it is much."""
+    train, val = (session.dataset.arrays(split) for split in SPLITS)
+    found = overlap(train, val) if train is not None and val is not None else None
+    if found is None:
+        return None
+    if found.near > MUCH:
+        session.warn(
+            f"{found.near:.0%} of the validation text stands in the training text too (of "
+            f"{found.windows} windows, {found.copies:.0%} to the letter)"
+        )
+    return asdict(found)
 
 
 @torch.no_grad()

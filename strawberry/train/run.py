@@ -126,10 +126,14 @@ class RunFolder:
 
     def breaches(self) -> list[str]:
         """What the referee found of this run so far."""
+        return list(self.judgement().get("breaches", []))
+
+    def judgement(self) -> dict[str, Any]:
+        """All that the referee wrote of this run; empty before it has looked."""
         try:
-            found: list[str] = json.loads(self.referee_file.read_text())["breaches"]
-        except (OSError, ValueError, KeyError):
-            return []
+            found: dict[str, Any] = json.loads(self.referee_file.read_text())
+        except (OSError, ValueError):
+            return {}
         return found
 
     def losses(self) -> list[float]:

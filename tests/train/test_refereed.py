@@ -1,5 +1,6 @@
 """What the referee finds of a run is told, written down, and kept."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from tests.referee import cheats
 
 CHEATS = Path(cheats.__file__)
 LLAMA = Path(__file__).parents[2] / "recipes/llama.yaml"
+BERRIES = ("strawberry", "blueberry", "raspberry")
 Train = Callable[..., tuple[RunResult, list[str]]]
 
 
 @pytest.fixture
 def train(tmp_path: Path) -> Train:
-    """Trains `llama.yaml`, small, with other mixers or networks; gives what it said too."""
-    (tmp_path / "text.txt").write_text("a strawberry is red, a blueberry is blue. " * 400)
+    """Trains `llama.yaml`, small, with other mixers or networks; gives what it said of validation too."""
+    rng = random.Random(3)
+    words = [f"{rng.choice(BERRIES)} {rng.randrange(10**6)}" for _ in range(1500)]
+    (tmp_path / "text.txt").write_text(" ".join(words))
     plugins = Plugins.load(files=[CHEATS])
 
     def recipe(steps: int, *sets: str) -> Recipe:
@@ -51,7 +55,7 @@ def train(tmp_path: Path) -> Train:
         done = strawberry.train(
             recipe(steps, *sets), tmp_path / "run", resume=resume, warn=said.append
         )
-        return done, said
+        return done, [line for line in said if "validation" in line]
 
     return run
 
@@ -87,6 +91,14 @@ def test_a_long_run_is_looked_at_early(train: Train, monkeypatch: pytest.MonkeyP
     _, said = train("model.stack.*.attention=cheats/SequenceMean", "train.eval_interval=1")
     assert len(said) >= 1
     assert said[0].startswith("the validation loss can't be believed")
+
+
+def test_text_in_both_splits_is_told(train: Train, tmp_path: Path) -> None:
+    """A validation split that is a copy of training text is warned of, and no breach."""
+    (tmp_path / "twice.txt").write_text("a strawberry is red, a blueberry is blue. " * 400)
+    done, said = train(f"data={{use: text, path: {tmp_path / 'twice.txt'}}}")
+    assert any("100% of the validation text stands in the training text" in line for line in said)
+    assert done.breaches == ()
 
 
 def test_a_loss_is_that_of_the_distribution() -> None:

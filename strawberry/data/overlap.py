@@ -1,0 +1,98 @@
+"""How much of the validation text stands in the training text too.
+
+A window of validation ids counts as a copy where all of its runs of `RUN` ids stand somewhere in
+the training ids, and as a near copy where at least `NEAR` of them do. Runs of 13 are what Brown et al.
+(2020, arXiv 2005.14165, appendix C) look for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+RUN: Final = 13
+NEAR: Final = 0.8
+WINDOW: Final = 64
+"""Ids of a window; a document of fewer is looked at with its neighbours."""
+WINDOWS: Final = 512
+"""Windows that are looked at, spread evenly over the split."""
+MOST: Final = 30_000_000
+"""Training ids that are looked through, from the split's beginning."""
+_PIECE: Final = 1 << 20
+_BASE: Final = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What was found.
+
+    Attributes:
+        windows: how many validation windows were looked at.
+        copies: the share of them that stand in the training text.
+        near: the share that nearly do, the copies among them.
+        seen: the share of the training text that was looked through.
+    """
+
+    windows: int
+    copies: float
+    near: float
+    seen: float
+
+
+def overlap(train: Sequence[npt.NDArray[Any]], val: Sequence[npt.NDArray[Any]]) -> Overlap | None:
+    """The overlap of two splits, each given as arrays of ids; None where `val` has no window.
+
+    Runs are compared by 64-bit hashes. For thirty million ids two different runs share one with a
+    chance of about 1e-6.
+    """
+    windows = _windows(val)
+    if not len(windows):
+        return None
+    wanted = np.stack([_hashes(window) for window in windows])  # (windows, runs)
+    known = np.unique(wanted)
+    found = np.zeros(known.size, bool)
+    total, seen = sum(part.size for part in train), 0
+    for piece in _pieces(train):
+        hashes = _hashes(piece)
+        at = np.searchsorted(known, hashes).clip(max=known.size - 1)
+        found[at[known[at] == hashes]] = True
+        seen += piece.size
+        if seen >= MOST:
+            break
+    shares = found[np.searchsorted(known, wanted)].mean(1)
+    return Overlap(
+        windows=len(windows),
+        copies=float((shares == 1).mean()),
+        near=float((shares >= NEAR).mean()),
+        seen=min(1.0, seen / max(1, total)),
+    )
+
+
+def _windows(parts: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    """Some windows of a split, spread evenly."""
+    every = [(part, at) for part in parts for at in range(0, part.size - WINDOW + 1, WINDOW)]
+    chosen = np.unique(np.linspace(0, len(every) - 1, min(WINDOWS, len(every))).astype(int))
+    return [every[index][0][every[index][1] :][:WINDOW] for index in chosen]
+
+
+def _pieces(parts: Sequence[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
+    """The ids in pieces that overlap, so that no run is lost between two."""
+    for part in parts:
+        for at in range(0, max(1, part.size - RUN + 1), _PIECE):
+            yield part[at : at + _PIECE + RUN - 1]
+
+
+def _hashes(ids: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """A hash of each run of `RUN` ids: a polynomial, whose terms are mixed first."""
+    wide = ids.astype(np.uint64)
+    wide = (wide ^ (wide >> np.uint64(7))) * _BASE + np.uint64(1)
+    wide ^= wide >> np.uint64(29)
+    count = max(0, ids.size - RUN + 1)
+    total = np.zeros(count, np.uint64)
+    for offset in range(RUN):
+        total = total * _BASE + wide[offset : offset + count]
+    return total ^ (total >> np.uint64(32))

@@ -1,8 +1,8 @@
 """How much of the validation text stands in the training text too.
 
 A window of validation ids counts as a copy where all of its runs of `RUN` ids stand somewhere in
-the training ids, and as a near copy where at least `NEAR` of them do. Runs of 13 are what Brown et al.
-(2020, arXiv 2005.14165, appendix C) look for.
+the training ids, and as a near copy where at least `NEAR` of them do. Runs of 13 are what Brown et
+al. (2020, arXiv 2005.14165, appendix C) look for.
 """
 
 from __future__ import annotations

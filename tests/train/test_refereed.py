@@ -24,7 +24,7 @@ Train = Callable[..., tuple[RunResult, list[str]]]
 
 @pytest.fixture
 def train(tmp_path: Path) -> Train:
-    """Trains `llama.yaml`, small, with other mixers or networks; gives what it said of validation too."""
+    """Trains `llama.yaml`, small, with other parts; gives what it said of validation too."""
     rng = random.Random(3)
     words = [f"{rng.choice(BERRIES)} {rng.randrange(10**6)}" for _ in range(1500)]
     (tmp_path / "text.txt").write_text(" ".join(words))

@@ -33,6 +33,7 @@ from strawberry.plugin import Plugins
 from strawberry.recipe.components import ComponentReader
 from strawberry.recipe.spec import Recipe
 from strawberry.recipe.tree import in_order, located
+from strawberry.stopping import heeded, stopped_by
 from strawberry.train.horizon import untimely
 from strawberry.train.run import device_name
 
@@ -300,20 +301,13 @@ class Sweep:
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:
-        """Within it, SIGINT and SIGTERM stop the trials, which save, and raise Stopped."""
+        """Within it, a signal stops the trials, which save, and raises Stopped."""
 
-        def stop(number: int, _: object) -> None:
+        def stop(number: int) -> None:
             raise Stopped(self.out, number)
 
-        before = {}
-        with contextlib.suppress(ValueError):  # not the main thread
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, stop)
-        try:
+        with stopped_by(stop, heeded()):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _write(self) -> Record:
         """The record of what is known so far."""

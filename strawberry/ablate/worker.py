@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from strawberry.ablate.contracts import DISQUALIFIED, FINISHED, STOPPED
 from strawberry.ablate.waiting import PATIENCE, Away, wait_for
 from strawberry.errors import StrawberryError
+from strawberry.stopping import PATIENT
 from strawberry.train.run import write_atomic
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def child(folder: str, environment: Mapping[str, str]) -> None:
     What it prints goes to the folder's `log.txt`. A Ctrl-C reaches the parent alone.
     """
     os.environ.update(environment)
+    for number in PATIENT:  # which the process that it was forked from ignores
+        signal.signal(number, signal.SIG_DFL)
     if hasattr(os, "setsid"):
         os.setsid()
     with Path(folder, "log.txt").open("ab") as log:

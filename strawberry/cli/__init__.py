@@ -9,6 +9,9 @@ from typing import NoReturn
 
 def main() -> None:
     """The console script `strawberry`: run the command line and exit with its code."""
+    from strawberry.cli.streams import survive_readers
+
+    outputs = survive_readers()
     arguments = sys.argv[1:]
     if arguments in ([], ["-h"], ["--help"]) and "_STRAWBERRY_COMPLETE" not in os.environ:
         # The overview needs neither typer nor rich, and answers in a tenth of their import time.
@@ -20,6 +23,10 @@ def main() -> None:
     from strawberry.cli.app import run
 
     code = run(arguments)
+    sys.stdout.flush()
+    if outputs[0].full is not None:
+        sys.stderr.write(f"error: standard output: {outputs[0].full.strerror}\n")
+        code = code or 1
     if "RANK" in os.environ:
         _leave(code)
     sys.exit(code)

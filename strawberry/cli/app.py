@@ -11,14 +11,11 @@ import difflib
 import faulthandler
 import importlib
 import io
-import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +26,7 @@ from strawberry.cli import context
 from strawberry.cli.overview import OPTIONS, VERBS, overview
 from strawberry.cli.terminal import fail, write
 from strawberry.errors import PluginError, RecipeError, StrawberryError
+from strawberry.stopping import heeded, stopped_by
 
 # typer publishes BadParameter only; the base of all of its usage errors is what we catch.
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -117,33 +115,23 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; the interpreter must not flush into the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return result if isinstance(result, int) else 0
 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[list[int]]:
-    """Within it SIGTERM ends a command as Ctrl-C does: what is half-written is cleared away.
+    """Within it SIGTERM and the like end a command as Ctrl-C does, clearing away what is half-done.
 
     Gives the list of such signals.
     """
     signals: list[int] = []
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def stop(number: int) -> None:
         signals.append(number)
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield signals  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
+    with stopped_by(stop, [number for number in heeded() if number != signal.SIGINT]):
         yield signals
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:

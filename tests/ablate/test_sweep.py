@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from strawberry.ablate.trials import Trials
 from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
+from strawberry.stopping import STOPPING
 from tests.ablate import dying
 from tests.ablate.conftest import PlanMaker
 from tests.referee import cheats
@@ -277,11 +279,20 @@ COMMAND = [sys.executable, "-m", "strawberry", "ablate"]
 
 @pytest.mark.slow
 @pytest.mark.faults(42)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [
+        *((one, False) for one in (*STOPPING, signal.SIGKILL)),
+        (signal.SIGUSR1, True),
+    ],
+)
 def test_interrupted_sweeps_lose_nothing(
-    number: signal.Signals, recipe_file: Path, tmp_path: Path
+    number: signal.Signals, to_all: bool, recipe_file: Path, tmp_path: Path
 ) -> None:
-    """Trials save and stop, none is left behind, and the same command ends with the same losses."""
+    """Trials save and stop, none is left behind, and the same command ends with the same losses.
+
+    `to_all`: every process has the signal, as from a cluster that warns of the end of its time.
+    """
     options = [str(recipe_file), "--set", "train.max_iters=60", "--seeds", "1",
                "--set", "train.checkpoint_interval=10",
                "--vary", "ffn=swiglu,geglu", "--executor", "{use: local, jobs: 1}"]  # fmt: skip
@@ -296,6 +307,8 @@ def test_interrupted_sweeps_lose_nothing(
         text=True,
     )
     _wait(lambda: any(out.glob("trials/*/run/checkpoints/step-*")))
+    for pid in _below(process.pid) if to_all else ():
+        os.kill(pid, number)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
@@ -318,6 +331,12 @@ def test_interrupted_sweeps_lose_nothing(
         result = after.result()
         assert result is not None
         assert result["status"] == FINISHED
+
+
+def _below(pid: int) -> list[int]:
+    """The processes that this one started, and theirs."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [found for child in map(int, children) for found in (child, *_below(child))]
 
 
 def _wait(done: Any, seconds: float = 60) -> None:

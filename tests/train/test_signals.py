@@ -33,7 +33,10 @@ def start(recipe: Path, run: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.faults(4, 5)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)],
+)
 def test_a_signal_saves_and_says_how_to_go_on(
     recipe_file: Callable[..., Path], tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -80,3 +83,24 @@ def test_the_second_signal_is_not_caught() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_signals_that_come_twice_do_not_insist() -> None:
+    """A hang-up comes from terminal and shell, and SIGTERM after it or a warning is the first."""
+    with stop_signals() as stop:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        assert stop.asked == signal.SIGHUP
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    """As SIGHUP is under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.asked == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from strawberry.errors import StrawberryError
+from strawberry.stopping import STOPPING
 
 STORE = 80 * 2**20
 """Bytes of Ray's object store on a cluster of our own: the least; nothing is kept there."""
@@ -109,7 +110,7 @@ def _undisturbed() -> Iterator[None]:
     kept = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             kept[number] = signal.getsignal(number)
         try:
             yield

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from strawberry.errors import StrawberryError
 from strawberry.model.build import build
+from strawberry.stopping import STOPPING, heeded, stopped_by
 from strawberry.train.parallel.engine import check_divides, check_shards
 from strawberry.train.run import new_run_folder
 
@@ -55,12 +56,18 @@ def launch(
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=max_restarts,
+        signals_to_handle="SIGQUIT",  # the others are ours
     )
     # What went wrong is said in our own words, once.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+
+    def pass_on(number: int) -> None:
+        raise SignalException(f"got signal {number}", signal.Signals(number))
+
     try:
-        elastic_launch(config, sys.executable)(*command, *(["--resume"] if resume else []))
+        with stopped_by(pass_on, heeded()):
+            elastic_launch(config, sys.executable)(*command, *(["--resume"] if resume else []))
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         return verdict(codes, folder)
@@ -76,7 +83,7 @@ def verdict(codes: dict[int, int], folder: Path) -> int:
     """
     # What the launcher itself ended has its signal, and follows from what happened before.
     for rank, code in sorted(codes.items()):
-        if code < 0 and -code not in (signal.SIGTERM, signal.SIGINT):
+        if code < 0 and -code not in STOPPING:
             raise RankFailed(
                 f"rank {rank} was killed by {signal.Signals(-code).name}; go on from the last "
                 f"checkpoint of {folder} with --resume"

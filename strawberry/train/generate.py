@@ -180,8 +180,14 @@ def generate_batch(
 
 
 def _start(loaded: LoadedRun, tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids that a prompt begins with: those of its last document, where only that is seen."""
-    ids = [tokenizer.eot, *tokenizer.encode(prompt, special=True)]
+    """The ids of a prompt, and before them the end of text that documents begin after.
+
+    A prompt that begins with it itself has it once, as in training. Where a document is seen
+    alone, it is the last one.
+    """
+    ids = tokenizer.encode(prompt, special=True)
+    if ids[:1] != [tokenizer.eot]:
+        ids = [tokenizer.eot, *ids]
     if loaded.recipe.train.document_mask:
         ids = ids[len(ids) - 1 - ids[::-1].index(tokenizer.eot) :]
     return ids

@@ -190,6 +190,9 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
     if settings.on_nonfinite == "back_off" and session.step == 0:
         session.save(recent)  # something to go back to
     recent.start()
+    if session.step and measured(recipe, session.step) and not session.was_measured():
+        measure(session, recent)  # where that failed, the run is resumed
+        guard.save()
     while session.step < settings.max_iters:
         guard.begin_step()
         learn_from(session, recent)
@@ -210,10 +213,8 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
             guard.check()
             log(session, recent, spikes, step_tokens)
         best = False
-        if due(session.step, settings.eval_interval) or last:
-            recent.pause()
-            best = session.evaluate()
-            recent.go_on()
+        if measured(recipe, session.step):
+            best = measure(session, recent)
         if due(session.step, settings.checkpoint_interval) or last or asked or best:
             recent.pause()
             saved = guard.save()
@@ -233,6 +234,29 @@ def learn_from(session: Session, recent: Recent) -> None:
     add = partial(recent.add, share=1 / len(parts))
     limit = session.recipe.train.grad_clip
     recent.end_step(gradient(session.engine, session.machine, parts, limit, add))
+
+
+def measured(recipe: Recipe, step: int) -> bool:
+    """Whether a run is evaluated after this step."""
+    return due(step, recipe.train.eval_interval) or step == recipe.train.max_iters
+
+
+def measure(session: Session, recent: Recent) -> bool:
+    """Evaluate after a step; True if that is a best one, to be saved.
+
+    An evaluation can fail where training did not, for want of memory for example. What was trained
+    is saved then, and a resumed run begins with the evaluation.
+    """
+    recent.pause()
+    try:
+        best = session.evaluate()
+    except Exception:
+        if session.world.size == 1:  # ranks save together, and fail one by one
+            with contextlib.suppress(Exception):  # what failed first is what is told
+                session.save(recent)
+        raise
+    recent.go_on()
+    return best
 
 
 def log(session: Session, recent: Recent, spikes: Spikes, step_tokens: int) -> None:

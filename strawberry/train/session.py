@@ -102,6 +102,15 @@ class Session:
         self.best = {"step": self.step, "val_loss": loss}
         return True
 
+    def was_measured(self) -> bool:
+        """Whether the log has an evaluation of this step; the same on all ranks."""
+
+        def found() -> bool:
+            rows = self.run.metrics()
+            return any("val_loss" in row and row["step"] == self.step for row in rows)
+
+        return self.world.by_main(found)
+
     def _referee(self) -> None:
         """Let the referee look, at the last evaluation, and in a long run at the first one too.
 

@@ -102,6 +102,13 @@ def test_senseless_settings_are_refused(run: LoadedRun, wrong: dict[str, Any]) -
         generate(run, "x", **wrong)
 
 
+def test_a_text_begins_once(run: LoadedRun) -> None:
+    """A prompt that begins with the end of a text is the same prompt as without it."""
+    eot = run.tokenizer().decode([run.tokenizer().eot])
+    assert generate(run, f"{eot}line ", seed=3) == generate(run, "line ", seed=3)
+    assert generate(run, eot, seed=3) == generate(run, "", seed=3)
+
+
 def test_the_seed_decides_and_the_stream_is_the_text(run: LoadedRun) -> None:
     """The same seed gives the same text, another one another; pieces add up to the result."""
     pieces: list[str] = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -79,6 +80,8 @@ def import_checkpoint(
         raise StrawberryError(f"{folder}: no such folder; `hf download OWNER/NAME` makes one")
     shape = shape_of_config(_read_json(source / "config.json"), source / "config.json")
     files = _weight_files(source)
+    if shape.tied and not _tied(shape, files):
+        shape = replace(shape, tied=False)
     tokenizer = source / "tokenizer.json"
     if not tokenizer.is_file():
         raise StrawberryError(
@@ -127,18 +130,25 @@ def _weights(
     return weights
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file in float32, by their names within the trunk."""
+def _tied(shape: Shape, files: Sequence[Path]) -> bool:
+    """Whether the head is the table in the weights too: a head of its own wins over config.json."""
+    table = f"{next(parts(shape, [])).theirs[0]}.weight"
+    ends = [tensor for file in files for tensor in _read(file, ("lm_head.weight", table)).values()]
+    return len(ends) < 2 or torch.equal(*ends)
+
+
+def _read(file: Path, wanted: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The tensors of a file in float32, by their names within the trunk; all, or those wanted."""
     found = {}
     try:
         with safe_open(file, framework="pt") as stored:
             for name in stored.keys():  # noqa: SIM118 (it is no mapping)
-                if not name.endswith(BUFFERS):
+                short = name.removeprefix("transformer.").removeprefix("model.")
+                if not name.endswith(BUFFERS) and (not wanted or short in wanted):
                     tensor = stored.get_tensor(name)
                     if not tensor.is_floating_point() or tensor.element_size() < 2:
                         kind = str(tensor.dtype).removeprefix("torch.")
                         raise StrawberryError(f"{file}: {name} is {kind}: quantised weights")
-                    short = name.removeprefix("transformer.").removeprefix("model.")
                     found[short] = tensor.float()
     except (SafetensorError, OSError) as error:
         raise StrawberryError(f"{file}: can't be read: {error}") from error

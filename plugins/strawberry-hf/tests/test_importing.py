@@ -214,3 +214,15 @@ def test_a_copy_of_a_tied_table_is_left_out(take: Any, tmp_path: Path) -> None:
     stored = load_file(weights)
     save_file({**stored, "lm_head.weight": stored["transformer.wte.weight"].clone()}, weights)
     assert differ(take().run, model) < WITHIN
+
+
+@pytest.mark.parametrize("kind", ["Llama", "GPT2"])
+def test_a_head_of_its_own_is_kept(kind: str, take: Any, tmp_path: Path) -> None:
+    """Where config.json says that the head is the table and the weights have another, it is used.
+
+    transformers does the same.
+    """
+    config = {**(KIN if kind == "Llama" else GPT2), "tie_word_embeddings": False}
+    model = checkpoint(tmp_path / "in", kind, config)
+    change(tmp_path / "in" / "config.json", tie_word_embeddings=True)
+    assert differ(take().run, model) < WITHIN

@@ -70,18 +70,12 @@ def cells(plan: Plan, plugins: Plugins) -> tuple[Recipe, list[Cell]]:
         cell = _cell(name, {full_path(k): v for k, v in patched.items()}, base)
         if cell.name in found:
             raise StrawberryError(f"two cells are called {cell.name!r}")
-        if not any(cell.recipe is not None and _same(cell, other) for other in found.values()):
-            found[cell.name] = cell
+        found[cell.name] = cell
     made = list(found.values())
     if not made or made[0].recipe is None:
         why = f": {made[0].skipped}" if made else ""
         raise StrawberryError(f"the baseline can't be built{why}")
     return base, made
-
-
-def _same(one: Cell, other: Cell) -> bool:
-    assert one.recipe is not None
-    return other.recipe is not None and one.recipe.to_dict() == other.recipe.to_dict()
 
 
 def _cell(name: str, patched: Mapping[str, Any], base: Recipe) -> Cell:

@@ -10,31 +10,26 @@ import platform
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import strawberry
-from strawberry.ablate.cells import Cell, cells
+from strawberry.ablate.cells import Cell
 from strawberry.ablate.contracts import STOPPED, Ended, Events, Executor
-from strawberry.ablate.fair import Budget, budget, limited, matched
 from strawberry.ablate.plan import Plan
+from strawberry.ablate.prepare import Prepared
 from strawberry.ablate.record import RECORD, Record, values_of
 from strawberry.ablate.statistics import compare, undecided
 from strawberry.ablate.trials import Trial, Trials, undone
 from strawberry.ablate.tuning import Tuning
 from strawberry.ablate.waiting import HeldFolder
 from strawberry.errors import Location, RecipeError, StrawberryError
-from strawberry.model.build import build
-from strawberry.model.risks import ahead
 from strawberry.plugin import Plugins
 from strawberry.recipe.components import ComponentReader
-from strawberry.recipe.spec import Recipe
 from strawberry.recipe.tree import in_order, located
 from strawberry.stopping import heeded, stopped_by
-from strawberry.train.horizon import untimely
 from strawberry.train.run import device_name
 
 RUNGS = (0.25, 0.5)
@@ -59,64 +54,6 @@ class Watcher(Events):
 
     def end(self, ended: Ended) -> None:
         """A trial ended."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A plan made ready to run: its recipe, its cells with their budgets, baseline first."""
-
-    plan: Plan
-    base: Recipe
-    cells: list[Cell]
-    budgets: dict[str, Budget] = field(default_factory=dict)
-    warnings: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def live(self) -> list[Cell]:
-        """The cells that can be run."""
-        return [cell for cell in self.cells if cell.recipe is not None]
-
-
-def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None) -> Prepared:
-    """Build every cell, hold it to the plan's budget, and match its widths.
-
-    Args:
-        plan: what is compared.
-        plugins: what names are resolved with.
-        known: budgets that were counted already; see `budget`.
-
-    Raises:
-        RecipeError: the recipe or the baseline can't be built.
-        StrawberryError: the same, or a budget can't be kept to.
-    """
-    base, made = cells(plan, plugins)
-    found: list[Cell] = []
-    for cell in made:
-        current = cell
-        if cell.recipe is not None:
-            try:
-                if found and plan.match != "none":
-                    assert found[0].recipe is not None
-                    current = matched(cell, found[0].recipe, plan, base)
-                current = limited(current, plan, base)
-            except StrawberryError as error:
-                if not found:  # the baseline
-                    raise
-                current = replace(cell, recipe=None, skipped=str(error).splitlines()[0])
-        found.append(current)
-    prepared = Prepared(plan, base, found)
-    for number, cell in enumerate(prepared.cells):
-        if cell.recipe is None:
-            continue
-        warnings = ahead(cell.recipe, build(cell.recipe, "meta"))
-        if warnings and plan.causal and number == 0:
-            raise StrawberryError(f"the baseline sees later tokens: {warnings[0]}")
-        if warnings and plan.causal:
-            prepared.cells[number] = replace(cell, recipe=None, skipped=warnings[0])
-            continue
-        prepared.budgets[cell.name] = budget(cell.recipe, known)
-        prepared.warnings[cell.name] = warnings + untimely(cell.recipe)
-    return prepared
 
 
 def default_folder(plan: Plan) -> Path:
@@ -274,8 +211,8 @@ class Sweep:
 
     def _run(self, stage: str, trials: Sequence[Trial]) -> None:
         """Run those that are not done; the record is written before and after."""
-        known = {trial.key for trial in self.all}
-        self.all += [trial for trial in trials if trial.key not in known]
+        known = {_entry(trial) for trial in self.all}
+        self.all += [trial for trial in trials if _entry(trial) not in known]
         self._write()
         waiting = undone({trial.key: trial for trial in trials}.values())
         self.watcher.stage(stage, trials, len(trials) - len(waiting))
@@ -380,6 +317,11 @@ def looks(plan: Plan) -> int:
 def higher_is_better(metric: str) -> bool:
     """Whether a metric is a score rather than a loss."""
     return metric.endswith(("accuracy", "solved"))
+
+
+def _entry(trial: Trial) -> tuple[str, str, str, str]:
+    """What a trial is in the record: cells that came to the same trial have it both."""
+    return trial.cell, trial.stage, trial.label, trial.key
 
 
 def _label(values: Mapping[str, Any]) -> str:

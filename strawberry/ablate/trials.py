@@ -21,6 +21,7 @@ from strawberry.train.run import effective, flat
 
 UNIMPORTANT = (
     "name",
+    "seed",  # each trial is given one
     "requires",
     "trackers",
     "train.device",
@@ -110,6 +111,7 @@ class Trials:
         self.folder = folder
         self._say = say
         self._data: dict[str, str] = {}
+        self._folders: dict[str, Path] = {}
 
     def make(
         self,
@@ -125,18 +127,13 @@ class Trials:
         recipe = patch(recipe, {**(values or {}), "seed": seed})
         key = self._key(recipe)
         folder = self.folder / "trials" / f"{_safe(cell)}-{seed}-{key[:10]}"
+        folder = self._folders.setdefault(key, folder)  # tuned cells may come to the same trial
         return Trial(cell, stage, seed, label, recipe, key, folder)
 
     def _key(self, recipe: Recipe) -> str:
-        wanted = {
-            path: value
-            for path, value in effective(recipe).items()
-            if not path.startswith(UNIMPORTANT)
-        }
         content = {
-            "recipe": wanted,
+            "recipe": identity(recipe),
             "seed": recipe.seed,
-            "plugins": versions(recipe),
             "torch": torch.__version__,
             "data": self._fingerprint(recipe),
         }
@@ -157,6 +154,17 @@ class Trials:
             for line in dataset.notes:
                 self._say(line)
         return self._data[known]
+
+
+def matters(path: str) -> bool:
+    """Whether a trial's result depends on this path of its recipe."""
+    return not any(path == each or path.startswith(f"{each}.") for each in UNIMPORTANT)
+
+
+def identity(recipe: Recipe) -> str:
+    """All of a recipe that decides what comes of a trial, beside seed and data."""
+    wanted = {path: value for path, value in effective(recipe).items() if matters(path)}
+    return json.dumps([wanted, versions(recipe)], sort_keys=True, default=str)
 
 
 def versions(recipe: Recipe) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
 
     from strawberry.ablate.contracts import Executor
     from strawberry.ablate.fair import Budget
+    from strawberry.ablate.prepare import Prepared
     from strawberry.ablate.record import Record
     from strawberry.ablate.report import Table
-    from strawberry.ablate.sweep import Prepared
     from strawberry.plugin import Plugins
 
 
@@ -95,8 +96,9 @@ def command(
     Interrupted, the same command goes on, and never trains again what is done.
     """
     from strawberry.ablate.plan import make_plan, parse_axis
+    from strawberry.ablate.prepare import prepare
     from strawberry.ablate.suite import make_suite
-    from strawberry.ablate.sweep import default_folder, make_executor, prepare
+    from strawberry.ablate.sweep import default_folder, make_executor
     from strawberry.cli import context
     from strawberry.errors import StrawberryError
     from strawberry.recipe.yaml import parse
@@ -155,6 +157,19 @@ def _finish(record: Record, *, as_json: bool) -> None:
     table = tabulate(record)
     files = [str(file) for file in write_report(record, table)]
     show_table(table, files, as_json=as_json)
+    need_baselines([table])
+
+
+def need_baselines(tables: Iterable[Table]) -> None:
+    """Exit with code 1 if no trial of a table's baseline finished: it compares nothing."""
+    from strawberry.cli.console import console
+
+    lacking = [table for table in tables if not table.compares]
+    for table in lacking:
+        text = f"no trial of the baseline {table.baseline!r} finished: nothing is compared"
+        console(stderr=True).print(text, style="red")
+    if lacking:
+        raise typer.Exit(1)
 
 
 def _run_suite(
@@ -171,6 +186,15 @@ def _run_suite(
         print_json(suite_to_json(folder))
     else:
         show_suite(folder)
+    need_baselines(suite_tables(folder))
+
+
+def suite_tables(folder: Path) -> list[Table]:
+    """The tables of a suite that were begun."""
+    from strawberry.ablate.report import tabulate
+    from strawberry.ablate.suite import read_suite
+
+    return [tabulate(record) for record in read_suite(folder).values() if record is not None]
 
 
 def suite_to_json(folder: Path) -> dict[str, Any]:

@@ -19,19 +19,28 @@ def command(
     from strawberry.ablate.record import Record
     from strawberry.ablate.report import tabulate, write_report
     from strawberry.ablate.suite import is_suite
-    from strawberry.cli.ablate import show_suite, show_table, suite_to_json, to_json
+    from strawberry.cli.ablate import (
+        need_baselines,
+        show_suite,
+        show_table,
+        suite_tables,
+        suite_to_json,
+        to_json,
+    )
     from strawberry.cli.console import print_json
 
-    found = []
+    found, tables = [], []
     for folder in folders:
         if is_suite(folder):
             if as_json:
                 found.append(suite_to_json(folder))
             else:
                 show_suite(folder)
+            tables += suite_tables(folder)
             continue
         record = Record.read(folder)
         table = tabulate(record)
+        tables.append(table)
         files = [str(file) for file in write_report(record, table)]
         if as_json:
             found.append(to_json(table, files))
@@ -39,3 +48,4 @@ def command(
             show_table(table, files, as_json=False)
     if as_json:
         print_json(found)
+    need_baselines(tables)

@@ -26,7 +26,7 @@ from strawberry.train.state import pack, unpack
 from strawberry.train.uncompiled import spare_compiler
 
 if TYPE_CHECKING:
-    from strawberry.recipe.spec import Recipe
+    from strawberry.recipe.spec import Recipe, TrainSpec
 
 spare_compiler([torch.optim.Optimizer, *torch.optim.Optimizer.__subclasses__()])
 
@@ -251,12 +251,17 @@ def _place(parameter: torch.Tensor, key: str, fused: bool, tensor: torch.Tensor)
     return tensor.to(tensor.device if counter and not fused else parameter.device, copy=True)
 
 
+def least_rate(train: TrainSpec) -> float:
+    """The learning rate at the end: a tenth of the peak, unless it is said."""
+    return train.learning_rate / 10 if train.min_lr is None else train.min_lr
+
+
 def make_schedule(recipe: Recipe) -> Schedule:
     """The recipe's schedule."""
     train = recipe.train
     site = ScheduleSite(
         learning_rate=train.learning_rate,
-        min_lr=train.learning_rate / 10 if train.min_lr is None else train.min_lr,
+        min_lr=least_rate(train),
         warmup_iters=train.warmup_iters,
         lr_decay_iters=train.lr_decay_iters or train.max_iters,
         cooldown_frac=train.cooldown_frac,

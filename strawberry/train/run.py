@@ -28,6 +28,7 @@ from strawberry.errors import StrawberryError
 from strawberry.model.contracts import ranks
 from strawberry.recipe.origin import NOTED
 from strawberry.train.lock import FolderLock
+from strawberry.train.optimizers import least_rate
 from strawberry.train.retry import retried
 
 if TYPE_CHECKING:
@@ -230,10 +231,12 @@ FREE_TO_CHANGE = frozenset(
 
 
 def effective(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as `path -> scalar`, with the length of the schedule spelt out."""
+    """The recipe as `path -> scalar`, with the schedule's end spelt out."""
     values = flat(recipe.to_dict())
     if values["train.lr_decay_iters"] is None:
         values["train.lr_decay_iters"] = recipe.train.max_iters
+    if values["train.min_lr"] is None:
+        values["train.min_lr"] = least_rate(recipe.train)
     return values
 
 

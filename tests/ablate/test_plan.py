@@ -1,5 +1,6 @@
 """Plans: which cells there are, what is skipped and why, and how a file says the same."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import yaml
 from strawberry.ablate.cells import cells
 from strawberry.ablate.plan import Range, full_path, is_plan, parse_axis
 from strawberry.ablate.plan import make_plan as read
-from strawberry.ablate.sweep import prepare
+from strawberry.ablate.prepare import prepare
+from strawberry.ablate.trials import UNIMPORTANT
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.plugin import Plugins
 from tests.ablate.conftest import PlanMaker
@@ -32,9 +34,72 @@ def test_a_grid_has_every_combination(make_plan: PlanMaker, plugins: Plugins) ->
 
 
 def test_one_at_a_time_is_against_the_recipe(make_plan: PlanMaker, plugins: Plugins) -> None:
-    """What equals the recipe itself is not a cell of its own."""
+    """What equals the recipe itself is no cell of its own, and says so."""
     plan = make_plan(vary={FFN: ("swiglu", "geglu"), "model.n_embd": (32,)}, mode="one_at_a_time")
-    assert names(plan, plugins) == ["recipe", "ffn=geglu", "n_embd=32"]
+    made = prepare(plan, plugins)
+    assert [cell.name for cell in made.live] == ["recipe", "ffn=geglu", "n_embd=32"]
+    assert {c.name: c.skipped for c in made.cells if c.skipped} == {
+        "ffn=swiglu": "the same trial as recipe"
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*(path for path in UNIMPORTANT if path not in ("requires", "trackers")), "train.max_iters"],
+)
+def test_cells_that_are_one_trial_are_refused(
+    make_plan: PlanMaker, plugins: Plugins, path: str
+) -> None:
+    """What doesn't enter a trial's key makes no second cell; a budget can make cells alike too."""
+    values = {"name": ("a", "b"), "train.keep_best": (True, False), "train.device": ("cpu", "auto"),
+              "train.keep_memory": (True, False)}.get(path, (3, 4))  # fmt: skip
+    plan = make_plan(vary={path: values}, tokens=320 if path == "train.max_iters" else None)
+    word = path.rsplit(".", 1)[-1]
+    with pytest.raises(StrawberryError, match=f"nothing is compared: the same trial as {word}="):
+        prepare(plan, plugins)
+
+
+def test_of_cells_that_are_one_trial_the_first_stays(
+    make_plan: PlanMaker, plugins: Plugins
+) -> None:
+    """Beside an axis that decides something the others say whose trial they are."""
+    made = prepare(make_plan(vary={FFN: ("swiglu", "geglu"), "train.threads": (1, 2)}), plugins)
+    assert [cell.name for cell in made.live] == ["ffn=swiglu threads=1", "ffn=geglu threads=1"]
+    told = "the same trial as ffn=geglu threads=1: train.threads doesn't enter a trial"
+    assert made.cells[3].skipped == told
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"metric": "val_los"}, "'val_los'; it measures bits_per_byte, val_loss; did you mean"),
+        ({"metric": "val_accuracy"}, "doesn't measure 'val_accuracy'"),
+        ({"tune": {"train.threads": (1, 2)}}, "train.threads: doesn't enter a trial"),
+        ({"tune": {FFN: ("glu", "reglu")}}, "is varied and tuned"),
+        ({"tune": {"train.min_lr": (1e-4, 1.0)}}, "train.min_lr: 1 is above the peak"),
+        ({"tune": {"train.learning_rate": Range(1e-5, 1e-3)}, "overrides": ("train.min_lr=1e-4",)},
+         "min_lr: 0.0001 is above the peak"),
+    ],
+)  # fmt: skip
+def test_what_would_fail_after_all_trials_is_refused_before(
+    make_plan: PlanMaker, plugins: Plugins, plan: dict[str, Any], message: str
+) -> None:
+    """A metric that nothing measures, values that tuning can't try."""
+    with pytest.raises(StrawberryError, match=message):
+        prepare(make_plan(vary={FFN: ("swiglu", "geglu")}, **plan), plugins)
+
+
+def test_metrics_of_the_data_and_of_components_are_known(
+    make_plan: PlanMaker, plugins: Plugins
+) -> None:
+    """Bits per byte of text for every cell; a router's depth for the cells that have one."""
+    assert len(prepare(make_plan(vary={FFN: ("swiglu", "geglu")}, metric="bits_per_byte"),
+                       plugins).live) == 2  # fmt: skip
+    recur = {"recur": 2, "router": "token_choice", "attention": {"use": "mha", "n_head": 2}}
+    cells = {"routed": {"model.stack": [recur]}, "plain": {"train.grad_clip": 0.5}}
+    made = prepare(make_plan(cells=cells, metric="val_mean_depth", overrides=(
+        f"model.stack={json.dumps([recur])}",)), plugins)  # fmt: skip
+    assert [cell.name for cell in made.live] == ["recipe", "plain"]
 
 
 def test_paired_lists(make_plan: PlanMaker, plugins: Plugins) -> None:

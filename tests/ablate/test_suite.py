@@ -12,9 +12,9 @@ import yaml
 
 from strawberry.ablate.cells import cells
 from strawberry.ablate.plan import is_plan, make_plan
+from strawberry.ablate.prepare import prepare
 from strawberry.ablate.report.summary import summarise, write_summary
 from strawberry.ablate.suite import make_suite, read_suite, suite_names, write_suite
-from strawberry.ablate.sweep import prepare
 from strawberry.cli.app import run
 from strawberry.data import open_dataset
 from strawberry.errors import RecipeError, StrawberryError

@@ -17,12 +17,14 @@ import yaml
 
 from strawberry.ablate.contracts import FINISHED, Ended, Events, Executor, Job
 from strawberry.ablate.plan import Plan, Range
+from strawberry.ablate.prepare import prepare
 from strawberry.ablate.process import ask
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import tabulate, write_report
 from strawberry.ablate.reproduce import reproduce
-from strawberry.ablate.sweep import Sweep, Watcher, make_executor, prepare
+from strawberry.ablate.sweep import Sweep, Watcher, make_executor
 from strawberry.ablate.trials import Trials
+from strawberry.cli.app import run as command
 from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
@@ -179,6 +181,38 @@ def scripted(
 ) -> Record:
     """The record of an ablation whose results are these."""
     return Sweep(prepare(plan, plugins), Scripted(loss), out, Watcher()).run()
+
+
+def test_cells_that_come_to_one_trial_share_it(
+    make_plan: PlanMaker, plugins: Plugins, tmp_path: Path
+) -> None:
+    """Where tuning makes two cells alike, the trial is run once, and both have its result."""
+    stack = "model.stack[0]"
+    cells = {"a": {f"{stack}.ffn": "geglu"}, "b": {f"{stack}.ffn": "reglu"}}
+    plan = make_plan(cells=cells, seeds=1, tune={FFN: ("swiglu", "glu")})
+    record = scripted(plan, plugins, tmp_path / "out", lambda recipe: 1.0)
+    folders = {cell: record.of(cell)[0].folder for cell in ("a", "b")}
+    assert folders["a"] == folders["b"]
+    assert all(row.values == {1: 1.0} for row in tabulate(record).rows)
+
+
+def test_a_table_without_a_baseline_is_a_failure(
+    make_plan: PlanMaker,
+    plugins: Plugins,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its report is made all the same; the exit code is 1, and one line says what is missing."""
+    plan = make_plan(vary={FFN: ("swiglu", "geglu")}, seeds=1)
+
+    def loss(recipe: Mapping[str, Any]) -> float | None:
+        return None if "swiglu" in json.dumps(recipe["model"]) else 1.0
+
+    scripted(plan, plugins, tmp_path / "out", loss)
+    assert command(["report", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    assert "geglu" in told.out
+    assert "no trial of the baseline 'ffn=swiglu' finished" in told.err
 
 
 def test_halving_drops_the_worse_half(

@@ -15,9 +15,10 @@ import pytest
 
 from strawberry.ablate import process, waiting
 from strawberry.ablate.contracts import Job
+from strawberry.ablate.prepare import prepare
 from strawberry.ablate.process import Life
 from strawberry.ablate.report import tabulate
-from strawberry.ablate.sweep import Sweep, Watcher, prepare
+from strawberry.ablate.sweep import Sweep, Watcher
 from strawberry.ablate.waiting import Away
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins

@@ -17,9 +17,10 @@ import pytest
 
 from strawberry.ablate.contracts import FINISHED
 from strawberry.ablate.plan import Plan
+from strawberry.ablate.prepare import prepare
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import tabulate
-from strawberry.ablate.sweep import Sweep, Watcher, make_executor, prepare
+from strawberry.ablate.sweep import Sweep, Watcher, make_executor
 from strawberry.plugin import Plugins
 from tests.ablate.test_sweep import FFN, WAYS
 

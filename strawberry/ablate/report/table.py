@@ -93,6 +93,11 @@ class Table:
     seconds: float
 
     @property
+    def compares(self) -> bool:
+        """Whether there is a baseline to compare with."""
+        return any(row.name == self.baseline and row.values for row in self.rows)
+
+    @property
     def higher_is_better(self) -> bool:
         """Whether the metric is a score."""
         return higher_is_better(self.metric)

@@ -1,0 +1,165 @@
+"""A plan made ready: its cells built and held to budgets, and what can't be compared refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from strawberry.ablate.cells import Cell, cells
+from strawberry.ablate.fair import Budget, budget, limited, matched
+from strawberry.ablate.plan import Plan, Range
+from strawberry.ablate.trials import identity, matters
+from strawberry.data import open_dataset
+from strawberry.errors import StrawberryError
+from strawberry.model.build import build
+from strawberry.model.risks import ahead
+from strawberry.plugin import Plugins
+from strawberry.plugin.registry import did_you_mean
+from strawberry.recipe import patch
+from strawberry.recipe.spec import Recipe
+from strawberry.train.horizon import untimely
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A plan made ready to run: its recipe, its cells with their budgets, baseline first."""
+
+    plan: Plan
+    base: Recipe
+    cells: list[Cell]
+    budgets: dict[str, Budget] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def live(self) -> list[Cell]:
+        """The cells that can be run."""
+        return [cell for cell in self.cells if cell.recipe is not None]
+
+
+def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None) -> Prepared:
+    """Build every cell, hold it to the plan's budget, and match its widths.
+
+    A cell that can't be run as the plan says is left out and says why, and so does one that is the
+    same trial as another.
+
+    Args:
+        plan: what is compared.
+        plugins: what names are resolved with.
+        known: budgets that were counted already; see `budget`.
+
+    Raises:
+        RecipeError: the recipe or the baseline can't be built.
+        StrawberryError: the same, a budget can't be kept to, the metric isn't measured, or all
+            cells are the same trial.
+    """
+    base, made = cells(plan, plugins)
+    done: list[Cell] = []
+    for cell in made:
+        try:
+            done.append(_ready(cell, done[0] if done else None, plan, base))
+        except StrawberryError as error:
+            if not done:  # the baseline
+                raise
+            done.append(replace(cell, recipe=None, skipped=str(error).splitlines()[0]))
+    prepared = Prepared(plan, base, _distinct(done))
+    for cell in prepared.live:
+        assert cell.recipe is not None
+        prepared.budgets[cell.name] = budget(cell.recipe, known)
+        warnings = ahead(cell.recipe, build(cell.recipe, "meta"))
+        prepared.warnings[cell.name] = warnings + untimely(cell.recipe)
+    return prepared
+
+
+def _ready(cell: Cell, baseline: Cell | None, plan: Plan, base: Recipe) -> Cell:
+    """The cell as it will be run; raises StrawberryError for what is in its way."""
+    if cell.recipe is None:
+        return cell
+    if baseline is not None and plan.match != "none":
+        assert baseline.recipe is not None
+        cell = matched(cell, baseline.recipe, plan, base)
+    cell = limited(cell, plan, base)
+    assert cell.recipe is not None
+    warnings = ahead(cell.recipe, build(cell.recipe, "meta")) if plan.causal else []
+    if warnings:
+        whose = "the baseline sees later tokens: " if baseline is None else ""
+        raise StrawberryError(f"{whose}{warnings[0]}")
+    for path in cell.patch.keys() & plan.tune.keys():
+        raise StrawberryError(f"{path}: is varied and tuned; tuning would undo what varies")
+    for values in tuned_values(plan):
+        patch(base, {**cell.patch, **values})
+    check_metric(plan.metric, cell.recipe)
+    return cell
+
+
+def tuned_values(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Each value that tuning may try, by itself; the ends of a range.
+
+    Raises StrawberryError for a path that doesn't enter a trial.
+    """
+    for path, values in plan.tune.items():
+        if not matters(path):
+            raise StrawberryError(f"{path}: doesn't enter a trial: there is nothing to tune")
+        for value in (values.low, values.high) if isinstance(values, Range) else values:
+            yield {path: value}
+
+
+def _distinct(made: list[Cell]) -> list[Cell]:
+    """The cells, of which those that are the same trial as an earlier one are left out.
+
+    Raises StrawberryError where nothing is left to compare.
+    """
+    first: dict[str, Cell] = {}
+    found = []
+    for cell in made:
+        if cell.recipe is not None:
+            other = first.setdefault(identity(cell.recipe), cell)
+            if other is not cell:
+                paths = [p for p in {**cell.patch, **other.patch} if not matters(p)]
+                why = f": {', '.join(paths)} doesn't enter a trial" if paths else ""
+                text = f"the same trial as {other.name}{why}"
+                cell = replace(cell, recipe=None, skipped=text)  # noqa: PLW2901
+        found.append(cell)
+    alike = [cell.skipped for cell in found if cell.skipped.startswith("the same trial as ")]
+    if alike and len(first) == 1:
+        raise StrawberryError(f"nothing is compared: {alike[0]}")
+    return found
+
+
+def check_metric(metric: str, recipe: Recipe) -> None:
+    """Raises StrawberryError if an evaluation of this recipe doesn't measure the metric.
+
+    What the data decides is known at once; for the rest the model is drawn and measured on a row.
+    """
+    if metric == "val_loss":
+        return
+    dataset = open_dataset(recipe)
+    _, targets = dataset.rows("val", 0, 1, block_size=recipe.model.block_size, seed=recipe.seed)
+    by_data = {"bits_per_byte": dataset.n_bytes("val", targets) is not None}
+    by_data |= dict.fromkeys(("val_accuracy", "val_solved"), dataset.exact)
+    if by_data.get(metric):
+        return
+    known = _measured(recipe)
+    if metric not in known:
+        raise StrawberryError(
+            f"metric: an evaluation doesn't measure {metric!r}; it measures "
+            f"{', '.join(sorted(known))}{did_you_mean(metric, known)}"
+        )
+
+
+def _measured(recipe: Recipe) -> set[str]:
+    """The names of what an evaluation of this recipe measures."""
+    from strawberry.train.batches import Batches
+    from strawberry.train.device import machine_for
+    from strawberry.train.evaluate import validate
+    from strawberry.train.parallel.engine import Engine
+
+    small = {"train.batch_size": 1, "train.gradient_accumulation_steps": 1}
+    recipe = patch(recipe, small)
+    machine = machine_for(recipe)
+    model = build(recipe, machine.device)
+    batches = Batches(open_dataset(recipe), recipe, machine.device)
+    try:
+        return set(validate(Engine(model), batches, machine, 1))
+    finally:
+        batches.close()

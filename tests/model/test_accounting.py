@@ -134,9 +134,10 @@ def test_risks_are_named():
     "path", sorted((ROOT / "recipes/gpu").glob("*_124m.yaml")), ids=lambda path: path.name
 )
 def test_siblings_for_a_gpu(path):
-    """Each is of about 124M parameters, and builds."""
+    """Each is of about 124M parameters, builds, and is counted in what a GPU computes in."""
     report = account(strawberry.load_recipe(path))
 
+    assert report.dtype == "bfloat16"
     assert 100e6 < report.total_parameters < 150e6
 
 

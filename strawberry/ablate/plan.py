@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -194,10 +195,12 @@ def _check(plan: Plan) -> None:
             raise StrawberryError(f"{name}: expected a whole number of {least} or more: {value!r}")
     if plan.tokens is not None and plan.flops is not None:
         raise StrawberryError("give a budget of tokens or of flops, not of both")
-    if not 0 < plan.alpha < 1:
+    if not (_is_number(plan.alpha) and 0 < plan.alpha < 1):
         raise StrawberryError(f"alpha: expected a share between 0 and 1, got {plan.alpha!r}")
-    if plan.effect <= 0:
-        raise StrawberryError(f"effect: expected a share above 0, got {plan.effect!r}")
+    for name, what in (("effect", "a share"), ("flops", "a number")):
+        value = getattr(plan, name)
+        if value is not None and not (_is_number(value) and 0 < value < math.inf):
+            raise StrawberryError(f"{name}: expected {what} above 0, got {value!r}")
     ranges = [path for path, values in plan.vary.items() if isinstance(values, Range)]
     if ranges and plan.mode != "random":
         raise StrawberryError(f"{ranges[0]}: a range is for --mode random, or for --tune")
@@ -205,6 +208,10 @@ def _check(plan: Plan) -> None:
         raise StrawberryError(
             "nothing varies: give --vary PATH=VALUE,VALUE or --mode leave_one_out"
         )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def parse_axis(text: str) -> tuple[str, Values]:

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from annotated_types import Ge, Gt, Le, Lt
+
+from strawberry.cli.numbers import Counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,11 +37,15 @@ def command(
         str | None,
         typer.Option(help="grid, one_at_a_time, leave_one_out, paired or random."),
     ] = None,
-    samples: Annotated[int | None, typer.Option(help="Cells that --mode random draws.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Cells that --mode random draws."), Ge(1), Counted
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="N|auto", help="Training seeds a cell; 3.")
     ] = None,
-    max_seeds: Annotated[int | None, typer.Option(help="The most that auto takes; 10.")] = None,
+    max_seeds: Annotated[
+        int | None, typer.Option(help="The most that auto takes; 10."), Ge(3), Counted
+    ] = None,
     match: Annotated[
         str | None,
         typer.Option(help="Resize cells to agree in params, active_params, flops or time."),
@@ -51,20 +58,34 @@ def command(
         typer.Option(metavar="PATH=A,B", help="Tried for every cell alike; PATH=LOW..HIGH too."),
     ] = None,
     tune_trials: Annotated[
-        int | None, typer.Option(help="Trials a cell where --tune has a range; 6.")
+        int | None,
+        typer.Option(help="Trials a cell where --tune has a range; 6."),
+        Ge(1),
+        Counted,
     ] = None,
-    tune_seeds: Annotated[int | None, typer.Option(help="Seeds of a tuning trial; 1.")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Training tokens of each trial.")] = None,
-    flops: Annotated[float | None, typer.Option(help="Training FLOPs of each trial.")] = None,
+    tune_seeds: Annotated[
+        int | None, typer.Option(help="Seeds of a tuning trial; 1."), Ge(1), Counted
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Training tokens of each trial."), Ge(1), Le(10**18)
+    ] = None,
+    flops: Annotated[
+        float | None, typer.Option(help="Training FLOPs of each trial."), Gt(0), Le(1e30)
+    ] = None,
     halving: Annotated[
         bool | None, typer.Option("--halving", help="End the worse half of the cells early.")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="What is compared; val_loss.")] = None,
     effect: Annotated[
-        float | None, typer.Option(help="The share of the baseline that matters; 0.01.")
+        float | None,
+        typer.Option(help="The share of the baseline that matters; 0.01."),
+        Gt(0),
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="The chance of any false finding in the table; 0.05.")
+        float | None,
+        typer.Option(help="The chance of any false finding in the table; 0.05."),
+        Gt(0),
+        Lt(1),
     ] = None,
     causal: Annotated[
         bool | None, typer.Option("--causal", help="Leave out cells that see later tokens.")
@@ -83,7 +104,7 @@ def command(
         bool, typer.Option("--dry-run", help="Print the cells, their budgets and times; run none.")
     ] = False,
     price: Annotated[
-        float | None, typer.Option(help="Of an hour of one device, for --dry-run.")
+        float | None, typer.Option(help="Of an hour of one device, for --dry-run."), Ge(0)
     ] = None,
     reproduce: Annotated[
         bool, typer.Option("--reproduce", help="Run a finished trial again, from its record.")

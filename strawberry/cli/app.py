@@ -23,6 +23,7 @@ import typer.core
 import typer.main
 
 from strawberry.cli import context
+from strawberry.cli.numbers import bounded
 from strawberry.cli.overview import OPTIONS, VERBS, overview
 from strawberry.cli.terminal import fail, write
 from strawberry.errors import PluginError, RecipeError, StrawberryError
@@ -88,6 +89,7 @@ def as_command(source: Any, name: str) -> Any:
         app.command(name)(source)
         command = typer.main.get_command(app)
     command.name = name
+    bounded(command)
     _take_literally(command)
     return command
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from annotated_types import Ge
+
+from strawberry.cli.numbers import Counted
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
 def command(
     recipe: Annotated[Path, typer.Argument(help="A recipe (.yaml), a seed JSON, or a run folder.")],
     world_size: Annotated[
-        int | None, typer.Option(min=1, help="Show what each of so many ranks holds and sends.")
+        int | None,
+        typer.Option(help="Show memory and traffic per rank for N ranks."),
+        Ge(1),
+        Counted,
     ] = None,
     parallel: Annotated[
         str | None, typer.Option(help="How they share the model: ddp or fsdp.")

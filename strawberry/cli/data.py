@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from annotated_types import Ge, Gt, Le, Lt
 
 if TYPE_CHECKING:
     from strawberry.data import Prepared
@@ -28,10 +29,13 @@ def prepare(
         Path | None, typer.Option(help="A tokenizer.json; without it, a BPE is trained.")
     ] = None,
     vocab_size: Annotated[
-        int, typer.Option(help="Ids of the BPE that is trained, special tokens included.")
+        int,
+        typer.Option(help="Ids of the BPE that is trained, special tokens included."),
+        Ge(1),
+        Le(1 << 30),
     ] = 8192,
     data_division: Annotated[
-        float, typer.Option(help="Share of the text that is for training.")
+        float, typer.Option(help="Share of the text that is for training."), Gt(0), Lt(1)
     ] = 0.9,
     field: Annotated[str, typer.Option(help="Text field of JSON objects.")] = "text",
     special: Annotated[

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from annotated_types import Ge
+
+from strawberry.cli.numbers import Counted, Depth
 
 
 def command(
@@ -13,13 +16,16 @@ def command(
     iters: Annotated[
         int | None,
         typer.Option(
-            min=1,
             help="As many sequences as this many steps have; the recipe's eval_iters if not given.",
         ),
+        Ge(1),
+        Counted,
     ] = None,
     steps: Annotated[
         list[int] | None,
         typer.Option(help="Recursion steps, where not those of training; may be repeated."),
+        Ge(1),
+        Depth,
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     best: Annotated[

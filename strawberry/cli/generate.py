@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from annotated_types import Ge, Gt, Le
+
+from strawberry.cli.numbers import Counted, Depth
 
 
 def command(
@@ -14,16 +17,25 @@ def command(
         list[str] | None,
         typer.Argument(metavar="[PROMPT]...", help="Texts to continue; none begins a document."),
     ] = None,
-    samples: Annotated[int, typer.Option(help="How many continuations of each prompt.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(help="How many tokens at most.")] = 256,
+    samples: Annotated[
+        int, typer.Option(help="How many continuations of each prompt."), Ge(1), Le(4096)
+    ] = 1,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="How many tokens at most."), Ge(0), Counted
+    ] = 256,
     temperature: Annotated[
-        float, typer.Option(help="Divides the logits; 0 takes the most likely token.")
+        float, typer.Option(help="Divides the logits; 0 takes the most likely token."), Ge(0)
     ] = 0.8,
-    top_k: Annotated[int | None, typer.Option(help="Only the K most likely tokens.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Only the most likely that sum to probability P.")
+    top_k: Annotated[
+        int | None, typer.Option(help="Only the K most likely tokens."), Ge(1), Counted
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Only the most likely that sum to probability P."),
+        Gt(0),
+        Le(1),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling."), Ge(0), Le(2**63 - 1)] = 0,
     cache: Annotated[
         bool, typer.Option(help="Keep the state of what was read; slow without.")
     ] = True,
@@ -36,11 +48,16 @@ def command(
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Recursion steps, where not those of training.")
+        int | None,
+        typer.Option(help="Recursion steps, where not those of training."),
+        Ge(1),
+        Depth,
     ] = None,
     draft_steps: Annotated[
         int | None,
-        typer.Option(help="Draft with so few recursion steps, verify with all; at temperature 0."),
+        typer.Option(help="Draft with K recursion steps, verify with all (temperature 0 only)."),
+        Ge(1),
+        Depth,
     ] = None,
     weights: Annotated[
         Literal["float32", "bfloat16", "int8"],
@@ -62,18 +79,19 @@ def command(
     from strawberry.train import Sampling, generate_batch, load_run
     from strawberry.train.generate import refuse_noncausal
 
+    given = prompts or [""]
+    alone = len(given) * samples == 1
+    ahead = [given[0]] if alone and not as_json else []  # printed once there is no error left
+
     def write(piece: str) -> None:
-        sys.stdout.write(piece)
+        sys.stdout.write("".join([*ahead, piece]))
         sys.stdout.flush()
+        ahead.clear()
 
     loaded = load_run(run, device=device, plugins=context.plugins(), best=best, weights=weights)
     for line in loaded.warnings:
         warn(line)
     refuse_noncausal(loaded, allow_noncausal or ())
-    given = prompts or [""]
-    alone = len(given) * samples == 1
-    if alone and not as_json:
-        write(given[0])
     began = time.perf_counter()
     made = generate_batch(
         loaded,

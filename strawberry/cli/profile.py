@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from annotated_types import Ge, Le
 
 if TYPE_CHECKING:
     from strawberry.train.profile import Row, StepProfile
@@ -17,7 +18,7 @@ def command(
         list[str] | None,
         typer.Option("--set", metavar="K=V", help="Override, such as train.batch_size=16."),
     ] = None,
-    steps: Annotated[int, typer.Option(help="How many steps to profile.")] = 5,
+    steps: Annotated[int, typer.Option(help="How many steps to profile."), Ge(1), Le(10_000)] = 5,
     out: Annotated[Path | None, typer.Option(help="Draw a picture too (.png, .svg, .pdf).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from annotated_types import Ge, Le
 
 command = typer.Typer(help="Train tokenizers.", add_completion=False)
 
@@ -21,7 +22,9 @@ def train(
         list[str], typer.Argument(help="Text files, folders or patterns (.txt, .jsonl, .json).")
     ],
     out: Annotated[Path, typer.Option(help="The tokenizer.json to write.")],
-    vocab_size: Annotated[int, typer.Option(help="Ids in all, special tokens included.")],
+    vocab_size: Annotated[
+        int, typer.Option(help="Ids in all, special tokens included."), Ge(1), Le(1 << 30)
+    ],
     special: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="A special token, instead of the usual; repeatable."),

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from annotated_types import Ge, Le
+
+from strawberry.cli.numbers import Counted
 
 SAMPLE_TOKENS = 120
 
@@ -29,10 +32,13 @@ def command(
         ),
     ] = None,
     nproc: Annotated[
-        int, typer.Option(min=1, help="Processes on this machine that share each batch.")
+        int, typer.Option(help="Processes on this machine that share each batch."), Ge(1), Le(4096)
     ] = 1,
     max_restarts: Annotated[
-        int, typer.Option(min=0, help="How often to go on when one of --nproc processes dies.")
+        int,
+        typer.Option(help="How often to go on when one of --nproc processes dies."),
+        Ge(0),
+        Counted,
     ] = 0,
     overrides: Annotated[
         list[str] | None,

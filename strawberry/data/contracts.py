@@ -18,6 +18,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from strawberry.data.ids import checked_ids
+
 Split: TypeAlias = Literal["train", "val"]
 Ids: TypeAlias = npt.NDArray[np.int64]
 SPLITS: tuple[Split, Split] = ("train", "val")
@@ -42,12 +44,14 @@ class Tokenizer(abc.ABC):
         special_tokens: text of each special token, and its id.
         eot: the id that ends each document; it also starts a generation without a prompt.
         fingerprint: hexadecimal digest of everything that decides the ids.
+        use: what the recipe calls it, for messages; set by who opens it.
     """
 
     vocab_size: int
     special_tokens: dict[str, int]
     eot: int
     fingerprint: str
+    use: str = ""
 
     @abc.abstractmethod
     def encode(self, text: str, special: bool = False) -> list[int]:
@@ -93,7 +97,7 @@ class Tokenizer(abc.ABC):
         self, texts: Sequence[str], special: bool = False
     ) -> list[npt.NDArray[np.uint32]]:
         """The ids of each text; override it where threads help."""
-        return [np.asarray(self.encode(text, special), dtype=np.uint32) for text in texts]
+        return [checked_ids(self.encode(text, special), self) for text in texts]
 
 
 class Corpus(abc.ABC):

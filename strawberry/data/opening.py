@@ -17,6 +17,7 @@ from strawberry.data.contracts import (
     silent,
 )
 from strawberry.data.files import MissingError
+from strawberry.data.ids import check_tokenizer
 from strawberry.data.packed import too_short
 from strawberry.data.storage import cache_folder, digest
 from strawberry.data.texts import kept_dataset
@@ -45,6 +46,8 @@ def open_dataset(
         with spec.located():
             source: TokenizerSource = spec.construct(contract=TokenizerSource)
             made = source.open(site, corpus)
+            made.use = spec.use
+            check_tokenizer(made)
             _check_vocabulary(recipe, made.vocab_size, f"the {spec.use} tokenizer")
         return made
 
@@ -95,7 +98,10 @@ def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
     """The tokenizer that a run of `recipe` saved at `path`, in whatever form its source has."""
     with recipe.tokenizer.located():
         source: TokenizerSource = recipe.tokenizer.construct(contract=TokenizerSource)
-        return source.load(path)
+        made = source.load(path)
+        made.use = recipe.tokenizer.use
+        check_tokenizer(made)
+        return made
 
 
 def _check_vocabulary(recipe: Recipe, vocab_size: int, what: str) -> None:

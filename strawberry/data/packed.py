@@ -28,6 +28,7 @@ from strawberry.data.contracts import (
     Tokenizer,
     silent,
 )
+from strawberry.data.ids import checked_ids
 from strawberry.data.storage import DamagedError, Identities, digest, write_file
 from strawberry.data.stream import Stream
 from strawberry.data.tokenfile import SUFFIX, TokenFile, TokenWriter, open_tokens
@@ -177,7 +178,8 @@ def pack(
         progress: called while it goes on.
 
     Raises:
-        StrawberryError: the tokenizer gave ids outside of its vocabulary, or the corpus changed.
+        PluginError: the tokenizer gave ids that are none of its vocabulary.
+        StrawberryError: the corpus changed.
     """
     n_tokens: dict[str, int] = {}
     n_bytes: dict[str, int] = {}
@@ -189,7 +191,9 @@ def pack(
         with TokenWriter(folder / f"{split}{SUFFIX}", tokenizer.vocab_size, split) as writer:
             for texts in _batches(corpus.documents(split)):
                 progress("encoding", done, total)
-                encoded = tokenizer.encode_batch(texts, special)
+                encoded = [
+                    checked_ids(ids, tokenizer) for ids in tokenizer.encode_batch(texts, special)
+                ]
                 size = sum(len(text.encode()) for text in texts)
                 writer.append(np.concatenate([a for ids in encoded for a in (ids, end)]), size)
                 done += size

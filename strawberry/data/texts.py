@@ -215,6 +215,8 @@ def prepare(
     cache = cache or cache_folder()
     started = time.perf_counter()
     chosen = None if tokenizer is None else load_tokenizer(tokenizer)
+    if chosen is None:
+        bpe.check_room(vocab_size, bpe.SPECIAL_TOKENS)
     corpus = text_corpus(
         paths, [Path.cwd()], field=field, data_division=data_division, cache=cache,
         progress=progress,

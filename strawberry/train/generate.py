@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
+from strawberry.data.ids import checked_ids
 from strawberry.data.streaming import TextStream
 from strawberry.errors import StrawberryError
 from strawberry.model.risks import declares, noncausal
 from strawberry.train.decode import sample_batch
 from strawberry.train.load import LoadedRun, load_run
+from strawberry.train.memory import within_memory
 from strawberry.train.sampling import Sampling
 from strawberry.train.speculative import check_draft, speculate
 
@@ -109,10 +111,7 @@ def generate_batch(
     Returns:
         The new texts, by prompt and sample.
     """
-    if max_new_tokens < 0:
-        raise StrawberryError(f"{max_new_tokens} new tokens are less than none")
-    if samples < 1:
-        raise StrawberryError(f"{samples} samples are less than one")
+    _check_least(max_new_tokens=(max_new_tokens, 0), samples=(samples, 1))
     if not prompts:
         return []
     sampling = sampling or Sampling()
@@ -167,16 +166,27 @@ def generate_batch(
         elif piece := texts[row].add(token):
             stream(row, piece)
 
-    if draft_steps is None and declares(loaded.model, "batch_independent"):
-        read(starts, samples, 0)
-    else:
-        for row in range(len(seeds)):
-            read([starts[row // samples]], 1, row)
+    def advice() -> str:
+        return f"lower max_new_tokens (now {max_new_tokens}) or samples (now {samples})"
+
+    with within_memory(advice):
+        if draft_steps is None and declares(loaded.model, "batch_independent"):
+            read(starts, samples, 0)
+        else:
+            for row in range(len(seeds)):
+                read([starts[row // samples]], 1, row)
     for row, text in enumerate(texts):
         if stream is not None and (rest := text.end()):
             stream(row, rest)
     made = [text.text() for text in texts]
     return [made[i : i + samples] for i in range(0, len(made), samples)]
+
+
+def _check_least(**given: tuple[int, int]) -> None:
+    """Raises StrawberryError if one of these numbers is less than its least."""
+    for name, (value, least) in given.items():
+        if value < least:
+            raise StrawberryError(f"{name} must be at least {least}, got {value}")
 
 
 def _start(loaded: LoadedRun, tokenizer: Tokenizer, prompt: str) -> list[int]:
@@ -185,7 +195,7 @@ def _start(loaded: LoadedRun, tokenizer: Tokenizer, prompt: str) -> list[int]:
     A prompt that begins with it itself has it once, as in training. Where a document is seen
     alone, it is the last one.
     """
-    ids = tokenizer.encode(prompt, special=True)
+    ids: list[int] = checked_ids(tokenizer.encode(prompt, special=True), tokenizer).tolist()
     if ids[:1] != [tokenizer.eot]:
         ids = [tokenizer.eot, *ids]
     if loaded.recipe.train.document_mask:

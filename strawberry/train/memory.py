@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,27 +45,37 @@ class OutOfMemory(StrawberryError):  # noqa: N818 (a state of the machine)
 
 
 @contextlib.contextmanager
-def explained(recipe: Recipe, run: RunFolder) -> Iterator[None]:
-    """Raise OutOfMemory for what torch and Python raise when an allocation fails inside."""
+def within_memory(advice: Callable[[], str]) -> Iterator[None]:
+    """Raise OutOfMemory, with this advice, for what is raised when an allocation fails inside."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_exhaustion(error):
             raise
-        train, model = recipe.train, recipe.model
         reason = (str(error).strip().splitlines() or ["an allocation failed"])[0]
-        advice = []
+        raise OutOfMemory(f"out of memory: {reason}\n  {advice()}") from error
+
+
+@contextlib.contextmanager
+def explained(recipe: Recipe, run: RunFolder) -> Iterator[None]:
+    """Raise OutOfMemory for what torch and Python raise when an allocation fails inside."""
+
+    def advice() -> str:
+        train, model = recipe.train, recipe.model
+        found = []
         if train.batch_size > 1:
-            advice.append(
+            found.append(
                 f"lower train.batch_size (now {train.batch_size}) and raise "
                 f"train.gradient_accumulation_steps (now {train.gradient_accumulation_steps}) by "
                 "as much: a step has the same rows and the same loss"
             )
-        advice.append(f"lower model.block_size (now {model.block_size})")
+        found.append(f"lower model.block_size (now {model.block_size})")
         kept = any(run.checkpoints.glob("step-*"))
         after = "; the last checkpoint stays, and --resume goes on from it" if kept else ""
-        message = f"out of memory: {reason}\n  {', or '.join(advice)}{after}"
-        raise OutOfMemory(message) from error
+        return f"{', or '.join(found)}{after}"
+
+    with within_memory(advice):
+        yield
 
 
 def is_exhaustion(error: BaseException) -> bool:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from strawberry.errors import StrawberryError
+
+_COLDEST: Final = 1e-30
+"""What float32 can still divide by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +32,8 @@ class Sampling:
 
     def check(self) -> None:
         """Raises StrawberryError if a value makes no sense."""
-        if self.temperature < 0:
-            raise StrawberryError(f"temperature {self.temperature:g} is below 0")
+        if not 0 <= self.temperature < math.inf:
+            raise StrawberryError(f"temperature {self.temperature:g} is not 0 or above, and finite")
         if self.top_k is not None and self.top_k < 1:
             raise StrawberryError(f"top-k {self.top_k} is below 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -39,7 +44,8 @@ class Sampling:
         logits = logits.float()
         if self.temperature == 0:
             return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-        logits = logits / self.temperature
+        # From the largest one: divided by a small number, the others alone become infinite.
+        logits = (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, _COLDEST)
         if self.top_k is not None:
             edge = logits.topk(min(self.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
             logits = logits.masked_fill(logits < edge, float("-inf"))

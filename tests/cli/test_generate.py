@@ -86,3 +86,15 @@ def test_weights(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out.removesuffix("\n")
     assert run([*command, "int4"]) == 2
     assert "int4" in capsys.readouterr().err
+
+
+def test_nothing_is_printed_before_an_error(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The prompt waits until all is known to be right."""
+    capsys.readouterr()
+    for options in (["--steps", "2"], ["--draft-steps", "1"], ["--top-p", "0"]):
+        assert run(["generate", str(trained), "line 1", *options]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.count("\n") == 1

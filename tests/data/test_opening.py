@@ -6,13 +6,14 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import yaml
 
-from strawberry.data import DataSource, load_run_tokenizer, open_dataset, prepare
+from strawberry.data import DataSource, Tokenizer, load_run_tokenizer, open_dataset, prepare
+from strawberry.data.bpe import BPETokenizer, byte_tokenizer
 from strawberry.errors import PluginError, RecipeError
 from strawberry.recipe import load_recipe
 from strawberry.recipe.spec import Recipe
@@ -187,3 +188,49 @@ def test_sources_say_what_is_missing() -> None:
     """The contract can't be half implemented."""
     with pytest.raises(TypeError, match="abstract"):
         DataSource()  # type: ignore[abstract]
+
+
+class Wrong(BPETokenizer):
+    """Bytes, but for what is set."""
+
+    given: ClassVar[list[Any]] = []
+
+    def encode(self, text: str, special: bool = False) -> list[Any]:
+        """What was set."""
+        return self.given
+
+    encode_batch = Tokenizer.encode_batch
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([1, 300], "gave id 300, outside of its vocabulary of 257"),
+        ([-1, 3], "gave id -1, outside of its vocabulary of 257"),
+        ([1.5, 2.0], "its ids are not whole numbers but float64, such as 1.5"),
+        (["a"], "its ids are not whole numbers but"),
+        ([[1, 2]], "its ids are not whole numbers but"),
+    ],
+)
+def test_a_tokenizer_that_gives_no_ids_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, given: list[Any], message: str
+) -> None:
+    """Ids outside its vocabulary, or not whole, are one line with the plugin's name."""
+    made = Wrong([bytes([b]) for b in range(256)], ["<|eot|>"], None)
+    monkeypatch.setattr(Wrong, "given", given)
+    monkeypatch.setattr("strawberry.components.tokenizer.bytes.byte_tokenizer", lambda _: made)
+    with pytest.raises(PluginError, match=f"^tokenizer strawberry/bytes: {message}") as told:
+        open_dataset(recipe(folder, {"use": "text", "path": "text.txt"}, "bytes"))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("eot", 257), ("eot", 1.0), ("vocab_size", 2.5)])
+def test_a_tokenizer_whose_end_is_none_of_its_ids_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: float
+) -> None:
+    """Before any text is encoded."""
+    made = byte_tokenizer(["<|eot|>"])
+    monkeypatch.setattr(made, name, value)
+    monkeypatch.setattr("strawberry.components.tokenizer.bytes.byte_tokenizer", lambda _: made)
+    with pytest.raises(PluginError, match=f"^tokenizer strawberry/bytes: its {name} is "):
+        open_dataset(recipe(folder, {"use": "text", "path": "text.txt"}, "bytes"))

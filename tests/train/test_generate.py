@@ -251,3 +251,19 @@ def test_what_is_not_causal_is_refused_unless_allowed(
         assert generate(loaded, "x", max_new_tokens=4, allow_noncausal=allowed)
     prompt = torch.tensor([[65, 66, 67]])
     assert greedy(loaded.model, prompt, 9, True) == greedy(loaded.model, prompt, 9, False)
+
+
+def test_cold_is_the_most_likely(run: LoadedRun) -> None:
+    """The smallest temperatures choose as zero does, without a probability that is none."""
+    expected = generate(run, "line", max_new_tokens=12, temperature=0.0)
+    for temperature in (1e-9, 1e-40, 5e-324):
+        assert generate(run, "line", max_new_tokens=12, temperature=temperature) == expected
+    for wrong in (math.nan, math.inf, -1.0):
+        with pytest.raises(StrawberryError, match="temperature"):
+            generate(run, temperature=wrong)
+
+
+def test_too_much_for_memory_is_one_error(run: LoadedRun) -> None:
+    """What no memory holds is refused with what to lower, and not as torch says it."""
+    with pytest.raises(StrawberryError, match=r"(?s)out of memory.*max_new_tokens \(now 10"):
+        generate(run, max_new_tokens=10**15)

@@ -121,6 +121,7 @@ def command(
     from strawberry.ablate.suite import make_suite
     from strawberry.ablate.sweep import default_folder, make_executor
     from strawberry.cli import context
+    from strawberry.cli.ablate_estimate import dry_suite, show_estimate
     from strawberry.errors import StrawberryError
     from strawberry.recipe.yaml import parse
 
@@ -149,12 +150,12 @@ def command(
     known: dict[str, Budget] = {}  # many tables have the same models
     suite = {name: prepare(plan, plugins, known) for name, plan in plans.items()}
     if suite and dry_run:
-        _dry_suite(suite, runner.slots, price, as_json=as_json)
+        dry_suite(suite, runner.slots, price, as_json=as_json)
     elif suite:
         folder = out or default_folder(first).with_name(recipe.stem)
         _run_suite(suite, recipe, runner, folder, as_json=as_json)
     elif dry_run:
-        _dry_run(prepare(first, plugins), runner.slots, price, as_json=as_json)
+        show_estimate(prepare(first, plugins), runner.slots, price, as_json=as_json)
     else:
         folder = out or default_folder(first)
         record = _run(prepare(first, plugins), runner, folder, quiet=as_json)
@@ -312,83 +313,6 @@ def _say_cells(prepared: Prepared, out: Console) -> None:
         out.print(text + (f"; {cell.resized}" if cell.resized else ""))
         for warning in prepared.warnings[cell.name]:
             out.print(f"warning: {cell.name}: {warning}", style="yellow")
-
-
-def _dry_suite(
-    suite: dict[str, Prepared], slots: int, price: float | None, *, as_json: bool
-) -> None:
-    from strawberry.cli.console import console, print_json
-
-    if as_json:
-        print_json({name: estimate(made, slots, price) for name, made in suite.items()})
-        return
-    for name, prepared in suite.items():
-        console().print(f"\n{name}", style="bold")
-        _dry_run(prepared, slots, price, as_json=False)
-
-
-def estimate(prepared: Prepared, slots: int, price: float | None) -> dict[str, Any]:
-    """Every cell: what it changes, what it costs, and how long it would take, by a short probe."""
-    from strawberry.ablate.fair import seconds_a_step
-    from strawberry.ablate.tuning import trials_a_cell
-
-    each = (prepared.plan.seeds or prepared.plan.max_seeds) + trials_a_cell(prepared.plan)
-    found, total = [], 0.0
-    for cell in prepared.live:
-        assert cell.recipe is not None
-        seconds = seconds_a_step(cell.recipe) * cell.recipe.train.max_iters
-        total += seconds * each
-        found.append({
-            "cell": cell.name,
-            "patch": dict(cell.patch),
-            "resized": cell.resized,
-            "warnings": prepared.warnings[cell.name],
-            **prepared.budgets[cell.name].to_dict(),
-            "trials": each,
-            "seconds_a_trial": seconds,
-        })  # fmt: skip
-    skipped = {cell.name: cell.skipped for cell in prepared.cells if cell.recipe is None}
-    hours = total / 3600
-    return {
-        "cells": found,
-        "skipped": skipped,
-        "slots": slots,
-        "seconds": total / slots,
-        "device_hours": hours,
-        "cost": None if price is None else price * hours,
-    }
-
-
-def _dry_run(prepared: Prepared, slots: int, price: float | None, *, as_json: bool) -> None:
-    from strawberry.ablate.report.files import short
-    from strawberry.cli.console import console, print_json, show, table
-
-    made = estimate(prepared, slots, price)
-    if as_json:
-        print_json(made)
-        return
-    out, found = console(), made["cells"]
-    rows = table("cell", "changes", "params", "active", "FLOP/token", "cache", "steps", "tokens",
-                 "trials", "a trial")  # fmt: skip
-    for row in found:
-        changes = ", ".join(f"{k}={v}" for k, v in row["patch"].items()) or "nothing"
-        rows.add_row(
-            row["cell"], changes, short(row["parameters"]), short(row["active_parameters"]),
-            short(row["flops_per_token"]), short(row["cache_bytes"]) + "B", str(row["steps"]),
-            short(row["tokens"]), str(row["trials"]), f"{row['seconds_a_trial']:.0f} s",
-        )  # fmt: skip
-    show(rows, out)
-    for name, why in made["skipped"].items():
-        out.print(f"skipped  {name}: {why}", style="yellow")
-    for row in found:
-        for warning in row["warnings"]:
-            out.print(f"warning: {row['cell']}: {warning}", style="yellow")
-    trials = sum(row["trials"] for row in found)
-    text = f"{trials} trials, {made['slots']} at once: about {made['seconds'] / 60:.1f} minutes"
-    text += " of training by a probe of each cell; evaluation and start-up come on top"
-    out.print(text)
-    if price is not None:
-        out.print(f"{made['device_hours']:.2f} device hours: {made['cost']:.2f}")
 
 
 def _reproduce(folder: Path, plugins: Plugins, *, as_json: bool) -> None:

@@ -41,6 +41,12 @@ def plugins(*, quiet: bool = False) -> Plugins:
     return _state.plugins
 
 
+def options() -> list[str]:
+    """The global options, as they were given."""
+    files = [word for file in _state.files for word in ("--plugin", str(file))]
+    return files + [word for name in _state.disabled for word in ("--no-plugin", name)]
+
+
 def versions() -> str:
     """What `strawberry --version` prints: a line for us, and a line for each plugin."""
     from strawberry.plugin import API_VERSION

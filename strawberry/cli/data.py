@@ -91,6 +91,7 @@ def _result(made: Prepared) -> dict[str, Any]:
 
 def _show(result: dict[str, Any]) -> None:
     from strawberry.cli.console import show, table
+    from strawberry.recipe.yaml import quoted
 
     rows = table("", "tokens", "MB of text")
     for split, count in result["tokens"].items():
@@ -100,6 +101,6 @@ def _show(result: dict[str, Any]) -> None:
         f"{result['documents']:,} documents, vocabulary {result['vocab_size']:,}, "
         f"{result['bytes_per_token']:.2f} bytes a token, "
         f"{sum(result['seconds'].values()):.1f} s\n"
-        f"in a recipe: data: {{use: tokens, path: {result['path']}}}"
+        f"in a recipe: data: {{use: tokens, path: {quoted(result['path'])}}}"
     )
     typer.echo(text)

@@ -20,6 +20,8 @@ def command(
 
     With a recipe that uses it, tests, and a CI file; change the component into your own.
     """
+    import shlex
+
     from strawberry.cli import context
     from strawberry.cli.console import print_json
     from strawberry.cli.terminal import write
@@ -31,7 +33,7 @@ def command(
         return
     write(f"{made}: a plugin with {kind} {name!r} in strawberry_{name}/{name}.py")
     write("next:")
-    write(f"  pip install -e '{made}[test]'")
-    write(f"  strawberry build {made / 'recipes' / name}.yaml")
+    write(f"  pip install -e {shlex.quote(f'{made}[test]')}")
+    write(f"  strawberry build {shlex.quote(str(made / 'recipes' / f'{name}.yaml'))}")
     write(f"  strawberry check {kind}/{name}")
-    write(f"  pytest {made}")
+    write(f"  pytest {shlex.quote(str(made))}")

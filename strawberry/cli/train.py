@@ -72,7 +72,7 @@ def command(
 
     from strawberry.cli.display import Display
     from strawberry.train import Interrupted, train
-    from strawberry.train.run import RunFolder
+    from strawberry.train.run import OtherRun, RunFolder
 
     out = console(stderr=as_json)
     out.quiet = not main
@@ -91,12 +91,11 @@ def command(
         if not main:
             raise typer.Exit(stop.exit_code) from None
         words = ["strawberry", "train", str(recipe), "--run-dir", str(stop.folder), "--resume"]
-        if os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE", "1") != "1":
-            words += ["--nproc", os.environ["WORLD_SIZE"]]
-        words += [word for override in overrides or () for word in ("--set", override)]
         sys.stderr.write(f"stopped after step {stop.step}, saved; go on with:\n")
-        sys.stderr.write(f"  {shlex.join(words)}\n")
+        sys.stderr.write(f"  {shlex.join([*words, *_options(overrides)])}\n")
         raise typer.Exit(stop.exit_code) from None
+    except OtherRun as error:
+        raise OtherRun(error.folder, recipe, error.lines, _options(overrides)) from error
     if not main:
         return
     if as_json:
@@ -106,9 +105,21 @@ def command(
     is_text = RunFolder(result.folder).tokenizer_file.exists()
     allowing = _sample(result.folder) if is_text else ""
     out.print(f"\nrun folder: {result.folder}")
-    next_verb = f"generate {result.folder} 'def '{allowing}" if is_text else f"eval {result.folder}"
+    folder = shlex.quote(str(result.folder))
+    prompt = " 'def '" if loaded.data.use == "strawberry/stdlib" else ""
+    next_verb = f"generate {folder}{prompt}{allowing}" if is_text else f"eval {folder}"
     out.print(f"  strawberry {next_verb}")
-    out.print(f"  strawberry plot {result.folder}")
+    out.print(f"  strawberry plot {folder}")
+
+
+def _options(overrides: list[str] | None) -> list[str]:
+    """What a command that is advised has to have of this one."""
+    from strawberry.cli import context
+
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    here = ranks == os.environ.get("LOCAL_WORLD_SIZE", "1") != "1"
+    sets = [word for override in overrides or () for word in ("--set", override)]
+    return [*context.options(), *(("--nproc", ranks) if here else ()), *sets]
 
 
 def _sample(folder: Path) -> str:

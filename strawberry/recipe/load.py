@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,6 +124,20 @@ class _Text:
     yaml: str | None
 
 
+def _value(path: str, text: str, label: str) -> Node:
+    """The value of an override; where it is no YAML, the error says how a text is written."""
+    if text.lstrip().startswith("*"):  # elsewhere an alias, which can't be meant here
+        return Node(text.strip(), Location(label, 1, len(path) + 2))
+    try:
+        return parse(" " * (len(path) + 1) + text, label)
+    except RecipeError as error:
+        quoted = shlex.quote(f"{path}={json.dumps(text.strip(), ensure_ascii=False)}")
+        hint = f"; if it is a text, quote it: --set {quoted}"
+        raise RecipeError(
+            [replace(problem, message=problem.message + hint) for problem in error.problems]
+        ) from error
+
+
 def _split(text: str) -> tuple[str, _Text]:
     path, equals, value = text.partition("=")
     return path, _Text(value if equals else None)
@@ -142,7 +158,7 @@ def _override(tree: Node, path: str, value: Any) -> Node:
     if not isinstance(value, _Text):
         node = located(value, start)
     elif str(value.yaml).strip():
-        node = parse(" " * (len(path) + 1) + str(value.yaml), label)
+        node = _value(path, str(value.yaml), label)
     else:
         node = Node(None, start)
     return set_at(tree, steps, node)

@@ -93,6 +93,12 @@ def scalar(text: str) -> Any:
     return float(text) if FLOAT.match(text) else text
 
 
+def quoted(text: str) -> str:
+    """A text as it stands within `{}` or `[]`: in quotes, if it would be read as something else."""
+    return yaml.dump([text], Dumper=_Dumper, width=10_000, allow_unicode=True,
+                     default_flow_style=True).strip()[1:-1]  # fmt: skip
+
+
 def dump(value: Any) -> str:
     """Plain data as YAML that `parse` reads back equal."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
@@ -173,7 +179,8 @@ class _Composer:
 
     def _alias(self, name: str, where: Location) -> Node:
         if name not in self.anchors:
-            raise RecipeError([Problem(f"there is no anchor &{_short(name)} above", where)])
+            message = f"there is no anchor &{_short(name)} above; quote a text that begins with *"
+            raise RecipeError([Problem(message, where)])
         found = self.anchors[name]
         if found is None:
             raise RecipeError([Problem(f"*{_short(name)}: an alias contains itself", where)])
@@ -260,6 +267,10 @@ def _syntax_problem(error: MarkedYAMLError, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     if "'\\t'" in problem:
         problem = "a tab can't indent YAML; use spaces"
+    elif error.context and "alias" in error.context:
+        problem = "quote a text that begins with *"
+    elif "cannot start any token" in problem:
+        problem = f"{problem.partition(' that')[0]}: quote a text that begins with it"
     elif error.context:
         problem = f"{problem} ({error.context})"
     return Problem(_short(problem), _at(file, mark))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ def import_seed(
 
             plugins = Plugins.load()
         step = write_run(path, out, plugins, tokenizer)
-        return Imported("checkpoint", out, step, f"strawberry generate {out} 'def '")
+        return Imported("checkpoint", out, step, shlex.join(["strawberry", "generate", str(out)]))
     value = load_plain(path)
     if is_encoder(value):
         made = encoder_of(value, path)

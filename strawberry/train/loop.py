@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,7 +42,8 @@ class Interrupted(StrawberryError):  # noqa: N818 (not a mistake: the user asked
 
     def __init__(self, recipe: Recipe, folder: Path, step: int, number: int) -> None:
         self.folder, self.step, self.exit_code = folder, step, 128 + number
-        command = f"strawberry train {recipe.source} --run-dir {folder} --resume"
+        words = ["strawberry", "train", str(recipe.source), "--run-dir", str(folder), "--resume"]
+        command = shlex.join(words)
         super().__init__(f"stopped after step {step}, saved; go on with: {command}")
 
 

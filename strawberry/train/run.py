@@ -17,8 +17,9 @@ import datetime as dt
 import json
 import os
 import platform
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,27 +151,24 @@ class RunFolder:
         """What of this recipe and data is not what the run was begun with, a line each."""
         from strawberry.recipe import load_recipe
 
-        before = effective(load_recipe(self.path, plugins=recipe.plugins))
-        now = effective(recipe)
-        lines = [
-            f"{key}: {before.get(key, '(absent)')} -> {now.get(key, '(absent)')}"
-            for key in sorted({*before, *now})
-            if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE
-        ]
+        begun = load_recipe(self.path, plugins=recipe.plugins)
+        before, now, written = effective(begun), effective(recipe), flat(begun.to_dict())
+        lines = []
+        for key in sorted({*before, *now}):
+            was, is_now = before.get(key, "(absent)"), now.get(key, "(absent)")
+            if was != is_now and key not in FREE_TO_CHANGE:
+                # What was written is the same: this follows from another value.
+                follows = key in written and written[key] == flat(recipe.to_dict()).get(key)
+                lines += _change(key, was, is_now, follows=follows)
         data = self.info()["data"]["fingerprint"]
         if data != dataset.fingerprint:
             lines.append(f"the data: {data[:12]} -> {dataset.fingerprint[:12]}")
         return lines
 
     def check_same(self, recipe: Recipe, dataset: Dataset) -> None:
-        """Raises StrawberryError with the difference if this is not the run's recipe and data."""
+        """Raises OtherRun if this is not the run's recipe and data."""
         if lines := self.changes(recipe, dataset):
-            head = f"{self.path}: this is not what the run was begun with:"
-            tail = (
-                "give the same recipe, or go on in a new folder: strawberry train "
-                f"{recipe.source} --fork {self.path}"
-            )
-            raise StrawberryError("\n".join([head, *(f"  {line}" for line in lines), tail]))
+            raise OtherRun(self.path, recipe.source, lines)
 
     def info(self) -> dict[str, Any]:
         """What run.json says; raises StrawberryError if it can't be read."""
@@ -194,6 +192,26 @@ class RunFolder:
         if not changed:
             return []
         return [f"this run was begun elsewhere, so bits may differ: {', '.join(changed)}"]
+
+
+class OtherRun(StrawberryError):  # noqa: N818 (what is given is right, for another run)
+    """Recipe or data are not those of the run; the text says what is different, and what to do.
+
+    Args:
+        folder: the run's.
+        source: the recipe's file.
+        lines: the differences.
+        options: of the command line, what makes the recipe.
+    """
+
+    def __init__(
+        self, folder: Path, source: Path, lines: list[str], options: Sequence[str] = ()
+    ) -> None:
+        self.folder, self.source, self.lines = folder, source, lines
+        command = shlex.join(["strawberry", "train", str(source), "--fork", str(folder), *options])
+        head = f"{folder}: this is not what the run was begun with:"
+        tail = f"give the same recipe, or go on in a new folder: {command}"
+        super().__init__("\n".join([head, *(f"  {line}" for line in lines), tail]))
 
 
 OURS = frozenset(
@@ -238,6 +256,18 @@ def effective(recipe: Recipe) -> dict[str, Any]:
     if values["train.min_lr"] is None:
         values["train.min_lr"] = least_rate(recipe.train)
     return values
+
+
+def _change(key: str, was: Any, is_now: Any, *, follows: bool) -> list[str]:
+    """What is different at a key, in a line; where it follows from another value, of that one."""
+    if not follows:
+        return [f"{key}: {was} -> {is_now}"]
+    if key == "train.min_lr":
+        return []  # a share of the peak, which is told
+    return [
+        f"train.max_iters: {was} -> {is_now}, until when the learning rate decays; "
+        f"--set train.lr_decay_iters={was} leaves its schedule as it was"
+    ]
 
 
 def computes_with(machine: Machine) -> dict[str, Any]:

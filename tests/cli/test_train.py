@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -90,3 +91,21 @@ def test_mistakes_are_one_line_and_exit_2(
     assert message in errors
     assert len(errors.splitlines()) == 1
     assert not list(Path().iterdir())
+
+
+def test_advice_has_what_was_given(
+    recipe_file: RecipeFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that is advised can be pasted: quoted, with overrides and global options."""
+    folder = tmp_path / "a run"
+    command = ["train", str(recipe_file()), "--run-dir", str(folder), "--no-plugin", "wandb"]
+    assert run([*command, "--set", "train.max_iters=2"]) == 0
+    said = capsys.readouterr().out
+    assert f"strawberry generate '{folder}'\n" in said  # no Python prompt after other text
+    assert f"strawberry plot '{folder}'\n" in said
+    more = ["--set", "train.max_iters=2", "--set", "optimizer={use: adamw, weight_decay: 0.3}"]
+    assert run([*command, "--resume", *more]) == 2
+    said = capsys.readouterr().err
+    assert "optimizer.weight_decay: 0.1 -> 0.3" in said
+    advised = shlex.split(said.rpartition("in a new folder: strawberry ")[2])
+    assert advised == ["train", command[1], "--fork", str(folder), "--no-plugin", "wandb", *more]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -180,7 +181,8 @@ def test_star_means_all_blocks(plugins: Plugins) -> None:
         ("model.stack[-1].ffn=mlp", "--set {}:1:1: 'model.stack[-1].ffn' is not "
          "a path such as model.stack[0].attention"),
         ("model.n_embd=[1", "--set {}:1:16: expected ',' or ']', but got '<stream end>' "
-         "(while parsing a flow sequence)"),
+         "(while parsing a flow sequence); if it is a text, quote it: "
+         "--set 'model.n_embd=\"[1\"'"),
         ("extends=a.yaml", "--set {}:1:9: extends: belongs in a file, not in an override"),
     ],
 )  # fmt: skip
@@ -223,3 +225,36 @@ def test_patch_of_a_recipe_without_its_tree(load: Load) -> None:
     recipe = dataclasses.replace(load(BASE), tree=None)
 
     assert patch(recipe, ["model.n_embd=32"]).model.n_embd == 32
+
+
+@pytest.mark.parametrize("text", ["*.txt", " *", "*a/b*.txt"])
+def test_a_pattern_is_no_alias(tmp_path: Path, text: str) -> None:
+    """An override that begins with * is a text: there is nothing that it could stand for."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: {vocab_size: 300, block_size: 8, n_embd: 8, stack: [{ffn: swiglu}]}\ndata: text\n"
+    )
+    assert load_recipe(recipe, [f"data.path={text}"]).data.fields["path"] == text.strip()
+
+
+@pytest.mark.parametrize("text", ["@x", "[ab].txt", "{a,b}.txt", "`x", '"a', "!x"])
+def test_what_is_no_yaml_is_told_how_to_quote(tmp_path: Path, text: str) -> None:
+    """An override that YAML can't read comes with the same one in quotes, which works."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: {vocab_size: 300, block_size: 8, n_embd: 8, stack: [{ffn: swiglu}]}\ndata: text\n"
+    )
+    with pytest.raises(RecipeError, match=r"; if it is a text, quote it: --set ") as told:
+        load_recipe(recipe, [f"data.path={text}"])
+    _, _, advice = str(told.value).partition("quote it: --set ")
+    (override,) = shlex.split(advice)
+    assert load_recipe(recipe, [override]).data.fields["path"] == text
+
+
+def test_a_pattern_in_a_file_is_told_to_be_quoted(tmp_path: Path) -> None:
+    """A star that begins a text in a recipe's file does not speak of aliases alone."""
+    recipe = tmp_path / "recipe.yaml"
+    for text in ("*.txt", "*txt"):
+        recipe.write_text(f"data: {{use: text, path: {text}}}\n")
+        with pytest.raises(RecipeError, match=r"quote a text that begins with \*"):
+            load_recipe(recipe)

@@ -50,7 +50,8 @@ def test_scalars(text: str, value: Any) -> None:
         ("? [a]\n: 1\n", "f:1:3: a key is a word"),
         (f"? {'a' * 300}\n: 1\n", "f:1:3: a key is a word"),
         ("a: !foo b\n", "f:1:4: tags such as !foo are refused"),
-        ("a: *b\n", "f:1:4: there is no anchor &b above"),
+        ("a: *b\n", "f:1:4: there is no anchor &b above; "
+         "quote a text that begins with *"),
         ("a: 1\n---\nb: 2\n", "f:2:1: a recipe is one document, not several"),
         ('a: "\\ud800"\n', "f:1:4: an escape names half a character"),
         ('a: "\\UFFFFFFFF"\n', "f:1:7: an escape names no character"),

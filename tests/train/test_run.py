@@ -58,7 +58,10 @@ def test_a_longer_run_is_the_same_run_only_if_its_schedule_is(
 ) -> None:
     """More steps need the old length of the schedule spelt out: else the rates would change."""
     train(make_recipe(train={"max_iters": 4}), tmp_path / "run")
-    with pytest.raises(StrawberryError, match="lr_decay_iters: 4 -> 6"):
+    with pytest.raises(
+        StrawberryError,
+        match=r"train\.max_iters: 4 -> 6, until when the .* --set train\.lr_decay_iters=4",
+    ):
         train(make_recipe(train={"max_iters": 6}), tmp_path / "run", resume=True)
     longer = make_recipe(train={"max_iters": 6, "lr_decay_iters": 4})
     assert train(longer, tmp_path / "run", resume=True).steps == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -86,5 +87,6 @@ def import_(
         )
         return
     typer.echo(f"{made.run}: {made.model_type}, {made.parameters:,} parameters, at step 0")
-    typer.echo(f"  strawberry generate {made.run} 'Once upon a time'")
-    typer.echo(f"  strawberry train {made.run} --run-dir {made.run} --resume")
+    where = shlex.quote(str(made.run))
+    typer.echo(f"  strawberry generate {where} 'Once upon a time'")
+    typer.echo(f"  strawberry train {where} --run-dir {where} --resume")

@@ -153,8 +153,13 @@ class LanguageModel(nn.Module):
         T = idx.shape[1]
         offset = 0 if cache is None else cache.offset
         self._check_length(offset + T, cache)
+        positions = torch.arange(offset, offset + T, device=idx.device)
+        if self.separator is not None and cache is None:
+            # A document has the positions that it would have alone.
+            begins = torch.where(idx == self.separator, positions, 0).cummax(1).values
+            positions = positions - begins
         use = Use(
-            positions=torch.arange(offset, offset + T, device=idx.device),
+            positions=positions,
             offset=offset,
             positional=self.positional,
             weights=self.weights,
@@ -165,7 +170,8 @@ class LanguageModel(nn.Module):
         )
         x = self.embedding(idx)
         if "embedding" in self.positional.places:
-            x = x + self.positional.embed(use.positions).to(x.dtype)
+            placed = self.positional.embed(positions.flatten())
+            x = x + placed.view(*positions.shape, -1).to(x.dtype)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = dropped(self.dropout, x)

@@ -7,6 +7,7 @@ decode a batch, without padding or a mask.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -132,6 +133,14 @@ def sample_batch(
     Yields:
         for each step, (row, id) of those rows that got a new one.
     """
+    limit = model.limit()
+    longest = max(map(len, prompts)) + max_new_tokens
+    if limit is not None and longest > limit and len(set(map(len, prompts))) > 1:
+        # Where a window slides depends on where a row began, so only equal lengths go in step.
+        yield from _by_length(
+            model, prompts, max_new_tokens, sampling, generators, samples, use_cache=use_cache
+        )
+        return
     rows = [prompt for prompt in prompts for _ in range(samples)]
     begin, end = min(map(len, rows)), max(map(len, rows)) + max_new_tokens
     start = torch.tensor([list(prompt[:begin]) for prompt in prompts], device=model.device)
@@ -147,3 +156,31 @@ def sample_batch(
         ids = [new[row] if row in new else prompt[place] for row, prompt in enumerate(rows)]
         sequences.append(torch.tensor(ids, device=model.device))
         yield [(row, new[row]) for row in going if place < len(rows[row]) + max_new_tokens]
+
+
+def _by_length(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    sampling: Sampling,
+    generators: Sequence[torch.Generator],
+    samples: int,
+    *,
+    use_cache: bool,
+) -> Iterator[list[tuple[int, int]]]:
+    """The steps of `sample_batch`, each length of prompts by itself, all at once."""
+    groups = []
+    for length in sorted(set(map(len, prompts))):
+        chosen = [number for number, prompt in enumerate(prompts) if len(prompt) == length]
+        rows = [number * samples + sample for number in chosen for sample in range(samples)]
+        steps = sample_batch(
+            model, [prompts[number] for number in chosen], max_new_tokens, sampling,
+            [generators[row] for row in rows], samples=samples, use_cache=use_cache,
+        )  # fmt: skip
+        groups.append((rows, steps))
+    for together in itertools.zip_longest(*(steps for _, steps in groups), fillvalue=()):
+        yield [
+            (rows[row], token)
+            for (rows, _), step in zip(groups, together, strict=True)
+            for row, token in step
+        ]

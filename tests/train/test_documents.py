@@ -7,7 +7,7 @@ import strawberry
 from strawberry.errors import RecipeError
 from strawberry.train import load_run
 from strawberry.train.documents import separator
-from tests.support import TINY, recipe_of
+from tests.support import REGISTRY, TINY, recipe_of
 
 MODEL = {**TINY, "vocab_size": 300, "stack": [{"attention": "mha"}]}
 TRAIN = {"max_iters": 2, "batch_size": 2, "eval_iters": 1, "document_mask": True}
@@ -44,6 +44,39 @@ def test_the_loss_is_that_of_the_documents_by_themselves():
     torch.testing.assert_close(together.cross_entropy, torch.stack(apart).mean())
 
 
+@pytest.mark.parametrize("positional", [e.name for e in REGISTRY.entries("positional")])
+@pytest.mark.parametrize(
+    ("attention", "around"),
+    [
+        *(("mha", around) for around in ("plain", "recur", "same keys", "routed")),
+        *((attention, "plain") for attention in ("moe_attention", "expert_abundance", "mla")),
+    ],
+)
+def test_a_document_has_the_positions_that_it_has_alone(positional, attention, around):
+    """Packed behind others, a document has the logits that it has by itself: to float noise.
+
+    For every positional component, in recursions and behind a router too.
+    """
+    block = {"attention": attention, "ffn": "swiglu"}
+    stack = {
+        "plain": [block],
+        "recur": [{"recur": 2, **block}],
+        "same keys": [{"recur": 2, "keys": "first", **block}],
+        "routed": [{"recur": 2, "router": "token_choice", **block}],
+    }[around]
+    made = recipe_of({**TINY, "positional": positional, "stack": stack}, train=TRAIN)
+    try:
+        model = strawberry.build(made).eval()
+    except RecipeError:
+        pytest.skip("these two don't go together")
+    model.separator = 7
+    documents = [torch.tensor([[7, *range(20, 20 + n)]]) for n in (3, 5, 4)]
+    packed = model(torch.cat(documents, 1))
+    alone = torch.cat([model(document) for document in documents], 1)
+
+    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+
+
 def test_a_mixer_that_cannot_is_refused():
     """At build, at the mixer's line."""
     model = {**MODEL, "stack": [{"attention": "aft_simple"}]}
@@ -55,7 +88,7 @@ def test_data_without_a_tokenizer_is_refused():
     """Ids alone don't say where documents begin."""
 
     class Ids:
-        tokenizer = None
+        eot = None
 
     assert separator(recipe(document_mask=False), Ids()) is None
     with pytest.raises(RecipeError, match="no tokenizer"):

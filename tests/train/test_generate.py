@@ -21,6 +21,7 @@ from strawberry.train import (
     train,
 )
 from tests.data.test_streaming import byte_fallback
+from tests.support import REGISTRY
 from tests.train.conftest import RecipeMaker
 
 AFT = [{"attention": {"use": "aft_simple", "n_qkv": 16}, "ffn": {"use": "swiglu", "n_ffn": 24}}]
@@ -171,17 +172,27 @@ def test_what_depends_on_the_batch_goes_by_itself(make_recipe: RecipeMaker, tmp_
     assert generate_batch(loaded, ["line", "mat 3"], sampling=Sampling(0.0), **settings) == alone
 
 
-def test_a_window_that_is_left_by_a_batch(make_recipe: RecipeMaker) -> None:
-    """Past the window rows of different lengths still go on as each does alone."""
-    model = strawberry.build(make_recipe(model={"positional": "learned"})).eval()
-    prompts = [[3, 1, 4, 1, 5], [9, 2]]
-    rows: dict[int, list[int]] = {0: [], 1: []}
-    randoms = [torch.Generator(), torch.Generator()]
-    for new in sample_batch(model, prompts, 11, Sampling(0.0), randoms):
+@pytest.mark.parametrize("positional", [e.name for e in REGISTRY.entries("positional")])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_window_that_is_left_by_a_batch(
+    make_recipe: RecipeMaker, positional: str, use_cache: bool
+) -> None:
+    """Past the window rows of different lengths go on as each does alone, two samples of each.
+
+    Some prompts are within the window of 16 tokens, and some are longer than it.
+    """
+    stack = [{"attention": {"use": "mha", "n_head": 4}, "ffn": "swiglu"}]
+    made = make_recipe(model={"positional": positional, "stack": stack})
+    model = strawberry.build(made).eval()
+    prompts = [[3, 1, 4, 1, 5], [9, 2], [*range(40, 61)], [*range(80, 100)], [7, 8]]
+    rows: dict[int, list[int]] = {row: [] for row in range(2 * len(prompts))}
+    randoms = [torch.Generator() for _ in rows]
+    steps = sample_batch(model, prompts, 13, Sampling(0.0), randoms, samples=2, use_cache=use_cache)
+    for new in steps:
         for row, token in new:
             rows[row].append(token)
-    for row, prompt in enumerate(prompts):
-        assert rows[row] == greedy(model, torch.tensor([prompt]), 11, True)
+    for row, found in rows.items():
+        assert found == greedy(model, torch.tensor([prompts[row // 2]]), 13, use_cache)
 
 
 def test_the_public_function_takes_a_folder(run: LoadedRun) -> None:

@@ -37,7 +37,10 @@ class Positional(nn.Module, abc.ABC):
         raise NotImplementedError
 
     def bias(self, n_head: int, queries: Tensor, keys: Tensor) -> Tensor:
-        """(H, Tq, Tk) added to the scores; `queries` and `keys` are positions."""
+        """(H, Tq, Tk) added to the scores; `queries` and `keys` are positions.
+
+        It may depend on their distance alone.
+        """
         raise NotImplementedError
 
     def limit(self) -> int | None:

@@ -42,8 +42,8 @@ class Use:
     """One use of a component in one pass.
 
     Attributes:
-        positions: absolute position of each token, (T,) int64; (B, T) inside a routed recursion,
-            where each sequence goes on with tokens of its own.
+        positions: position of each token in its sequence, (T,) int64; (B, T) where sequences differ
+            in it: inside a routed recursion, and where each document has positions of its own.
         offset: how many tokens the cache holds already; 0 without a cache.
         steps: the recursion steps that enclose this use, outermost first.
         state: what this unrolled position keeps between calls, or None without a cache.
@@ -89,11 +89,12 @@ class Use:
         if "bias" not in self.positional.places:
             return None
         keys = self.key_positions
-        if keys is None and self.positions.ndim == 1:
-            first = self.offset + len(self.positions) - n_keys
-            keys = torch.arange(first, first + n_keys, device=self.positions.device)
-            return self.positional.bias(n_head, self.positions, keys)
-        keys = self.positions if keys is None else keys
+        if keys is None:
+            # Consecutive tokens. Documents' own positions have the same distances, where it counts.
+            last = self.offset + self.positions.shape[-1]
+            every = torch.arange(last, device=self.positions.device)
+            queries = every[self.offset :]
+            return self.positional.bias(n_head, queries, every[last - n_keys :])
         rows = zip(self.positions.expand(len(keys), -1), keys[:, -n_keys:], strict=True)
         return torch.stack([self.positional.bias(n_head, q, k) for q, k in rows])
 

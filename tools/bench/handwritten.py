@@ -91,9 +91,9 @@ class Llama(nn.Module):
 
     def trunk(self, idx: Tensor, cache: list[tuple[Tensor, Tensor]] | None, at: int) -> Tensor:
         """Everything below the head."""
-        positions = torch.arange(at, at + idx.shape[1], dtype=torch.float64)
+        positions = torch.arange(at, at + idx.shape[1], dtype=torch.float64, device=idx.device)
         half = self.shape.head // 2
-        powers = torch.arange(half, dtype=torch.float64) / half
+        powers = torch.arange(half, dtype=torch.float64, device=idx.device) / half
         angles = positions[:, None] * 10000.0**-powers
         cos, sin = angles.cos().float(), angles.sin().float()
         cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
@@ -149,7 +149,7 @@ class HeadLoss(torch.autograd.Function):
         h, weight = h.to(dtype), weight.to(dtype)
         grad_h = torch.empty_like(h)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        total = torch.zeros(())
+        total = torch.zeros((), device=h.device)
         room = h.new_empty(min(CHUNK, len(h)), len(weight))
         wide = room.float()
         for start in range(0, len(h), CHUNK):

@@ -75,7 +75,7 @@ def take_turns(
             began = time.perf_counter()
             own = contenders[name]()
             if device != "cpu":
-                torch.accelerator.synchronize()
+                torch.get_device_module(device).synchronize()
             if turn >= WARM_UP:
                 took = time.perf_counter() - began
                 seconds[name].append(own if told and isinstance(own, float) else took)

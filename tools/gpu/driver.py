@@ -1,0 +1,181 @@
+"""Lets workers measure, holds them to their time, and keeps on disk what they have said."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench import PARTS
+from table import table
+
+HERE: Final = Path(__file__).resolve().parent
+GRACE: Final = 5.0
+"""Seconds that a measurement may go on beyond its part's time."""
+ENDING: Final = 10.0
+"""Seconds of the whole time that are kept for the last measurement to end in."""
+
+
+@dataclass
+class Job:
+    """What is to be measured.
+
+    Attributes:
+        out: the folder of `results.json`, `table.md` and the workers' `log.txt`.
+        device: of torch.
+        quick: small and few.
+        minutes: for all of it.
+        parts: their names, in order.
+        nanogpt: where nanoGPT is, if anywhere.
+        environment: what workers are given beside this process's own.
+        only: measurements whose names have one of these in them; None for all.
+    """
+
+    out: Path
+    device: str
+    quick: bool
+    minutes: float
+    parts: Sequence[str]
+    nanogpt: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    only: Sequence[str] | None = None
+
+
+class Results:
+    """What is known so far; every change is on disk before the next."""
+
+    def __init__(self, job: Job) -> None:
+        self.out = job.out
+        self.began = time.time()
+        self.found: dict[str, Any] = {
+            "began": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "device": job.device,
+            "quick": job.quick,
+            "minutes": job.minutes,
+            "finished": False,
+            "parts": {part: {"title": PARTS[part][0], "rows": {}} for part in job.parts},
+        }
+
+    def put(self, part: str, name: str, status: str, **more: Any) -> None:
+        """Note how a measurement stands."""
+        self.found["parts"][part]["rows"][name] = {"status": status, **more}
+        self.write()
+
+    def write(self) -> None:
+        """Replace the files, each in one step."""
+        self.found["seconds"] = round(time.time() - self.began, 1)
+        text = json.dumps(self.found, indent=1)
+        for name, content in (("results.json", text), ("table.md", table(self.found))):
+            temporary = self.out / f".{name}"
+            temporary.write_text(content + "\n")
+            temporary.replace(self.out / name)
+
+    def known(self) -> list[str]:
+        """Measurements that are not to be taken again."""
+        return [f"{p}/{name}" for p, part in self.found["parts"].items() for name in part["rows"]]
+
+    def statuses(self) -> list[str]:
+        """How each measurement stands."""
+        return [
+            row["status"] for part in self.found["parts"].values() for row in part["rows"].values()
+        ]
+
+
+def drive(job: Job) -> Results:
+    """Take all measurements within the time; returns what was found, which is on disk too."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    results = Results(job)
+    results.write()
+    end = results.began + 60 * job.minutes - min(ENDING, 6 * job.minutes)
+    parts = list(job.parts)
+    with tempfile.TemporaryDirectory() as folder, (job.out / "log.txt").open("w") as log:
+        while parts and time.time() < end:
+            request = {
+                "device": job.device, "quick": job.quick, "nanogpt": job.nanogpt, "end": end,
+                "folder": folder, "parts": parts, "known": results.known(), "only": job.only,
+            }  # fmt: skip
+            parts = parts[parts.index(_one(request, job, results, log, end)) :]
+            if parts and results.found["parts"][parts[0]].pop("over", False):
+                parts = parts[1:]
+    results.found["finished"] = True
+    results.write()
+    return results
+
+
+def _one(request: dict[str, Any], job: Job, results: Results, log: Any, end: float) -> str:
+    """Let one worker measure until it ends or has to; returns the part that it was at."""
+    worker = subprocess.Popen(
+        [sys.executable, str(HERE / "worker.py")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+        env={**os.environ, **job.environment}, start_new_session=True,
+    )  # fmt: skip
+    assert worker.stdin is not None
+    with contextlib.suppress(BrokenPipeError), worker.stdin as pipe:
+        pipe.write(json.dumps(request))
+    lines: queue.Queue[str | None] = queue.Queue()
+    reader = threading.Thread(target=_read, args=(worker, lines), daemon=True)
+    reader.start()
+    part, deadline, running, began = request["parts"][0], end, "", time.time()
+    patience = 0.0
+    try:
+        while True:
+            try:
+                line = lines.get(timeout=max(0.1, deadline + GRACE - time.time()))
+            except queue.Empty:
+                results.found["parts"][part]["over"] = True
+                note = f"cut after {time.time() - began:.0f} s: the time of this part was over"
+                results.put(part, running or "all of it", "cut", error=note)
+                return part
+            if line is None:
+                patience = 20.0
+                break
+            said = json.loads(line)
+            what, part = said.pop("what"), said.pop("part")
+            if what == "part":
+                deadline, running = said["deadline"], ""
+            elif what == "begin":
+                running, began = said["name"], time.time()
+                results.put(part, running, "running")
+            else:
+                results.put(part, said.pop("name"), what, **said)
+                running = ""
+    finally:
+        _end(worker, patience)
+        reader.join(GRACE)
+    if worker.returncode in (0, 3) and not running:
+        results.found["parts"][part]["over"] = worker.returncode == 0
+        return part
+    error = f"the process died with exit code {worker.returncode}; see log.txt"
+    results.put(part, running or f"start {len(results.known())}", "failed", error=error)
+    results.found["parts"][part]["over"] = not running  # it can't even begin
+    return part
+
+
+def _read(worker: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+    assert worker.stdout is not None
+    with worker.stdout as pipe:
+        for line in pipe:
+            lines.put(line)
+    lines.put(None)
+
+
+def _end(worker: subprocess.Popen[str], patience: float) -> None:
+    """End the worker, and what it has begun; one that is done may leave in order."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        worker.wait(patience)
+    if worker.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, 9)
+        worker.wait()

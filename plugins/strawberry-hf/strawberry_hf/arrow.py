@@ -10,22 +10,36 @@ from typing import Any
 from strawberry.data import read_documents
 from strawberry.errors import StrawberryError
 
-SUFFIXES = (".parquet", ".arrow", ".jsonl")
+LINES = (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.xz", ".jsonl.zst")
+SUFFIXES = (".parquet", ".arrow", *LINES)
 """The files that can be read."""
 
 _ROWS = 1024
 
 
 def check_column(schema: Any, field: str, where: str) -> None:
-    """Raise StrawberryError unless a pyarrow schema has a column `field` of text."""
+    """Raise StrawberryError unless a pyarrow schema has a column `field` of text.
+
+    `meta.text` is the field `text` of a column of structures `meta`.
+    """
     import pyarrow as pa
 
-    if field not in schema.names:
+    column, *inner = path_of(schema, field)
+    if column not in schema.names:
         raise StrawberryError(f"{where}: no column {field!r}; it has {', '.join(schema.names)}")
-    kind = schema.field(field).type
+    kind = schema.field(column).type
+    for name in inner:
+        if not pa.types.is_struct(kind) or kind.get_field_index(name) < 0:
+            raise StrawberryError(f"{where}: no column {field!r}; {column} holds {kind}")
+        kind = kind.field(name).type
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(plain) or pa.types.is_large_string(plain)):
         raise StrawberryError(f"{where}: column {field!r} holds {kind}, not text")
+
+
+def path_of(schema: Any, field: str) -> list[str]:
+    """The column that a field stands in, and the names that lead to it from there."""
+    return [field] if field in schema.names else field.split(".")
 
 
 def schema_of(path: Path) -> Any:
@@ -33,10 +47,10 @@ def schema_of(path: Path) -> Any:
 
     Raises StrawberryError if it is no such file, or damaged.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if not path.name.lower().endswith(SUFFIXES):
         kinds = ", ".join(SUFFIXES)
         raise StrawberryError(f"{path}: not a file of columns ({kinds}); `use: text` reads text")
-    if path.suffix.lower() == ".jsonl":
+    if path.name.lower().endswith(LINES):
         return None
     with _explained(path), _opened(path) as (schema, _):
         return schema
@@ -44,17 +58,22 @@ def schema_of(path: Path) -> Any:
 
 def read_column(path: Path, field: str) -> Iterator[str]:
     """The documents of a file, empty or null ones as such; raises if it is damaged."""
-    if path.suffix.lower() == ".jsonl":
+    if path.name.lower().endswith(LINES):
         yield from read_documents(path, field)
         return
-    with _explained(path), _opened(path, [field]) as (_, batches):
-        yield from texts(batches, field)
+    with _explained(path), _opened(path, [field]) as (schema, batches):
+        yield from texts(batches, path_of(schema, field))
 
 
-def texts(batches: Iterable[Any], field: str) -> Iterator[str]:
+def texts(batches: Iterable[Any], path: list[str]) -> Iterator[str]:
     """The texts of a column of record batches or tables; a null is an empty one."""
+    import pyarrow.compute as pc
+
     for batch in batches:
-        for text in batch.column(field).to_pylist():
+        column = batch.column(path[0])
+        if path[1:]:
+            column = pc.struct_field(column, path[1:])
+        for text in column.to_pylist():
             yield text or ""
 
 

@@ -20,7 +20,14 @@ from strawberry.data import (
 )
 from strawberry.data.storage import Identities, about
 from strawberry.errors import FieldError
-from strawberry_hf.arrow import SUFFIXES, check_column, read_column, schema_of, texts
+from strawberry_hf.arrow import (
+    SUFFIXES,
+    check_column,
+    path_of,
+    read_column,
+    schema_of,
+    texts,
+)
 
 _ROWS = 1024
 
@@ -37,9 +44,10 @@ class Datasets(DataSource):
         name: its configuration, where there are several.
         split: its split; `train[:10%]` and `train+test` are understood.
         revision: a branch, tag or commit of it.
-        files: instead of all these, local `.parquet`, `.arrow` or `.jsonl` files: one, a folder, or
-            a pattern; looked for from the current folder, then from the recipe's.
-        field: the column that holds the text.
+        files: instead of all these, local `.parquet`, `.arrow` or `.jsonl` files, the last also
+            compressed: one, a folder, or a pattern; looked for from the current folder, then from
+            the recipe's.
+        field: the column that holds the text, with dots if it is nested (`meta.text`).
         data_division: the share of the text that is for training; the rest is for validation.
         special: make the texts of special tokens within documents into their ids.
     """
@@ -102,11 +110,12 @@ class Datasets(DataSource):
         with about("field"):
             check_column(rows.features.arrow_schema, self.field, str(self.path))
         files = [Path(file["filename"]) for file in rows.cache_files]
-        table = rows.select_columns([self.field]).with_format("arrow")
+        path = path_of(rows.features.arrow_schema, self.field)
+        table = rows.select_columns([path[0]]).with_format("arrow")
 
         def read(file: Path) -> Iterator[str]:
             # The library gives one table over all its files, of which it may have taken a part.
-            return texts(table.iter(_ROWS), self.field) if file == files[0] else iter(())
+            return texts(table.iter(_ROWS), path) if file == files[0] else iter(())
 
         with about("path"):
             return FileCorpus(

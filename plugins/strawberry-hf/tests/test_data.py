@@ -1,5 +1,6 @@
 """Documents come out of columns, whole and in order; every mistake is at its place."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -236,3 +237,28 @@ def test_the_manifest_is_light() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow", "jsonl.gz", "hub"])
+def test_nested_fields(tmp_path: Path, plugins: Plugins, form: str) -> None:
+    """A field of a structure is named with dots; nulls at any level are left out and counted."""
+    rows = [{"meta": {"text": text, "n": 1}} for text in TEXTS]
+    rows += [{"meta": None}, {"meta": {"text": None, "n": 2}}]
+    nested = pa.Table.from_pylist(rows)
+    file = tmp_path / ("hub/data.parquet" if form == "hub" else f"rows.{form}")
+    file.parent.mkdir(exist_ok=True)
+    if form in ("parquet", "hub"):
+        pq.write_table(nested, file)
+    elif form == "arrow":
+        with pa.OSFile(str(file), "wb") as out, pa.ipc.new_file(out, nested.schema) as writer:
+            writer.write_table(nested)
+    else:
+        file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    where = {"path": "./hub"} if form == "hub" else {"files": file.name}
+    dataset = opened(plugins, **where, field="meta.text")
+    assert dataset.notes == ("2 of 62 documents are empty or null, and left out",)
+    whole = sum(len(text.encode()) + 1 for text in TEXTS)
+    assert n_bytes(dataset) in (whole, whole + 1)
+    if form != "jsonl.gz":
+        with pytest.raises(RecipeError, match=r"no column 'meta\.txt'; meta holds struct"):
+            opened(plugins, **where, field="meta.txt")

@@ -84,7 +84,21 @@ class Results:
 
     def known(self) -> list[str]:
         """Measurements that are not to be taken again."""
-        return [f"{p}/{name}" for p, part in self.found["parts"].items() for name in part["rows"]]
+        return [
+            f"{name}/{one}"
+            for name, part in self.found["parts"].items()
+            for one, row in part["rows"].items()
+            if row["status"] != "left"
+        ]
+
+    def left(self) -> list[str]:
+        """Parts for which there was no time."""
+        parts = self.found["parts"].items()
+        return [
+            name
+            for name, part in parts
+            if any(r["status"] == "left" for r in part["rows"].values())
+        ]
 
     def statuses(self) -> list[str]:
         """How each measurement stands."""
@@ -109,6 +123,7 @@ def drive(job: Job) -> Results:
             parts = parts[parts.index(_one(request, job, results, log, end)) :]
             if parts and results.found["parts"][parts[0]].pop("over", False):
                 parts = parts[1:]
+            parts = parts or results.left()  # what others left over goes to those
     results.found["finished"] = True
     results.write()
     return results

@@ -63,6 +63,14 @@ def test_what_is_said_of_a_rank_is_what_it_measures(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_what_is_said_in_bfloat16(tmp_path: Path, name: str, parallel: str) -> None:
+    """Activations as autocast keeps them: with copies of matrices, or gathered in bfloat16."""
+    compare(*both(name, parallel, 2, tmp_path / "job", train__dtype="bfloat16"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_what_it_takes_to_draw_a_model(tmp_path: Path, parallel: str) -> None:
     """In shards, a rank never holds much more than its part and one block; a copy, the whole."""
     changes = {"model__n_embd": 512, "model.stack[0].repeat": 32, "model.stack[0].ffn.n_ffn": 2048}

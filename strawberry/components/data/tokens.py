@@ -9,10 +9,12 @@ from pydantic import Field
 
 from strawberry.data.contracts import Dataset, DataSite, DataSource
 from strawberry.data.files import MissingError, candidates
-from strawberry.data.packed import TOKENIZER, open_packed, open_single
+from strawberry.data.packed import META, TOKENIZER, open_packed, open_single
 from strawberry.data.reading import refuse_pickle
+from strawberry.data.shards import SUFFIXES
 from strawberry.data.storage import Identities, about
 from strawberry.data.tokenizer import load_tokenizer
+from strawberry.errors import StrawberryError
 
 
 class Tokens(DataSource):
@@ -39,6 +41,12 @@ class Tokens(DataSource):
             refuse_pickle(Path(self.path))
             place = _find(self.path, site.folders)
             if place.is_dir():
+                foreign = [f for f in sorted(place.iterdir()) if f.suffix in SUFFIXES]
+                if foreign and not (place / META).exists():
+                    raise StrawberryError(
+                        f"{self.path}: not prepared by `strawberry data prepare`; ids that another "
+                        f"project wrote, such as {foreign[0].name}, are data {{use: shards}}"
+                    )
                 return open_packed(place, identities)
             refuse_pickle(place)
             beside = place.parent / TOKENIZER

@@ -59,7 +59,9 @@ def launch(
         signals_to_handle="SIGQUIT",  # the others are ours
     )
     # What went wrong is said in our own words, once.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in logging.root.manager.loggerDict:  # each has a level of its own
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
 
     def pass_on(number: int) -> None:

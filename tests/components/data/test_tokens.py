@@ -54,3 +54,11 @@ def test_what_is_no_token_file_is_refused(site: DataSite, tmp_path: Path) -> Non
         with pytest.raises(FieldError, match=message) as caught:
             Tokens(path=path).open(site)
         assert caught.value.field == "path"
+
+
+def test_ids_of_another_project_are_led_to_shards(site: DataSite, tmp_path: Path) -> None:
+    """A nanoGPT folder is not said to be damaged."""
+    (tmp_path / "nano").mkdir()
+    (tmp_path / "nano" / "train.bin").write_bytes(bytes(64))
+    with pytest.raises(FieldError, match=r"such as train\.bin, are data \{use: shards\}"):
+        Tokens(path="nano").open(site)

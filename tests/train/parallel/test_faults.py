@@ -52,16 +52,19 @@ def command(folder: Path, *more: str, **changes: object) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.faults(6)
-def test_a_signal_to_one_rank_stops_all_at_the_same_step(tmp_path: Path, figure: Figure) -> None:
-    """SIGTERM to the second of two: both save, in shards, and exit with 143."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(
+    tmp_path: Path, figure: Figure, number: signal.Signals, code: int
+) -> None:
+    """A signal to the second of two: both save, in shards, and exit with its code."""
     ranks = start(2, command(tmp_path / "run", train__max_iters=4000, train__parallel="fsdp"))
     try:
         wait_for(tmp_path / "run", 2, ranks[0])
-        ranks[1].send_signal(signal.SIGTERM)
+        ranks[1].send_signal(number)
     finally:
         ended = finish(ranks)
 
-    assert [code for code, _, _ in ended] == [143, 143], ended
+    assert [found for found, _, _ in ended] == [code, code], ended
     saved, _ = checkpoint.load_newest(tmp_path / "run" / "checkpoints")
     assert saved.state["step"] == rows(tmp_path / "run")[-1]["step"]
     assert load_run(tmp_path / "run", device="cpu").step == saved.state["step"]

@@ -100,14 +100,28 @@ def test_every_check_has_a_broken_component() -> None:
     assert {*kinds} == {kind for kind in KINDS if checks_for(kind) != checks_for("ffn")}
 
 
+REFEREED = ("future", "batch", "history")
+"""What the referee measures, which takes seconds for each component.
+
+It accuses none of the sound components here and in tests/referee; that it accuses none with another
+fault is a slow test.
+"""
+
+ALL = pytest.param(True, marks=pytest.mark.slow, id="all")
+everything = pytest.mark.parametrize("everything", [pytest.param(False, id="most"), ALL])
+
+
+@everything
 @pytest.mark.parametrize("name", [name for name in BROKEN if name != "ffn/BreaksGraph"])
 def test_one_fault_is_found_by_its_check_alone(
-    name: str, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+    name: str, everything: bool, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All checks but compilation run; that of the fault fails, and no other."""
     monkeypatch.setattr(costs, "SLOWEST", 5.0 if name == "ffn/Slow" else 1e9)
-    found = failed(subject_of(name, plugins), leave_out=("compile",))
     expected = BROKEN[name]
+    brief = not everything and expected is not None and expected not in REFEREED
+    left_out = ("compile", *REFEREED) if brief else ("compile",)
+    found = failed(subject_of(name, plugins), leave_out=left_out)
     assert list(found) == ([expected] if expected else []), found
 
 
@@ -131,9 +145,10 @@ def test_one_fault_beside_the_model_is_found_by_its_check_alone(
     assert list(found) == ([expected] if expected else []), found
 
 
-def test_a_graph_break_is_found_with_its_place(plugins: Plugins) -> None:
+@everything
+def test_a_graph_break_is_found_with_its_place(everything: bool, plugins: Plugins) -> None:
     """The compile check alone fails, and names file and line."""
-    found = failed(subject_of("ffn/BreaksGraph", plugins))
+    found = failed(subject_of("ffn/BreaksGraph", plugins), leave_out=() if everything else REFEREED)
     assert list(found) == ["compile"]
     assert "broken.py:" in found["compile"]
 

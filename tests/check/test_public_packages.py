@@ -35,6 +35,14 @@ COMPILE = ("compile",)
 CACHE = ("cache", "recurrence", "counted", "memory")
 """What asks for a cache, whether there is one or not."""
 
+MOST_AND_ALL = pytest.mark.parametrize(
+    "left_out",
+    [
+        pytest.param(("batch", "history"), id="most"),  # they take seconds, and x-transformers'
+        pytest.param((), marks=pytest.mark.slow, id="all"),  # plain attention shows them at work
+    ],
+)
+
 
 @pytest.fixture(scope="module")
 def plugins() -> Plugins:
@@ -79,14 +87,16 @@ def test_x_transformers_attention_holds_everything(plugins: Plugins) -> None:
     assert_only(verdicts(plugins, X, {}, all_but("attention", *COMPILE)), {})
 
 
-def test_x_transformers_inverted_attention_leaks(plugins: Plugins) -> None:
+@MOST_AND_ALL
+def test_x_transformers_inverted_attention_leaks(left_out: list[str], plugins: Plugins) -> None:
     """`inverted_attention` normalises over the queries, later ones among them.
 
     x-transformers lets it be asked for together with `causal`, whose mask hides keys alone. So a
     later query takes weight from an earlier one, in training and in evaluation; and no cache can
     know of queries to come.
     """
-    found = verdicts(plugins, X, {"inverted": True}, all_but("attention", *COMPILE))
+    checks = all_but("attention", *COMPILE, *left_out)
+    found = verdicts(plugins, X, {"inverted": True}, checks)
     assert_only(
         found,
         {
@@ -97,14 +107,17 @@ def test_x_transformers_inverted_attention_leaks(plugins: Plugins) -> None:
     )
 
 
-def test_local_attention_holds_all_but_bfloat16_weights(plugins: Plugins) -> None:
+@MOST_AND_ALL
+def test_local_attention_holds_all_but_bfloat16_weights(
+    left_out: list[str], plugins: Plugins
+) -> None:
     """It is causal, at inputs thirty times as large too: what is hidden gets the lowest number.
 
     Its rotation multiplies queries and keys, but no values, with a float32 tensor of one element.
     With bfloat16 weights the attention of the two is then float32 and the values are bfloat16,
     which einsum refuses. Under autocast, as Strawberry trains, they are cast alike.
     """
-    found = verdicts(plugins, LOCAL, {}, all_but("attention", *COMPILE, *CACHE))
+    found = verdicts(plugins, LOCAL, {}, all_but("attention", *COMPILE, *CACHE, *left_out))
     assert_only(found, {"bfloat16": "same dtype.*BFloat16"})
 
 

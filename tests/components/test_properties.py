@@ -5,6 +5,7 @@ other fields than its defaults gets a line in `FIELDS`, and one with modes that 
 `VARIANTS`. `tools/property_matrix.py` prints the outcome, component by property.
 """
 
+import functools
 import itertools
 
 import pytest
@@ -164,7 +165,14 @@ def case(request):
 
 @pytest.fixture
 def recipe(case):
-    return recipe_with(*case)
+    kind, name, _, label = case
+    return recipe_at(f"{kind}/{name}", label)
+
+
+@functools.cache
+def recipe_at(name, label):
+    """The recipe of a case, read once for all of its tests."""
+    return next(recipe_with(*c) for c in CASES if (f"{c[0]}/{c[1]}", c[3]) == (name, label))
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
         assert same_weights(folder, tmp_path / "whole"), k
 
 
-@EVERY
+@pytest.mark.parametrize("sections", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_killed_and_resumed_equals_uninterrupted(
     make_recipe: RecipeMaker,
     tmp_path: Path,

@@ -17,15 +17,19 @@ Where tokens need their parts side by side in between (queries, for one), `sprea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from strawberry.components.routing import Choice
-from strawberry.model.grouped import grouped_linear
+from strawberry.model.grouped import by_kernel, grouped_linear
+
+WAITS = "but for bfloat16 on CUDA the host has to know how many rows go to each expert"
+"""Why the host waits for an accelerator once in a pass through experts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dispatch:
     """The order of the N k choices by expert.
 
@@ -56,7 +60,12 @@ class Dispatch:
 
     def linear(self, rows: Tensor, bank: Tensor) -> Tensor:
         """Each sorted row by its expert's matrix: (N k, C), (E, F, C) -> (N k, F)."""
-        return grouped_linear(rows, bank, self.ends)
+        return grouped_linear(rows, bank, self.ends if by_kernel(rows, bank) else self.ends_at_hand)
+
+    @cached_property
+    def ends_at_hand(self) -> Tensor:
+        """`ends` where the host has them: it waits once for all products and their gradients."""
+        return self.ends if self.ends.is_meta else self.ends.cpu()
 
     def spread(self, rows: Tensor) -> Tensor:
         """Sorted rows back at their tokens, in the order of the choice: (N k, F) -> (N, k, F)."""

@@ -4,7 +4,8 @@ M rows, sorted by group; E groups, of which group e ends before row `ends[e]` (s
 
 On CUDA in bfloat16 this is torch's `grouped_mm`, one kernel without a word to the host. Elsewhere
 it is a loop over groups inside an operator of our own: torch's knows neither float32 under
-`torch.compile` and on the meta device, nor odd widths. The loop asks the host for the bounds.
+`torch.compile` and on the meta device, nor odd widths. The loop is the host's, which has to know
+the bounds: give it `ends` on the CPU where several products have the same.
 """
 
 from __future__ import annotations
@@ -25,19 +26,31 @@ def grouped_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
     Args:
         x: (M, in_features), its rows sorted by group.
         bank: (E, out_features, in_features).
-        ends: (E,) int32 or int64, where each group ends; the last is M.
+        ends: (E,) int32 or int64, where each group ends; the last is M. On the CPU, or where `x`
+            is.
 
     Returns:
         (M, out_features), under autocast in its dtype.
     """
-    kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        x, bank = x.to(dtype), bank.to(dtype)
-    if x.is_cuda and fits_kernel(x.dtype, bank.shape):
-        return kernel_linear(x, bank, ends)
+    dtype = _dtype(x)
+    x, bank = x.to(dtype), bank.to(dtype)
+    if by_kernel(x, bank):
+        return kernel_linear(x, bank, ends.to(x.device))
     result: Tensor = _grouped_rows(x, bank, ends)
     return result
+
+
+def by_kernel(x: Tensor, bank: Tensor) -> bool:
+    """Whether `grouped_linear` of these takes torch's kernel, and the host need not know `ends`."""
+    return x.is_cuda and fits_kernel(_dtype(x), bank.shape)
+
+
+def _dtype(x: Tensor) -> torch.dtype:
+    """What is multiplied in: that of `x`, or autocast's."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
 
 
 def fits_kernel(dtype: torch.dtype, shape: torch.Size) -> bool:

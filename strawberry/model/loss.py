@@ -210,7 +210,7 @@ def _exponentials_(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     On a CPU the first are written over the logits.
     """
     top = logits.amax(-1, keepdim=True)
-    if logits.device.type == "cpu":  # in the caches, these passes are faster than the fused kernel
+    if logits.is_cpu:  # in the caches, these passes are faster than the fused kernel
         powers = logits.sub_(top).exp_()
         total = powers.sum(-1, keepdim=True)
         return powers, total, top + total.log()

@@ -328,7 +328,8 @@ def _row(positions: Tensor, row: int) -> Tensor:
 def _share(active: _Active, tokens: int) -> Tensor:
     """The share of all tokens that run a step."""
     if active.real is None:
-        return torch.tensor(active.places.numel() / tokens, device=active.places.device)
+        share = active.places.numel() / tokens
+        return torch.full((), share, device=active.places.device)
     return active.real.sum() / tokens
 
 

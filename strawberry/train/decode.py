@@ -144,6 +144,7 @@ def sample_batch(
     rows = [prompt for prompt in prompts for _ in range(samples)]
     begin, end = min(map(len, rows)), max(map(len, rows)) + max_new_tokens
     start = torch.tensor([list(prompt[:begin]) for prompt in prompts], device=model.device)
+    given = [torch.tensor(prompt[begin:], device=model.device) for prompt in rows]
     sequences = Sequences(model, start, end, use_cache=use_cache)
     for place in range(begin, end):
         logits = sequences.logits()
@@ -151,10 +152,12 @@ def sample_batch(
             logits = logits.repeat_interleave(samples, 0)
             sequences.repeat(samples)
         going = [row for row, prompt in enumerate(rows) if len(prompt) <= place]
-        chosen = sampling.choose(logits[going], [generators[row] for row in going]).tolist()
-        new = dict(zip(going, chosen, strict=True))
-        ids = [new[row] if row in new else prompt[place] for row, prompt in enumerate(rows)]
-        sequences.append(torch.tensor(ids, device=model.device))
+        # Rows are taken one by one: a list of them would have to be copied to the device.
+        every = len(going) == len(rows)
+        here = logits if every else torch.stack([logits[row] for row in going])
+        chosen = sampling.choose(here, [generators[row] for row in going])
+        sequences.append(chosen if every else _among(going, chosen, place - begin, given))
+        new = dict(zip(going, chosen.tolist(), strict=True))  # here alone the host waits
         yield [(row, new[row]) for row in going if place < len(rows[row]) + max_new_tokens]
 
 
@@ -184,3 +187,11 @@ def _by_length(
             for (rows, _), step in zip(groups, together, strict=True)
             for row, token in step
         ]
+
+
+def _among(going: Sequence[int], chosen: Tensor, place: int, given: Sequence[Tensor]) -> Tensor:
+    """(B,) the ids chosen for rows that are going, and of the others the one that was given."""
+    ids = [ids[place : place + 1] for ids in given]
+    for at, row in enumerate(going):
+        ids[row] = chosen[at : at + 1]
+    return torch.cat(ids)

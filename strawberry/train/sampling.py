@@ -62,7 +62,9 @@ class Sampling:
         if self.temperature == 0:
             return logits.argmax(-1)
         chances = self.probabilities(logits)
-        if len(generators) == 1:
-            return torch.multinomial(chances, 1, generator=generators[0])[:, 0]
-        rows = zip(chances, generators, strict=True)
-        return torch.cat([torch.multinomial(row, 1, generator=random) for row, random in rows])
+        # As torch.multinomial draws one, but it has the host look whether chances are chances.
+        waits = torch.empty_like(chances)
+        parts = waits.chunk(len(generators))
+        for part, generator in zip(parts, generators, strict=True):
+            part.exponential_(generator=generator)
+        return (chances / waits).argmax(-1)

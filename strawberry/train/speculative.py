@@ -60,23 +60,27 @@ def speculate(
         plain = sample_ids(model, prompt, max_new_tokens, Sampling(0.0), torch.Generator())
         yield from (int(token) for token in plain)
         return
-    ids: list[int] = prompt[0].tolist()
+    text = torch.empty(1, length + DRAFTED, dtype=torch.long, device=prompt.device)
+    text[:, : prompt.shape[1]] = prompt
     full = _Depth(model, [r.steps for r in model.stack.outermost()], length + DRAFTED)
     draft = _Depth(model, [draft_steps] * len(full.steps), length + DRAFTED)
-    end = len(ids) + max_new_tokens
-    while len(ids) < end:
-        guessed: list[int] = []
-        for _ in range(min(DRAFTED, end - len(ids) - 1)):
-            guessed += draft.likely([*ids, *guessed], 1)
-        found = full.likely([*ids, *guessed], len(guessed) + 1)
+    here = prompt.shape[1]
+    while here < length:
+        end = here + min(DRAFTED, length - here - 1)  # of what is guessed
+        for at in range(here, end):
+            text[:, at : at + 1] = draft.likely(text[:, :at], 1)
+        likely = full.likely(text[:, :end], end - here + 1)
+        # The one time in a round that the host waits for the device.
+        both: list[int] = torch.cat((text[0, here:end], likely[0])).tolist()
+        guessed, found = both[: end - here], both[end - here :]
         right = 0
         while right < len(guessed) and guessed[right] == found[right]:
             right += 1
-        taken = found[: right + 1]
-        ids += taken
+        text[:, here : here + right + 1] = likely[:, : right + 1]
+        here += right + 1
         for depth in (full, draft):
-            depth.cache.offset = min(depth.cache.offset, len(ids) - 1)
-        yield from taken
+            depth.cache.offset = min(depth.cache.offset, here - 1)
+        yield from found[: right + 1]
 
 
 class _Depth:
@@ -89,13 +93,14 @@ class _Depth:
         with self._set(), self._without_gradients():
             self.cache: Cache = model.new_cache(1, length)
 
-    def likely(self, ids: list[int], count: int) -> list[int]:
-        """The most likely id after each of the last `count`; the cache then has seen all."""
-        fresh = torch.tensor([ids[self.cache.offset :]], device=self.model.device)
+    def likely(self, ids: Tensor, count: int) -> Tensor:
+        """The most likely id after each of the last `count` of (1, T): (1, count).
+
+        The cache then has seen all.
+        """
         with self._set(), self._without_gradients():
-            hidden, _ = self.model.trunk(fresh, self.cache)
-        found: list[int] = self.model.head_logits(hidden[0, -count:]).argmax(-1).tolist()
-        return found
+            hidden, _ = self.model.trunk(ids[:, self.cache.offset :], self.cache)
+        return self.model.head_logits(hidden[:, -count:]).argmax(-1)
 
     @contextmanager
     def _set(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from strawberry.components.attention.gated_head import GatedHead, PlainHead
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Site, State, Use
+from strawberry.model.contracts import Attention, Site, State, Use, exact
 from strawberry.model.operators import operator
 
 KEY_LIMIT = 600.0
@@ -44,9 +44,8 @@ BIAS_LIMIT = 20.0
 
 def limits(device: torch.device) -> tuple[torch.dtype, float]:
     """The dtype of the sums, and how large a key may be in it."""
-    if device.type == "mps":
-        return torch.float32, KEY_LIMIT_FLOAT32
-    return torch.float64, KEY_LIMIT
+    dtype = exact(device)
+    return dtype, KEY_LIMIT if dtype == torch.float64 else KEY_LIMIT_FLOAT32
 
 
 def weights_of(k: Tensor) -> Tensor:
@@ -68,7 +67,7 @@ def cumsum(x: Tensor, *, reverse: bool = False) -> Tensor:
     On a CPU, where torch's own goes through the channels one by one, by products with a triangle
     of ones: over chunks of the sequence, and over their sums. No sum has terms that it should not.
     """
-    if x.device.type != "cpu" or x.shape[1] <= CHUNK:
+    if not x.is_cpu or x.shape[1] <= CHUNK:
         return x.flip(1).cumsum(1).flip(1) if reverse else x.cumsum(1)
     sums: Tensor = _chunked_cumsum(x, reverse)
     return sums

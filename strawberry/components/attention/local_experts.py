@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from strawberry.components.attention.softmax import Scores, attend, extend_kv, new_kv
-from strawberry.components.dispatch import Dispatch
+from strawberry.components.dispatch import WAITS, Dispatch
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.components.routing import Choice, Router
 from strawberry.errors import FieldError
@@ -45,6 +45,7 @@ class LocalExperts(nn.Module):
         qk_eps: added to the mean square in the QK-norm.
     """
 
+    waits = WAITS
     window_of: Tensor | None
 
     def __init__(

@@ -14,7 +14,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from strawberry.components.attention.softmax import Scores, attend, check_heads, extend_kv, new_kv
-from strawberry.components.dispatch import Dispatch
+from strawberry.components.dispatch import WAITS, Dispatch
 from strawberry.components.routing import Losses, Router
 from strawberry.errors import FieldError
 from strawberry.model.contracts import Attention, Aux, Place, Site, State, Use
@@ -44,6 +44,7 @@ class MoEAttention(Attention):
     honours: ClassVar[frozenset[Place]] = frozenset({"rotary"})
     separates: ClassVar[bool] = True
     shares_keys: ClassVar[bool] = True
+    waits = WAITS
 
     def __init__(
         self,

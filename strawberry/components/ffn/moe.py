@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from strawberry.components.dispatch import Dispatch, weighted
+from strawberry.components.dispatch import WAITS, Dispatch, weighted
 from strawberry.components.ffn.bilinear import Bilinear
 from strawberry.components.ffn.expert_choice import ExpertChoice
 from strawberry.components.ffn.gated import gated_width
@@ -114,6 +114,7 @@ class MoE(FFN):
             )
         else:
             self.batch_independent = capacity is None  # type: ignore[misc]
+            self.waits = WAITS
             balance = 0.01 if balance_loss is None else balance_loss
             self.router = Router(
                 site.n_embd,

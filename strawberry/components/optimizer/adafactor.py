@@ -2,17 +2,74 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Le
+from torch import Tensor
 
 from strawberry.model.contracts import Decay, Optimizer, ParameterInfo, decay_groups
 
 SMALLEST = 2e-19
 """Lower bound on the root of a mean square, and on a mean square's mean: the least whose square is
 an ordinary float32. Torch's default, float32's precision, is more than a usual mean square."""
+
+
+class _Unread(torch.optim.Adafactor):
+    """Torch's, whose step has the host read two norms of each parameter; here they stay tensors."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """A step; returns the loss of `closure`, where there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            kept: tuple[list[Any], ...] = ([], [], [], [], [], [])
+            self._init_group(group, *kept)
+            for tensors in zip(*kept, strict=True):
+                _update(group, *tensors)
+        return loss
+
+
+def _update(
+    group: dict[str, Any],
+    parameter: Tensor,
+    grad: Tensor,
+    row: Tensor | None,
+    column: Tensor | None,
+    square: Tensor | None,
+    count: Tensor,
+) -> None:
+    """One parameter's step: mean squares, then the update, clipped and relative to the parameter.
+
+    `row` (..., m, 1), `column` (..., 1, n) and, of a vector, `square` are its mean squares; `count`
+    is on the CPU.
+    """
+    (least, smallest), lr = group["eps"], group["lr"]
+    count += 1
+    step = count.item()
+    fresh = step ** group["beta2_decay"]
+    size = _rms(parameter).clamp(min=smallest)
+    if group["weight_decay"]:
+        parameter.mul_(1 - lr * group["weight_decay"])
+    if row is not None and column is not None:
+        for kept, dim in ((row, -1), (column, -2)):
+            kept.lerp_(grad.norm(dim=dim, keepdim=True).square_().div_(grad.shape[dim]), fresh)
+        estimate = (row @ column).div_(row.mean(-2, keepdim=True).clamp_(min=least))
+    else:
+        assert square is not None
+        estimate = square.lerp_(grad.square(), fresh).clone()
+    update = estimate.clamp_(min=least * least).rsqrt_().mul_(grad)
+    rate = size * min(lr, step**-0.5) / (_rms(update) / group["d"]).clamp(min=1)
+    parameter.sub_(update.mul_(rate))
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.norm() / math.sqrt(x.numel())
 
 
 class Adafactor(Optimizer):
@@ -58,7 +115,7 @@ class Adafactor(Optimizer):
         """torch.optim.Adafactor, one tensor after another: all at once would take the memory of a
         second model, which is what Adafactor is there to save.
         """  # noqa: D205
-        return torch.optim.Adafactor(
+        return _Unread(
             decay_groups(infos, self.weight_decay, self.decay),
             lr=lr,
             beta2_decay=-self.decay_power,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt
+from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
 
@@ -48,5 +49,5 @@ class AdamW(Optimizer):
             lr=lr,
             betas=self.betas,
             eps=self.eps,
-            fused=device.type in ("cpu", "cuda", "mps"),
+            fused=device.type in _get_fused_kernels_supported_devices(),
         )

@@ -20,7 +20,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Place, Positional, Use, wide
+from strawberry.model.contracts import Place, Positional, Use, exact, wide
 
 SPAN = 4096
 """With a cache, this many positions have their angles computed once; later ones, each time."""
@@ -93,19 +93,23 @@ class RoPE(Positional):
         """How many numbers of a head are rotated, R."""
         return int(self.partial * width + 1e-9) // 2 * 2
 
-    def frequencies(self, rotated: int) -> list[float]:
-        """Angle for each position, of each pair."""
+    def frequencies(self, rotated: int, device: torch.device) -> Tensor:
+        """(R/2,) angle for each position, of each pair; made on the device, which waits for none.
+
+        In float64, or float32 on a device without it.
+        """
         base, s = self.base, self.factor
         if self.scaling == "ntk":
             base *= s ** (rotated / (rotated - 2))
-        plain = [base ** (-2 * i / rotated) for i in range(rotated // 2)]
+        pair = torch.arange(rotated // 2, dtype=exact(device), device=device)
+        plain = base ** (pair * (-2 / rotated))
         if self.scaling == "linear":
-            return [f / s for f in plain]
+            return plain / s
         if self.scaling == "yarn":
             slow, fast = self.betas
-            turns = [self.original_length * f / (2 * math.pi) for f in plain]
-            keep = [min(1.0, max(0.0, (r - slow) / (fast - slow))) for r in turns]
-            return [(1 - g) * f / s + g * f for g, f in zip(keep, plain, strict=True)]
+            turns = plain * (self.original_length / (2 * math.pi))
+            keep = ((turns - slow) / (fast - slow)).clamp(0.0, 1.0)
+            return (1 - keep) * plain / s + keep * plain
         return plain
 
     def table(self, use: Use, rotated: int) -> tuple[Tensor, Tensor]:
@@ -132,9 +136,8 @@ class RoPE(Positional):
 
     def _turns(self, positions: Tensor, rotated: int) -> tuple[Tensor, Tensor]:
         """The table for positions (T,) or (B, T)."""
-        exact = torch.float32 if positions.device.type == "mps" else torch.float64
-        frequencies = torch.tensor(self.frequencies(rotated), dtype=exact, device=positions.device)
-        angles = positions.to(exact)[..., None] * frequencies * self.sign
+        frequencies = self.frequencies(rotated, positions.device)
+        angles = positions.to(frequencies.dtype)[..., None] * frequencies * self.sign
         angles = angles if angles.ndim == 2 else angles[:, None]
         grow = 0.1 * math.log(self.factor) + 1 if self.scaling == "yarn" else 1.0
         cos, sin = (angles.cos() * grow).float(), (angles.sin() * grow).float()

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from strawberry.model.contracts import Place, Positional
+from strawberry.model.contracts import Place, Positional, exact
 
 
 class Sinusoidal(Positional):
@@ -40,8 +40,8 @@ class Sinusoidal(Positional):
     def embed(self, positions: Tensor) -> Tensor:
         """(T,) -> (T, C), in float32."""
         device = positions.device
-        exact = torch.float32 if device.type == "mps" else torch.float64
+        dtype = exact(device)
         pair = torch.arange(self.n_embd, device=device) // 2
-        angles = positions.to(exact)[:, None] * self.base ** (-2 * pair.to(exact) / self.n_embd)
+        angles = positions.to(dtype)[:, None] * self.base ** (-2 * pair.to(dtype) / self.n_embd)
         even = torch.arange(self.n_embd, device=device) % 2 == 0
         return (self.scale * torch.where(even, angles.sin(), angles.cos())).float()

@@ -14,7 +14,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Place, Positional
+from strawberry.model.contracts import Place, Positional, exact
 
 
 class T5Bias(Positional):
@@ -58,14 +58,13 @@ class T5Bias(Positional):
 
     def bucket(self, distance: Tensor) -> Tensor:
         """The bucket of each distance into the past, int64; those ahead share bucket 0."""
-        exact = self.buckets // 2
+        single = self.buckets // 2
         near = distance.clamp(min=0)
-        dtype = torch.float32 if near.device.type == "mps" else torch.float64
-        ratio = near.clamp(min=1).to(dtype) / exact
-        steps = torch.log(ratio) / math.log(self.max_distance / exact) * (self.buckets - exact)
+        ratio = near.clamp(min=1).to(exact(near.device)) / single
+        steps = torch.log(ratio) / math.log(self.max_distance / single) * (self.buckets - single)
         # A power of the ratio must not fall into the bucket below by rounding.
-        far = (exact + (steps + 1e-6).floor().long()).clamp(max=self.buckets - 1)
-        return torch.where(near < exact, near, far)
+        far = (single + (steps + 1e-6).floor().long()).clamp(max=self.buckets - 1)
+        return torch.where(near < single, near, far)
 
     def bias(self, n_head: int, queries: Tensor, keys: Tensor) -> Tensor:
         """(H, Tq, Tk)."""

@@ -10,6 +10,7 @@ auxiliary loss on the score itself or by a second router.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -83,6 +84,13 @@ class ExpertChoice(ScoringRouter):
         go.scatter_(1, ranked.topk(size, dim=1).indices, value=True)
         terms = self._terms(x, logits, go, step) if self.training else ()
         return Routed(go, kept, terms, size=size)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """The count stays with the host, which would have to wait for it in every step."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not self.optimizer_steps.is_meta:
+            self.optimizer_steps = self.optimizer_steps.cpu()
+        return self
 
     @torch.no_grad()
     def after_step(self) -> None:

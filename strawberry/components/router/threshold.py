@@ -74,12 +74,12 @@ class Threshold(PreciseBuffers, ScoringRouter):
         """Note the quantile above which the wanted share of the whole batch's tokens would be."""
         if real is not None:
             logits = logits.masked_fill(~real, float("nan"))
-        every = gathered(logits.detach())
+        every = gathered(logits.detach()).float()
         tokens = length * len(every)
-        every = every[~every.isnan()].float()
-        wanted = min(1.0, self.capacity[step] * tokens / max(1, every.numel()))
-        found = every.quantile(1 - wanted) if every.numel() else 0.0
-        self.sums[step] += found
+        left = every.isnan().logical_not().sum()  # on the device: the host waits for none of it
+        wanted = (self.capacity[step] * tokens / left.clamp(min=1)).clamp(max=1)
+        found = every.flatten().nanquantile(1 - wanted)
+        self.sums[step] += torch.where(left > 0, found, 0.0)
         self.seen[step] += 1
 
     @torch.no_grad()

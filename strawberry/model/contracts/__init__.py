@@ -9,13 +9,24 @@ step) arrives in a `Use`, never as an attribute: a shared module is used many ti
 A module with a method `after_step()` has it called after each optimizer step, once however often
 the module is used: the place for what is learned by other means than gradients.
 
+A pass must not make the host wait for an accelerator: no value is read (`.item()`, `nonzero`, a
+mask as an index), nothing that Python holds is made a tensor of the device. A module that can't do
+without, since the data decide its shapes, says why in a text `waits`.
+
 Where several processes (ranks) share a batch, each has some of its sequences. What depends on all
 of them is computed from `summed(...)`; what `after_step()` changes has to be alike on all.
 """
 
 from strawberry.model.contracts.decay import Beta, Decay, decay_groups
 from strawberry.model.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
-from strawberry.model.contracts.numbers import draw, drawn, has_values, wide, without_autocast
+from strawberry.model.contracts.numbers import (
+    draw,
+    drawn,
+    exact,
+    has_values,
+    wide,
+    without_autocast,
+)
 from strawberry.model.contracts.ranks import (
     gathered,
     is_shard,
@@ -75,6 +86,7 @@ __all__ = [
     "decay_groups",
     "draw",
     "drawn",
+    "exact",
     "gathered",
     "has_values",
     "is_shard",

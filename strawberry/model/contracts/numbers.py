@@ -8,6 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+WITHOUT_FLOAT64 = {"mps"}
+"""Types of devices that hold no float64."""
+
+
+def exact(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that holds none: for what float32 rounds too far."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
 
 def wide(x: Tensor) -> Tensor:
     """`x` in float32, or as it is if wider: for statistics that half precision would spoil."""

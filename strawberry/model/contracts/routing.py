@@ -52,12 +52,14 @@ class Router(nn.Module, abc.ABC):
         causal: whether no decision depends on a later token, in the mode at hand.
         batch_independent: whether none depends on another sequence of the batch.
         exact: whether in training the shares that are meant are those that run.
+        waits: why the host waits for an accelerator before a step.
         limit: steps that are run at most, where fewer than in training; set by the recursion.
     """
 
     causal: bool = True
     batch_independent: bool = True
     exact: bool = False
+    waits: str = "the data decide how many tokens run a step, and so the shapes"
     limit: int | None = None
 
     @abc.abstractmethod

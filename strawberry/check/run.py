@@ -10,6 +10,7 @@ from strawberry.check import (
     answers,
     costs,
     dependence,
+    device,
     executing,
     forms,
     gradients,
@@ -41,6 +42,7 @@ _MODEL: dict[str, Check] = {
     "stability": gradients.stability,
     "determinism": forms.determinism,
     "meta": forms.meta,
+    "device": device.model,
     "saved": forms.saved,
     "compile": forms.compiles,
     "counted": costs.counted,
@@ -53,6 +55,7 @@ _OTHERS: dict[str, dict[str, Check]] = {
         "descends": optimizing.descends,
         "moves": optimizing.moves,
         "resumes": optimizing.resumes,
+        "device": device.optimizer,
     },
     "schedule": {"range": optimizing.in_range},
     "data": {

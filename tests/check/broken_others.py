@@ -80,6 +80,26 @@ class Forgets(Steady):
         return Clocked([info.parameter for info in infos], lr=lr)
 
 
+class Looking(torch.optim.AdamW):
+    """Looks at each gradient before it steps."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if float(parameter.grad.norm()) == 0.0:
+                    parameter.grad.fill_(0.0)
+        return super().step(closure)
+
+
+class Looks(Steady):
+    """The host waits for every gradient."""
+
+    def make(
+        self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
+    ) -> torch.optim.Optimizer:
+        return Looking([info.parameter for info in infos], lr=lr)
+
+
 class Flat(Schedule):
     """The same rate always: sound."""
 

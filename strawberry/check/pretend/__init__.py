@@ -21,6 +21,6 @@ given.
 """
 
 from strawberry.check.pretend.device import NAME, accelerator
-from strawberry.check.pretend.stalls import Stall, Stalls
+from strawberry.check.pretend.stalls import Stall, Stalls, is_outside
 
-__all__ = ["NAME", "Stall", "Stalls", "accelerator"]
+__all__ = ["NAME", "Stall", "Stalls", "accelerator", "is_outside"]

@@ -90,7 +90,9 @@ def _computed(full: str, name: str) -> Callable[..., Any]:
     operator = _operator(full)
     waiting = waits.rule(full)
     strict = waits.strict(operator)
-    writes = any(a.alias_info and a.alias_info.is_write for a in operator._schema.arguments)  # noqa: SLF001
+    arguments = operator._schema.arguments  # noqa: SLF001
+    writes = any(a.alias_info and a.alias_info.is_write for a in arguments)
+    tensors = [i for i, a in enumerate(arguments) if str(a.type) == "Tensor" and not a.kwarg_only]
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
         handed = _Handed(name)
@@ -102,7 +104,10 @@ def _computed(full: str, name: str) -> Callable[..., Any]:
             )
         if waiting is not None:
             waiting(*args, **kwargs)
-        result = operator(*host_args, **host_kwargs)
+        # What is a number in Python comes as one, also where the schema has a tensor.
+        numbers = any(i < len(args) and isinstance(args[i], (int, float)) for i in tensors)
+        called = operator.overloadpacket if numbers else operator
+        result = called(*host_args, **host_kwargs)
         if writes:
             handed.follow()
         return handed.up(result)

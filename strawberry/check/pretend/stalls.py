@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -25,7 +25,7 @@ _SKIPPED: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parent),
 
 
 class Place(NamedTuple):
-    """A line of a function."""
+    """A line of a function, by its qualified name."""
 
     file: str
     line: int
@@ -53,7 +53,7 @@ class Stall:
         return f"{self.stack[0].file}:{self.stack[0].line}" if self.stack else "torch"
 
     def within(self, *functions: str) -> bool:
-        """Whether a function of one of these names was under way."""
+        """Whether one of these functions was under way, such as `Session.save`."""
         return any(place.function in functions for place in self.stack)
 
     def __str__(self) -> str:
@@ -81,15 +81,24 @@ class Stalls:
         taken, self._found = self._found, []
         return taken
 
+    def put_back(self, stalls: Iterable[Stall]) -> None:
+        """Add what was taken before, in front."""
+        self._found[:0] = stalls
+
     def counts(self, *kinds: Kind) -> dict[str, int]:
         """How often each line did what it does, of these kinds or of all; most often first."""
         lines = Counter(str(stall) for stall in self if not kinds or stall.kind in kinds)
         return dict(lines.most_common())
 
 
+def is_outside(file: str) -> bool:
+    """Whether a file is neither torch's nor of our own machinery."""
+    return not file.startswith(_SKIPPED)
+
+
 def _stack(frame: FrameType | None) -> Iterator[Place]:
     while frame is not None:
         code = frame.f_code
-        if not code.co_filename.startswith(_SKIPPED):
-            yield Place(code.co_filename, frame.f_lineno, code.co_name)
+        if is_outside(code.co_filename):
+            yield Place(code.co_filename, frame.f_lineno, code.co_qualname)
         frame = frame.f_back

@@ -1,0 +1,156 @@
+"""On an accelerator: that all is computed where it belongs, and that nobody waits for anybody.
+
+What is told is what a GPU would stumble over; a pretend one (`strawberry.check.pretend`) shows it
+on any machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import traceback
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from strawberry.check.outcome import Finding, NotApplicable
+from strawberry.check.pretend import NAME, Stall, Stalls, accelerator, is_outside
+from strawberry.check.subject import Subject
+from strawberry.errors import StrawberryError
+from strawberry.model.contracts.numbers import WITHOUT_FLOAT64
+from strawberry.model.language_model import LanguageModel
+from strawberry.model.risks import declares
+from strawberry.train.optimizers import Optimizers
+
+STEPS = 3
+"""Steps of training; what the first one makes may be kept, so stalls count from the second on."""
+SHOWN = 6
+"""Lines that a finding names at most."""
+
+
+def model(subject: Subject) -> str:
+    """On an accelerator, is all on the device, with no host read and no copy in a step or token?"""
+    return _found(subject, _step_and_token)
+
+
+def optimizer(subject: Subject) -> str:
+    """On an accelerator, are states on the device, with no host read and no copy in a step?"""
+    return _found(subject, lambda subject, stalls: _train(subject, stalls, chosen=True))
+
+
+def _found(subject: Subject, act: Callable[[Subject, Stalls], None]) -> str:
+    try:
+        with _any_accelerator() as stalls:
+            try:
+                act(subject, stalls)
+            except Exception as error:
+                raise Finding(_raised(subject, error)) from error
+            found = list(stalls)
+    except StrawberryError as refusal:
+        raise NotApplicable(str(refusal)) from refusal
+    reasons = _declared(subject)
+    told = [stall for stall in found if stall.kind != "read" or not reasons]
+    if told:
+        raise Finding(_listed(subject, told))
+    if found:
+        return f"{len(found)} host reads, declared: {'; '.join(reasons)}"
+    return "no host read, no copy to the device, no float64"
+
+
+@contextlib.contextmanager
+def _any_accelerator() -> Iterator[Stalls]:
+    """The pretend device, which has no more than any other: no float64."""
+    with accelerator() as stalls:
+        WITHOUT_FLOAT64.add(NAME)
+        try:
+            yield stalls
+        finally:
+            WITHOUT_FLOAT64.discard(NAME)
+
+
+def _step_and_token(subject: Subject, stalls: Stalls) -> None:
+    _train(subject, stalls, chosen=False)
+    _decode(subject, stalls)
+
+
+def _train(subject: Subject, stalls: Stalls, *, chosen: bool) -> None:
+    """A few steps, by the recipe's optimizers or by a plain one."""
+    model = subject.model(training=True).to(NAME)
+    idx = subject.tokens().to(NAME)
+    targets = (idx * 7 + 3) % subject.recipe.model.vocab_size
+    infos, device = model.parameter_infos(), model.device
+    ours = Optimizers(subject.recipe, infos, device) if chosen else None
+    plain = torch.optim.SGD(model.parameters(), lr=1e-3)
+    for step in range(STEPS):
+        if step == 1:
+            _forget(stalls)
+        loss = model.loss(idx, targets).total
+        loss.backward()  # type: ignore[no-untyped-call]
+        if ours is None:
+            plain.step()
+        else:
+            ours.step(step)
+        plain.zero_grad()
+        model.after_step()
+
+
+@torch.no_grad()
+def _decode(subject: Subject, stalls: Stalls) -> None:
+    """A token at a time with a cache, where there is one; else whole passes."""
+    held = stalls.take()
+    model = subject.model().to(NAME)
+    idx = subject.tokens(batch=2).to(NAME)
+    for number, run in enumerate(_calls(model, idx)):
+        if number == 2:
+            _forget(stalls)
+        run()
+    stalls.put_back(held)
+
+
+def _calls(model: LanguageModel, idx: Tensor) -> Iterator[Callable[[], object]]:
+    if not (declares(model, "causal") and declares(model, "cacheable")):
+        yield from [lambda: model(idx)] * (STEPS + 1)
+        return
+    cache = model.new_cache(len(idx), idx.shape[1])
+    yield lambda: model(idx[:, :3], cache=cache)
+    for at in range(3, idx.shape[1]):
+        yield lambda at=at: model(idx[:, at : at + 1], cache=cache)  # type: ignore[misc]
+
+
+def _forget(stalls: Stalls) -> None:
+    """What was made once may be kept; a float64 is one wherever it is made."""
+    stalls.put_back([stall for stall in stalls.take() if stall.kind == "float64"])
+
+
+def _declared(subject: Subject) -> list[str]:
+    """Why parts of the model have to wait, in their own words."""
+    every = (getattr(module, "waits", "") for module in subject.model().modules())
+    return list(dict.fromkeys(reason for reason in every if reason))
+
+
+def _raised(subject: Subject, error: Exception) -> str:
+    """What was raised, at the innermost line that is not torch's."""
+    first = (str(error).splitlines() or [""])[0]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_outside(f.filename)]
+    places = [f"{frame.filename}:{frame.lineno}" for frame in reversed(frames)]
+    place = places[0] if places else "torch"
+    return f"{place}: {type(error).__name__}: {first}{_own(subject, places)}"
+
+
+def _listed(subject: Subject, stalls: list[Stall]) -> str:
+    lines: dict[str, int] = {}
+    for stall in stalls:
+        places = [f"{place.file}:{place.line}" for place in stall.stack]
+        line = f"{stall}{_own(subject, places)}"
+        lines[line] = lines.get(line, 0) + 1
+    shown = [f"{line}, {count} times" for line, count in lines.items()]
+    more = f"; and {len(shown) - SHOWN} lines more" if len(shown) > SHOWN else ""
+    return "; ".join(shown[:SHOWN]) + more
+
+
+def _own(subject: Subject, places: list[str]) -> str:
+    """`, for FILE:LINE`: the component's own line, where a helper's is the innermost."""
+    file = None if subject.entry is None else inspect.getsourcefile(subject.entry.load())
+    own = [place for place in places if file is not None and place.startswith(f"{file}:")]
+    return f", for {own[0]}" if own and own[0] != places[0] else ""

@@ -16,6 +16,7 @@ import torch
 
 from strawberry.recipe import load_recipe
 from strawberry.train import Diverged, loop, step, train
+from strawberry.train.batches import Batches, MicroBatch
 
 
 def poison(at: int, patch: pytest.MonkeyPatch) -> None:
@@ -37,15 +38,13 @@ def poison(at: int, patch: pytest.MonkeyPatch) -> None:
 
 def divide(parts: int, patch: pytest.MonkeyPatch) -> None:
     """Let this process take each batch in the parts that so many ranks would take, one by one."""
-    original = loop.gradient
+    original = Batches.train
 
-    def gradient(engine: Any, machine: Any, rows: Any, *args: Any) -> Any:
-        ((x, y),) = rows
-        return original(
-            engine, machine, list(zip(x.chunk(parts), y.chunk(parts), strict=True)), *args
-        )
+    def train_rows(batches: Batches, step: int) -> list[MicroBatch]:
+        ((x, y),) = original(batches, step)
+        return list(zip(x.chunk(parts), y.chunk(parts), strict=True))
 
-    patch.setattr(loop, "gradient", gradient)
+    patch.setattr(Batches, "train", train_rows)
 
 
 def work(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:

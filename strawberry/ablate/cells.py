@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from strawberry.ablate.extra import needs
+from strawberry.ablate.factors import shown
 from strawberry.ablate.plan import BLOCK_PARTS, MODEL_PARTS, Plan, Range, Values, full_path
 from strawberry.errors import StrawberryError
 from strawberry.model.build import build
@@ -178,14 +178,7 @@ def _name(paths: Sequence[str], values: Sequence[Any]) -> str:
     words = [path.rsplit(".", 1)[-1] for path in paths]
     if len(set(words)) < len(words):
         words = [".".join(path.replace("*.", "").rsplit(".", 2)[-2:]) for path in paths]
-    return " ".join(f"{w}={_show(v)}" for w, v in zip(words, values, strict=True))
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, dict) and "use" in value:
-        rest = ",".join(f"{k}={_show(v)}" for k, v in value.items() if k != "use")
-        return f"{value['use']}({rest})" if rest else str(value["use"])
-    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+    return " ".join(f"{w}={shown(v)}" for w, v in zip(words, values, strict=True))
 
 
 def _parts(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from strawberry.ablate.noise import RATIO
 from strawberry.errors import Problem, RecipeError, StrawberryError
 from strawberry.recipe.spec import ModelFields, TrainFields
 from strawberry.recipe.tree import Node
@@ -68,6 +69,7 @@ class Plan:
         metric: what cells are compared by; lower is better, unless it is an accuracy.
         effect: the least difference that matters, as a share of the baseline's value.
         alpha: the rate of false findings over the whole table.
+        noise_ratio: the largest ratio of two cells' noises for which that rate is kept.
         causal: leave out cells that see later tokens.
         executor: the component that runs the trials, as a recipe would write it.
         folder: that of the plan's own file, from which its relative paths may start.
@@ -92,6 +94,7 @@ class Plan:
     metric: str = "val_loss"
     effect: float = 0.01
     alpha: float = 0.05
+    noise_ratio: float = RATIO
     causal: bool = False
     executor: Any = "local"
     folder: Path | None = None
@@ -201,6 +204,9 @@ def _check(plan: Plan) -> None:
         value = getattr(plan, name)
         if value is not None and not (_is_number(value) and 0 < value < math.inf):
             raise StrawberryError(f"{name}: expected {what} above 0, got {value!r}")
+    if not (_is_number(plan.noise_ratio) and 1 <= plan.noise_ratio <= 100):
+        message = f"noise_ratio: expected a ratio from 1 to 100, got {plan.noise_ratio!r}"
+        raise StrawberryError(message)
     ranges = [path for path, values in plan.vary.items() if isinstance(values, Range)]
     if ranges and plan.mode != "random":
         raise StrawberryError(f"{ranges[0]}: a range is for --mode random, or for --tune")

@@ -1,27 +1,31 @@
 """What so many seeds can and can't show: intervals, corrected p-values, power, verdicts.
 
-Cells are compared with the baseline in pairs of equal seeds: the same data in the same order. With
-few pairs only the t distribution of their differences is honest, so it decides; the bootstrap
-interval of a mean is shown beside it. p-values are Holm's (Holm 1979), which keeps the chance of
-any false finding in the whole table at alpha whatever the cells have in common.
+Every difference is judged by the noise of the whole table (`noise`): difference, interval, p-value,
+`detectable` and verdict come from one statistic and its distribution, and so agree.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from strawberry.ablate import looks as sequential
 from strawberry.ablate.extra import needs
+from strawberry.ablate.noise import RATIO, Design, design, granularity
 
-Verdict: TypeAlias = Literal["better", "worse", "no evidence", "under-powered", "baseline"]
-POWER = 0.8
-"""The chance of finding the smallest difference that is called detectable."""
+Verdict: TypeAlias = Literal[
+    "better", "worse", "equivalent", "no evidence", "under-powered", "baseline"
+]
+LEAST = 2
+"""Seeds that both have, for a comparison."""
 RESAMPLES = 5000
+ROUNDING = 1e-12
+"""Differences that are smaller, as a share of the values, are those of sums in another order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +41,20 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A cell against the baseline.
+    """A cell against the baseline, or any other contrast of cells.
 
     Attributes:
-        n: pairs of seeds that both have.
-        difference: mean of cell - baseline.
-        low, high: interval of it at the corrected level.
-        p: two-sided p-value of the paired t-test.
-        corrected: the same, by Holm's procedure over the table.
-        detectable: the smallest true difference that so many pairs find with a chance of 80 %.
-        verdict: `no evidence` if a difference that matters would have been found, `under-powered`
-            if not.
+        n: seeds that all of its cells have.
+        difference: mean over them of cell - baseline.
+        low, high: interval of it; all of a table's hold together with a chance of 1 - alpha.
+        p: two-sided p-value of this question alone.
+        corrected: the chance that any question of the table is answered so by chance.
+        detectable: the smallest true difference that is found with a chance of 80 %.
+        verdict: `better` or `worse` if the interval leaves 0 out, that is if `corrected` is at most
+            alpha; `equivalent` if it lies within the difference that matters; else `no evidence`
+            if `detectable` is at most that, and `under-powered` if not.
+        error: standard error of the difference.
+        deviation: the noise of a run, by this question's cells.
     """
 
     n: int
@@ -58,6 +65,8 @@ class Comparison:
     corrected: float
     detectable: float
     verdict: Verdict
+    error: float = math.nan
+    deviation: float = math.nan
 
 
 def summary(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> Summary:
@@ -83,49 +92,6 @@ def summary(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> S
     return Summary(n, mean, deviation, float(interval.low), float(interval.high))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the chance of any false finding stays below alpha."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    corrected = [math.nan] * len(p_values)
-    least = 0.0
-    for rank, index in enumerate(order):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = least
-    return corrected
-
-
-def power(effect: float, deviation: float, n: int, alpha: float) -> float:
-    """The chance that a two-sided paired t-test of `n` pairs finds a true difference `effect`."""
-    if n < 2:
-        return 0.0
-    if deviation == 0:
-        return 1.0 if effect else alpha
-    stats = needs("scipy.stats")
-    # The square of a t statistic is an F statistic; SciPy's noncentral t has gaps.
-    shift = (effect / deviation) ** 2 * n
-    critical = stats.f.isf(alpha, 1, n - 1)
-    return float(stats.ncf.sf(critical, 1, n - 1, shift))
-
-
-def detectable(deviation: float, n: int, alpha: float, chance: float = POWER) -> float:
-    """The true difference that `n` pairs of this deviation find with that chance."""
-    if n < 2 or math.isnan(deviation):
-        return math.inf
-    return deviation * _detectable(n, alpha, chance)
-
-
-@functools.lru_cache(maxsize=1024)
-def _detectable(n: int, alpha: float, chance: float) -> float:
-    """The same in deviations."""
-    high = 1.0
-    while power(high, 1.0, n, alpha) < chance:
-        high *= 2
-    found = needs("scipy.optimize").brentq(
-        lambda effect: power(effect, 1.0, n, alpha) - chance, 0.0, high, xtol=1e-9 * high
-    )
-    return float(found)
-
-
 def compare(
     baseline: Mapping[int, float],
     cells: Mapping[str, Mapping[int, float]],
@@ -134,6 +100,7 @@ def compare(
     alpha: float = 0.05,
     lower_is_better: bool = True,
     looks: int = 1,
+    ratio: float = RATIO,
 ) -> dict[str, Comparison]:
     """Every cell against the baseline; values are by seed.
 
@@ -143,45 +110,141 @@ def compare(
         effect: the least difference that matters, in the values' unit.
         alpha: the chance of any false finding in the table.
         lower_is_better: what `better` means.
-        looks: how often the table may be looked at before the seeds are all in; alpha is divided.
+        looks: how often the table may be looked at before the seeds are all in: first with 3 seeds,
+            then with each that is added. `looks.levels` says what alpha each look has.
+        ratio: the largest ratio of two cells' deviations for which alpha is kept.
     """
-    stats = needs("scipy.stats")
-    alpha = alpha / looks
-    differences = {
-        name: [values[s] - baseline[s] for s in sorted(values.keys() & baseline.keys())]
-        for name, values in cells.items()
-    }
-    p_values = {}
-    for name, pairs in differences.items():
-        if len(pairs) < 2:
-            p_values[name] = math.nan
-        elif np.std(pairs) <= 1e-15 * max(1.0, abs(float(np.mean(pairs)))):
-            # Pairs without any spread: equal runs, or a difference that no noise explains.
-            p_values[name] = 1.0 if abs(float(np.mean(pairs))) < 1e-12 else 0.0
+    names = list(cells)
+    weights = [[-1.0, *(float(name == other) for other in names)] for name in names]
+    found = contrasts(
+        [baseline, *cells.values()], weights, effect=effect, alpha=alpha,
+        lower_is_better=lower_is_better, looks=looks, ratio=ratio,
+    )  # fmt: skip
+    return dict(zip(names, found, strict=True))
+
+
+def contrasts(
+    cells: Sequence[Mapping[int, float]],
+    weights: Sequence[Sequence[float]],
+    *,
+    effect: float,
+    alpha: float = 0.05,
+    lower_is_better: bool = True,
+    looks: int = 1,
+    ratio: float = RATIO,
+) -> list[Comparison]:
+    """Several weighted sums of cells, judged as one family; see `compare`.
+
+    Args:
+        cells: values by seed.
+        weights: for each question a weight of each cell; they sum to 0.
+        effect: the least difference that matters.
+        alpha: the chance of any false finding among these questions.
+        lower_is_better: what `better` means.
+        looks: as of `compare`.
+        ratio: as of `compare`.
+    """
+    finite = [{s: v for s, v in cell.items() if math.isfinite(v)} for cell in cells]
+    common = [_common(finite, row) for row in weights]
+    asked = [number for number, seeds in enumerate(common) if len(seeds) >= LEAST]
+    level, look = alpha, 0
+    if looks > 1:
+        look = min(looks, max(1, max(map(len, finite), default=0) - sequential.FIRST + 1)) - 1
+        level = sequential.levels(looks, alpha)[look]
+    # A question that could not be answered still was asked.
+    share = len(asked) / max(1, len(weights))
+    judged = _judge(finite, [weights[i] for i in asked], level * share, effect, ratio)
+    found = []
+    for number, (row, seeds) in enumerate(zip(weights, common, strict=True)):
+        if number in asked:
+            made = judged[asked.index(number)]
+            corrected = sequential.adjusted(min(1.0, made.corrected / share), look, looks)
         else:
-            p_values[name] = float(stats.ttest_1samp(pairs, 0.0).pvalue)
-    tested = [name for name, p in p_values.items() if not math.isnan(p)]
-    # A cell that could not be tested still was a question that the table asked.
-    corrected = dict(zip(cells, holm([1.0 if math.isnan(p) else p for p in p_values.values()]),
-                         strict=True))  # fmt: skip
-    level = alpha / max(1, len(cells))
-    found: dict[str, Comparison] = {}
-    for name, pairs in differences.items():
-        n = len(pairs)
-        mean = float(np.mean(pairs)) if n else math.nan
-        deviation = float(np.std(pairs, ddof=1)) if n > 1 else math.nan
-        half = (
-            deviation / math.sqrt(n) * float(stats.t.isf(level / 2, n - 1)) if n > 1 else math.inf
-        )
-        least = detectable(deviation, n, level)
-        verdict: Verdict = "no evidence" if least <= effect else "under-powered"
-        if name in tested and corrected[name] < alpha:
-            verdict = "better" if (mean < 0) == lower_is_better else "worse"
-        found[name] = Comparison(
-            n, mean, mean - half, mean + half, p_values[name],
-            corrected[name] if name in tested else math.nan, least, verdict,
-        )  # fmt: skip
+            difference = float(np.mean(_differences(finite, row, seeds))) if seeds else math.nan
+            made = Comparison(len(seeds), difference, -math.inf, math.inf, math.nan, math.nan,
+                              math.inf, "under-powered")  # fmt: skip
+            corrected = math.nan
+        verdict = made.verdict
+        if verdict == "better" and (made.difference < 0) != lower_is_better:
+            verdict = "worse"
+        found.append(replace(made, corrected=corrected, verdict=verdict))
     return found
+
+
+def _judge(
+    cells: Sequence[Mapping[int, float]],
+    weights: Sequence[Sequence[float]],
+    alpha: float,
+    effect: float,
+    ratio: float,
+) -> list[Comparison]:
+    """Questions that have seeds enough; any difference that is found is called `better`."""
+    if not weights:
+        return []
+    made, values, least = _table(cells, weights)
+    null = made.null(ratio)
+    critical = null.critical(alpha)
+    differences, variances = (part[0] for part in made.measure(values[None]))
+    found = []
+    for number, (row, n) in enumerate(zip(made.contrasts, made.counts.tolist(), strict=True)):
+        difference = float(differences[number])
+        # A difference of one step, however often, may be a matter of rounding.
+        size = float((row**2).sum() / 2)
+        variance = max(float(variances[number]), least**2 * size / n)
+        error = math.sqrt(variance)
+        deviation = math.sqrt(variance * n / (2 * size))
+        statistic = abs(difference) / error if error else 0.0
+        half = critical * error if error else 0.0
+        detectable = deviation * null.detectable(number, alpha) if deviation else 0.0
+        low, high = difference - half, difference + half
+        verdict: Verdict = "no evidence" if detectable <= effect else "under-powered"
+        if statistic > critical:
+            verdict = "better"
+        elif max(-low, high) <= effect:
+            verdict = "equivalent"
+        found.append(Comparison(
+            n, difference, low, high, null.p(number, statistic), null.corrected(statistic),
+            detectable, verdict, error, deviation,
+        ))  # fmt: skip
+    return found
+
+
+def _table(
+    cells: Sequence[Mapping[int, float]], weights: Sequence[Sequence[float]]
+) -> tuple[Design, NDArray[np.float64], float]:
+    """The design of the cells that are asked about, their values, and the metric's step."""
+    used = [number for number in range(len(cells)) if any(row[number] for row in weights)]
+    seeds = [
+        seed for seed in sorted({s for number in used for s in cells[number]})
+        if sum(seed in cells[number] for number in used) > 1
+    ]  # fmt: skip
+    seen = tuple(tuple(seed in cells[number] for seed in seeds) for number in used)
+    made = design(seen, tuple(tuple(float(row[number]) for number in used) for row in weights))
+    values = [cells[number][s] for number in used for s in seeds if s in cells[number]]
+    center = np.array([np.mean([cells[u][s] for u in used if s in cells[u]]) for s in seeds])
+    # About each seed's mean nothing is lost of large values that hardly differ.
+    places = np.nonzero(made.seen)[1]
+    first = {s: next(cells[u][s] for u in used if s in cells[u]) for s in seeds}
+    gaps = [cells[u][s] - first[s] for u in used for s in seeds if s in cells[u]]
+    largest = max(map(abs, values), default=0.0)
+    least = granularity([gap for gap in gaps if abs(gap) > ROUNDING * largest])
+    return made, np.asarray(values) - center[places], max(least, ROUNDING * largest)
+
+
+def _common(cells: Sequence[Mapping[int, float]], row: Sequence[float]) -> list[int]:
+    """The seeds that all cells of a question have."""
+    used = [set(cell) for cell, weight in zip(cells, row, strict=True) if weight]
+    return sorted(set.intersection(*used)) if used else []
+
+
+def _differences(
+    cells: Sequence[Mapping[int, float]], row: Sequence[float], seeds: Sequence[int]
+) -> list[float]:
+    """A question's answer with each of the seeds."""
+    return [
+        sum(weight * cell[seed] for cell, weight in zip(cells, row, strict=True) if weight)
+        for seed in seeds
+    ]
 
 
 def steps_to(

@@ -177,6 +177,7 @@ class Sweep:
             alpha=self.plan.alpha,
             lower_is_better=not higher_is_better(self.plan.metric),
             looks=looks(self.plan),
+            ratio=self.plan.noise_ratio,
         )
         return undecided(found, effect)
 

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from strawberry.plugin import Plugins
 
 
+STYLES = {
+    "better": "green", "worse": "red", "equivalent": "cyan", "baseline": "bold", "failed": "red",
+    "disqualified": "bold red",
+}  # fmt: skip
+"""How the rows of a verdict look."""
+
+
 def command(
     recipe: Annotated[
         Path,
@@ -87,6 +94,9 @@ def command(
         Gt(0),
         Lt(1),
     ] = None,
+    noise_ratio: Annotated[
+        float | None, typer.Option(help="How unlike cells' noises may be for that to hold; 4.")
+    ] = None,
     causal: Annotated[
         bool | None, typer.Option("--causal", help="Leave out cells that see later tokens.")
     ] = None,
@@ -140,7 +150,7 @@ def command(
         "mode": mode, "samples": samples, "max_seeds": max_seeds, "match": match, "width": width,
         "tune_trials": tune_trials, "tune_seeds": tune_seeds, "tokens": tokens, "flops": flops,
         "halving": halving, "metric": metric, "effect": effect, "alpha": alpha,
-        "causal": causal,
+        "noise_ratio": noise_ratio, "causal": causal,
     }  # fmt: skip
     plans = make_suite(recipe, options)
     first = next(iter(plans.values()), None) or make_plan(recipe, options)
@@ -253,7 +263,7 @@ def show_suite(folder: Path) -> None:
 
 def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
     """The ranked table, what is not in it, and where the rest is."""
-    from strawberry.ablate.report.files import gone, number, shown
+    from strawberry.ablate.report.files import EFFECTS, FACTORS, gone, number, shown
     from strawberry.cli.console import console, print_json, show
     from strawberry.cli.console import table as new_table
 
@@ -264,10 +274,16 @@ def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
     narrow = ("interval", "active", "tokens", "tuning")
     columns = {name: make for name, make in shown(table).items() if name not in narrow}
     rows = new_table(*columns)
-    styles = {"better": "green", "worse": "red", "baseline": "bold", "failed": "red"}
-    styles["disqualified"] = "bold red"
+    if table.effects:
+        factors = new_table(*EFFECTS)
+        for effect in table.effects:
+            factors.add_row(*(make(effect) for make in EFFECTS.values()),
+                            style=STYLES.get(effect.comparison.verdict))  # fmt: skip
+        out.print()
+        show(factors, out)
+        out.print(FACTORS)
     for row in table.rows:
-        rows.add_row(*(make(row) for make in columns.values()), style=styles.get(row.verdict))
+        rows.add_row(*(make(row) for make in columns.values()), style=STYLES.get(row.verdict))
     out.print()
     show(rows, out)
     out.print(f"\n{table.metric} against {table.baseline}; a difference of "

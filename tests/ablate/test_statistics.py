@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from strawberry.ablate.looks import adjusted, levels
+from strawberry.ablate.noise import design, granularity
 from strawberry.ablate.statistics import (
     compare,
-    detectable,
-    holm,
-    power,
+    contrasts,
     speedup,
     steps_to,
     summary,
@@ -18,7 +19,7 @@ from strawberry.ablate.statistics import (
 
 SEEDS = 5
 CELLS = 4
-RUNS = 1000
+RUNS = 500
 
 
 def simulated(
@@ -34,7 +35,7 @@ def simulated(
 
 
 def test_false_findings_stay_below_alpha() -> None:
-    """Of 1,000 ablations without any difference, at most 5 % flag a cell (and some noise)."""
+    """Of 500 ablations without any difference, at most 5 % flag a cell (and some noise)."""
     rng = np.random.default_rng(0)
     flagged = 0
     for _ in range(RUNS):
@@ -45,41 +46,143 @@ def test_false_findings_stay_below_alpha() -> None:
     assert flagged > 0  # a test that never finds anything would pass too
 
 
-def test_uncorrected_p_values_would_not() -> None:
-    """The control: without Holm's correction many more tables have a false finding."""
+def test_uncorrected_intervals_would_not() -> None:
+    """The control: without a correction many more tables have a false finding."""
     rng = np.random.default_rng(0)
     flagged = 0
     for _ in range(RUNS):
         baseline, cells = simulated(rng, dict.fromkeys("abcd", 0.0))
         found = compare(baseline, cells, effect=0.03, alpha=0.05)
-        flagged += any(c.p < 0.05 for c in found.values())
+        flagged += any(abs(c.difference) > 2 * c.error for c in found.values())
     assert flagged / RUNS > 0.1
 
 
-def test_power_is_as_computed() -> None:
-    """A known difference is found as often as `power` says, in 1,000 ablations of one cell."""
+def test_the_detectable_difference_is_found_as_often_as_it_says() -> None:
+    """A cell that differs by the design's `detectable` is found in 80 % of 500 ablations."""
     rng = np.random.default_rng(1)
-    shift, noise = 0.06, 0.02
+    seen = ((True,) * SEEDS,) * (CELLS + 1)
+    rows = tuple(
+        tuple(-1.0 if c == 0 else float(c == k) for c in range(CELLS + 1))
+        for k in range(1, CELLS + 1)
+    )
+    noise = 0.02
+    shift = noise * design(seen, rows).null().detectable(0, 0.05)
     hits = 0
     for _ in range(RUNS):
-        baseline, cells = simulated(rng, {"a": shift}, noise)
+        baseline, cells = simulated(rng, {"a": shift, "b": 0.0, "c": 0.0, "d": 0.0}, noise)
         hits += compare(baseline, cells, effect=0.03)["a"].verdict == "worse"
-    expected = power(shift, noise * math.sqrt(2), SEEDS, 0.05)
-    assert 0.5 < expected < 0.99
-    assert abs(hits / RUNS - expected) < 4 * math.sqrt(expected * (1 - expected) / RUNS)
+    assert abs(hits / RUNS - 0.8) < 4 * math.sqrt(0.8 * 0.2 / RUNS)
 
 
-def test_the_detectable_difference_has_the_stated_power() -> None:
-    """It is the inverse of `power`, and shrinks with more seeds."""
-    for n in (2, 3, 5, 20):
-        assert power(detectable(0.02, n, 0.05), 0.02, n, 0.05) == pytest.approx(0.8, abs=1e-6)
-    sizes = [detectable(0.02, n, 0.05) for n in (2, 3, 5, 20)]
-    assert sizes == sorted(sizes, reverse=True)
-    assert detectable(0.02, 1, 0.05) == math.inf
+def test_six_cells_of_three_seeds_find_more_than_pairs_do() -> None:
+    """Four deviations are found in 60 % of tables, and in 85 % if noise is known to be equal.
+
+    A paired t-test with Holm's correction finds them in 24 %.
+    """
+    rng = np.random.default_rng(4)
+    found = {1.0: 0, 4.0: 0}
+    for _ in range(400):
+        values = rng.normal(0, 1, (6, 3)) + rng.normal(0, 2, 3)
+        values[1] += 4
+        rows = [dict(enumerate(row.tolist())) for row in values]
+        cells = {str(number): row for number, row in enumerate(rows[1:])}
+        for ratio in found:
+            made = compare(rows[0], cells, effect=1.0, ratio=ratio)
+            found[ratio] += made["0"].verdict == "worse"
+    assert found[4.0] / 400 > 0.58
+    assert found[1.0] / 400 > 0.85
+
+
+@pytest.mark.parametrize("noisy", [[0], [5], [1, 3, 5]])
+def test_unequal_noise_is_no_finding(noisy: list[int]) -> None:
+    """Of 500 tables without a difference, with some cells four times as noisy, at most 5 %."""
+    rng = np.random.default_rng(5)
+    flagged = 0
+    deviation = np.where(np.isin(np.arange(6), noisy), 4.0, 1.0)[:, None]
+    for _ in range(RUNS):
+        values = rng.normal(0, 1, (6, 3)) * deviation
+        rows = [dict(enumerate(row.tolist())) for row in values]
+        made = compare(rows[0], {str(n): row for n, row in enumerate(rows[1:])}, effect=1.0)
+        flagged += any(c.verdict in ("better", "worse") for c in made.values())
+    assert flagged / RUNS <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / RUNS)
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_ties_are_no_finding(seeds: int) -> None:
+    """Of 200 tables of 20 equal accuracies of 160 answers, at most 5 % hold a finding."""
+    rng = np.random.default_rng(6)
+    flagged = 0
+    for _ in range(200):
+        values = rng.binomial(160, 0.98, (20, seeds)) / 160
+        rows = [dict(enumerate(row.tolist())) for row in values]
+        made = compare(rows[0], {str(n): row for n, row in enumerate(rows[1:])}, effect=0.01)
+        flagged += any(c.verdict in ("better", "worse") for c in made.values())
+    assert flagged / 200 <= 0.05
+
+
+def test_equal_differences_are_no_proof() -> None:
+    """Two pairs that differ by the same last digit say little; cells that agree say nothing."""
+    base = {1: 5.25, 2: 5.5}
+    small = compare(base, {"a": {s: v + 3.8e-6 for s, v in base.items()}}, effect=0.05)["a"]
+    assert small.corrected > 0.2
+    assert small.verdict == "equivalent"  # neither better nor worse
+    equal = compare(base, {"a": dict(base)}, effect=0.05)["a"]
+    assert (equal.p, equal.corrected) == (1.0, 1.0)
+    assert max(-equal.low, equal.high) < 1e-9
+    assert equal.verdict == "equivalent"
+
+
+def test_granularity() -> None:
+    """The step of shares of 160 answers, and next to none of real numbers."""
+    assert granularity([3 / 160, -7 / 160, 0.0, 5 / 160]) == pytest.approx(1 / 160)
+    assert granularity([0.25, 0.25]) == 0.25
+    assert granularity(np.random.default_rng(0).normal(size=9).tolist()) < 1e-4
+    assert granularity([]) == 0.0
+
+
+def test_interval_p_value_and_verdict_agree() -> None:
+    """Whatever the values: the interval leaves 0 out where p is at most alpha, and nowhere else."""
+    rng = np.random.default_rng(8)
+    for _ in range(300):
+        cells, seeds = int(rng.integers(2, 6)), int(rng.integers(2, 5))
+        values = rng.normal(0, 1, (cells, seeds)) + rng.normal(0, 4, (cells, 1))
+        rows = [dict(enumerate(row.tolist())) for row in values]
+        made = compare(rows[0], {str(n): row for n, row in enumerate(rows[1:])}, effect=5.0)
+        for found in made.values():
+            excluded = not found.low <= 0 <= found.high
+            assert excluded == (found.corrected <= 0.05)
+            assert excluded == (found.verdict in ("better", "worse"))
+            assert found.p <= found.corrected
+            inside = max(-found.low, found.high) <= 5.0
+            assert (found.verdict == "equivalent") == (inside and not excluded)
+
+
+def test_contrasts_of_several_cells() -> None:
+    """The mean of two cells against that of two others: their difference, and half the variance."""
+    rng = np.random.default_rng(9)
+    values = rng.normal(0, 1, (4, 6))
+    rows = [dict(enumerate(row.tolist())) for row in values]
+    half, one = contrasts(rows, [[-0.5, -0.5, 0.5, 0.5], [-1, 0, 1, 0]], effect=1.0)
+    assert half.difference == pytest.approx(float((values[2:] - values[:2]).mean()))
+    assert one.difference == pytest.approx(float((values[2] - values[0]).mean()))
+    assert half.error < one.error
+
+
+def test_looks_spend_alpha() -> None:
+    """Of paths of a normal sum, looked at eight times, 5 % pass a level; one look has it all."""
+    assert levels(1, 0.05) == (0.05,)
+    rng = np.random.default_rng(10)
+    sums = rng.standard_normal((40_000, 10)).cumsum(axis=1)[:, 2:]
+    z = np.abs(sums) / np.sqrt(np.arange(3, 11))
+    bounds = np.array([-stats.norm.ppf(level / 2) for level in levels(8, 0.05)])
+    assert (z > bounds).any(axis=1).mean() == pytest.approx(0.05, abs=0.004)
+    assert min(levels(8, 0.05)) > 1.5 * 0.05 / 8  # more than equal parts of it
+    for look, level in enumerate(levels(8, 0.05)):
+        assert adjusted(level, look, 8) == pytest.approx(0.05, rel=1e-2)
 
 
 def test_intervals_cover_the_truth() -> None:
-    """Of 1,000 paired differences 95 % lie in their interval."""
+    """Of 500 paired differences 95 % lie in their interval."""
     rng = np.random.default_rng(2)
     inside = 0
     for _ in range(RUNS):
@@ -103,34 +206,26 @@ def test_looking_often_does_not_find_more() -> None:
     assert flagged / (RUNS // 2) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / (RUNS // 2))
 
 
-@pytest.mark.parametrize(
-    ("p", "corrected"),
-    [
-        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # by hand
-        ([0.5, 0.9], [1.0, 1.0]),
-        ([], []),
-    ],
-)
-def test_holm_by_hand(p: list[float], corrected: list[float]) -> None:
-    """Sorted, times what is left, never less than the one before."""
-    assert holm(p) == pytest.approx(corrected)
-
-
 def test_verdicts() -> None:
-    """Each of the four, on numbers that leave no doubt."""
+    """Each of the five, on numbers that leave no doubt."""
     base = {s: 3 + s / 10 for s in range(6)}
     wiggle = [0.001, -0.001, 0.0005, 0.0, -0.0005, 0.0002]
     cells = {
         "better": {s: base[s] - 0.1 + wiggle[s] for s in base},
         "worse": {s: base[s] + 0.1 + wiggle[s] for s in base},
-        "no evidence": {s: base[s] + wiggle[s] for s in base},
-        "under-powered": {s: base[s] + 300 * wiggle[s] for s in base},
+        "equivalent": {s: base[s] + wiggle[s] for s in base},
     }
     found = compare(base, cells, effect=0.03)
     assert {name: c.verdict for name, c in found.items()} == {name: name for name in cells}
-    assert undecided(found, 0.03) == ["under-powered"]
     scores = compare(base, cells, effect=0.03, lower_is_better=False)
     assert scores["better"].verdict == "worse"
+    noisy = {"a": {s: base[s] + 300 * wiggle[s] for s in base}}
+    vague = compare(base, noisy, effect=0.03)
+    assert vague["a"].verdict == "under-powered"
+    assert undecided(vague, 0.03) == ["a"]
+    wide = vague["a"].detectable
+    shifted = {"a": {s: v + 0.3 * wide for s, v in noisy["a"].items()}}
+    assert compare(base, shifted, effect=wide)["a"].verdict == "no evidence"
 
 
 def test_seeds_that_failed_are_not_paired() -> None:
@@ -148,7 +243,7 @@ def test_a_failed_cell_still_counts_in_the_correction() -> None:
     one = {s: base[s] + 0.02 + 0.01 * (s % 2) for s in base}
     alone = compare(base, {"a": one}, effect=0.03)["a"]
     among = compare(base, {"a": one, "b": {}, "c": {}}, effect=0.03)["a"]
-    assert among.corrected == pytest.approx(3 * alone.corrected)
+    assert among.corrected == pytest.approx(min(1.0, 3 * alone.corrected))
 
 
 def test_summary_of_few_values() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from strawberry.ablate.factors import Effect
 from strawberry.ablate.record import Record
 from strawberry.ablate.report.table import Row, Table, tabulate
+from strawberry.ablate.statistics import Comparison
 from strawberry.train.run import write_atomic
 
 MISSING = "-"
@@ -52,9 +54,8 @@ def short(value: float | None) -> str:
     raise AssertionError
 
 
-def _interval(row: Row) -> str:
-    """The interval of the paired difference."""
-    c = row.comparison
+def interval(c: Comparison | None) -> str:
+    """The interval of a difference."""
     if c is None or not math.isfinite(c.low):
         return MISSING
     return f"{c.low:+.4f} .. {c.high:+.4f}"
@@ -66,7 +67,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "mean": lambda r: number(r.summary.mean),
     "sd": lambda r: number(r.summary.deviation),
     "difference": lambda r: number(r.comparison.difference, sign=True) if r.comparison else MISSING,
-    "interval": _interval,
+    "interval": lambda r: interval(r.comparison),
     "p": lambda r: number(r.comparison.corrected, 3) if r.comparison else MISSING,
     "detectable": lambda r: number(r.comparison.detectable) if r.comparison else MISSING,
     "verdict": lambda r: r.verdict,
@@ -83,6 +84,24 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 """The columns of the ranked table, in all of its forms."""
 
 
+EFFECTS: dict[str, Callable[[Effect], str]] = {
+    "effect": lambda e: e.name,
+    "against": lambda e: ", ".join(e.against),
+    "over": lambda e: f"{e.over} x {e.comparison.n}",
+    "difference": lambda e: number(e.comparison.difference, sign=True),
+    "interval": lambda e: interval(e.comparison),
+    "p": lambda e: number(e.comparison.corrected, 3),
+    "detectable": lambda e: number(e.comparison.detectable),
+    "verdict": lambda e: e.comparison.verdict,
+}
+"""The columns of the table of a grid's factors."""
+FACTORS = (
+    "Effects of the grid's factors over all levels of the others (cells x seeds), main effects "
+    "first; an interaction is by how much one level's effect changes with the other level. Main "
+    "effects, interactions and cells are three families, each with its own alpha."
+)
+
+
 def shown(table: Table) -> dict[str, Callable[[Row], str]]:
     """The columns in which some row has something."""
     return {
@@ -94,21 +113,21 @@ def shown(table: Table) -> dict[str, Callable[[Row], str]]:
 
 def notes(record: Record, table: Table) -> list[str]:
     """What the table means, and what is not in it."""
-    level = 1 - table.alpha / table.looks / max(1, len(table.rows) - 1)
     plan = record.content["plan"]
     found = [
         f"`{table.metric}`, {'higher' if table.higher_is_better else 'lower'} is better; baseline: "
-        f"{table.baseline}. Differences are of pairs with equal seeds and data order; intervals "
-        f"are at {level:.1%}, p-values are Holm's, so that the chance of any false finding in the "
-        f"table is at most {table.alpha:g}.",
+        f"{table.baseline}. Differences are of pairs with equal seeds and data order. Noise is "
+        f"judged by all cells together, where one cell's is {table.ratio:g} times another's too; "
+        f"all intervals hold together with a chance of {1 - table.alpha:.0%}, and the chance of "
+        f"any false finding in the table is at most {table.alpha:g}.",
         f"A difference of {number(table.effect)} ({plan['effect']:.2%} of the baseline) counts as "
-        "one that matters. `detectable` is the smallest true difference that this many seeds find "
-        "with a chance of 80 %: `no evidence` where that is less, `under-powered` "
-        "where it is more.",
+        "one that matters: `equivalent` where the interval lies within it. `detectable` is the "
+        "smallest true difference that this many seeds find with a chance of 80 %: `no evidence` "
+        "where that is less, `under-powered` where it is more.",
         "`steps to loss`: the baseline's steps to its last value over this cell's.",
     ]
     if table.looks > 1:
-        found.append(f"Seeds were added; alpha is divided by the {table.looks} looks it may take.")
+        found.append(f"Seeds were added; {table.looks} looks share the {table.alpha:g}.")
     if plan["match"] != "none":
         found.append(f"Widths are chosen so that cells agree in {plan['match']} within 1 %.")
     for row in table.rows:
@@ -155,12 +174,18 @@ def _show(value: Any) -> str:
 def markdown(record: Record, table: Table) -> str:
     """The ranked table and all that belongs to it, as Markdown."""
     head = [f"# Ablation of {record.content['name']}", ""]
-    columns = shown(table)
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    for row in table.rows:
-        cells = [make(row).replace("|", "\\|") for make in columns.values()]
-        lines.append(f"| {' | '.join(cells)} |")
-    parts = [*head, *lines, "", *(f"- {note}" for note in notes(record, table)), ""]
+    factors = []
+    if table.effects:
+        factors = ["## Factors", "", *_lines(EFFECTS, table.effects), "", f"- {FACTORS}", ""]
+        factors += ["## Cells against the baseline", ""]
+    parts = [
+        *head,
+        *factors,
+        *_lines(shown(table), table.rows),
+        "",
+        *(f"- {note}" for note in notes(record, table)),
+        "",
+    ]
     parts += ["## Not in the table", ""] if gone(table) else []
     parts += [f"- {name}: {why}" for name, why in gone(table)]
     parts += ["", "## Cells", ""]
@@ -169,6 +194,15 @@ def markdown(record: Record, table: Table) -> str:
     parts += [f"- {key}: {value}" for key, value in record.content["environment"].items()]
     parts.append(f"- command: `{' '.join(record.content['command'])}`")
     return "\n".join(parts) + "\n"
+
+
+def _lines(columns: Mapping[str, Callable[[Any], str]], rows: Sequence[Any]) -> list[str]:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    for row in rows:
+        cells = [make(row).replace("|", "\\|") for make in columns.values()]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def as_csv(table: Table) -> str:

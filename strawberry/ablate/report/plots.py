@@ -13,7 +13,10 @@ from strawberry.ablate.record import Record
 from strawberry.ablate.report.table import Row, Table, curves
 from strawberry.errors import StrawberryError
 
-COLORS = {"better": "#2a7f3f", "worse": "#b3392f", "no evidence": "#666", "under-powered": "#aaa"}
+COLORS = {
+    "better": "#2a7f3f", "worse": "#b3392f", "equivalent": "#2b6ca3", "no evidence": "#666",
+    "under-powered": "#aaa",
+}  # fmt: skip
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

@@ -15,7 +15,10 @@ from strawberry.ablate.report.page import template
 from strawberry.ablate.report.table import Row, Table, tabulate
 from strawberry.train.run import write_atomic
 
-MARKS = {"better": "+", "worse": "-", "baseline": "", "no evidence": "=", "under-powered": "?"}
+MARKS = {
+    "better": "+", "worse": "-", "baseline": "", "equivalent": "=", "no evidence": "~",
+    "under-powered": "?",
+}  # fmt: skip
 """What stands behind a mean: how it compares with the baseline's."""
 
 
@@ -116,8 +119,8 @@ def notes(summary: Summary) -> list[str]:
     number_of = "/".join(map(str, seeds))
     return [
         f"Means of `{summary.metric}` over {number_of} seeds; {better} is better. Behind each: + "
-        f"better and - worse than {first.baseline}, = no evidence of a difference that matters, ? "
-        "too few seeds to tell.",
+        f"better and - worse than {first.baseline}, = as good, ~ no evidence of a difference that "
+        "matters, ? too few seeds to tell.",
         f"The chance of any false finding is at most {first.alpha:.2g} in each table, and "
         f"{first.alpha * summary.planned:.2g} in the whole suite of {summary.planned}.",
     ]

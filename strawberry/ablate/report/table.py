@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from strawberry.ablate.contracts import DISQUALIFIED, FINISHED
+from strawberry.ablate.factors import Effect, effects, grid
+from strawberry.ablate.noise import RATIO
 from strawberry.ablate.record import Record, TrialRecord, values_of
 from strawberry.ablate.statistics import (
     Comparison,
@@ -76,7 +78,9 @@ class Table:
 
     Attributes:
         rows: best first; cells without a value last.
+        effects: of a grid's factors, main effects first, then interactions of two.
         effect: the least difference that matters, in the metric's unit.
+        ratio: of two cells' noises, the largest for which alpha is kept.
         skipped: cells that could not be built, and why.
         pruned: cells that ended early, and why.
     """
@@ -84,9 +88,11 @@ class Table:
     metric: str
     baseline: str
     rows: tuple[Row, ...]
+    effects: tuple[Effect, ...]
     effect: float
     alpha: float
     looks: int
+    ratio: float
     skipped: Mapping[str, str]
     pruned: Mapping[str, str]
     failures: tuple[Failure, ...]
@@ -112,14 +118,15 @@ def tabulate(record: Record) -> Table:
     values = {cell["name"]: _believable(record.of(cell["name"]), metric) for cell in cells}
     base = values[baseline]
     effect = plan["effect"] * abs(plain.fmean(base.values())) if base else math.nan
-    compared = compare(
-        base,
-        {name: found for name, found in values.items() if name != baseline},
-        effect=effect,
-        alpha=plan["alpha"],
-        lower_is_better=not higher_is_better(metric),
-        looks=content["looks"],
-    )
+    how: dict[str, Any] = {
+        "effect": effect,
+        "alpha": plan["alpha"],
+        "lower_is_better": not higher_is_better(metric),
+        "looks": content["looks"],
+        "ratio": _ratio(plan),
+    }
+    others = {name: found for name, found in values.items() if name != baseline}
+    compared = compare(base, others, **how)
     curves = {cell["name"]: _curves(record.of(cell["name"]), metric) for cell in cells}
     rows = [
         _row(record, cell, values[cell["name"]], compared.get(cell["name"]), curves, cells[0])
@@ -132,9 +139,11 @@ def tabulate(record: Record) -> Table:
         metric=metric,
         baseline=baseline,
         rows=tuple(rows),
+        effects=effects(grid(plan, cells, values), **how),
         effect=effect,
         alpha=plan["alpha"],
         looks=content["looks"],
+        ratio=_ratio(plan),
         skipped={c["name"]: c["skipped"] for c in content["cells"] if c["skipped"]},
         pruned={c["name"]: c["pruned"] for c in content["cells"] if c["pruned"]},
         failures=tuple(_failures(record)),
@@ -148,6 +157,11 @@ def _believable(trials: Sequence[TrialRecord], metric: str) -> dict[int, float]:
     if any(result and result["status"] == DISQUALIFIED for result in results):
         return {}
     return values_of(trials, metric)
+
+
+def _ratio(plan: Mapping[str, Any]) -> float:
+    """The plan's; records of earlier versions have none."""
+    return float(plan.get("noise_ratio", RATIO))
 
 
 def _row(

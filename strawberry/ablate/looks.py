@@ -1,0 +1,58 @@
+"""How the chance of a false finding is spent over the looks at a table whose seeds are added.
+
+Lan and DeMets (1983) with Pocock's spending function: by the share t of the seeds that are in,
+alpha * log(1 + (e - 1) t) is spent. The level of each look follows from the joint distribution of
+the statistics at all looks (Armitage, McPherson and Rowe 1969), and is used as a level of p-values.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+
+from strawberry.ablate.extra import needs
+
+FIRST = 3
+"""Seeds at the first look; each of the next has one more."""
+GRID = 301
+
+
+@functools.lru_cache(maxsize=256)
+def levels(looks: int, alpha: float) -> tuple[float, ...]:
+    """The two-sided level of each look: the chance that any is passed by chance is `alpha`."""
+    if looks <= 1:
+        return (alpha,)
+    normal = needs("scipy.stats").norm
+    seeds = np.arange(FIRST, FIRST + looks)
+    spent = alpha * np.log1p((math.e - 1) * seeds / seeds[-1])
+    grid = np.linspace(-1, 1, GRID)
+    places, density = np.zeros(1), np.ones(1)  # of the sum of all seeds so far, not stopped yet
+    found: list[float] = []
+    for look, n in enumerate(seeds):
+        scale = math.sqrt(n if look == 0 else 1)
+        allowed = spent[look] - (spent[look - 1] if look else 0.0)
+        bound = needs("scipy.optimize").brentq(
+            lambda x, p=places, d=density, s=scale, a=allowed: (
+                float(d @ (normal.sf((x - p) / s) + normal.cdf((-x - p) / s))) - a
+            ),
+            0.0, 50.0 * math.sqrt(n),
+        )  # fmt: skip
+        found.append(float(2 * normal.sf(bound / math.sqrt(n))))
+        wider = grid * bound
+        weights = np.full(GRID, wider[1] - wider[0])
+        weights[[0, -1]] /= 2
+        density = (normal.pdf((wider[:, None] - places) / scale) / scale) @ density * weights
+        places = wider
+    return tuple(found)
+
+
+def adjusted(p: float, look: int, looks: int) -> float:
+    """The least alpha with which a p-value at this look (from 0) would pass its level."""
+    if looks <= 1 or not 0 < p < 1:
+        return p
+    known = [10.0**-power for power in np.linspace(6, 0.02, 25)]
+    level = [levels(looks, alpha)[look] for alpha in known]
+    found = float(np.exp(np.interp(np.log(p), np.log(level), np.log(known))))
+    return found if p <= level[-1] else 1.0

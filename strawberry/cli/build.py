@@ -82,7 +82,17 @@ def _as_json(
         "gradient_bytes": report.total_parameters * 4,
         "optimizer_bytes": memory,
         "optimizers": [
-            {"use": a.component.use, "lr": a.lr, "parameters": [i.name for i in a.infos]}
+            {
+                "use": a.component.use,
+                "lr": a.lr,
+                "unit": a.factory.unit,
+                "parameters": [i.name for i in a.infos],
+                "matrices": [
+                    {"parameter": info.name, **asdict(matrix)}
+                    for info in a.infos
+                    for matrix in info.matrices()
+                ],
+            }
             for a in assignments
         ],
         "notes": list(recipe.notes),
@@ -116,12 +126,26 @@ def _show(
         count = sum(info.parameter.numel() for info in infos)
         name = assignment.component.use.removeprefix("strawberry/")
         examples = min((info.name for info in infos), key=len, default="")
+        kinds += _taken_apart(assignment)
         rows.add_row(name, f"{assignment.lr:g}", kinds, f"{count:,}", examples)
     show(rows, out)
     for note in recipe.notes:
         out.print(f"note: {note}", style="cyan")
     for warning in report.warnings:
         out.print(f"warning: {warning}", style="yellow")
+
+
+def _taken_apart(assignment: Assignment) -> str:
+    """As how many matrices, or heads, an optimizer that treats each as one takes its parameters."""
+    unit = assignment.factory.unit
+    if unit == "parameter":
+        return ""
+    every = [matrix for info in assignment.infos for matrix in info.matrices()]
+    matrices = sum(matrix.count for matrix in every)
+    if unit == "matrix":
+        return f" ({matrices} matrices)"
+    heads = sum(matrix.count * matrix.heads for matrix in every)
+    return f" ({matrices} matrices, as {heads} by head)"
 
 
 def _facts(recipe: Recipe, report: Report, optimizer_bytes: int) -> list[tuple[str, str]]:

@@ -279,14 +279,19 @@ def _part(visit: Visit, cost: Cost) -> PartReport:
 
 
 def shapes(part: nn.Module) -> list[str]:
-    """The matrices of a part as `name ROWSxCOLUMNS`; for a bank, experts first."""
+    """The matrices of a part as `name ROWSxCOLUMNS`; for a bank, experts first.
+
+    Where one has several among its rows, they follow: `qkv 128x64 (q 64, k 32, v 32)`.
+    """
     found = []
     for name, module in part.named_modules():
         if isinstance(module, (Projection, Bank)):
             sides = [module.out_features, module.in_features]
             if isinstance(module, Bank):
                 sides.insert(0, module.experts)
-            found.append(f"{name.rsplit('.', 1)[-1]} {'x'.join(map(str, sides))}")
+            text = f"{name.rsplit('.', 1)[-1]} {'x'.join(map(str, sides))}"
+            inside = ", ".join(f"{part.name} {part.rows}" for part in module.parts.parts)
+            found.append(f"{text} ({inside})" if len(module.parts.parts) > 1 else text)
     return found
 
 

@@ -18,7 +18,9 @@ from strawberry.model import pairings
 from strawberry.model.contracts import (
     Attention,
     Bank,
+    Declared,
     Norm,
+    Parts,
     Positional,
     Projection,
     ProjectionRequest,
@@ -241,7 +243,12 @@ class _Builder:
         model = self.spec
 
         def request(
-            name: str, out_features: int, in_features: int, output: bool, bias: bool
+            name: str,
+            out_features: int,
+            in_features: int,
+            output: bool,
+            bias: bool,
+            parts: Declared | Parts | None,
         ) -> ProjectionRequest:
             if out_features < 1 or in_features < 1:
                 raise ValueError(f"its matrix {name} would be {out_features} x {in_features}")
@@ -249,6 +256,10 @@ class _Builder:
             std = in_features**-0.5 if uniform else model.init_std
             if output and not uniform:
                 std *= (2 * self.depth) ** -0.5  # GPT-2's: the residual stream sums 2 L of them
+            inside = Parts.of(parts if parts is not None else {name: out_features})
+            if inside.rows != out_features:
+                message = f"its matrix {name} has {out_features} rows, its parts {inside.rows}"
+                raise ValueError(message)
             return ProjectionRequest(
                 block=index,
                 name=f"{prefix}.{name}",
@@ -257,6 +268,7 @@ class _Builder:
                 bias=bias,
                 std=std,
                 uniform=uniform,
+                parts=inside,
             )
 
         def projection(
@@ -266,17 +278,24 @@ class _Builder:
             *,
             output: bool = False,
             bias: bool | None = None,
+            parts: Declared | Parts | None = None,
         ) -> Projection:
             biased = model.bias if bias is None else bias
             return scope.weights.projection(
-                request(name, out_features, in_features, output, biased)
+                request(name, out_features, in_features, output, biased, parts)
             )
 
         def bank(
-            name: str, experts: int, out_features: int, in_features: int, *, output: bool = False
+            name: str,
+            experts: int,
+            out_features: int,
+            in_features: int,
+            *,
+            output: bool = False,
+            parts: Declared | Parts | None = None,
         ) -> Bank:
             return scope.weights.bank(
-                request(name, out_features, in_features, output, False), experts
+                request(name, out_features, in_features, output, False, parts), experts
             )
 
         def component(nested: ComponentSpec) -> Any:

@@ -19,6 +19,7 @@ from strawberry.model.contracts import (
     Metric,
     Norm,
     ParameterInfo,
+    Parts,
     Positional,
     State,
     Use,
@@ -298,11 +299,11 @@ class LanguageModel(nn.Module):
         return Cache(list(self.stack.new_states(room, self.weights)), length)
 
     def parameter_infos(self) -> list[ParameterInfo]:
-        """Every parameter once, with its name and kind."""
-        kinds = dict(_declared_kinds(self))
+        """Every parameter once, with its name, its kind and the matrices in it."""
+        kinds, parts = dict(_declared_kinds(self)), dict(_declared_parts(self))
         return [
-            ParameterInfo(name, parameter, kinds.get(name) or _kind_by_shape(parameter))
-            for name, parameter in self.named_parameters()
+            ParameterInfo(name, p, kinds.get(name) or _kind_by_shape(p), parts.get(name))
+            for name, p in self.named_parameters()
         ]
 
     def visits(self) -> list[Visit]:
@@ -333,6 +334,21 @@ def _declared_kinds(model: LanguageModel) -> Iterator[tuple[str, str]]:
         declared: dict[str, Any] = getattr(type(module), "parameter_kinds", {})
         for name, kind in declared.items():
             yield f"{path}.{name}", kind
+
+
+def _declared_parts(model: LanguageModel) -> Iterator[tuple[str, Parts]]:
+    """(parameter name, matrices) as modules declare them; raises ValueError if they don't fit."""
+    for path, module in model.named_modules():
+        declared: Mapping[str, Parts] = getattr(module, "parameter_parts", {})
+        for name, parts in declared.items():
+            try:
+                parameter = module.get_parameter(name)
+            except AttributeError:  # such as a bias that the recipe has none of
+                continue
+            rows = parameter.shape[0] if parameter.ndim < 3 else parameter.shape[-2]
+            if rows % parts.rows:
+                raise ValueError(f"{path}.{name} has {rows} rows, its parts {parts.rows}")
+            yield f"{path}.{name}", parts
 
 
 def _kind_by_shape(parameter: nn.Parameter) -> str:

@@ -22,6 +22,7 @@ from strawberry.model.contracts import (
     placed_like,
 )
 from strawberry.recipe.spec import ComponentSpec
+from strawberry.train.apart import Apart
 from strawberry.train.state import pack, unpack
 from strawberry.train.uncompiled import spare_compiler
 
@@ -99,7 +100,7 @@ def state_bytes(assignments: Sequence[Assignment]) -> int:
 
 
 def _bytes_of(assignment: Assignment) -> int:
-    infos = assignment.infos
+    infos = Apart(assignment.factory, assignment.infos).infos
     probes = {(i.kind, i.parameter.ndim): _probe(i) for i in infos}
     cpu = torch.device("cpu")
     optimizer = assignment.factory.make(tuple(probes.values()), lr=1e-3, device=cpu)
@@ -136,11 +137,18 @@ class Optimizers:
         self.peak = recipe.train.learning_rate
         self.schedule = make_schedule(recipe)
         self.scale = 1.0
-        self.parts = [
-            (a, a.factory.make(a.infos, lr=a.lr, device=device)) for a in assign(recipe, infos)
-        ]
-        self.names: dict[torch.Tensor, str] = {info.parameter: info.name for info in infos}
-        self.by_name = {info.name: info.parameter for info in infos}
+        self.parts = []
+        self.apart = []
+        for assignment in assign(recipe, infos):
+            apart = Apart(assignment.factory, assignment.infos)
+            optimizer = assignment.factory.make(apart.infos, lr=assignment.lr, device=device)
+            apart.follow(optimizer)
+            self.parts.append((assignment, optimizer))
+            self.apart.append(apart)
+        stepped = [info for apart in self.apart for info in apart.infos]
+        self.names: dict[torch.Tensor, str] = {info.parameter: info.name for info in stepped}
+        self.by_name = {info.name: info.parameter for info in stepped}
+        self.infos = list(infos)
 
     def set_rates(self, step: int) -> None:
         """Set the learning rates of `step`: the schedule's, in proportion to each peak."""
@@ -178,8 +186,8 @@ class Optimizers:
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
-        for _, optimizer in self.parts:
-            optimizer.zero_grad(set_to_none=True)
+        for info in self.infos:
+            info.parameter.grad = None
 
     def state(self) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
         """All that they keep: tensors by path, and for each optimizer what is JSON.
@@ -223,14 +231,19 @@ class Optimizers:
     def evaluating(self) -> Iterator[None]:
         """Within it, the parameters have the values to evaluate and to save."""
         with contextlib.ExitStack() as stack:
-            for assignment, optimizer in self.parts:
+            for (assignment, optimizer), apart in zip(self.parts, self.apart, strict=True):
+                apart.take()
+                stack.callback(apart.put_back)
                 stack.enter_context(assignment.factory.evaluating(optimizer))
+                apart.put_back()
             yield
 
     def loaded(self) -> None:
         """Put back the values to train on; for when parameters, tensors and numbers are loaded."""
-        for assignment, optimizer in self.parts:
+        for (assignment, optimizer), apart in zip(self.parts, self.apart, strict=True):
+            apart.take()
             assignment.factory.loaded(optimizer)
+            apart.put_back()
 
 
 def _pack_group(group: dict[str, Any], path: str, tensors: dict[str, torch.Tensor]) -> Any:

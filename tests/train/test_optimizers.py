@@ -1,6 +1,7 @@
 import json
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -25,6 +26,7 @@ THREE = [
 
 def infos() -> list[ParameterInfo]:
     torch.manual_seed(0)
+    np.random.seed(0)  # psgd draws from it
     shapes = {
         "embedding.weight": ((8, 4), "embedding"),
         "stack.0.attention.qkv": ((6, 4), "matrix"),

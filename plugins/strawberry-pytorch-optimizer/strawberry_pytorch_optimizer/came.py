@@ -15,7 +15,8 @@ from strawberry_pytorch_optimizer.library import library
 class CAME(Optimizer):
     """Adafactor with a mean, trusted where it has been right; takes every parameter.
 
-    Of an (m, n) matrix it keeps the mean, and m + n numbers for each of two mean squares.
+    Matrices that are one tensor in the model, such as q, k and v, are stepped one by one. Of an
+    (m, n) matrix it keeps the mean, and m + n numbers for each of two mean squares.
 
     Args:
         lr: peak learning rate; null takes `train.learning_rate`.
@@ -24,6 +25,8 @@ class CAME(Optimizer):
         weight_decay: share of the learning rate by which parameters shrink each step.
         decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
+
+    unit = "matrix"
 
     def __init__(
         self,

@@ -17,6 +17,8 @@ from strawberry_pytorch_optimizer.library import library
 class PSGD(Optimizer):
     """Whitens each matrix's gradient by a triangular factor a side; the rest goes to `rest`.
 
+    Matrices that are one tensor in the model, such as q, k and v, are taken one by one.
+
     The factors follow from the gradients by steps of their own, drawn at random: at first at each
     step, later at one in thirty or so, unless `update_probability` says otherwise.
 
@@ -29,6 +31,8 @@ class PSGD(Optimizer):
         weight_decay: share of the learning rate by which matrices shrink each step.
         rest: the optimizer of everything else.
     """
+
+    unit = "matrix"
 
     def __init__(
         self,

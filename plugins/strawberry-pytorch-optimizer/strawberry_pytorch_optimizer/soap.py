@@ -17,7 +17,8 @@ from strawberry_pytorch_optimizer.library import library
 class SOAP(Optimizer):
     """Adam in the eigenbasis of each matrix's row and column statistics; the rest goes to `rest`.
 
-    For each m x n matrix it keeps two m x n, two m x m and two n x n ones. A side wider than
+    Matrices that are one tensor in the model, such as q, k and v, are taken one by one. For each
+    m x n matrix it keeps two m x n, two m x m and two n x n ones. A side wider than
     `max_precondition_dim` stays as it is.
 
     Args:
@@ -30,6 +31,8 @@ class SOAP(Optimizer):
         weight_decay: share of the learning rate by which matrices shrink each step.
         rest: the optimizer of everything else.
     """
+
+    unit = "matrix"
 
     def __init__(
         self,

@@ -79,8 +79,11 @@ class RetentionLayer(Attention):
         self.eps = eps
         self.dropout = site.dropout
         C = site.n_embd
-        self.qkv = site.projection("qkv", 3 * width, C, bias=False)
-        self.glu = site.projection("glu", 2 * C, width, bias=False)
+        # As the first mixer has them: a softmax attention later on reads its heads' rows otherwise.
+        parts = {"q": width, "k": width, "v": width}
+        self.qkv = site.projection("qkv", 3 * width, C, bias=False, parts=parts)
+        parts = {"up": C, "gate": C}
+        self.glu = site.projection("glu", 2 * C, width, bias=False, parts=parts)
         self.out = site.projection("out", C, C, output=True, bias=False)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:

@@ -42,8 +42,12 @@ class Retained2360c08(RetentionLayer):
     ) -> None:
         super().__init__(site, n_head=n_head, n_qkv=n_qkv, steps=steps, eps=eps)
         C = site.n_embd
-        self.statistic = site.projection("statistic", 2 * C, C, bias=False)
-        self.transform = site.projection("transform", 5 * self.n_qkv + C, C, bias=False)
+        parts = {"o": C, "a": C}
+        self.statistic = site.projection("statistic", 2 * C, C, bias=False, parts=parts)
+        parts = {**dict.fromkeys(("q", "k", "v", "up", "gate"), self.n_qkv), "out": C}
+        self.transform = site.projection(
+            "transform", 5 * self.n_qkv + C, C, bias=False, parts=parts
+        )
 
     def layer(self, x: Tensor, use: Use) -> Tensor:
         """The stream after all mixers: (B, T, C)."""

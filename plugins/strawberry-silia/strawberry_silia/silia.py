@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Place, Site, State, Use, wide
+from strawberry.model.contracts import Attention, Place, Site, State, Use, interleaved, wide
 
 
 class Silia(Attention):
@@ -113,8 +113,11 @@ class GatedAttention(nn.Module):
         self.sees_itself = sees_itself
         self.qk_eps = qk_eps
         self.dropout = site.dropout
-        self.qkvg = site.projection(f"{name}_qkvg", 4 * n_head * width, site.n_embd)
-        self.out = site.projection(f"{name}_out", out_features, n_head * width, output=output)
+        inside = n_head * width
+        heads = interleaved(n_head, dict.fromkeys("qkvg", (n_head, width)))
+        self.qkvg = site.projection(f"{name}_qkvg", 4 * inside, site.n_embd, parts=heads)
+        parts = None if output else {"up": out_features // 2, "gate": out_features // 2}
+        self.out = site.projection(f"{name}_out", out_features, inside, output=output, parts=parts)
         self.temperature = nn.Parameter(torch.full((2,), temperature))
         self.sink = nn.Parameter(torch.zeros(n_head, 2 * width))  # [key | value] of each head
 

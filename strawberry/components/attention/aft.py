@@ -143,7 +143,8 @@ class AFT(Attention):
         self.bounded = qk_norm and (keys or self.n_qkv) ** 0.5 <= BOUND
         self.den_eps = den_eps
         self.widths = [self.n_qkv, keys if keys is not None else self.n_qkv, self.n_qkv]
-        self.qkv = site.projection("qkv", sum(self.widths), site.n_embd)
+        parts = dict(zip("qkv", self.widths, strict=True))
+        self.qkv = site.projection("qkv", sum(self.widths), site.n_embd, parts=parts)
         self.head = (
             GatedHead(site, self.n_qkv, n_ffn) if head == "swiglu" else PlainHead(site, self.n_qkv)
         )

@@ -29,7 +29,7 @@ from strawberry.components.attention.softmax import (
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.components.routing import Losses, Router
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Aux, Place, Site, State, Use
+from strawberry.model.contracts import Attention, Aux, Place, Site, State, Use, interleaved
 
 Window = Annotated[int, Ge(1)]
 
@@ -100,7 +100,8 @@ class ExpertAbundance(Attention):
             self.kv_heads = n_kv_head if n_kv_head is not None else n_head
             if self.kv_heads != n_head:
                 raise FieldError("n_kv_head", "a single expert has as many as query heads")
-            self.qkv = site.projection("qkv", 3 * width, site.n_embd)
+            parts = interleaved(n_head, dict.fromkeys("qkv", (n_head, self.width)))
+            self.qkv = site.projection("qkv", 3 * width, site.n_embd, parts=parts)
             self.head = GatedHead(site, width, n_ffn)
             return
         if n_head % experts:

@@ -22,7 +22,8 @@ class GatedHead(nn.Module):
         if n_ffn is not None and n_ffn < 1:
             raise FieldError("n_ffn", f"{n_ffn} is not a positive width")
         hidden = n_ffn if n_ffn is not None else site.n_embd
-        self.swiglu = site.projection("swiglu", 2 * hidden, n_qkv)
+        parts = {"up": hidden, "gate": hidden}
+        self.swiglu = site.projection("swiglu", 2 * hidden, n_qkv, parts=parts)
         self.out = site.projection("out", site.n_embd, hidden, output=True)
 
     def forward(self, y: Tensor, use: Use) -> Tensor:

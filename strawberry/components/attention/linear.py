@@ -104,7 +104,9 @@ class LinearAttention(Attention):
         self.chunk = chunk
         self.unit_keys = delta if qk_norm is None else qk_norm
         self.activate = delta or conv > 0
-        self.qkv = site.projection("qkv", sum(self.widths), site.n_embd)
+        own = [(n_head, width // n_head) for width in self.widths]
+        parts = dict(zip("qkv", own, strict=True))
+        self.qkv = site.projection("qkv", sum(self.widths), site.n_embd, parts=parts)
         self.conv = ShortConv(sum(self.widths), conv) if conv else None
         self.decay: ChannelDecay | HeadDecay | None = None
         if decay == "channel":
@@ -113,7 +115,9 @@ class LinearAttention(Attention):
             self.decay = HeadDecay(site, n_head)
         self.beta = site.projection("beta", n_head, site.n_embd) if delta else None
         gated = rule != "delta" if gate is None else gate
-        self.gate = site.projection("gate", values, site.n_embd) if gated else None
+        self.gate = None
+        if gated:
+            self.gate = site.projection("gate", values, site.n_embd, parts={"gate": own[2]})
         self.norm = site.norm(self.v_width) if head_norm else None
         self.out = site.projection("out", site.n_embd, values, output=True)
 
@@ -199,7 +203,8 @@ class ChannelDecay(nn.Module):
         self.n_head = n_head
         self.root = root
         self.down = site.projection("decay_down", rank, site.n_embd)
-        self.up = site.projection("decay_up", keys, rank)
+        heads = (n_head, keys // n_head)
+        self.up = site.projection("decay_up", keys, rank, parts={"decay": heads})
         self.offset = nn.Parameter(torch.zeros(keys))
 
     def forward(self, x: Tensor, use: Use) -> Tensor:

@@ -82,7 +82,13 @@ class MultiHeadAttention(Attention):
         self.rewinds = window is None  # type: ignore[misc]  # a ring has lost what it wrote over
         self.dropout = site.dropout
         self.heads = [n_head, self.n_kv_head]
-        self.qkv = site.projection("qkv", (n_head + 2 * self.n_kv_head) * self.width, site.n_embd)
+        q, kv = (n_head, self.width), (self.n_kv_head, self.width)
+        self.qkv = site.projection(
+            "qkv",
+            (n_head + 2 * self.n_kv_head) * self.width,
+            site.n_embd,
+            parts={"q": q, "k": kv, "v": kv},
+        )
         self.q_norm = site.norm(self.width) if qk_norm else None
         self.k_norm = site.norm(self.width) if qk_norm else None
         self.sink = nn.Parameter(torch.zeros(n_head)) if sink else None
@@ -92,7 +98,8 @@ class MultiHeadAttention(Attention):
         self.gate = None
         if gate is not None:
             gates = width if gate == "elementwise" else n_head
-            self.gate = site.projection("gate", gates, site.n_embd)
+            heads = (n_head, gates // n_head)
+            self.gate = site.projection("gate", gates, site.n_embd, parts={"gate": heads})
         self.values: nn.Embedding | None = None
         if value_embedding:
             shape = (site.vocab_size, self.n_kv_head * self.width)

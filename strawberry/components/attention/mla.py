@@ -14,7 +14,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from strawberry.components.attention.softmax import Scores, attend, check_heads, head_width
-from strawberry.model.contracts import Attention, Place, Site, State, Use
+from strawberry.model.contracts import Attention, Place, Site, State, Use, interleaved
 
 
 class MultiHeadLatentAttention(Attention):
@@ -70,12 +70,29 @@ class MultiHeadLatentAttention(Attention):
         self.q_down = site.projection("q_down", q_rank, site.n_embd) if q_rank else None
         self.q_norm = site.norm(q_rank) if q_rank else None
         queries = n_head * (nope + self.rope_width)
-        self.q = site.projection("q", queries, q_rank or site.n_embd)
-        self.kv_down = site.projection("kv_down", self.kv_rank + self.rope_width, site.n_embd)
+        turned = (n_head, self.rope_width)
+        self.q = site.projection(
+            "q",
+            queries,
+            q_rank or site.n_embd,
+            parts=interleaved(n_head, {"q": (n_head, nope), "q_rope": turned}),
+        )
+        self.kv_down = site.projection(
+            "kv_down",
+            self.kv_rank + self.rope_width,
+            site.n_embd,
+            parts={"latent": self.kv_rank, "k_rope": self.rope_width},
+        )
         self.kv_norm = site.norm(self.kv_rank)
         # Without a bias, since the absorbed form has the matrix alone.
         pairs = n_head * (nope + self.v_width)
-        self.kv_up = site.projection("kv_up", pairs, self.kv_rank, bias=False)
+        self.kv_up = site.projection(
+            "kv_up",
+            pairs,
+            self.kv_rank,
+            bias=False,
+            parts=interleaved(n_head, {"k": (n_head, nope), "v": (n_head, self.v_width)}),
+        )
         self.out = site.projection("out", site.n_embd, n_head * self.v_width, output=True)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:

@@ -61,13 +61,13 @@ class MoEAttention(Attention):
     ) -> None:
         super().__init__()
         width = n_qkv if n_qkv is not None else site.n_embd
-        heads = active * n_kv_head
-        if width % heads:
+        queries = active * n_kv_head
+        if width % queries:
             message = f"width {width} can't be split into {active} experts of {n_kv_head} heads"
             raise FieldError("n_qkv", message)
         self.n_kv_head = n_kv_head
-        self.width = width // heads
-        check_heads(site, heads, self.width, self.honours, "n_qkv")
+        self.width = width // queries
+        check_heads(site, queries, self.width, self.honours, "n_qkv")
         self.dropout = site.dropout
         self.router = Router(
             site.n_embd,
@@ -78,8 +78,9 @@ class MoEAttention(Attention):
             losses=Losses(balance=balance_loss, z=z_loss),
         )
         inside = n_kv_head * self.width
-        self.query = site.bank("query", experts, inside, site.n_embd)
-        self.kv = site.projection("kv", 2 * inside, site.n_embd)
+        heads = (n_kv_head, self.width)
+        self.query = site.bank("query", experts, inside, site.n_embd, parts={"query": heads})
+        self.kv = site.projection("kv", 2 * inside, site.n_embd, parts={"k": heads, "v": heads})
         self.q_norm = site.norm(self.width) if qk_norm else None
         self.k_norm = site.norm(self.width) if qk_norm else None
         self.out = site.bank("out", experts, site.n_embd, inside, output=True)

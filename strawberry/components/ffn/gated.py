@@ -29,7 +29,8 @@ class Gated(FFN):
     def __init__(self, site: Site, *, n_ffn: Annotated[int, Ge(1)] | None = None) -> None:
         super().__init__()
         hidden = n_ffn if n_ffn is not None else gated_width(site.n_embd)
-        self.up = site.projection("up", 2 * hidden, site.n_embd)
+        parts = {"up": hidden, "gate": hidden}
+        self.up = site.projection("up", 2 * hidden, site.n_embd, parts=parts)
         self.down = site.projection("down", site.n_embd, hidden, output=True)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:

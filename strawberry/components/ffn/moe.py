@@ -127,12 +127,17 @@ class MoE(FFN):
                 bias_rate=bias_rate,
                 losses=Losses(balance, z_loss, importance_loss, load_loss),
             )
-        self.up = site.bank("up", experts, wide * hidden, site.n_embd)
+        names = ("up", "gate")[:wide]
+        parts = dict.fromkeys(names, hidden)
+        self.up = site.bank("up", experts, wide * hidden, site.n_embd, parts=parts)
         self.down = site.bank("down", experts, site.n_embd, hidden, output=True)
         # Several shared experts side by side are one network of their widths' sum.
         self.shared = nn.ModuleList()
         if shared:
-            self.shared.append(site.projection("shared_up", wide * shared * hidden, site.n_embd))
+            parts = dict.fromkeys(names, shared * hidden)
+            self.shared.append(
+                site.projection("shared_up", wide * shared * hidden, site.n_embd, parts=parts)
+            )
             self.shared.append(
                 site.projection("shared_down", site.n_embd, shared * hidden, output=True)
             )

@@ -76,7 +76,8 @@ class Adafactor(Optimizer):
     """Adam's second moment as a row and a column; takes every parameter, keeps hardly any state.
 
     The mean square of an (m, n) gradient is kept as its m row means and its n column means, that
-    of a stack of matrices matrix by matrix, that of a vector in full. There is no first moment.
+    of a vector in full. There is no first moment. Matrices that are one tensor in the model, such
+    as q, k and v, or the experts of a stack, are stepped one by one.
 
     The step is relative: `lr` is the change of a parameter as a share of the parameter's own root
     mean square, so good rates are 0.01 and more, whatever the shape. As in the paper, step t never
@@ -91,6 +92,8 @@ class Adafactor(Optimizer):
         weight_decay: share of the learning rate by which parameters shrink each step.
         decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
+
+    unit = "matrix"
 
     def __init__(
         self,

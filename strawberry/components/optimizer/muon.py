@@ -1,23 +1,26 @@
 """Muon: momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024).
 
-The steps are those of torch.optim.Muon, which has no stacks of matrices, and which iterates in
-bfloat16 on a CPU too: without instructions for it, many times slower than in float32.
+The steps are those of torch.optim.Muon on every matrix by itself. That one takes no stacks and
+nothing that is fused, and it iterates in bfloat16 on a CPU too: without instructions for it, many
+times slower than in float32.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import torch
 from annotated_types import Ge, Gt
-from torch import Tensor
+from torch import Tensor, nn
 
 from strawberry.model.contracts import (
     Beta,
     Optimizer,
     ParameterInfo,
+    Parts,
+    Unit,
     is_shard,
     local,
     placed_like,
@@ -26,11 +29,15 @@ from strawberry.model.contracts import (
 from strawberry.plugin import Kind
 from strawberry.recipe.spec import ComponentSpec
 
+_T = TypeVar("_T", bound=Tensor)
+Coefficients: TypeAlias = tuple[float, float, float]
+
 
 class Muon(Optimizer):
     """Takes hidden matrices and stacks of them; embeddings, heads and vectors go to `rest`.
 
-    In a stack, such as that of a mixture's experts, each matrix is orthogonalised by itself.
+    Each matrix is orthogonalised by itself: q, k and v, or a gate and its up-projection, though
+    they are one tensor in the model, and every expert of a stack.
 
     Args:
         lr: peak learning rate; null takes `train.learning_rate`.
@@ -39,6 +46,8 @@ class Muon(Optimizer):
         nesterov: look one step ahead along the momentum.
         ns_steps: Newton-Schulz iterations.
         weight_decay: share of the learning rate by which parameters shrink each step.
+        heads: orthogonalise the rows of each attention head by themselves, where a matrix has heads
+            among its rows; `adjust_lr` then goes by their shape.
         adjust_lr: `original` scales the rate of an (m, n) matrix by sqrt(max(1, m / n));
             `match_rms_adamw` by 0.2 sqrt(max(m, n)), so that rates of AdamW fit.
         rest: the optimizer of everything else.
@@ -56,6 +65,7 @@ class Muon(Optimizer):
         nesterov: bool = True,
         ns_steps: Annotated[int, Ge(1)] = 5,
         weight_decay: Annotated[float, Ge(0)] = 0.1,
+        heads: bool = False,
         adjust_lr: Literal["original", "match_rms_adamw"] = "original",
         rest: Annotated[ComponentSpec, Kind("optimizer")] = "strawberry/adamw",  # type: ignore[assignment]
     ) -> None:
@@ -65,6 +75,7 @@ class Muon(Optimizer):
         self.nesterov = nesterov
         self.ns_steps = ns_steps
         self.weight_decay = weight_decay
+        self.unit = "head" if heads else "matrix"
         self.adjust_lr = adjust_lr
         self.rest = rest
 
@@ -88,7 +99,8 @@ class Muon(Optimizer):
             "weight_decay": self.weight_decay,
             "adjust_lr": self.adjust_lr,
         }
-        return OrthogonalMomentum([info.parameter for info in infos], defaults)
+        layouts = {info.parameter: info.layout for info in infos}
+        return OrthogonalMomentum(layouts, self.unit, defaults)
 
     def before_step(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Set the momentum of this step, a pure function of it."""
@@ -99,25 +111,60 @@ class Muon(Optimizer):
 
 
 class OrthogonalMomentum(torch.optim.Optimizer):
-    """Steps by the momentum's nearest orthogonal matrix, for (m, n) and for (E, m, n).
+    """Steps by the momentum's nearest orthogonal matrix, for every matrix (m, n) of the parameters.
 
     M <- mu M + (1 - mu) G; W <- (1 - lr decay) W - lr scale(m, n) orthogonal(U), where U is M, or
-    mu M + (1 - mu) G looking ahead.
+    mu M + (1 - mu) G looking ahead. Matrices of one shape are iterated on together, whichever
+    parameter they are of.
+
+    Args:
+        layouts: the parameters, and the matrices in each.
+        unit: whether matrices with heads are taken apart further.
+        defaults: those of a parameter group.
     """
+
+    def __init__(
+        self, layouts: dict[nn.Parameter, Parts], unit: Unit, defaults: dict[str, Any]
+    ) -> None:
+        super().__init__(list(layouts), defaults)
+        self.layouts = layouts
+        self.unit: Unit = unit
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Step every parameter that has a gradient."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                momentum = self._momentum(parameter, group).to(precision(parameter.device))
-                update = orthogonal_shard(momentum, group["ns_steps"])
-                scale = SCALES[group["adjust_lr"]](*parameter.shape[-2:])
-                mine = local(parameter)
-                mine.mul_(1 - group["lr"] * group["weight_decay"])
-                mine.add_(update, alpha=-group["lr"] * scale)
+            with_gradient = [p for p in group["params"] if p.grad is not None]
+            for parameters in batches(with_gradient, TOGETHER):
+                self._step(parameters, group)
+
+    def _step(self, parameters: Sequence[nn.Parameter], group: dict[str, Any]) -> None:
+        """Step these; of what is in shards, no more is gathered at a time."""
+        pieces = []
+        for parameter in parameters:
+            momentum = self._momentum(parameter, group).to(precision(parameter.device))
+            pieces.append(self.layouts[parameter].split(at_hand(momentum), self.unit))
+        updates = self._updates(parameters, pieces, group)
+        decay, scale = 1 - group["lr"] * group["weight_decay"], SCALES[group["adjust_lr"]]
+        for parameter in parameters:
+            mine = local(parameter)
+            mine.mul_(decay)
+            target = mine if in_whole_matrices(parameter) else mine.new_zeros(parameter.shape)
+            for view in self.layouts[parameter].views(target):
+                update = next(updates)
+                rate = -group["lr"] * scale(*update.shape[-2:])
+                view.add_(update.reshape(view.shape), alpha=rate)
+            if target is not mine:
+                mine.add_(local(placed_like(target, parameter)))
+
+    def _updates(
+        self, parameters: Sequence[nn.Parameter], pieces: list[list[Tensor]], group: dict[str, Any]
+    ) -> Iterator[Tensor]:
+        """What each of the stacks of matrices in `pieces`, a row for each parameter, moves by."""
+        del parameters
+        return orthogonal_all(
+            [each for row in pieces for each in row], [QUINTIC] * group["ns_steps"]
+        )
 
     def _momentum(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         """U, with the gradient taken into the momentum."""
@@ -128,6 +175,15 @@ class OrthogonalMomentum(torch.optim.Optimizer):
         momentum: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
         return gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
 
+
+QUINTIC: Coefficients = (3.4445, -4.7750, 2.0315)
+"""Of Jordan's iteration `a X + (b A + c A A) X`, with A = X X^T."""
+
+TOGETHER = 1 << 24
+"""Numbers of parameters that are stepped at a time; the iteration needs some copies of them."""
+
+CACHED = 1 << 14
+"""Numbers of small matrices that a CPU iterates on at a time, so that they stay in its caches."""
 
 SCALES: dict[str, Callable[[int, int], float]] = {
     "original": lambda m, n: math.sqrt(max(1, m / n)),
@@ -141,27 +197,76 @@ def precision(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
-def orthogonal_shard(matrices: Tensor, steps: int) -> Tensor:
-    """This rank's shard of `orthogonal(matrices)`; all of it where tensors are whole.
+def in_whole_matrices(parameter: Tensor) -> bool:
+    """Whether what this rank has of a parameter is matrices that are whole: a shard of a stack."""
+    return not is_shard(parameter) or parameter.ndim == 3
 
-    Of a stack, shards are whole matrices. A single matrix is gathered and done by every rank, so
+
+def at_hand(momentum: Tensor) -> Tensor:
+    """The matrices that this rank orthogonalises.
+
+    Of a stack in shards they are its own. A single matrix is gathered and done by every rank, so
     that nothing has to be sent back.
     """
-    if is_shard(matrices) and matrices.ndim == 3:
-        mine = local(matrices)
-        return orthogonal(mine, steps) if len(mine) else mine
-    return local(placed_like(orthogonal(whole(matrices), steps), matrices))
+    return (local(momentum) if in_whole_matrices(momentum) else whole(momentum)).contiguous()
 
 
-def orthogonal(matrices: Tensor, steps: int) -> Tensor:
-    """Each of the matrices (m, n) or (E, m, n) with singular values near 1: a quintic iteration."""
-    a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrices.shape[-2] > matrices.shape[-1]
-    add = torch.addmm if matrices.ndim == 2 else torch.baddbmm
-    X = matrices.mT if tall else matrices
+def batches(tensors: Sequence[_T], limit: int) -> Iterator[list[_T]]:
+    """The tensors in runs of at most `limit` numbers, or of one tensor."""
+    run: list[_T] = []
+    held = 0
+    for tensor in tensors:
+        if run and held + tensor.numel() > limit:
+            yield run
+            run, held = [], 0
+        run.append(tensor)
+        held += tensor.numel()
+    if run:
+        yield run
+
+
+def orthogonal_all(
+    stacks: Sequence[Tensor], polynomials: Sequence[Coefficients]
+) -> Iterator[Tensor]:
+    """`orthogonal` of each stack (N, m, n), those of one shape, or its transpose, together."""
+    alike: dict[tuple[int, ...], list[Tensor]] = {}
+    for stack in stacks:
+        alike.setdefault(_shape(stack), []).append(stack.mT if _tall(stack) else stack)
+    found = {shape: _in_runs(group, polynomials) for shape, group in alike.items()}
+    for stack in stacks:
+        result = next(found[_shape(stack)])
+        yield result.mT if _tall(stack) else result
+
+
+def _in_runs(stacks: Sequence[Tensor], polynomials: Sequence[Coefficients]) -> Iterator[Tensor]:
+    """Wide stacks of one shape, so many at once as the device likes."""
+    limit = CACHED if stacks[0].device.type == "cpu" else TOGETHER
+    for run in batches(stacks, limit):
+        if len(run) == 1:
+            yield orthogonal(run[0], polynomials)
+        else:
+            together = orthogonal(torch.cat(run), polynomials)
+            yield from torch.split(together, [len(each) for each in run])
+
+
+def _shape(stack: Tensor) -> tuple[int, ...]:
+    return tuple(sorted(stack.shape[1:]))
+
+
+def _tall(stack: Tensor) -> bool:
+    return stack.shape[1] > stack.shape[2]
+
+
+def orthogonal(X: Tensor, polynomials: Sequence[Coefficients]) -> Tensor:
+    """Each of the matrices (N, m, n), m <= n, with singular values near 1, by odd polynomials."""
+    if not len(X):  # a rank that has none of a stack
+        return X
+    single = len(X) == 1
+    X = X[0] if single else X
+    add = torch.addmm if single else torch.baddbmm
     X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    for _ in range(steps):
+    for a, b, c in polynomials:
         A = X @ X.mT
         B = add(A, A, A, beta=b, alpha=c)
         X = add(X, B, X, beta=a)
-    return X.mT if tall else X
+    return X[None] if single else X

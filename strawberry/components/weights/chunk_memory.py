@@ -47,6 +47,7 @@ class ChunkProjection(OwnedProjection):
         self.value = made(rank, width)
         self.key = made(rank, width)
         self.transform = made(out, width) if rule in SWAPS else None
+        self.parameter_parts["transform"] = request.parts
         self.back = made(width, width) if rule == "mlp" else None
         self.tau = nn.Parameter(torch.ones(1)) if rule == "mlp" else None
         self.gamma = nn.Parameter(torch.full((1,), gamma))

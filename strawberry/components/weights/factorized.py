@@ -5,6 +5,9 @@ row-major order. Block l's rows for the projection named n are `A_n B_l^T` with 
 shared by every block that asks for the same name and shape, and B_l (C, rank), the block's own and
 the same for all of its projections. The seed project stacks the A_n of QKV, SwiGLU and output
 projection in one tensor and the B_l in another; the matrices are the same.
+
+To an optimizer A_n is as many matrices as there are among the rows of W, each with its share of the
+P rows, wherever those are whole.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from torch.nn import functional as F
 from strawberry.errors import FieldError
 from strawberry.model.contracts import (
     Bank,
+    Parts,
     Projection,
     ProjectionRequest,
     Use,
@@ -36,6 +40,7 @@ class FactorizedProjection(Projection):
         self.block = str(request.block)
         self.thin = request.in_features == width
         self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
+        self.parameter_parts = {"bias": request.parts}
 
     def factors(self, use: Use) -> tuple[Tensor, Tensor]:
         """A (P, rank) and B (C, rank) from the source in force."""
@@ -103,6 +108,7 @@ class Factorized(Weights):
         self.init = init
         self.bases = nn.ParameterDict()
         self.blocks = nn.ParameterDict()
+        self.parameter_parts: dict[str, Parts] = {}
 
     def projection(self, request: ProjectionRequest) -> Projection:
         """A projection from shared factors; raises ValueError if its rows don't fit the width."""
@@ -128,6 +134,9 @@ class Factorized(Weights):
             # std_B; with B at fan-in rank, std_A alone has to be the deviation that was asked for.
             std = request.std if self.init == "corrected" else self.rank**-0.5
             self.bases[basis] = drawn(size // self.n_embd, self.rank, std=std, uniform=True)
+            parts = request.parts.resized(width, self.n_embd)
+            if parts is not None:
+                self.parameter_parts[f"bases.{basis}"] = parts
         if str(request.block) not in self.blocks:
             self.blocks[str(request.block)] = drawn(
                 self.n_embd, self.rank, std=self.rank**-0.5, uniform=True

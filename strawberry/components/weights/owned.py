@@ -25,6 +25,7 @@ class OwnedProjection(Projection):
         shape = (request.out_features, request.in_features)
         self.weight = drawn(*shape, std=request.std, uniform=request.uniform)
         self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
+        self.parameter_parts = {"weight": request.parts, "bias": request.parts}
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
@@ -46,6 +47,7 @@ class OwnedBank(Bank):
         super().__init__(request, experts)
         shape = (experts, request.out_features, request.in_features)
         self.weight = drawn(*shape, std=request.std, uniform=request.uniform)
+        self.parameter_parts = {"weight": request.parts}
 
     def matrices(self, use: Use) -> Tensor:
         """The stack itself."""

@@ -69,6 +69,7 @@ class Part(nn.Module):
         self.fan_in = request.in_features
         self.side = side_of(request.in_features, source.n_embd)
 
+        self.parameter_parts = dict.fromkeys(("weight", "transform", "left"), request.parts)
         uniform = request.uniform
         self.weight = drawn(*shape, std=request.std, uniform=uniform)
         self.transform: nn.Parameter | None = None
@@ -116,6 +117,7 @@ class RetainedProjection(Projection):
         super().__init__(request)
         self.part = source.part(request)
         self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
+        self.parameter_parts = {"bias": request.parts}
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         """(..., in_features) -> (..., out_features)."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from strawberry.model.contracts import (
     Bank,
+    Parts,
     Projection,
     ProjectionRequest,
     Use,
@@ -59,19 +60,22 @@ class Shared(Weights):
     """Requests of the same name and shape get the same matrix, and the same bias.
 
     The blocks below may differ in everything else, such as their norms, and where they differ in a
-    matrix's shape they have one for each shape. The first request says how it starts.
+    matrix's shape they have one for each shape. The first request says how it starts, and which
+    matrices are among its rows.
     """
 
     def __init__(self, scope: WeightScope) -> None:
         super().__init__()
         self.matrices = nn.ParameterDict()
         self.biases = nn.ParameterDict()
+        self.parameter_parts: dict[str, Parts] = {}
 
     def projection(self, request: ProjectionRequest) -> Projection:
         """A projection by the matrix of that name and shape."""
         name = self._name(request, ())
         if request.bias and name not in self.biases:
             self.biases[name] = nn.Parameter(torch.zeros(request.out_features))
+            self.parameter_parts[f"biases.{name}"] = request.parts
         return SharedProjection(request, name)
 
     def bank(self, request: ProjectionRequest, experts: int) -> Bank:
@@ -84,6 +88,7 @@ class Shared(Weights):
         name = f"{request.name.replace('.', '_')}_{'x'.join(map(str, shape))}"
         if name not in self.matrices:
             self.matrices[name] = drawn(*shape, std=request.std, uniform=request.uniform)
+            self.parameter_parts[f"matrices.{name}"] = request.parts
         return name
 
 

@@ -42,6 +42,7 @@ class Deltas(nn.Module):
         for _ in range(source.scope.steps):
             self.down.append(drawn(*stack, rank, width, std=width**-0.5, uniform=True))
             self.up.append(nn.Parameter(torch.zeros(*stack, out, rank)))
+        self.parameter_parts = {f"up.{step}": request.parts for step in range(len(self.up))}
 
     def at(self, use: Use) -> tuple[Tensor, Tensor]:
         """A and B of this use's step; beyond the trained steps those of the last."""

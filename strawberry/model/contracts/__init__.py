@@ -27,6 +27,7 @@ from strawberry.model.contracts.numbers import (
     wide,
     without_autocast,
 )
+from strawberry.model.contracts.parts import Declared, Part, Parts, Unit, interleaved
 from strawberry.model.contracts.ranks import (
     gathered,
     is_shard,
@@ -40,6 +41,7 @@ from strawberry.model.contracts.ranks import (
 from strawberry.model.contracts.routing import Routed, Router, RouterSite
 from strawberry.model.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
 from strawberry.model.contracts.training import (
+    Matrix,
     Optimizer,
     ParameterInfo,
     Schedule,
@@ -62,10 +64,14 @@ __all__ = [
     "Bank",
     "Beta",
     "Decay",
+    "Declared",
+    "Matrix",
     "Metric",
     "Norm",
     "Optimizer",
     "ParameterInfo",
+    "Part",
+    "Parts",
     "Place",
     "Positional",
     "Projection",
@@ -80,6 +86,7 @@ __all__ = [
     "State",
     "Term",
     "Tracker",
+    "Unit",
     "Use",
     "WeightScope",
     "Weights",
@@ -89,6 +96,7 @@ __all__ = [
     "exact",
     "gathered",
     "has_values",
+    "interleaved",
     "is_shard",
     "largest",
     "local",

@@ -125,11 +125,12 @@ class Site:
         dropout: the recipe's dropout probability; the block drops residual outputs itself.
         bias: whether the recipe wants additive biases.
         depth: unrolled depth of the whole model, in blocks.
-        projection: `projection(name, out_features, in_features, *, output=False)` gives the
-            matrix of that name from the weight source; `output` marks one that writes to the
-            residual stream.
-        bank: `bank(name, experts, out_features, in_features, *, output=False)` gives a stack of
-            such matrices, one for each expert.
+        projection: `projection(name, out_features, in_features, *, output=False, parts=None)`
+            gives the matrix of that name from the weight source; `output` marks one that writes to
+            the residual stream, and `parts` says which matrices its rows are, if several: `{"q":
+            64, "k": 64}`, with heads `{"q": (4, 16), "k": (4, 16)}`, or `interleaved(...)`.
+        bank: `bank(name, experts, out_features, in_features, *, output=False, parts=None)` gives a
+            stack of such matrices, one for each expert.
         norm: `norm(features)` gives the recipe's normalisation, such as for QK-norm.
         component: builds a nested component (a field declared with `ComponentOf(kind)`).
         positional: the positional component in force here.

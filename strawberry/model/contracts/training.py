@@ -13,19 +13,62 @@ from typing import Any
 import torch
 from torch import nn
 
+from strawberry.model.contracts.parts import Parts, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A logical matrix of a parameter, such as q of a fused qkv.
+
+    Attributes:
+        name: as its projection declares it; that of the parameter where it is one matrix.
+        count: how many of them are stacked, one for each expert.
+        fan_out: rows of one.
+        fan_in: columns.
+        heads: how many heads its rows divide into.
+    """
+
+    name: str
+    count: int
+    fan_out: int
+    fan_in: int
+    heads: int
+
 
 @dataclass(frozen=True, slots=True)
 class ParameterInfo:
     """A parameter and what it is.
 
-    `kind` is `embedding` (token and position tables, an untied head), `matrix` (2-D hidden),
-    `bank` (3-D stacks of matrices), `vector` (gains, biases, scalars), or what its module says in
-    a class attribute `parameter_kinds = {"attribute": "kind"}`, such as `router`.
+    Attributes:
+        name: its path in the model.
+        parameter: the tensor; under `fsdp` a DTensor.
+        kind: `embedding` (token and position tables, an untied head), `matrix` (2-D hidden), `bank`
+            (3-D stacks of matrices), `vector` (gains, biases, scalars), or what its module says in
+            a class attribute `parameter_kinds = {"attribute": "kind"}`, such as `router`.
+        parts: the matrices among its rows, as its module says in `parameter_parts = {"attribute":
+            parts}`; None where it is one, or a stack of them.
     """
 
     name: str
     parameter: nn.Parameter
     kind: str
+    parts: Parts | None = None
+
+    @property
+    def layout(self) -> Parts:
+        """Its parts, also where it is one matrix; for a parameter of one dimension and more."""
+        if self.parts is not None:
+            return self.parts
+        rows = self.parameter.shape[0 if self.parameter.ndim == 1 else -2]
+        return Parts.single(self.name.rpartition(".")[2], rows)
+
+    def matrices(self) -> list[Matrix]:
+        """Its logical matrices; none if it is no matrix, nor a stack of them."""
+        if self.kind not in ("matrix", "bank"):
+            return []
+        layout, columns = self.layout, self.parameter.shape[-1]
+        count = self.parameter.numel() // (layout.rows * columns)
+        return [Matrix(p.name, count, p.rows, columns, p.heads) for p in layout.parts]
 
 
 class Optimizer(abc.ABC):
@@ -41,12 +84,18 @@ class Optimizer(abc.ABC):
             optimizer gathers what it needs (see `whole`); without it, `train.parallel: fsdp` is
             refused.
         needs_whole: whether it gathers matrices at each step; for the counting of what is sent.
+        unit: what it treats as one. With `matrix` or `head`, `make` is given every logical matrix,
+            or every head's rows of it, as a parameter of its own: q, k and v one by one, though
+            the model has them in one tensor, and the experts of a stack. Only an optimizer that
+            also `shards` is given parameters as they are, and takes them apart by `info.layout`,
+            since in shards no matrix is whole.
     """
 
     lr: float | None = None
     rest: Any = None
     shards: bool = False
     needs_whole: bool = False
+    unit: Unit = "parameter"
 
     def claims(self, info: ParameterInfo) -> bool:
         """Whether it can optimise that parameter."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from strawberry.model.contracts.parts import Parts
 from strawberry.model.contracts.use import State, Use
 
 
@@ -25,6 +26,8 @@ class ProjectionRequest:
         bias: whether an additive bias comes with it.
         std: standard deviation at the start.
         uniform: uniform (of that deviation) rather than normal.
+        parts: the matrices among the rows. A source says which of its parameters hold them, by
+            an attribute `parameter_parts = {"weight": request.parts}` of the parameter's module.
     """
 
     block: int
@@ -34,6 +37,7 @@ class ProjectionRequest:
     bias: bool
     std: float
     uniform: bool
+    parts: Parts
 
 
 class Projection(nn.Module, abc.ABC):
@@ -41,6 +45,7 @@ class Projection(nn.Module, abc.ABC):
 
     def __init__(self, request: ProjectionRequest) -> None:
         super().__init__()
+        self.parts = request.parts
         self.in_features = request.in_features
         self.out_features = request.out_features
 
@@ -58,6 +63,7 @@ class Bank(nn.Module, abc.ABC):
 
     def __init__(self, request: ProjectionRequest, experts: int) -> None:
         super().__init__()
+        self.parts = request.parts
         self.experts = experts
         self.in_features = request.in_features
         self.out_features = request.out_features

@@ -1,0 +1,113 @@
+"""The matrices inside a parameter: q, k and v are one tensor for speed, and three matrices.
+
+R is the rows of all parts together. A tensor that holds them is (R, n), biases (R,), or a stack
+of either: (E, R, n) or (E R, n).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+Unit: TypeAlias = Literal["parameter", "matrix", "head"]
+"""What an optimizer treats as one: a tensor as it is held, a matrix in it, or a head's rows."""
+
+Declared: TypeAlias = Mapping[str, "int | tuple[int, int]"]
+"""For each matrix by name, in the order of the rows: how many rows, or (heads, rows of a head)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One matrix among the rows: its name, its rows, and into how many heads they divide."""
+
+    name: str
+    rows: int
+    heads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All matrices among the rows of a projection.
+
+    Attributes:
+        parts: in the order of their rows.
+        groups: the rows come in so many groups, each with an equal share of every part; 1 where
+            each part's rows lie together.
+    """
+
+    parts: tuple[Part, ...]
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            shared = part.heads if part.heads > 1 else self.groups
+            if part.rows < 1 or part.rows % shared or shared % self.groups:
+                raise ValueError(
+                    f"{part.rows} rows of {part.name} with {part.heads} heads can't be in "
+                    f"{self.groups} equal groups"
+                )
+
+    @classmethod
+    def of(cls, declared: Declared | Parts) -> Parts:
+        """The parts that an author declared."""
+        if isinstance(declared, Parts):
+            return declared
+        return interleaved(1, declared)
+
+    @classmethod
+    def single(cls, name: str, rows: int) -> Parts:
+        """One matrix."""
+        return cls((Part(name, rows),))
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return sum(part.rows for part in self.parts)
+
+    def resized(self, by: int, of: int) -> Parts | None:
+        """The same matrices with `by / of` as many rows; None if a group's rows don't divide."""
+        if any(part.rows // self.groups * by % of for part in self.parts):
+            return None
+        parts = []
+        for part in self.parts:
+            rows = part.rows * by // of
+            parts.append(Part(part.name, rows, part.heads if rows % part.heads == 0 else 1))
+        return Parts(tuple(parts), self.groups)
+
+    def views(self, tensor: Tensor) -> list[Tensor]:
+        """Of each part a view (copies, groups, rows of a group, ...) of a contiguous tensor."""
+        columns = _columns(tensor)
+        copies = tensor.numel() // (self.rows * math.prod(columns))
+        grouped = tensor.view(copies, self.groups, self.rows // self.groups, *columns)
+        sizes = [part.rows // self.groups for part in self.parts]
+        return list(torch.split(grouped, sizes, dim=2))
+
+    def split(self, tensor: Tensor, unit: Unit = "matrix") -> list[Tensor]:
+        """Of each part its matrices (N, rows, n), or (N, rows) of biases; a view where it can be.
+
+        N is 1, or E in a stack of E; by head it is that many heads as often.
+        """
+        pieces = []
+        for part, view in zip(self.parts, self.views(tensor), strict=True):
+            heads = part.heads if unit == "head" else 1
+            shape = (len(view) * heads, part.rows // heads, *_columns(tensor))
+            pieces.append(view.reshape(shape))
+        return pieces
+
+
+def interleaved(groups: int, declared: Declared) -> Parts:
+    """Parts whose rows lie group by group, such as `[q_h | k_h | v_h]` for each head h."""
+    parts = []
+    for name, rows in declared.items():
+        heads, width = (1, rows) if isinstance(rows, int) else rows
+        parts.append(Part(name, heads * width, heads))
+    return Parts(tuple(parts), groups)
+
+
+def _columns(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape[-1:]) if tensor.ndim > 1 else ()

@@ -87,6 +87,8 @@ class Display(Tracker):
         self.validation = metrics
         bits = metrics.get("bits_per_byte")
         text = f"step {step}  validation loss {metrics['val_loss']:.4f}"
+        error = metrics.get("val_loss_se")
+        text += f" (standard error {error:.4f})" if error is not None else ""
         text += f"  {bits:.4f} bits a byte" if bits is not None else ""
         right = metrics.get("val_accuracy")
         text += f"  {right:.1%} of answers right" if right is not None else ""

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -26,7 +28,7 @@ from strawberry.model.contracts import (
     Weights,
     mean_terms,
 )
-from strawberry.model.loss import LossTerms, head_logits, head_loss
+from strawberry.model.loss import HeadLoss, LossTerms, head_logits, head_loss
 from strawberry.model.residual import Stream, written
 from strawberry.model.stack import Block, Room, Stack, Visit, dropped
 
@@ -72,6 +74,8 @@ class Loss(NamedTuple):
         logit_z: mean over targets of the squared logsumexp of the logits; None without z-loss.
         answers: (4,) int64: targets that are told right, targets, sequences told right whole,
             sequences with any target. None where they weren't asked for.
+        rows: (B,) cross-entropy of each sequence, divided as `cross_entropy` is. None where it
+            wasn't asked for.
     """
 
     total: Tensor
@@ -79,6 +83,7 @@ class Loss(NamedTuple):
     terms: Mapping[str, Metric] = MappingProxyType({})
     logit_z: Tensor | None = None
     answers: Tensor | None = None
+    rows: Tensor | None = None
 
     @property
     def metrics(self) -> dict[str, Tensor]:
@@ -213,6 +218,7 @@ class LanguageModel(nn.Module):
         *,
         share: float = 1.0,
         answers: bool = False,
+        by_row: bool = False,
     ) -> Loss:
         """The loss of `targets` (B, T), of which negative ones are ignored.
 
@@ -220,16 +226,18 @@ class LanguageModel(nn.Module):
         auxiliary losses. Where these rows are a part of a step, `count` is what sums over targets
         are divided by, and `share` is their share of the step's tokens, by which auxiliary losses
         are weighed: the totals of all parts then add up to the loss of the step. With `answers`,
-        right answers are counted.
+        right answers are counted. With `by_row`, which takes a `count`, each sequence's part is
+        told apart.
         """
         h, aux = self.trunk(idx)
-        head = head_loss(
-            h.flatten(0, 1),
-            self.head_weight,
-            targets.flatten(),
-            self.logit_softcap,
-            self.loss_terms if self.training else None,
-            count,
+        pairs = zip(h, targets, strict=True) if by_row else [(h.flatten(0, 1), targets.flatten())]
+        terms_of_loss = self.loss_terms if self.training else None
+        heads = [
+            head_loss(states, self.head_weight, wanted, self.logit_softcap, terms_of_loss, count)
+            for states, wanted in pairs
+        ]
+        head = HeadLoss(
+            *(functools.reduce(operator.add, parts) for parts in zip(*heads, strict=True))
         )
         total, terms = head.total, {}
         for name, (metric, weighted) in mean_terms(aux).items():
@@ -242,6 +250,7 @@ class LanguageModel(nn.Module):
             terms,
             head.z if self.training and self.loss_terms.z_loss else None,
             self._answers(h, targets) if answers else None,
+            torch.stack([part.cross_entropy for part in heads]) if by_row else None,
         )
 
     def _answers(self, h: Tensor, targets: Tensor) -> Tensor:

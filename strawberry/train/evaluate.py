@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,10 @@ def validate(
     engine: Engine, batches: Batches, machine: Machine, iters: int | None = None
 ) -> dict[str, float]:
     """`val_loss` in nats a token, and `bits_per_byte` where there is text.
+
+    `val_loss_se` is the standard error of `val_loss` as an estimate for more text of this kind,
+    from the spread between rows. All models are measured on the same rows, so most of it is
+    common to them and not part of their differences.
 
     It is measured on the first rows of the validation split, as many as `iters` steps have (None:
     the recipe's `eval_iters`), each once. All are sums over these rows, so that they don't depend
@@ -63,8 +68,8 @@ def _measure(
     """What `validate` tells, with what components report in evaluation as `val_NAME`."""
     world, size = engine.world, batches.recipe.train.batch_size
     rows = n_rows(batches, iters)
-    nats = torch.zeros((), device=machine.device)
-    asked = torch.zeros((), dtype=torch.int64, device=machine.device)
+    nats: list[torch.Tensor] = []  # of each row; on the device, so that nothing waits for it
+    asked: list[torch.Tensor] = []
     told = torch.zeros(4, dtype=torch.int64, device=machine.device)
     n_bytes: float | None = 0.0
     means = Means()
@@ -73,19 +78,41 @@ def _measure(
             batch = batches.val(first, min(size, rows - first))
             with machine.autocast():
                 loss = engine.measure(batch.x, batch.y, answers=answers)
-            nats, asked = nats + loss.cross_entropy, asked + (batch.y >= 0).sum()
+            assert loss.rows is not None
+            nats.append(loss.rows)
+            asked.append((batch.y >= 0).sum(1))
             if loss.answers is not None:
                 told += loss.answers
             n_bytes = None if n_bytes is None or batch.n_bytes is None else n_bytes + batch.n_bytes
             means.add(loss.terms, float(batch.rows))
-    total, targets = world.sum(nats).item(), max(1, world.sum(asked).item())
+    own = torch.cat(nats).tolist(), torch.cat(asked).tolist()
+    sums, counts = (list(itertools.chain(*parts)) for parts in zip(*world.gather(own), strict=True))
+    total, targets = math.fsum(sums), max(1, sum(counts))
     metrics = {"val_loss": total / targets}
+    if (error := standard_error(sums, counts)) is not None:
+        metrics["val_loss_se"] = error
     if n_bytes is not None and (all_bytes := sum(world.gather(n_bytes))):
         metrics["bits_per_byte"] = total / math.log(2) / all_bytes
     if answers:
         right, _, solved, tasks = world.sum(told).tolist()
         metrics |= {"val_accuracy": right / targets, "val_solved": solved / max(1, tasks)}
     return metrics | {f"val_{name}": value for name, value in means.numbers(world).items()}
+
+
+def standard_error(sums: Sequence[float], counts: Sequence[int]) -> float | None:
+    """That of the ratio `sum(sums) / sum(counts)`, with the pairs taken as a sample of text.
+
+    None of fewer than two pairs that count anything. To first order the ratio's error is the mean
+    of `sums - ratio * counts` over the mean count (Cochran 1977, Sampling Techniques, 6.3).
+    """
+    pairs = [(s, c) for s, c in zip(sums, counts, strict=True) if c]
+    n = len(pairs)
+    if n < 2:
+        return None
+    targets = sum(c for _, c in pairs)
+    ratio = math.fsum(s for s, _ in pairs) / targets
+    squares = math.fsum((s - ratio * c) ** 2 for s, c in pairs)
+    return math.sqrt(squares * n / (n - 1)) / targets
 
 
 def n_rows(batches: Batches, iters: int | None = None) -> int:

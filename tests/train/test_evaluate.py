@@ -1,6 +1,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from strawberry.data import open_dataset
 from strawberry.train import evaluate, train
 from strawberry.train.batches import Batches
 from strawberry.train.device import machine_for
-from strawberry.train.evaluate import validate
+from strawberry.train.evaluate import standard_error, validate
 from strawberry.train.parallel.engine import Engine
 from tests.train.conftest import RecipeMaker
 
@@ -56,3 +57,30 @@ def test_of_a_run_folder_is_what_training_measured(
     assert found["step"] == 8
     assert found["val_loss"] == pytest.approx(result.metrics["val_loss"], rel=1e-6)
     assert evaluate(result.folder, iters=5)["val_loss"] != found["val_loss"]
+
+
+def test_the_standard_error_is_that_of_rows(make_recipe: RecipeMaker) -> None:
+    """Against the mean and deviation of rows that are measured one by one, however batched."""
+    recipe = make_recipe(model={"dropout": 0.0})
+    machine, dataset, model = machine_for(recipe), open_dataset(recipe), strawberry.build(recipe)
+    batches = Batches(dataset, recipe, machine.device)
+    metrics = validate(Engine(model), batches, machine, 3)
+    model.eval()
+    n = 3 * recipe.train.batch_size
+    with torch.no_grad():
+        rows = [batches.val(number, 1) for number in range(n)]
+        losses = [
+            torch.nn.functional.cross_entropy(model(row.x)[0], row.y[0]).item() for row in rows
+        ]
+    assert metrics["val_loss_se"] == pytest.approx(np.std(losses, ddof=1) / math.sqrt(n), rel=1e-4)
+
+
+def test_the_standard_error_of_a_ratio() -> None:
+    """Unequal rows, against the spread of the ratio over random samples of them; one has none."""
+    draw = np.random.default_rng(0)
+    counts = draw.integers(1, 50, (4000, 40))
+    sums = counts * 2.0 + draw.normal(0, 1, counts.shape) * np.sqrt(counts)
+    ratios = sums.sum(1) / counts.sum(1)
+    found = [standard_error(list(s), list(c)) for s, c in zip(sums, counts, strict=True)]
+    assert np.mean(found) == pytest.approx(np.std(ratios), rel=0.05)
+    assert standard_error([3.0, 0.0], [2, 0]) is None

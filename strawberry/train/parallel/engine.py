@@ -67,7 +67,7 @@ class Engine:
     def measure(self, x: Tensor, y: Tensor, *, answers: bool = False) -> Loss:
         """Without gradients: the sum over targets (B, T), not their mean; for evaluation."""
         one = torch.ones((), device=x.device)
-        return self.model.loss(x, y, count=one, answers=answers)
+        return self.model.loss(x, y, count=one, answers=answers, by_row=True)
 
     def part(self, last: bool) -> AbstractContextManager[object]:
         """Around forward and backward of a micro-batch: gradients travel in the last one alone."""

@@ -1,17 +1,28 @@
-"""The report as one HTML page: styles and pictures are in it."""
+"""The report as one HTML page: styles, data, and the library that draws it are in it."""
 
 from __future__ import annotations
 
+import functools
+import json
 import shlex
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
 
 import strawberry
+from strawberry.ablate.extra import needs
 from strawberry.ablate.record import Record
-from strawberry.ablate.report import plots
-from strawberry.ablate.report.files import gone, notes, patches, shown
+from strawberry.ablate.report.charts import charts, swatches
+from strawberry.ablate.report.files import COLUMNS, EFFECTS, FACTORS, gone, notes, patches, shown
+from strawberry.ablate.report.recipes import details
 from strawberry.ablate.report.table import Table
+
+EXPENSE = ("params", "active", "FLOP/token", "cache", "tokens", "tuning", "tokens/s")
+"""Columns that say what a cell costs; the page has them in a table of their own."""
+FIRST = ("cell", "verdict")
 
 
 def template(name: str) -> jinja2.Template:
@@ -24,6 +35,7 @@ def template(name: str) -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["code"] = _code
+    environment.filters["json"] = _json
     return environment.get_template(name)
 
 
@@ -35,25 +47,74 @@ def _code(text: str) -> Markup:
     )
 
 
+def _json(value: Any) -> Markup:
+    """Data for a script element, which nothing in it can end."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, default=str)
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 (no `<` is left)
+
+
+@functools.cache
+def library() -> str:
+    """Vega, Vega-Lite and Vega-Embed, as one script that needs nothing else.
+
+    Raises StrawberryError if the package that brings them is not installed.
+    """
+    script: str = needs("vl_convert").javascript_bundle()
+    return script.replace("</script", "<\\/script")
+
+
+def _part(table: Table, names: Sequence[str]) -> dict[str, Any]:
+    """Some columns of the table, the verdict beside the name."""
+    made = shown(table)
+    columns = [name for name in names if name in made]
+    columns.sort(key=lambda name: name not in FIRST)
+    rows = [
+        {
+            "verdict": row.verdict,
+            "place": place,
+            "cells": [made[name](row) for name in columns],
+        }
+        for place, row in enumerate(table.rows, 1)
+    ]
+    return {"columns": columns, "rows": rows}
+
+
+def _effects(table: Table) -> dict[str, Any]:
+    """The table of a grid's factors; its rows lead nowhere."""
+    rows = [
+        {
+            "verdict": effect.comparison.verdict,
+            "place": None,
+            "cells": [make(effect) for make in EFFECTS.values()],
+        }
+        for effect in table.effects
+    ]
+    return {"columns": list(EFFECTS), "rows": rows}
+
+
 def page(record: Record, table: Table) -> str:
-    """The whole page; what is drawn has at least one finished trial."""
-    drawn = any(row.values for row in table.rows)
-    compared = any(row.comparison for row in table.rows)
+    """The whole page, whatever of the ablation is done."""
+    drawn = charts(record, table)
+    changes = dict(patches(record))
+    inside = {row.name for row in table.rows}
     return template("page.html.j2").render(
         title=f"Ablation of {record.content['name']}",
         written=record.content["written"],
-        columns=list(shown(table)),
-        rows=[
-            {"verdict": row.verdict, "cells": [make(row) for make in shown(table).values()]}
-            for row in table.rows
-        ],
+        ranking=_part(table, [name for name in COLUMNS if name not in EXPENSE]),
+        expense=_part(table, ["cell", *EXPENSE]),
         notes=notes(record, table),
         gone=gone(table),
-        patches=patches(record),
-        curves=plots.loss_curves(record, table) if drawn else "",
-        forest=plots.forest(table) if drawn and compared else "",
-        costs=[plots.against(table, cost) for cost in plots.COSTS] if drawn else [],
+        details=details(record, table, changes),
+        others=[(name, change) for name, change in changes.items() if name not in inside],
+        charts=drawn,
+        factors=[name for name in drawn if name.startswith(("factor", "pair"))],
+        effects=_effects(table),
+        about_effects=FACTORS,
+        costs=[name for name in drawn if name.startswith("cost")],
+        swatches=swatches(table),
         environment={**record.content["environment"], "report": strawberry.__version__},
         command=shlex.join(record.content["command"]),
         seconds=table.seconds,
-    )
+        library=library() if drawn else "",
+        behaviour=resources.files("strawberry.ablate.report").joinpath("page.js").read_text(),
+    )  # fmt: skip

@@ -1,0 +1,254 @@
+"""The pictures of the page, as Vega-Lite specifications: https://vega.github.io/vega-lite/docs.
+
+The page names each by its key. Every one has a parameter `off`, the cells that a reader switched
+off, if it shows cells one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from strawberry.ablate.record import Record
+from strawberry.ablate.report.levels import Grid, grid
+from strawberry.ablate.report.plots import COSTS, pareto
+from strawberry.ablate.report.series import kinds, series
+from strawberry.ablate.report.table import Row, Table
+
+Spec: TypeAlias = dict[str, Any]
+
+TABLEAU = (
+    "#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b79a20", "#b279a2", "#ff9da6",
+    "#9d755d", "#8a8f98",
+)  # fmt: skip
+"""Colours that can be told apart on white and on black."""
+VERDICTS = {
+    "better": "#2f9e4f",
+    "worse": "#d0453a",
+    "equivalent": "#3f82d0",
+    "no evidence": "#8a8f98",
+    "under-powered": "#b79a20",
+}
+AXES = {
+    "steps": "datum.step",
+    "tokens": "datum.step * datum.tokens",
+    "FLOPs": "datum.step * datum.flops",
+    "seconds": "datum.seconds",
+}
+"""What curves can be drawn over, and how it is had from a point."""
+START = 0.25
+"""The share of the steps that curves leave out at first, where all of them fall alike."""
+OFF: Spec = {"name": "off", "value": []}
+SHOWN = "indexof(off, datum.cell) < 0"
+
+
+def colours(table: Table) -> dict[str, str]:
+    """A colour for each cell, the same in all pictures."""
+    names = sorted(row.name for row in table.rows)
+    if len(names) <= len(TABLEAU):
+        return dict(zip(names, TABLEAU, strict=False))
+    return {
+        name: f"hsl({360 * i / len(names):.0f}, 60%, {48 + 12 * (i % 2)}%)"
+        for i, name in enumerate(names)
+    }
+
+
+def charts(record: Record, table: Table) -> dict[str, Spec]:
+    """All pictures that there is something for."""
+    colour = _colour(table)
+    found: dict[str, Spec] = {}
+    if any(row.comparison and math.isfinite(row.comparison.difference) for row in table.rows):
+        found["differences"] = differences(table)
+    curves = series(record, table)
+    if curves:
+        found["curves"] = curves_chart(curves, colour)
+    if any(row.values for row in table.rows):
+        for number, cost in enumerate(COSTS):
+            found[f"cost{number}"] = cost_chart(table, cost, colour)
+    made = grid(record, table)
+    if made is not None:
+        found |= factor_charts(made, table.metric)
+    return found
+
+
+def _base(height: Any, **parts: Any) -> Spec:
+    return {"width": "container", "height": height, "autosize": {"type": "fit-x",
+            "contains": "padding"}, **parts}  # fmt: skip
+
+
+def _colour(table: Table) -> Spec:
+    chosen = colours(table)
+    scale = {"domain": list(chosen), "range": list(chosen.values())}
+    return {"field": "cell", "type": "nominal", "scale": scale, "legend": None}
+
+
+def _quantity(field: str, title: str | None, **parts: Any) -> Spec:
+    """A channel of numbers, whose axis need not begin at 0."""
+    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False},
+            **parts}  # fmt: skip
+
+
+def _tip(*fields: str) -> list[Spec]:
+    """What is shown beside the pointer; numbers in five digits."""
+    words = ("cell", "seed", "verdict", "level", "other")
+    return [
+        {"field": name, "type": "nominal"}
+        if name in words
+        else {"field": name, "type": "quantitative", "format": ".5~g"}
+        for name in fields
+    ]
+
+
+def curves_chart(curves: Sequence[Mapping[str, Any]], colour: Spec) -> Spec:
+    """A thin line for each seed, a thick one for their mean."""
+    known = [name for name in AXES if name != "seconds" or all("seconds" in c for c in curves)]
+    lists = ["step", "value", *(["seconds"] if "seconds" in known else [])]
+    x = " : ".join(f"axis == '{name}' ? {AXES[name]}" for name in known) + " : datum.step"
+    y = _quantity("value", None)
+    across = _quantity("x", None, axis={"format": "~s", "tickCount": 6, "labelOverlap": True})
+    mean = [{"aggregate": [{"op": "mean", "field": f, "as": f} for f in ("x", "value")],
+             "groupby": ["cell", "step"]}]  # fmt: skip
+    return _base(
+        360,
+        data={"values": list(curves)},
+        params=[OFF, {"name": "axis", "value": known[0]}, {"name": "start", "value": START},
+                {"name": "what", "value": kinds(curves)[0]}],
+        transform=[
+            {"filter": f"datum.what == what && {SHOWN}"},
+            {"flatten": lists},
+            {"filter": "datum.step >= start * datum.last"},
+            {"calculate": x, "as": "x"},
+        ],
+        encoding={"x": across, "y": y, "color": colour},
+        layer=[
+            {"mark": {"type": "line", "strokeWidth": 1, "opacity": 0.35},
+             "encoding": {"detail": {"field": "seed", "type": "nominal"}}},
+            {"mark": {"type": "line", "strokeWidth": 2.5}, "transform": mean},
+            {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 0},
+             "encoding": {"tooltip": _tip("cell", "seed", "step", *lists[2:], "value")}},
+        ],
+        usermeta={"axes": known, "kinds": kinds(curves)},
+    )  # fmt: skip
+
+
+def differences(table: Table) -> Spec:
+    """Each cell's difference from the baseline, its interval, and the pairs of seeds."""
+    base = next(row.values for row in table.rows if row.name == table.baseline)
+    rows = [row for row in table.rows if row.comparison and row.values]
+    means, pairs = [], []
+    for row in rows:
+        c = row.comparison
+        assert c is not None
+        known = {"cell": row.name, "verdict": row.verdict, "difference": c.difference}
+        means.append(known | ({"low": c.low, "high": c.high} if math.isfinite(c.low) else {}))
+        pairs += [
+            {"cell": row.name, "verdict": row.verdict, "seed": seed, "value": value,
+             "difference": value - base[seed]}
+            for seed, value in row.values.items() if seed in base
+        ]  # fmt: skip
+    scale = {"domain": list(VERDICTS), "range": list(VERDICTS.values())}
+    used = [verdict for verdict in VERDICTS if any(row.verdict == verdict for row in rows)]
+    x = _quantity("difference", f"difference in {table.metric}")
+    layers: list[Spec] = [
+        {"mark": {"type": "rule"}, "data": {"values": [{}]}, "encoding": {"x": {"datum": 0}}},
+        {"mark": {"type": "rule", "strokeWidth": 3},
+         "transform": [{"filter": "isValid(datum.low)"}],
+         "encoding": {"x": _quantity("low", x["title"]), "x2": {"field": "high"},
+                      "tooltip": _tip("cell", "verdict", "difference", "low", "high")}},
+        {"mark": {"type": "tick", "thickness": 1.5, "size": 14}, "data": {"values": pairs},
+         "encoding": {"x": x, "tooltip": _tip("cell", "seed", "value", "difference")}},
+        {"mark": {"type": "point", "filled": True, "size": 90}, "encoding": {"x": x,
+         "tooltip": _tip("cell", "verdict", "difference", "low", "high")}},
+    ]  # fmt: skip
+    for layer in layers[1:]:
+        layer["encoding"] |= {
+            "y": {"field": "cell", "type": "nominal", "sort": [row.name for row in rows],
+                  "title": None, "axis": {"labelExpr": "split(datum.label, ' ')"}},
+            "color": {"field": "verdict", "type": "nominal", "scale": scale, "title": None,
+                      "legend": {"orient": "top", "values": used, "columns": 3}},
+        }  # fmt: skip
+    if math.isfinite(table.effect):
+        ends = {"x": {"datum": -table.effect}, "x2": {"datum": table.effect}}
+        band = {"mark": {"type": "rect", "opacity": 0.12}, "data": {"values": [{}]},
+                "encoding": ends}  # fmt: skip
+        layers.insert(0, band)
+    return _base(40 + 38 * len(rows), data={"values": means}, layer=layers)
+
+
+def cost_chart(table: Table, cost: str, colour: Spec) -> Spec:
+    """The metric against a cost, and the Pareto front."""
+    points: list[Spec] = []
+    seeds: list[Spec] = []
+    for row in table.rows:
+        x = COSTS[cost](row) if row.values else None
+        if x is not None:
+            points.append({"cell": row.name, "cost": x, "value": row.summary.mean})
+            seeds += [{"cell": row.name, "cost": x, "seed": seed, "value": value}
+                      for seed, value in row.values.items()]  # fmt: skip
+    front = pareto([(p["cost"], p["value"]) for p in points], higher=table.higher_is_better)
+    line = [{"cost": x, "value": y} for x, y in front]
+    shown = [{"filter": SHOWN}]
+    x_axis = _quantity("cost", cost, axis={"format": "~s", "tickCount": 5, "labelOverlap": True})
+    axes = {"x": x_axis, "y": _quantity("value", table.metric, axis={"tickCount": 5})}
+    return _base(
+        220,
+        params=[OFF],
+        layer=[
+            {"mark": {"type": "line", "strokeDash": [4, 3], "strokeWidth": 1, "color": "#8a8f98"},
+             "data": {"values": line}, "encoding": axes},
+            {"mark": {"type": "point", "filled": True, "size": 18, "opacity": 0.45},
+             "data": {"values": seeds}, "transform": shown,
+             "encoding": {**axes, "color": colour,
+                          "tooltip": _tip("cell", "seed", "value", "cost")}},
+            {"mark": {"type": "point", "filled": True, "size": 110},
+             "data": {"values": points}, "transform": shown,
+             "encoding": {**axes, "color": colour, "tooltip": _tip("cell", "value", "cost")}},
+        ],
+    )  # fmt: skip
+
+
+def factor_charts(made: Grid, metric: str) -> dict[str, Spec]:
+    """Each factor by itself, and each pair of them."""
+    found = {
+        f"factor{index}": _levels(made.levels(index), factor.name, factor.levels, metric)
+        for index, factor in enumerate(made.factors)
+    }
+    for one, other in made.pairs():
+        a, b = made.factors[one], made.factors[other]
+        spec = _levels(made.together(one, other), a.name, a.levels, metric)
+        colour = {"field": "other", "type": "nominal", "title": b.name, "sort": list(b.levels),
+                  "legend": {"orient": "top", "columns": 2}}  # fmt: skip
+        spec["encoding"]["color"] = colour
+        spec["layer"][1]["encoding"]["tooltip"] = _tip("level", "other", "seed", "value")
+        found[f"pair{one}-{other}"] = spec
+    return found
+
+
+def _levels(rows: Sequence[Spec], name: str, levels: Sequence[str], metric: str) -> Spec:
+    """The mean of each level as a line, each seed as a point."""
+    axis = {"labelAngle": -25 if sum(map(len, levels)) > 24 else 0, "labelLimit": 130}
+    x = {"field": "level", "type": "nominal", "title": name, "sort": list(levels), "axis": axis}
+    y = _quantity("value", metric, axis={"tickCount": 5})
+    return _base(
+        220,
+        data={"values": list(rows)},
+        encoding={"x": x},
+        layer=[
+            {"mark": {"type": "line", "point": {"size": 90, "filled": True}},
+             "encoding": {"y": {**y, "aggregate": "mean"}}},
+            {"mark": {"type": "point", "filled": True, "size": 30, "opacity": 0.6},
+             "encoding": {"y": y,
+                          "tooltip": _tip("level", "seed", "value")}},
+        ],
+    )  # fmt: skip
+
+
+def swatches(table: Table) -> list[tuple[str, str]]:
+    """Cells and their colours, in the order of the table."""
+    chosen = colours(table)
+    return [(row.name, chosen[row.name]) for row in table.rows if _drawn(row)]
+
+
+def _drawn(row: Row) -> bool:
+    return bool(row.values or row.planned)

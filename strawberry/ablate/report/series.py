@@ -1,0 +1,80 @@
+"""Every trial's curves, for the page: the metric and the training loss, by steps and by time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from strawberry.ablate.record import Record
+from strawberry.ablate.report.table import Table
+
+POINTS = 20_000
+"""Points of all curves of a kind together, so that the page stays small; 20 a curve at least."""
+MOST = 200
+"""Points of one curve."""
+TRAINING = "loss"
+"""The training loss, in a run's log."""
+
+
+def series(record: Record, table: Table) -> list[dict[str, Any]]:
+    """A mapping for each curve: `cell`, `seed`, `what`, and lists `step`, `value` and `seconds`.
+
+    `seconds` are of training steps alone, and missing where the log has no speed. Beside them stand
+    `tokens` and `flops`, of one step, and `last`, the curve's last step. Curves of more points than
+    there is room for are means over equal stretches.
+    """
+    trials = [(row.cell, trial) for row in table.rows for trial in record.of(row.name)]
+    room = min(MOST, max(20, POINTS // max(1, len(trials))))
+    found = []
+    for cell, trial in trials:
+        rows = trial.rows()
+        for what in dict.fromkeys((table.metric, TRAINING)):
+            curve = _curve(rows, what, cell["budget"], room)
+            if curve is not None:
+                found.append({"cell": trial.cell, "seed": trial.seed, "what": what, **curve})
+    return found
+
+
+def kinds(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What there are curves of, the metric first."""
+    names = dict.fromkeys(curve["what"] for curve in found)
+    return sorted(names, key=lambda name: name == TRAINING)
+
+
+def _curve(
+    rows: Sequence[Mapping[str, Any]], what: str, budget: Mapping[str, Any], room: int
+) -> dict[str, Any] | None:
+    points = [(row["step"], row[what]) for row in rows if np.isfinite(row.get(what, np.nan))]
+    if not points:
+        return None
+    steps, values = _thinned(np.array(points, dtype=float), room)
+    tokens = budget["tokens"] / max(1, budget["steps"])
+    found = {
+        "step": [round(step) for step in steps],
+        "value": [float(f"{value:.6g}") for value in values],
+        "tokens": tokens,
+        "flops": tokens * budget["flops_per_token"],
+        "last": round(steps[-1]),
+    }
+    clock = _clock(rows, tokens)
+    if clock is not None:
+        found["seconds"] = [float(f"{s:.5g}") for s in np.interp(steps, *clock)]
+    return found
+
+
+def _thinned(points: Any, room: int) -> tuple[Any, Any]:
+    """At most `room` points: the last step and the mean value of each stretch."""
+    parts = np.array_split(points, min(room, len(points)))
+    return np.array([p[-1, 0] for p in parts]), np.array([p[:, 1].mean() for p in parts])
+
+
+def _clock(rows: Sequence[Mapping[str, Any]], tokens: float) -> tuple[Any, Any] | None:
+    """Steps, and the seconds of training that they had taken by the logged speeds."""
+    timed = [(row["step"], row["tokens_per_second"]) for row in rows
+             if row.get("tokens_per_second")]  # fmt: skip
+    if not timed:
+        return None
+    steps, speeds = np.array(timed, dtype=float).T
+    return steps, np.cumsum(np.diff(steps, prepend=0.0) * tokens / speeds)

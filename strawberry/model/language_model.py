@@ -101,6 +101,8 @@ class LanguageModel(nn.Module):
     Attributes:
         separator: the token id that begins a document, where tokens are to see their own document
             alone; else None.
+        drawable: generation draws ids below this alone; None for all. A vocabulary may be larger
+            than its tokenizer's, whose text has none of the others.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class LanguageModel(nn.Module):
         self.keep_history = keep_history
         self.loss_terms = loss_terms
         self.separator: int | None = None
+        self.drawable: int | None = None
         self._limit = self.limit()
 
     @property

@@ -59,9 +59,9 @@ class Sequences:
             self._cache = model.new_cache(B, self.room) if self.use_cache else None
 
     def logits(self) -> Tensor:
-        """Logits (B, V) of the next token."""
+        """Logits (B, V) of the next token, of the V ids that may be drawn."""
         with self._without_gradients():
-            return self._logits()
+            return self._logits()[:, : self.model.drawable]
 
     def _logits(self) -> Tensor:
         held = 0 if self._cache is None else self._cache.offset

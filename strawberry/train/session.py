@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +188,7 @@ def open_session(
     Raises RecipeError if one can't be built, or the batch not be divided among the ranks.
     """
     dataset = open_by_one(recipe, world, progress)
-    for line in dataset.notes if world.main else ():
+    for line in [*dataset.notes, *_wordless(recipe, dataset)] if world.main else ():
         warn(line)
     randomness.seed(recipe.seed + world.rank)
     engine = engine_for(recipe, world, machine)
@@ -208,6 +208,17 @@ def open_session(
         world=world,
         warn=warn if world.main else lambda _: None,
     )
+
+
+def _wordless(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
+    """A line where the model has ids that no text of its tokenizer can have."""
+    tokenizer, room = dataset.tokenizer, recipe.model.vocab_size
+    if tokenizer is not None and tokenizer.vocab_size < room:
+        yield (
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model {room}: no text has the "
+            f"other {room - tokenizer.vocab_size}, which are never generated; "
+            f"`vocab_size: {tokenizer.vocab_size}` leaves them out"
+        )
 
 
 def open_by_one(recipe: Recipe, world: World, progress: Progress | None) -> Dataset:

@@ -100,7 +100,8 @@ class _Depth:
         """
         with self._set(), self._without_gradients():
             hidden, _ = self.model.trunk(ids[:, self.cache.offset :], self.cache)
-        return self.model.head_logits(hidden[:, -count:]).argmax(-1)
+        logits = self.model.head_logits(hidden[:, -count:])
+        return logits[..., : self.model.drawable].argmax(-1)
 
     @contextmanager
     def _set(self) -> Iterator[None]:

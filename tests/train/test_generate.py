@@ -278,3 +278,40 @@ def test_too_much_for_memory_is_one_error(run: LoadedRun) -> None:
     """What no memory holds is refused with what to lower, and not as torch says it."""
     with pytest.raises(StrawberryError, match=r"(?s)out of memory.*max_new_tokens \(now 10"):
         generate(run, max_new_tokens=10**15)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_ids_that_no_text_has_are_never_drawn(
+    make_recipe: RecipeMaker, tmp_path: Path, temperature: float, use_cache: bool
+) -> None:
+    """Though the model likes them best: by greedy choice and by chance, side by side and alone.
+
+    Training says that there are such ids, and how many.
+    """
+    said: list[str] = []
+    recipe = make_recipe(train={"max_iters": 1}, model={"vocab_size": 400})
+    loaded = load_run(train(recipe, tmp_path / "run", warn=said.append).folder)
+    known = loaded.tokenizer().vocab_size
+    told = f"the tokenizer has {known} ids, the model 400"
+    assert len([line for line in said if told in line]) == 1
+    model = loaded.model
+    plain = model.head_logits
+
+    def likes(h: Tensor) -> Tensor:
+        logits = plain(h)
+        logits[..., known:] += 100
+        return logits
+
+    model.head_logits = likes  # type: ignore[method-assign]
+    model.forward = lambda idx, cache=None: likes(model.trunk(idx, cache)[0])  # type: ignore[method-assign]
+    texts = generate_batch(
+        loaded, ["a", "the"], samples=2, max_new_tokens=12, use_cache=use_cache,
+        sampling=Sampling(temperature),
+    )  # fmt: skip
+    assert all(text for row in texts for text in row)
+    prompt = torch.zeros(2, 1, dtype=torch.long, device=model.device)
+    drawn = sample_ids(
+        model, prompt, 12, Sampling(temperature), torch.Generator(), use_cache=use_cache
+    )
+    assert all(int(ids.max()) < known for ids in drawn)

@@ -76,7 +76,12 @@ def export_run(
         if tokenizer is not None:
             ends = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
             config |= ends
-            _write(part / "generation_config.json", ends)
+            # What no text of the tokenizer has is never generated there either.
+            wordless = list(range(tokenizer.vocab_size, loaded.recipe.model.vocab_size))
+            _write(
+                part / "generation_config.json",
+                ends | ({"suppress_tokens": wordless} if wordless else {}),
+            )
             _write_tokenizer(tokenizer, part, shape, loaded)
         _write(part / "config.json", config)
         weights = part / "model.safetensors"

@@ -99,13 +99,13 @@ def grid(
     values: Mapping[str, Mapping[int, float]],
 ) -> Grid | None:
     """The grid of a record's plan and cells; None where two factors or more didn't vary."""
-    paths = list(plan["vary"])
+    paths, own = list(plan["vary"]), plan.get("cells") or ()
     if plan["mode"] != "grid" or len(paths) < 2:
         return None
     levels: dict[str, dict[str, str]] = {path: {} for path in paths}
     places = {}
     for cell in cells:
-        if not all(path in cell["patch"] for path in paths):
+        if cell["name"] in own or not all(path in cell["patch"] for path in paths):
             continue  # a patch of one's own beside the grid
         keys = [json.dumps(cell["patch"][path], sort_keys=True) for path in paths]
         for path, key in zip(paths, keys, strict=True):

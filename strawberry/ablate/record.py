@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,15 @@ class Record:
             for t in content["trials"]
         )  # fmt: skip
         return cls(folder, content, trials)
+
+    @property
+    def command(self) -> str:
+        """The command that wrote it, as one types it, however the program was started."""
+        program, *rest = self.content["command"]
+        path = Path(program)
+        if path.stem == "strawberry" or path.parts[-2:] == ("strawberry", "__main__.py"):
+            program = "strawberry"
+        return shlex.join([program, *rest])
 
     def of(self, cell: str, stage: str = "main") -> list[TrialRecord]:
         """A cell's trials of a stage, by seed."""

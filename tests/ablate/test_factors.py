@@ -93,6 +93,9 @@ def test_the_grid_of_a_record() -> None:
     assert [effect.name for effect in effects(found, **HOW)] == [
         "ffn=moe(n=4)", "lr=2", "ffn=moe(n=4) x lr=2",
     ]  # fmt: skip
+    beside = {"name": "own", "patch": {"model.stack.*.ffn": "mlp", "train.lr": 1, "seed": 5}}
+    more = grid({**plan, "cells": {"own": {}}}, [*cells, beside], {**values, "own": {1: 9.0}})
+    assert more == found  # a cell of one's own takes the place of none
     assert grid({**plan, "mode": "paired"}, cells, values) is None
     assert grid({**plan, "vary": {"train.lr": [1, 2]}}, cells, values) is None
     assert effects(None) == ()

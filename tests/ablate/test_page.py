@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from strawberry.ablate.factors import Grid
 from strawberry.ablate.prepare import prepare
+from strawberry.ablate.record import Record
 from strawberry.ablate.report import write_report
-from strawberry.ablate.report.levels import Factor, Grid
+from strawberry.ablate.report.levels import alone
 from strawberry.ablate.report.series import _curve
 from strawberry.ablate.sweep import Sweep, Watcher, make_executor
 from strawberry.plugin import Plugins
@@ -136,10 +138,16 @@ def test_the_training_loss_stands_in() -> None:
 
 def test_levels_differ_in_nothing_else() -> None:
     """A combination that lacks a level takes no part in that factor's means."""
-    factors = (Factor("a", "a", ("x", "y")), Factor("b", "b", ("p", "q")))
-    values = {("x", "p"): {1: 1.0}, ("y", "p"): {1: 2.0}, ("x", "q"): {1: 10.0}}
-    grid = Grid(factors, {}, values)
-    assert grid.levels(0) == [
+    values = {(0, 0): {1: 1.0}, (1, 0): {1: 2.0}, (0, 1): {1: 10.0}}
+    assert alone(Grid({"a": ["x", "y"], "b": ["p", "q"]}, values), 0) == [
         {"level": "x", "seed": 1, "value": 1.0},
         {"level": "y", "seed": 1, "value": 2.0},
     ]
+
+
+@pytest.mark.parametrize("program", ["/x/strawberry/__main__.py", "/x/bin/strawberry", "sweep.py"])
+def test_the_command_is_one_that_can_be_typed(program: str) -> None:
+    """However the program was started it is `strawberry`; a script of one's own stays."""
+    record = Record(Path(), {"command": [program, "ablate", "a b.yaml"]})
+    name = program if program == "sweep.py" else "strawberry"
+    assert record.command == f"{name} ablate 'a b.yaml'"

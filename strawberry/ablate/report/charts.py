@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from strawberry.ablate.factors import Grid
 from strawberry.ablate.record import Record
-from strawberry.ablate.report.levels import Grid, grid
+from strawberry.ablate.report.levels import alone, names, pairs, table_grid, together
 from strawberry.ablate.report.plots import COSTS, pareto
 from strawberry.ablate.report.series import kinds, series
 from strawberry.ablate.report.table import Row, Table
@@ -66,7 +67,7 @@ def charts(record: Record, table: Table) -> dict[str, Spec]:
     if any(row.values for row in table.rows):
         for number, cost in enumerate(COSTS):
             found[f"cost{number}"] = cost_chart(table, cost, colour)
-    made = grid(record, table)
+    made = table_grid(record, table)
     if made is not None:
         found |= factor_charts(made, table.metric)
     return found
@@ -210,14 +211,15 @@ def cost_chart(table: Table, cost: str, colour: Spec) -> Spec:
 
 def factor_charts(made: Grid, metric: str) -> dict[str, Spec]:
     """Each factor by itself, and each pair of them."""
+    factors = list(zip(names(made), made.levels.values(), strict=True))
     found = {
-        f"factor{index}": _levels(made.levels(index), factor.name, factor.levels, metric)
-        for index, factor in enumerate(made.factors)
+        f"factor{index}": _levels(alone(made, index), name, levels, metric)
+        for index, (name, levels) in enumerate(factors)
     }
-    for one, other in made.pairs():
-        a, b = made.factors[one], made.factors[other]
-        spec = _levels(made.together(one, other), a.name, a.levels, metric)
-        colour = {"field": "other", "type": "nominal", "title": b.name, "sort": list(b.levels),
+    for one, other in pairs(made):
+        title, levels = factors[other]
+        spec = _levels(together(made, one, other), *factors[one], metric)
+        colour = {"field": "other", "type": "nominal", "title": title, "sort": list(levels),
                   "legend": {"orient": "top", "columns": 2}}  # fmt: skip
         spec["encoding"]["color"] = colour
         spec["layer"][1]["encoding"]["tooltip"] = _tip("level", "other", "seed", "value")

@@ -192,7 +192,7 @@ def markdown(record: Record, table: Table) -> str:
     parts += [f"- {name}: {change}" for name, change in patches(record)]
     parts += ["", "## Environment", ""]
     parts += [f"- {key}: {value}" for key, value in record.content["environment"].items()]
-    parts.append(f"- command: `{' '.join(record.content['command'])}`")
+    parts.append(f"- command: `{record.command}`")
     return "\n".join(parts) + "\n"
 
 

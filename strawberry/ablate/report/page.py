@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shlex
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -113,7 +112,7 @@ def page(record: Record, table: Table) -> str:
         costs=[name for name in drawn if name.startswith("cost")],
         swatches=swatches(table),
         environment={**record.content["environment"], "report": strawberry.__version__},
-        command=shlex.join(record.content["command"]),
+        command=record.command,
         seconds=table.seconds,
         library=library() if drawn else "",
         behaviour=resources.files("strawberry.ablate.report").joinpath("page.js").read_text(),

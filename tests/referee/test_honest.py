@@ -1,0 +1,75 @@
+"""The referee accuses no component that comes along, whatever its fields.
+
+`pytest -n0 -s -m slow tests/referee/test_honest.py` goes through every component with each value of
+each enumerated field, and ten more drawn at random; it prints a row for each component.
+"""
+
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from strawberry.check import of_component
+from strawberry.errors import StrawberryError
+from strawberry.model.build import build
+from strawberry.plugin import Plugins
+from strawberry.plugin.registry import Entry
+from strawberry.plugin.signature import fields_of
+from strawberry.referee import audit
+from tests.components.test_random_recipes import fields
+
+PLUGINS = Plugins.load()
+KINDS = ("attention", "ffn", "norm", "positional", "weights", "router")
+ENTRIES = [entry for kind in KINDS for entry in PLUGINS.registry.entries(kind)]
+LENGTHS = (29, 96)
+
+
+def accused(entry: Entry, given_fields: dict[str, Any]) -> list[str] | None:
+    """What the referee says of undeclared dependence; None where the fields can't be built."""
+    try:
+        model = build(of_component(entry.kind, entry.full_name, given_fields).recipe)
+    except StrawberryError:
+        return None
+    limit = model.limit()
+    lengths = [length for length in LENGTHS if limit is None or length <= limit]
+    return [str(m.breach) for m in audit(model, lengths) if m.breach and not m.declared]
+
+
+def enumerated(entry: Entry) -> Iterator[dict[str, Any]]:
+    """Each value of each field that has a list of them, by itself."""
+    for field in fields_of(entry.load()):
+        annotation = field.annotation
+        if typing.get_origin(annotation) is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        if annotation is bool:
+            yield from ({field.name: value} for value in (True, False))
+        elif typing.get_origin(annotation) is typing.Literal:
+            yield from ({field.name: value} for value in typing.get_args(annotation))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}/{entry.full_name}")
+def test_no_setting_is_accused(entry: Entry) -> None:
+    """Each enumerated value by itself, and ten draws of all fields, show no breach."""
+    tried, refused = 0, 0
+
+    def look(given_fields: dict[str, Any]) -> None:
+        nonlocal tried, refused
+        found = accused(entry, given_fields)
+        tried, refused = tried + (found is not None), refused + (found is None)
+        assert not found, given_fields
+
+    for given_fields in ({}, *enumerated(entry)):
+        look(given_fields)
+    settings(
+        max_examples=10,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )(given(fields(entry.load()))(look))()
+    said = f"{tried} settings, {refused} refused by the builder"
+    print(f"{entry.kind}/{entry.full_name}: {said}")  # noqa: T201 (a row of the table)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -122,6 +123,18 @@ def test_holds_all_that_it_shows(page: Path) -> None:
     assert text.count("--reproduce") == 4 * 2
     assert 'class="plus">+' in text
     assert "default-src 'none'" in text  # nothing can be fetched
+
+
+def test_the_markdown_has_its_pictures(page: Path) -> None:
+    """Each picture that `report.md` shows is an SVG beside it, and names the cells."""
+    text = page.with_name("report.md").read_text()
+    paths = re.findall(r"^!\[.+\]\((pictures/.+\.svg)\)$", text, re.MULTILINE)
+    assert {"pictures/differences.svg", "pictures/curves.svg", "pictures/parameters.svg"} < {*paths}
+    for path in paths:
+        drawn = page.with_name("report.md").parent / path
+        assert ET.parse(drawn).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    for cell in ("attention=mha(n_head=2) ffn=none", "attention=aft_simple ffn=swiglu"):
+        assert cell in (page.parent / "pictures/curves.svg").read_text()
 
 
 def test_the_training_loss_stands_in() -> None:

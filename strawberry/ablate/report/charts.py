@@ -6,14 +6,14 @@ off, if it shows cells one by one.
 
 from __future__ import annotations
 
+import colorsys
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from strawberry.ablate.factors import Grid
 from strawberry.ablate.record import Record
 from strawberry.ablate.report.levels import alone, names, pairs, table_grid, together
-from strawberry.ablate.report.plots import COSTS, pareto
 from strawberry.ablate.report.series import kinds, series
 from strawberry.ablate.report.table import Row, Table
 
@@ -38,6 +38,15 @@ AXES = {
     "seconds": "datum.seconds",
 }
 """What curves can be drawn over, and how it is had from a point."""
+COSTS: dict[str, Callable[[Row], float | None]] = {
+    "training FLOPs": lambda r: float(r.cell["budget"]["flops"]),
+    "parameters": lambda r: float(r.cell["budget"]["parameters"]),
+    "seconds of a million tokens": lambda r: (
+        1e6 / r.tokens_per_second if r.tokens_per_second else None
+    ),
+    "cache bytes": lambda r: float(r.cell["budget"]["cache_bytes"]),
+}
+"""What the metric is drawn against."""
 START = 0.25
 """The share of the steps that curves leave out at first, where all of them fall alike."""
 OFF: Spec = {"name": "off", "value": []}
@@ -49,9 +58,12 @@ def colours(table: Table) -> dict[str, str]:
     names = sorted(row.name for row in table.rows)
     if len(names) <= len(TABLEAU):
         return dict(zip(names, TABLEAU, strict=False))
+    parts = [
+        colorsys.hls_to_rgb(i / len(names), 0.48 + 0.12 * (i % 2), 0.6) for i in range(len(names))
+    ]
     return {
-        name: f"hsl({360 * i / len(names):.0f}, 60%, {48 + 12 * (i % 2)}%)"
-        for i, name in enumerate(names)
+        name: "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+        for name, rgb in zip(names, parts, strict=True)
     }
 
 
@@ -244,6 +256,16 @@ def _levels(rows: Sequence[Spec], name: str, levels: Sequence[str], metric: str)
                           "tooltip": _tip("level", "seed", "value")}},
         ],
     )  # fmt: skip
+
+
+def pareto(points: list[tuple[float, float]], *, higher: bool = False) -> list[tuple[float, float]]:
+    """The points that none beats in both, by cost."""
+    sign = -1 if higher else 1
+    found: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda p: (p[0], sign * p[1])):
+        if not found or sign * y < sign * found[-1][1]:
+            found.append((x, y))
+    return found
 
 
 def swatches(table: Table) -> list[tuple[str, str]]:

@@ -21,17 +21,21 @@ MISSING = "-"
 def write_report(record: Record, table: Table | None = None) -> list[Path]:
     """Write `report.md`, `report.csv` and `report.html` into the ablation's folder.
 
-    `table` is the record's, where it is at hand already.
+    The pictures that `report.md` shows are in `pictures` beside it. `table` is the record's, where
+    it is at hand already.
     """
     from strawberry.ablate.report.page import page
+    from strawberry.ablate.report.plots import pictures
 
     table = table or tabulate(record)
+    drawn = {f"pictures/{name}.svg": made for name, made in pictures(record, table).items()}
     files = {
-        "report.md": markdown(record, table),
+        "report.md": markdown(record, table, {path: title for path, (title, _) in drawn.items()}),
         "report.csv": as_csv(table),
         "report.html": page(record, table),
     }
-    for name, text in files.items():
+    (record.folder / "pictures").mkdir(exist_ok=True)
+    for name, text in {**{path: svg for path, (_, svg) in drawn.items()}, **files}.items():
         write_atomic(record.folder / name, text)
     return [record.folder / name for name in files]
 
@@ -171,8 +175,11 @@ def _show(value: Any) -> str:
     )  # fmt: skip
 
 
-def markdown(record: Record, table: Table) -> str:
-    """The ranked table and all that belongs to it, as Markdown."""
+def markdown(record: Record, table: Table, pictures: Mapping[str, str] | None = None) -> str:
+    """The ranked table and all that belongs to it, as Markdown.
+
+    `pictures` has what each picture shows, by its path from the report.
+    """
     head = [f"# Ablation of {record.content['name']}", ""]
     factors = []
     if table.effects:
@@ -186,6 +193,8 @@ def markdown(record: Record, table: Table) -> str:
         *(f"- {note}" for note in notes(record, table)),
         "",
     ]
+    for path, title in (pictures or {}).items():
+        parts += [f"![{title}]({path})", ""]
     parts += ["## Not in the table", ""] if gone(table) else []
     parts += [f"- {name}: {why}" for name, why in gone(table)]
     parts += ["", "## Cells", ""]

@@ -1,32 +1,35 @@
-"""The pictures of the report, as SVG."""
+"""The pictures of the Markdown report, as SVG: what the page draws, without a browser."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from strawberry.ablate.extra import needs
 from strawberry.ablate.record import Record
-from strawberry.ablate.report.table import Row, Table, curves
-from strawberry.errors import StrawberryError
+from strawberry.ablate.report.charts import COSTS, START, VERDICTS, colours, pareto
+from strawberry.ablate.report.table import Table, curves
 
-COLORS = {
-    "better": "#2a7f3f", "worse": "#b3392f", "equivalent": "#2b6ca3", "no evidence": "#666",
-    "under-powered": "#aaa",
-}  # fmt: skip
+
+def pictures(record: Record, table: Table) -> dict[str, tuple[str, str]]:
+    """What each picture shows, and its SVG, by name: all that there is something for."""
+    found = {}
+    if any(row.comparison and math.isfinite(row.comparison.difference) for row in table.rows):
+        found["differences"] = f"Differences from {table.baseline}", forest(table)
+    if any(any(curves(record, row.name, table.metric).values()) for row in table.rows):
+        found["curves"] = f"`{table.metric}` over steps", loss_curves(record, table)
+    if any(row.values for row in table.rows):
+        for cost in COSTS:
+            title = f"`{table.metric}` against {cost}"
+            found[cost.replace(" ", "-")] = title, against(table, cost)
+    return found
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise StrawberryError(
-            "the page needs matplotlib: pip install 'strawberry-lab[ablate]'"
-        ) from error
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = needs("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
@@ -35,36 +38,26 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 def _svg(figure: Any) -> str:
     """The figure without an XML head, with text as text, and the same bytes each time."""
-    from matplotlib import rc_context
-
     out = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "strawberry"}):
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "strawberry"}
+    with needs("matplotlib").rc_context(settings):
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
 
 
-def palette(table: Table) -> dict[str, Any]:
-    """A colour for each cell, the same in all pictures."""
-    from matplotlib import colormaps
-
-    names = sorted(row.name for row in table.rows)
-    colours = colormaps["tab10" if len(names) <= 10 else "tab20"]
-    return {name: colours(i % colours.N) for i, name in enumerate(names)}
-
-
 def loss_curves(record: Record, table: Table) -> str:
     """The metric over steps: the mean of the seeds, in the band from the least to the most."""
     figure, axes = _figure(9, 5)
-    colour = palette(table)
+    colour = colours(table)
     for row in table.rows:
-        found = curves(record, row.name, table.metric)
-        if not found:
-            continue
         points: dict[float, list[float]] = {}
-        for curve in found.values():
+        for curve in curves(record, row.name, table.metric).values():
             for step, value in curve:
-                points.setdefault(step, []).append(value)
+                if step >= START * curve[-1][0]:  # before, all of them fall alike
+                    points.setdefault(step, []).append(value)
+        if not points:
+            continue
         steps = sorted(points)
         means = [float(np.mean(points[s])) for s in steps]
         axes.plot(steps, means, marker=".", label=row.name, color=colour[row.name])
@@ -89,7 +82,7 @@ def forest(table: Table) -> str:
         assert c is not None
         if not math.isfinite(c.difference):
             continue
-        colour = COLORS[c.verdict]
+        colour = VERDICTS[c.verdict]
         axes.plot(c.difference, place, "o", color=colour)
         if math.isfinite(c.low):
             axes.plot([c.low, c.high], [place, place], color=colour, linewidth=2)
@@ -105,23 +98,10 @@ def forest(table: Table) -> str:
     return _svg(figure)
 
 
-COSTS: dict[str, Callable[[Row], float | None]] = {
-    "training FLOPs": lambda r: float(r.cell["budget"]["flops"]),
-    "parameters": lambda r: float(r.cell["budget"]["parameters"]),
-    "seconds of a million tokens": lambda r: (
-        1e6 / r.tokens_per_second if r.tokens_per_second else None
-    ),
-    "cache bytes": lambda r: float(r.cell["budget"]["cache_bytes"]),
-}
-"""What the metric is drawn against."""
-
-
 def against(table: Table, cost: str) -> str:
     """The metric against a cost; what is on the Pareto front is named, so that names have room."""
     figure, axes = _figure(4.6, 3.6)
-    from matplotlib.ticker import EngFormatter
-
-    colour = palette(table)
+    colour = colours(table)
     points = [
         (value, row.summary.mean, row.name)
         for row in table.rows
@@ -138,17 +118,7 @@ def against(table: Table, cost: str) -> str:
     axes.plot([x for x, _ in front], [y for _, y in front], color="#888", linewidth=1, zorder=0)
     axes.margins(x=0.25, y=0.15)
     axes.locator_params(axis="x", nbins=4)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_formatter(needs("matplotlib.ticker").EngFormatter(sep=""))
     axes.set_xlabel(cost)
     axes.set_ylabel(table.metric)
     return _svg(figure)
-
-
-def pareto(points: list[tuple[float, float]], *, higher: bool = False) -> list[tuple[float, float]]:
-    """The points that none beats in both, by cost."""
-    sign = -1 if higher else 1
-    found: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda p: (p[0], sign * p[1])):
-        if not found or sign * y < sign * found[-1][1]:
-            found.append((x, y))
-    return found

@@ -67,6 +67,7 @@ class Plan:
         flops: training FLOPs of each trial, as an alternative.
         halving: share of the steps after which the worse half of the cells ends, in rungs.
         metric: what cells are compared by; lower is better, unless it is an accuracy.
+        last: of how many of a run's last evaluations the metric is the mean.
         effect: the least difference that matters, as a share of the baseline's value.
         alpha: the rate of false findings over the whole table.
         noise_ratio: the largest ratio of two cells' noises for which that rate is kept.
@@ -92,6 +93,7 @@ class Plan:
     flops: float | None = None
     halving: bool = False
     metric: str = "val_loss"
+    last: int = 1
     effect: float = 0.01
     alpha: float = 0.05
     noise_ratio: float = RATIO
@@ -192,7 +194,7 @@ def _check(plan: Plan) -> None:
             message = f"{name}: expected one of {', '.join(known)}, got {getattr(plan, name)!r}"
             raise StrawberryError(message)
     for name, least in (("seeds", 1), ("max_seeds", 3), ("samples", 1), ("tune_seeds", 1),
-                        ("tune_trials", 1), ("tokens", 1)):  # fmt: skip
+                        ("tune_trials", 1), ("tokens", 1), ("last", 1)):  # fmt: skip
         value = getattr(plan, name)
         if value is not None and (not isinstance(value, int) or value < least):
             raise StrawberryError(f"{name}: expected a whole number of {least} or more: {value!r}")

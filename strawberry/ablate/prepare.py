@@ -20,6 +20,9 @@ from strawberry.recipe import patch
 from strawberry.recipe.spec import Recipe
 from strawberry.train.horizon import untimely
 
+RUNGS = (0.25, 0.5)
+"""Shares of the steps after which successive halving drops half of the cells that are left."""
+
 
 @dataclass(slots=True)
 class Prepared:
@@ -86,8 +89,9 @@ def _ready(cell: Cell, baseline: Cell | None, plan: Plan, base: Recipe) -> Cell:
         raise StrawberryError(f"{whose}{warnings[0]}")
     for path in cell.patch.keys() & plan.tune.keys():
         raise StrawberryError(f"{path}: is varied and tuned; tuning would undo what varies")
+    check_last(plan, cell.recipe)
     for values in tuned_values(plan):
-        patch(base, {**cell.patch, **values})
+        check_last(plan, patch(base, {**cell.patch, **values}))
     check_metric(plan.metric, cell.recipe)
     return cell
 
@@ -124,6 +128,26 @@ def _distinct(made: list[Cell]) -> list[Cell]:
     if alike and len(first) == 1:
         raise StrawberryError(f"nothing is compared: {alike[0]}")
     return found
+
+
+def shortened(steps: int, rung: float) -> int:
+    """The steps of a trial of halving."""
+    return max(1, int(steps * rung))
+
+
+def check_last(plan: Plan, recipe: Recipe) -> None:
+    """Raises StrawberryError if a trial has fewer evaluations than the metric is a mean of."""
+    steps = recipe.train.max_iters
+    if plan.halving:
+        steps = shortened(steps, RUNGS[0])
+    interval = recipe.train.eval_interval
+    has = -(-steps // interval) if interval > 0 else 1  # the last step is always evaluated
+    if has < plan.last:
+        after = f"every {interval} of {steps} steps" if interval > 0 else "after the last step"
+        raise StrawberryError(
+            f"last: a trial has {has} evaluation{'s' if has > 1 else ''}, {after}: {plan.last} "
+            "asks for more; set train.eval_interval lower"
+        )
 
 
 def check_metric(metric: str, recipe: Recipe) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,11 +60,23 @@ class HasResult(Protocol):
     def result(self) -> dict[str, Any] | None:
         """What it came to."""
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of its log."""
+
 
 def values_of(
-    trials: Iterable[HasResult], metric: str, cell: str | None = None, label: str | None = None
+    trials: Iterable[HasResult],
+    metric: str,
+    cell: str | None = None,
+    label: str | None = None,
+    *,
+    last: int = 1,
 ) -> dict[int, float]:
-    """The metric of finished trials by seed; of one cell and label, if given."""
+    """The metric of finished trials by seed; of one cell and label, if given.
+
+    It is the mean of the run's `last` evaluations. Raises StrawberryError where it wasn't measured,
+    or not as often.
+    """
     found = {}
     for trial in trials:
         if cell not in (None, trial.cell) or label not in (None, trial.label):
@@ -74,7 +87,18 @@ def values_of(
                 known = ", ".join(sorted(result["metrics"]))
                 raise StrawberryError(f"no metric {metric!r} was measured; there is {known}")
             found[trial.seed] = float(result["metrics"][metric])
+            if last > 1:
+                found[trial.seed] = _mean_of_last(trial, metric, last)
     return found
+
+
+def _mean_of_last(trial: HasResult, metric: str, last: int) -> float:
+    found = [row[metric] for row in trial.rows() if metric in row]
+    if len(found) < last:
+        raise StrawberryError(
+            f"{trial.cell} seed {trial.seed}: has {len(found)} evaluations, and last is {last}"
+        )
+    return statistics.fmean(found[-last:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import strawberry
 from strawberry.ablate.cells import Cell
 from strawberry.ablate.contracts import STOPPED, Ended, Events, Executor
 from strawberry.ablate.plan import Plan
-from strawberry.ablate.prepare import Prepared
+from strawberry.ablate.prepare import RUNGS, Prepared, shortened
 from strawberry.ablate.record import RECORD, Record, values_of
 from strawberry.ablate.statistics import compare, undecided
 from strawberry.ablate.trials import Trial, Trials, undone
@@ -32,8 +32,6 @@ from strawberry.recipe.tree import in_order, located
 from strawberry.stopping import heeded, stopped_by
 from strawberry.train.run import device_name
 
-RUNGS = (0.25, 0.5)
-"""Shares of the steps after which successive halving drops half of the cells that are left."""
 TUNING_SEEDS = 1000
 """How far the seeds that tune are from those that confirm."""
 
@@ -108,7 +106,7 @@ class Sweep:
             ]
             self._run("tuning", made)
             tuning.tell([
-                (cell, values, values_of(made, self.plan.metric, cell, _label(values)))
+                (cell, values, self._values(made, cell, _label(values)))
                 for cell, values in asked
             ])  # fmt: skip
         for cell in self.prepared.live:
@@ -127,14 +125,13 @@ class Sweep:
             made = []
             for cell in left:
                 assert cell.recipe is not None
-                steps = max(1, int(cell.recipe.train.max_iters * rung))
+                steps = shortened(cell.recipe.train.max_iters, rung)
                 values = {"train.max_iters": steps}
                 made.append(self._trial(cell, self.prepared.base.seed, stage="halving",
                                         values=values, label=f"{steps} steps"))  # fmt: skip
             self._run(f"halving at {rung:.0%}", made)
             scores = {
-                trial.cell: next(iter(values_of([trial], self.plan.metric).values()), None)
-                for trial in made
+                trial.cell: next(iter(self._values([trial]).values()), None) for trial in made
             }
             sign = -1 if higher_is_better(self.plan.metric) else 1
             others = [cell.name for cell in left[1:]]
@@ -165,7 +162,7 @@ class Sweep:
 
     def _undecided(self, made: Sequence[Trial]) -> list[str]:
         names = [cell.name for cell in self._left()]
-        values = {name: values_of(made, self.plan.metric, name) for name in names}
+        values = {name: self._values(made, name) for name in names}
         baseline = values.pop(names[0])
         if not baseline:
             return []
@@ -182,6 +179,11 @@ class Sweep:
         return undecided(found, effect)
 
     # Their parts
+
+    def _values(
+        self, trials: Sequence[Trial], cell: str | None = None, label: str | None = None
+    ) -> dict[int, float]:
+        return values_of(trials, self.plan.metric, cell, label, last=self.plan.last)
 
     def _left(self) -> list[Cell]:
         return [cell for cell in self.prepared.live if cell.name not in self.pruned]

@@ -83,6 +83,12 @@ def command(
         bool | None, typer.Option("--halving", help="End the worse half of the cells early.")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="What is compared; val_loss.")] = None,
+    last: Annotated[
+        int | None,
+        typer.Option(help="Compare the mean of a run's last evaluations, this many; 1."),
+        Ge(1),
+        Counted,
+    ] = None,
     effect: Annotated[
         float | None,
         typer.Option(help="The share of the baseline that matters; 0.01."),
@@ -149,7 +155,7 @@ def command(
         "executor": None if executor is None else parse(executor, "--executor").plain(),
         "mode": mode, "samples": samples, "max_seeds": max_seeds, "match": match, "width": width,
         "tune_trials": tune_trials, "tune_seeds": tune_seeds, "tokens": tokens, "flops": flops,
-        "halving": halving, "metric": metric, "effect": effect, "alpha": alpha,
+        "halving": halving, "metric": metric, "last": last, "effect": effect, "alpha": alpha,
         "noise_ratio": noise_ratio, "causal": causal,
     }  # fmt: skip
     plans = make_suite(recipe, options)
@@ -263,7 +269,7 @@ def show_suite(folder: Path) -> None:
 
 def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
     """The ranked table, what is not in it, and where the rest is."""
-    from strawberry.ablate.report.files import EFFECTS, FACTORS, gone, number, shown
+    from strawberry.ablate.report.files import EFFECTS, FACTORS, gone, noise, number, shown
     from strawberry.cli.console import console, print_json, show
     from strawberry.cli.console import table as new_table
 
@@ -286,8 +292,10 @@ def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
         rows.add_row(*(make(row) for make in columns.values()), style=STYLES.get(row.verdict))
     out.print()
     show(rows, out)
-    out.print(f"\n{table.metric} against {table.baseline}; a difference of "
+    out.print(f"\n{table.measure} against {table.baseline}; a difference of "
               f"{number(table.effect)} would matter")  # fmt: skip
+    for line in noise(table):
+        out.print(line)
     for row in table.rows:
         for warning in row.cell["warnings"]:
             out.print(f"warning: {row.name}: {warning}", style="yellow")

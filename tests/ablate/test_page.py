@@ -125,11 +125,13 @@ def test_holds_all_that_it_shows(page: Path) -> None:
     assert "default-src 'none'" in text  # nothing can be fetched
 
 
-def test_the_markdown_has_its_pictures(page: Path) -> None:
-    """Each picture that `report.md` shows is an SVG beside it, and names the cells."""
+def test_the_markdown_has_pictures_and_noise(page: Path) -> None:
+    """Both say where the noise is; each picture of `report.md` is an SVG beside it, with names."""
     text = page.with_name("report.md").read_text()
     paths = re.findall(r"^!\[.+\]\((pictures/.+\.svg)\)$", text, re.MULTILINE)
     assert {"pictures/differences.svg", "pictures/curves.svg", "pictures/parameters.svg"} < {*paths}
+    assert "## Noise\n\n- Noise of seeds: " in text
+    assert "<h2>Noise</h2>" in page.read_text()
     for path in paths:
         drawn = page.with_name("report.md").parent / path
         assert ET.parse(drawn).getroot().tag == "{http://www.w3.org/2000/svg}svg"

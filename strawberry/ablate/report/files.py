@@ -12,6 +12,7 @@ from typing import Any
 from strawberry.ablate.factors import Effect
 from strawberry.ablate.record import Record
 from strawberry.ablate.report.table import Row, Table, tabulate
+from strawberry.ablate.spread import LAST
 from strawberry.ablate.statistics import Comparison
 from strawberry.train.run import write_atomic
 
@@ -119,11 +120,11 @@ def notes(record: Record, table: Table) -> list[str]:
     """What the table means, and what is not in it."""
     plan = record.content["plan"]
     found = [
-        f"`{table.metric}`, {'higher' if table.higher_is_better else 'lower'} is better; baseline: "
-        f"{table.baseline}. Differences are of pairs with equal seeds and data order. Noise is "
-        f"judged by all cells together, where one cell's is {table.ratio:g} times another's too; "
-        f"all intervals hold together with a chance of {1 - table.alpha:.0%}, and the chance of "
-        f"any false finding in the table is at most {table.alpha:g}.",
+        f"`{table.measure}`, {'higher' if table.higher_is_better else 'lower'} is better; "
+        f"baseline: {table.baseline}. Differences are of pairs with equal seeds and data order. "
+        f"Noise is judged by all cells together, where one cell's is {table.ratio:g} times "
+        f"another's too; all intervals hold together with a chance of {1 - table.alpha:.0%}, and "
+        f"the chance of any false finding in the table is at most {table.alpha:g}.",
         f"A difference of {number(table.effect)} ({plan['effect']:.2%} of the baseline) counts as "
         "one that matters: `equivalent` where the interval lies within it. `detectable` is the "
         "smallest true difference that this many seeds find with a chance of 80 %: `no evidence` "
@@ -141,6 +142,33 @@ def notes(record: Record, table: Table) -> list[str]:
             chosen = ", ".join(f"{k}={v}" for k, v in row.cell["tuned"].items())
             found.append(f"{row.name}: tuned to {chosen}, on seeds of their own")
         found += [f"{row.name}: WARNING: {warning}" for warning in row.cell["warnings"]]
+    return found
+
+
+def noise(table: Table) -> list[str]:
+    """Where the noise is: standard deviations of one run's metric."""
+    s = table.spread
+    found = []
+    if s.seeds is not None:
+        found.append(
+            f"Noise of seeds: {number(s.seeds)}, the standard deviation of a run that cells and "
+            f"seeds leave of the table ({s.freedom} degrees of freedom)."
+        )
+    if s.jitter is not None:
+        found.append(
+            f"Noise of evaluations: {number(s.jitter)}, about a parabola through a run's last "
+            f"{LAST}; it is part of that of seeds."
+        )
+    if s.rows is not None:
+        found.append(
+            f"Noise of rows: {number(s.rows)}, `val_loss_se`. All cells have the same rows, so it "
+            "is part of a difference only as far as cells differ in which rows they find hard."
+        )
+    if len(s.averaged) > 1:
+        lasts = ", ".join(map(str, s.averaged))
+        each = ", ".join(number(deviation) for deviation in s.averaged.values())
+        found.append(f"Were the metric a run's mean of its last {lasts} evaluations, the noise of "
+                     f"seeds would be {each}.")  # fmt: skip
     return found
 
 
@@ -195,6 +223,8 @@ def markdown(record: Record, table: Table, pictures: Mapping[str, str] | None = 
     ]
     for path, title in (pictures or {}).items():
         parts += [f"![{title}]({path})", ""]
+    parts += ["## Noise", ""] if noise(table) else []
+    parts += [*(f"- {line}" for line in noise(table)), ""]
     parts += ["## Not in the table", ""] if gone(table) else []
     parts += [f"- {name}: {why}" for name, why in gone(table)]
     parts += ["", "## Cells", ""]

@@ -15,7 +15,16 @@ import strawberry
 from strawberry.ablate.extra import needs
 from strawberry.ablate.record import Record
 from strawberry.ablate.report.charts import charts, swatches
-from strawberry.ablate.report.files import COLUMNS, EFFECTS, FACTORS, gone, notes, patches, shown
+from strawberry.ablate.report.files import (
+    COLUMNS,
+    EFFECTS,
+    FACTORS,
+    gone,
+    noise,
+    notes,
+    patches,
+    shown,
+)
 from strawberry.ablate.report.recipes import details
 from strawberry.ablate.report.table import Table
 
@@ -102,6 +111,7 @@ def page(record: Record, table: Table) -> str:
         ranking=_part(table, [name for name in COLUMNS if name not in EXPENSE]),
         expense=_part(table, ["cell", *EXPENSE]),
         notes=notes(record, table),
+        noise=noise(table),
         gone=gone(table),
         details=details(record, table, changes),
         others=[(name, change) for name, change in changes.items() if name not in inside],

@@ -12,6 +12,7 @@ from strawberry.ablate.contracts import DISQUALIFIED, FINISHED
 from strawberry.ablate.factors import Effect, effects, grid
 from strawberry.ablate.noise import RATIO
 from strawberry.ablate.record import Record, TrialRecord, values_of
+from strawberry.ablate.spread import Spread, spread
 from strawberry.ablate.statistics import (
     Comparison,
     Summary,
@@ -81,6 +82,8 @@ class Table:
         effects: of a grid's factors, main effects first, then interactions of two.
         effect: the least difference that matters, in the metric's unit.
         ratio: of two cells' noises, the largest for which alpha is kept.
+        last: of how many of a run's last evaluations the metric is the mean.
+        spread: what the noise is made of.
         skipped: cells that could not be built, and why.
         pruned: cells that ended early, and why.
     """
@@ -93,10 +96,17 @@ class Table:
     alpha: float
     looks: int
     ratio: float
+    last: int
+    spread: Spread
     skipped: Mapping[str, str]
     pruned: Mapping[str, str]
     failures: tuple[Failure, ...]
     seconds: float
+
+    @property
+    def measure(self) -> str:
+        """What is compared, in words."""
+        return f"{self.metric}, mean of the last {self.last}" if self.last > 1 else self.metric
 
     @property
     def compares(self) -> bool:
@@ -115,7 +125,8 @@ def tabulate(record: Record) -> Table:
     metric = plan["metric"]
     cells = [cell for cell in content["cells"] if not cell["skipped"] and not cell["pruned"]]
     baseline = cells[0]["name"]
-    values = {cell["name"]: _believable(record.of(cell["name"]), metric) for cell in cells}
+    last = int(plan.get("last", 1))  # records of earlier versions have none
+    values = {cell["name"]: _believable(record.of(cell["name"]), metric, last) for cell in cells}
     base = values[baseline]
     effect = plan["effect"] * abs(plain.fmean(base.values())) if base else math.nan
     how: dict[str, Any] = {
@@ -144,6 +155,8 @@ def tabulate(record: Record) -> Table:
         alpha=plan["alpha"],
         looks=content["looks"],
         ratio=_ratio(plan),
+        last=last,
+        spread=spread(values, curves, _errors(record) if metric == "val_loss" else []),
         skipped={c["name"]: c["skipped"] for c in content["cells"] if c["skipped"]},
         pruned={c["name"]: c["pruned"] for c in content["cells"] if c["pruned"]},
         failures=tuple(_failures(record)),
@@ -151,12 +164,19 @@ def tabulate(record: Record) -> Table:
     )
 
 
-def _believable(trials: Sequence[TrialRecord], metric: str) -> dict[int, float]:
+def _believable(trials: Sequence[TrialRecord], metric: str, last: int) -> dict[int, float]:
     """The metric by seed; nothing where the referee disqualified a trial."""
     results = [trial.result() for trial in trials]
     if any(result and result["status"] == DISQUALIFIED for result in results):
         return {}
-    return values_of(trials, metric)
+    return values_of(trials, metric, last=last)
+
+
+def _errors(record: Record) -> list[float]:
+    """The validation loss's standard errors, of all that finished with every step."""
+    results = [trial.result() for trial in record.trials if trial.stage == "main"]
+    found = [r["metrics"].get("val_loss_se") for r in results if r and r["status"] == FINISHED]
+    return [error for error in found if error is not None]
 
 
 def _ratio(plan: Mapping[str, Any]) -> float:

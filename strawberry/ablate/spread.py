@@ -1,0 +1,92 @@
+"""What the noise of a table is made of: seeds, a run's last evaluations, an evaluation's rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from strawberry.ablate.noise import design
+
+LAST = 5
+"""Evaluations of a run whose scatter is taken."""
+MEANS = (1, 2, 3, LAST)
+"""How many of a run's last evaluations a mean is tried over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Standard deviations of one run's metric; None where there is too little to tell.
+
+    Attributes:
+        seeds: what the means of cells and of seeds leave of the table; the rest is part of it.
+        freedom: its degrees of freedom.
+        jitter: of a run's last five evaluations about a parabola over their steps.
+        rows: the standard error of an evaluation, from its rows. All cells have the same rows.
+        averaged: `seeds`, were the metric the mean of this many last evaluations.
+    """
+
+    seeds: float | None
+    freedom: int
+    jitter: float | None
+    rows: float | None
+    averaged: Mapping[int, float]
+
+
+def spread(
+    values: Mapping[str, Mapping[int, float]],
+    curves: Mapping[str, Mapping[int, Sequence[tuple[float, float]]]],
+    errors: Sequence[float],
+) -> Spread:
+    """The noise of a table.
+
+    Args:
+        values: the metric by cell and seed.
+        curves: each of these runs' evaluations, as steps and values.
+        errors: standard errors of runs' last evaluations.
+    """
+    seeds, freedom = residual(values)
+    runs = [curves[cell].get(seed, ()) for cell, found in values.items() for seed in found]
+    averaged: dict[int, float] = {}
+    for last in MEANS:
+        if runs and all(len(run) >= last for run in runs):
+            means = {
+                cell: {s: float(np.mean([v for _, v in curves[cell][s][-last:]])) for s in found}
+                for cell, found in values.items()
+            }
+            deviation, _ = residual(means)
+            averaged |= {} if deviation is None else {last: deviation}
+    rows = math.sqrt(np.mean(np.square(errors))) if errors else None
+    return Spread(seeds, freedom, jitter(runs), rows, averaged)
+
+
+def residual(values: Mapping[str, Mapping[int, float]]) -> tuple[float | None, int]:
+    """The deviation that cells and seeds leave, and its degrees of freedom."""
+    cells = [found for found in values.values() if found]
+    seeds = sorted({seed for found in cells for seed in found})
+    if min(len(cells), len(seeds)) < 2:
+        return None, 0
+    made = design(tuple(tuple(seed in found for seed in seeds) for found in cells), ())
+    freedom = round(made.freedom.sum())
+    if freedom < 1:
+        return None, 0
+    flat = np.array([found[seed] for found in cells for seed in seeds if seed in found])
+    left = made.residual @ (flat - flat.mean())
+    return math.sqrt(float(left @ left) / freedom), freedom
+
+
+def jitter(runs: Sequence[Sequence[tuple[float, float]]]) -> float | None:
+    """The deviation of the last five evaluations about a parabola, over all runs that have five."""
+    squares, freedom = 0.0, 0
+    for run in runs:
+        if len(run) < LAST:
+            continue
+        steps, found = np.array(run[-LAST:], dtype=float).T
+        places = (steps - steps[-1]) / (steps[-1] - steps[0])
+        parabola = np.vander(places, 3)
+        left = found - parabola @ np.linalg.lstsq(parabola, found, rcond=None)[0]
+        squares += float(left @ left)
+        freedom += LAST - parabola.shape[1]
+    return math.sqrt(squares / freedom) if freedom else None

@@ -152,7 +152,7 @@ def noise(table: Table) -> list[str]:
     if s.seeds is not None:
         found.append(
             f"Noise of seeds: {number(s.seeds)}, the standard deviation of a run that cells and "
-            f"seeds leave of the table ({s.freedom} degrees of freedom)."
+            f"seeds leave of the table ({s.freedom} degree{'s' * (s.freedom > 1)} of freedom)."
         )
     if s.jitter is not None:
         found.append(

@@ -187,7 +187,8 @@ def read_recipe(request: Mapping[str, Any], plugins: Any) -> Recipe:
 
     source = Path(request["source"])
     recipe = validate(parse(request["recipe"], request["source"]), source, plugins)
-    return replace(recipe, origin=read_origin(request["origin"]))
+    origin = request.get("origin")  # older records have none
+    return recipe if origin is None else replace(recipe, origin=read_origin(origin))
 
 
 def _stop_with(ending: Callable[[], object]) -> None:

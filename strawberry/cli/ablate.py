@@ -101,7 +101,10 @@ def command(
         Lt(1),
     ] = None,
     noise_ratio: Annotated[
-        float | None, typer.Option(help="How unlike cells' noises may be for that to hold; 4.")
+        float | None,
+        typer.Option(help="How unlike cells' noises may be for that to hold; 2."),
+        Ge(1),
+        Le(100),
     ] = None,
     causal: Annotated[
         bool | None, typer.Option("--causal", help="Leave out cells that see later tokens.")

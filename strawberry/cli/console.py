@@ -23,6 +23,20 @@ def console(*, stderr: bool = False) -> Console:
     )
 
 
+HARMLESS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
+"""What stands for control characters, tabs and ends of lines aside, on a terminal."""
+
+
+def say(text: str) -> None:
+    """Write what a model made to standard output.
+
+    To a terminal it goes without control characters: a byte that a model makes up can be the first
+    of a sequence that changes the terminal.
+    """
+    sys.stdout.write(text.translate(HARMLESS) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
 def table(*columns: str, title: str | None = None) -> Table:
     """A light table in the style that all verbs share; its cells hold plain text."""
     made = Table(

@@ -70,11 +70,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Continue a prompt with a trained model, or several side by side."""
-    import sys
     import time
 
     from strawberry.cli import context
-    from strawberry.cli.console import print_json
+    from strawberry.cli.console import print_json, say
     from strawberry.cli.terminal import warn
     from strawberry.train import Sampling, generate_batch, load_run
     from strawberry.train.generate import refuse_noncausal
@@ -84,8 +83,7 @@ def command(
     ahead = [given[0]] if alone and not as_json else []  # printed once there is no error left
 
     def write(piece: str) -> None:
-        sys.stdout.write("".join([*ahead, piece]))
-        sys.stdout.flush()
+        say("".join([*ahead, piece]))
         ahead.clear()
 
     loaded = load_run(run, device=device, plugins=context.plugins(), best=best, weights=weights)

@@ -104,12 +104,12 @@ def command(
         return
     is_text = RunFolder(result.folder).tokenizer_file.exists()
     allowing = _sample(result.folder) if is_text else ""
-    out.print(f"\nrun folder: {result.folder}")
+    out.print(f"\nrun folder: {result.folder}", soft_wrap=True)
     folder = shlex.quote(str(result.folder))
     prompt = " 'def '" if loaded.data.use == "strawberry/stdlib" else ""
     next_verb = f"generate {folder}{prompt}{allowing}" if is_text else f"eval {folder}"
-    out.print(f"  strawberry {next_verb}")
-    out.print(f"  strawberry plot {folder}")
+    out.print(f"  strawberry {next_verb}", soft_wrap=True)
+    out.print(f"  strawberry plot {folder}", soft_wrap=True)
 
 
 def _options(overrides: list[str] | None) -> list[str]:
@@ -128,6 +128,7 @@ def _sample(folder: Path) -> str:
     Returns the options that it would take to generate.
     """
     from strawberry.cli import context
+    from strawberry.cli.console import say
     from strawberry.model.risks import noncausal
     from strawberry.train import generate, load_run
 
@@ -137,11 +138,6 @@ def _sample(folder: Path) -> str:
         return "".join(f" --allow-noncausal {name}" for name in names)
     sys.stdout.write("\nsample:\n")
     limit = min(SAMPLE_TOKENS, loaded.recipe.model.block_size)
-    generate(loaded, max_new_tokens=limit, stream=_write)
+    generate(loaded, max_new_tokens=limit, stream=say)
     sys.stdout.write("\n")
     return ""
-
-
-def _write(piece: str) -> None:
-    sys.stdout.write(piece)
-    sys.stdout.flush()

@@ -34,7 +34,7 @@ def test_one_test_for_each_check(pytester: pytest.Pytester) -> None:
         """
     )
     result = pytester.runpytest_subprocess("-p", "no:xdist", "-rA", "-W", "error")
-    result.assert_outcomes(passed=12, skipped=1, failed=1)
+    result.assert_outcomes(passed=13, skipped=1, failed=1)
     finding = "*no earlier token reaches a later output*"
     result.stdout.fnmatch_lines(["*test_unsound*past*", finding])
 

@@ -41,4 +41,4 @@ def test_components_have_warm_ups_too(make_recipe: RecipeMaker, tmp_path: Any) -
     said: list[str] = []
     recipe = make_recipe(optimizer={"use": "muon", "momentum_warmup": 8})
     train(recipe, tmp_path / "run", warn=said.append)
-    assert said == ["strawberry/muon: its momentum_warmup takes 8 steps, and the run has 8"]
+    assert "strawberry/muon: its momentum_warmup takes 8 steps, and the run has 8" in said

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from strawberry.model.contracts.terms import Metric
 from strawberry.model.language_model import Loss
 from strawberry.train.device import Machine
 from strawberry.train.recent import Diverged, Recent, all_finite
@@ -11,7 +12,7 @@ CPU = Machine(torch.device("cpu"), torch.float32, compiled=False)
 
 
 def loss(value: float, **metrics: float) -> Loss:
-    tensors = {name: torch.tensor(metric) for name, metric in metrics.items()}
+    tensors = {name: Metric((torch.tensor(metric),)) for name, metric in metrics.items()}
     return Loss(torch.tensor(value), torch.tensor(value), tensors)
 
 

@@ -44,6 +44,8 @@ def _found(subject: Subject, act: Callable[[Subject, Stalls], None]) -> str:
         with _any_accelerator() as stalls:
             try:
                 act(subject, stalls)
+            except StrawberryError:  # it says itself that it can't run on such a device
+                raise
             except Exception as error:
                 raise Finding(_raised(subject, error)) from error
             found = list(stalls)

@@ -10,6 +10,7 @@ import torch
 from strawberry_pytorch_optimizer.plugin import OPTIMIZERS
 
 import strawberry
+from strawberry.check import of_component, run
 from strawberry.errors import PluginError, RecipeError, StrawberryError
 from strawberry.model.contracts import Tracker
 from strawberry.recipe import patch
@@ -75,12 +76,26 @@ def weights(recipe: Recipe, steps: int = 12) -> dict[str, torch.Tensor]:
 @pytest.mark.component("optimizer/ademamix")
 @pytest.mark.component("optimizer/adopt")
 @pytest.mark.component("optimizer/came")
-@pytest.mark.component("optimizer/prodigy")
 @pytest.mark.component("optimizer/psgd")
 @pytest.mark.component("optimizer/soap")
 def test_conforms(component_check: Callable[[], None]) -> None:
     """Each descends, moves every parameter, and resumes."""
     component_check()
+
+
+@pytest.mark.component("optimizer/prodigy")
+@pytest.mark.checks(leave_out=["device"])
+def test_prodigy_conforms(component_check: Callable[[], None]) -> None:
+    """The same of the one whose estimate the host reads in every step."""
+    component_check()
+
+
+def test_the_library_reads_prodigys_estimate_in_every_step() -> None:
+    """The `device` check names the library's lines; a note for who trains with it on a GPU."""
+    (outcome,) = run(of_component("optimizer", "prodigy"), ["device"])
+    assert outcome.verdict == "failed"
+    assert "prodigy.py" in outcome.detail
+    assert "the host reads from the device" in outcome.detail
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from strawberry.check.outcome import Finding
+from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.risks import declares
@@ -41,7 +41,11 @@ def history(subject: Subject) -> str:
 def _audited(subject: Subject, kind: Kind, what: str) -> str:
     """What the referee measures in every way in which the model runs."""
     model, lengths = subject.long()
-    seen = list(audit(model, lengths, kinds=[kind]))
+    every = list(audit(model, lengths, kinds=[kind]))
+    refusals = [measured.refusal for measured in every if measured.refusal]
+    seen = [measured for measured in every if not measured.refusal]
+    if not seen:
+        raise NotApplicable(refusals[0])
     declared = [m for m in seen if m.declared]
     for measured in seen:
         if measured.breach is not None and not measured.declared:
@@ -54,6 +58,8 @@ def _audited(subject: Subject, kind: Kind, what: str) -> str:
     if declared:
         sizes = [m.breach.size for m in declared if m.breach]
         text += f"; declared: {max(sizes):.2g} of the largest output"
+    if refusals:
+        text += f"; {len(refusals)} of {len(every)} passes refused: {refusals[0]}"
     return text
 
 

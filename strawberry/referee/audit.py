@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
+from strawberry.errors import StrawberryError
 from strawberry.model.risks import declares
 from strawberry.referee.dependence import (
     Breach,
@@ -59,6 +61,7 @@ class Measurement:
         length: tokens of the sequences.
         declared: whether a component of the model declares this dependence.
         breach: what was found, if anything.
+        refusal: why the model can't run so, in its own words; then nothing was measured.
     """
 
     kind: Kind
@@ -66,6 +69,7 @@ class Measurement:
     length: int
     declared: bool
     breach: Breach | None
+    refusal: str = ""
 
 
 def audit(
@@ -94,10 +98,20 @@ def audit(
         for kind in kinds:
             declared = not declares(situation.model, DECLARED[kind])
             for length in tried:
-                breach = _broken(situation, kind, length, most)
-                yield Measurement(kind, situation.name, length, declared, breach)
+                told = partial(Measurement, kind, situation.name, length, declared)
+                yield _unless_refused(told, partial(_broken, situation, kind, length, most))
     if "future" in kinds:
         yield _gradients(copy, longest_first[0], most)
+
+
+def _unless_refused(
+    told: Callable[..., Measurement], look: Callable[[], Breach | None]
+) -> Measurement:
+    """What a look at the model shows; a model that refuses to run so has nothing to show."""
+    try:
+        return told(look())
+    except StrawberryError as error:
+        return told(None, str(error))
 
 
 def _broken(situation: Situation, kind: Kind, length: int, most: int) -> Breach | None:
@@ -116,9 +130,9 @@ def _gradients(model: LanguageModel, length: int, most: int) -> Measurement:
     """A second witness: no output may have a gradient by what is embedded after it."""
     limits = next(_limits("future", length, min(most, FEW), model))
     breaches = (gradient_breach(model, limits.row(index)) for index in range(len(limits.first)))
-    breach = next(filter(None, breaches), None)
     declared = not declares(model.train(), "causal")
-    return Measurement("future", "in its gradients", length, declared, breach)
+    told = partial(Measurement, "future", "in its gradients", length, declared)
+    return _unless_refused(told, lambda: next(filter(None, breaches), None))
 
 
 def is_its_own(run: Run, limits: Limits, before: Tensor, noise: float | None = None) -> bool:

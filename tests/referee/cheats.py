@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from strawberry.errors import StrawberryError
 from strawberry.model.contracts import FFN, Attention, Norm, Positional, Site, State, Use
 from strawberry.plugin import hookimpl
 
@@ -154,6 +155,26 @@ class OnlyInHalf(Honest):
         if v.dtype == torch.bfloat16:
             return F.pad(v, (0, 0, 0, 1))[:, 1:]
         return torch.zeros_like(v)
+
+
+class HonestHalf(Honest):
+    """Honest, and in half precision alone, as some kernels are."""
+
+    def seen(self, v: Tensor, use: Use) -> Tensor:
+        return in_half(torch.zeros_like(v))
+
+
+class RefusesWide(OnlyInHalf):
+    """Refuses float32, and sees the next token where it does run."""
+
+    def seen(self, v: Tensor, use: Use) -> Tensor:
+        return super().seen(in_half(v), use)
+
+
+def in_half(v: Tensor) -> Tensor:
+    if v.dtype == torch.float32:
+        raise StrawberryError("this mixer runs in half precision alone")
+    return v
 
 
 class OnlyWithDocuments(Honest):

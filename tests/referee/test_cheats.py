@@ -26,6 +26,7 @@ CHEATS = {
     "attention/OnlyWithoutGradients": "future",
     "attention/OnlyCompiled": "future",
     "attention/OnlyInHalf": "future",
+    "attention/RefusesWide": "future",
     "attention/OnlyWithDocuments": "future",
     "attention/Shallow": "future",
     "attention/Gated": "future",
@@ -78,6 +79,14 @@ def test_what_does_not_cheat_is_not_accused(plugins: Plugins) -> None:
     seen = list(measured("attention/Honest", plugins))
     assert [str(m.breach) for m in seen if m.breach] == []
     assert len({m.situation for m in seen}) >= 6
+
+
+def test_what_refuses_to_run_so_is_not_accused_of_it(plugins: Plugins) -> None:
+    """A mixer for half precision alone is measured there; elsewhere its refusal is told."""
+    seen = list(measured("attention/HonestHalf", plugins))
+    assert [str(m.breach) for m in seen if m.breach] == []
+    assert {m.situation for m in seen if not m.refusal} == {"in bfloat16"}
+    assert {m.refusal for m in seen} == {"", "this mixer runs in half precision alone"}
 
 
 def test_declared_exceptions_are_told_as_such() -> None:

@@ -22,6 +22,7 @@ from strawberry.data.packed import too_short
 from strawberry.data.storage import cache_folder, digest
 from strawberry.data.texts import kept_dataset
 from strawberry.errors import FieldError, RecipeError, StrawberryError
+from strawberry.recipe.seeds import seed_of
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
@@ -54,7 +55,7 @@ def open_dataset(
     site = DataSite(
         vocab_size=recipe.model.vocab_size,
         block_size=recipe.model.block_size,
-        seed=recipe.seed,
+        seed=seed_of(recipe, "data"),
         cache=cache or cache_folder(),
         folders=recipe.origin.folders or (Path.cwd(), recipe.source.absolute().parent),
         tokenizer=tokenizer,

@@ -36,6 +36,7 @@ from strawberry.model.recursion import Recursion
 from strawberry.model.residual import Join, Mix, per_step
 from strawberry.model.stack import Block, Stack
 from strawberry.model.unrolled import expand, key_of, unrolled_depth
+from strawberry.recipe.seeds import seed_of
 from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec, RepeatSpec
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def build(
 ) -> LanguageModel:
     """The recipe's model on `device`; on `meta` nothing is allocated.
 
-    Weights are drawn on the CPU from `recipe.seed`, so that they are the same on every device; the
+    Weights are drawn on the CPU from the seed of `init`: they are the same on every device. The
     caller's random state is left as it was. Raises RecipeError with every problem found.
 
     Args:
@@ -58,7 +59,7 @@ def build(
     """
     drawn_on = "meta" if torch.device(device).type == "meta" else "cpu"
     with torch.random.fork_rng(devices=[]), torch.device(drawn_on):
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(seed_of(recipe, "init"))
         model = _Builder(recipe, place).model()
     return model if torch.device(device).type == drawn_on else model.to(device)
 

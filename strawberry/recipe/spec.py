@@ -1,7 +1,6 @@
 """What a recipe says, resolved: every component named in full, every field filled in.
 
-These are plain frozen values. `load_recipe` makes them; the builder, the data layer and the
-training loop read them. Locations are kept, so that a later refusal can still name the line.
+Plain frozen values, made by `load_recipe`. Locations are kept for later refusals.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from strawberry.errors import (
 )
 from strawberry.plugin import Entry, Plugins
 from strawberry.recipe.origin import Origin
+from strawberry.recipe.seeds import SeedFields
 from strawberry.recipe.tree import Node
 
 
@@ -249,7 +249,7 @@ class OptimizerSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainFields:
+class TrainFields(SeedFields):
     """The `train` section; names are the seed project's where it has one.
 
     Args:
@@ -324,7 +324,7 @@ class Recipe:
 
     Attributes:
         name: names its runs.
-        seed: of weights, data order and dropout.
+        seed: of weights, rows and dropout, unless `train` gives one its own.
         requires: distributions that it needs, as requirement strings.
         source: the file that it was read from.
         origin: where its relative paths are looked for.

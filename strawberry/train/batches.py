@@ -16,6 +16,7 @@ from torch import Tensor
 
 from strawberry.data.contracts import UNPREDICTED
 from strawberry.errors import PluginError, StrawberryError
+from strawberry.recipe.seeds import seed_of
 from strawberry.train.parallel.world import World
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Batches:
                 numbers.start,
                 len(numbers),
                 block_size=model.block_size,
-                seed=self.recipe.seed,
+                seed=seed_of(self.recipe, "data"),
             )
             shape = (len(numbers), model.block_size)
             x = _checked("input", x, shape, model.vocab_size)

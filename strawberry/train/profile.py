@@ -27,6 +27,7 @@ from strawberry.model.recursion import Recursion
 from strawberry.model.residual import PerStep
 from strawberry.model.stack import Block
 from strawberry.model.unrolled import expand
+from strawberry.recipe.seeds import seed_of
 from strawberry.recipe.spec import BlockSpec, RepeatSpec
 from strawberry.train import randomness
 from strawberry.train.batches import Batches
@@ -126,7 +127,7 @@ def profile(recipe: Recipe, *, steps: int = 5, progress: Progress | None = None)
     keep_freed_memory(recipe.train.keep_memory)
     machine = machine_for(recipe)
     dataset = open_dataset(recipe, progress=progress)
-    randomness.seed(recipe.seed)
+    randomness.seed(seed_of(recipe, "dropout"))
     model = build(recipe, machine.device).train()
     model.separator = separator(recipe, dataset)
     optimizers = Optimizers(recipe, model.parameter_infos(), machine.device)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from strawberry.data import open_dataset
 from strawberry.errors import PluginError
 from strawberry.model.contracts import Tracker, local
+from strawberry.recipe.seeds import seed_of
 from strawberry.train import randomness
 from strawberry.train.batches import Batches
 from strawberry.train.checkpoint import Keep, Moment
@@ -190,7 +191,7 @@ def open_session(
     dataset = open_by_one(recipe, world, progress)
     for line in [*dataset.notes, *_wordless(recipe, dataset)] if world.main else ():
         warn(line)
-    randomness.seed(recipe.seed + world.rank)
+    randomness.seed(seed_of(recipe, "dropout") + world.rank)
     engine = engine_for(recipe, world, machine)
     model = engine.model
     model.separator = separator(recipe, dataset)

@@ -57,6 +57,27 @@ def test_drafts_spare_full_passes(
     assert depths.count(3) == 4
 
 
+@pytest.mark.parametrize("positional", ["rope", "learned"])
+def test_ids_that_no_text_has_are_never_drafted(
+    make_recipe: RecipeMaker, monkeypatch: pytest.MonkeyPatch, positional: str
+) -> None:
+    """Though the model likes them best: drafted and verified, and plainly past a window."""
+    model = model_of(make_recipe, {"recur": 3, "stack": [MHA]}, positional=positional)
+    model.drawable = known = model.embedding.num_embeddings - 20
+    plain = model.head_logits
+
+    def likes(h: torch.Tensor) -> torch.Tensor:
+        logits = plain(h)
+        logits[..., known:] += 100
+        return logits
+
+    monkeypatch.setattr(model, "head_logits", likes)
+    with torch.no_grad():
+        drawn = list(speculate(model, torch.tensor([[1, 2]]), 40, 1))
+    assert len(drawn) == 40
+    assert max(drawn) < known
+
+
 def test_past_the_window_it_is_plain(make_recipe: RecipeMaker) -> None:
     """Learned positions hold 16 tokens; more of them are decoded as ever."""
     model = model_of(make_recipe, {"recur": 2, "stack": [MHA]}, positional="learned")

@@ -110,6 +110,8 @@ def test_the_tokenizer_is_the_run_s(make_run: MakeRun, tmp_path: Path) -> None:
     assert theirs.model_max_length == 24
     settings = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     assert settings["eos_token_id"] == ours.eot
+    # The model has 263 ids, and no text has the last ones: they are never generated there either.
+    assert settings["suppress_tokens"] == list(range(ours.vocab_size, 263))
 
 
 def test_a_folder_in_use_is_left_alone(make_run: MakeRun, tmp_path: Path) -> None:

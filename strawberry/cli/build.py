@@ -47,6 +47,7 @@ def command(
     """
     from strawberry.cli import context
     from strawberry.cli.console import print_json
+    from strawberry.data.opening import wordless_ahead
     from strawberry.model.accounting import account
     from strawberry.model.build import build
     from strawberry.recipe import load_recipe
@@ -58,7 +59,9 @@ def command(
     loaded = load_recipe(recipe, changes, plugins=context.plugins())
     model = build(loaded, "meta")
     report = account(loaded, model)
-    report = replace(report, warnings=[*untimely(loaded), *report.warnings])
+    report = replace(
+        report, warnings=[*untimely(loaded), *wordless_ahead(loaded), *report.warnings]
+    )
     assignments = assign(loaded, model.parameter_infos())
     memory = state_bytes(assignments)
     rank = None if world_size is None else rank_cost(loaded, model, report, world_size)

@@ -219,6 +219,15 @@ class DataSource(abc.ABC):
             StrawberryError: anything else that the user can mend.
         """
 
+    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+        """How many ids its texts can have, where that is known without opening it; else None.
+
+        Args:
+            folders: where a relative path is looked for.
+            of_recipe: the same of the recipe's tokenizer: the answer of a source that uses it.
+        """
+        return None
+
 
 class Task(abc.ABC):
     """A synthetic probe: sequences made by a rule, and the answers that the rule gives.
@@ -254,6 +263,10 @@ class TokenizerSource(abc.ABC):
     @abc.abstractmethod
     def open(self, site: DataSite, corpus: Corpus) -> Tokenizer:
         """The tokenizer for that corpus; raises as `DataSource.open` does."""
+
+    def known_ids(self, folders: tuple[Path, ...]) -> int | None:
+        """How many ids it has, where that is known without a corpus; else None."""
+        return None
 
     def load(self, path: Path) -> Tokenizer:
         """What `Tokenizer.save` wrote; override it where that is a format of one's own."""

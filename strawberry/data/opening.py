@@ -57,7 +57,7 @@ def open_dataset(
         block_size=recipe.model.block_size,
         seed=seed_of(recipe, "data"),
         cache=cache or cache_folder(),
-        folders=recipe.origin.folders or (Path.cwd(), recipe.source.absolute().parent),
+        folders=_folders(recipe),
         tokenizer=tokenizer,
         progress=progress or silent,
     )
@@ -103,6 +103,35 @@ def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
         made.use = recipe.tokenizer.use
         check_tokenizer(made)
         return made
+
+
+def wordless_ahead(recipe: Recipe) -> list[str]:
+    """A line where it is known without opening the data that the model has ids beyond its texts.
+
+    What can't be read is passed over: it is told with its place when it is opened.
+    """
+    folders = _folders(recipe)
+    try:
+        tokenizer = recipe.tokenizer.construct(contract=TokenizerSource)
+        data = recipe.data.construct(contract=DataSource)
+        known = data.known_ids(folders, tokenizer.known_ids(folders))
+    except (FieldError, StrawberryError):
+        return []
+    return wordless(known, recipe.model.vocab_size)
+
+
+def wordless(known: int | None, room: int) -> list[str]:
+    """A line where a model of `room` ids has more than the `known` ones of its tokenizer."""
+    if known is None or known >= room:
+        return []
+    return [
+        f"the tokenizer has {known} ids, the model {room}: no text has the other {room - known}, "
+        f"which are never generated; `vocab_size: {known}` leaves them out"
+    ]
+
+
+def _folders(recipe: Recipe) -> tuple[Path, ...]:
+    return recipe.origin.folders or (Path.cwd(), recipe.source.absolute().parent)
 
 
 def _check_vocabulary(recipe: Recipe, vocab_size: int, what: str) -> None:

@@ -140,6 +140,12 @@ class HubTokenizer(Tokenizer):
         return both.removeprefix(before).encode()
 
 
+def tokenizer_beside(file: Path) -> Tokenizer | None:
+    """The `tokenizer.json` in the folder of a file of ids, if there is one."""
+    beside = file.parent / "tokenizer.json"
+    return load_tokenizer(beside) if beside.exists() else None
+
+
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of a `tokenizer.json`.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from strawberry.data import open_dataset
+from strawberry.data.opening import wordless
 from strawberry.errors import PluginError
 from strawberry.model.contracts import Tracker, local
 from strawberry.recipe.seeds import seed_of
@@ -189,7 +190,9 @@ def open_session(
     Raises RecipeError if one can't be built, or the batch not be divided among the ranks.
     """
     dataset = open_by_one(recipe, world, progress)
-    for line in [*dataset.notes, *_wordless(recipe, dataset)] if world.main else ():
+    known = None if dataset.tokenizer is None else dataset.tokenizer.vocab_size
+    beyond = wordless(known, recipe.model.vocab_size)
+    for line in [*dataset.notes, *beyond] if world.main else ():
         warn(line)
     randomness.seed(seed_of(recipe, "dropout") + world.rank)
     engine = engine_for(recipe, world, machine)
@@ -209,17 +212,6 @@ def open_session(
         world=world,
         warn=warn if world.main else lambda _: None,
     )
-
-
-def _wordless(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
-    """A line where the model has ids that no text of its tokenizer can have."""
-    tokenizer, room = dataset.tokenizer, recipe.model.vocab_size
-    if tokenizer is not None and tokenizer.vocab_size < room:
-        yield (
-            f"the tokenizer has {tokenizer.vocab_size} ids, the model {room}: no text has the "
-            f"other {room - tokenizer.vocab_size}, which are never generated; "
-            f"`vocab_size: {tokenizer.vocab_size}` leaves them out"
-        )
 
 
 def open_by_one(recipe: Recipe, world: World, progress: Progress | None) -> Dataset:

@@ -127,6 +127,10 @@ class Datasets(DataSource):
                 progress=site.progress,
             )
 
+    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+        """Those of the recipe's tokenizer."""
+        return of_recipe
+
     def _load(self, path: str, site: DataSite) -> Any:
         """The `datasets.Dataset`, memory-mapped from the library's cache."""
         import datasets

@@ -9,11 +9,10 @@ from pydantic import Field
 
 from strawberry.data.contracts import Dataset, DataSite, DataSource, Tokenizer
 from strawberry.data.files import find_files
-from strawberry.data.packed import TOKENIZER
 from strawberry.data.sharded import sharded_dataset
 from strawberry.data.shards import SUFFIXES, divide
 from strawberry.data.storage import about
-from strawberry.data.tokenizer import load_tokenizer
+from strawberry.data.tokenizer import load_tokenizer, tokenizer_beside
 from strawberry.errors import StrawberryError
 
 
@@ -68,15 +67,19 @@ class Shards(DataSource):
         with about("path"):
             if not divided["train"]:
                 raise StrawberryError(f"{self.path}: no file is left for training")
-        tokenizer = self._tokenizer(divided["train"][0].parent, site)
+        tokenizer = self._tokenizer(divided["train"][0], site.folders)
         with about("path"):
             return sharded_dataset(
                 divided, self.dtype, self.data_division, tokenizer, self.eot, site
             )
 
-    def _tokenizer(self, folder: Path, site: DataSite) -> Tokenizer | None:
+    def _tokenizer(self, first: Path, folders: tuple[Path, ...]) -> Tokenizer | None:
         if self.tokenizer is None:
-            beside = folder / TOKENIZER
-            return load_tokenizer(beside) if beside.exists() else None
+            return tokenizer_beside(first)
         with about("tokenizer"):
-            return load_tokenizer(find_files(self.tokenizer, site.folders)[0])
+            return load_tokenizer(find_files(self.tokenizer, folders)[0])
+
+    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+        """Those of the tokenizer that is named, or beside the first file."""
+        tokenizer = self._tokenizer(find_files(self.path, folders, SUFFIXES)[0], folders)
+        return None if tokenizer is None else tokenizer.vocab_size

@@ -69,6 +69,10 @@ class Stdlib(DataSource):
             )
         return text_dataset(corpus, site)
 
+    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+        """Those of the recipe's tokenizer."""
+        return of_recipe
+
 
 def library_files(root: Path, max_bytes: int) -> list[Path]:
     """The library's files under `root`, sorted by name: as many as `max_bytes` has room for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -52,3 +53,7 @@ class Text(DataSource):
                 progress=site.progress,
             )
         return text_dataset(corpus, site, self.special)
+
+    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+        """Those of the recipe's tokenizer."""
+        return of_recipe

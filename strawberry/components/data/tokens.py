@@ -9,11 +9,11 @@ from pydantic import Field
 
 from strawberry.data.contracts import Dataset, DataSite, DataSource
 from strawberry.data.files import MissingError, candidates
-from strawberry.data.packed import META, TOKENIZER, open_packed, open_single
+from strawberry.data.packed import META, open_packed, open_single, read_meta
 from strawberry.data.reading import refuse_pickle
 from strawberry.data.shards import SUFFIXES
 from strawberry.data.storage import Identities, about
-from strawberry.data.tokenizer import load_tokenizer
+from strawberry.data.tokenizer import tokenizer_beside
 from strawberry.errors import StrawberryError
 
 
@@ -49,9 +49,16 @@ class Tokens(DataSource):
                     )
                 return open_packed(place, identities)
             refuse_pickle(place)
-            beside = place.parent / TOKENIZER
-            tokenizer = load_tokenizer(beside) if beside.exists() else None
+            tokenizer = tokenizer_beside(place)
             return open_single(place, identities, self.data_division, tokenizer)
+
+    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+        """Those of the folder's tokenizer, or of the one beside the file."""
+        place = _find(self.path, folders)
+        if place.is_dir():
+            return read_meta(place).vocab_size
+        tokenizer = tokenizer_beside(place)
+        return None if tokenizer is None else tokenizer.vocab_size
 
 
 def _find(path: str, folders: tuple[Path, ...]) -> Path:

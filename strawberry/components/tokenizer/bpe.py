@@ -52,9 +52,7 @@ class BPE(TokenizerSource):
     def open(self, site: DataSite, corpus: Corpus) -> Tokenizer:
         """The tokenizer for a corpus; what is learnt is cached."""
         if self.path is not None:
-            with about("path"):
-                refuse_pickle(Path(self.path), INSTEAD)
-                return load_tokenizer(find_files(self.path, site.folders)[0])
+            return _loaded(self.path, site.folders)
         size = self.vocab_size or site.vocab_size
         with about("vocab_size"):
             check_room(size, self.special_tokens)
@@ -67,3 +65,15 @@ class BPE(TokenizerSource):
             cache=site.cache,
             progress=site.progress,
         )
+
+    def known_ids(self, folders: tuple[Path, ...]) -> int | None:
+        """Those of the file, or as many as are to be learnt."""
+        if self.path is not None:
+            return _loaded(self.path, folders).vocab_size
+        return self.vocab_size
+
+
+def _loaded(path: str, folders: tuple[Path, ...]) -> Tokenizer:
+    with about("path"):
+        refuse_pickle(Path(path), INSTEAD)
+        return load_tokenizer(find_files(path, folders)[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from strawberry.data.bpe import END_OF_TEXT, BPETokenizer, byte_tokenizer, check_special
 from strawberry.data.contracts import Corpus, DataSite, TokenizerSource
 from strawberry.data.storage import about
@@ -22,3 +24,7 @@ class Bytes(TokenizerSource):
     def open(self, site: DataSite, corpus: Corpus) -> BPETokenizer:
         """The tokenizer; the corpus does not matter."""
         return byte_tokenizer(self.special_tokens)
+
+    def known_ids(self, folders: tuple[Path, ...]) -> int:
+        """The bytes and the special tokens."""
+        return 256 + len(self.special_tokens)

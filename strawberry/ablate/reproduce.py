@@ -53,6 +53,12 @@ class Reproduction:
         return {**asdict(self), "agrees": self.agrees, "verdict": self.verdict}
 
 
+def _check(file: Path, record: Any, wanted: tuple[str, ...]) -> None:
+    missing = [key for key in wanted if not isinstance(record, dict) or key not in record]
+    if missing:
+        raise StrawberryError(f"{file}: not a whole record: it lacks {', '.join(missing)}")
+
+
 def reproduce(folder: Path, plugins: Plugins, metric: str = "val_loss") -> Reproduction:
     """Train a finished trial once more in a temporary folder, and compare every logged loss.
 
@@ -70,6 +76,8 @@ def reproduce(folder: Path, plugins: Plugins, metric: str = "val_loss") -> Repro
         result = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError) as error:
         raise StrawberryError(f"{folder}: holds no trial (trial.json and result.json)") from error
+    _check(folder / "trial.json", request, ("name", "source", "recipe", "plugin_files", "disabled"))
+    _check(folder / "result.json", result, ("status", "metrics"))
     if result["status"] != FINISHED:
         raise StrawberryError(f"{folder}: the trial did not finish: {result['status']}")
     if request["plugin_files"]:

@@ -59,7 +59,7 @@ def recipe_file(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
 
     def write(name: str = "tiny", **sections: Any) -> Path:
         model = {
-            "vocab_size": 300,
+            "vocab_size": 257,
             "block_size": 16,
             "n_embd": 16,
             "dropout": 0.1,

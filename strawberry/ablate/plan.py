@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from strawberry.ablate.noise import RATIO
+from strawberry.ablate.seeds import VARIED, read_varied
 from strawberry.errors import Problem, RecipeError, StrawberryError
+from strawberry.recipe.seeds import Randomness
 from strawberry.recipe.spec import ModelFields, TrainFields
 from strawberry.recipe.tree import Node
 from strawberry.recipe.yaml import parse, read_tree
@@ -57,6 +59,7 @@ class Plan:
         cells: named patches of one's own, beside those.
         samples: how many are drawn in `random`.
         seeds: training seeds a cell; None adds them until all is decided.
+        vary_seed: what they vary, some of `init`, `data`, `dropout`; the rest is held.
         max_seeds: the most, if they are added.
         match: what the cells are made to agree in.
         width: the path that is resized for that; None finds one.
@@ -83,6 +86,7 @@ class Plan:
     cells: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     samples: int = 10
     seeds: int | None = 3
+    vary_seed: tuple[Randomness, ...] = VARIED
     max_seeds: int = 10
     match: Quantity = "none"
     width: str | None = None
@@ -169,6 +173,9 @@ def make_plan(path: Path, options: Mapping[str, Any], table: str | None = None) 
         settings = given.pop("set", None) or {}
         settings |= (given.pop("suite", None) or {}).get(table) or {}
         given["overrides"] = tuple(f"{key}={json.dumps(value)}" for key, value in settings.items())
+        if "vary_seed" in given:
+            place = tree.value["vary_seed"].location
+            given["vary_seed"] = read_varied(given["vary_seed"], place)
         for name in ("vary", "tune"):
             entries = given.get(name) or {}
             given[name] = {full_path(k): _values(v) for k, v in entries.items()}
@@ -178,6 +185,8 @@ def make_plan(path: Path, options: Mapping[str, Any], table: str | None = None) 
             given[name] = {**given.get(name, {}), **value}
         elif name == "overrides":
             given[name] = (*given.get(name, ()), *value)
+        elif name == "vary_seed" and value is not None:
+            given[name] = read_varied(value)
         elif value is not None:
             given[name] = value
     if given.get("seeds") == "auto":

@@ -21,6 +21,7 @@ from strawberry.ablate.contracts import STOPPED, Ended, Events, Executor
 from strawberry.ablate.plan import Plan
 from strawberry.ablate.prepare import RUNGS, Prepared, shortened
 from strawberry.ablate.record import RECORD, Record, values_of
+from strawberry.ablate.seeds import held
 from strawberry.ablate.statistics import compare, undecided
 from strawberry.ablate.trials import Trial, Trials, undone
 from strawberry.ablate.tuning import Tuning
@@ -209,7 +210,7 @@ class Sweep:
             seed,
             stage=stage,
             label=text,
-            values={**cell.patch, **found},
+            values={**held(self.plan.vary_seed, self.prepared.base), **cell.patch, **found},
         )
 
     def _run(self, stage: str, trials: Sequence[Trial]) -> None:

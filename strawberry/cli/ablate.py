@@ -50,6 +50,9 @@ def command(
     seeds: Annotated[
         str | None, typer.Option(metavar="N|auto", help="Training seeds a cell; 3.")
     ] = None,
+    vary_seed: Annotated[
+        str | None, typer.Option(help="What seeds vary: init,data,dropout or some; all.")
+    ] = None,
     max_seeds: Annotated[
         int | None, typer.Option(help="The most that auto takes; 10."), Ge(3), Counted
     ] = None,
@@ -132,7 +135,7 @@ def command(
 ) -> None:
     """Compare variants of a recipe, fairly: budgets, seeds, verdicts.
 
-    Every cell is trained with the same seeds on the same data in the same order.
+    Every cell is trained with the same seeds: equal ones have the same data order.
     Interrupted, the same command goes on, and never trains again what is done.
     """
     from strawberry.ablate.plan import make_plan, parse_axis
@@ -159,7 +162,7 @@ def command(
         "mode": mode, "samples": samples, "max_seeds": max_seeds, "match": match, "width": width,
         "tune_trials": tune_trials, "tune_seeds": tune_seeds, "tokens": tokens, "flops": flops,
         "halving": halving, "metric": metric, "last": last, "effect": effect, "alpha": alpha,
-        "noise_ratio": noise_ratio, "causal": causal,
+        "noise_ratio": noise_ratio, "causal": causal, "vary_seed": vary_seed,
     }  # fmt: skip
     plans = make_suite(recipe, options)
     first = next(iter(plans.values()), None) or make_plan(recipe, options)

@@ -12,9 +12,12 @@ from strawberry.ablate.cells import cells
 from strawberry.ablate.plan import Range, full_path, is_plan, parse_axis
 from strawberry.ablate.plan import make_plan as read
 from strawberry.ablate.prepare import prepare
-from strawberry.ablate.trials import UNIMPORTANT
+from strawberry.ablate.seeds import held
+from strawberry.ablate.trials import UNIMPORTANT, Trials
 from strawberry.errors import RecipeError, StrawberryError
+from strawberry.model.build import build
 from strawberry.plugin import Plugins
+from strawberry.recipe.seeds import seed_of
 from tests.ablate.conftest import PlanMaker
 
 ATTENTION, FFN = "model.stack.*.attention", "model.stack.*.ffn"
@@ -235,6 +238,7 @@ def test_a_plan_s_file_says_the_same(recipe_file: Path, plugins: Plugins) -> Non
         ({"sedes": 3}, r"plan.yaml:\d+:1: sedes: a plan has no 'sedes'"),
         ({"ablate": "gone.yaml"}, r"plan.yaml:\d+:\d+: ablate: there is no file"),
         ({"mode": "gird"}, "mode: expected one of grid"),
+        ({"vary_seed": ["init", "dat"]}, r"plan.yaml:\d+:\d+: vary_seed: .* did you mean 'data'"),
         ({"seeds": 0}, "seeds: expected a whole number of 1 or more"),
         ({"tokens": 10, "flops": 1e9}, "of tokens or of flops"),
         ({"vary": {"n_embd": {"low": 8, "high": 64}}}, "a range is for --mode random"),
@@ -257,3 +261,31 @@ def test_short_paths() -> None:
     assert full_path("norm") == "model.norm"
     assert full_path("max_iters") == "train.max_iters"
     assert full_path("optimizer.lr") == "optimizer.lr"
+
+
+def test_seeds_vary_some_parts_alone(recipe_file: Path, plugins: Plugins) -> None:
+    """What is not named is held at the recipe's seed; one that is fixed can't vary."""
+    vary = {FFN: ("swiglu", "geglu")}
+    plan = read(recipe_file, {"vary": vary, "vary_seed": "data"})
+    base = prepare(plan, plugins).base
+    assert held(plan.vary_seed, base) == {"train.init_seed": 1, "train.dropout_seed": 1}
+    assert held(read(recipe_file, {"vary": vary}).vary_seed, base) == {}
+
+    fixed = read(recipe_file, {"vary": vary, "overrides": ("train.init_seed=3",)})
+    with pytest.raises(StrawberryError, match="leave it out of vary_seed"):
+        prepare(fixed, plugins)
+
+
+def test_trials_of_data_alone_have_equal_weights(
+    recipe_file: Path, plugins: Plugins, tmp_path: Path
+) -> None:
+    """Two seeds that vary data: other keys, other rows, and weights that agree bit for bit."""
+    plan = read(recipe_file, {"vary": {FFN: ("swiglu", "geglu")}, "vary_seed": "data"})
+    base = prepare(plan, plugins).base
+    values = held(plan.vary_seed, base)
+    one, two = (Trials(tmp_path).make("a", base, seed, values=values) for seed in (1, 2))
+
+    assert one.key != two.key
+    assert [seed_of(trial.recipe, "data") for trial in (one, two)] == [1, 2]
+    pairs = zip(build(one.recipe).parameters(), build(two.recipe).parameters(), strict=True)
+    assert all(a.equal(b) for a, b in pairs)

@@ -12,6 +12,7 @@ from typing import Any
 from strawberry.ablate.factors import Effect
 from strawberry.ablate.record import Record
 from strawberry.ablate.report.table import Row, Table, tabulate
+from strawberry.ablate.seeds import sentence
 from strawberry.ablate.spread import LAST
 from strawberry.ablate.statistics import Comparison
 from strawberry.train.run import write_atomic
@@ -121,7 +122,7 @@ def notes(record: Record, table: Table) -> list[str]:
     plan = record.content["plan"]
     found = [
         f"`{table.measure}`, {'higher' if table.higher_is_better else 'lower'} is better; "
-        f"baseline: {table.baseline}. Differences are of pairs with equal seeds and data order. "
+        f"baseline: {table.baseline}. Differences are of pairs with equal seeds. "
         f"Noise is judged by all cells together, where one cell's is {table.ratio:g} times "
         f"another's too; all intervals hold together with a chance of {1 - table.alpha:.0%}, and "
         f"the chance of any false finding in the table is at most {table.alpha:g}.",
@@ -148,7 +149,7 @@ def notes(record: Record, table: Table) -> list[str]:
 def noise(table: Table) -> list[str]:
     """Where the noise is: standard deviations of one run's metric."""
     s = table.spread
-    found = []
+    found = [sentence(table.vary_seed)]
     if s.seeds is not None:
         found.append(
             f"Noise of seeds: {number(s.seeds)}, the standard deviation of a run that cells and "

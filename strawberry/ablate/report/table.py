@@ -12,6 +12,7 @@ from strawberry.ablate.contracts import DISQUALIFIED, FINISHED
 from strawberry.ablate.factors import Effect, effects, grid
 from strawberry.ablate.noise import RATIO
 from strawberry.ablate.record import Record, TrialRecord, values_of
+from strawberry.ablate.seeds import VARIED
 from strawberry.ablate.spread import Spread, spread
 from strawberry.ablate.statistics import (
     Comparison,
@@ -82,6 +83,7 @@ class Table:
         effects: of a grid's factors, main effects first, then interactions of two.
         effect: the least difference that matters, in the metric's unit.
         ratio: of two cells' noises, the largest for which alpha is kept.
+        vary_seed: what the seeds vary: the noise that intervals are of.
         last: of how many of a run's last evaluations the metric is the mean.
         spread: what the noise is made of.
         skipped: cells that could not be built, and why.
@@ -96,6 +98,7 @@ class Table:
     alpha: float
     looks: int
     ratio: float
+    vary_seed: tuple[str, ...]
     last: int
     spread: Spread
     skipped: Mapping[str, str]
@@ -155,6 +158,7 @@ def tabulate(record: Record) -> Table:
         alpha=plan["alpha"],
         looks=content["looks"],
         ratio=_ratio(plan),
+        vary_seed=tuple(plan.get("vary_seed", VARIED)),
         last=last,
         spread=spread(values, curves, _errors(record) if metric == "val_loss" else []),
         skipped={c["name"]: c["skipped"] for c in content["cells"] if c["skipped"]},

@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,19 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     return strawberry.load_recipe(RECIPE, small)
 
 
-def records(path: Path) -> Iterator[Any]:
-    """The records of a .wandb file."""
+def records(path: Path) -> list[Any]:
+    """The records of a .wandb file, which another process may be about to end."""
+    found: list[Any] = []
+    for _ in range(50):
+        found = list(_read(path))
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            break
+        time.sleep(0.1)
+    return found
+
+
+def _read(path: Path) -> Iterator[Any]:
+    """The records of a .wandb file as it is."""
     from wandb.proto import wandb_internal_pb2
 
     data, at, whole = path.read_bytes(), HEADER, b""

@@ -1,0 +1,19 @@
+"""What a model made is shown without a danger to the terminal."""
+
+import sys
+
+import pytest
+
+from strawberry.cli.console import say
+
+
+@pytest.mark.parametrize(
+    ("terminal", "shown"), [(True, "a\ufffd[2J\tb\n"), (False, "a\x1b[2J\tb\n")]
+)
+def test_control_characters_stay_off_a_terminal(
+    terminal: bool, shown: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An escape sequence reaches a file as it is, and a terminal as a replacement character."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    say("a\x1b[2J\tb\n")
+    assert capsys.readouterr().out == shown

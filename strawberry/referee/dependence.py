@@ -82,18 +82,18 @@ class Limits:
         return Limits(self.kind, self.first[only], self.second[only], self.same[only])
 
 
-def cuts(length: int, number: int | None = None, *, seed: int = 0) -> list[int]:
+def cuts(length: int, number: int | None = None) -> list[int]:
     """Positions from which the tokens are replaced; None takes all of them.
 
     The fixed ones are primes with their successors: a leak inside of chunks shows at a cut that is
-    no multiple of the chunk. The others are drawn, so that no component can know them.
+    no multiple of the chunk. The others are drawn, by the same seed at every call.
     """
     if number is None or number >= length - 1:
         return list(range(1, length))
     primes = [p for p in (2, 3, 7, 13, 31, 61, 127, 251, 509, 1021, 2039, 4093) if p < length - 1]
     fixed = dict.fromkeys([length - 1, *(c for p in reversed(primes) for c in (p, p + 1))])
     chosen = list(fixed)[: max(1, number // 2)]
-    generator = torch.Generator().manual_seed(SEED + seed)
+    generator = torch.Generator().manual_seed(SEED)
     drawn: list[int] = torch.randperm(length - 1, generator=generator).add(1).tolist()
     rest = [cut for cut in drawn if cut not in chosen]
     return sorted([*chosen, *rest[: number - len(chosen)]])

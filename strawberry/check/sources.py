@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
 from strawberry.data import open_dataset
-from strawberry.data.contracts import SPLITS, UNPREDICTED, Dataset, Ids, Split
+from strawberry.data.contracts import SPLITS, TEST, UNPREDICTED, Dataset, Ids, Split
 
 BATCH: Final = 4
 STEPS: Final = 3
@@ -43,7 +43,9 @@ def windows(subject: Subject) -> str:
                     )
             if (given[1] < 0).all():
                 raise Finding(f"no target of {_rows_of(split, step)} is to be predicted")
-    return f"{dataset.vocab_size} ids, {_size(dataset, 'train')} and {_size(dataset, 'val')} tokens"
+    held = "a locked test split" if TEST in dataset.splits else "no test split (`splits`)"
+    sizes = f"{_size(dataset, 'train')} and {_size(dataset, 'val')} tokens"
+    return f"{dataset.vocab_size} ids, {sizes}, {held}"
 
 
 def repeats(subject: Subject) -> str:

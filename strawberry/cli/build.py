@@ -75,6 +75,8 @@ def command(
 def _as_json(
     recipe: Recipe, report: Report, assignments: list[Assignment], memory: int
 ) -> dict[str, Any]:
+    from strawberry.data.opening import divided_ahead
+
     counted = asdict(report)
     del counted["casts"]  # each matrix by its name
     return {
@@ -98,6 +100,7 @@ def _as_json(
             }
             for a in assignments
         ],
+        "data": divided_ahead(recipe),
         "notes": list(recipe.notes),
     }
 
@@ -111,6 +114,7 @@ def _show(
     rank: RankCost | None,
 ) -> None:
     from strawberry.cli.console import console, show, table
+    from strawberry.data.opening import divided_ahead
 
     out = console()
     show(_tree(recipe, model, report), out)
@@ -132,6 +136,8 @@ def _show(
         kinds += _taken_apart(assignment)
         rows.add_row(name, f"{assignment.lr:g}", kinds, f"{count:,}", examples)
     show(rows, out)
+    if divided := divided_ahead(recipe):
+        out.print(f"data: {divided}")
     for note in recipe.notes:
         out.print(f"note: {note}", style="cyan")
     for warning in report.warnings:

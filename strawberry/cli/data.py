@@ -37,6 +37,12 @@ def prepare(
     data_division: Annotated[
         float, typer.Option(help="Share of the text that is for training."), Gt(0), Lt(1)
     ] = 0.9,
+    test_division: Annotated[
+        float,
+        typer.Option(help="Share of the text that is held back for a test."),
+        Ge(0),
+        Lt(1),
+    ] = 0.0,
     field: Annotated[str, typer.Option(help="Text field of JSON objects.")] = "text",
     special: Annotated[
         bool, typer.Option("--special", help="Texts of special tokens become their ids.")
@@ -56,6 +62,7 @@ def prepare(
             tokenizer=tokenizer,
             vocab_size=vocab_size,
             data_division=data_division,
+            test_division=test_division,
             field=field,
             special=special,
             progress=progress,

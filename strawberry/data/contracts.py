@@ -19,10 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.data.ids import checked_ids
+from strawberry.errors import StrawberryError
 
-Split: TypeAlias = Literal["train", "val"]
+Split: TypeAlias = Literal["train", "val", "test"]
 Ids: TypeAlias = npt.NDArray[np.int64]
 SPLITS: tuple[Split, Split] = ("train", "val")
+"""The splits that training and its evaluations read."""
+TEST: Split = "test"
+"""The split that is locked: it is opened once, when all is decided."""
+EVERY: tuple[Split, ...] = (*SPLITS, TEST)
 IGNORED = -1
 """The target of a position that is not predicted."""
 UNPREDICTED = (IGNORED, -100)
@@ -101,14 +106,16 @@ class Tokenizer(abc.ABC):
 
 
 class Corpus(abc.ABC):
-    """Documents of text, already divided into two splits; it can be gone through again and again.
+    """Documents of text, already divided into splits; it can be gone through again and again.
 
     Attributes:
+        splits: `SPLITS`, or `EVERY` where some text is held back for a test.
         fingerprint: hexadecimal digest of the documents and of how they are divided.
         n_documents: how many there are.
         n_empty: how many more were left out, because there is no text in them.
     """
 
+    splits: tuple[Split, ...] = SPLITS
     fingerprint: str
     n_documents: int
     n_empty: int = 0
@@ -133,8 +140,10 @@ class Dataset(abc.ABC):
             tells the share of right ones beside the loss.
         notes: what a user should know of the data, such as documents that were left out.
         entry: the entry of the cache that holds the whole of it, if one does.
+        splits: `SPLITS`, or `EVERY` where some of it is held back for a test.
     """
 
+    splits: tuple[Split, ...] = SPLITS
     tokenizer: Tokenizer | None
     vocab_size: int
     fingerprint: str
@@ -160,12 +169,12 @@ class Dataset(abc.ABC):
         A target of -1 (or -100) is not predicted. A split is an endless sequence of rows, and each
         row is a pure function of the split, its number, `block_size` and `seed`. A step of N
         sequences takes rows `step * N` to `step * N + N - 1`, however micro-batches and ranks
-        share them. Rows of `train` are drawn with `seed`. Those of `val` are the same for every
-        seed.
+        share them. Rows of `train` are drawn with `seed`. Those of `val` and `test` are the same
+        for every seed.
         """
 
-    def val_rows(self, block_size: int) -> int | None:
-        """How many rows `val` has before they come again; None where they never do."""
+    def rows_in(self, split: Split, block_size: int) -> int | None:
+        """How many rows `val` or `test` has before they come again; None where they never do."""
         return None
 
     def arrays(self, split: Split) -> Sequence[npt.NDArray[Any]] | None:
@@ -181,6 +190,28 @@ class Dataset(abc.ABC):
         Bits per byte are computed with it. None where there is no text.
         """
         return None
+
+    def seal(self) -> None:
+        """Lock the test split: from then on its rows and its ids raise StrawberryError."""
+        rows, arrays = self.rows, self.arrays
+
+        def sealed_rows(split: Split, *args: Any, **kwargs: Any) -> tuple[Ids, Ids]:
+            _check_open(split)
+            return rows(split, *args, **kwargs)
+
+        def sealed_arrays(split: Split) -> Sequence[npt.NDArray[Any]] | None:
+            _check_open(split)
+            return arrays(split)
+
+        self.rows, self.arrays = sealed_rows, sealed_arrays  # type: ignore[method-assign]
+
+
+def _check_open(split: Split) -> None:
+    if split == TEST:
+        raise StrawberryError(
+            "the test split is locked: `strawberry ablate --final FOLDER` and `strawberry eval "
+            "--split test RUN` open it, and say so in the ledger"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +258,10 @@ class DataSource(abc.ABC):
             of_recipe: the same of the recipe's tokenizer: the answer of a source that uses it.
         """
         return None
+
+    def divided(self, folders: tuple[Path, ...]) -> str:
+        """How it is divided into splits, in words, as far as that is known without opening it."""
+        return ""
 
 
 class Task(abc.ABC):

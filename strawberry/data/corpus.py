@@ -1,9 +1,12 @@
-"""A corpus of files: documents, gone through again and again, divided into training and validation.
+"""A corpus of files: documents, gone through again and again, divided into splits.
 
 The division is over whole documents and over bytes of text, so that it is the same for every
 tokenizer: documents are ranked by the digest of their content, and from the first on they go to
 validation, until it has its share. The last of these is cut: its beginning stays with training. A
 corpus of one document is thus simply cut, and copies of a document fall on the same side.
+
+What is held back for a test comes next in that order, so that validation is the same text with and
+without it. Its documents stay whole, unless they are too large to come near its share.
 """
 
 from __future__ import annotations
@@ -11,14 +14,14 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.data.contracts import Corpus, Progress, Split, silent
+from strawberry.data.contracts import EVERY, SPLITS, TEST, Corpus, Progress, Split, silent
 from strawberry.data.storage import Identities, stamps
 from strawberry.errors import StrawberryError
 
@@ -28,12 +31,14 @@ _LINE_END = 4096  # characters back from the cut where a line's end is looked fo
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Which documents are validation; the one at `cut` is, from character `at` on."""
+    """Where documents go: the split's place in `EVERY`; of one that is cut, where its pieces go.
 
-    validation: npt.NDArray[np.bool_]
-    cut: int
-    at: int
-    summary: dict[str, Any]
+    A piece is a split, and from and to which character.
+    """
+
+    split: npt.NDArray[np.int8]
+    pieces: dict[int, list[tuple[Split, int, int | None]]] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
 
 
 class FileCorpus(Corpus):
@@ -43,7 +48,8 @@ class FileCorpus(Corpus):
         files: the files.
         read: the documents of a file.
         reader: a text that changes whenever `read` gives other documents of the same file.
-        data_division: the share of the text that is for training, between 0 and 1.
+        data_division: the share of the text that is not for validation, between 0 and 1.
+        test_division: the share of the text that is taken from this for a test.
         identities: remembers the corpus of files that have not changed, so that they need not be
             read to know it.
         progress: called while the files are gone through.
@@ -56,17 +62,20 @@ class FileCorpus(Corpus):
         *,
         reader: str,
         data_division: float,
+        test_division: float = 0.0,
         identities: Identities,
         progress: Progress = silent,
     ) -> None:
         self._files = list(files)
         self._read = read
         self._division = data_division
+        self._test = test_division
+        self.splits = EVERY if test_division else SPLITS
         self._progress = progress
         self._sizes = [_stat(path).st_size for path in self._files]
         self._stamps = self._stamp()
         self._known: _Plan | None = None
-        note = f"corpus 2, {reader}, {data_division!r}"
+        note = f"corpus 2, {reader}, {self._divided()}"
         summary = identities.recall(self._files, note)
         if summary is None:
             summary = self._plan.summary
@@ -80,16 +89,16 @@ class FileCorpus(Corpus):
 
     def documents(self, split: Split) -> Iterator[str]:
         """The documents of a split; raises StrawberryError if a file changes meanwhile."""
-        plan, wanted = self._plan, split == "val"
+        plan, wanted = self._plan, EVERY.index(split)
         index = -1
         for index, text in enumerate(self._all()):
-            if index == plan.cut:
-                part = text[plan.at :] if wanted else text[: plan.at]
-                if part:
-                    yield part
-            elif index >= plan.validation.size or plan.validation[index] == wanted:
+            if index in plan.pieces:
+                for name, begin, end in plan.pieces[index]:
+                    if name == split and (part := text[begin:end]):
+                        yield part
+            elif index >= plan.split.size or plan.split[index] == wanted:
                 yield text
-        if index + 1 != plan.validation.size or self._stamp() != self._stamps:
+        if index + 1 != plan.split.size or self._stamp() != self._stamps:
             raise StrawberryError(f"{self._name()}: changed while it was being read; try again")
 
     def n_bytes(self, split: Split) -> int:
@@ -114,24 +123,49 @@ class FileCorpus(Corpus):
             sizes.append(len(raw))
         size = np.frombuffer(sizes, dtype=np.uint64).astype(np.int64)
         total = int(size.sum())
-        fingerprint = hashlib.sha256(bytes(digests) + repr(self._division).encode()).hexdigest()
+        fingerprint = hashlib.sha256(bytes(digests) + self._divided().encode()).hexdigest()
         summary = {"fingerprint": fingerprint, "n_documents": size.size, "n_empty": n_empty}
         if not total:
-            return _Plan(np.zeros(0, np.bool_), -1, 0, {**summary, "n_bytes": {}})
+            return _Plan(np.zeros(0, np.int8), summary={**summary, "n_bytes": {}})
         ranks = np.argsort(np.frombuffer(bytes(digests), f"S{_DIGEST}"), kind="stable")
-        share = total - round(total * self._division)
-        filled = np.cumsum(size[ranks])
-        whole = int(np.searchsorted(filled, share, side="right"))
-        validation = np.zeros(size.size, np.bool_)
-        validation[ranks[:whole]] = True
-        taken = int(filled[whole - 1]) if whole else 0
-        cut, at = -1, 0
-        if taken < share:
-            cut = int(ranks[whole])
-            at, kept = self._cut(cut, int(size[cut]) - (share - taken))
-            taken += int(size[cut]) - kept
-        summary["n_bytes"] = {"train": total - taken, "val": taken}
-        return _Plan(validation, cut, at, summary)
+        plan = _Plan(np.zeros(size.size, np.int8), summary=summary)
+        shares: dict[Split, int] = {"val": total - round(total * self._division)}
+        if self._test:
+            shares[TEST] = round(total * self._test)
+        taken = self._divide(plan, ranks, size, shares)
+        summary["n_bytes"] = {"train": total - sum(taken.values()), **taken}
+        return plan
+
+    def _divided(self) -> str:
+        """The division, as a text that changes with it."""
+        return f"{self._division!r}, test {self._test!r}" if self._test else f"{self._division!r}"
+
+    def _divide(
+        self,
+        plan: _Plan,
+        order: npt.NDArray[np.int64],
+        size: npt.NDArray[np.int64],
+        shares: dict[Split, int],
+    ) -> dict[Split, int]:
+        """Give documents to splits in turn, as they come in `order`; returns the bytes of each."""
+        left, ends, found = size.copy(), dict[int, int](), dict[Split, int]()
+        for split, share in shares.items():
+            filled = np.cumsum(left[order])
+            whole = int(np.searchsorted(filled, share, side="right"))
+            plan.split[order[:whole]] = EVERY.index(split)
+            taken = int(filled[whole - 1]) if whole else 0
+            order = order[whole:]
+            if taken < share and (split != TEST or 2 * taken < share):
+                cut = int(order[0])
+                at, kept = self._cut(cut, int(left[cut]) - (share - taken))
+                plan.pieces.setdefault(cut, []).append((split, at, ends.get(cut)))
+                taken += int(left[cut]) - kept
+                left[cut], ends[cut] = kept, at
+                order = np.roll(order, -1)  # what is left of it is the last to be taken
+            found[split] = taken
+        for cut, end in ends.items():
+            plan.pieces[cut].append(("train", 0, end))
+        return found
 
     def _cut(self, index: int, n_bytes: int) -> tuple[int, int]:
         """Cut a document after about `n_bytes`, at a line's end if one is near: chars, bytes."""

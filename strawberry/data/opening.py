@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strawberry.data.contracts import (
-    SPLITS,
     Corpus,
     Dataset,
     DataSite,
@@ -29,7 +28,11 @@ if TYPE_CHECKING:
 
 
 def open_dataset(
-    recipe: Recipe, *, progress: Progress | None = None, cache: Path | None = None
+    recipe: Recipe,
+    *,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+    test: bool = False,
 ) -> Dataset:
     """The recipe's data set, ready for batches; what it derives is cached.
 
@@ -37,6 +40,8 @@ def open_dataset(
         recipe: its `data`, `tokenizer` and `model` sections are used.
         progress: called while something slow goes on.
         cache: the cache folder; None takes `STRAWBERRY_CACHE`, or else the platform's.
+        test: leave the test split open, which is locked otherwise. Only what counts its openings
+            asks for this (`strawberry.train.testing`).
 
     Raises:
         RecipeError: the data can't be had or don't fit the model; located in the recipe.
@@ -65,10 +70,12 @@ def open_dataset(
     with spec.located():
         dataset = _opened(recipe, site)
         _check_vocabulary(recipe, dataset.vocab_size, f"the {spec.use} data")
-        for split in SPLITS:
+        for split in dataset.splits:
             n_tokens = dataset.n_tokens(split)
             if n_tokens is not None and n_tokens <= site.block_size:
                 raise StrawberryError(too_short(split, n_tokens, site.block_size))
+    if not test:
+        dataset.seal()
     return dataset
 
 
@@ -103,6 +110,14 @@ def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
         made.use = recipe.tokenizer.use
         check_tokenizer(made)
         return made
+
+
+def divided_ahead(recipe: Recipe) -> str:
+    """How the data are divided, in words, where that is known without opening them."""
+    try:
+        return recipe.data.construct(contract=DataSource).divided(_folders(recipe))
+    except (FieldError, StrawberryError, OSError):
+        return ""  # told with its place when it is opened
 
 
 def wordless_ahead(recipe: Recipe) -> list[str]:

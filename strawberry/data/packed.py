@@ -1,4 +1,4 @@
-"""Prepared folders: the token files of both splits, the tokenizer, and `meta.json`.
+"""Prepared folders: the token files of all splits, the tokenizer, and `meta.json`.
 
 A folder is self-contained: a `tokens` source needs nothing else. `meta.json` holds the checksum of
 every other file and its own, so that files that are damaged or changed places are noticed.
@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.data.contracts import (
-    SPLITS,
+    EVERY,
+    TEST,
     Corpus,
     Dataset,
     Ids,
@@ -83,6 +84,7 @@ class PackedDataset(Dataset):
         tokenizer: Tokenizer | None,
     ) -> None:
         self._ids = ids
+        self.splits = tuple(split for split in EVERY if split in ids)
         self._n_bytes = n_bytes
         self.vocab_size = vocab_size
         self.fingerprint = fingerprint
@@ -102,7 +104,7 @@ class PackedDataset(Dataset):
         if split == "train":
             starts = (uniform(seed, first, count) * (ids.size - block_size)).astype(np.int64)
         else:
-            n_windows = self.val_rows(block_size)
+            n_windows = self.rows_in(split, block_size)
             numbers = np.arange(first, first + count, dtype=np.int64)
             starts = numbers % n_windows * golden_stride(n_windows) % n_windows * block_size
         windows = ids.windows(starts, block_size + 1)
@@ -115,9 +117,9 @@ class PackedDataset(Dataset):
         """The memory-mapped ids of a split."""
         return self._ids[split].parts
 
-    def val_rows(self, block_size: int) -> int:
-        """Whole windows of the validation split."""
-        return (self._ids["val"].size - 1) // block_size
+    def rows_in(self, split: Split, block_size: int) -> int:
+        """Whole windows of a split."""
+        return (self._ids[split].size - 1) // block_size
 
     def n_bytes(self, split: Split, targets: Ids) -> float | None:
         """UTF-8 bytes of these ids by the tokenizer; by the split's mean where there is none."""
@@ -184,10 +186,10 @@ def pack(
     n_tokens: dict[str, int] = {}
     n_bytes: dict[str, int] = {}
     checksums: dict[str, str] = {}
-    total = sum(corpus.n_bytes(split) for split in SPLITS)
+    total = sum(corpus.n_bytes(split) for split in corpus.splits)
     done = 0
     end = np.array([tokenizer.eot], dtype=np.uint32)
-    for split in SPLITS:
+    for split in corpus.splits:
         with TokenWriter(folder / f"{split}{SUFFIX}", tokenizer.vocab_size, split) as writer:
             for texts in _batches(corpus.documents(split)):
                 progress("encoding", done, total)
@@ -229,7 +231,7 @@ def open_packed(
     """
     meta = read_meta(folder)
     files: dict[Split, TokenFile] = {}
-    for split in SPLITS:
+    for split in (split for split in EVERY if split in meta.n_tokens):
         path = folder / f"{split}{SUFFIX}"
         file = open_tokens(path, identities)
         if (file.sha256, file.split) != (meta.sha256.get(path.name), split):
@@ -250,19 +252,31 @@ def open_packed(
         {split: Stream([file.ids]) for split, file in files.items()},
         {split: file.n_bytes for split, file in files.items()},
         vocab_size=meta.vocab_size,
-        fingerprint=_fingerprint([files[split].sha256 for split in SPLITS], meta.vocab_size),
+        fingerprint=_fingerprint([file.sha256 for file in files.values()], meta.vocab_size),
         tokenizer=tokenizer,
     )
 
 
 def open_single(
-    path: Path, identities: Identities, data_division: float, tokenizer: Tokenizer | None
+    path: Path,
+    identities: Identities,
+    data_division: float,
+    tokenizer: Tokenizer | None,
+    test_division: float = 0.0,
 ) -> PackedDataset:
-    """The data set of one token file, whose first `data_division` is for training."""
+    """The data set of one token file, whose first `data_division` is for training.
+
+    The end of that is held back, as far as `test_division` says.
+    """
     file = open_tokens(path, identities)
     cut = round(file.ids.size * data_division)
     train, val = Stream([file.ids]).split(cut)
     ids: dict[Split, Stream] = {"train": train, "val": val}
+    if test_division:
+        size = round(file.ids.size * test_division)
+        ids["train"], ids[TEST] = hold_back(
+            train, size, None if tokenizer is None else tokenizer.eot
+        )
     # The text of each part is not known; the whole file's ratio stands for both.
     ratio = file.n_bytes / max(1, file.ids.size)
     n_bytes: dict[Split, int] = {split: round(ratio * part.size) for split, part in ids.items()}
@@ -270,9 +284,29 @@ def open_single(
         ids,
         n_bytes if file.n_bytes else None,
         vocab_size=file.vocab_size,
-        fingerprint=_fingerprint([file.sha256, str(cut)], file.vocab_size),
+        fingerprint=_fingerprint(
+            [file.sha256, str(cut), *([str(ids["train"].size)] if test_division else [])],
+            file.vocab_size,
+        ),
         tokenizer=tokenizer,
     )
+
+
+def hold_back(train: Stream, size: int, eot: int | None) -> tuple[Stream, Stream]:
+    """Training ids without their end, and about `size` of that end.
+
+    Where `eot` is known both end with a document, and no document is in both; what is left of one
+    at the very end is in neither.
+    """
+    kept, test = train.split(max(0, train.size - size))
+    if eot is None:
+        return kept, test
+    ends = np.concatenate([np.zeros(0, bool), *(part == eot for part in test.parts)])
+    places = np.flatnonzero(ends) + 1
+    if places.size < 2:  # hardly a document: it is simply cut
+        return kept, test
+    kept, _ = train.split(kept.size + int(places[0]))
+    return kept, test.split(int(places[-1]))[0].split(int(places[0]))[1]
 
 
 def read_meta(folder: Path) -> Meta:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from strawberry.data.contracts import SPLITS, DataSite, Split, Tokenizer
-from strawberry.data.packed import PackedDataset
+from strawberry.data.contracts import EVERY, SPLITS, TEST, DataSite, Split, Tokenizer
+from strawberry.data.packed import PackedDataset, hold_back
 from strawberry.data.shards import IdFile, open_shards
 from strawberry.data.storage import Identities, digest
 from strawberry.data.stream import Stream
@@ -42,43 +42,54 @@ def sharded_dataset(
     tokenizer: Tokenizer | None,
     eot: int | None,
     site: DataSite,
+    test_division: float = 0.0,
 ) -> ShardedDataset:
-    """The data set of training files and validation files.
+    """The data set of training, validation and test files.
 
     Args:
         files: of each split; without any for validation, the end of the training ids is that.
+            Without any for a test, `test_division` of all ids is taken from what is left.
         dtype: type of the ids in files that don't say, `uint16` or `uint32`.
         data_division: the share for training where no file is validation.
         tokenizer: what made the ids, if that is known.
         eot: the id between documents; None takes the tokenizer's.
         site: where it is opened.
+        test_division: the share to hold back.
 
     Raises:
         StrawberryError: a file is damaged, or holds an id that the tokenizer or the model lacks.
     """
     identities = Identities(site.cache)
-    opened = {s: open_shards(files[s], dtype, identities, site.progress) for s in SPLITS}
+    held = [s for s in EVERY if s in SPLITS or files.get(s)]
+    opened = {s: open_shards(files[s], dtype, identities, site.progress) for s in held}
     room = site.vocab_size if tokenizer is None else tokenizer.vocab_size
     owner = "the model's vocabulary" if tokenizer is None else "its tokenizer"
-    for file in (file for split in SPLITS for file in opened[split]):
+    for file in (file for split in held for file in opened[split]):
         if file.largest >= room:
             raise StrawberryError(f"{file.path}: holds id {file.largest}; {owner} has {room} ids")
     if eot is not None and eot >= room:
         raise StrawberryError(f"eot is {eot}; {owner} has {room} ids")
-    ids = {split: Stream([file.ids for file in opened[split]]) for split in SPLITS}
+    ids = {split: Stream([file.ids for file in opened[split]]) for split in held}
+    total = sum(stream.size for stream in ids.values())
     cut = None
     if not files["val"]:
         cut = round(ids["train"].size * data_division)
         ids["train"], ids["val"] = ids["train"].split(cut)
+    if test_division and TEST not in ids:
+        known = eot if eot is not None or tokenizer is None else tokenizer.eot
+        ids["train"], ids[TEST] = hold_back(ids["train"], round(total * test_division), known)
     return ShardedDataset(
         ids,
         vocab_size=room,
-        fingerprint=_fingerprint(opened, cut, room),
+        fingerprint=_fingerprint(opened, cut, room, test_division),
         tokenizer=tokenizer,
         eot=eot,
     )
 
 
-def _fingerprint(opened: dict[Split, list[IdFile]], cut: int | None, vocab_size: int) -> str:
-    contents = [[[file.ids.dtype.str, file.sha256] for file in opened[s]] for s in SPLITS]
-    return digest("shards", contents, cut, vocab_size)
+def _fingerprint(
+    opened: dict[Split, list[IdFile]], cut: int | None, vocab_size: int, test_division: float
+) -> str:
+    contents = [[[file.ids.dtype.str, file.sha256] for file in files] for files in opened.values()]
+    held = [test_division] if test_division else []
+    return digest("shards", contents, cut, vocab_size, *held)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.data.contracts import Progress, Split, silent
+from strawberry.data.contracts import EVERY, TEST, Progress, Split, silent
 from strawberry.data.storage import Identities
 from strawberry.errors import StrawberryError
 
@@ -32,6 +32,7 @@ _HEADERS: Final = {(20240520, 1): "<u2", (20240801, 7): "<u4"}
 _MAGICS: Final = frozenset(magic for magic, _ in _HEADERS)
 _CHUNK: Final = 1 << 23  # ids that are looked at at a time
 _VALIDATION: Final = frozenset({"val", "valid", "validation"})
+_TEST: Final = frozenset({"test"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +52,17 @@ class IdFile:
     sha256: str
 
 
-def is_validation(path: Path) -> bool:
-    """Whether a file's name says so: `val.bin`, `fineweb_val_000000.bin`, `x-valid.npy`."""
-    return not _VALIDATION.isdisjoint(re.split(r"[^a-z]+", path.stem.lower()))
+def split_of(path: Path) -> Split:
+    """What a file's name says: `val.bin`, `fineweb_val_000000.bin`, `x-valid.npy`, `test.bin`."""
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    if not _VALIDATION.isdisjoint(words):
+        return "val"
+    return "train" if _TEST.isdisjoint(words) else TEST
 
 
 def divide(files: Sequence[Path]) -> dict[Split, list[Path]]:
-    """Training and validation files, by their names; there may be none of the latter."""
-    return {
-        "train": [path for path in files if not is_validation(path)],
-        "val": [path for path in files if is_validation(path)],
-    }
+    """The files of each split, by their names; there may be none of validation or test."""
+    return {split: [path for path in files if split_of(path) == split] for split in EVERY}
 
 
 def open_shards(

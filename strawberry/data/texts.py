@@ -18,6 +18,7 @@ from typing import TypeVar
 from strawberry.data import bpe
 from strawberry.data.contracts import Corpus, DataSite, Progress, Tokenizer, silent
 from strawberry.data.corpus import FileCorpus
+from strawberry.data.division import check_division
 from strawberry.data.documents import read_documents
 from strawberry.data.files import find_files
 from strawberry.data.packed import FORMAT, TOKENIZER, Meta, PackedDataset, open_packed, pack
@@ -50,6 +51,7 @@ def text_corpus(
     *,
     field: str = "text",
     data_division: float = 0.9,
+    test_division: float = 0.0,
     cache: Path,
     progress: Progress = silent,
 ) -> FileCorpus:
@@ -62,6 +64,7 @@ def text_corpus(
         lambda file: read_documents(file, field),
         reader=f"text 1, {field}",
         data_division=data_division,
+        test_division=test_division,
         identities=Identities(cache),
         progress=progress,
     )
@@ -187,6 +190,7 @@ def prepare(
     tokenizer: Path | None = None,
     vocab_size: int = 8192,
     data_division: float = 0.9,
+    test_division: float = 0.0,
     field: str = "text",
     special: bool = False,
     cache: Path | None = None,
@@ -200,6 +204,7 @@ def prepare(
         tokenizer: a `tokenizer.json`; None trains a BPE on the training split.
         vocab_size: of the BPE that is trained, special tokens included.
         data_division: the share of the text that is for training.
+        test_division: the share of the text that is taken from this and held back for a test.
         field: the text field of JSON objects.
         special: make texts of special tokens within documents into their ids.
         cache: the cache folder; None takes the user's.
@@ -210,6 +215,7 @@ def prepare(
     """
     if not 0 < data_division < 1:
         raise StrawberryError(f"data_division {data_division}: must be between 0 and 1")
+    check_division(data_division, test_division)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StrawberryError(f"{out}: already there and not empty; name another folder")
     cache = cache or cache_folder()
@@ -218,8 +224,8 @@ def prepare(
     if chosen is None:
         bpe.check_room(vocab_size, bpe.SPECIAL_TOKENS)
     corpus = text_corpus(
-        paths, [Path.cwd()], field=field, data_division=data_division, cache=cache,
-        progress=progress,
+        paths, [Path.cwd()], field=field, data_division=data_division,
+        test_division=test_division, cache=cache, progress=progress,
     )  # fmt: skip
     read = time.perf_counter()
     if chosen is None:

@@ -120,7 +120,7 @@ def n_rows(batches: Batches, iters: int | None = None) -> int:
     train = batches.recipe.train
     step = train.batch_size * train.gradient_accumulation_steps
     wanted = (iters or train.eval_iters) * step
-    there = batches.dataset.val_rows(batches.recipe.model.block_size)
+    there = batches.dataset.rows_in("val", batches.recipe.model.block_size)
     return wanted if there is None else min(wanted, max(1, there))
 
 

@@ -133,7 +133,7 @@ def test_every_training_token_can_be_drawn(dataset: PackedDataset) -> None:
 def test_validation_is_the_same_windows_for_everyone(dataset: PackedDataset) -> None:
     """Neither seed nor batch size changes which windows come, and one pass has each once."""
     n_windows = (dataset.n_tokens("val") - 1) // 8
-    assert dataset.val_rows(8) == n_windows
+    assert dataset.rows_in("val", 8) == n_windows
     by_one = [dataset.rows("val", i, 1, block_size=8, seed=1)[0] for i in range(99)]
     by_three = [dataset.rows("val", 3 * i, 3, block_size=8, seed=2)[0] for i in range(33)]
     np.testing.assert_array_equal(np.concatenate(by_one), np.concatenate(by_three))

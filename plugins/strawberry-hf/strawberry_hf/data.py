@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from strawberry.data import (
     Corpus,
@@ -18,6 +16,7 @@ from strawberry.data import (
     find_files,
     text_dataset,
 )
+from strawberry.data.division import Division, HeldBack, check_division, divided_text
 from strawberry.data.storage import Identities, about
 from strawberry.errors import FieldError
 from strawberry_hf.arrow import (
@@ -49,6 +48,7 @@ class Datasets(DataSource):
             the recipe's.
         field: the column that holds the text, with dots if it is nested (`meta.text`).
         data_division: the share of the text that is for training; the rest is for validation.
+        test_division: the share of the text that is taken from training and held back for a test.
         special: make the texts of special tokens within documents into their ids.
     """
 
@@ -61,7 +61,8 @@ class Datasets(DataSource):
         revision: str | None = None,
         files: str | None = None,
         field: str = "text",
-        data_division: Annotated[float, Field(gt=0, lt=1)] = 0.9,
+        data_division: Division = 0.9,
+        test_division: HeldBack = 0.0,
         special: bool = False,
     ) -> None:
         if (path is None) == (files is None):
@@ -77,7 +78,9 @@ class Datasets(DataSource):
         self.revision = revision
         self.files = files
         self.field = field
+        check_division(data_division, test_division)
         self.data_division = data_division
+        self.test_division = test_division
         self.special = special
 
     def open(self, site: DataSite) -> Dataset:
@@ -102,6 +105,7 @@ class Datasets(DataSource):
                 lambda file: read_column(file, self.field),
                 reader=f"columns 1, {self.field}",
                 data_division=self.data_division,
+                test_division=self.test_division,
                 identities=Identities(site.cache),
                 progress=site.progress,
             )
@@ -123,6 +127,7 @@ class Datasets(DataSource):
                 read,
                 reader=f"rows 1, {self.field}, {self.split}, {len(rows)}",
                 data_division=self.data_division,
+                test_division=self.test_division,
                 identities=Identities(site.cache),
                 progress=site.progress,
             )
@@ -130,6 +135,10 @@ class Datasets(DataSource):
     def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
         """Those of the recipe's tokenizer."""
         return of_recipe
+
+    def divided(self, folders: tuple[Path, ...]) -> str:
+        """By shares of the text."""
+        return divided_text(self.data_division, self.test_division)
 
     def _load(self, path: str, site: DataSite) -> Any:
         """The `datasets.Dataset`, memory-mapped from the library's cache."""

@@ -7,13 +7,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from strawberry.data.contracts import Dataset, DataSite, DataSource, Tokenizer
+from strawberry.data.contracts import TEST, Dataset, DataSite, DataSource, Split, Tokenizer
+from strawberry.data.division import (
+    ADVISED,
+    Division,
+    HeldBack,
+    check_division,
+    divided_text,
+)
 from strawberry.data.files import find_files
 from strawberry.data.sharded import sharded_dataset
 from strawberry.data.shards import SUFFIXES, divide
 from strawberry.data.storage import about
 from strawberry.data.tokenizer import load_tokenizer, tokenizer_beside
-from strawberry.errors import StrawberryError
+from strawberry.errors import FieldError, StrawberryError
 
 
 class Shards(DataSource):
@@ -21,7 +28,8 @@ class Shards(DataSource):
 
     Files with `val`, `valid` or `validation` in their names are validation (`val.bin`,
     `fineweb_val_000000.bin`), and all others training; both are read in the order of their names,
-    as one stream each. Without any, the end of the training ids is validation.
+    as one stream each. Without any, the end of the training ids is validation. Those with `test` in
+    their names are the locked test split.
 
     The recipe's `tokenizer` is not used. Without a tokenizer a run trains and evaluates, but
     has no bits per byte, and generates no text.
@@ -30,11 +38,14 @@ class Shards(DataSource):
         path: a file, a folder (`.bin` and `.npy` in it and below) or a pattern such as
             `fineweb10B/*.bin`; looked for from the current folder, then from the recipe's.
         val: the files of validation, given likewise; null goes by the names.
+        test: the files of the test split, given likewise; null goes by the names.
         tokenizer: the `tokenizer.json` that made the ids; null takes the one beside the first
             file, if there is one.
         dtype: type of the ids in files that don't say, which are nanoGPT's.
         eot: the id between documents, for `train.document_mask`; null takes the tokenizer's.
         data_division: the share for training where no file is validation.
+        test_division: the share of all ids that is taken from the end of training and held back
+            for a test, where no file is.
     """
 
     def __init__(
@@ -42,36 +53,55 @@ class Shards(DataSource):
         *,
         path: str,
         val: str | None = None,
+        test: str | None = None,
         tokenizer: str | None = None,
         dtype: Literal["uint16", "uint32"] = "uint16",
         eot: Annotated[int, Field(ge=0)] | None = None,
-        data_division: Annotated[float, Field(gt=0, lt=1)] = 0.9,
+        data_division: Division = 0.9,
+        test_division: HeldBack = 0.0,
     ) -> None:
+        check_division(data_division, test_division)
         self.path = path
         self.val = val
+        self.test = test
         self.tokenizer = tokenizer
         self.dtype = dtype
         self.eot = eot
         self.data_division = data_division
+        self.test_division = test_division
 
     def open(self, site: DataSite) -> Dataset:
         """The data set; raises FieldError if files are not there, damaged, or hold other ids."""
         with about("path"):
             files = find_files(self.path, site.folders, SUFFIXES)
-        if self.val is None:
-            divided = divide(files)
-        else:
-            with about("val"):
-                val = find_files(self.val, site.folders, SUFFIXES)
-            divided = {"train": [path for path in files if path not in val], "val": val}
+        divided = self._divided(files, site.folders)
         with about("path"):
             if not divided["train"]:
                 raise StrawberryError(f"{self.path}: no file is left for training")
         tokenizer = self._tokenizer(divided["train"][0], site.folders)
         with about("path"):
             return sharded_dataset(
-                divided, self.dtype, self.data_division, tokenizer, self.eot, site
+                divided,
+                self.dtype,
+                self.data_division,
+                tokenizer,
+                self.eot,
+                site,
+                self.test_division,
             )
+
+    def _divided(self, files: list[Path], folders: tuple[Path, ...]) -> dict[Split, list[Path]]:
+        """The files of each split, as they are given or by their names; others are training."""
+        found = divide(files)
+        given: dict[Split, str | None] = {"val": self.val, TEST: self.test}
+        for split, pattern in given.items():
+            if pattern is not None:
+                with about(split):
+                    found[split] = find_files(pattern, folders, SUFFIXES)
+        if both := [path for path in found["val"] if path in found[TEST]]:
+            raise FieldError("test", f"{both[0]} is for validation already")
+        held = {*found["val"], *found[TEST]}
+        return {**found, "train": [path for path in files if path not in held]}
 
     def _tokenizer(self, first: Path, folders: tuple[Path, ...]) -> Tokenizer | None:
         if self.tokenizer is None:
@@ -83,3 +113,15 @@ class Shards(DataSource):
         """Those of the tokenizer that is named, or beside the first file."""
         tokenizer = self._tokenizer(find_files(self.path, folders, SUFFIXES)[0], folders)
         return None if tokenizer is None else tokenizer.vocab_size
+
+    def divided(self, folders: tuple[Path, ...]) -> str:
+        """By files where their names or the recipe say so, else by shares."""
+        files = self._divided(find_files(self.path, folders, SUFFIXES), folders)
+        if not files["val"]:
+            return divided_text(self.data_division, self.test_division)
+        told = f"train {len(files['train'])} files, val {len(files['val'])}"
+        if files[TEST]:
+            return f"{told}, test {len(files[TEST])} (locked)"
+        if self.test_division:
+            return f"{told}, test {self.test_division:g} of the ids (locked)"
+        return f"{told}; no test split (test_division: {ADVISED}, or a file that is called test)"

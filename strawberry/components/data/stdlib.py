@@ -15,6 +15,7 @@ from pydantic import Field
 
 from strawberry.data.contracts import Dataset, DataSite, DataSource
 from strawberry.data.corpus import FileCorpus
+from strawberry.data.division import Division, HeldBack, check_division, divided_text
 from strawberry.data.storage import Identities, about
 from strawberry.data.texts import text_dataset
 from strawberry.errors import StrawberryError
@@ -37,16 +38,20 @@ class Stdlib(DataSource):
     Args:
         max_bytes: take files (chosen by a digest of their names) up to so many bytes in all.
         data_division: the share of the text that is for training; the rest is for validation.
+        test_division: the share of the text that is taken from training and held back for a test.
     """
 
     def __init__(
         self,
         *,
         max_bytes: Annotated[int, Field(ge=1)] = 16_000_000,
-        data_division: Annotated[float, Field(gt=0, lt=1)] = 0.9,
+        data_division: Division = 0.9,
+        test_division: HeldBack = 0.0,
     ) -> None:
         self.max_bytes = max_bytes
+        check_division(data_division, test_division)
         self.data_division = data_division
+        self.test_division = test_division
 
     def open(self, site: DataSite) -> Dataset:
         """The data set; raises StrawberryError if this Python came without its sources."""
@@ -64,6 +69,7 @@ class Stdlib(DataSource):
                 _read,
                 reader="python source 1",
                 data_division=self.data_division,
+                test_division=self.test_division,
                 identities=Identities(site.cache),
                 progress=site.progress,
             )
@@ -72,6 +78,10 @@ class Stdlib(DataSource):
     def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
         """Those of the recipe's tokenizer."""
         return of_recipe
+
+    def divided(self, folders: tuple[Path, ...]) -> str:
+        """By shares of the text."""
+        return divided_text(self.data_division, self.test_division)
 
 
 def library_files(root: Path, max_bytes: int) -> list[Path]:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import functools
 from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import numpy as np
 from annotated_types import Ge
 
-from strawberry.data.contracts import SPLITS, Dataset, DataSite, DataSource, Ids, Split, Task
+from strawberry.data.contracts import (
+    SPLITS,
+    TEST,
+    Dataset,
+    DataSite,
+    DataSource,
+    Ids,
+    Split,
+    Task,
+)
 from strawberry.data.storage import digest
 from strawberry.errors import StrawberryError
 from strawberry.plugin.signature import Kind
 from strawberry.recipe.spec import ComponentSpec
 
 _WORD: Final = (1 << 64) - 1
-_NEW, _FIXED, _VAL, _ORDER = range(4)
-"""Streams of random numbers: new sequences, a fixed set of them, validation, and an order."""
+_NEW, _FIXED, _VAL, _ORDER, _TEST = range(5)
+"""Streams of random numbers: new sequences, a fixed set, validation, an order, and a test."""
 _PRINTED: Final = 4
 """Sequences of each split that the fingerprint is taken of."""
 
@@ -33,6 +43,7 @@ class Synthetic(DataSource):
         examples: training sequences, gone through in a new order each time; null draws new ones
             without end.
         val_examples: sequences of validation.
+        test_examples: sequences of the test split, which is locked; 0 for none.
     """
 
     def __init__(
@@ -41,17 +52,27 @@ class Synthetic(DataSource):
         task: Annotated[ComponentSpec, Kind("task")],
         examples: Annotated[int, Ge(1)] | None = None,
         val_examples: Annotated[int, Ge(1)] = 1280,
+        test_examples: Annotated[int, Ge(0)] = 1280,
     ) -> None:
         self.task = task
         self.examples = examples
         self.val_examples = val_examples
+        self.test_examples = test_examples
 
     def open(self, site: DataSite) -> Dataset:
         """The data set; raises RecipeError where the task has no room in the model."""
         sizes: dict[Split, int | None] = {"train": self.examples, "val": self.val_examples}
+        if self.test_examples:
+            sizes[TEST] = self.test_examples
         task: Task = self.task.construct(contract=Task)
         with self.task.located():
             return SyntheticDataset(task, sizes, site, self.task.to_dict())
+
+    def divided(self, folders: tuple[Path, ...]) -> str:
+        """By sequences."""
+        train = "endless" if self.examples is None else f"{self.examples:,} sequences"
+        test = f"test {self.test_examples:,} (locked)" if self.test_examples else "no test split"
+        return f"train {train}, val {self.val_examples:,} sequences, {test}"
 
 
 class SyntheticDataset(Dataset):
@@ -66,6 +87,7 @@ class SyntheticDataset(Dataset):
     ) -> None:
         self.task = task
         self.sizes = sizes
+        self.splits = tuple(sizes)
         self.tokenizer = None
         self.vocab_size = site.vocab_size
         self.block_size = site.block_size
@@ -88,13 +110,16 @@ class SyntheticDataset(Dataset):
     def example(self, split: Split, number: int, seed: int) -> tuple[Ids, Ids]:
         """Inputs and targets (T,) of a sequence; raises what the task does."""
         training = split == "train"
-        stream = (_NEW if self.sizes["train"] is None else _FIXED) if training else _VAL
+        if training:
+            stream = _NEW if self.sizes["train"] is None else _FIXED
+        else:
+            stream = _VAL if split == "val" else _TEST
         rng = _generator(stream, seed if stream == _NEW else 0, number)
         return self.task.example(rng, self.vocab_size, self.block_size, training=training)
 
-    def val_rows(self, block_size: int) -> int | None:
-        """`val_examples`."""
-        return self.sizes["val"]
+    def rows_in(self, split: Split, block_size: int) -> int | None:
+        """`val_examples` or `test_examples`."""
+        return self.sizes[split]
 
     def rows(
         self, split: Split, first: int, count: int, *, block_size: int, seed: int

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from strawberry.data.contracts import Dataset, DataSite, DataSource
+from strawberry.data.division import Division, HeldBack, check_division, divided_text
 from strawberry.data.storage import about
 from strawberry.data.texts import text_corpus, text_dataset
 
@@ -25,6 +23,7 @@ class Text(DataSource):
         field: the text field of JSON objects, with dots if it is nested (`meta.text`); plain JSON
             strings need none.
         data_division: the share of the text that is for training; the rest is for validation.
+        test_division: the share of the text that is taken from training and held back for a test.
         special: make the texts of special tokens within documents into their ids.
     """
 
@@ -33,12 +32,15 @@ class Text(DataSource):
         *,
         path: str,
         field: str = "text",
-        data_division: Annotated[float, Field(gt=0, lt=1)] = 0.9,
+        data_division: Division = 0.9,
+        test_division: HeldBack = 0.0,
         special: bool = False,
     ) -> None:
         self.path = path
         self.field = field
+        check_division(data_division, test_division)
         self.data_division = data_division
+        self.test_division = test_division
         self.special = special
 
     def open(self, site: DataSite) -> Dataset:
@@ -49,6 +51,7 @@ class Text(DataSource):
                 site.folders,
                 field=self.field,
                 data_division=self.data_division,
+                test_division=self.test_division,
                 cache=site.cache,
                 progress=site.progress,
             )
@@ -57,3 +60,7 @@ class Text(DataSource):
     def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
         """Those of the recipe's tokenizer."""
         return of_recipe
+
+    def divided(self, folders: tuple[Path, ...]) -> str:
+        """By shares of the text."""
+        return divided_text(self.data_division, self.test_division)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
-
-from strawberry.data.contracts import Dataset, DataSite, DataSource
+from strawberry.data.contracts import TEST, Dataset, DataSite, DataSource
+from strawberry.data.division import Division, HeldBack, check_division, divided_text
 from strawberry.data.files import MissingError, candidates
 from strawberry.data.packed import META, open_packed, open_single, read_meta
 from strawberry.data.reading import refuse_pickle
@@ -26,12 +24,16 @@ class Tokens(DataSource):
         path: the folder or the file; looked for from the current folder, then from the recipe's.
         data_division: of a single file: the share from its beginning that is for training. A
             folder is divided already.
+        test_division: of a single file: the share that is taken from the end of this and held
+            back for a test.
     """
 
     def __init__(
-        self, *, path: str, data_division: Annotated[float, Field(gt=0, lt=1)] = 0.9
+        self, *, path: str, data_division: Division = 0.9, test_division: HeldBack = 0.0
     ) -> None:
+        check_division(data_division, test_division)
         self.path = path
+        self.test_division = test_division
         self.data_division = data_division
 
     def open(self, site: DataSite) -> Dataset:
@@ -50,7 +52,7 @@ class Tokens(DataSource):
                 return open_packed(place, identities)
             refuse_pickle(place)
             tokenizer = tokenizer_beside(place)
-            return open_single(place, identities, self.data_division, tokenizer)
+            return open_single(place, identities, self.data_division, tokenizer, self.test_division)
 
     def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
         """Those of the folder's tokenizer, or of the one beside the file."""
@@ -59,6 +61,15 @@ class Tokens(DataSource):
             return read_meta(place).vocab_size
         tokenizer = tokenizer_beside(place)
         return None if tokenizer is None else tokenizer.vocab_size
+
+    def divided(self, folders: tuple[Path, ...]) -> str:
+        """By tokens, of a folder; a file by shares."""
+        place = _find(self.path, folders)
+        if not place.is_dir():
+            return divided_text(self.data_division, self.test_division)
+        sizes = read_meta(place).n_tokens
+        told = ", ".join(f"{split} {size:,} tokens" for split, size in sizes.items())
+        return told + (" (locked)" if TEST in sizes else "; no test split")
 
 
 def _find(path: str, folders: tuple[Path, ...]) -> Path:

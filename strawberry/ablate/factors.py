@@ -137,19 +137,24 @@ def effects(made: Grid | None, **how: Any) -> tuple[Effect, ...]:
     return (*_family(made, "main", **how), *_family(made, "interaction", **how))
 
 
-def _family(made: Grid, kind: Kind, **how: Any) -> Iterator[Effect]:
-    asked = list(made.main() if kind == "main" else made.pairs())
+def asked(made: Grid, kind: Kind) -> list[tuple[Place, Place, list[float]]]:
+    """Questions of a kind: factors, levels, and a weight of each cell in their order."""
     places = list(made.cells)
-    rows = []
-    for _, _, weights in asked:
+    found = []
+    for factors, levels, weights in made.main() if kind == "main" else made.pairs():
         row = [0.0] * len(places)
         for weight, place in weights:
             row[places.index(place)] = weight
-        rows.append(row)
-    found = contrasts(list(made.cells.values()), rows, **how)
+        found.append((factors, levels, row))
+    return found
+
+
+def _family(made: Grid, kind: Kind, **how: Any) -> Iterator[Effect]:
+    questions = asked(made, kind)
+    found = contrasts(list(made.cells.values()), [row for _, _, row in questions], **how)
     paths, names = list(made.levels), list(made.levels.values())
-    for (factors, levels, weights), comparison in zip(asked, found, strict=True):
-        over = len(weights) // (2 * len(factors))
+    for (factors, levels, row), comparison in zip(questions, found, strict=True):
+        over = sum(weight != 0 for weight in row) // (2 * len(factors))
         yield Effect(
             kind=kind,
             factors=tuple(paths[f] for f in factors),

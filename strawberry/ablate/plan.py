@@ -105,6 +105,11 @@ class Plan:
     executor: Any = "local"
     folder: Path | None = None
 
+    @property
+    def looks(self) -> int:
+        """How often the table may be looked at: once, or after each seed that is added."""
+        return 1 if self.seeds is not None else self.max_seeds - 2
+
     def to_dict(self) -> dict[str, Any]:
         """As a plan's YAML would write it."""
         found: dict[str, Any] = {}

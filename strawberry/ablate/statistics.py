@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -284,6 +284,11 @@ def speedup(
     return float(np.mean(ratios)) if ratios else None
 
 
+def higher_is_better(metric: str) -> bool:
+    """Whether a metric is a score rather than a loss."""
+    return metric.endswith(("accuracy", "solved"))
+
+
 def undecided(found: Mapping[str, Comparison], effect: float) -> list[str]:
     """Cells about which more seeds could still tell: no verdict, and an interval too wide."""
     return [
@@ -294,7 +299,11 @@ def undecided(found: Mapping[str, Comparison], effect: float) -> list[str]:
 
 
 def as_json(value: Any) -> Any:
-    """Numbers as JSON: what is not finite is null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    """What JSON can hold: dataclasses as mappings, and null for numbers that are not finite."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return as_json(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

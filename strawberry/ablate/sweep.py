@@ -18,11 +18,13 @@ import torch
 import strawberry
 from strawberry.ablate.cells import Cell
 from strawberry.ablate.contracts import STOPPED, Ended, Events, Executor
+from strawberry.ablate.forecast import Forecast, Wanted, forecast, planned
+from strawberry.ablate.known import Noise, finished, own_trials, read_noise
 from strawberry.ablate.plan import Plan
 from strawberry.ablate.prepare import RUNGS, Prepared, shortened
 from strawberry.ablate.record import RECORD, Record, values_of
 from strawberry.ablate.seeds import held
-from strawberry.ablate.statistics import compare, undecided
+from strawberry.ablate.statistics import LEAST, compare, higher_is_better, undecided
 from strawberry.ablate.trials import Trial, Trials, undone
 from strawberry.ablate.tuning import Tuning
 from strawberry.ablate.waiting import HeldFolder
@@ -54,6 +56,9 @@ class Watcher(Events):
     def end(self, ended: Ended) -> None:
         """A trial ended."""
 
+    def forecast(self, made: Forecast | None) -> None:
+        """What the seeds will be able to show; None: that is known after two seeds."""
+
 
 def default_folder(plan: Plan) -> Path:
     """`ablations/NAME-HASH`: the same plan has the same folder."""
@@ -62,9 +67,27 @@ def default_folder(plan: Plan) -> Path:
 
 
 class Sweep:
-    """Runs what was prepared, into a folder."""
+    """Runs what was prepared, into a folder.
 
-    def __init__(self, prepared: Prepared, executor: Executor, out: Path, watcher: Watcher) -> None:
+    Args:
+        prepared: the plan's cells.
+        executor: what runs the trials.
+        out: the folder.
+        watcher: is told what happens.
+        noise: of an earlier sweep, for what is told before this one's first trials are done.
+        wanted: the difference that shall be found; None takes the one that matters.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        executor: Executor,
+        out: Path,
+        watcher: Watcher,
+        *,
+        noise: Noise | None = None,
+        wanted: Wanted | None = None,
+    ) -> None:
         self.prepared = prepared
         self.plan = prepared.plan
         self.executor = executor
@@ -76,6 +99,9 @@ class Sweep:
         self.tuned: dict[str, dict[str, Any]] = {}
         self.pruned: dict[str, str] = {}
         self.stages: dict[str, int] = {}
+        self.noise = noise
+        self.wanted = wanted
+        self.pilot: set[str] = set()
 
     def run(self) -> Record:
         """Tune, halve, train every cell with every seed, and write the record.
@@ -85,11 +111,34 @@ class Sweep:
             StrawberryError: the folder is in use or away and stays so, or nothing can be run.
         """
         with self.folder.held(), self._stoppable(), contextlib.closing(self.executor):
+            made = self.forecast()
+            self.watcher.forecast(made)
             self._tune()
             if self.plan.halving:
                 self._halve()
-            self._main()
+            self._main(pilot=made is None)
             return self._write()
+
+    def forecast(self) -> Forecast | None:
+        """What the seeds will be able to show; None while no noise is known.
+
+        The noise of this sweep's own finished trials counts before that of an earlier one.
+        """
+        known = own_trials(self.out, self._key)
+        source = f"finished trials in {self.out}"
+        noise = (known and read_noise(known, self.plan.to_dict(), source)) or self.noise
+        if noise is None:
+            return None
+        cells = [cell for cell in planned(self.prepared) if cell["name"] not in self.pruned]
+        return forecast(self.plan.to_dict(), cells, noise, slots=self.executor.slots,
+                        done=finished(known), wanted=self.wanted)  # fmt: skip
+
+    def _key(self, recorded: Mapping[str, Any], seed: int) -> str | None:
+        """That of a trial of a cell which a record has; None if the plan has it no more."""
+        for cell in self.prepared.live:
+            if cell.name == recorded["name"]:
+                return self._trial(cell, seed, values=recorded["tuned"]).key
+        return None
 
     # The stages
 
@@ -145,9 +194,15 @@ class Sweep:
                 text = "failed" if score is None else f"{self.plan.metric} {score:.4f}"
                 self.pruned[name] = f"{text} after {rung:.0%} of the steps"
 
-    def _main(self) -> None:
-        """Every cell with every seed; with `seeds: auto`, one more until all is decided."""
+    def _main(self, *, pilot: bool) -> None:
+        """Every cell with every seed; with `seeds: auto`, one more until all is decided.
+
+        With `pilot`, what the seeds will be able to show is told after the first two.
+        """
         count = self.plan.seeds or 3
+        if pilot and count > LEAST:
+            first = [self._trial(cell, s) for s in self._seeds(LEAST) for cell in self._left()]
+            self.pilot = {trial.key for trial in undone(first)}
         while True:
             made = [
                 self._trial(cell, seed)
@@ -174,7 +229,7 @@ class Sweep:
             effect=effect,
             alpha=self.plan.alpha,
             lower_is_better=not higher_is_better(self.plan.metric),
-            looks=looks(self.plan),
+            looks=self.plan.looks,
             ratio=self.plan.noise_ratio,
         )
         return undecided(found, effect)
@@ -230,6 +285,10 @@ class Sweep:
                 self._keep(ended)
                 self.watcher.end(ended)
                 stopped += ended.status == STOPPED
+                if ended.job.request["key"] in self.pilot:
+                    self.pilot.remove(ended.job.request["key"])
+                    if not self.pilot and (made := self.forecast()) is not None:
+                        self.watcher.forecast(made)
         self._write()
         if stopped:  # by somebody else's signal: what is left is not a result
             raise Stopped(self.out, signal.SIGTERM)
@@ -268,7 +327,7 @@ class Sweep:
             },
             "name": prepared.base.name,
             "block_size": prepared.base.model.block_size,
-            "looks": looks(self.plan),
+            "looks": self.plan.looks,
             "cells": [self._cell(cell) for cell in prepared.cells],
             "trials": [
                 {
@@ -311,16 +370,6 @@ def make_executor(wanted: Any, plugins: Plugins) -> Executor:
         raise RecipeError(in_order(reader.problems))
     made: Executor = spec.construct(contract=Executor)
     return made
-
-
-def looks(plan: Plan) -> int:
-    """How often the table may be looked at: once, or after each seed that is added."""
-    return 1 if plan.seeds is not None else plan.max_seeds - 2
-
-
-def higher_is_better(metric: str) -> bool:
-    """Whether a metric is a score rather than a loss."""
-    return metric.endswith(("accuracy", "solved"))
 
 
 def _entry(trial: Trial) -> tuple[str, str, str, str]:

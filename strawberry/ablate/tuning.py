@@ -72,7 +72,7 @@ class Tuning:
 
     def tell(self, told: Sequence[tuple[str, dict[str, Any], Mapping[int, float]]]) -> None:
         """The values of the metric by seed, in the order in which they were asked."""
-        from strawberry.ablate.sweep import higher_is_better
+        from strawberry.ablate.statistics import higher_is_better
 
         sign = -1.0 if higher_is_better(self.plan.metric) else 1.0
         waiting = {name: list(trials) for name, trials in self.open.items()}

@@ -14,11 +14,12 @@ from strawberry.cli.numbers import Counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from strawberry.ablate.contracts import Executor
     from strawberry.ablate.fair import Budget
     from strawberry.ablate.prepare import Prepared
     from strawberry.ablate.record import Record
     from strawberry.ablate.report import Table
+    from strawberry.ablate.sweep import Sweep
+    from strawberry.cli.ablate_display import Display
     from strawberry.plugin import Plugins
 
 
@@ -122,6 +123,14 @@ def command(
         list[str] | None,
         typer.Option("--set", metavar="K=V", help="Override, for every cell."),
     ] = None,
+    noise_from: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="An earlier ablation, to tell what seeds will show."),
+    ] = None,
+    find: Annotated[
+        str | None,
+        typer.Option(metavar="DIFFERENCE", help="Tell how many seeds find it: 0.02, or 1%."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells, their budgets and times; run none.")
     ] = False,
@@ -138,12 +147,16 @@ def command(
     Every cell is trained with the same seeds: equal ones have the same data order.
     Interrupted, the same command goes on, and never trains again what is done.
     """
+    from strawberry.ablate.forecast import Wanted
+    from strawberry.ablate.known import earlier_noise
     from strawberry.ablate.plan import make_plan, parse_axis
     from strawberry.ablate.prepare import prepare
     from strawberry.ablate.suite import make_suite
-    from strawberry.ablate.sweep import default_folder, make_executor
+    from strawberry.ablate.sweep import Sweep, default_folder, make_executor
     from strawberry.cli import context
-    from strawberry.cli.ablate_estimate import dry_suite, show_estimate
+    from strawberry.cli.ablate_display import Display
+    from strawberry.cli.ablate_estimate import show_estimates
+    from strawberry.cli.console import console
     from strawberry.errors import StrawberryError
     from strawberry.recipe.yaml import parse
 
@@ -164,35 +177,38 @@ def command(
         "halving": halving, "metric": metric, "last": last, "effect": effect, "alpha": alpha,
         "noise_ratio": noise_ratio, "causal": causal, "vary_seed": vary_seed,
     }  # fmt: skip
+    wanted = None if find is None else Wanted.parse(find)
     plans = make_suite(recipe, options)
     first = next(iter(plans.values()), None) or make_plan(recipe, options)
     runner = make_executor(first.executor, plugins)
     if not dry_run:
         runner.warm_up()
     known: dict[str, Budget] = {}  # many tables have the same models
-    suite = {name: prepare(plan, plugins, known) for name, plan in plans.items()}
-    if suite and dry_run:
-        dry_suite(suite, runner.slots, price, as_json=as_json)
-    elif suite:
-        folder = out or default_folder(first).with_name(recipe.stem)
-        _run_suite(suite, recipe, runner, folder, as_json=as_json)
-    elif dry_run:
-        show_estimate(prepare(first, plugins), runner.slots, price, as_json=as_json)
+    made = {name: prepare(plan, plugins, known) for name, plan in plans.items()}
+    made = made or {"": prepare(first, plugins)}
+    folder = out or default_folder(first)
+    if plans and out is None:
+        folder = folder.with_name(recipe.stem)
+    sweeps = {}
+    for name, prepared in made.items():
+        noise = None if noise_from is None else earlier_noise(noise_from, prepared, name)
+        display = Display(console(stderr=as_json), folder / name, runner.slots)
+        sweeps[name] = (
+            Sweep(prepared, runner, folder / name, display, noise=noise, wanted=wanted),
+            display,
+        )
+    if dry_run:
+        show_estimates({name: sweep for name, (sweep, _) in sweeps.items()}, price, as_json=as_json)
+    elif plans:
+        _run_suite(sweeps, recipe, folder, as_json=as_json)
     else:
-        folder = out or default_folder(first)
-        record = _run(prepare(first, plugins), runner, folder, quiet=as_json)
-        _finish(record, as_json=as_json)
+        _finish(_run(*sweeps[""]), as_json=as_json)
 
 
-def _run(prepared: Prepared, executor: Executor, folder: Path, *, quiet: bool) -> Record:
-    from strawberry.ablate.sweep import Sweep
-    from strawberry.cli.ablate_display import Display
-    from strawberry.cli.console import console
-
-    shown = console(stderr=quiet)
-    _say_cells(prepared, shown)
-    with Display(shown, folder, executor.slots) as display:
-        return Sweep(prepared, executor, folder, display).run()
+def _run(sweep: Sweep, display: Display) -> Record:
+    _say_cells(sweep.prepared, display.console)
+    with display:
+        return sweep.run()
 
 
 def _finish(record: Record, *, as_json: bool) -> None:
@@ -217,15 +233,15 @@ def need_baselines(tables: Iterable[Table]) -> None:
 
 
 def _run_suite(
-    suite: dict[str, Prepared], plan: Path, executor: Executor, folder: Path, *, as_json: bool
+    sweeps: dict[str, tuple[Sweep, Display]], plan: Path, folder: Path, *, as_json: bool
 ) -> None:
     from strawberry.ablate.suite import write_suite
-    from strawberry.cli.console import console, print_json
+    from strawberry.cli.console import print_json
 
-    write_suite(folder, plan, list(suite))
-    for name, prepared in suite.items():
-        console(stderr=as_json).print(f"\n{name}", style="bold")
-        _run(prepared, executor, folder / name, quiet=as_json)
+    write_suite(folder, plan, list(sweeps))
+    for name, (sweep, display) in sweeps.items():
+        display.console.print(f"\n{name}", style="bold")
+        _run(sweep, display)
     if as_json:
         print_json(suite_to_json(folder))
     else:
@@ -275,7 +291,9 @@ def show_suite(folder: Path) -> None:
 
 def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
     """The ranked table, what is not in it, and where the rest is."""
-    from strawberry.ablate.report.files import EFFECTS, FACTORS, gone, noise, number, shown
+    from strawberry.ablate.report import outlook
+    from strawberry.ablate.report.files import EFFECTS, FACTORS, gone, noise, shown
+    from strawberry.ablate.report.numbers import number
     from strawberry.cli.console import console, print_json, show
     from strawberry.cli.console import table as new_table
 
@@ -300,7 +318,7 @@ def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
     show(rows, out)
     out.print(f"\n{table.measure} against {table.baseline}; a difference of "
               f"{number(table.effect)} would matter")  # fmt: skip
-    for line in noise(table):
+    for line in noise(table) + (outlook.lines(table.forecast) if table.forecast else []):
         out.print(line)
     for row in table.rows:
         for warning in row.cell["warnings"]:
@@ -313,25 +331,16 @@ def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
 
 def to_json(table: Table, files: list[str]) -> dict[str, Any]:
     """The table as JSON."""
-    from dataclasses import asdict
+    from strawberry.ablate.statistics import as_json
 
-    from strawberry.ablate.statistics import as_json as plain
-
-    def tree(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: tree(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [tree(item) for item in value]
-        return plain(value)
-
-    found = tree(asdict(table))
+    found = as_json(table)
     for row, made in zip(table.rows, found["rows"], strict=True):
         made["verdict"] = row.verdict
     return {**found, "files": files}
 
 
 def _say_cells(prepared: Prepared, out: Console) -> None:
-    from strawberry.ablate.report.files import short
+    from strawberry.ablate.report.numbers import short
 
     for cell in prepared.cells:
         if cell.recipe is None:

@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.text import Text
 
 from strawberry.ablate.contracts import FINISHED, Ended, Job
+from strawberry.ablate.forecast import Forecast
+from strawberry.ablate.report import outlook
 from strawberry.ablate.sweep import Watcher
 from strawberry.ablate.trials import Trial
 from strawberry.cli.console import table
@@ -82,6 +84,11 @@ class Display(Watcher):
     def say(self, text: str) -> None:
         """Something that a person should know."""
         self.console.print(text, style="yellow")
+
+    def forecast(self, made: Forecast | None) -> None:
+        """What the seeds will be able to show."""
+        for line in outlook.dry(made):
+            self.console.print(line)
 
     def _note(self, name: str, result: Mapping[str, Any]) -> None:
         self.state[name] = str(result["status"])

@@ -5,28 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from strawberry.ablate.prepare import Prepared
+    from strawberry.ablate.sweep import Sweep
 
 
-def dry_suite(
-    suite: dict[str, Prepared], slots: int, price: float | None, *, as_json: bool
-) -> None:
-    """Print what each table of a suite would take."""
+def show_estimates(sweeps: dict[str, Sweep], price: float | None, *, as_json: bool) -> None:
+    """Print what a sweep would take and show, or each table of a suite; a lone one has no name."""
     from strawberry.cli.console import console, print_json
 
     if as_json:
-        print_json({name: estimate(made, slots, price) for name, made in suite.items()})
+        found = {name: estimate(sweep, price) for name, sweep in sweeps.items()}
+        print_json(found.get("", found))
         return
-    for name, prepared in suite.items():
-        console().print(f"\n{name}", style="bold")
-        show_estimate(prepared, slots, price, as_json=False)
+    for name, sweep in sweeps.items():
+        if name:
+            console().print(f"\n{name}", style="bold")
+        _show(sweep, price)
 
 
-def estimate(prepared: Prepared, slots: int, price: float | None) -> dict[str, Any]:
+def estimate(sweep: Sweep, price: float | None) -> dict[str, Any]:
     """Every cell: what it changes, what it costs, and how long it would take, by a short probe."""
     from strawberry.ablate.fair import seconds_a_step
+    from strawberry.ablate.statistics import as_json
     from strawberry.ablate.tuning import trials_a_cell
 
+    prepared, slots = sweep.prepared, sweep.executor.slots
     each = (prepared.plan.seeds or prepared.plan.max_seeds) + trials_a_cell(prepared.plan)
     found, total = [], 0.0
     for cell in prepared.live:
@@ -51,18 +53,17 @@ def estimate(prepared: Prepared, slots: int, price: float | None) -> dict[str, A
         "seconds": total / slots,
         "device_hours": hours,
         "cost": None if price is None else price * hours,
+        "forecast": as_json(sweep.forecast()),
     }
 
 
-def show_estimate(prepared: Prepared, slots: int, price: float | None, *, as_json: bool) -> None:
-    """Print what an ablation would take: its cells, their budgets and times."""
-    from strawberry.ablate.report.files import short
-    from strawberry.cli.console import console, print_json, show, table
+def _show(sweep: Sweep, price: float | None) -> None:
+    """Its cells, their budgets and times, and what its seeds would show."""
+    from strawberry.ablate.report import outlook
+    from strawberry.ablate.report.numbers import short
+    from strawberry.cli.console import console, show, table
 
-    made = estimate(prepared, slots, price)
-    if as_json:
-        print_json(made)
-        return
+    made = estimate(sweep, price)
     out, found = console(), made["cells"]
     rows = table("cell", "changes", "params", "active", "FLOP/token", "cache", "steps", "tokens",
                  "trials", "a trial")  # fmt: skip
@@ -85,3 +86,5 @@ def show_estimate(prepared: Prepared, slots: int, price: float | None, *, as_jso
     out.print(text)
     if price is not None:
         out.print(f"{made['device_hours']:.2f} device hours: {made['cost']:.2f}")
+    for line in outlook.dry(sweep.forecast()):
+        out.print(line)

@@ -11,13 +11,13 @@ from typing import Any
 
 from strawberry.ablate.factors import Effect
 from strawberry.ablate.record import Record
+from strawberry.ablate.report.numbers import MISSING, number, short
+from strawberry.ablate.report.outlook import lines as outlook
 from strawberry.ablate.report.table import Row, Table, tabulate
 from strawberry.ablate.seeds import sentence
 from strawberry.ablate.spread import LAST
 from strawberry.ablate.statistics import Comparison
 from strawberry.train.run import write_atomic
-
-MISSING = "-"
 
 
 def write_report(record: Record, table: Table | None = None) -> list[Path]:
@@ -40,24 +40,6 @@ def write_report(record: Record, table: Table | None = None) -> list[Path]:
     for name, text in {**{path: svg for path, (_, svg) in drawn.items()}, **files}.items():
         write_atomic(record.folder / name, text)
     return [record.folder / name for name in files]
-
-
-def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:
-    """A number for people; what is not there is a dash."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    return f"{value:{'+' if sign else ''}.{digits}f}"
-
-
-def short(value: float | None) -> str:
-    """A large number in thousands, millions, ..."""
-    if value is None:
-        return MISSING
-    for unit in ("", "k", "M", "G", "T", "P"):
-        if abs(value) < 1000 or unit == "P":
-            return f"{value:.0f}" if not unit else f"{value:.3g}{unit}"
-        value /= 1000
-    raise AssertionError
 
 
 def interval(c: Comparison | None) -> str:
@@ -226,6 +208,9 @@ def markdown(record: Record, table: Table, pictures: Mapping[str, str] | None = 
         parts += [f"![{title}]({path})", ""]
     parts += ["## Noise", ""] if noise(table) else []
     parts += [*(f"- {line}" for line in noise(table)), ""]
+    if table.forecast is not None:
+        parts += ["## What seeds would show", ""]
+        parts += [*(f"- {line}" for line in outlook(table.forecast)), ""]
     parts += ["## Not in the table", ""] if gone(table) else []
     parts += [f"- {name}: {why}" for name, why in gone(table)]
     parts += ["", "## Cells", ""]

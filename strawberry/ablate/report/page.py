@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 import strawberry
 from strawberry.ablate.extra import needs
 from strawberry.ablate.record import Record
+from strawberry.ablate.report import outlook
 from strawberry.ablate.report.charts import charts, swatches
 from strawberry.ablate.report.files import (
     COLUMNS,
@@ -112,6 +113,7 @@ def page(record: Record, table: Table) -> str:
         expense=_part(table, ["cell", *EXPENSE]),
         notes=notes(record, table),
         noise=noise(table),
+        outlook=outlook.lines(table.forecast) if table.forecast else [],
         gone=gone(table),
         details=details(record, table, changes),
         others=[(name, change) for name, change in changes.items() if name not in inside],

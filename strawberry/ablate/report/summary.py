@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from strawberry.ablate.record import Record
-from strawberry.ablate.report.files import number, write_report
+from strawberry.ablate.report.files import write_report
+from strawberry.ablate.report.numbers import number
 from strawberry.ablate.report.page import template
 from strawberry.ablate.report.table import Row, Table, tabulate
 from strawberry.train.run import write_atomic

@@ -10,6 +10,8 @@ from typing import Any
 
 from strawberry.ablate.contracts import DISQUALIFIED, FINISHED
 from strawberry.ablate.factors import Effect, effects, grid
+from strawberry.ablate.forecast import Forecast, forecast
+from strawberry.ablate.known import finished, read_noise
 from strawberry.ablate.noise import RATIO
 from strawberry.ablate.record import Record, TrialRecord, values_of
 from strawberry.ablate.seeds import VARIED
@@ -19,10 +21,10 @@ from strawberry.ablate.statistics import (
     Summary,
     Verdict,
     compare,
+    higher_is_better,
     speedup,
     summary,
 )
-from strawberry.ablate.sweep import higher_is_better
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Table:
         vary_seed: what the seeds vary: the noise that intervals are of.
         last: of how many of a run's last evaluations the metric is the mean.
         spread: what the noise is made of.
+        forecast: what more seeds would show; None where the noise is not known.
         skipped: cells that could not be built, and why.
         pruned: cells that ended early, and why.
     """
@@ -101,6 +104,7 @@ class Table:
     vary_seed: tuple[str, ...]
     last: int
     spread: Spread
+    forecast: Forecast | None
     skipped: Mapping[str, str]
     pruned: Mapping[str, str]
     failures: tuple[Failure, ...]
@@ -161,11 +165,22 @@ def tabulate(record: Record) -> Table:
         vary_seed=tuple(plan.get("vary_seed", VARIED)),
         last=last,
         spread=spread(values, curves, _errors(record) if metric == "val_loss" else []),
+        forecast=_forecast(record, cells),
         skipped={c["name"]: c["skipped"] for c in content["cells"] if c["skipped"]},
         pruned={c["name"]: c["pruned"] for c in content["cells"] if c["pruned"]},
         failures=tuple(_failures(record)),
         seconds=sum(float(r.get("spent", r.get("seconds", 0.0))) for r in results if r),
     )
+
+
+def _forecast(record: Record, cells: Sequence[Mapping[str, Any]]) -> Forecast | None:
+    """What more seeds of these cells would show, by the noise of those that are in."""
+    plan = record.content["plan"]
+    noise = read_noise(record, plan, "the trials of this sweep")
+    if noise is None:
+        return None
+    slots = record.content["environment"]["slots"]
+    return forecast(plan, cells, noise, slots=slots, done=finished(record))
 
 
 def _believable(trials: Sequence[TrialRecord], metric: str, last: int) -> dict[int, float]:

@@ -1,0 +1,163 @@
+"""What finished trials tell of trials to come: how noisy they are, and how long they take."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from strawberry.ablate.contracts import FINISHED
+from strawberry.ablate.extra import needs
+from strawberry.ablate.record import Record, values_of
+from strawberry.ablate.seeds import VARIED, sentence
+from strawberry.ablate.spread import residual
+from strawberry.ablate.suite import is_suite
+from strawberry.errors import StrawberryError
+
+if TYPE_CHECKING:
+    from strawberry.ablate.prepare import Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What finished trials tell of trials to come.
+
+    Attributes:
+        deviation: of a run, what the means of cells and of seeds leave; in the metric's unit.
+        freedom: its degrees of freedom.
+        low, high: of the deviation, with a chance of 95 %.
+        baseline: the mean of the baseline.
+        rate: seconds of a FLOP, the median.
+        seconds: of a trial of each cell.
+        flops: of a trial of each cell.
+        source: where it is from, for people.
+    """
+
+    deviation: float
+    freedom: int
+    low: float
+    high: float
+    baseline: float
+    rate: float
+    seconds: Mapping[str, float]
+    flops: Mapping[str, float]
+    source: str
+
+    def trial(self, cell: Mapping[str, Any]) -> float:
+        """Seconds of a trial of a cell as records have it: as long as it took, or by its FLOPs."""
+        name, flops = cell["name"], float(cell["budget"]["flops"])
+        if self.flops.get(name) == flops and name in self.seconds:
+            return self.seconds[name]
+        return self.rate * flops
+
+
+def read_noise(record: Record, plan: Mapping[str, Any], source: str) -> Noise | None:
+    """The noise of a record's finished trials; None where they are too few to tell.
+
+    Args:
+        record: of this sweep or of an earlier one.
+        plan: whose metric is wanted, as `Plan.to_dict` has it.
+        source: what the record is, for people.
+
+    Raises StrawberryError if the trials did not measure the metric.
+    """
+    cells = [c for c in record.content["cells"] if not c["skipped"] and not c["pruned"]]
+    trials = {cell["name"]: record.of(cell["name"]) for cell in cells}
+    values = {
+        name: values_of(found, plan["metric"], last=int(plan.get("last", 1)))
+        for name, found in trials.items()
+    }
+    deviation, freedom = residual(values)
+    base = next(iter(values.values()), {})
+    if deviation is None or not deviation > 0 or not base:
+        return None
+    seconds = {name: found for name, of in trials.items() if (found := _seconds(of)) is not None}
+    flops = {cell["name"]: float(cell["budget"]["flops"]) for cell in cells}
+    chi2 = needs("scipy.stats").chi2
+    low, high = (deviation * math.sqrt(freedom / chi2.ppf(p, freedom)) for p in (0.975, 0.025))
+    baseline = statistics.fmean(base.values())
+    rate = statistics.median([found / flops[name] for name, found in seconds.items()] or [math.nan])
+    return Noise(deviation, freedom, low, high, baseline, rate, seconds, flops, source)
+
+
+def finished(record: Record | None) -> dict[str, int]:
+    """How many trials of each cell came to their end."""
+    found: dict[str, int] = {}
+    for trial in record.trials if record is not None else ():
+        if trial.stage == "main" and (trial.result() or {}).get("status") == FINISHED:
+            found[trial.cell] = found.get(trial.cell, 0) + 1
+    return found
+
+
+def _seconds(trials: Sequence[Any]) -> float | None:
+    """The median time of finished trials."""
+    results = [result for trial in trials if (result := trial.result()) is not None]
+    found = [
+        float(result.get("spent", result.get("seconds", math.nan)))
+        for result in results
+        if result["status"] == FINISHED
+    ]
+    found = [seconds for seconds in found if math.isfinite(seconds)]
+    return statistics.median(found) if found else None
+
+
+def own_trials(folder: Path, key: Callable[[Mapping[str, Any], int], str | None]) -> Record | None:
+    """The record of a sweep's folder, with those of its trials that are the sweep's still.
+
+    Args:
+        folder: the sweep's; None comes back if it has no record.
+        key: of the trial of a cell, as records have it, with a seed; None if there is no such cell.
+    """
+    try:
+        record = Record.read(folder)
+    except StrawberryError:
+        return None
+    cells = {cell["name"]: cell for cell in record.content["cells"]}
+    kept = (
+        trial
+        for trial in record.trials
+        if trial.stage == "main" and trial.key == key(cells[trial.cell], trial.seed)
+    )
+    return replace(record, trials=tuple(kept))
+
+
+def earlier_noise(folder: Path, prepared: Prepared, table: str = "") -> Noise:
+    """The noise of an earlier sweep, for one that is prepared; its source says what differs.
+
+    Args:
+        folder: of the earlier sweep, or of a suite.
+        prepared: the new sweep.
+        table: its name in its suite, whose noise is taken if `folder` is a suite's.
+
+    Raises StrawberryError if there is none.
+    """
+    folder = folder / table if is_suite(folder) else folder
+    record = Record.read(folder)
+    content = record.content
+    plan = prepared.plan.to_dict()
+    source = f"the sweep in {folder}"
+    steps = {c["budget"]["steps"] for c in content["cells"] if c["budget"]}
+    own = {budget.steps for budget in prepared.budgets.values()}
+    if steps != own:
+        source += f" of {_numbers(steps)} steps, where these have {_numbers(own)}"
+    varied = tuple(content["plan"].get("vary_seed", VARIED))
+    if varied != prepared.plan.vary_seed:
+        there = sentence(varied).rstrip(".")
+        source += f"; there: {there[0].lower()}{there[1:]}"
+    try:
+        found = read_noise(record, plan, source)
+    except StrawberryError as error:
+        raise StrawberryError(f"--noise-from {folder}: {error}") from error
+    if found is None:
+        raise StrawberryError(
+            f"--noise-from {folder}: has no noise: it takes two cells that finished with two seeds"
+        )
+    return found
+
+
+def _numbers(found: set[int]) -> str:
+    low, high = min(found), max(found)
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -1,0 +1,36 @@
+"""Numbers for people."""
+
+from __future__ import annotations
+
+import math
+
+MISSING = "-"
+
+
+def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:
+    """A number for people; what is not there is a dash."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def short(value: float | None) -> str:
+    """A large number in thousands, millions, ..."""
+    if value is None:
+        return MISSING
+    for unit in ("", "k", "M", "G", "T", "P"):
+        if abs(value) < 1000 or unit == "P":
+            return f"{value:.0f}" if not unit else f"{value:.3g}{unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def span(seconds: float) -> str:
+    """A time to go, for people: `in 50 s`, `in 41 min`, `in 2.5 h`, `done`."""
+    if seconds <= 0:
+        return "done"
+    for unit, size, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
+        if seconds < most * size:
+            value = seconds / size
+            return f"in {value:.1f} h" if unit == "h" else f"in {max(1.0, value):.0f} {unit}"
+    return f"in {seconds / 86400:.1f} days"

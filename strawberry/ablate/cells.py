@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from strawberry.ablate.axes import full_path
 from strawberry.ablate.extra import needs
 from strawberry.ablate.factors import shown
-from strawberry.ablate.plan import BLOCK_PARTS, MODEL_PARTS, Plan, Range, Values, full_path
+from strawberry.ablate.plan import Plan, Range, Values
+from strawberry.ablate.planfile import EVERY
 from strawberry.errors import StrawberryError
 from strawberry.model.build import build
 from strawberry.plugin import Plugins
@@ -18,18 +20,6 @@ from strawberry.recipe.origin import Origin
 from strawberry.recipe.spec import BlockSpec, Recipe, RecurSpec
 
 POSITIONAL = "model.positional"
-EVERY = "all"
-"""As a value of a component's axis: every component of that kind in the registry."""
-PLAIN = {
-    "attention": "none",
-    "ffn": "none",
-    "positional": "none",
-    "norm": "none",
-    "weights": "owned",
-    "router": None,
-    "recur": 1,
-}
-"""What takes the place of each part when it is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +54,11 @@ def cells(plan: Plan, plugins: Plugins) -> tuple[Recipe, list[Cell]]:
     base = load_recipe(plan.recipe, plan.overrides, plugins=plugins)
     if plan.folder is not None:
         base = replace(base, origin=base.origin + Origin((plan.folder,)))
+    kinds = plugins.registry.kinds
     vary = {path: _every(path, values, plugins) for path, values in plan.vary.items()}
     found: dict[str, Cell] = {}
     for name, patched in itertools.chain(_patches(plan, base, vary), plan.cells.items()):
-        cell = _cell(name, {full_path(k): v for k, v in patched.items()}, base)
+        cell = _cell(name, {full_path(k, kinds): v for k, v in patched.items()}, base)
         if cell.name in found:
             raise StrawberryError(f"two cells are called {cell.name!r}")
         found[cell.name] = cell
@@ -102,9 +93,9 @@ def _patches(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     if plan.mode == "leave_one_out":
         yield "recipe", {}
-        for part, path in _parts(base):
+        for part, path, plain in _parts(base):
             if not plan.vary or path in plan.vary:
-                yield f"without {part}", {path: PLAIN[part]}
+                yield f"without {part}", {path: plain}
         return
     if not vary:
         yield "recipe", {}
@@ -181,21 +172,23 @@ def _name(paths: Sequence[str], values: Sequence[Any]) -> str:
     return " ".join(f"{w}={shown(v)}" for w, v in zip(words, values, strict=True))
 
 
-def _parts(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """The parts that a recipe has and could do without, and where they are."""
+def _parts(recipe: Recipe) -> Iterator[tuple[str, str, Any]]:
+    """What a recipe has and could do without: its name, its path, and what it is without."""
+    assert recipe.plugins is not None
+    kinds = recipe.plugins.registry.kinds
     nodes = list(_nodes(recipe.model.stack))
     blocks = [node for node in nodes if isinstance(node, BlockSpec)]
-    for part in BLOCK_PARTS:
-        if any(getattr(block, part) is not None for block in blocks):
-            yield part, f"model.stack.*.{part}"
-    for part in MODEL_PARTS:
-        if getattr(recipe.model, part).entry.name not in ("none", "owned"):
-            yield part, f"model.{part}"
+    for kind in kinds.at("block"):
+        if kind.is_part and any(getattr(block, kind.key) is not None for block in blocks):
+            yield kind.name, kind.path, kind.plain
+    for kind in kinds.at("model"):
+        if getattr(recipe.model, kind.key).entry.name != kind.plain:
+            yield kind.name, kind.path, kind.plain
     for node in nodes:
         if isinstance(node, RecurSpec):
             if node.router is not None:
-                yield "router", f"{node.at.path}.router"
-            yield "recur", f"{node.at.path}.recur"
+                yield "router", f"{node.at.path}.router", kinds["router"].plain
+            yield "recur", f"{node.at.path}.recur", 1
 
 
 def _nodes(stack: Sequence[Any]) -> Iterator[Any]:

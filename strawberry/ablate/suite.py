@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from strawberry.ablate.plan import Plan, is_plan, make_plan
+from strawberry.ablate.plan import Plan
+from strawberry.ablate.planfile import is_plan, read_plan
 from strawberry.ablate.record import RECORD, Record
-from strawberry.errors import Problem, RecipeError, StrawberryError
-from strawberry.recipe.yaml import read_tree
+from strawberry.errors import StrawberryError
+from strawberry.plugin import Plugins
 from strawberry.train.run import write_atomic
 
 SUITE = "suite.json"
@@ -25,38 +26,18 @@ SUITE = "suite.json"
 def suite_names(path: Path) -> list[str]:
     """The tables that a plan's file has, in order; none for any other file.
 
-    Raises RecipeError for names or settings that can't be.
+    Raises RecipeError if the plan is wrong.
     """
-    if not is_plan(path):
-        return []
-    tables = read_tree(path).value.get("suite")
-    if tables is None:
-        return []
-    if not tables.is_map or not tables.value:
-        message = "expected by name what each table sets in the recipe"
-        raise RecipeError([Problem(message, tables.location, "suite")])
-    problems = [
-        Problem("expected a mapping of paths in the recipe", node.location, f"suite.{name}")
-        for name, node in tables.value.items()
-        if not node.is_map
-    ]
-    problems += [
-        Problem(
-            "a table's name is a folder's, without / or a dot first", tables.keys[name], "suite"
-        )
-        for name in tables.value
-        if "/" in name or name.startswith(".")
-    ]
-    if problems:
-        raise RecipeError(problems)
-    return list(tables.value)
+    return list(read_plan(path, {}).tables) if is_plan(path) else []
 
 
-def make_suite(path: Path, options: Mapping[str, Any]) -> dict[str, Plan]:
+def make_suite(
+    path: Path, options: Mapping[str, Any], plugins: Plugins | None = None
+) -> dict[str, Plan]:
     """The plan of each table of a suite; raises as `make_plan` does."""
-    names = suite_names(path)
-    plans = {name: make_plan(path, options, name) for name in names}
-    return {name: replace(plan, alpha=plan.alpha / len(names)) for name, plan in plans.items()}
+    file = read_plan(path, options, plugins)
+    plans = {name: file.table(name) for name in file.tables}
+    return {name: replace(plan, alpha=plan.alpha / len(plans)) for name, plan in plans.items()}
 
 
 def write_suite(folder: Path, path: Path, names: list[str]) -> None:

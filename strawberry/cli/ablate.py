@@ -147,9 +147,10 @@ def command(
     Every cell is trained with the same seeds: equal ones have the same data order.
     Interrupted, the same command goes on, and never trains again what is done.
     """
+    from strawberry.ablate.axes import parse_axis
     from strawberry.ablate.forecast import Wanted
     from strawberry.ablate.known import earlier_noise
-    from strawberry.ablate.plan import make_plan, parse_axis
+    from strawberry.ablate.planfile import make_plan
     from strawberry.ablate.prepare import prepare
     from strawberry.ablate.suite import make_suite
     from strawberry.ablate.sweep import Sweep, default_folder, make_executor
@@ -157,18 +158,15 @@ def command(
     from strawberry.cli.ablate_display import Display
     from strawberry.cli.ablate_estimate import show_estimates
     from strawberry.cli.console import console
-    from strawberry.errors import StrawberryError
     from strawberry.recipe.yaml import parse
 
     plugins = context.plugins()
     if reproduce:
         _reproduce(recipe, plugins, as_json=as_json)
         return
-    if seeds is not None and seeds != "auto" and not seeds.isdecimal():
-        raise StrawberryError(f"--seeds: expected a number or auto, got {seeds!r}")
     options: dict[str, Any] = {
-        "vary": dict(parse_axis(text) for text in vary or ()),
-        "tune": dict(parse_axis(text) for text in tune or ()),
+        "vary": dict(parse_axis(text, plugins.registry.kinds) for text in vary or ()),
+        "tune": dict(parse_axis(text, plugins.registry.kinds) for text in tune or ()),
         "overrides": tuple(overrides or ()),
         "seeds": int(seeds) if seeds and seeds.isdecimal() else seeds,
         "executor": None if executor is None else parse(executor, "--executor").plain(),
@@ -178,8 +176,8 @@ def command(
         "noise_ratio": noise_ratio, "causal": causal, "vary_seed": vary_seed,
     }  # fmt: skip
     wanted = None if find is None else Wanted.parse(find)
-    plans = make_suite(recipe, options)
-    first = next(iter(plans.values()), None) or make_plan(recipe, options)
+    plans = make_suite(recipe, options, plugins)
+    first = next(iter(plans.values()), None) or make_plan(recipe, options, plugins=plugins)
     runner = make_executor(first.executor, plugins)
     if not dry_run:
         runner.warm_up()

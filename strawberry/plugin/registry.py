@@ -13,22 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from strawberry.errors import PluginError, StrawberryError
+from strawberry.plugin.kinds import CORE, Kinds
 
-KINDS = (
-    "attention",
-    "ffn",
-    "positional",
-    "norm",
-    "router",
-    "weights",
-    "optimizer",
-    "schedule",
-    "data",
-    "tokenizer",
-    "task",
-    "tracker",
-    "executor",
-)
+KINDS = tuple(kind.name for kind in CORE)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -290,6 +277,7 @@ class Registry:
             entries, key=lambda entry: (KINDS.index(entry.kind), entry.name, entry.plugin)
         )
         self._unavailable = dict(unavailable or {})
+        self.kinds = Kinds()
 
     def entries(self, kind: str | None = None) -> list[Entry]:
         """All components, or those of one kind, sorted by kind, name and plugin."""

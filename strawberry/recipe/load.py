@@ -23,13 +23,17 @@ MAX_LABEL = 80
 
 
 def load_recipe(
-    path: str | Path, overrides: Sequence[str] = (), *, plugins: Plugins | None = None
+    path: str | Path,
+    overrides: Sequence[str | Setting] = (),
+    *,
+    plugins: Plugins | None = None,
 ) -> Recipe:
     """Read, override, resolve and validate a recipe.
 
     Args:
         path: a recipe (.yaml), a configuration of the seed project (.json), or a run folder.
-        overrides: `model.n_embd=128` and the like, applied in order; values are YAML.
+        overrides: `model.n_embd=128` and the like, applied in order; values are YAML. A `Setting`
+            is one that has its place in a file.
         plugins: what names are resolved with; None loads the plugins of this environment.
 
     Raises:
@@ -103,7 +107,7 @@ def _without(tree: Node, key: str) -> dict[str, Node]:
     return {name: node for name, node in tree.value.items() if name != key} if tree.is_map else {}
 
 
-def _overridden(tree: Node, overrides: Sequence[str] | Mapping[str, Any]) -> Node:
+def _overridden(tree: Node, overrides: Sequence[str | Setting] | Mapping[str, Any]) -> Node:
     """The tree with overrides, or a RecipeError that tells of all that can't be applied."""
     problems: list[Problem] = []
     pairs = overrides.items() if isinstance(overrides, Mapping) else map(_split, overrides)
@@ -115,6 +119,17 @@ def _overridden(tree: Node, overrides: Sequence[str] | Mapping[str, Any]) -> Nod
     if problems:
         raise RecipeError(problems)
     return tree
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value for a path in a recipe, as a file says it: like an override, but located there."""
+
+    path: str
+    value: Node
+
+    def __str__(self) -> str:
+        return f"{self.path}={json.dumps(self.value.plain())}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +153,10 @@ def _value(path: str, text: str, label: str) -> Node:
         ) from error
 
 
-def _split(text: str) -> tuple[str, _Text]:
-    path, equals, value = text.partition("=")
+def _split(override: str | Setting) -> tuple[str, Node | _Text]:
+    if isinstance(override, Setting):
+        return override.path, override.value
+    path, equals, value = override.partition("=")
     return path, _Text(value if equals else None)
 
 
@@ -154,6 +171,8 @@ def _override(tree: Node, path: str, value: Any) -> Node:
     if not path or value == _Text(None):
         message = "an override is path=value, such as model.n_embd=128"
         raise RecipeError([Problem(message, start)])
+    if isinstance(value, Node):
+        start = value.location
     steps = parse_path(path, start)
     if not isinstance(value, _Text):
         node = located(value, start)

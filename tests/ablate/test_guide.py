@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from strawberry.ablate.axes import parse_axis
 from strawberry.ablate.cells import cells
-from strawberry.ablate.plan import Plan, make_plan, parse_axis
+from strawberry.ablate.plan import Plan
+from strawberry.ablate.planfile import make_plan
 from strawberry.ablate.suite import make_suite
 from strawberry.cli.app import run
 from strawberry.plugin import Plugins

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from strawberry.ablate.axes import full_path, parse_axis
 from strawberry.ablate.cells import cells
-from strawberry.ablate.plan import Range, full_path, is_plan, parse_axis
-from strawberry.ablate.plan import make_plan as read
+from strawberry.ablate.plan import Range
+from strawberry.ablate.planfile import is_plan
+from strawberry.ablate.planfile import make_plan as read
 from strawberry.ablate.prepare import prepare
 from strawberry.ablate.seeds import held
 from strawberry.ablate.trials import UNIMPORTANT, Trials
@@ -230,29 +232,6 @@ def test_a_plan_s_file_says_the_same(recipe_file: Path, plugins: Plugins) -> Non
     assert plan.seeds == 2
     assert [cell.name for cell in found] == ["ffn=swiglu", "ffn=geglu", "wide"]
     assert found[2].patch == {"model.n_embd": 32}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"sedes": 3}, r"plan.yaml:\d+:1: sedes: a plan has no 'sedes'"),
-        ({"ablate": "gone.yaml"}, r"plan.yaml:\d+:\d+: ablate: there is no file"),
-        ({"mode": "gird"}, "mode: expected one of grid"),
-        ({"vary_seed": ["init", "dat"]}, r"plan.yaml:\d+:\d+: vary_seed: .* did you mean 'data'"),
-        ({"seeds": 0}, "seeds: expected a whole number of 1 or more"),
-        ({"tokens": 10, "flops": 1e9}, "of tokens or of flops"),
-        ({"vary": {"n_embd": {"low": 8, "high": 64}}}, "a range is for --mode random"),
-        ({"vary": {}}, "nothing varies"),
-        ({"alpha": 2}, "alpha"),
-    ],
-)
-def test_wrong_plans(recipe_file: Path, change: dict[str, Any], message: str) -> None:
-    """In one line, and where a file's key is meant, at its place."""
-    path = recipe_file.with_name("plan.yaml")
-    plan = {"ablate": recipe_file.name, "vary": {"ffn": ["swiglu", "geglu"]}, **change}
-    path.write_text(yaml.safe_dump(plan))
-    with pytest.raises(StrawberryError, match=message):
-        read(path, {})
 
 
 def test_short_paths() -> None:

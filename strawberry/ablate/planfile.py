@@ -1,0 +1,294 @@
+"""Reading a plan: the file and the command line's options, by the rules that recipes are read by.
+
+Every mistake is located, and all are told at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from strawberry.ablate.axes import full_path, is_range
+from strawberry.ablate.plan import Plan, PlanFields, Range, Values
+from strawberry.ablate.seeds import read_varied
+from strawberry.errors import Location, RecipeError, StrawberryError
+from strawberry.plugin import Plugins
+from strawberry.recipe.components import ComponentReader
+from strawberry.recipe.grammar import kind_at, misstep
+from strawberry.recipe.load import Setting
+from strawberry.recipe.tree import Node, in_order, located, parse_path, show
+from strawberry.recipe.yaml import read_tree
+
+MARKS = ("ablate", "vary", "tune", "cells", "suite")
+"""Keys by which a file is known for a plan: no recipe has them."""
+HANDED = ("vary", "tune", "overrides")
+"""Options that come as fields of a plan, and add to what the file says."""
+OWN = ("ablate", "set", "suite", "vary", "tune", "cells", "seeds", "vary_seed", "executor")
+EVERY = "all"
+"""As a value of a component's axis: every component of that kind in the registry."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """What a plan's file and the options over it come to.
+
+    Attributes:
+        plan: the plan, without the settings of a suite's tables.
+        settings: what `set` says, by path.
+        tables: what each table of the plan's `suite` sets beside that, by its name.
+        options: overrides of the command line, which come last.
+    """
+
+    plan: Plan
+    settings: Mapping[str, Node] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, Node]] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+
+    def table(self, name: str | None) -> Plan:
+        """The plan of a table, or of all where it has none."""
+        settings = {**self.settings, **(self.tables.get(name, {}) if name is not None else {})}
+        made = (Setting(path, value) for path, value in settings.items())
+        return replace(self.plan, overrides=(*made, *self.options))
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a file is a plan and not a recipe."""
+    if not path.is_file() or path.suffix not in (".yaml", ".yml"):
+        return False
+    tree = read_tree(path)
+    return tree.is_map and any(mark in tree.value for mark in MARKS)
+
+
+def make_plan(
+    path: Path,
+    options: Mapping[str, Any],
+    table: str | None = None,
+    plugins: Plugins | None = None,
+) -> Plan:
+    """The plan of a recipe or of a plan's file, with the command line's options over it.
+
+    Args:
+        path: the recipe, or the plan.
+        options: fields of the plan; what is None is not given.
+        table: which of the plan's `suite` it is, if that has tables.
+        plugins: what names are resolved with; None loads the plugins of this environment.
+
+    Raises:
+        RecipeError: the file or an option is wrong; with every problem, located.
+        StrawberryError: that is no plan.
+    """
+    return read_plan(path, options, plugins).table(table)
+
+
+def read_plan(path: Path, options: Mapping[str, Any], plugins: Plugins | None = None) -> PlanFile:
+    """What a plan's file says with the options over it; see `make_plan`."""
+    if is_plan(path):
+        tree, folder = read_tree(path), path.absolute().parent
+    else:
+        tree, folder = Node({"ablate": Node(path.name, _start(path))}, _start(path)), None
+    over = {
+        name: located(value, Location(f"--{name.replace('_', '-')} {value}", 1, 1))
+        for name, value in options.items()
+        if name not in HANDED and value is not None
+    }
+    tree = Node({**tree.value, **over}, tree.location, tree.keys)
+    reader = _PlanReader(plugins or Plugins.load(), tree)
+    made = reader.plan(path.parent, folder, options)
+    if reader.problems:
+        raise RecipeError(in_order(reader.problems))
+    return made
+
+
+def _start(path: Path) -> Location:
+    return Location(str(path), 1, 1)
+
+
+class _PlanReader(ComponentReader):
+    """Reads the sections of a plan."""
+
+    def __init__(self, plugins: Plugins, tree: Node) -> None:
+        super().__init__(plugins)
+        self.tree = tree
+        self.kinds = plugins.registry.kinds
+
+    def plan(self, beside: Path, folder: Path | None, options: Mapping[str, Any]) -> PlanFile:
+        """The whole plan; what is wrong in it has its default."""
+        fields = self.fields(PlanFields, self.tree, "", "a plan", others=OWN) or {}
+        given = {name: value for name, value in fields.items() if name in self.tree.value}
+        if (seeds := self.tree.get("seeds")) is not None:
+            given["seeds"] = self.seeds(seeds)
+        if (varied := self.tree.get("vary_seed")) is not None:
+            with self.gathered():
+                given["vary_seed"] = read_varied(varied.plain(), varied.location)
+        if (executor := self.tree.get("executor")) is not None:
+            self.component("executor", executor, "executor")
+            given["executor"] = executor.plain()
+        for name in ("vary", "tune"):
+            given[name] = {**self.axes(name), **options.get(name, {})}
+        plan = Plan(self.recipe(beside), cells=self.cells(), folder=folder, **given)
+        if not self.problems:
+            self.agree(plan)
+        overrides = tuple(options.get("overrides", ()))
+        return PlanFile(plan, self.settings(self.tree, "set", "set"), self.suite(), overrides)
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Keep the problems of an error that is raised."""
+        try:
+            yield
+        except RecipeError as error:
+            self.problems += error.problems
+
+    def recipe(self, beside: Path) -> Path:
+        """The recipe that a plan is of."""
+        node = self.tree.get("ablate")
+        if node is None:
+            self.say("`ablate:` is missing: the path of the recipe", self.tree.location, "")
+            return beside
+        if not isinstance(node.value, str):
+            message = f"expected the path of a recipe, relative to this plan, got {show(node)}"
+            self.say(message, node.location, "ablate")
+            return beside
+        path = beside / node.value
+        if not path.is_file() and "ablate" in self.tree.keys:
+            self.say(f"there is no file {str(path)!r}", node.location, "ablate")
+        return path
+
+    def seeds(self, node: Node) -> int | None:
+        """How many seeds, or None for `auto`."""
+        value = node.value
+        if value is None or value == "auto":
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+            message = f"expected a whole number of 1 or more, or auto, got {show(node)}"
+            self.say(message, node.location, "seeds")
+            return None
+        return value
+
+    def mapping(self, parent: Node, key: str, path: str, what: str) -> Iterator[tuple[str, Node]]:
+        """What stands under a key, by name; nothing where nothing or something wrong does."""
+        node = parent.get(key)
+        if node is None or node.value is None:
+            return
+        if not node.is_map:
+            self.say(f"expected a mapping of {what}, got {show(node)}", node.location, path)
+            return
+        yield from node.value.items()
+
+    # Paths and their values
+
+    def steps(self, path: str, where: Location, place: str) -> list[str | int]:
+        """The steps of a path in a recipe, noted as `place` of the plan; [] if it is none."""
+        with self.gathered():
+            steps = parse_path(path, where)
+            if not (message := misstep(steps, self.kinds)):
+                return steps
+            self.say(message, where, place)
+        return []
+
+    def named(self, steps: list[str | int], node: Node, path: str) -> None:
+        """See that the component at a path is one, and has these fields."""
+        kind = kind_at(steps, self.kinds)
+        fields_alone = node.is_map and "use" not in node.value
+        nothing = node.value is None or node.value in ("none", EVERY)
+        if kind is None or kind.many != "one" or fields_alone or nothing:
+            return
+        self.component(kind.name, node, path)
+
+    def axes(self, key: str) -> dict[str, Values]:
+        """The values of each path under `vary` or `tune`."""
+        read: dict[str, Values] = {}
+        what = "paths in the recipe, each with a list of values"
+        for written, node in self.mapping(self.tree, key, key, what):
+            path, full = f"{key}.{written}", full_path(written, self.kinds)
+            where = self.tree.value[key].keys[written]
+            if full in read:
+                self.say(f"{full} stands here again", where, path)
+            read[full] = self.values(self.steps(full, where, path), node, path)
+        return read
+
+    def values(self, steps: list[str | int], node: Node, path: str) -> Values:
+        """A list of values, one alone, or a range."""
+        if node.is_map and {"low", "high"} & set(node.value):
+            given: Any = node.plain()
+            low, high = given.get("low"), given.get("high")
+            if len(given) != 2 or not is_range(low, high):
+                message = "a range is `low` and `high`, two numbers, the smaller first"
+                self.say(message, node.location, path)
+                return ()
+            return Range(low, high)
+        items = node.value if node.is_list else [node]
+        if not items:
+            self.say("expected at least one value, got []", node.location, path)
+        seen: list[Any] = []
+        for index, item in enumerate(items):
+            self.named(steps, item, f"{path}[{index}]" if node.is_list else path)
+            plain = item.plain()
+            if any(plain == other and type(plain) is type(other) for other in seen):
+                self.say(f"{show(item)} stands here again", item.location, f"{path}[{index}]")
+            seen.append(plain)
+        return tuple(seen)
+
+    def cells(self) -> dict[str, dict[str, Any]]:
+        """The named patches."""
+        read: dict[str, dict[str, Any]] = {}
+        for name, node in self.mapping(self.tree, "cells", "cells", "names, each with a patch"):
+            path = f"cells.{name}"
+            settings = self.settings(self.tree.value["cells"], name, path, short=True)
+            read[name] = {key: value.plain() for key, value in settings.items()}
+            if not node.value:
+                message = f"expected what the cell changes, got {show(node)}"
+                self.say(message, node.location, path)
+        return read
+
+    def settings(
+        self, parent: Node, key: str, path: str, *, short: bool = False
+    ) -> dict[str, Node]:
+        """A mapping of paths in the recipe, or of their short names, to what is set there."""
+        read: dict[str, Node] = {}
+        for written, value in self.mapping(parent, key, path, "paths in the recipe"):
+            full = full_path(written, self.kinds) if short else written
+            place = f"{path}.{written}"
+            self.named(self.steps(full, parent.value[key].keys[written], place), value, place)
+            read[full] = value
+        return read
+
+    def suite(self) -> dict[str, dict[str, Node]]:
+        """What each table sets."""
+        node = self.tree.get("suite")
+        if node is None or node.value is None:
+            return {}
+        if not node.is_map or not node.value:
+            message = "expected by name what each table sets in the recipe"
+            self.say(message, node.location, "suite")
+            return {}
+        for name in node.value:
+            if "/" in name or name.startswith("."):
+                message = "a table's name is a folder's, without / or a dot first"
+                self.say(message, node.keys[name], "suite")
+        return {name: self.settings(node, name, f"suite.{name}") for name in node.value}
+
+    # The whole
+
+    def agree(self, plan: Plan) -> None:
+        """See that what the sections say goes together."""
+        if plan.tokens is not None and plan.flops is not None:
+            self.at("flops", "give a budget of tokens or of flops, not of both")
+        for path, values in plan.vary.items():
+            if isinstance(values, Range) and plan.mode != "random":
+                self.at("vary", f"{path}: a range is for --mode random, or for --tune")
+        if not plan.vary and not plan.cells and plan.mode != "leave_one_out":
+            self.at("vary", "nothing varies: give --vary PATH=VALUE,VALUE or --mode leave_one_out")
+        if plan.width is not None:
+            with self.gathered():
+                parse_path(plan.width, self.tree.value["width"].location)
+
+    def at(self, key: str, message: str) -> None:
+        """Note a problem at a key; without a place where only options are to blame."""
+        if key in self.tree.keys or "ablate" in self.tree.keys:
+            self.say(message, self.tree.keys.get(key, self.tree.location), key)
+        else:
+            raise StrawberryError(message)

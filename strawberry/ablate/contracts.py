@@ -37,7 +37,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class FinishedJob:
     """A trial that ended: its `result` has `status` and, unless that is `finished`, `error`."""
 
     job: Job
@@ -75,7 +75,7 @@ class Executor(abc.ABC):
         """How many trials it runs at once."""
 
     @abc.abstractmethod
-    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
+    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[FinishedJob]:
         """Run all jobs, and yield each as it ends, whichever way.
 
         Closing the iterator stops what is running: trials save, and are `stopped`. Nothing that a

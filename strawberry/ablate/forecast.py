@@ -20,7 +20,7 @@ from strawberry.ablate.statistics import LEAST
 from strawberry.errors import StrawberryError
 
 if TYPE_CHECKING:
-    from strawberry.ablate.prepare import Prepared
+    from strawberry.ablate.prepare import PreparedPlan
 
 OTHERS = (3, 5, 8)
 """Numbers of seeds that are told beside the one that is asked for."""
@@ -94,7 +94,7 @@ class Forecast:
     needed_seconds: float | None
 
 
-def planned(prepared: Prepared) -> list[dict[str, Any]]:
+def planned(prepared: PreparedPlan) -> list[dict[str, Any]]:
     """The cells that can be run, as a record has them."""
     return [
         {

@@ -18,7 +18,7 @@ from strawberry.ablate.suite import is_suite
 from strawberry.errors import StrawberryError
 
 if TYPE_CHECKING:
-    from strawberry.ablate.prepare import Prepared
+    from strawberry.ablate.prepare import PreparedPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def own_trials(folder: Path, key: Callable[[Mapping[str, Any], int], str | None]
     return replace(record, trials=tuple(kept))
 
 
-def earlier_noise(folder: Path, prepared: Prepared, table: str = "") -> Noise:
+def earlier_noise(folder: Path, prepared: PreparedPlan, table: str = "") -> Noise:
     """The noise of an earlier sweep, for one that is prepared; its source says what differs.
 
     Args:

@@ -26,7 +26,7 @@ RUNGS = (0.25, 0.5)
 
 
 @dataclass(slots=True)
-class Prepared:
+class PreparedPlan:
     """A plan made ready to run: its recipe, its cells with their budgets, baseline first."""
 
     plan: Plan
@@ -41,7 +41,7 @@ class Prepared:
         return [cell for cell in self.cells if cell.recipe is not None]
 
 
-def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None) -> Prepared:
+def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None) -> PreparedPlan:
     """Build every cell, hold it to the plan's budget, and match its widths.
 
     A cell that can't be run as the plan says is left out and says why, and so does one that is the
@@ -66,7 +66,7 @@ def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None
             if not done:  # the baseline
                 raise
             done.append(replace(cell, recipe=None, skipped=str(error).splitlines()[0]))
-    prepared = Prepared(plan, base, _distinct(done))
+    prepared = PreparedPlan(plan, base, _distinct(done))
     for cell in prepared.live:
         assert cell.recipe is not None
         prepared.budgets[cell.name] = budget(cell.recipe, known)

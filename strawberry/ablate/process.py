@@ -48,7 +48,9 @@ class TrialProcess:
                 target=child, args=(str(folder), dict(environment))
             )  # fmt: skip
             self._process.start()
-        self._life = Life(folder, silence)  # not before: the first one waits for all imports
+        self._life = TrialActivity(
+            folder, silence
+        )  # not before: the first one waits for all imports
 
     def look(self) -> dict[str, Any] | None:
         """How it ended, or None while it runs; one that is silent for too long is killed."""
@@ -87,7 +89,7 @@ def stop(processes: Sequence[TrialProcess]) -> None:
         one.wait(deadline - time.monotonic())
 
 
-class Life:
+class TrialActivity:
     """Whether something goes on in a trial's folder.
 
     A change counts, and not the time that is written on it: clocks of machines differ.

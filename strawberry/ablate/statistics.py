@@ -29,7 +29,7 @@ ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class CellSummary:
     """One cell's values: `n` seeds, their mean, deviation, and interval of the mean."""
 
     n: int
@@ -69,17 +69,17 @@ class Comparison:
     deviation: float = math.nan
 
 
-def summary(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> Summary:
+def summary(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> CellSummary:
     """Mean, deviation, and the bootstrap interval of the mean (BCa; of two values, plain)."""
     n = len(values)
     if n == 0:
-        return Summary(0, math.nan, math.nan, math.nan, math.nan)
+        return CellSummary(0, math.nan, math.nan, math.nan, math.nan)
     mean = float(np.mean(values))
     if n == 1:
-        return Summary(1, mean, math.nan, math.nan, math.nan)
+        return CellSummary(1, mean, math.nan, math.nan, math.nan)
     deviation = float(np.std(values, ddof=1))
     if deviation <= 1e-12 * max(1.0, abs(mean)):
-        return Summary(n, mean, deviation, mean, mean)
+        return CellSummary(n, mean, deviation, mean, mean)
     found = needs("scipy.stats").bootstrap(
         (np.asarray(values),),
         np.mean,
@@ -89,7 +89,7 @@ def summary(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> S
         rng=np.random.default_rng(seed),
     )
     interval = found.confidence_interval
-    return Summary(n, mean, deviation, float(interval.low), float(interval.high))
+    return CellSummary(n, mean, deviation, float(interval.low), float(interval.high))
 
 
 def compare(

@@ -17,17 +17,17 @@ import torch
 
 import strawberry
 from strawberry.ablate.cells import Cell
-from strawberry.ablate.contracts import STOPPED, Ended, Events, Executor
+from strawberry.ablate.contracts import STOPPED, Events, Executor, FinishedJob
 from strawberry.ablate.forecast import Forecast, Wanted, forecast, planned
 from strawberry.ablate.known import Noise, finished, own_trials, read_noise
 from strawberry.ablate.plan import Plan
-from strawberry.ablate.prepare import RUNGS, Prepared, shortened
+from strawberry.ablate.prepare import RUNGS, PreparedPlan, shortened
 from strawberry.ablate.record import RECORD, Record, values_of
 from strawberry.ablate.seeds import held
 from strawberry.ablate.statistics import LEAST, compare, higher_is_better, undecided
 from strawberry.ablate.trials import Trial, Trials, undone
 from strawberry.ablate.tuning import Tuning
-from strawberry.ablate.waiting import HeldFolder
+from strawberry.ablate.waiting import LockedFolder
 from strawberry.errors import Location, RecipeError, StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.recipe.components import ComponentReader
@@ -39,7 +39,7 @@ TUNING_SEEDS = 1000
 """How far the seeds that tune are from those that confirm."""
 
 
-class Stopped(StrawberryError):  # noqa: N818 (not a mistake: the user asked for it)
+class SweepStopped(StrawberryError):  # noqa: N818 (not a mistake: the user asked for it)
     """An ablation was stopped by a signal; its trials are saved."""
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -47,13 +47,13 @@ class Stopped(StrawberryError):  # noqa: N818 (not a mistake: the user asked for
         super().__init__(f"stopped; trials are saved in {folder}; the same command goes on")
 
 
-class Watcher(Events):
+class SweepObserver(Events):
     """Sees an ablation go on; this one looks away."""
 
     def stage(self, name: str, trials: Sequence[Trial], done: int) -> None:
         """A round of trials begins, of which some are done already."""
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: FinishedJob) -> None:
         """A trial ended."""
 
     def forecast(self, made: Forecast | None) -> None:
@@ -80,10 +80,10 @@ class Sweep:
 
     def __init__(
         self,
-        prepared: Prepared,
+        prepared: PreparedPlan,
         executor: Executor,
         out: Path,
-        watcher: Watcher,
+        watcher: SweepObserver,
         *,
         noise: Noise | None = None,
         wanted: Wanted | None = None,
@@ -93,7 +93,7 @@ class Sweep:
         self.executor = executor
         self.out = out
         self.watcher = watcher
-        self.folder = HeldFolder(out, watcher.say)
+        self.folder = LockedFolder(out, watcher.say)
         self.trials = Trials(out, watcher.say)
         self.all: list[Trial] = []
         self.tuned: dict[str, dict[str, Any]] = {}
@@ -291,9 +291,9 @@ class Sweep:
                         self.watcher.forecast(made)
         self._write()
         if stopped:  # by somebody else's signal: what is left is not a result
-            raise Stopped(self.out, signal.SIGTERM)
+            raise SweepStopped(self.out, signal.SIGTERM)
 
-    def _keep(self, ended: Ended) -> None:
+    def _keep(self, ended: FinishedJob) -> None:
         """What the worker could not write itself."""
         path = ended.job.folder / "result.json"
         if not path.exists():
@@ -304,7 +304,7 @@ class Sweep:
         """Within it, a signal stops the trials, which save, and raises Stopped."""
 
         def stop(number: int) -> None:
-            raise Stopped(self.out, number)
+            raise SweepStopped(self.out, number)
 
         with stopped_by(stop, heeded()):
             yield
@@ -381,6 +381,6 @@ def _label(values: Mapping[str, Any]) -> str:
     return " ".join(f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items())
 
 
-def _as_generator(iterator: Iterator[Ended]) -> Any:
+def _as_generator(iterator: Iterator[FinishedJob]) -> Any:
     """What can be closed, so that an executor learns of a stop at once."""
     return iterator if hasattr(iterator, "close") else (item for item in iterator)

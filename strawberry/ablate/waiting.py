@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from strawberry.errors import StrawberryError
-from strawberry.train.lock import FolderLock, InUse
+from strawberry.train.lock import FolderInUse, FolderLock
 from strawberry.train.run import write_atomic
 
 PATIENCE = 60.0
@@ -19,7 +19,7 @@ FIRST, LONGEST = 0.05, 5.0
 Say = Callable[[str], None]
 
 
-class Away(StrawberryError):  # noqa: N818 (a state of the disk)
+class FolderMissing(StrawberryError):  # noqa: N818 (a state of the disk)
     """A folder that was there is not."""
 
 
@@ -51,13 +51,13 @@ def wait_for(folder: Path, say: Say = silent, there: Callable[[], bool] | None =
             return
         if number == 0:
             say(f"{folder} is away; waiting for it for up to {PATIENCE:g} s")
-    raise Away(
+    raise FolderMissing(
         f"{folder}: was moved away, or its disk is not there; once it is back the same command "
         "goes on"
     )
 
 
-class HeldFolder:
+class LockedFolder:
     """An ablation's folder: one process has it at a time, and waits for it where it is away.
 
     Another folder that somebody makes under its name is not taken for it.
@@ -108,7 +108,7 @@ class HeldFolder:
         for number in tries():
             try:
                 self._lock.acquire()
-            except InUse as error:
+            except FolderInUse as error:
                 refused = error
                 if number == 0:
                     self.say(f"{error}; waiting for it for up to {PATIENCE:g} s")

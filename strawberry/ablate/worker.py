@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strawberry.ablate.contracts import DISQUALIFIED, FINISHED, STOPPED
-from strawberry.ablate.waiting import PATIENCE, Away, wait_for
+from strawberry.ablate.waiting import PATIENCE, FolderMissing, wait_for
 from strawberry.errors import StrawberryError
 from strawberry.stopping import PATIENT
 from strawberry.train.run import write_atomic
@@ -64,7 +64,7 @@ def main(folder: Path) -> None:
         os.sched_setaffinity(0, request["cores"])
     with _stopwatch(folder / "spent") as spent:
         result = _outcome(folder, request)
-    with contextlib.suppress(Away):  # if it doesn't come back, it holds nothing
+    with contextlib.suppress(FolderMissing):  # if it doesn't come back, it holds nothing
         wait_for(folder.parent)
     if not holds(folder, request):
         sys.exit(f"{folder}: this trial was given to another process; its result is refused")
@@ -142,7 +142,7 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     from strawberry.train import train
     from strawberry.train.compiling import keep_compiled
     from strawberry.train.device import machine_for
-    from strawberry.train.lock import InUse
+    from strawberry.train.lock import FolderInUse
     from strawberry.train.run import RunFolder
     from strawberry.train.space import peak_memory
 
@@ -159,7 +159,7 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
             done = train(recipe, run, resume=RunFolder(run).exists)
             break
-        except InUse:
+        except FolderInUse:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)

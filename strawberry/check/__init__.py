@@ -3,14 +3,14 @@
 `strawberry check` prints what is found here; `strawberry.testing` brings it to pytest.
 """
 
-from strawberry.check.outcome import Finding, NotApplicable, Outcome
+from strawberry.check.outcome import CheckResult, Finding, NotApplicable
 from strawberry.check.run import checks_for, run, run_one
 from strawberry.check.subject import Subject, of_component, of_recipe
 
 __all__ = [
     "Finding",
     "NotApplicable",
-    "Outcome",
+    "CheckResult",
     "Subject",
     "checks_for",
     "of_component",

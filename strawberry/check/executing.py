@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from strawberry.ablate.contracts import FINISHED, Ended, Events, Executor, Job
+from strawberry.ablate.contracts import FINISHED, Events, Executor, FinishedJob, Job
 from strawberry.ablate.sweep import make_executor
 from strawberry.ablate.trials import Trials
 from strawberry.check import dies
@@ -111,7 +111,7 @@ def stops(subject: Subject) -> str:
         return f"interrupted, and saved at step {saved}"
 
 
-def _interrupted(ending: Iterator[Ended], job: Job) -> None:
+def _interrupted(ending: Iterator[FinishedJob], job: Job) -> None:
     """Work until the trial has logged a step, and a signal interrupts it."""
 
     def enough(*_: object) -> None:
@@ -142,7 +142,7 @@ def _interrupted(ending: Iterator[Ended], job: Job) -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-def _by_folder(jobs: Sequence[Job], ending: Iterator[Ended]) -> dict[Path, Ended]:
+def _by_folder(jobs: Sequence[Job], ending: Iterator[FinishedJob]) -> dict[Path, FinishedJob]:
     """How each job ended, which each does once."""
     ended = list(ending)
     for job in jobs:

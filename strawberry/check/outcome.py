@@ -17,7 +17,7 @@ class NotApplicable(Exception):  # noqa: N818 (nothing failed)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CheckResult:
     """What one check came to.
 
     Attributes:

@@ -20,7 +20,7 @@ from strawberry.check import (
     tokenizers,
     watching,
 )
-from strawberry.check.outcome import Finding, NotApplicable, Outcome
+from strawberry.check.outcome import CheckResult, Finding, NotApplicable
 from strawberry.check.subject import Subject
 from strawberry.errors import StrawberryError
 from strawberry.plugin.loader import place
@@ -97,7 +97,7 @@ def checks_for(kind: str) -> dict[str, Check]:
     return _OTHERS.get(kind, _MODEL)
 
 
-def run_one(subject: Subject, name: str) -> Outcome:
+def run_one(subject: Subject, name: str) -> CheckResult:
     """One check; whatever the component raises in it is a finding, with its place."""
     checks = checks_for(subject.kind)
     if name not in checks:
@@ -116,10 +116,10 @@ def run_one(subject: Subject, name: str) -> Outcome:
         verdict, detail = "skipped", str(reason)
     except Exception as error:
         verdict, detail = "failed", f"it raised {one_line(error)}{place(error)}"
-    return Outcome(name, asks, verdict, detail, time.perf_counter() - start)  # type: ignore[arg-type]
+    return CheckResult(name, asks, verdict, detail, time.perf_counter() - start)  # type: ignore[arg-type]
 
 
-def run(subject: Subject, names: Sequence[str] = ()) -> Iterator[Outcome]:
+def run(subject: Subject, names: Sequence[str] = ()) -> Iterator[CheckResult]:
     """The outcomes of these checks, or of all of the subject's kind, one after another.
 
     Raises:

@@ -15,7 +15,7 @@ from strawberry.errors import Location, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.contracts import FFN, Attention, Use
 from strawberry.model.language_model import LanguageModel
-from strawberry.plugin import KINDS, Entry, Plugins
+from strawberry.plugin import KINDS, Plugins, RegistryEntry
 from strawberry.recipe.load import patch
 from strawberry.recipe.spec import Recipe
 from strawberry.recipe.tree import located
@@ -64,7 +64,7 @@ class Subject:
     name: str
     kind: str
     recipe: Recipe
-    entry: Entry | None = None
+    entry: RegistryEntry | None = None
     plain: Recipe | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     _built: dict[str, LanguageModel] = field(default_factory=dict, repr=False)

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from strawberry.ablate.fair import Budget
-    from strawberry.ablate.prepare import Prepared
+    from strawberry.ablate.prepare import PreparedPlan
     from strawberry.ablate.record import Record
-    from strawberry.ablate.report import Table
+    from strawberry.ablate.report import ResultTable
     from strawberry.ablate.sweep import Sweep
-    from strawberry.cli.ablate_display import Display
+    from strawberry.cli.ablate_display import SweepDisplay
     from strawberry.plugin import Plugins
 
 
@@ -155,7 +155,7 @@ def command(
     from strawberry.ablate.suite import make_suite
     from strawberry.ablate.sweep import Sweep, default_folder, make_executor
     from strawberry.cli import context
-    from strawberry.cli.ablate_display import Display
+    from strawberry.cli.ablate_display import SweepDisplay
     from strawberry.cli.ablate_estimate import show_estimates
     from strawberry.cli.console import console
     from strawberry.recipe.yaml import parse
@@ -190,7 +190,7 @@ def command(
     sweeps = {}
     for name, prepared in made.items():
         noise = None if noise_from is None else earlier_noise(noise_from, prepared, name)
-        display = Display(console(stderr=as_json), folder / name, runner.slots)
+        display = SweepDisplay(console(stderr=as_json), folder / name, runner.slots)
         sweeps[name] = (
             Sweep(prepared, runner, folder / name, display, noise=noise, wanted=wanted),
             display,
@@ -203,7 +203,7 @@ def command(
         _finish(_run(*sweeps[""]), as_json=as_json)
 
 
-def _run(sweep: Sweep, display: Display) -> Record:
+def _run(sweep: Sweep, display: SweepDisplay) -> Record:
     _say_cells(sweep.prepared, display.console)
     with display:
         return sweep.run()
@@ -218,7 +218,7 @@ def _finish(record: Record, *, as_json: bool) -> None:
     need_baselines([table])
 
 
-def need_baselines(tables: Iterable[Table]) -> None:
+def need_baselines(tables: Iterable[ResultTable]) -> None:
     """Exit with code 1 if no trial of a table's baseline finished: it compares nothing."""
     from strawberry.cli.console import console
 
@@ -231,7 +231,7 @@ def need_baselines(tables: Iterable[Table]) -> None:
 
 
 def _run_suite(
-    sweeps: dict[str, tuple[Sweep, Display]], plan: Path, folder: Path, *, as_json: bool
+    sweeps: dict[str, tuple[Sweep, SweepDisplay]], plan: Path, folder: Path, *, as_json: bool
 ) -> None:
     from strawberry.ablate.suite import write_suite
     from strawberry.cli.console import print_json
@@ -247,7 +247,7 @@ def _run_suite(
     need_baselines(suite_tables(folder))
 
 
-def suite_tables(folder: Path) -> list[Table]:
+def suite_tables(folder: Path) -> list[ResultTable]:
     """The tables of a suite that were begun."""
     from strawberry.ablate.report import tabulate
     from strawberry.ablate.suite import read_suite
@@ -287,7 +287,7 @@ def show_suite(folder: Path) -> None:
         out.print(text)
 
 
-def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
+def show_table(table: ResultTable, files: list[str], *, as_json: bool) -> None:
     """The ranked table, what is not in it, and where the rest is."""
     from strawberry.ablate.report import outlook
     from strawberry.ablate.report.files import EFFECTS, FACTORS, gone, noise, shown
@@ -327,7 +327,7 @@ def show_table(table: Table, files: list[str], *, as_json: bool) -> None:
         out.print(f"  {file}")
 
 
-def to_json(table: Table, files: list[str]) -> dict[str, Any]:
+def to_json(table: ResultTable, files: list[str]) -> dict[str, Any]:
     """The table as JSON."""
     from strawberry.ablate.statistics import as_json
 
@@ -337,7 +337,7 @@ def to_json(table: Table, files: list[str]) -> dict[str, Any]:
     return {**found, "files": files}
 
 
-def _say_cells(prepared: Prepared, out: Console) -> None:
+def _say_cells(prepared: PreparedPlan, out: Console) -> None:
     from strawberry.ablate.report.numbers import short
 
     for cell in prepared.cells:

@@ -11,15 +11,15 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from strawberry.ablate.contracts import FINISHED, Ended, Job
+from strawberry.ablate.contracts import FINISHED, FinishedJob, Job
 from strawberry.ablate.forecast import Forecast
 from strawberry.ablate.report import outlook
-from strawberry.ablate.sweep import Watcher
+from strawberry.ablate.sweep import SweepObserver
 from strawberry.ablate.trials import Trial
 from strawberry.cli.console import table
 
 
-class Display(Watcher):
+class SweepDisplay(SweepObserver):
     """Shows the trials of each cell; a context manager, so that the terminal is put back."""
 
     def __init__(self, console: Console, folder: Path, slots: int) -> None:
@@ -35,7 +35,7 @@ class Display(Watcher):
         self.started_at = 0.0
         self.live: Live | None = None
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> SweepDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,7 +64,7 @@ class Display(Watcher):
         self.state[job.name] = "running"
         self._show()
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: FinishedJob) -> None:
         """A trial ended."""
         self.done += 1
         self.fresh += 1

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-    from strawberry.model.accounting import PartReport, Report
+    from strawberry.model.accounting import CostReport, PartReport
     from strawberry.model.language_model import LanguageModel
     from strawberry.model.stack import Block, Stack
     from strawberry.recipe.spec import ComponentSpec, NodeSpec, Recipe, RecurSpec
@@ -73,7 +73,7 @@ def command(
 
 
 def _as_json(
-    recipe: Recipe, report: Report, assignments: list[Assignment], memory: int
+    recipe: Recipe, report: CostReport, assignments: list[Assignment], memory: int
 ) -> dict[str, Any]:
     from strawberry.data.opening import divided_ahead
 
@@ -108,7 +108,7 @@ def _as_json(
 def _show(
     recipe: Recipe,
     model: LanguageModel,
-    report: Report,
+    report: CostReport,
     assignments: list[Assignment],
     memory: int,
     rank: RankCost | None,
@@ -157,7 +157,7 @@ def _taken_apart(assignment: Assignment) -> str:
     return f" ({matrices} matrices, as {heads} by head)"
 
 
-def _facts(recipe: Recipe, report: Report, optimizer_bytes: int) -> list[tuple[str, str]]:
+def _facts(recipe: Recipe, report: CostReport, optimizer_bytes: int) -> list[tuple[str, str]]:
     from strawberry.train.space import readable
 
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.parameters.items())
@@ -205,7 +205,7 @@ def _rank_facts(rank: RankCost) -> list[tuple[str, str]]:
     ]
 
 
-def _tree(recipe: Recipe, model: LanguageModel, report: Report) -> Tree:
+def _tree(recipe: Recipe, model: LanguageModel, report: CostReport) -> Tree:
     from rich.tree import Tree
 
     spec = recipe.model

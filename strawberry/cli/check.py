@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from strawberry.check import Outcome, Subject
+    from strawberry.check import CheckResult, Subject
 
 _STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
@@ -90,7 +90,7 @@ def _fields(overrides: list[str]) -> dict[str, Any]:
     return fields
 
 
-def _line(outcome: Outcome) -> Text:
+def _line(outcome: CheckResult) -> Text:
     line = Text.assemble(
         (f"{outcome.verdict:<8}", _STYLES[outcome.verdict]), (f"{outcome.check:<13}", "bold")
     )
@@ -99,7 +99,7 @@ def _line(outcome: Outcome) -> Text:
     return line
 
 
-def _summary(subject: Subject, outcomes: list[Outcome]) -> Text:
+def _summary(subject: Subject, outcomes: list[CheckResult]) -> Text:
     counts = dict.fromkeys(_STYLES, 0)
     for outcome in outcomes:
         counts[outcome.verdict] += 1

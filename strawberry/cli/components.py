@@ -10,10 +10,10 @@ from rich.text import Text
 from strawberry.cli import context
 from strawberry.cli.console import console, print_json, show, table
 from strawberry.errors import PluginError
-from strawberry.plugin import KINDS, Entry, LookupFailure, Registry
+from strawberry.plugin import KINDS, LookupFailure, Registry, RegistryEntry
 from strawberry.plugin.registry import did_you_mean
 from strawberry.plugin.signature import (
-    Field,
+    RecipeField,
     capabilities_of,
     description_of,
     fields_of,
@@ -81,7 +81,7 @@ def _list(registry: Registry, kind: str | None, *, json: bool) -> None:
     show(rows)
 
 
-def _as_dict(registry: Registry, entry: Entry) -> dict[str, Any]:
+def _as_dict(registry: Registry, entry: RegistryEntry) -> dict[str, Any]:
     return {
         "kind": entry.kind,
         "name": registry.short_name(entry),
@@ -92,7 +92,7 @@ def _as_dict(registry: Registry, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _loaded(entry: Entry) -> dict[str, Any]:
+def _loaded(entry: RegistryEntry) -> dict[str, Any]:
     """Its details, or why it can't be imported; the others are listed all the same."""
     try:
         return {**_details(entry.load()), "error": None}
@@ -111,7 +111,7 @@ def _details(cls: type) -> dict[str, Any]:
     }
 
 
-def _show(entry: Entry, *, json: bool) -> None:
+def _show(entry: RegistryEntry, *, json: bool) -> None:
     cls = entry.load()
     fields = fields_of(cls)
     source = source_of(cls)
@@ -137,7 +137,7 @@ def _show(entry: Entry, *, json: bool) -> None:
     show(rows, out)
 
 
-def _field(field: Field) -> dict[str, Any]:
+def _field(field: RecipeField) -> dict[str, Any]:
     return {
         "name": field.name,
         "type": field.type_text,

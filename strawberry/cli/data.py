@@ -9,7 +9,7 @@ import typer
 from annotated_types import Ge, Gt, Le, Lt
 
 if TYPE_CHECKING:
-    from strawberry.data import Prepared
+    from strawberry.data import PreparedData
 
 command = typer.Typer(help="Prepare token files.", add_completion=False)
 
@@ -76,7 +76,7 @@ def prepare(
     _show(result)
 
 
-def _result(made: Prepared) -> dict[str, Any]:
+def _result(made: PreparedData) -> dict[str, Any]:
     meta = made.meta
     size, count = sum(meta.n_bytes.values()), sum(meta.n_tokens.values())
     return {

@@ -22,7 +22,7 @@ BARS = " .:-=+*#"
 SPARK = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 
 
-class Display(Tracker):
+class RunDisplay(Tracker):
     """Shows a run's steps; a context manager, so that the terminal is always put back."""
 
     def __init__(self, console: Console) -> None:
@@ -37,7 +37,7 @@ class Display(Tracker):
         self.validation: Mapping[str, float] = {}
         self.stage = ""
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> RunDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,68 +7,70 @@ from typing import Final, NamedTuple
 from strawberry.cli.terminal import BOLD, CYAN, paint
 
 
-class Verb(NamedTuple):
+class CommandEntry(NamedTuple):
     """A verb: where its command is, and the first line of its help."""
 
     target: str
     help: str
 
 
-GROUPS: Final[dict[str, dict[str, Verb]]] = {
+GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
     "Models": {
-        "build": Verb(
+        "build": CommandEntry(
             "strawberry.cli.build:command",
             "Show a recipe's model: its tree, parameters, FLOPs and memory.",
         ),
-        "train": Verb(
+        "train": CommandEntry(
             "strawberry.cli.train:command",
             "Train the model of a recipe, or go on with an interrupted run.",
         ),
-        "generate": Verb(
+        "generate": CommandEntry(
             "strawberry.cli.generate:command",
             "Continue a prompt with a trained model, or several side by side.",
         ),
-        "eval": Verb("strawberry.cli.eval:command", "Measure the validation loss of a run."),
-        "profile": Verb(
+        "eval": CommandEntry(
+            "strawberry.cli.eval:command", "Measure the validation loss of a run."
+        ),
+        "profile": CommandEntry(
             "strawberry.cli.profile:command",
             "Show where a training step's time and memory go, by component.",
         ),
-        "plot": Verb(
+        "plot": CommandEntry(
             "strawberry.cli.plot:command", "Draw the loss and learning-rate curves of runs."
         ),
     },
     "Comparisons": {
-        "ablate": Verb(
+        "ablate": CommandEntry(
             "strawberry.cli.ablate:command",
             "Compare variants of a recipe, fairly: budgets, seeds, verdicts.",
         ),
-        "report": Verb(
+        "report": CommandEntry(
             "strawberry.cli.report:command", "Make the report of an ablation or a suite anew."
         ),
     },
     "Text": {
-        "data": Verb("strawberry.cli.data:command", "Prepare token files."),
-        "tokenizer": Verb("strawberry.cli.tokenizer:command", "Train tokenizers."),
-        "import": Verb(
+        "data": CommandEntry("strawberry.cli.data:command", "Prepare token files."),
+        "tokenizer": CommandEntry("strawberry.cli.tokenizer:command", "Train tokenizers."),
+        "import": CommandEntry(
             "strawberry.cli.import_:command",
             "Make a file of the seed project into one of ours.",
         ),
     },
     "Toolkit": {
-        "new": Verb(
+        "new": CommandEntry(
             "strawberry.cli.new:command", "Make an installable plugin with one working component."
         ),
-        "check": Verb(
+        "check": CommandEntry(
             "strawberry.cli.check:command",
             "Prove that a component, or a recipe's model, keeps its promises.",
         ),
-        "components": Verb(
+        "components": CommandEntry(
             "strawberry.cli.components:command", "List the components, or show the fields of one."
         ),
-        "plugins": Verb(
+        "plugins": CommandEntry(
             "strawberry.cli.plugins:command", "List the plugins, and what is wrong with them."
         ),
-        "schema": Verb(
+        "schema": CommandEntry(
             "strawberry.cli.schema:command", "Print the JSON Schema of recipes, for editors."
         ),
     },

@@ -9,7 +9,7 @@ import typer
 from annotated_types import Ge, Le
 
 if TYPE_CHECKING:
-    from strawberry.train.profile import Row, StepProfile
+    from strawberry.train.profile import ProfileRow, StepProfile
 
 
 def command(
@@ -75,10 +75,10 @@ def _show(found: StepProfile) -> None:
     )
 
 
-def _total(found: StepProfile) -> Row:
-    from strawberry.train.profile import Row
+def _total(found: StepProfile) -> ProfileRow:
+    from strawberry.train.profile import ProfileRow
 
-    total = Row("step", seconds=found.seconds)
+    total = ProfileRow("step", seconds=found.seconds)
     for row in found.rows:
         total.backward_seconds += row.backward_seconds
         total.kept_bytes += row.kept_bytes
@@ -86,7 +86,7 @@ def _total(found: StepProfile) -> Row:
     return total
 
 
-def _cells(row: Row, found: StepProfile) -> list[Any]:
+def _cells(row: ProfileRow, found: StepProfile) -> list[Any]:
     rate = row.flops / row.seconds if row.seconds else 0.0
     return [
         row.name,

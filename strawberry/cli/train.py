@@ -70,14 +70,14 @@ def command(
         code = launch(loaded, run_dir, resume=resume, nproc=nproc, max_restarts=max_restarts)
         raise typer.Exit(code)
 
-    from strawberry.cli.display import Display
+    from strawberry.cli.display import RunDisplay
     from strawberry.train import Interrupted, train
-    from strawberry.train.run import OtherRun, RunFolder
+    from strawberry.train.run import RunFolder, RunMismatch
 
     out = console(stderr=as_json)
     out.quiet = not main
     try:
-        with Display(out) as display:
+        with RunDisplay(out) as display:
             result = train(
                 loaded,
                 run_dir,
@@ -94,8 +94,8 @@ def command(
         sys.stderr.write(f"stopped after step {stop.step}, saved; go on with:\n")
         sys.stderr.write(f"  {shlex.join([*words, *_options(overrides)])}\n")
         raise typer.Exit(stop.exit_code) from None
-    except OtherRun as error:
-        raise OtherRun(error.folder, recipe, error.lines, _options(overrides)) from error
+    except RunMismatch as error:
+        raise RunMismatch(error.folder, recipe, error.lines, _options(overrides)) from error
     if not main:
         return
     if as_json:

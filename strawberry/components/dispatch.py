@@ -22,7 +22,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from strawberry.components.routing import Choice
+from strawberry.components.routing import ExpertAssignment
 from strawberry.model.grouped import by_kernel, grouped_linear
 
 WAITS = "but for bfloat16 on CUDA the host has to know how many rows go to each expert"
@@ -46,7 +46,7 @@ class Dispatch:
     ends: Tensor
 
     @classmethod
-    def of(cls, choice: Choice) -> Dispatch:
+    def of(cls, choice: ExpertAssignment) -> Dispatch:
         """The order for a router's choice."""
         order = choice.expert.flatten().argsort(stable=True)
         place = torch.empty_like(order).scatter_(

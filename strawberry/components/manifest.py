@@ -31,7 +31,7 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.positional("alibi", f"{here}.positional.alibi:ALiBi")
     registry.positional("sinusoidal", f"{here}.positional.sinusoidal:Sinusoidal")
     registry.positional("t5_bias", f"{here}.positional.t5_bias:T5Bias")
-    registry.positional("learned", f"{here}.positional.learned:Learned")
+    registry.positional("learned", f"{here}.positional.learned:LearnedPositions")
     registry.positional("none", f"{here}.positional.none:NoPosition")
 
     registry.norm("dyt", f"{here}.norm.dyt:DyT")
@@ -39,16 +39,16 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.norm("rmsnorm", f"{here}.norm.rmsnorm:RMSNorm")
     registry.norm("layernorm", f"{here}.norm.layernorm:LayerNorm")
 
-    registry.router("token_choice", f"{here}.router.token_choice:TokenChoice")
-    registry.router("expert_choice", f"{here}.router.expert_choice:ExpertChoice")
-    registry.router("threshold", f"{here}.router.threshold:Threshold")
+    registry.router("token_choice", f"{here}.router.token_choice:TokenChoiceRouter")
+    registry.router("expert_choice", f"{here}.router.expert_choice:ExpertChoiceRouter")
+    registry.router("threshold", f"{here}.router.threshold:ThresholdRouter")
 
-    registry.weights("owned", f"{here}.weights.owned:Owned")
-    registry.weights("factorized", f"{here}.weights.factorized:Factorized")
-    registry.weights("retained", f"{here}.weights.retained:Retained")
-    registry.weights("shared", f"{here}.weights.shared:Shared")
+    registry.weights("owned", f"{here}.weights.owned:OwnedWeights")
+    registry.weights("factorized", f"{here}.weights.factorized:FactorizedWeights")
+    registry.weights("retained", f"{here}.weights.retained:RetainedWeights")
+    registry.weights("shared", f"{here}.weights.shared:SharedWeights")
     registry.weights("fast_weights", f"{here}.weights.fast_weights:FastWeights")
-    registry.weights("step_lora", f"{here}.weights.step_lora:StepLoRA")
+    registry.weights("step_lora", f"{here}.weights.step_lora:StepLoRAWeights")
 
     registry.optimizer("adamw", f"{here}.optimizer.adamw:AdamW")
     registry.optimizer("muon", f"{here}.optimizer.muon:Muon")
@@ -67,12 +67,12 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
 
     registry.data("synthetic", f"{here}.data.synthetic:Synthetic")
     registry.data("stdlib", f"{here}.data.stdlib:Stdlib")
-    registry.data("text", f"{here}.data.text:Text")
-    registry.data("shards", f"{here}.data.shards:Shards")
+    registry.data("text", f"{here}.data.text:TextFiles")
+    registry.data("shards", f"{here}.data.shards:ShardFiles")
     registry.data("tokens", f"{here}.data.tokens:Tokens")
 
     registry.tokenizer("bpe", f"{here}.tokenizer.bpe:BPE")
-    registry.tokenizer("bytes", f"{here}.tokenizer.bytes:Bytes")
+    registry.tokenizer("bytes", f"{here}.tokenizer.bytes:ByteTokenizer")
 
     fuzzy = f"{here}.task.fuzzy_in_context_recall:FuzzyInContextRecall"
     noisy = f"{here}.task.in_context_recall:NoisyInContextRecall"
@@ -89,4 +89,4 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.task("state_tracking", f"{here}.task.state_tracking:StateTracking")
     registry.task("letter_counting", f"{here}.task.letter_counting:LetterCounting")
 
-    registry.executor("local", f"{here}.executor.local:Local")
+    registry.executor("local", f"{here}.executor.local:LocalExecutor")

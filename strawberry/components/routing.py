@@ -31,7 +31,7 @@ GATE_STD = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ExpertAssignment:
     """Where tokens go: `expert` and `gate` are (N, k), `counts` (E,) how many chose each."""
 
     expert: Tensor
@@ -41,7 +41,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
+class RouterLosses:
     """Weights of the auxiliary losses; 0 leaves one out."""
 
     balance: float = 0.0
@@ -69,7 +69,7 @@ class PreciseBuffers(nn.Module):
         return self
 
 
-class Router(PreciseBuffers):
+class ExpertRouter(PreciseBuffers):
     """Top-k token choice.
 
     Args:
@@ -105,7 +105,7 @@ class Router(PreciseBuffers):
         scale: float = 1.0,
         noisy: bool = False,
         bias_rate: float = 0.0,
-        losses: Losses | None = None,
+        losses: RouterLosses | None = None,
         name: str = "moe",
     ) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Router(PreciseBuffers):
         self.exact_gradient = not detached
         self.scale = scale
         self.bias_rate = bias_rate
-        self.losses = losses if losses is not None else Losses()
+        self.losses = losses if losses is not None else RouterLosses()
         # With noise, which decides at the start, both matrices start at zero, as in the paper.
         self.weight = nn.Parameter(torch.zeros(experts, n_embd))
         self.noise = nn.Parameter(torch.zeros(experts, n_embd)) if noisy else None
@@ -130,11 +130,11 @@ class Router(PreciseBuffers):
         load = torch.zeros(experts, dtype=torch.int64)
         self.register_buffer("load", load, persistent=False)
 
-    def forward(self, x: Tensor) -> Choice:
+    def forward(self, x: Tensor) -> ExpertAssignment:
         """(N, C) -> where each token goes; in training also losses and metrics."""
         return precise(self._choose, x)
 
-    def _choose(self, x: Tensor) -> Choice:
+    def _choose(self, x: Tensor) -> ExpertAssignment:
         clean = F.linear(x, self.weight.to(x.dtype))
         logits, spread = clean, None
         if self.noise is not None and self.training:
@@ -153,7 +153,7 @@ class Router(PreciseBuffers):
             chosen = summed(counts)
             self.load.add_(chosen)
             terms = self._terms(clean, logits, spread, scores, expert, gate, chosen)
-        return Choice(expert, gate * self.scale, counts, terms)
+        return ExpertAssignment(expert, gate * self.scale, counts, terms)
 
     def _terms(
         self,
@@ -250,7 +250,7 @@ def _check(
     normalize: bool,
     noisy: bool,
     bias_rate: float,
-    losses: Losses | None,
+    losses: RouterLosses | None,
 ) -> None:
     if active > experts:
         raise FieldError("active", f"{active} can't be active: there are {experts} experts")

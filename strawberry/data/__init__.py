@@ -23,7 +23,7 @@ from strawberry.data.corpus import FileCorpus
 from strawberry.data.documents import read_documents
 from strawberry.data.files import find_files
 from strawberry.data.opening import load_run_tokenizer, open_dataset, sections
-from strawberry.data.texts import Prepared, prepare, text_dataset
+from strawberry.data.texts import PreparedData, prepare, text_dataset
 from strawberry.data.tokenizer import load_tokenizer
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "DataSource",
     "Dataset",
     "FileCorpus",
-    "Prepared",
+    "PreparedData",
     "Progress",
     "Split",
     "Task",

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.data.contracts import EVERY, SPLITS, TEST, Corpus, Progress, Split, silent
-from strawberry.data.storage import Identities, stamps
+from strawberry.data.storage import FileFingerprints, stamps
 from strawberry.errors import StrawberryError
 
 _DIGEST = 16
@@ -63,7 +63,7 @@ class FileCorpus(Corpus):
         reader: str,
         data_division: float,
         test_division: float = 0.0,
-        identities: Identities,
+        identities: FileFingerprints,
         progress: Progress = silent,
     ) -> None:
         self._files = list(files)

@@ -30,8 +30,8 @@ from strawberry.data.contracts import (
     silent,
 )
 from strawberry.data.ids import checked_ids
-from strawberry.data.storage import DamagedError, Identities, digest, write_file
-from strawberry.data.stream import Stream
+from strawberry.data.storage import DamagedFileError, FileFingerprints, digest, write_file
+from strawberry.data.stream import IdStream
 from strawberry.data.tokenfile import SUFFIX, TokenFile, TokenWriter, open_tokens
 from strawberry.errors import StrawberryError
 
@@ -42,7 +42,7 @@ _WORD = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Meta:
+class PackedMeta:
     """What `meta.json` says.
 
     Attributes:
@@ -76,7 +76,7 @@ class PackedDataset(Dataset):
 
     def __init__(
         self,
-        ids: dict[Split, Stream],
+        ids: dict[Split, IdStream],
         n_bytes: dict[Split, int] | None,
         *,
         vocab_size: int,
@@ -169,7 +169,7 @@ def pack(
     *,
     special: bool = False,
     progress: Progress = silent,
-) -> Meta:
+) -> PackedMeta:
     """Encode a corpus into an existing, empty folder; each document is followed by `eot`.
 
     Args:
@@ -204,7 +204,7 @@ def pack(
     progress("encoding", total, total)
     tokenizer.save(folder / TOKENIZER)
     checksums[TOKENIZER] = sha256((folder / TOKENIZER).read_bytes()).hexdigest()
-    meta = Meta(
+    meta = PackedMeta(
         FORMAT,
         corpus.fingerprint,
         tokenizer.fingerprint,
@@ -221,7 +221,7 @@ def pack(
 
 
 def open_packed(
-    folder: Path, identities: Identities, tokenizer: Tokenizer | None = None
+    folder: Path, identities: FileFingerprints, tokenizer: Tokenizer | None = None
 ) -> PackedDataset:
     """The data set of a prepared folder, verified; the tokenizer is read from it unless given.
 
@@ -235,21 +235,21 @@ def open_packed(
         path = folder / f"{split}{SUFFIX}"
         file = open_tokens(path, identities)
         if (file.sha256, file.split) != (meta.sha256.get(path.name), split):
-            raise DamagedError(f"{path}: not the file that {META} was written with")
+            raise DamagedFileError(f"{path}: not the file that {META} was written with")
         files[split] = file
     path = folder / TOKENIZER
     try:
         checksum = sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise DamagedError(f"{path}: {error.strerror or error}") from error
+        raise DamagedFileError(f"{path}: {error.strerror or error}") from error
     if checksum != meta.sha256.get(TOKENIZER):
-        raise DamagedError(f"{path}: not the file that {META} was written with")
+        raise DamagedFileError(f"{path}: not the file that {META} was written with")
     if tokenizer is None:
         from strawberry.data.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(path)
     return PackedDataset(
-        {split: Stream([file.ids]) for split, file in files.items()},
+        {split: IdStream([file.ids]) for split, file in files.items()},
         {split: file.n_bytes for split, file in files.items()},
         vocab_size=meta.vocab_size,
         fingerprint=_fingerprint([file.sha256 for file in files.values()], meta.vocab_size),
@@ -259,7 +259,7 @@ def open_packed(
 
 def open_single(
     path: Path,
-    identities: Identities,
+    identities: FileFingerprints,
     data_division: float,
     tokenizer: Tokenizer | None,
     test_division: float = 0.0,
@@ -270,8 +270,8 @@ def open_single(
     """
     file = open_tokens(path, identities)
     cut = round(file.ids.size * data_division)
-    train, val = Stream([file.ids]).split(cut)
-    ids: dict[Split, Stream] = {"train": train, "val": val}
+    train, val = IdStream([file.ids]).split(cut)
+    ids: dict[Split, IdStream] = {"train": train, "val": val}
     if test_division:
         size = round(file.ids.size * test_division)
         ids["train"], ids[TEST] = hold_back(
@@ -292,7 +292,7 @@ def open_single(
     )
 
 
-def hold_back(train: Stream, size: int, eot: int | None) -> tuple[Stream, Stream]:
+def hold_back(train: IdStream, size: int, eot: int | None) -> tuple[IdStream, IdStream]:
     """Training ids without their end, and about `size` of that end.
 
     Where `eot` is known both end with a document, and no document is in both; what is left of one
@@ -309,7 +309,7 @@ def hold_back(train: Stream, size: int, eot: int | None) -> tuple[Stream, Stream
     return kept, test.split(int(places[-1]))[0].split(int(places[0]))[1]
 
 
-def read_meta(folder: Path) -> Meta:
+def read_meta(folder: Path) -> PackedMeta:
     """What `meta.json` of a prepared folder says; raises as `open_packed` does."""
     path = folder / META
     try:
@@ -317,16 +317,16 @@ def read_meta(folder: Path) -> Meta:
         stored = values.pop("digest")
         version = values["format"]
     except OSError as error:
-        raise DamagedError(f"{path}: {error.strerror or error}") from error
+        raise DamagedFileError(f"{path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"{path}: damaged, or not written by `strawberry data prepare`") from (
-            error
-        )
+        raise DamagedFileError(
+            f"{path}: damaged, or not written by `strawberry data prepare`"
+        ) from (error)
     if version != FORMAT:
         raise StrawberryError(f"{path}: format {version}; this Strawberry reads format {FORMAT}")
     if digest(values) != stored:
-        raise DamagedError(f"{path}: damaged: its checksum is wrong")
-    return Meta(**values)
+        raise DamagedFileError(f"{path}: damaged: its checksum is wrong")
+    return PackedMeta(**values)
 
 
 def _fingerprint(checksums: Sequence[str], vocab_size: int) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from strawberry.data.contracts import EVERY, SPLITS, TEST, DataSite, Split, Tokenizer
 from strawberry.data.packed import PackedDataset, hold_back
 from strawberry.data.shards import IdFile, open_shards
-from strawberry.data.storage import Identities, digest
-from strawberry.data.stream import Stream
+from strawberry.data.storage import FileFingerprints, digest
+from strawberry.data.stream import IdStream
 from strawberry.errors import StrawberryError
 
 
@@ -17,7 +17,7 @@ class ShardedDataset(PackedDataset):
 
     def __init__(
         self,
-        ids: dict[Split, Stream],
+        ids: dict[Split, IdStream],
         *,
         vocab_size: int,
         fingerprint: str,
@@ -59,7 +59,7 @@ def sharded_dataset(
     Raises:
         StrawberryError: a file is damaged, or holds an id that the tokenizer or the model lacks.
     """
-    identities = Identities(site.cache)
+    identities = FileFingerprints(site.cache)
     held = [s for s in EVERY if s in SPLITS or files.get(s)]
     opened = {s: open_shards(files[s], dtype, identities, site.progress) for s in held}
     room = site.vocab_size if tokenizer is None else tokenizer.vocab_size
@@ -69,7 +69,7 @@ def sharded_dataset(
             raise StrawberryError(f"{file.path}: holds id {file.largest}; {owner} has {room} ids")
     if eot is not None and eot >= room:
         raise StrawberryError(f"eot is {eot}; {owner} has {room} ids")
-    ids = {split: Stream([file.ids for file in opened[split]]) for split in held}
+    ids = {split: IdStream([file.ids for file in opened[split]]) for split in held}
     total = sum(stream.size for stream in ids.values())
     cut = None
     if not files["val"]:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.data.contracts import EVERY, TEST, Progress, Split, silent
-from strawberry.data.storage import Identities
+from strawberry.data.storage import FileFingerprints
 from strawberry.errors import StrawberryError
 
 SUFFIXES: Final = (".bin", ".npy")
@@ -66,7 +66,7 @@ def divide(files: Sequence[Path]) -> dict[Split, list[Path]]:
 
 
 def open_shards(
-    files: Sequence[Path], dtype: str, identities: Identities, progress: Progress = silent
+    files: Sequence[Path], dtype: str, identities: FileFingerprints, progress: Progress = silent
 ) -> list[IdFile]:
     """Map files of ids; each is read through once, to know its largest id and its digest.
 

@@ -22,7 +22,7 @@ _PART = ".part-"
 _SETTLED_NS = 100_000_000  # coarser than any file clock that is in use
 
 
-class DamagedError(StrawberryError):
+class DamagedFileError(StrawberryError):
     """A file of ours is not as it was written; the message names it."""
 
 
@@ -126,7 +126,7 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class Identities:
+class FileFingerprints:
     """What was once computed of some files, remembered as long as they are the same files.
 
     The same means: device, inode, size, and the times of content and of metadata. A note is

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 
-class Stream:
+class IdStream:
     """One-dimensional arrays of ids, one after another.
 
     Args:
@@ -37,7 +37,7 @@ class Stream:
                 filled, index, at = filled + piece.size, index + 1, 0
         return rows
 
-    def split(self, at: int) -> tuple[Stream, Stream]:
+    def split(self, at: int) -> tuple[IdStream, IdStream]:
         """The first `at` ids, and the rest."""
         first: list[npt.NDArray[Any]] = []
         second: list[npt.NDArray[Any]] = []
@@ -45,4 +45,4 @@ class Stream:
             cut = min(max(at - begin, 0), part.size)
             first.append(part[:cut])
             second.append(part[cut:])
-        return Stream(first), Stream(second)
+        return IdStream(first), IdStream(second)

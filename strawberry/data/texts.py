@@ -21,11 +21,11 @@ from strawberry.data.corpus import FileCorpus
 from strawberry.data.division import check_division
 from strawberry.data.documents import read_documents
 from strawberry.data.files import find_files
-from strawberry.data.packed import FORMAT, TOKENIZER, Meta, PackedDataset, open_packed, pack
+from strawberry.data.packed import FORMAT, TOKENIZER, PackedDataset, PackedMeta, open_packed, pack
 from strawberry.data.reading import refuse_pickle
 from strawberry.data.storage import (
-    DamagedError,
-    Identities,
+    DamagedFileError,
+    FileFingerprints,
     cache_folder,
     digest,
     explained,
@@ -65,7 +65,7 @@ def text_corpus(
         reader=f"text 1, {field}",
         data_division=data_division,
         test_division=test_division,
-        identities=Identities(cache),
+        identities=FileFingerprints(cache),
         progress=progress,
     )
 
@@ -76,7 +76,7 @@ def text_dataset(corpus: Corpus, site: DataSite, special: bool = False) -> Packe
     With `special`, texts of special tokens within documents become their ids.
     """
     tokenizer = site.tokenizer(corpus)
-    identities = Identities(site.cache)
+    identities = FileFingerprints(site.cache)
     key = digest("tokens", FORMAT, corpus.fingerprint, tokenizer.fingerprint, special)
     folder = _entry(site.cache, key[:32])
 
@@ -95,7 +95,7 @@ def kept_dataset(entry: str, cache: Path) -> PackedDataset | None:
     """The data set of an entry of the cache, whose text need not be there; None if it is gone."""
     folder = _entry(cache, entry)
     try:
-        dataset = open_packed(folder, Identities(cache))
+        dataset = open_packed(folder, FileFingerprints(cache))
     except StrawberryError:
         return None
     dataset.notes = (f"its text is not there; its tokens are, in {folder}",)
@@ -135,9 +135,9 @@ def cached_bpe(
             expected = (folder / _SUM).read_text().strip()
             actual = sha256((folder / TOKENIZER).read_bytes()).hexdigest()
         except (OSError, ValueError) as error:
-            raise DamagedError(f"{folder}: {error}") from error
+            raise DamagedFileError(f"{folder}: {error}") from error
         if actual != expected:
-            raise DamagedError(f"{folder / TOKENIZER}: damaged: its checksum is wrong")
+            raise DamagedFileError(f"{folder / TOKENIZER}: damaged: its checksum is wrong")
         return load_tokenizer(folder / TOKENIZER)
 
     def make() -> None:
@@ -172,11 +172,11 @@ def sample(corpus: Corpus, n_bytes: int) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedData:
     """What `prepare` made and left out, and how long its parts took, in seconds."""
 
     folder: Path
-    meta: Meta
+    meta: PackedMeta
     notes: tuple[str, ...]
     corpus_seconds: float
     tokenizer_seconds: float
@@ -195,7 +195,7 @@ def prepare(
     special: bool = False,
     cache: Path | None = None,
     progress: Progress = silent,
-) -> Prepared:
+) -> PreparedData:
     """Make a prepared folder of text files, folders and patterns.
 
     Args:
@@ -237,11 +237,13 @@ def prepare(
     with new_folder(out) as part:
         meta = pack(corpus, chosen, part, special=special, progress=progress)
     ended = time.perf_counter()
-    return Prepared(out, meta, left_out(corpus), read - started, trained - read, ended - trained)
+    return PreparedData(
+        out, meta, left_out(corpus), read - started, trained - read, ended - trained
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedTokenizer:
     """A tokenizer that `train_tokenizer` made: of how much text, and in how many seconds."""
 
     tokenizer: Tokenizer
@@ -260,7 +262,7 @@ def train_tokenizer(
     field: str = "text",
     cache: Path | None = None,
     progress: Progress = silent,
-) -> Trained:
+) -> TrainedTokenizer:
     """Learn a BPE of all the text in some files, folders and patterns, and save it.
 
     Args:
@@ -293,7 +295,7 @@ def train_tokenizer(
     )  # fmt: skip
     seconds = time.perf_counter() - started
     learned.save(out)
-    return Trained(learned, left_out(corpus), size, seconds)
+    return TrainedTokenizer(learned, left_out(corpus), size, seconds)
 
 
 def _cached(
@@ -301,13 +303,13 @@ def _cached(
 ) -> _T:
     """Read a cache entry, made under its lock if it is not there or damaged."""
     if folder.exists():
-        with contextlib.suppress(DamagedError):
+        with contextlib.suppress(DamagedFileError):
             return read()
     with lock(folder.parent.parent, f"{folder.parent.name}-{folder.name}"):
         if folder.exists():  # made by another process while we waited, or damaged
             try:
                 return read()
-            except DamagedError as error:
+            except DamagedFileError as error:
                 progress(f"made anew, because it was damaged: {error}", 0, None)
                 with explained("can't replace a damaged cache entry"):
                     shutil.rmtree(folder)

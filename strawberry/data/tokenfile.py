@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.data.storage import DamagedError, Identities
+from strawberry.data.storage import DamagedFileError, FileFingerprints
 from strawberry.errors import StrawberryError
 
 SUFFIX = ".tok"
@@ -99,7 +99,7 @@ class TokenWriter:
         self._file.close()
 
 
-def open_tokens(path: Path, identities: Identities) -> TokenFile:
+def open_tokens(path: Path, identities: FileFingerprints) -> TokenFile:
     """Map a token file, verified: its header and size always, its ids once for each file.
 
     Raises:
@@ -111,19 +111,23 @@ def open_tokens(path: Path, identities: Identities) -> TokenFile:
             header = file.read(_HEADER.size)
         size = path.stat().st_size
     except OSError as error:
-        raise DamagedError(f"{path}: {error.strerror or error}") from error
+        raise DamagedFileError(f"{path}: {error.strerror or error}") from error
     if header[: len(MAGIC)] != MAGIC:
-        raise DamagedError(f"{path}: not a token file (it does not begin with its magic number)")
+        raise DamagedFileError(
+            f"{path}: not a token file (it does not begin with its magic number)"
+        )
     if len(header) < _HEADER.size:
-        raise DamagedError(f"{path}: truncated within the header, at {len(header)} bytes")
+        raise DamagedFileError(f"{path}: truncated within the header, at {len(header)} bytes")
     if zlib.crc32(header[:-4]) != int.from_bytes(header[-4:], "little"):
-        raise DamagedError(f"{path}: the header is damaged (its checksum is wrong)")
+        raise DamagedFileError(f"{path}: the header is damaged (its checksum is wrong)")
     _, version, width, count, vocab_size, n_bytes, split, digest, _ = _HEADER.unpack(header)
     if version != VERSION:
         raise StrawberryError(f"{path}: format {version}; this Strawberry reads format {VERSION}")
     if size != _HEADER.size + count * width:
         expected = _HEADER.size + count * width
-        raise DamagedError(f"{path}: {size} bytes long, not {expected}: truncated or overwritten")
+        raise DamagedFileError(
+            f"{path}: {size} bytes long, not {expected}: truncated or overwritten"
+        )
     dtype = np.dtype(f"<u{width}")
     ids: npt.NDArray[Any] = np.empty(0, dtype)
     if count:
@@ -148,6 +152,8 @@ def _verify(file: TokenFile) -> None:
             offset = _HEADER.size + (start + at) * file.ids.itemsize
             wrong = f"id {chunk[at]} at byte {offset}, outside of a vocabulary of {file.vocab_size}"
     if checksum.hexdigest() != file.sha256:
-        raise DamagedError(f"{file.path}: damaged: the ids do not have the checksum in the header")
+        raise DamagedFileError(
+            f"{file.path}: damaged: the ids do not have the checksum in the header"
+        )
     if wrong is not None:
-        raise DamagedError(f"{file.path}: {wrong}")
+        raise DamagedFileError(f"{file.path}: {wrong}")

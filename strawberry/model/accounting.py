@@ -18,17 +18,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from strawberry.model.blame import blaming
 from strawberry.model.build import build
 from strawberry.model.contracts import Bank, Projection, State
-from strawberry.model.counting import Cost, Meter
+from strawberry.model.counting import Cost, CostMeter
 from strawberry.model.loss import linear_cross_entropy
 from strawberry.model.recursion import gather
 from strawberry.model.risks import risks
 from strawberry.model.stack import Block
-from strawberry.model.visiting import Visits
+from strawberry.model.visiting import BlockUses
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
     from strawberry.model.recursion import Recursion
-    from strawberry.model.stack import Visit
+    from strawberry.model.stack import BlockUse
     from strawberry.recipe.spec import Recipe
 
 HEAD_TOKENS = 64
@@ -47,7 +47,7 @@ class PartReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CostReport:
     """What a recipe's model comes to.
 
     Attributes:
@@ -96,7 +96,7 @@ class Report:
         return sum(self.casts.values())
 
 
-def account(recipe: Recipe, model: LanguageModel | None = None) -> Report:
+def account(recipe: Recipe, model: LanguageModel | None = None) -> CostReport:
     """Count the recipe's model; `model`, if given, is the same one on the meta device.
 
     What a recipe in bfloat16 keeps is counted with fake tensors of a CPU, under its autocast: the
@@ -115,7 +115,7 @@ def computes_in(recipe: Recipe) -> torch.dtype:
     return torch.float32 if wide else torch.bfloat16
 
 
-def _narrowed(recipe: Recipe, report: Report) -> Report:
+def _narrowed(recipe: Recipe, report: CostReport) -> CostReport:
     """The report with bytes as they are in the recipe's dtype."""
     with FakeTensorMode():
         kept = _account(recipe, build(recipe), computes_in(recipe))
@@ -140,10 +140,12 @@ def _narrowed(recipe: Recipe, report: Report) -> Report:
     )
 
 
-def _account(recipe: Recipe, model: LanguageModel, dtype: torch.dtype = torch.float32) -> Report:
+def _account(
+    recipe: Recipe, model: LanguageModel, dtype: torch.dtype = torch.float32
+) -> CostReport:
     spec = recipe.model
-    meter = Meter(model.parameters(), dtype)
-    visits = Visits(model, spec.block_size, meter)
+    meter = CostMeter(model.parameters(), dtype)
+    visits = BlockUses(model, spec.block_size, meter)
     parts: dict[int, PartReport] = {}
     total, head, once = Cost(), _head_cost(model, spec.block_size, meter), visits.once
     largest = Cost()
@@ -169,7 +171,7 @@ def _account(recipe: Recipe, model: LanguageModel, dtype: torch.dtype = torch.fl
         kept = total.written_bytes + largest.saved_bytes + outside.saved_bytes
         kept_once = largest.saved_once_bytes + once.saved_bytes
     names = {parameter: name for name, parameter in model.named_parameters()}
-    return Report(
+    return CostReport(
         name=recipe.name,
         block_size=spec.block_size,
         parameters=kinds,
@@ -191,7 +193,7 @@ def _account(recipe: Recipe, model: LanguageModel, dtype: torch.dtype = torch.fl
     )
 
 
-def _router_cost(recursion: Recursion, length: int, width: int, meter: Meter) -> Cost:
+def _router_cost(recursion: Recursion, length: int, width: int, meter: CostMeter) -> Cost:
     """What a recursion's router costs, and the cache in which it keeps where tokens went."""
     router = recursion.router
     assert router is not None
@@ -229,7 +231,7 @@ def _router_cost(recursion: Recursion, length: int, width: int, meter: Meter) ->
     )
 
 
-def _head_cost(model: LanguageModel, length: int, meter: Meter) -> Cost:
+def _head_cost(model: LanguageModel, length: int, meter: CostMeter) -> Cost:
     """Embedding, final norm and loss: counted for a few tokens and scaled, for it is linear."""
     targets = torch.zeros(HEAD_TOKENS, dtype=torch.long, device=model.device)
     h = torch.empty(HEAD_TOKENS, model.embedding.embedding_dim, device=model.device)
@@ -265,7 +267,7 @@ def _dense_parameters(block: Block) -> int:
     return total + sum(p.numel() for p in set(block.parameters()) - inside - shared)
 
 
-def _part(visit: Visit, cost: Cost) -> PartReport:
+def _part(visit: BlockUse, cost: Cost) -> PartReport:
     block = visit.block
     names = [type(part).__name__ for part in (block.attention, block.ffn) if part is not None]
     return PartReport(

@@ -19,15 +19,15 @@ from strawberry.model.contracts import (
     Attention,
     Bank,
     Declared,
+    MatrixLayout,
     Norm,
-    Parts,
     Positional,
     Projection,
     ProjectionRequest,
     RouterSite,
     Site,
-    Weights,
     WeightScope,
+    WeightSource,
     draw,
 )
 from strawberry.model.language_model import LanguageModel
@@ -71,7 +71,7 @@ Place: TypeAlias = Callable[[Block | Stack], object]
 class _Scope:
     """What is in force around a node."""
 
-    weights: Weights
+    weights: WeightSource
     positional: Positional
     recursion: WeightScope  # what a weight source that is opened here is told
     step_norms: int = 0  # norms that each place has, one for each step; 0 for a single one
@@ -151,7 +151,9 @@ class _Builder:
             self.place(node)
         return node
 
-    def _stack(self, spec: RepeatSpec | RecurSpec, scope: _Scope, own: Weights | None) -> Stack:
+    def _stack(
+        self, spec: RepeatSpec | RecurSpec, scope: _Scope, own: WeightSource | None
+    ) -> Stack:
         inside = expand(spec.stack) * (spec.count if isinstance(spec, RepeatSpec) else 1)
         built = [self._node(node, scope) for node in inside]
         nodes = [node for node in built if node is not None]
@@ -182,7 +184,7 @@ class _Builder:
             self.problems.append(spec.at.problem("sharing", str(error)))
             raise _Broken from error
 
-    def _block(self, spec: BlockSpec, scope: _Scope, own: Weights | None) -> Block:
+    def _block(self, spec: BlockSpec, scope: _Scope, own: WeightSource | None) -> Block:
         index = self.n_blocks
         self.n_blocks += 1
         override = None if spec.positional is None else self._positional(spec.positional)
@@ -249,7 +251,7 @@ class _Builder:
             in_features: int,
             output: bool,
             bias: bool,
-            parts: Declared | Parts | None,
+            parts: Declared | MatrixLayout | None,
         ) -> ProjectionRequest:
             if out_features < 1 or in_features < 1:
                 raise ValueError(f"its matrix {name} would be {out_features} x {in_features}")
@@ -257,7 +259,7 @@ class _Builder:
             std = in_features**-0.5 if uniform else model.init_std
             if output and not uniform:
                 std *= (2 * self.depth) ** -0.5  # GPT-2's: the residual stream sums 2 L of them
-            inside = Parts.of(parts if parts is not None else {name: out_features})
+            inside = MatrixLayout.of(parts if parts is not None else {name: out_features})
             if inside.rows != out_features:
                 message = f"its matrix {name} has {out_features} rows, its parts {inside.rows}"
                 raise ValueError(message)
@@ -279,7 +281,7 @@ class _Builder:
             *,
             output: bool = False,
             bias: bool | None = None,
-            parts: Declared | Parts | None = None,
+            parts: Declared | MatrixLayout | None = None,
         ) -> Projection:
             biased = model.bias if bias is None else bias
             return scope.weights.projection(
@@ -293,7 +295,7 @@ class _Builder:
             in_features: int,
             *,
             output: bool = False,
-            parts: Declared | Parts | None = None,
+            parts: Declared | MatrixLayout | None = None,
         ) -> Bank:
             return scope.weights.bank(
                 request(name, out_features, in_features, output, False, parts), experts
@@ -324,15 +326,15 @@ class _Builder:
         built: Positional | None = self._construct(spec, self.spec.n_embd, self.spec.block_size)
         return built
 
-    def _weights(self, spec: ComponentSpec, scope: WeightScope) -> Weights | None:
-        def component(nested: ComponentSpec) -> Weights:
-            built: Weights | None = self._construct(nested, inside)
+    def _weights(self, spec: ComponentSpec, scope: WeightScope) -> WeightSource | None:
+        def component(nested: ComponentSpec) -> WeightSource:
+            built: WeightSource | None = self._construct(nested, inside)
             if built is None:
                 raise _Broken
             return built
 
         inside = replace(scope, component=component)
-        built: Weights | None = self._construct(spec, inside)
+        built: WeightSource | None = self._construct(spec, inside)
         if built is not None and self.train.document_mask and not built.separates:
             message = "can't keep documents apart: write `train.document_mask: false`"
             self.problems.append(spec.problem("", f"{spec.entry.name!r} {message}"))

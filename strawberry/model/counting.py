@@ -78,7 +78,7 @@ class Cost:
         return Cost(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
 
-class Meter:
+class CostMeter:
     """Counts runs of the parts of one model, on the meta device or with fake tensors of a CPU.
 
     Attributes:

@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from strawberry.errors import StrawberryError
 from strawberry.model.contracts import (
     Aux,
+    MatrixLayout,
     Metric,
     Norm,
     ParameterInfo,
-    Parts,
     Positional,
     State,
     Use,
-    Weights,
+    WeightSource,
     mean_terms,
 )
 from strawberry.model.loss import HeadLoss, LossTerms, head_logits, head_loss
-from strawberry.model.residual import Stream, written
-from strawberry.model.stack import Block, Room, Stack, Visit, dropped
+from strawberry.model.residual import ResidualStream, written
+from strawberry.model.stack import Block, BlockUse, CacheShape, Stack, dropped
 
 _ROWS = 4096
 """Tokens whose logits are held at once where answers are counted."""
@@ -111,7 +111,7 @@ class LanguageModel(nn.Module):
         embedding: nn.Embedding,
         embedding_norm: Norm | None,
         positional: Positional,
-        weights: Weights,
+        weights: WeightSource,
         stack: Stack,
         norm: Norm,
         head: nn.Linear | None,
@@ -184,7 +184,9 @@ class LanguageModel(nn.Module):
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = dropped(self.dropout, x)
-        stream, aux = self.stack(Stream(x, (written(x),) if self.keep_history else ()), use, 0)
+        stream, aux = self.stack(
+            ResidualStream(x, (written(x),) if self.keep_history else ()), use, 0
+        )
         if cache is not None:
             cache.offset += T
         return self.norm(stream.x), aux
@@ -307,7 +309,7 @@ class LanguageModel(nn.Module):
                 name = type(module).__name__
                 raise StrawberryError(f"{name} has no decoding state: go without a cache")
         dtype = dtype if dtype is not None else self.embedding.weight.dtype
-        room = Room(batch, length, self.device, dtype)
+        room = CacheShape(batch, length, self.device, dtype)
         return Cache(list(self.stack.new_states(room, self.weights)), length)
 
     def parameter_infos(self) -> list[ParameterInfo]:
@@ -318,7 +320,7 @@ class LanguageModel(nn.Module):
             for name, p in self.named_parameters()
         ]
 
-    def visits(self) -> list[Visit]:
+    def visits(self) -> list[BlockUse]:
         """All uses of blocks, unrolled, in order."""
         return list(self.stack.visits((), self.weights, "stack"))
 
@@ -348,10 +350,10 @@ def _declared_kinds(model: LanguageModel) -> Iterator[tuple[str, str]]:
             yield f"{path}.{name}", kind
 
 
-def _declared_parts(model: LanguageModel) -> Iterator[tuple[str, Parts]]:
+def _declared_parts(model: LanguageModel) -> Iterator[tuple[str, MatrixLayout]]:
     """(parameter name, matrices) as modules declare them; raises ValueError if they don't fit."""
     for path, module in model.named_modules():
-        declared: Mapping[str, Parts] = getattr(module, "parameter_parts", {})
+        declared: Mapping[str, MatrixLayout] = getattr(module, "parameter_parts", {})
         for name, parts in declared.items():
             try:
                 parameter = module.get_parameter(name)

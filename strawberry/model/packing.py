@@ -45,7 +45,7 @@ ABOUT: Final = frozenset(
 )
 """What a matrix can be asked without being read."""
 
-P = TypeVar("P", bound="Packed")
+P = TypeVar("P", bound="PackedMatrix")
 
 
 def pack_weights(model: LanguageModel, weights: WeightFormat) -> None:
@@ -83,7 +83,7 @@ def _packed(plain: nn.Parameter, weights: WeightFormat, *, also_plain: bool) -> 
     return form(plain, also_plain) if form.fits(plain) else plain
 
 
-class Packed(Tensor):
+class PackedMatrix(Tensor):
     """A matrix (out, in) in fewer bytes: `F.linear` takes it as it is, all else sees it in full."""
 
     plain: Tensor | None
@@ -141,7 +141,7 @@ class Packed(Tensor):
         return _with_full(func, args, kwargs)
 
 
-class BFloat16(Packed):
+class BFloat16(PackedMatrix):
     """Rounded to bfloat16."""
 
     def __init__(self, plain: Tensor, also_plain: bool) -> None:
@@ -159,7 +159,7 @@ class BFloat16(Packed):
         return F.linear(x, self.rounded)
 
 
-class Int8(Packed):
+class Int8(PackedMatrix):
     """`round(row / scale)` in 8 bits, with a scale for each row."""
 
     def __init__(self, plain: Tensor, also_plain: bool) -> None:
@@ -173,7 +173,7 @@ class Int8(Packed):
     @staticmethod
     def fits(plain: Tensor) -> bool:
         """Rows must be of whole units."""
-        return Packed.fits(plain) and plain.shape[1] % UNIT == 0
+        return PackedMatrix.fits(plain) and plain.shape[1] % UNIT == 0
 
     def unpacked(self) -> Tensor:
         """The matrix in full, rounded."""
@@ -188,7 +188,7 @@ class Int8(Packed):
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`, where one of the three is packed."""
-    if not isinstance(weight, Packed) or isinstance(x, Packed):
+    if not isinstance(weight, PackedMatrix) or isinstance(x, PackedMatrix):
         return F.linear(_full(x), _full(weight), _full(bias))
     rows = x.reshape(-1, x.shape[-1]).bfloat16().contiguous()
     y = weight.times(rows).to(x.dtype).view(*x.shape[:-1], -1)
@@ -206,7 +206,7 @@ def _full(value: Any) -> Any:
     """The plain form of a packed matrix, and of those in a list; anything else as it is."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(_full, value))
-    if isinstance(value, Packed):
+    if isinstance(value, PackedMatrix):
         return value.unpacked() if value.plain is None else value.plain
     return value
 

@@ -19,9 +19,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import Aux, Router, Shared, State, Term, Use, Weights, largest
-from strawberry.model.residual import Stream
-from strawberry.model.stack import Block, Room, Sharing, Stack, Visit, recursion
+from strawberry.model.contracts import (
+    Aux,
+    Router,
+    SharedKeys,
+    State,
+    Term,
+    Use,
+    WeightSource,
+    largest,
+)
+from strawberry.model.residual import ResidualStream
+from strawberry.model.stack import Block, BlockUse, CacheShape, Sharing, Stack, recursion
 
 DEAD = 0.01
 """A step that a smaller share of tokens runs is counted as dead."""
@@ -61,7 +70,7 @@ class Recursion(Stack):
         nodes: Sequence[Block | Stack],
         steps: int,
         sharing: Sharing,
-        weights: Weights | None = None,
+        weights: WeightSource | None = None,
         *,
         router: Router | None = None,
         share_keys: bool = False,
@@ -98,7 +107,7 @@ class Recursion(Stack):
         """Slots of all uses, and with a router one for which tokens went where."""
         return self._slots_below() + (self.router is not None)
 
-    def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
+    def forward(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
         """The stream after all steps; the first block use below has slot `slot`."""
         if self.weights is not None:
             use = replace(use, weights=self.weights)
@@ -113,7 +122,7 @@ class Recursion(Stack):
             stream, more = self._with_same_keys(stream, use, slot, inner)
         else:
             x, more = self._routed(stream.x, use, slot, inner)
-            stream = Stream(x)
+            stream = ResidualStream(x)
         aux += more
         if last is not None:
             slot += self.steps * self._width(inner)
@@ -121,7 +130,9 @@ class Recursion(Stack):
             aux += more
         return stream, aux
 
-    def new_states(self, room: Room, weights: Weights, later: bool = False) -> Iterator[State]:
+    def new_states(
+        self, room: CacheShape, weights: WeightSource, later: bool = False
+    ) -> Iterator[State]:
         """The states of all uses below, and with a router which tokens went to which step."""
         _, inner, _ = self._parts()
         for index, step in self.schedule:
@@ -137,7 +148,9 @@ class Recursion(Stack):
                 ),
             }
 
-    def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
+    def visits(
+        self, steps: tuple[int, ...], weights: WeightSource, path: str
+    ) -> Iterator[BlockUse]:
         """All block uses below, in the order of their slots, with the shares that are meant."""
         shares = None if self.router is None else self.router.shares()
         _, inner, _ = self._parts()
@@ -155,7 +168,7 @@ class Recursion(Stack):
 
     # Without a router
 
-    def _in_order(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
+    def _in_order(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
         """Every use for all tokens, in the order of the schedule."""
         aux: Aux = ()
         before: int | None = None
@@ -168,15 +181,15 @@ class Recursion(Stack):
         return stream, aux
 
     def _with_same_keys(
-        self, stream: Stream, use: Use, slot: int, inner: Sequence[int]
-    ) -> tuple[Stream, Aux]:
+        self, stream: ResidualStream, use: Use, slot: int, inner: Sequence[int]
+    ) -> tuple[ResidualStream, Aux]:
         """All steps for all tokens, with the keys and values of the first."""
         aux: Aux = ()
         store: dict[int, State] = {}
         tokens = use.positions.shape[-1]
         for step in range(self.steps):
             stream = stream._replace(x=self._enter(stream.x, step))
-            shared = Shared(store, slot, step > 0, tokens, documents=use.documents)
+            shared = SharedKeys(store, slot, step > 0, tokens, documents=use.documents)
             inside = replace(use.at(step), shared=shared)
             stream, more = self._in_turn(stream, inside, slot, inner)
             slot, aux = slot + self._width(inner), aux + more
@@ -237,7 +250,9 @@ class Recursion(Stack):
             first = first or (active, inside)
             if self.share_keys:
                 inside = _sharing(inside, store, slot, active, first, T)
-            stream, terms = self._in_turn(Stream(self._enter(before, step)), inside, slot, inner)
+            stream, terms = self._in_turn(
+                ResidualStream(self._enter(before, step)), inside, slot, inner
+            )
             after = self.router.merge(before, stream.x, step, active.carried)
             if active.real is not None:
                 after = torch.where(active.real[..., None], after, before)
@@ -345,11 +360,11 @@ def _sharing(
     began, there = first
     B, T0 = began.places.shape
     if active is began:
-        return replace(use, shared=Shared(store, slot, False, T0, documents=use.documents))
+        return replace(use, shared=SharedKeys(store, slot, False, T0, documents=use.documents))
     order = torch.arange(T0, device=began.places.device).expand(B, T0)
     place_of = order.new_zeros(B, length).scatter(1, began.places, order)
     places = place_of.gather(1, active.places)
-    shared = Shared(store, slot, True, T0, places, there.documents)
+    shared = SharedKeys(store, slot, True, T0, places, there.documents)
     return replace(use, shared=shared, key_positions=there.key_positions)
 
 

@@ -41,14 +41,14 @@ def normed(norm: nn.Module | None, x: Tensor, use: Use) -> Tensor:
     return norm(x)
 
 
-class Written(NamedTuple):
+class PartOutput(NamedTuple):
     """What a part wrote, (B, T, C), and the inverse of its root mean square, (B, T, 1)."""
 
     value: Tensor
     inverse_rms: Tensor
 
 
-class Stream(NamedTuple):
+class ResidualStream(NamedTuple):
     """What flows from block to block.
 
     Attributes:
@@ -58,7 +58,7 @@ class Stream(NamedTuple):
     """
 
     x: Tensor
-    history: tuple[Written, ...] = ()
+    history: tuple[PartOutput, ...] = ()
 
 
 class Join(nn.Module):
@@ -89,7 +89,7 @@ class Join(nn.Module):
         self.inner = inner
         self.outer = outer
 
-    def forward(self, stream: Stream, y: Tensor, use: Use) -> Stream:
+    def forward(self, stream: ResidualStream, y: Tensor, use: Use) -> ResidualStream:
         """The stream after a part that read `stream.x` and computed `y`, (B, T, C)."""
         y = normed(self.inner, y, use)
         if self.gain is not None:
@@ -97,11 +97,11 @@ class Join(nn.Module):
         elif self.scale != 1.0:
             y = y * self.scale
         x, history = self.add(stream, y)
-        return Stream(normed(self.outer, x, use), history)
+        return ResidualStream(normed(self.outer, x, use), history)
 
-    def add(self, stream: Stream, y: Tensor) -> Stream:
+    def add(self, stream: ResidualStream, y: Tensor) -> ResidualStream:
         """The plain sum."""
-        return Stream(stream.x + y)
+        return ResidualStream(stream.x + y)
 
 
 class Mix(Join):
@@ -124,7 +124,7 @@ class Mix(Join):
         super().__init__(features, scale=scale, inner=inner, outer=outer)
         self.query = nn.Parameter(torch.zeros(features))
 
-    def add(self, stream: Stream, y: Tensor) -> Stream:
+    def add(self, stream: ResidualStream, y: Tensor) -> ResidualStream:
         """The mean, and the history with `y` in it."""
         history = (*stream.history, written(y))
         query = wide(self.query)
@@ -135,9 +135,9 @@ class Mix(Join):
         x = torch.zeros_like(y)
         for number, (value, _) in enumerate(history):
             x = x + shares[..., number, None] * value
-        return Stream(x, history)
+        return ResidualStream(x, history)
 
 
-def written(value: Tensor) -> Written:
+def written(value: Tensor) -> PartOutput:
     """A part's output with what mixing needs to know of it."""
-    return Written(value, torch.rsqrt(wide(value).square().mean(-1, keepdim=True) + EPS))
+    return PartOutput(value, torch.rsqrt(wide(value).square().mean(-1, keepdim=True) + EPS))

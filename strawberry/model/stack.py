@@ -21,10 +21,10 @@ from strawberry.model.contracts import (
     Positional,
     State,
     Use,
-    Weights,
+    WeightSource,
     with_aux,
 )
-from strawberry.model.residual import Join, Stream, normed
+from strawberry.model.residual import Join, ResidualStream, normed
 
 if TYPE_CHECKING:
     from strawberry.model.recursion import Recursion
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Sharing: TypeAlias = Literal["cycle", "sequence", "middle_cycle", "middle_sequence"]
 
 
-class Room(NamedTuple):
+class CacheShape(NamedTuple):
     """What states are to have room for: so many sequences of so many tokens."""
 
     batch: int
@@ -42,7 +42,7 @@ class Room(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class BlockUse:
     """One use of a block in the unrolled model.
 
     Attributes:
@@ -56,7 +56,7 @@ class Visit:
 
     block: Block
     steps: tuple[int, ...]
-    weights: Weights
+    weights: WeightSource
     path: str
     share: float = 1.0
     later: bool = False
@@ -82,7 +82,7 @@ class Block(nn.Module):
         attention_join: Join | None,
         ffn_join: Join | None,
         positional: Positional | None,
-        weights: Weights | None,
+        weights: WeightSource | None,
         dropout: float,
         key: str,
     ) -> None:
@@ -99,7 +99,7 @@ class Block(nn.Module):
         self.key = key  # blocks of equal keys are built alike
         self.recompute = False  # keep no activations in training; compute them again instead
 
-    def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
+    def forward(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
         """The stream after this block, and the terms that its parts returned."""
         if not (self.recompute and self.training and torch.is_grad_enabled()):
             return self._forward(stream, use, slot)
@@ -113,7 +113,7 @@ class Block(nn.Module):
             use_reentrant=False,
         )
 
-    def _forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
+    def _forward(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
         if self.positional is not None:
             use = replace(use, positional=self.positional)
         if self.weights is not None:
@@ -137,12 +137,14 @@ class Block(nn.Module):
         """Compile this block; calls with a cache stay eager."""
         eager, compiled = self.forward, torch.compile(self.forward)
 
-        def forward(stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
+        def forward(stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
             return (compiled if use.cache is None else eager)(stream, use, slot)
 
         self.forward = forward  # type: ignore[method-assign]
 
-    def new_states(self, room: Room, weights: Weights, later: bool = False) -> Iterator[State]:
+    def new_states(
+        self, room: CacheShape, weights: WeightSource, later: bool = False
+    ) -> Iterator[State]:
         """The one state that a use of this block keeps, and what its weight source keeps.
 
         With `later` the mixer uses the keys of an earlier step, and keeps none.
@@ -152,9 +154,11 @@ class Block(nn.Module):
             state = self.attention.new_state(*room)
         yield {**state, **(self.weights or weights).new_state(*room)}
 
-    def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
+    def visits(
+        self, steps: tuple[int, ...], weights: WeightSource, path: str
+    ) -> Iterator[BlockUse]:
         """This one use."""
-        yield Visit(self, steps, self.weights or weights, path)
+        yield BlockUse(self, steps, self.weights or weights, path)
 
 
 def recompute_blocks(model: nn.Module) -> None:
@@ -172,7 +176,7 @@ def dropped(dropout: nn.Dropout, x: Tensor) -> Tensor:
 class Stack(nn.Module):
     """Nodes, each used once, in order: what `stack` and `repeat` become."""
 
-    def __init__(self, nodes: Sequence[Block | Stack], weights: Weights | None = None) -> None:
+    def __init__(self, nodes: Sequence[Block | Stack], weights: WeightSource | None = None) -> None:
         super().__init__()
         self.nodes = nn.ModuleList(nodes)
         self.weights = weights
@@ -189,15 +193,15 @@ class Stack(nn.Module):
     def _slots_below(self) -> int:
         return sum(self._node(index).n_slots for index in self.order())
 
-    def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
+    def forward(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
         """The stream after all uses; the first block use below has slot `slot`."""
         if self.weights is not None:
             use = replace(use, weights=self.weights)
         return self._in_turn(stream, use, slot, self.order())
 
     def _in_turn(
-        self, stream: Stream, use: Use, slot: int, indices: Sequence[int]
-    ) -> tuple[Stream, Aux]:
+        self, stream: ResidualStream, use: Use, slot: int, indices: Sequence[int]
+    ) -> tuple[ResidualStream, Aux]:
         """The stream after these nodes, one after the other."""
         aux: Aux = ()
         for index in indices:
@@ -206,12 +210,16 @@ class Stack(nn.Module):
             slot, aux = slot + node.n_slots, aux + more
         return stream, aux
 
-    def new_states(self, room: Room, weights: Weights, later: bool = False) -> Iterator[State]:
+    def new_states(
+        self, room: CacheShape, weights: WeightSource, later: bool = False
+    ) -> Iterator[State]:
         """The states of all uses below, in the order of their slots."""
         for index in self.order():
             yield from self._node(index).new_states(room, self.weights or weights, later)
 
-    def visits(self, steps: tuple[int, ...], weights: Weights, path: str) -> Iterator[Visit]:
+    def visits(
+        self, steps: tuple[int, ...], weights: WeightSource, path: str
+    ) -> Iterator[BlockUse]:
         """All block uses below, in the order of their slots."""
         for index in self.order():
             source = self.weights or weights

@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from strawberry.model.contracts import Shared, State, Use, Weights
-from strawberry.model.counting import Cost, Meter
-from strawberry.model.residual import Stream, written
-from strawberry.model.stack import Room
+from strawberry.model.contracts import SharedKeys, State, Use, WeightSource
+from strawberry.model.counting import Cost, CostMeter
+from strawberry.model.residual import ResidualStream, written
+from strawberry.model.stack import CacheShape
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
-    from strawberry.model.stack import Visit
+    from strawberry.model.stack import BlockUse
 
 Derived = dict[Any, list[Tensor]]
 """What weight sources compute once in a pass, by what it is for."""
 
 
-class Visits:
+class BlockUses:
     """The uses of a model's blocks, over sequences of `length` tokens."""
 
-    def __init__(self, model: LanguageModel, length: int, meter: Meter) -> None:
+    def __init__(self, model: LanguageModel, length: int, meter: CostMeter) -> None:
         self.model = model
         self.length = length
         self.meter = meter
-        self.every: Sequence[Visit] = model.visits()
+        self.every: Sequence[BlockUse] = model.visits()
         self.once, self.derived = self._prepared()
         self._known: dict[str, Cost] = {}
         self._casts: dict[str, list[str]] = {}
@@ -53,14 +53,14 @@ class Visits:
             return y.sum() + sum(tensor.sum() for values in once.values() for tensor in values)
 
         cost = Cost()
-        if any(type(visit.weights).prepare is not Weights.prepare for visit in self.every):
+        if any(type(visit.weights).prepare is not WeightSource.prepare for visit in self.every):
             cost = self.meter.count(run, torch.empty(1, device=model.device), between=once.clear)
         return cost, {
             key: [tensor.detach().requires_grad_() for tensor in values]
             for key, values in once.items()
         }
 
-    def cost(self, visit: Visit) -> Cost:
+    def cost(self, visit: BlockUse) -> Cost:
         """The cost of one use of a block, counted once for equal blocks.
 
         A routed use is counted for the share of tokens that it is meant for.
@@ -77,7 +77,7 @@ class Visits:
             casts[parameter] = parameter.numel() * self.meter.dtype.itemsize
         return self._known[key]
 
-    def _count(self, visit: Visit, tokens: int) -> Cost:
+    def _count(self, visit: BlockUse, tokens: int) -> Cost:
         model, block, meter = self.model, visit.block, self.meter
         width, device = model.embedding.embedding_dim, model.device
         use = Use(
@@ -92,9 +92,9 @@ class Visits:
         if visit.later:
             use = self._with_keys(visit, use)
 
-        def read(y: Tensor) -> Stream:
+        def read(y: Tensor) -> ResidualStream:
             # A longer history adds a few numbers a token: what was written is kept already.
-            return Stream(y, (written(y),) if model.keep_history else ())
+            return ResidualStream(y, (written(y),) if model.keep_history else ())
 
         def run(y: Tensor, use: Use = use) -> Tensor:
             return block(read(y), use, 0)[0].x
@@ -122,7 +122,7 @@ class Visits:
             cache_bytes_per_token=slope,
         )
 
-    def _with_keys(self, visit: Visit, use: Use) -> Use:
+    def _with_keys(self, visit: BlockUse, use: Use) -> Use:
         """The use of a later step, with the keys of a first one for all tokens."""
         model, length = self.model, self.length
         store: dict[int, State] = {}
@@ -133,22 +133,22 @@ class Visits:
             steps=(*use.steps[:-1], 0),
             memo={},
             tokens=torch.zeros(1, length, dtype=torch.long, device=model.device),
-            shared=Shared(store, 0, later=False, tokens=length),
+            shared=SharedKeys(store, 0, later=False, tokens=length),
         )
         x = torch.empty(1, length, model.embedding.embedding_dim, device=model.device)
         with torch.no_grad(), self.meter.autocast():
-            visit.block(Stream(x, (written(x),) if model.keep_history else ()), first, 0)
+            visit.block(ResidualStream(x, (written(x),) if model.keep_history else ()), first, 0)
         places = None if len(use.positions) == length else use.positions[None]
-        return replace(use, shared=Shared(store, 0, later=True, tokens=length, places=places))
+        return replace(use, shared=SharedKeys(store, 0, later=True, tokens=length, places=places))
 
 
-def _state_bytes(visit: Visit, length: int, device: torch.device) -> int:
-    room = Room(1, length, device, torch.float32)
+def _state_bytes(visit: BlockUse, length: int, device: torch.device) -> int:
+    room = CacheShape(1, length, device, torch.float32)
     states = visit.block.new_states(room, visit.weights, visit.later)
     return sum(t.nbytes for state in states for t in state.values())
 
 
-def _new_bytes(after: Stream, before: Stream) -> int:
+def _new_bytes(after: ResidualStream, before: ResidualStream) -> int:
     """Bytes of what a block added to the stream."""
     old, new = (
         {tensor.untyped_storage()._cdata: tensor.nbytes for tensor in _tensors(stream)}  # noqa: SLF001 (identity)
@@ -157,6 +157,6 @@ def _new_bytes(after: Stream, before: Stream) -> int:
     return sum(nbytes for storage, nbytes in new.items() if storage not in old)
 
 
-def _tensors(stream: Stream) -> Iterator[Tensor]:
+def _tensors(stream: ResidualStream) -> Iterator[Tensor]:
     yield stream.x
     yield from itertools.chain(*stream.history)

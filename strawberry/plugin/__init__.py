@@ -10,7 +10,14 @@ A plugin is a module that imports no torch, advertised under the entry-point gro
 """
 
 from strawberry.plugin.manager import PluginRecord, Plugins
-from strawberry.plugin.registry import KINDS, Command, Entry, LookupFailure, Registrar, Registry
+from strawberry.plugin.registry import (
+    KINDS,
+    Command,
+    LookupFailure,
+    Registrar,
+    Registry,
+    RegistryEntry,
+)
 from strawberry.plugin.signature import Kind
 from strawberry.plugin.specs import API_VERSION, hookimpl
 
@@ -18,7 +25,7 @@ __all__ = [
     "API_VERSION",
     "KINDS",
     "Command",
-    "Entry",
+    "RegistryEntry",
     "Kind",
     "LookupFailure",
     "PluginRecord",

@@ -21,7 +21,7 @@ from typing import Final, Literal
 from strawberry.errors import PluginError
 from strawberry.plugin import specs
 from strawberry.plugin.hooks import Manager, check_hooks
-from strawberry.plugin.registry import Command, Entry, Registrar, one_line
+from strawberry.plugin.registry import Command, Registrar, RegistryEntry, one_line
 from strawberry.plugin.signature import file_of
 
 DISTRIBUTION: Final = "strawberry-lab"
@@ -63,7 +63,7 @@ class PluginRecord:
     error: str = ""
     traceback: str = ""
     seconds: float = 0.0
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[RegistryEntry] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
     api: str = ""
@@ -81,7 +81,7 @@ class PluginRecord:
 
 
 @dataclass(slots=True)
-class Candidate:
+class PluginCandidate:
     """A plugin that was found and has not been imported."""
 
     record: PluginRecord
@@ -94,7 +94,7 @@ class Incompatible(Exception):  # noqa: N818 (a verdict that the loader passes t
     """The plugin wants another version."""
 
 
-def discover(files: Sequence[Path] = ()) -> tuple[list[Candidate], list[str]]:
+def discover(files: Sequence[Path] = ()) -> tuple[list[PluginCandidate], list[str]]:
     """All plugins of this environment and the local `files`, in a fixed order, with fixed names.
 
     The built-in comes first, then distributions by name, then files as given. Also returns a line
@@ -122,7 +122,7 @@ def discover(files: Sequence[Path] = ()) -> tuple[list[Candidate], list[str]]:
     return candidates, lines
 
 
-def load(candidate: Candidate, manager: Manager, notice: Notice | None) -> None:
+def load(candidate: PluginCandidate, manager: Manager, notice: Notice | None) -> None:
     """Import and register one plugin; whatever happens ends up in its record."""
     record = candidate.record
     start = time.perf_counter()
@@ -178,12 +178,12 @@ def _trace(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, start))
 
 
-def _order(candidate: Candidate) -> tuple[bool, str, str]:
+def _order(candidate: PluginCandidate) -> tuple[bool, str, str]:
     record = candidate.record
     return (not record.builtin, record.distribution.lower(), record.name)
 
 
-def _installed() -> Iterator[Candidate]:
+def _installed() -> Iterator[PluginCandidate]:
     try:
         yield from map(_candidate, importlib.metadata.entry_points(group=specs.GROUP))
     except Exception:
@@ -192,7 +192,7 @@ def _installed() -> Iterator[Candidate]:
         yield from _installed_one_by_one()
 
 
-def _installed_one_by_one() -> Iterator[Candidate]:
+def _installed_one_by_one() -> Iterator[PluginCandidate]:
     seen = set()
     for distribution in importlib.metadata.distributions():
         name = str(distribution.metadata["Name"])
@@ -206,17 +206,19 @@ def _installed_one_by_one() -> Iterator[Candidate]:
             text = distribution.read_text("entry_points.txt") or ""
             if f"[{specs.GROUP}]" in text:
                 flaw = f"its entry_points.txt can't be read: {one_line(error)}"
-                yield Candidate(PluginRecord(name, name, distribution.version, ""), flaw=flaw)
+                yield PluginCandidate(PluginRecord(name, name, distribution.version, ""), flaw=flaw)
             continue
         yield from map(_candidate, entry_points)
 
 
-def _candidate(entry_point: importlib.metadata.EntryPoint) -> Candidate:
+def _candidate(entry_point: importlib.metadata.EntryPoint) -> PluginCandidate:
     distribution = entry_point.dist
     name = str(distribution.metadata["Name"]) if distribution else ""
     version = str(distribution.metadata["Version"] or "") if distribution else ""
     record = PluginRecord(entry_point.name, name, version, entry_point.value)
-    candidate = Candidate(record, requires=(distribution.requires or ()) if distribution else ())
+    candidate = PluginCandidate(
+        record, requires=(distribution.requires or ()) if distribution else ()
+    )
     if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", entry_point.value):
         record.file = file_of(entry_point.value)
     else:
@@ -224,16 +226,16 @@ def _candidate(entry_point: importlib.metadata.EntryPoint) -> Candidate:
     return candidate
 
 
-def _local(file: Path) -> Candidate:
+def _local(file: Path) -> PluginCandidate:
     if not file.is_file() or file.suffix != ".py":
         what = "not a Python file" if file.exists() else "no such file"
         raise PluginError(f"--plugin {file}: {what}")
     path = file.resolve()
     module = "strawberry_local_" + re.sub(r"\W", "_", path.stem)
-    return Candidate(PluginRecord(path.stem, "", "", module, file=path), path=path)
+    return PluginCandidate(PluginRecord(path.stem, "", "", module, file=path), path=path)
 
 
-def _check_requirements(candidate: Candidate) -> None:
+def _check_requirements(candidate: PluginCandidate) -> None:
     """Refuse, before the import, a distribution that was made for another version of ours."""
     if candidate.flaw:
         raise PluginError(candidate.flaw)
@@ -260,7 +262,7 @@ def _check_requirements(candidate: Candidate) -> None:
                 )
 
 
-def _import(candidate: Candidate) -> types.ModuleType:
+def _import(candidate: PluginCandidate) -> types.ModuleType:
     name = candidate.record.module
     if candidate.path is None:
         return importlib.import_module(name)

@@ -1,6 +1,6 @@
 """Which components there are, who brought them, and where to find them.
 
-Nothing is imported here until a component is used: an `Entry` holds a string target.
+Nothing is imported here until a component is used: an `RegistryEntry` holds a string target.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RegistryEntry:
     """One registered component.
 
     Attributes:
@@ -147,7 +147,7 @@ class Registrar:
     def __init__(self, plugin: str, *, local: bool = False) -> None:
         self.plugin = plugin
         self.local = local
-        self.entries: list[Entry] = []
+        self.entries: list[RegistryEntry] = []
         self.commands: list[Command] = []
 
     def add(self, kind: str, name: str, target: str | type) -> None:
@@ -165,7 +165,7 @@ class Registrar:
         for other in self.entries:
             if (other.kind, other.name) == (kind, name):
                 raise PluginError(f"{kind} {name!r} is registered twice: as {other.where} before")
-        self.entries.append(Entry(kind, name, self.plugin, target))
+        self.entries.append(RegistryEntry(kind, name, self.plugin, target))
 
     def command(
         self,
@@ -271,7 +271,7 @@ class Registry:
     """
 
     def __init__(
-        self, entries: Iterable[Entry] = (), unavailable: Mapping[str, str] | None = None
+        self, entries: Iterable[RegistryEntry] = (), unavailable: Mapping[str, str] | None = None
     ) -> None:
         self._entries = sorted(
             entries, key=lambda entry: (KINDS.index(entry.kind), entry.name, entry.plugin)
@@ -279,11 +279,11 @@ class Registry:
         self._unavailable = dict(unavailable or {})
         self.kinds = Kinds()
 
-    def entries(self, kind: str | None = None) -> list[Entry]:
+    def entries(self, kind: str | None = None) -> list[RegistryEntry]:
         """All components, or those of one kind, sorted by kind, name and plugin."""
         return [entry for entry in self._entries if kind is None or entry.kind == kind]
 
-    def find(self, kind: str, name: str) -> Entry:
+    def find(self, kind: str, name: str) -> RegistryEntry:
         """The component that `name` (short, or `plugin/name`) means.
 
         Raises:
@@ -306,7 +306,7 @@ class Registry:
             raise LookupFailure(f"{kind} {name!r} is ambiguous: write {owners}")
         raise LookupFailure(self._not_found(kind, name, plugin, short))
 
-    def short_name(self, entry: Entry) -> str:
+    def short_name(self, entry: RegistryEntry) -> str:
         """The shortest name that means `entry` and nothing else of its kind."""
         same = [e for e in self._entries if (e.kind, e.name) == (entry.kind, entry.name)]
         return entry.name if len(same) <= 1 else entry.full_name

@@ -44,7 +44,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class RecipeField:
     """A recipe field of a component.
 
     Attributes:
@@ -75,7 +75,7 @@ class Field:
         return type_text(self.annotation)
 
 
-def fields_of(cls: type) -> list[Field]:
+def fields_of(cls: type) -> list[RecipeField]:
     """The recipe fields of a component: the keyword-only parameters of its constructor, in order.
 
     Raises:
@@ -91,7 +91,9 @@ def fields_of(cls: type) -> list[Field]:
             raise PluginError(f"{_name(cls)}: field {parameter.name!r} can't start with '_'")
         default = REQUIRED if parameter.default is inspect.Parameter.empty else parameter.default
         annotation = _evaluate(cls, constructor, parameter)
-        fields.append(Field(parameter.name, annotation, default, docs.get(parameter.name, "")))
+        fields.append(
+            RecipeField(parameter.name, annotation, default, docs.get(parameter.name, ""))
+        )
     return fields
 
 

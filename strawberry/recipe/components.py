@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from strawberry.errors import Location, Problem, StrawberryError
-from strawberry.plugin.signature import REQUIRED, Field, fields_of, model_of
+from strawberry.plugin.signature import REQUIRED, RecipeField, fields_of, model_of
 from strawberry.recipe.messages import explain
 from strawberry.recipe.spec import ComponentSpec, Located
 from strawberry.recipe.tree import Node, as_component, located, unknown_keys
@@ -124,7 +124,7 @@ class ComponentReader:
             for name, field in declared.items()
         }
 
-    def _nested(self, field: Field, node: Node | None, parent: Node, path: str) -> Any:
+    def _nested(self, field: RecipeField, node: Node | None, parent: Node, path: str) -> Any:
         """A field that holds a component, a list of them, or nothing."""
         kind = str(field.kind)
         if node is None:
@@ -158,7 +158,7 @@ def join(path: str, steps: Iterable[Any]) -> str:
     return path.removeprefix(".")
 
 
-def _hole(field: Field, written: Node | None, made: Any) -> Any:
+def _hole(field: RecipeField, written: Node | None, made: Any) -> Any:
     """What the model sees in the place of components."""
     if written is not None and written.value != "none":
         return written.plain()
@@ -174,6 +174,6 @@ def _mentions(annotation: Any, types: tuple[type, ...]) -> bool:
     return any(_mentions(argument, types) for argument in get_args(annotation))
 
 
-def _sequence(value: Any, field: Field) -> Any:
+def _sequence(value: Any, field: RecipeField) -> Any:
     is_tuple = isinstance(value, list) and _mentions(field.annotation, (tuple,))
     return tuple(value) if is_tuple else value

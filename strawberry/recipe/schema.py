@@ -10,7 +10,7 @@ from strawberry.plugin.signature import description_of, model_of
 from strawberry.recipe.spec import ModelFields, RecurFields, TrainFields
 
 if TYPE_CHECKING:
-    from strawberry.plugin import Entry, Plugins
+    from strawberry.plugin import Plugins, RegistryEntry
 
 
 def json_schema(plugins: Plugins) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _add_kind(definitions: dict[str, Any], kind: str, plugins: Plugins) -> None:
 
 
 def _with_use(
-    entry: Entry, plugins: Plugins, kind: str, definitions: dict[str, Any]
+    entry: RegistryEntry, plugins: Plugins, kind: str, definitions: dict[str, Any]
 ) -> dict[str, Any]:
     cls = entry.load()
     schema = _fields(cls, definitions)

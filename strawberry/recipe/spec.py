@@ -22,7 +22,7 @@ from strawberry.errors import (
     RecipeError,
     StrawberryError,
 )
-from strawberry.plugin import Entry, Plugins
+from strawberry.plugin import Plugins, RegistryEntry
 from strawberry.recipe.origin import Origin
 from strawberry.recipe.seeds import SeedFields
 from strawberry.recipe.tree import Node
@@ -59,7 +59,7 @@ class ComponentSpec:
     use: str
     fields: Mapping[str, Any]
     explicit: frozenset[str] = field(compare=False)
-    entry: Entry = field(compare=False)
+    entry: RegistryEntry = field(compare=False)
     at: Located = field(default_factory=Located, compare=False)
 
     def problem(self, name: str, message: str) -> Problem:

@@ -12,7 +12,7 @@ from strawberry.train.begin import begin
 from strawberry.train.decode import sample_batch, sample_ids
 from strawberry.train.evaluate import evaluate, evaluate_depths
 from strawberry.train.generate import generate, generate_batch
-from strawberry.train.imported import Imported, import_seed
+from strawberry.train.imported import ImportedFile, import_seed
 from strawberry.train.load import LoadedRun, load_run
 from strawberry.train.loop import Interrupted, RunResult, train
 from strawberry.train.memory import OutOfMemory
@@ -22,7 +22,7 @@ from strawberry.train.sampling import Sampling
 
 __all__ = [
     "Diverged",
-    "Imported",
+    "ImportedFile",
     "Interrupted",
     "LoadedRun",
     "OutOfMemory",

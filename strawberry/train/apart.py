@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import Optimizer, ParameterInfo, Unit
+from strawberry.model.contracts import OptimizerSource, ParameterInfo, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,14 @@ class _Fused:
     copied: tuple[bool, ...]
 
 
-class Apart:
+class SplitMatrices:
     """What an optimizer is given to step, in step with the model's own parameters.
 
     Attributes:
         infos: those given, or their matrices or heads, as the optimizer's `unit` says.
     """
 
-    def __init__(self, factory: Optimizer, infos: Sequence[ParameterInfo]) -> None:
+    def __init__(self, factory: OptimizerSource, infos: Sequence[ParameterInfo]) -> None:
         self.unit: Unit = factory.unit
         self.fused: list[_Fused] = []
         self.infos: list[ParameterInfo] = []

@@ -29,7 +29,7 @@ MicroBatch: TypeAlias = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class EvaluationRows:
     """Rows to evaluate on.
 
     Attributes:
@@ -81,14 +81,14 @@ class Batches:
         parts, size = train.gradient_accumulation_steps, train.batch_size
         return [range(n * size, (n + 1) * size) for n in range(step * parts, (step + 1) * parts)]
 
-    def val(self, first: int, count: int) -> Measured:
+    def val(self, first: int, count: int) -> EvaluationRows:
         """Rows `first` to `first + count - 1` of the validation split; ranks share them."""
         mine = self.world.share(range(first, first + count))
         x, y = self._rows("val", mine or range(first, first + 1))
         if not mine:
             y = np.full_like(y, UNPREDICTED[0])
         n_bytes = self.dataset.n_bytes("val", y)
-        return Measured(*self._place(x, y), len(mine), n_bytes)
+        return EvaluationRows(*self._place(x, y), len(mine), n_bytes)
 
     def close(self) -> None:
         """Stop the thread."""

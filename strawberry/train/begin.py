@@ -13,7 +13,7 @@ from strawberry.errors import StrawberryError
 from strawberry.model.build import build
 from strawberry.train.device import machine_for
 from strawberry.train.parallel.world import World
-from strawberry.train.recent import Recent, all_finite
+from strawberry.train.recent import RecentSums, all_finite
 from strawberry.train.run import RunFolder
 from strawberry.train.session import open_session
 
@@ -62,7 +62,7 @@ def begin(
         try:
             session.model.load_state_dict(weights)
             with session.optimizers.evaluating():
-                session.write(Recent(machine))
+                session.write(RecentSums(machine))
             run.begin(recipe, session.dataset, machine)
         except RuntimeError as error:
             reason = " ".join(str(error).split())

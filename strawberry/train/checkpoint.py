@@ -45,12 +45,12 @@ TEMPORARY = ".writing-"
 OLD = "-old"
 
 
-class DamagedError(StrawberryError):
+class DamagedCheckpointError(StrawberryError):
     """A checkpoint is not what its manifest says, or not what we write."""
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class CheckpointData:
     """A run after one of its steps: what a checkpoint holds.
 
     Attributes:
@@ -67,14 +67,14 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint(Moment):
+class Checkpoint(CheckpointData):
     """A moment that was read, and where from."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class CheckpointPolicy:
     """Which checkpoints stay once a new one is whole.
 
     Attributes:
@@ -88,7 +88,7 @@ class Keep:
     warn: Callable[[str], None] = lambda _: None
 
 
-def save(folder: Path, moment: Moment, keep: Keep) -> Path:
+def save(folder: Path, moment: CheckpointData, keep: CheckpointPolicy) -> Path:
     """Write a moment's checkpoint into `folder`, and drop those that are not to be kept.
 
     Raises StrawberryError if the disk refuses the new one; the checkpoints that were there stay.
@@ -107,14 +107,16 @@ def save(folder: Path, moment: Moment, keep: Keep) -> Path:
     return target
 
 
-def begin(folder: Path, moment: Moment) -> Path:
+def begin(folder: Path, moment: CheckpointData) -> Path:
     """A folder to write a moment's tensors in, with the rest in it; raises as `save` does."""
     target = _path(folder, moment.state["step"])
     with _told(target):
         return retried(lambda: _begun(target, moment))
 
 
-def seal(temporary: Path, keep: Keep, known: Mapping[str, list[Any]] | None = None) -> Path:
+def seal(
+    temporary: Path, keep: CheckpointPolicy, known: Mapping[str, list[Any]] | None = None
+) -> Path:
     """Give what `begin` began its manifest and its name; drop those that are not to be kept.
 
     `known` has the digests of files that need not be read again. Raises StrawberryError as `save`.
@@ -126,7 +128,7 @@ def seal(temporary: Path, keep: Keep, known: Mapping[str, list[Any]] | None = No
     return target
 
 
-def _begun(target: Path, moment: Moment) -> Path:
+def _begun(target: Path, moment: CheckpointData) -> Path:
     """The temporary folder of a checkpoint, with its generators and its state alone."""
     folder = target.parent
     folder.mkdir(exist_ok=True)  # and no parents: a run folder that was moved stays away
@@ -154,7 +156,7 @@ def _finish(temporary: Path, target: Path, known: Mapping[str, list[Any]]) -> No
     _flush(target.parent)
 
 
-def _drop_old(target: Path, keep: Keep) -> None:
+def _drop_old(target: Path, keep: CheckpointPolicy) -> None:
     """Remove what is no longer to be kept, now that `target` is whole."""
     folder = target.parent
     steps = _steps(folder)
@@ -221,9 +223,9 @@ def verify(path: Path) -> frozenset[str]:
         names = [RANDOM, STATE, *shards] if shards else PARTS
         for name in names:
             if digest(path / name) != manifest[name]:
-                raise DamagedError(f"{path / name} is not what was written")
+                raise DamagedCheckpointError(f"{path / name} is not what was written")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path}: {error}") from error
+        raise DamagedCheckpointError(f"{path}: {error}") from error
     return frozenset(names)
 
 
@@ -247,7 +249,7 @@ def read(
         found = state.get("format")
         model, optimizer = _tensors(path, files, like or {})
     except (OSError, ValueError, AttributeError, SafetensorError) as error:
-        raise DamagedError(f"{path}: {error}") from error
+        raise DamagedCheckpointError(f"{path}: {error}") from error
     if found != FORMAT:
         raise StrawberryError(
             f"{path}: has format {found}; this Strawberry reads {FORMAT}. Use the version that "
@@ -277,7 +279,7 @@ def newest_whole(folder: Path) -> tuple[Path, frozenset[str], list[str]]:
     for path in newest(folder):
         try:
             return path, verify(path), passed
-        except DamagedError as error:
+        except DamagedCheckpointError as error:
             passed.append(f"damaged checkpoint passed over: {error}")
     raise StrawberryError("\n".join([*passed, f"{folder}: there is no whole checkpoint"]))
 
@@ -302,7 +304,7 @@ def load_best(folder: Path) -> tuple[Checkpoint, list[str]]:
         raise StrawberryError(f"{folder}: no best checkpoint was kept; train.keep_best does that")
     try:
         return load(_path(folder, best["step"])), passed
-    except DamagedError as error:
+    except DamagedCheckpointError as error:
         raise StrawberryError(f"the best checkpoint is damaged: {error}") from error
 
 

@@ -14,7 +14,7 @@ from strawberry.train import randomness
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
 from strawberry.train.documents import separator
-from strawberry.train.means import Means
+from strawberry.train.means import WeightedMeans
 from strawberry.train.parallel.engine import Engine
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _measure(
     asked: list[torch.Tensor] = []
     told = torch.zeros(4, dtype=torch.int64, device=machine.device)
     n_bytes: float | None = 0.0
-    means = Means()
+    means = WeightedMeans()
     with randomness.held(machine.device):
         for first in range(0, rows, size):
             batch = batches.val(first, min(size, rows - first))

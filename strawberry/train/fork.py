@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from strawberry.errors import StrawberryError
 from strawberry.recipe import load_recipe
-from strawberry.train.recent import Recent
+from strawberry.train.recent import RecentSums
 from strawberry.train.restore import newest_of, take
 from strawberry.train.run import RunFolder, write_atomic
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from strawberry.train.session import Session
 
 
-def fork(session: Session, recent: Recent, parent: RunFolder) -> None:
+def fork(session: Session, recent: RecentSums, parent: RunFolder) -> None:
     """Begin the session's run from the newest checkpoint of `parent`, at that step.
 
     Weights, generators and the rows of the log are taken over; the state of the optimizers too,

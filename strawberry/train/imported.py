@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportedFile:
     """What a file was (`checkpoint`, `encoder`, `dataset`), what was made, and how to use it."""
 
     kind: str
@@ -36,7 +36,7 @@ class Imported:
 def import_seed(
     path: str | Path, out: str | Path, *, encoder: str | Path | None = None,
     plugins: Plugins | None = None,
-) -> Imported:  # fmt: skip
+) -> ImportedFile:  # fmt: skip
     """Make a file of the seed project into one of ours; nothing in it is ever run.
 
     Args:
@@ -58,14 +58,18 @@ def import_seed(
 
             plugins = Plugins.load()
         step = write_run(path, out, plugins, tokenizer)
-        return Imported("checkpoint", out, step, shlex.join(["strawberry", "generate", str(out)]))
+        return ImportedFile(
+            "checkpoint", out, step, shlex.join(["strawberry", "generate", str(out)])
+        )
     value = load_plain(path)
     if is_encoder(value):
         made = encoder_of(value, path)
         made.save(out)
-        return Imported("encoder", out, made.vocab_size, f"tokenizer: {{use: bpe, path: {out}}}")
+        return ImportedFile(
+            "encoder", out, made.vocab_size, f"tokenizer: {{use: bpe, path: {out}}}"
+        )
     if is_dataset(value):
         count = write_dataset(value, path, out, tokenizer)
         usage = f"data: {{use: tokens, path: {out / TOKENS}}}"
-        return Imported("dataset", out, count, usage)
+        return ImportedFile("dataset", out, count, usage)
     raise StrawberryError(f"{path}: neither an encoder nor a data set of the seed project")

@@ -15,7 +15,7 @@ import filelock
 from strawberry.errors import StrawberryError
 
 
-class InUse(StrawberryError):  # noqa: N818 (a state of the folder)
+class FolderInUse(StrawberryError):  # noqa: N818 (a state of the folder)
     """Another process works in the folder."""
 
 
@@ -48,7 +48,7 @@ class FolderLock:
                 who = self._holder.read_text()
             except OSError:
                 who = "another process"
-            raise InUse(f"{self.folder}: {who} {self.work}") from error
+            raise FolderInUse(f"{self.folder}: {who} {self.work}") from error
         self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
 
     def release(self) -> None:

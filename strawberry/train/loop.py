@@ -23,13 +23,13 @@ from strawberry.train.memory import explained, keep_freed_memory
 from strawberry.train.nonfinite import Guard
 from strawberry.train.parallel.engine import check_shards
 from strawberry.train.parallel.world import World, joined
-from strawberry.train.recent import Diverged, Recent
+from strawberry.train.recent import Diverged, RecentSums
 from strawberry.train.restore import restore
 from strawberry.train.run import RunFolder, new_run_folder
 from strawberry.train.session import Session, open_session
-from strawberry.train.signals import Stop, stop_signals
+from strawberry.train.signals import StopRequest, stop_signals
 from strawberry.train.space import check_disk, check_memory
-from strawberry.train.spikes import Spikes
+from strawberry.train.spikes import SpikeDetector
 from strawberry.train.step import gradient, update
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def train(
                     warn=warn,
                 )  # fmt: skip
                 stack.callback(session.batches.close)
-                recent = Recent(machine, world)
+                recent = RecentSums(machine, world)
                 world.by_main(
                     lambda: check_disk(run, recipe.train, session.model, session.optimizers)
                 )
@@ -150,7 +150,7 @@ def _hold(run: RunFolder, resume: bool, world: World) -> bool:
     return again
 
 
-def _start(session: Session, recent: Recent, again: bool, fork_of: str | Path | None) -> None:
+def _start(session: Session, recent: RecentSums, again: bool, fork_of: str | Path | None) -> None:
     """Put the session where the run is to go on, or begin the run."""
     recipe, run, machine, world = session.recipe, session.run, session.machine, session.world
     if again:
@@ -163,7 +163,7 @@ def _start(session: Session, recent: Recent, again: bool, fork_of: str | Path | 
         world.by_main(lambda: run.begin(recipe, session.dataset, machine))
 
 
-def _run(session: Session, stop: Stop, recent: Recent) -> None:
+def _run(session: Session, stop: StopRequest, recent: RecentSums) -> None:
     """The loop; trackers are told of its beginning and of how it ended."""
     run, world = session.run, session.world
     try:
@@ -180,14 +180,14 @@ def _run(session: Session, stop: Stop, recent: Recent) -> None:
     session.tell("run_finished", run.path, "finished")
 
 
-def fit(session: Session, stop: Stop, recent: Recent) -> None:
+def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
     """The loop: from the session's step to the recipe's last."""
     recipe, run, model, optimizers = session.recipe, session.run, session.model, session.optimizers
     settings = recipe.train
     sequences = settings.batch_size * settings.gradient_accumulation_steps
     step_tokens = sequences * recipe.model.block_size
     guard = Guard(session, recent, lambda: restore(session, recent))
-    spikes = Spikes(run.losses())
+    spikes = SpikeDetector(run.losses())
     model.train()
     if settings.on_nonfinite == "back_off" and session.step == 0:
         session.save(recent)  # something to go back to
@@ -200,7 +200,7 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
         learn_from(session, recent)
         verdict = guard.judge()
         if verdict == "again":
-            spikes = Spikes(run.losses())
+            spikes = SpikeDetector(run.losses())
             continue
         if verdict == "take":
             update(session.engine, optimizers, session.step)
@@ -230,7 +230,7 @@ def fit(session: Session, stop: Stop, recent: Recent) -> None:
     session.leave()
 
 
-def learn_from(session: Session, recent: Recent) -> None:
+def learn_from(session: Session, recent: RecentSums) -> None:
     """The gradient of the session's next step; `recent` takes in losses and norm."""
     parts = session.batches.train(session.step)
     add = partial(recent.add, share=1 / len(parts))
@@ -243,7 +243,7 @@ def measured(recipe: Recipe, step: int) -> bool:
     return due(step, recipe.train.eval_interval) or step == recipe.train.max_iters
 
 
-def measure(session: Session, recent: Recent) -> bool:
+def measure(session: Session, recent: RecentSums) -> bool:
     """Evaluate after a step; True if that is a best one, to be saved.
 
     An evaluation can fail where training did not, for want of memory for example. What was trained
@@ -261,7 +261,7 @@ def measure(session: Session, recent: Recent) -> bool:
     return best
 
 
-def log(session: Session, recent: Recent, spikes: Spikes, step_tokens: int) -> None:
+def log(session: Session, recent: RecentSums, spikes: SpikeDetector, step_tokens: int) -> None:
     """Write a row of what happened since the last one; trackers are told of it."""
     row = {"step": session.step, **session.optimizers.rates(), **recent.row(step_tokens)}
     if "loss" not in row:  # every step of it was skipped

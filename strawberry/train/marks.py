@@ -26,7 +26,7 @@ REST: Final = "rest"
 the engine itself."""
 
 
-class Marks:
+class ComponentMarks:
     """Which component is at work, and which numbers autograd gave to what it computed."""
 
     def __init__(self, machine: Machine) -> None:
@@ -98,10 +98,10 @@ class Marks:
         self._since = now
 
 
-class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts FLOPs of matrix products by who is at work."""
 
-    def __init__(self, marks: Marks) -> None:
+    def __init__(self, marks: ComponentMarks) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.marks = marks
         self.found: Counter[str] = Counter()
@@ -114,10 +114,10 @@ class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-class Kept:
+class SavedBytes:
     """Bytes that autograd keeps, by who computed them; tensors that share storage count once."""
 
-    def __init__(self, marks: Marks, model: nn.Module) -> None:
+    def __init__(self, marks: ComponentMarks, model: nn.Module) -> None:
         self.marks = marks
         self.found: Counter[str] = Counter()
         self._known = {p.untyped_storage().data_ptr() for p in model.parameters()}

@@ -13,7 +13,7 @@ from strawberry.model.contracts.terms import Read
 from strawberry.train.parallel.world import World
 
 
-class Means:
+class WeightedMeans:
     """Weighted means by name; sums stay on the device until numbers are asked for.
 
     A metric of several values keeps a sum for each of them, and reads their means.
@@ -42,9 +42,9 @@ class Means:
             sums[place] = sums[place] + part
             weights[place] += weight
 
-    def copy(self) -> Means:
+    def copy(self) -> WeightedMeans:
         """The same so far."""
-        other = Means()
+        other = WeightedMeans()
         other._sums = {name: list(sums) for name, sums in self._sums.items()}
         other._weights = {name: list(weights) for name, weights in self._weights.items()}
         other._reads = dict(self._reads)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from strawberry.errors import StrawberryError
 from strawberry.model.contracts import local
-from strawberry.train.recent import Diverged, Recent
+from strawberry.train.recent import Diverged, RecentSums
 from strawberry.train.run import write_atomic
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Guard:
         restore: puts the session back to its newest checkpoint.
     """
 
-    def __init__(self, session: Session, recent: Recent, restore: Callable[[], object]) -> None:
+    def __init__(self, session: Session, recent: RecentSums, restore: Callable[[], object]) -> None:
         self.session = session
         self.recent = recent
         self.policy = session.recipe.train.on_nonfinite

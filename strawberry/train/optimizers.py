@@ -15,14 +15,14 @@ import torch
 
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.contracts import (
-    Optimizer,
+    OptimizerSource,
     ParameterInfo,
     Schedule,
     ScheduleSite,
     placed_like,
 )
 from strawberry.recipe.spec import ComponentSpec
-from strawberry.train.apart import Apart
+from strawberry.train.apart import SplitMatrices
 from strawberry.train.state import pack, unpack
 from strawberry.train.uncompiled import spare_compiler
 
@@ -43,7 +43,7 @@ class Assignment:
     """An optimizer and the parameters that it takes; `lr` is its peak learning rate."""
 
     component: ComponentSpec
-    factory: Optimizer
+    factory: OptimizerSource
     lr: float
     infos: tuple[ParameterInfo, ...]
 
@@ -78,7 +78,7 @@ def assign(recipe: Recipe, infos: Sequence[ParameterInfo]) -> list[Assignment]:
 
 def _take(spec: ComponentSpec, infos: Sequence[ParameterInfo], peak: float) -> Iterator[Assignment]:
     """The assignment of one optimizer, and those of what it leaves to its `rest`."""
-    factory: Optimizer = spec.construct()
+    factory: OptimizerSource = spec.construct()
     mine = tuple(info for info in infos if factory.claims(info))
     if mine:
         yield Assignment(spec, factory, factory.lr or peak, mine)
@@ -100,7 +100,7 @@ def state_bytes(assignments: Sequence[Assignment]) -> int:
 
 
 def _bytes_of(assignment: Assignment) -> int:
-    infos = Apart(assignment.factory, assignment.infos).infos
+    infos = SplitMatrices(assignment.factory, assignment.infos).infos
     probes = {(i.kind, i.parameter.ndim): _probe(i) for i in infos}
     cpu = torch.device("cpu")
     optimizer = assignment.factory.make(tuple(probes.values()), lr=1e-3, device=cpu)
@@ -140,7 +140,7 @@ class Optimizers:
         self.parts = []
         self.apart = []
         for assignment in assign(recipe, infos):
-            apart = Apart(assignment.factory, assignment.infos)
+            apart = SplitMatrices(assignment.factory, assignment.infos)
             optimizer = assignment.factory.make(apart.infos, lr=assignment.lr, device=device)
             apart.follow(optimizer)
             self.parts.append((assignment, optimizer))

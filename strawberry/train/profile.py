@@ -33,7 +33,7 @@ from strawberry.train import randomness
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
 from strawberry.train.documents import separator
-from strawberry.train.marks import REST, Flops, Kept, Marks
+from strawberry.train.marks import REST, ComponentMarks, FlopCounter, SavedBytes
 from strawberry.train.memory import keep_freed_memory
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.parallel.engine import Engine
@@ -58,7 +58,7 @@ CLIP, OPTIMIZER = "gradient norm", "optimizer"
 
 
 @dataclass(slots=True)
-class Row:
+class ProfileRow:
     """A component's part of a step; a shared block that is used several times is one row.
 
     Attributes:
@@ -104,7 +104,7 @@ class StepProfile:
     profiled_seconds: float
     peak_flops: float
     peak_bytes: int | None
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ProfileRow] = field(default_factory=list)
 
 
 def profile(recipe: Recipe, *, steps: int = 5, progress: Progress | None = None) -> StepProfile:
@@ -188,7 +188,7 @@ class _Step:
         self.recipe, self.model, self.optimizers = recipe, model, optimizers
         self.engine = Engine(model)
         self.batches, self.machine = batches, machine
-        self.marks = Marks(machine)
+        self.marks = ComponentMarks(machine)
         self.number = 0
         self.engine.loss = self.marks.wrap(self.engine.loss, HEAD)  # type: ignore[method-assign]
         self.engine.clip = self.marks.wrap(self.engine.clip, CLIP)  # type: ignore[method-assign]
@@ -213,10 +213,10 @@ class _Step:
         self.machine.synchronize()
         return time.perf_counter() - began
 
-    def follow(self) -> list[Row]:
+    def follow(self) -> list[ProfileRow]:
         """Mark the model's parts; returns a row for each, in their order."""
         model, marks = self.model, self.marks
-        rows = {name: Row(name) for name in (DATA, "embedding")}
+        rows = {name: ProfileRow(name) for name in (DATA, "embedding")}
         marks.follow(model.embedding, "embedding")
         norms: list[nn.Module | None] = [model.embedding_norm, model.norm]
         blocks = [module for module in model.modules() if isinstance(module, Block)]
@@ -224,7 +224,7 @@ class _Step:
             for part, component in ((block.attention, spec.attention), (block.ffn, spec.ffn)):
                 if part is not None and component is not None:
                     name = component.at.path.removeprefix("model.")
-                    rows.setdefault(name, Row(name, type(part).__name__))
+                    rows.setdefault(name, ProfileRow(name, type(part).__name__))
                     marks.follow(part, name)
             for join in (block.attention_join, block.ffn_join):
                 norms += [] if join is None else [join.inner, join.outer]
@@ -234,7 +234,7 @@ class _Step:
                 marks.follow(each, NORMS)
         for recursion in (m for m in model.modules() if isinstance(m, Recursion)):
             if recursion.router is not None:
-                rows[ROUTER] = Row(ROUTER, type(recursion.router).__name__)
+                rows[ROUTER] = ProfileRow(ROUTER, type(recursion.router).__name__)
                 recursion.router.route = marks.wrap(recursion.router.route, ROUTER)  # type: ignore[method-assign]
         model.trunk = marks.wrap(model.trunk, REST)  # type: ignore[method-assign]
         state = sum(
@@ -244,15 +244,15 @@ class _Step:
             for value in kept.values()
             if isinstance(value, Tensor)
         )
-        rows |= {name: Row(name) for name in (NORMS, REST, HEAD, CLIP)}
+        rows |= {name: ProfileRow(name) for name in (NORMS, REST, HEAD, CLIP)}
         names = [type(optimizer).__name__ for _, optimizer in self.optimizers.parts]
-        rows[OPTIMIZER] = Row(OPTIMIZER, ", ".join(dict.fromkeys(names)), kept_bytes=state)
+        rows[OPTIMIZER] = ProfileRow(OPTIMIZER, ", ".join(dict.fromkeys(names)), kept_bytes=state)
         marks.uses.clear()
         return list(rows.values())
 
     def costs(self) -> _Costs:
         """FLOPs and kept bytes, each in a step of its own."""
-        flops, kept = Flops(self.marks), Kept(self.marks, self.model)
+        flops, kept = FlopCounter(self.marks), SavedBytes(self.marks, self.model)
         with flops:
             self.run()
         with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from strawberry.errors import StrawberryError
 from strawberry.train.device import Machine
-from strawberry.train.means import Means
+from strawberry.train.means import WeightedMeans
 from strawberry.train.parallel.world import World
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Diverged(StrawberryError):  # noqa: N818 (a finding about the run)
         )
 
 
-class Recent:
+class RecentSums:
     """Sums since the last row; they stay on the device until a row is due."""
 
     def __init__(self, machine: Machine, world: World | None = None) -> None:
@@ -42,7 +42,7 @@ class Recent:
         self.norm = torch.zeros((), device=machine.device)
         self.health = torch.zeros((), device=machine.device)  # NaN once anything was not finite
         self.timed = self.skipped = 0
-        self.means = Means()
+        self.means = WeightedMeans()
         self.mark()
         self.start()
 
@@ -115,7 +115,7 @@ class Recent:
         values |= {"grad_norm": float(self.norm), "tokens_per_second": speed}
         if self.skipped:
             values["skipped"] = self.skipped
-        self.means, self.skipped = Means(), 0
+        self.means, self.skipped = WeightedMeans(), 0
         self.start()
         return values
 

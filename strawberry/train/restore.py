@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from strawberry.errors import StrawberryError
 from strawberry.train import checkpoint, randomness
 from strawberry.train.checkpoint import Checkpoint
-from strawberry.train.recent import Recent
+from strawberry.train.recent import RecentSums
 from strawberry.train.run import RunFolder
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ NEEDED = ("step", "random", "metrics", "recent", "optimizer", "scale", "best")
 """What the state of a checkpoint holds; without any one of them a resumed run would be another."""
 
 
-def restore(session: Session, recent: Recent) -> list[str]:
+def restore(session: Session, recent: RecentSums) -> list[str]:
     """Put a session where its newest whole checkpoint left it; returns what to warn of.
 
     A run that was killed before its first checkpoint starts over. Raises StrawberryError if a part
@@ -49,7 +49,9 @@ def newest_of(run: RunFolder, session: Session) -> tuple[Checkpoint, list[str]]:
     return checkpoint.read(path, files, like), warnings
 
 
-def take(session: Session, recent: Recent, found: Checkpoint, *, optimizers: bool = True) -> None:
+def take(
+    session: Session, recent: RecentSums, found: Checkpoint, *, optimizers: bool = True
+) -> None:
     """Put a session where a checkpoint left it; the optimizers start afresh if not `optimizers`.
 
     Raises StrawberryError if a part is missing, or does not fit the recipe.

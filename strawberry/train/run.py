@@ -168,7 +168,7 @@ class RunFolder:
     def check_same(self, recipe: Recipe, dataset: Dataset) -> None:
         """Raises OtherRun if this is not the run's recipe and data."""
         if lines := self.changes(recipe, dataset):
-            raise OtherRun(self.path, recipe.source, lines)
+            raise RunMismatch(self.path, recipe.source, lines)
 
     def info(self) -> dict[str, Any]:
         """What run.json says; raises StrawberryError if it can't be read."""
@@ -194,7 +194,7 @@ class RunFolder:
         return [f"this run was begun elsewhere, so bits may differ: {', '.join(changed)}"]
 
 
-class OtherRun(StrawberryError):  # noqa: N818 (what is given is right, for another run)
+class RunMismatch(StrawberryError):  # noqa: N818 (what is given is right, for another run)
     """Recipe or data are not those of the run; the text says what is different, and what to do.
 
     Args:

@@ -25,9 +25,9 @@ from strawberry.recipe.seed import seed_recipe
 from strawberry.recipe.tree import located
 from strawberry.recipe.validate import validate
 from strawberry.train import checkpoint, randomness
-from strawberry.train.checkpoint import Keep, Moment
+from strawberry.train.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.train.parallel.world import World
-from strawberry.train.recent import Recent
+from strawberry.train.recent import RecentSums
 from strawberry.train.run import RunFolder, write_atomic
 
 if TYPE_CHECKING:
@@ -184,13 +184,13 @@ def _save(run: RunFolder, recipe: Recipe, model: nn.Module, step: int) -> None:
         "step": step,
         "random": random,
         "metrics": {},
-        "recent": Recent(machine_for(recipe)).state(),
+        "recent": RecentSums(machine_for(recipe)).state(),
         "optimizer": None,
         "scale": 1.0,
         "best": None,
     }
-    moment = Moment(model.state_dict(), {}, generators, state)
-    checkpoint.save(run.checkpoints, moment, Keep(1))
+    moment = CheckpointData(model.state_dict(), {}, generators, state)
+    checkpoint.save(run.checkpoints, moment, CheckpointPolicy(1))
 
 
 def _digest(path: Path) -> str:

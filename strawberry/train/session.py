@@ -14,14 +14,14 @@ from strawberry.model.contracts import Tracker, local
 from strawberry.recipe.seeds import seed_of
 from strawberry.train import randomness
 from strawberry.train.batches import Batches
-from strawberry.train.checkpoint import Keep, Moment
+from strawberry.train.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.train.device import Machine
 from strawberry.train.documents import separator
 from strawberry.train.evaluate import validate
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.parallel.engine import Engine, engine_for
 from strawberry.train.parallel.world import World
-from strawberry.train.recent import Diverged, Recent, all_finite
+from strawberry.train.recent import Diverged, RecentSums, all_finite
 from strawberry.train.refereed import referee
 from strawberry.train.run import RunFolder
 
@@ -123,7 +123,7 @@ class Session:
             referee(self)
             self.refereed = True
 
-    def save(self, recent: Recent) -> None:
+    def save(self, recent: RecentSums) -> None:
         """Write a checkpoint of this moment; raises Diverged if it is not worth keeping."""
         recent.check(self.step)
         with self.optimizers.evaluating():
@@ -141,7 +141,7 @@ class Session:
         self.announce()
         self.world.barrier()
 
-    def write(self, recent: Recent) -> None:
+    def write(self, recent: RecentSums) -> None:
         """Write the checkpoint's folder, or begin to; raises as `save` does."""
         kept, plain = self.optimizers.state()
         finite = all_finite(map(local, [*self.model.parameters(), *kept.values()]))
@@ -160,8 +160,8 @@ class Session:
         best = self.best["step"] if self.best else None
         self.engine.save(
             self.run.checkpoints,
-            Moment(self.model.state_dict(), kept, generators, state),
-            Keep(self.recipe.train.keep_checkpoints, best, self.warn),
+            CheckpointData(self.model.state_dict(), kept, generators, state),
+            CheckpointPolicy(self.recipe.train.keep_checkpoints, best, self.warn),
         )
 
 

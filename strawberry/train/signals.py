@@ -11,20 +11,20 @@ from strawberry.stopping import heeded, stopped_by
 
 
 @dataclass(slots=True)
-class Stop:
+class StopRequest:
     """`asked` is the number of the signal that asked for a stop, or 0."""
 
     asked: int = 0
 
 
 @contextlib.contextmanager
-def stop_signals(insist: bool = True) -> Iterator[Stop]:
+def stop_signals(insist: bool = True) -> Iterator[StopRequest]:
     """While inside, the first signal sets `asked`; one that insists does what it always does.
 
     Without `insist` it does nothing: a launcher passes on to each of its processes what they have
     had from the terminal already, and kills those that take too long.
     """
-    stop = Stop()
+    stop = StopRequest()
     numbers = heeded()
     before = {number: signal.getsignal(number) for number in numbers}
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from strawberry.errors import StrawberryError
-from strawberry.model.contracts import Attention, Weights
+from strawberry.model.contracts import Attention, WeightSource
 from strawberry.train.decode import sample_ids, without_gradients
 from strawberry.train.sampling import Sampling
 
@@ -39,7 +39,10 @@ def check_draft(model: LanguageModel, draft_steps: int) -> None:
         if isinstance(module, Attention) and not module.rewinds:
             name = type(module).__name__
             raise StrawberryError(f"{name} can't go back in its cache when a draft was wrong")
-        if isinstance(module, Weights) and type(module).new_state is not Weights.new_state:
+        if (
+            isinstance(module, WeightSource)
+            and type(module).new_state is not WeightSource.new_state
+        ):
             name = type(module).__name__
             raise StrawberryError(f"{name} weights can't go back when a draft was wrong")
     if any(recursion.router is not None for recursion in model.stack.recursions()):

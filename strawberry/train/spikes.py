@@ -19,7 +19,7 @@ SHARE = 0.1
 """And how far above the median it is at least, relative to that: a flat curve has no deviation."""
 
 
-class Spikes:
+class SpikeDetector:
     """Compares each logged loss with the median of the rows before it.
 
     Args:

@@ -17,7 +17,7 @@ from strawberry.ablate.record import Record
 from strawberry.ablate.report import write_report
 from strawberry.ablate.report.levels import alone
 from strawberry.ablate.report.series import _curve
-from strawberry.ablate.sweep import Sweep, Watcher, make_executor
+from strawberry.ablate.sweep import Sweep, SweepObserver, make_executor
 from strawberry.plugin import Plugins
 from tests.ablate.conftest import PlanMaker
 
@@ -36,7 +36,7 @@ def page(make_plan: PlanMaker, plugins: Plugins, tmp_path: Path) -> Path:
     vary = {"model.stack.*.attention": ATTENTION, "model.stack.*.ffn": ("swiglu", "none")}
     plan = make_plan(vary=vary, seeds=2)
     executor = make_executor("local", plugins)
-    record = Sweep(prepare(plan, plugins), executor, tmp_path / "out", Watcher()).run()
+    record = Sweep(prepare(plan, plugins), executor, tmp_path / "out", SweepObserver()).run()
     (file,) = (file for file in write_report(record) if file.suffix == ".html")
     return file
 

@@ -13,7 +13,7 @@ from strawberry.ablate.contracts import Job
 from strawberry.ablate.prepare import prepare
 from strawberry.ablate.report import tabulate
 from strawberry.ablate.spread import jitter, residual, spread
-from strawberry.ablate.sweep import Sweep, Watcher
+from strawberry.ablate.sweep import Sweep, SweepObserver
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 from tests.ablate.conftest import PlanMaker
@@ -84,7 +84,7 @@ def test_tuning_halving_and_the_table_use_the_mean(
         vary={"train.learning_rate": (0.3, 0.1, 0.2, 0.4)}, tune={"train.grad_clip": (0.5, 1.0)},
         halving=True, seeds=2, last=2, overrides=("train.eval_interval=1", "train.max_iters=8"),
     )  # fmt: skip
-    record = Sweep(prepare(plan, plugins), Logged(), tmp_path / "out", Watcher()).run()
+    record = Sweep(prepare(plan, plugins), Logged(), tmp_path / "out", SweepObserver()).run()
     cells = {cell["name"]: cell for cell in record.content["cells"]}
     assert cells["learning_rate=0.1"]["tuned"] == {"train.grad_clip": 0.5}
     table = tabulate(record)

@@ -15,14 +15,14 @@ import filelock
 import pytest
 import yaml
 
-from strawberry.ablate.contracts import FINISHED, Ended, Events, Executor, Job
+from strawberry.ablate.contracts import FINISHED, Events, Executor, FinishedJob, Job
 from strawberry.ablate.plan import Plan, Range
 from strawberry.ablate.prepare import prepare
 from strawberry.ablate.process import ask
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import tabulate, write_report
 from strawberry.ablate.reproduce import reproduce
-from strawberry.ablate.sweep import Sweep, Watcher, make_executor
+from strawberry.ablate.sweep import Sweep, SweepObserver, make_executor
 from strawberry.ablate.trials import Trials
 from strawberry.cli.app import run as command
 from strawberry.errors import RecipeError
@@ -48,7 +48,7 @@ WAYS = {
 """Some ways of it to fail, and what is to be told of each."""
 
 
-class Counts(Watcher):
+class Counts(SweepObserver):
     """Which trials were started, and what was said."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class Scripted(Executor):
     def __init__(self, loss: Callable[[Mapping[str, Any]], float | None]) -> None:
         self.loss = loss
 
-    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
+    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[FinishedJob]:
         """One after the other."""
         for job in jobs:
             events.start(job)
@@ -169,7 +169,7 @@ class Scripted(Executor):
             if loss is not None:
                 result = {"status": FINISHED, "metrics": {"val_loss": loss}, "spent": 1.0}
             self.write(job, result)
-            yield Ended(job, result)
+            yield FinishedJob(job, result)
 
     def write(self, job: Job, result: Mapping[str, Any]) -> None:
         """What a trial's own process leaves."""
@@ -180,7 +180,7 @@ def scripted(
     plan: Plan, plugins: Plugins, out: Path, loss: Callable[[Mapping[str, Any]], float | None]
 ) -> Record:
     """The record of an ablation whose results are these."""
-    return Sweep(prepare(plan, plugins), Scripted(loss), out, Watcher()).run()
+    return Sweep(prepare(plan, plugins), Scripted(loss), out, SweepObserver()).run()
 
 
 def test_cells_that_come_to_one_trial_share_it(
@@ -286,7 +286,7 @@ def test_optuna_proposes_the_same_again(
 
     record = scripted(plan, plugins, tmp_path / "out", loss)
     assert [len(record.of(cell, "tune")) for cell in ("ffn=swiglu", "ffn=geglu")] == [6, 6]
-    watcher = Watcher()
+    watcher = SweepObserver()
     Sweep(prepare(plan, plugins), Scripted(loss), tmp_path / "out", watcher).run()
     assert watcher.started == []
 

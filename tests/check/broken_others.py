@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from strawberry.ablate.contracts import Ended, Events, Executor, Job
+from strawberry.ablate.contracts import Events, Executor, FinishedJob, Job
 from strawberry.ablate.process import TrialProcess, ask, stop
 from strawberry.data.contracts import (
     Corpus,
@@ -27,11 +27,17 @@ from strawberry.data.contracts import (
     TokenizerSource,
 )
 from strawberry.errors import StrawberryError
-from strawberry.model.contracts import Optimizer, ParameterInfo, Schedule, ScheduleSite, Tracker
+from strawberry.model.contracts import (
+    OptimizerSource,
+    ParameterInfo,
+    Schedule,
+    ScheduleSite,
+    Tracker,
+)
 from strawberry.plugin import hookimpl
 
 
-class Steady(Optimizer):
+class Steady(OptimizerSource):
     """AdamW by torch: sound."""
 
     def make(
@@ -377,7 +383,7 @@ class InTurn(Executor):
 
     slots = 1
 
-    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
+    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[FinishedJob]:
         for job in jobs:
             events.start(job)
             process = self.start(job)
@@ -386,7 +392,7 @@ class InTurn(Executor):
                     time.sleep(0.02)
             finally:
                 self.stop(process)
-            yield Ended(job, result)
+            yield FinishedJob(job, result)
 
     def start(self, job: Job) -> TrialProcess:
         ask(job.folder, {**job.request, "threads": 1})
@@ -399,7 +405,7 @@ class InTurn(Executor):
 class Loses(InTurn):
     """Runs the last trial and forgets to tell, where all go well."""
 
-    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
+    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[FinishedJob]:
         ended = list(super().run(jobs, events))
         yield from ended[:-1] if len({one.status for one in ended}) == 1 else ended
 
@@ -407,7 +413,7 @@ class Loses(InTurn):
 class GivesUp(InTurn):
     """Runs nothing after a trial that failed."""
 
-    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
+    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[FinishedJob]:
         for one in super().run(jobs, events):
             yield one
             if one.status != "finished":
@@ -423,7 +429,7 @@ class Abandons(InTurn):
 
 
 _KINDS = {
-    Optimizer: "optimizer",
+    OptimizerSource: "optimizer",
     Schedule: "schedule",
     DataSource: "data",
     TokenizerSource: "tokenizer",

@@ -12,7 +12,7 @@ import typer
 
 from strawberry.cli import main
 from strawberry.cli.app import as_command, hoist, run
-from strawberry.cli.overview import VERBS, Verb
+from strawberry.cli.overview import VERBS, CommandEntry
 from strawberry.errors import Location, Problem, RecipeError, StrawberryError
 from tests.plugin.fakes import FakeSite, registers
 
@@ -40,7 +40,7 @@ def command(way: str) -> None:
 @pytest.fixture
 def verb(monkeypatch: pytest.MonkeyPatch) -> None:
     """A verb `fall` that raises."""
-    monkeypatch.setitem(VERBS, "fall", Verb(f"{__name__}:command", "Raise."))
+    monkeypatch.setitem(VERBS, "fall", CommandEntry(f"{__name__}:command", "Raise."))
 
 
 def test_recipe_errors_are_printed_as_they_are(
@@ -173,7 +173,7 @@ def test_brackets_in_help_are_text(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Help texts are not read as markup."""
-    monkeypatch.setitem(VERBS, "odd", Verb(f"{__name__}:odd", "Odd."))
+    monkeypatch.setitem(VERBS, "odd", CommandEntry(f"{__name__}:odd", "Odd."))
 
     assert run(["odd", "--help"]) == 0
     assert "stack[red] of it" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from strawberry.components.dispatch import Dispatch
-from strawberry.components.routing import Choice
+from strawberry.components.routing import ExpertAssignment
 
 N, K, E, C, F = 7, 2, 4, 6, 5
 
@@ -16,7 +16,7 @@ def choice():
     expert = torch.stack([torch.randperm(3, generator=generator)[:K] for _ in range(N)])
     expert = torch.where(expert == 2, 3, expert)
     gate = torch.rand(N, K, dtype=torch.float64, generator=generator)
-    return Choice(expert, gate, torch.bincount(expert.flatten(), minlength=E), ())
+    return ExpertAssignment(expert, gate, torch.bincount(expert.flatten(), minlength=E), ())
 
 
 def test_equals_a_loop(choice):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from strawberry.components.routing import Losses, Router, max_violation
+from strawberry.components.routing import ExpertRouter, RouterLosses, max_violation
 
 N, C, E = 9, 6, 5
 
@@ -17,7 +17,7 @@ def x():
 
 def router_of(active=2, **fields):
     """A router in float64 with random matrices."""
-    router = Router(C, E, active, **fields).double()
+    router = ExpertRouter(C, E, active, **fields).double()
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in router.parameters():
@@ -89,7 +89,7 @@ def test_the_bias_chooses_and_does_not_weigh(x):
 @pytest.mark.parametrize("gate", ["softmax", "sigmoid"])
 def test_balance_loss(x, gate):
     """Switch: `E sum_i f_i P_i`, over shares that sum to 1 for each token."""
-    router = router_of(gate=gate, losses=Losses(balance=0.5))
+    router = router_of(gate=gate, losses=RouterLosses(balance=0.5))
     choice = router(x)
     shares, chosen = [], []
     for h in logits_of(x, router.weight):
@@ -106,7 +106,7 @@ def test_balance_loss(x, gate):
 
 def test_z_loss(x):
     """The mean over tokens of logsumexp squared."""
-    router = router_of(losses=Losses(z=1.0))
+    router = router_of(losses=RouterLosses(z=1.0))
     rows = logits_of(x, router.weight)
     expected = sum(math.log(sum(map(math.exp, h))) ** 2 for h in rows) / N
 
@@ -115,7 +115,7 @@ def test_z_loss(x):
 
 def test_importance_loss(x):
     """The squared variation of the sums of gates."""
-    router = router_of(losses=Losses(importance=1.0))
+    router = router_of(losses=RouterLosses(importance=1.0))
     sums = [0.0] * E
     for h in logits_of(x, router.weight):
         chosen = best(h, 2)
@@ -127,7 +127,7 @@ def test_importance_loss(x):
 
 def test_noisy_top_k(x):
     """Noise of learned width decides in training; gates are a softmax over what was kept."""
-    router = router_of(noisy=True, losses=Losses(load=1.0))
+    router = router_of(noisy=True, losses=RouterLosses(load=1.0))
     torch.manual_seed(11)
     choice = router(x)
     torch.manual_seed(11)
@@ -189,7 +189,7 @@ def test_evaluation_leaves_the_load_alone(x):
 def test_the_bias_evens_the_load():
     """A router that prefers one expert learns to use all of them."""
     torch.manual_seed(0)
-    router = Router(C, E, 2, gate="sigmoid", bias_rate=0.01)
+    router = ExpertRouter(C, E, 2, gate="sigmoid", bias_rate=0.01)
     x = torch.randn(200, C)
     x[:, 0] = 1
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_the_bias_evens_the_load():
 def test_metrics():
     """The fullest expert above its share, and the entropy of the distribution, both unweighted."""
     assert max_violation(torch.tensor([6, 2, 2, 2])) == pytest.approx(1.0)
-    router = Router(C, E, 2)
+    router = ExpertRouter(C, E, 2)
     with torch.no_grad():
         router.weight.zero_()
     choice = router(torch.randn(N, C))
@@ -218,7 +218,7 @@ def test_metrics():
 
 def test_precision():
     """Float32 inside, whatever the model's; the bias stays in float32 when the model is cast."""
-    router = Router(C, E, 2, gate="sigmoid", bias_rate=1e-3).to(torch.bfloat16)
+    router = ExpertRouter(C, E, 2, gate="sigmoid", bias_rate=1e-3).to(torch.bfloat16)
     router.bias.fill_(1.0009)
     router.to(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):

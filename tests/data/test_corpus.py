@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from strawberry.data.corpus import FileCorpus
 from strawberry.data.documents import read_documents
-from strawberry.data.storage import Identities
+from strawberry.data.storage import FileFingerprints
 from strawberry.data.texts import left_out
 from strawberry.errors import StrawberryError
 
@@ -28,7 +28,7 @@ def corpus_of(
         path = folder / f"{index:03}.txt"
         path.write_bytes(text.encode())
         paths.append(path)
-    identities = Identities(cache or folder / "cache")
+    identities = FileFingerprints(cache or folder / "cache")
     return FileCorpus(
         paths, read_documents, reader="test", data_division=division, identities=identities
     )
@@ -123,7 +123,7 @@ def test_a_corpus_that_is_known_is_not_read_again(
             read,  # type: ignore[arg-type]
             reader="test",
             data_division=0.9,
-            identities=Identities(tmp_path / "cache"),
+            identities=FileFingerprints(tmp_path / "cache"),
         )
 
     found = again(None)
@@ -153,5 +153,5 @@ def test_empty_corpora_and_lost_files_are_refused(tmp_path: Path) -> None:
             read_documents,
             reader="test",
             data_division=0.9,
-            identities=Identities(tmp_path),
+            identities=FileFingerprints(tmp_path),
         )

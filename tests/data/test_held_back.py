@@ -9,8 +9,8 @@ import pytest
 from strawberry.data import FileCorpus, load_tokenizer, open_dataset, read_documents
 from strawberry.data.contracts import EVERY, TEST, DataSite, Split
 from strawberry.data.packed import PackedDataset, hold_back
-from strawberry.data.storage import Identities
-from strawberry.data.stream import Stream
+from strawberry.data.storage import FileFingerprints
+from strawberry.data.stream import IdStream
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
@@ -26,7 +26,7 @@ def corpus(path: Path, test: float) -> FileCorpus:
         reader="test",
         data_division=0.9,
         test_division=test,
-        identities=Identities(path.parent / "cache"),
+        identities=FileFingerprints(path.parent / "cache"),
     )
 
 
@@ -66,11 +66,11 @@ def test_one_document_is_cut_in_three(tmp_path: Path) -> None:
 def test_ids_are_held_back_by_document(cut: int) -> None:
     """Both sides end with a document, and no document is on both; without `eot` it is a cut."""
     ids = np.array([9 if n % 10 == 9 else n % 8 for n in range(120)])
-    train, test = (np.concatenate([*s.parts]) for s in hold_back(Stream([ids]), 120 - cut, 9))
+    train, test = (np.concatenate([*s.parts]) for s in hold_back(IdStream([ids]), 120 - cut, 9))
     assert train[-1] == test[-1] == 9
     assert train.size % 10 == test.size % 10 == 0
     assert cut <= train.size <= cut + 10
-    assert [s.size for s in hold_back(Stream([ids]), 20, None)] == [100, 20]
+    assert [s.size for s in hold_back(IdStream([ids]), 20, None)] == [100, 20]
 
 
 def recipe(data: str) -> Recipe:

@@ -22,8 +22,8 @@ from strawberry.data.packed import (
     pack,
     read_meta,
 )
-from strawberry.data.storage import DamagedError, Identities, digest
-from strawberry.data.stream import Stream
+from strawberry.data.storage import DamagedFileError, FileFingerprints, digest
+from strawberry.data.stream import IdStream
 from strawberry.errors import StrawberryError
 
 BATCH = 4
@@ -67,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def dataset(folder: Path, cache: Path) -> PackedDataset:
     """Its data set."""
-    return open_packed(folder, Identities(cache))
+    return open_packed(folder, FileFingerprints(cache))
 
 
 def test_documents_are_packed_in_order_and_each_is_ended(dataset: PackedDataset) -> None:
@@ -117,7 +117,7 @@ def test_a_batch_holds_windows_and_what_follows_them(dataset: PackedDataset) -> 
 def test_every_training_token_can_be_drawn(dataset: PackedDataset) -> None:
     """The first and the last window of the split come up like any other."""
     (ids,) = dataset._ids["train"].parts
-    few = Stream([ids[:12]])
+    few = IdStream([ids[:12]])
     small = PackedDataset(
         {"train": few, "val": few}, None, vocab_size=257, fingerprint="", tokenizer=None
     )
@@ -164,11 +164,11 @@ def test_a_split_without_a_window_is_refused(dataset: PackedDataset) -> None:
 
 def test_the_fingerprint_is_of_the_tokens(folder: Path, tmp_path: Path, cache: Path) -> None:
     """The same tokens in another place are the same data; another document makes other data."""
-    fingerprint = open_packed(folder, Identities(cache)).fingerprint
+    fingerprint = open_packed(folder, FileFingerprints(cache)).fingerprint
     for name, corpus in {"same": CORPUS, "other": Held(["x" * 99], ["y" * 99])}.items():
         (tmp_path / name).mkdir()
         pack(corpus, byte_tokenizer(["<|eot|>"]), tmp_path / name)
-        again = open_packed(tmp_path / name, Identities(cache)).fingerprint
+        again = open_packed(tmp_path / name, FileFingerprints(cache)).fingerprint
         assert (again == fingerprint) == (name == "same")
 
 
@@ -183,10 +183,10 @@ def test_damage_to_any_file_is_named(folder: Path, cache: Path) -> None:
                 path.unlink()
             else:
                 path.write_bytes(damage)
-            with pytest.raises(DamagedError, match=name.replace(".", r"\.")):
-                open_packed(folder, Identities(cache))
+            with pytest.raises(DamagedFileError, match=name.replace(".", r"\.")):
+                open_packed(folder, FileFingerprints(cache))
         path.write_bytes(whole)
-    open_packed(folder, Identities(cache))
+    open_packed(folder, FileFingerprints(cache))
 
 
 @pytest.mark.faults(29)
@@ -196,8 +196,8 @@ def test_files_that_changed_places_are_noticed(folder: Path, cache: Path) -> Non
     train.rename(spare)
     val.rename(train)
     spare.rename(val)
-    with pytest.raises(DamagedError, match=r"train\.tok: not the file that meta\.json"):
-        open_packed(folder, Identities(cache))
+    with pytest.raises(DamagedFileError, match=r"train\.tok: not the file that meta\.json"):
+        open_packed(folder, FileFingerprints(cache))
 
 
 def test_meta_of_another_format_or_of_another_hand_is_refused(folder: Path) -> None:
@@ -205,26 +205,26 @@ def test_meta_of_another_format_or_of_another_hand_is_refused(folder: Path) -> N
     path = folder / "meta.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "n_documents": 7}))
-    with pytest.raises(DamagedError, match="its checksum is wrong"):
+    with pytest.raises(DamagedFileError, match="its checksum is wrong"):
         read_meta(folder)
     path.write_text(json.dumps({**values, "format": 2}))
     with pytest.raises(StrawberryError, match="format 2; this Strawberry reads format 1"):
         read_meta(folder)
     path.write_text("[]")
-    with pytest.raises(DamagedError, match="not written by `strawberry data prepare`"):
+    with pytest.raises(DamagedFileError, match="not written by `strawberry data prepare`"):
         read_meta(folder)
 
 
 def test_a_single_file_is_divided_by_its_tokens(folder: Path, cache: Path) -> None:
     """One token file serves too: its beginning trains, its end validates."""
     path = folder / "train.tok"
-    whole = open_packed(folder, Identities(cache))
-    single = open_single(path, Identities(cache), 0.75, None)
+    whole = open_packed(folder, FileFingerprints(cache))
+    single = open_single(path, FileFingerprints(cache), 0.75, None)
     assert single.n_tokens("train") == round(whole.n_tokens("train") * 0.75)
     assert single.n_tokens("train") + single.n_tokens("val") == whole.n_tokens("train")
     some = whole._ids["train"].parts[0][:50].astype(np.int64)
     assert single.n_bytes("val", some) == pytest.approx(whole.n_bytes("train", some), rel=0.05)
-    other = open_single(path, Identities(cache), 0.5, None)
+    other = open_single(path, FileFingerprints(cache), 0.5, None)
     assert other.fingerprint != single.fingerprint != whole.fingerprint
 
 
@@ -232,5 +232,5 @@ def test_documents_may_hold_special_tokens(tmp_path: Path, cache: Path) -> None:
     """With `special`, the text of a special token in a document is that token."""
     corpus = Held(["a<|sep|>b"], ["c"])
     pack(corpus, byte_tokenizer(["<|eot|>", "<|sep|>"]), tmp_path, special=True)
-    (ids,) = open_packed(tmp_path, Identities(cache))._ids["train"].parts
+    (ids,) = open_packed(tmp_path, FileFingerprints(cache))._ids["train"].parts
     assert ids.tolist() == [97, 257, 98, 256]

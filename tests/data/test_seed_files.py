@@ -12,7 +12,7 @@ import pytest
 from strawberry.data.bpe import PATTERNS, SPECIAL_TOKENS
 from strawberry.data.pickled import load_plain
 from strawberry.data.seed_files import TOKENS, load_encoder, write_dataset
-from strawberry.data.storage import Identities
+from strawberry.data.storage import FileFingerprints
 from strawberry.data.tokenfile import open_tokens
 from strawberry.errors import StrawberryError
 
@@ -92,7 +92,7 @@ def test_a_data_set_keeps_its_ids(write: Callable[..., Path], tmp_path: Path) ->
     documents = [[1, 2, 300], [], [5] * 70, [7, 8]]
     path = write({"dataset": documents})
     assert write_dataset(load_plain(path), path, tmp_path / "out", None) == 75
-    file = open_tokens(tmp_path / "out" / TOKENS, Identities(tmp_path / "cache"))
+    file = open_tokens(tmp_path / "out" / TOKENS, FileFingerprints(tmp_path / "cache"))
     assert file.vocab_size == 301
     assert sorted(file.ids.tolist()) == sorted(i for ids in documents for i in ids)
     text = file.ids.astype(np.int64).tobytes()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from strawberry.data import storage
-from strawberry.data.storage import Identities, cache_folder, lock, new_folder, write_file
+from strawberry.data.storage import FileFingerprints, cache_folder, lock, new_folder, write_file
 from strawberry.errors import StrawberryError
 
 
@@ -76,7 +76,7 @@ def test_a_note_holds_until_the_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("one")
     os.utime(path, ns=(0, 0))
-    notes = Identities(tmp_path / "cache")
+    notes = FileFingerprints(tmp_path / "cache")
     notes.note([path], "length", 3)
     assert notes.recall([path], "length") is None  # too fresh: the clock could not tell a change
     settle(notes, path, "length")
@@ -86,7 +86,7 @@ def test_a_note_holds_until_the_file_changes(tmp_path: Path) -> None:
     assert notes.recall([path], "length") is None
 
 
-def settle(notes: Identities, path: Path, about: str) -> None:
+def settle(notes: FileFingerprints, path: Path, about: str) -> None:
     """Make a note look as if it had been taken a day after the file was last written."""
     note = notes._note([path], [path.stat()], about)
     late = path.stat().st_ctime_ns + 86_400_000_000_000
@@ -100,5 +100,5 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         lock(tmp_path / "cache", "key")
     path = tmp_path / "file"
     path.write_text("x")
-    Identities(tmp_path / "cache").note([path], "about", 1)
-    assert Identities(tmp_path / "cache").recall([path], "about") is None
+    FileFingerprints(tmp_path / "cache").note([path], "about", 1)
+    assert FileFingerprints(tmp_path / "cache").recall([path], "about") is None

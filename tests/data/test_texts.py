@@ -13,7 +13,7 @@ from strawberry.data import load_tokenizer, prepare, texts
 from strawberry.data.bpe import byte_tokenizer
 from strawberry.data.contracts import DataSite
 from strawberry.data.packed import PackedDataset, open_packed
-from strawberry.data.storage import Identities
+from strawberry.data.storage import FileFingerprints
 from strawberry.data.texts import cached_bpe, sample, text_corpus, text_dataset, train_tokenizer
 from strawberry.errors import StrawberryError
 
@@ -146,7 +146,7 @@ def test_a_prepared_folder_stands_by_itself(source: Path, tmp_path: Path, cache:
         "meta.json", "tokenizer.json", "train.tok", "val.tok",
     ]  # fmt: skip
     source.unlink()
-    dataset = open_packed(tmp_path / "out", Identities(tmp_path / "nowhere"))
+    dataset = open_packed(tmp_path / "out", FileFingerprints(tmp_path / "nowhere"))
     assert dataset.n_tokens("train") == made.meta.n_tokens["train"]
     assert dataset.vocab_size == made.meta.vocab_size == 300
     assert dataset.tokenizer is not None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from strawberry.data import tokenfile
-from strawberry.data.storage import DamagedError, Identities
+from strawberry.data.storage import DamagedFileError, FileFingerprints
 from strawberry.data.tokenfile import TokenWriter, open_tokens
 from strawberry.errors import StrawberryError
 
@@ -31,7 +31,7 @@ def test_ids_come_back_in_the_narrowest_type(
 ) -> None:
     """Two bytes an id up to 65,536 of them, then four; the header keeps what it was told."""
     ids = [0, 5, vocab_size - 1, 7]
-    file = open_tokens(written(tmp_path / "a.tok", ids, vocab_size), Identities(cache))
+    file = open_tokens(written(tmp_path / "a.tok", ids, vocab_size), FileFingerprints(cache))
     assert file.ids.tolist() == ids
     assert file.ids.itemsize == width
     assert (file.vocab_size, file.n_bytes, file.split) == (vocab_size, 12, "train")
@@ -40,7 +40,7 @@ def test_ids_come_back_in_the_narrowest_type(
 
 def test_a_file_without_ids_opens(tmp_path: Path, cache: Path) -> None:
     """No ids are no error here; whoever needs windows says so."""
-    assert open_tokens(written(tmp_path / "a.tok", []), Identities(cache)).ids.size == 0
+    assert open_tokens(written(tmp_path / "a.tok", []), FileFingerprints(cache)).ids.size == 0
 
 
 @pytest.mark.faults(29)
@@ -50,11 +50,13 @@ def test_every_truncation_and_extension_is_noticed(tmp_path: Path, cache: Path) 
     whole = path.read_bytes()
     for size in [*range(0, len(whole), 16), len(whole) - 1]:
         path.write_bytes(whole[:size])
-        with pytest.raises(DamagedError, match=r"a\.tok: (truncated|not a token file|\d+ bytes)"):
-            open_tokens(path, Identities(cache))
+        with pytest.raises(
+            DamagedFileError, match=r"a\.tok: (truncated|not a token file|\d+ bytes)"
+        ):
+            open_tokens(path, FileFingerprints(cache))
     path.write_bytes(whole + b"\0")
-    with pytest.raises(DamagedError, match="329 bytes long, not 328"):
-        open_tokens(path, Identities(cache))
+    with pytest.raises(DamagedFileError, match="329 bytes long, not 328"):
+        open_tokens(path, FileFingerprints(cache))
 
 
 def flips_noticed(path: Path, cache: Path) -> tuple[int, int]:
@@ -66,7 +68,7 @@ def flips_noticed(path: Path, cache: Path) -> tuple[int, int]:
         flipped[offset] ^= 1 << offset % 8
         path.write_bytes(flipped)
         try:
-            open_tokens(path, Identities(cache))
+            open_tokens(path, FileFingerprints(cache))
         except StrawberryError:
             refused += 1
     path.write_bytes(whole)
@@ -94,8 +96,10 @@ def test_an_id_outside_of_the_vocabulary_has_an_offset(tmp_path: Path, cache: Pa
     raw[48:80] = hashlib.sha256(raw[HEADER:]).digest()
     raw[HEADER - 4 : HEADER] = zlib.crc32(raw[: HEADER - 4]).to_bytes(4, "little")
     path.write_bytes(raw)
-    with pytest.raises(DamagedError, match="id 500 at byte 132, outside of a vocabulary of 500"):
-        open_tokens(path, Identities(cache))
+    with pytest.raises(
+        DamagedFileError, match="id 500 at byte 132, outside of a vocabulary of 500"
+    ):
+        open_tokens(path, FileFingerprints(cache))
 
 
 def test_another_format_is_named(tmp_path: Path, cache: Path) -> None:
@@ -106,15 +110,15 @@ def test_another_format_is_named(tmp_path: Path, cache: Path) -> None:
     raw[HEADER - 4 : HEADER] = zlib.crc32(raw[: HEADER - 4]).to_bytes(4, "little")
     path.write_bytes(raw)
     with pytest.raises(StrawberryError, match="format 9; this Strawberry reads format 1"):
-        open_tokens(path, Identities(cache))
+        open_tokens(path, FileFingerprints(cache))
 
 
 def test_a_writer_refuses_ids_that_its_vocabulary_has_not(tmp_path: Path) -> None:
     """A tokenizer that breaks its word is caught as it writes, and the file stays invalid."""
     with pytest.raises(StrawberryError, match="outside of its own vocabulary of 5"):
         written(tmp_path / "a.tok", [1, 2, 5], vocab_size=5)
-    with pytest.raises(DamagedError):
-        open_tokens(tmp_path / "a.tok", Identities(tmp_path))
+    with pytest.raises(DamagedFileError):
+        open_tokens(tmp_path / "a.tok", FileFingerprints(tmp_path))
 
 
 def test_ids_are_hashed_once_for_each_file(
@@ -126,10 +130,10 @@ def test_ids_are_hashed_once_for_each_file(
     monkeypatch.setattr(tokenfile, "_verify", lambda file: calls.append(file.path))
     monkeypatch.setattr("strawberry.data.storage._SETTLED_NS", -(10**18))
     for _ in range(3):
-        open_tokens(path, Identities(cache))
+        open_tokens(path, FileFingerprints(cache))
     assert calls == [path]
     raw = path.read_bytes()
     path.unlink()
     path.write_bytes(raw)
-    open_tokens(path, Identities(cache))
+    open_tokens(path, FileFingerprints(cache))
     assert calls == [path, path]

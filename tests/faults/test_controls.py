@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from strawberry.data import tokenfile
-from strawberry.data.storage import DamagedError, Identities
+from strawberry.data.storage import DamagedFileError, FileFingerprints
 from strawberry.errors import StrawberryError
 from strawberry.model.build import build
 from strawberry.train import checkpoint, train
@@ -165,10 +165,10 @@ def test_unverified_a_flipped_bit_would_be_trained_on(
     content = bytearray(path.read_bytes())
     content[-4] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DamagedError):
-        tokenfile.open_tokens(path, Identities(tmp_path / "cache"))
+    with pytest.raises(DamagedFileError):
+        tokenfile.open_tokens(path, FileFingerprints(tmp_path / "cache"))
     monkeypatch.setattr(tokenfile, "_verify", lambda file: None)
-    assert tokenfile.open_tokens(path, Identities(tmp_path / "cache")).ids[198] != 198
+    assert tokenfile.open_tokens(path, FileFingerprints(tmp_path / "cache")).ids[198] != 198
 
 
 @pytest.mark.faults(35, control=True)

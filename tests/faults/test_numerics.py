@@ -29,7 +29,7 @@ from strawberry.train.nonfinite import BACK_OFFS, IN_A_ROW
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.parallel import engine as engine_module
 from strawberry.train.run import RunFolder
-from strawberry.train.spikes import Spikes
+from strawberry.train.spikes import SpikeDetector
 from tests.faults.conftest import Figure
 from tests.train.conftest import RecipeMaker
 from tests.train.test_loop import rows, same_weights
@@ -282,7 +282,7 @@ def test_unwatched_a_nan_would_be_saved(
     make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the checks off, the run ends in peace and its checkpoint is poisoned."""
-    monkeypatch.setattr(recent_module.Recent, "finite", lambda self: True)
+    monkeypatch.setattr(recent_module.RecentSums, "finite", lambda self: True)
     monkeypatch.setattr(session_module, "all_finite", lambda tensors: True)
     poison(monkeypatch, "loss", math.nan, (5,))
     train(make_recipe(train=SETTINGS), tmp_path / "run")
@@ -341,7 +341,7 @@ def test_without_a_threshold_no_spike_is_told(
 ) -> None:
     """The same spike passes unsaid where no deviation is large enough; plain noise is no spike."""
     chance = random.Random(27)
-    noise = Spikes()
+    noise = SpikeDetector()
     told = [noise.ratio(chance.gauss(3, 0.1)) for _ in range(4000)]
     assert sum(ratio is not None for ratio in told) <= 4
     monkeypatch.setattr(spikes_module, "DEVIATIONS", math.inf)

@@ -24,10 +24,10 @@ from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.train import checkpoint, load_run, train
 from strawberry.train import loop as loop_module
-from strawberry.train.checkpoint import Keep, Moment
+from strawberry.train.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.restore import NEEDED
-from strawberry.train.signals import Stop
+from strawberry.train.signals import StopRequest
 from tests.faults.conftest import Calls, Figure, Killed, raising, reseal
 from tests.support import REGISTRY
 from tests.train.conftest import RecipeMaker
@@ -259,7 +259,9 @@ def test_unheard_the_signal_would_cost_steps(
     code: int,
 ) -> None:
     """Without the loop's own handler nothing is saved at the step that a signal comes in."""
-    monkeypatch.setattr(loop_module, "stop_signals", lambda insist: contextlib.nullcontext(Stop()))
+    monkeypatch.setattr(
+        loop_module, "stop_signals", lambda insist: contextlib.nullcontext(StopRequest())
+    )
     signalled("warm-up", number, monkeypatch)
     path = str(recipe_file(train={"max_iters": 6, "checkpoint_interval": 3}))
     assert command(["train", path, "--run-dir", str(tmp_path / "run")]) == code
@@ -282,7 +284,9 @@ def test_a_second_ctrl_c_at_each_call_of_a_save(
     for at in range(0, 20, 4):
         folder = tmp_path / str(at)
 
-        def save(folder: Path, moment: Moment, keep: Keep, at: int = at) -> Path:
+        def save(
+            folder: Path, moment: CheckpointData, keep: CheckpointPolicy, at: int = at
+        ) -> Path:
             with pytest.MonkeyPatch.context() as patch:
                 Calls(patch, at if moment.state["step"] == 4 else 10_000, twice)
                 return original(folder, moment, keep)

@@ -338,7 +338,7 @@ def test_a_manifest_names_no_files_of_its_own(tmp_path: Path) -> None:
     manifest["../../secret"] = checkpoint.digest(tmp_path / "secret")
     del manifest["model.safetensors"]
     (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(checkpoint.DamagedError, match="model"):
+    with pytest.raises(checkpoint.DamagedCheckpointError, match="model"):
         checkpoint.load(path)
 
 

@@ -16,13 +16,13 @@ import pytest
 from strawberry.ablate import process, waiting
 from strawberry.ablate.contracts import Job
 from strawberry.ablate.prepare import prepare
-from strawberry.ablate.process import Life
+from strawberry.ablate.process import TrialActivity
 from strawberry.ablate.report import tabulate
-from strawberry.ablate.sweep import Sweep, Watcher
-from strawberry.ablate.waiting import Away
+from strawberry.ablate.sweep import Sweep, SweepObserver
+from strawberry.ablate.waiting import FolderMissing
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
-from strawberry.train.lock import InUse
+from strawberry.train.lock import FolderInUse
 from tests.ablate.conftest import PlanMaker, make_plan, plugins, recipe_file
 from tests.ablate.test_sweep import DYING, FFN, Counts, Scripted, run, scripted
 from tests.faults.conftest import Figure
@@ -120,11 +120,11 @@ def test_a_folder_that_stays_away_is_told(
     out = tmp_path / "out"
     plan = make_plan(vary={FFN: ("swiglu", "geglu")}, seeds=2)
     script = Vanishing(out, None)
-    with pytest.raises(Away, match=r"out: was moved away.*the same command goes on"):
-        Sweep(prepare(plan, plugins), Wordless(script), out, Watcher()).run()
+    with pytest.raises(FolderMissing, match=r"out: was moved away.*the same command goes on"):
+        Sweep(prepare(plan, plugins), Wordless(script), out, SweepObserver()).run()
     assert not out.exists()
     script.away.rename(out)
-    again = Watcher()
+    again = SweepObserver()
     Sweep(prepare(plan, plugins), Scripted(lambda recipe: 1.0), out, again).run()
     assert len(again.started) == 4 - 1
 
@@ -146,8 +146,8 @@ def test_another_folder_of_that_name_is_not_taken_for_it(
             return loss
 
     plan = make_plan(vary={FFN: ("swiglu", "geglu")}, seeds=1)
-    with pytest.raises(Away):
-        Sweep(prepare(plan, plugins), Wordless(Replaced(out, None)), out, Watcher()).run()
+    with pytest.raises(FolderMissing):
+        Sweep(prepare(plan, plugins), Wordless(Replaced(out, None)), out, SweepObserver()).run()
     assert not list(out.rglob("*.json"))
 
 
@@ -164,7 +164,7 @@ def test_a_lock_that_another_has_is_waited_for(
     other.acquire()
     sweep = Sweep(prepare(plan, plugins), Scripted(lambda recipe: 1.0), out, heard)
     monkeypatch.setattr(waiting, "PATIENCE", 0.2)
-    with pytest.raises(InUse, match="out: process 1 on elsewhere runs this ablation"):
+    with pytest.raises(FolderInUse, match="out: process 1 on elsewhere runs this ablation"):
         sweep.run()
     monkeypatch.setattr(waiting, "PATIENCE", 60)
     timer = later(other.release)
@@ -180,10 +180,10 @@ def test_without_waiting_a_folder_that_comes_back_would_be_lost(
     """With no patience the sweep that survives a folder that was away for a moment ends."""
     monkeypatch.setattr(waiting, "PATIENCE", 0)
     plan = make_plan(vary={FFN: ("swiglu", "geglu")}, seeds=2)
-    with pytest.raises(Away):
+    with pytest.raises(FolderMissing):
         Sweep(
             prepare(plan, plugins), Wordless(Vanishing(tmp_path / "out", 0.3)), tmp_path / "out",
-            Watcher(),
+            SweepObserver(),
         ).run()  # fmt: skip
 
 
@@ -224,7 +224,7 @@ def test_a_jump_of_the_clock_is_no_silence(tmp_path: Path, monkeypatch: pytest.M
     now, began, passed = time.time(), time.monotonic(), [0.0]
     monkeypatch.setattr(time, "time", lambda: now + 86_400)
     monkeypatch.setattr(time, "monotonic", lambda: began + passed[0])
-    life = Life(tmp_path, 100)
+    life = TrialActivity(tmp_path, 100)
     for number in range(5):
         passed[0] += 60
         log.write_text("x" * number)

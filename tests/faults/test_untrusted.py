@@ -258,7 +258,7 @@ def test_headers_at_random(stranger: Path, figure: Figure) -> None:
             content[at] = chance.choice([chance.randrange(256), *b'0123456789{}[]",:-'])
         file.write_bytes(content[: chance.choice([None, chance.randrange(len(content))])])
         reseal(stranger)
-        with contextlib.suppress(checkpoint.DamagedError):
+        with contextlib.suppress(checkpoint.DamagedCheckpointError):
             checkpoint.load(stranger)
     figure(2000, 2000, "loaded or refused")
 

@@ -13,7 +13,14 @@ from torch.nn import functional as F
 
 import strawberry
 from strawberry.errors import StrawberryError
-from strawberry.model.packing import FEW_ROWS, BFloat16, Int8, Packed, WeightFormat, pack_weights
+from strawberry.model.packing import (
+    FEW_ROWS,
+    BFloat16,
+    Int8,
+    PackedMatrix,
+    WeightFormat,
+    pack_weights,
+)
 from strawberry.model.risks import declares, is_causal
 from strawberry.train import Sampling, sample_ids
 from strawberry.train.speculative import speculate
@@ -79,7 +86,7 @@ def test_every_recipe_gives_nearly_the_same(path: Path, weights: WeightFormat) -
     if weights == "float32":
         assert made == greedy(plain, ids, 5)
     else:
-        assert any(isinstance(parameter, Packed) for parameter in model.parameters())
+        assert any(isinstance(parameter, PackedMatrix) for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("weights", get_args(WeightFormat))
@@ -113,7 +120,10 @@ def test_layers_of_others_are_packed_and_matrices_used_by_hand_are_not() -> None
         if hasattr(block, "ffn"):
             block.ffn = Foreign(64)
     ids = torch.arange(6)[None]
-    formats: list[tuple[WeightFormat, type[Packed]]] = [("bfloat16", BFloat16), ("int8", Int8)]
+    formats: list[tuple[WeightFormat, type[PackedMatrix]]] = [
+        ("bfloat16", BFloat16),
+        ("int8", Int8),
+    ]
     for weights, form in formats:
         model = packed(plain, weights)
         foreign = next(m for m in model.modules() if isinstance(m, Foreign))
@@ -142,7 +152,7 @@ def test_a_tied_table_is_looked_up_in_full_and_multiplied_packed() -> None:
 
 @pytest.mark.parametrize("form", [BFloat16, Int8])
 @torch.no_grad()
-def test_what_is_no_product_sees_the_matrix_in_full(form: type[Packed]) -> None:
+def test_what_is_no_product_sees_the_matrix_in_full(form: type[PackedMatrix]) -> None:
     """Sums, transposes, rows and lists; shape, dtype and device without reading it."""
     plain = torch.randn(24, 32)
     matrix = form(plain, also_plain=False)
@@ -164,7 +174,7 @@ def test_what_is_no_product_sees_the_matrix_in_full(form: type[Packed]) -> None:
 
 @pytest.mark.parametrize("form", [BFloat16, Int8])
 @torch.no_grad()
-def test_many_rows_go_as_few(form: type[Packed]) -> None:
+def test_many_rows_go_as_few(form: type[PackedMatrix]) -> None:
     """Whichever kernel a number of rows takes, each row's result is that of the rounded matrix."""
     matrix, bias = form(torch.randn(40, 48), also_plain=False), torch.randn(40)
     for rows in (1, 2, FEW_ROWS - 1, FEW_ROWS, 3 * FEW_ROWS):

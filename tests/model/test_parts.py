@@ -8,7 +8,7 @@ import torch
 
 import strawberry
 from strawberry.errors import RecipeError
-from strawberry.model.contracts import ParameterInfo, Parts, interleaved
+from strawberry.model.contracts import MatrixLayout, ParameterInfo, interleaved
 from strawberry.model.language_model import LanguageModel
 from strawberry.plugin import Plugins
 from tests.support import REGISTRY, tiny
@@ -183,7 +183,7 @@ def test_tables_are_never_matrices() -> None:
 def test_heads_are_rows_of_their_matrix() -> None:
     """By head each piece has the rows of one head, whether or not they lie together."""
     numbers = torch.arange(24)[:, None]
-    together = Parts.of({"q": (4, 2), "k": (2, 2), "v": (2, 6)})
+    together = MatrixLayout.of({"q": (4, 2), "k": (2, 2), "v": (2, 6)})
     q, k, v = (piece[..., 0].tolist() for piece in together.split(numbers, "head"))
     assert q == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert k == [[8, 9], [10, 11]]

@@ -11,7 +11,7 @@ from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
 from strawberry.model.contracts import Use
 from strawberry.model.recursion import Recursion
-from strawberry.model.residual import Stream
+from strawberry.model.residual import ResidualStream
 from tests.support import tiny
 
 BLOCK = {"attention": {"use": "mha", "n_head": 2}, "ffn": "swiglu"}
@@ -51,7 +51,7 @@ def test_all_tokens_at_full_depth_are_the_plain_recursion():
     x = plain.embedding(idx)
     gate = (x @ recursion_of(routed).router.depths.weight.T).softmax(-1)[..., 2:]
     use = Use(torch.arange(7), 0, plain.positional, plain.weights)
-    whole, _ = plain.stack(Stream(x), use, 0)
+    whole, _ = plain.stack(ResidualStream(x), use, 0)
 
     torch.testing.assert_close(routed.trunk(idx)[0], routed.norm(x + gate * whole.x))
 
@@ -68,10 +68,10 @@ def test_a_token_that_leaves_is_not_seen_again():
     x = model.embedding(idx)
     probability = (x @ router.depths.weight.T).softmax(-1)
     use = Use(torch.arange(7), 0, model.positional, model.weights)
-    first = block(Stream(x), use, 0)[0].x
+    first = block(ResidualStream(x), use, 0)[0].x
     positions = torch.tensor(stay)
     later = Use(positions, 0, model.positional, model.weights)
-    second = block(Stream(first[:, stay]), later, 0)[0].x
+    second = block(ResidualStream(first[:, stay]), later, 0)[0].x
     expected = x + probability[..., :1] * first
     expected[:, stay] = x[:, stay] + probability[:, stay, 1:] * second
 

@@ -5,7 +5,7 @@ import torch
 
 import strawberry
 from strawberry.model.contracts import Use
-from strawberry.model.residual import EPS, Stream
+from strawberry.model.residual import EPS, ResidualStream
 from tests.support import tiny
 
 BLOCK = {"attention": "mha", "ffn": "swiglu"}
@@ -29,7 +29,7 @@ def block_by_hand(placement, scale):
         y = rms(y) if placement == "sandwich" else y
         expected = expected + factor * y
         expected = rms(expected) if placement == "post" else expected
-    return block(Stream(x), use, 0)[0].x, expected
+    return block(ResidualStream(x), use, 0)[0].x, expected
 
 
 @pytest.mark.parametrize("placement", ["pre", "post", "sandwich"])

@@ -8,13 +8,13 @@ import pytest
 
 from strawberry.components import manifest
 from strawberry.errors import PluginError
-from strawberry.plugin import KINDS, Entry, LookupFailure, Registrar, Registry
+from strawberry.plugin import KINDS, LookupFailure, Registrar, Registry, RegistryEntry
 from strawberry.plugin.signature import fields_of, model_of, summary_without_import
 from tests.plugin.fakes import FakeSite
 
-GQA_A = Entry("attention", "gqa", "a", "a_parts:GQA")
-GQA_B = Entry("attention", "gqa", "b", "b_parts:GQA")
-MLP = Entry("ffn", "mlp", "a", "a_parts:MLP")
+GQA_A = RegistryEntry("attention", "gqa", "a", "a_parts:GQA")
+GQA_B = RegistryEntry("attention", "gqa", "b", "b_parts:GQA")
+MLP = RegistryEntry("ffn", "mlp", "a", "a_parts:MLP")
 
 
 def test_registrar_has_a_method_for_each_kind() -> None:
@@ -60,7 +60,7 @@ def test_ambiguous_name_says_how_to_choose() -> None:
 
 def test_builtin_is_not_shadowed() -> None:
     """A plugin that takes a built-in's name makes it ambiguous instead of replacing it."""
-    builtin = Entry("attention", "gqa", "strawberry", "s:GQA")
+    builtin = RegistryEntry("attention", "gqa", "strawberry", "s:GQA")
 
     with pytest.raises(LookupFailure, match="write a/gqa or strawberry/gqa"):
         Registry([builtin, GQA_A]).find("attention", "gqa")
@@ -68,7 +68,7 @@ def test_builtin_is_not_shadowed() -> None:
 
 def test_renamed_plugin_answers_to_its_own_name() -> None:
     """`dist:rope/x` can be written `rope/x` while no other plugin is called so."""
-    one, two = (Entry("ffn", "x", f"{d}:rope", "m:X") for d in ("d", "e"))
+    one, two = (RegistryEntry("ffn", "x", f"{d}:rope", "m:X") for d in ("d", "e"))
 
     assert one == Registry([one]).find("ffn", "rope/x")
     with pytest.raises(LookupFailure, match="write d:rope/x or e:rope/x"):
@@ -125,7 +125,7 @@ def test_failing_target(site: FakeSite, source: str, target: str, expected: str)
     site.module("parts", source)
 
     with pytest.raises(PluginError) as caught:
-        Entry("ffn", "good", "p", target).load()
+        RegistryEntry("ffn", "good", "p", target).load()
 
     assert str(caught.value).startswith(f"plugin 'p': ffn 'good' ({target}): ")
     assert expected in str(caught.value)
@@ -155,7 +155,7 @@ def test_commands_that_can_not_be_registered(name: str, target: str, expected: s
 def test_load_gives_the_class(site: FakeSite) -> None:
     """A target is imported when it is loaded, and not before."""
     site.module("parts", "class Good: ...")
-    entry = Entry("ffn", "good", "p", "parts:Good")
+    entry = RegistryEntry("ffn", "good", "p", "parts:Good")
     assert "parts" not in sys.modules
 
     assert entry.load().__name__ == "Good"
@@ -166,7 +166,7 @@ manifest.strawberry_register(BUILTIN)
 
 
 @pytest.mark.parametrize("entry", BUILTIN.entries, ids=lambda entry: f"{entry.kind}-{entry.name}")
-def test_builtin_target_imports(entry: Entry) -> None:
+def test_builtin_target_imports(entry: RegistryEntry) -> None:
     """Each line of the built-in manifest leads to a class with usable, documented fields."""
     cls = entry.load()
 

@@ -15,7 +15,7 @@ from strawberry.check import of_component
 from strawberry.errors import StrawberryError
 from strawberry.model.build import build
 from strawberry.plugin import Plugins
-from strawberry.plugin.registry import Entry
+from strawberry.plugin.registry import RegistryEntry
 from strawberry.plugin.signature import fields_of
 from strawberry.referee import audit
 from tests.components.test_random_recipes import fields
@@ -26,7 +26,7 @@ ENTRIES = [entry for kind in KINDS for entry in PLUGINS.registry.entries(kind)]
 LENGTHS = (29, 96)
 
 
-def accused(entry: Entry, given_fields: dict[str, Any]) -> list[str] | None:
+def accused(entry: RegistryEntry, given_fields: dict[str, Any]) -> list[str] | None:
     """What the referee says of undeclared dependence; None where the fields can't be built."""
     try:
         model = build(of_component(entry.kind, entry.full_name, given_fields).recipe)
@@ -37,7 +37,7 @@ def accused(entry: Entry, given_fields: dict[str, Any]) -> list[str] | None:
     return [str(m.breach) for m in audit(model, lengths) if m.breach and not m.declared]
 
 
-def enumerated(entry: Entry) -> Iterator[dict[str, Any]]:
+def enumerated(entry: RegistryEntry) -> Iterator[dict[str, Any]]:
     """Each value of each field that has a list of them, by itself."""
     for field in fields_of(entry.load()):
         annotation = field.annotation
@@ -51,7 +51,7 @@ def enumerated(entry: Entry) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}/{entry.full_name}")
-def test_no_setting_is_accused(entry: Entry) -> None:
+def test_no_setting_is_accused(entry: RegistryEntry) -> None:
     """Each enumerated value by itself, and ten draws of all fields, show no breach."""
     tried, refused = 0, 0
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from strawberry.components.optimizer.muon import Muon
-from strawberry.model.contracts import Optimizer, ParameterInfo, Parts, interleaved
-from strawberry.train.apart import Apart
+from strawberry.model.contracts import MatrixLayout, OptimizerSource, ParameterInfo, interleaved
+from strawberry.train.apart import SplitMatrices
 from strawberry.train.optimizers import Optimizers
 from tests.components.optimizer.test_muon import reference
 from tests.support import REGISTRY
@@ -30,20 +30,20 @@ class Case:
 
     shape: tuple[int, ...]
     kind: str
-    parts: Parts
+    parts: MatrixLayout
     rows: tuple[list[int], ...]
 
 
 CASES = {
-    "qkv": Case((12, 5), "matrix", Parts.of({"q": (3, 2), "k": 3, "v": 3}),
+    "qkv": Case((12, 5), "matrix", MatrixLayout.of({"q": (3, 2), "k": 3, "v": 3}),
                 ([0, 1, 2, 3, 4, 5], [6, 7, 8], [9, 10, 11])),
     "interleaved": Case((12, 5), "matrix", interleaved(2, {"q": (2, 3), "k": (2, 2), "v": (2, 1)}),
                         ([0, 1, 2, 6, 7, 8], [3, 4, 9, 10], [5, 11])),
-    "bank": Case((3, 8, 5), "bank", Parts.of({"up": 4, "gate": 4}), ([0, 1, 2, 3], [4, 5, 6, 7])),
-    "bias": Case((7,), "vector", Parts.of({"q": 4, "k": 3}), ([0, 1, 2, 3], [4, 5, 6])),
+    "bank": Case((3, 8, 5), "bank", MatrixLayout.of({"up": 4, "gate": 4}), ([0, 1, 2, 3], [4, 5, 6, 7])),
+    "bias": Case((7,), "vector", MatrixLayout.of({"q": 4, "k": 3}), ([0, 1, 2, 3], [4, 5, 6])),
     "interleaved_bias": Case((8,), "vector", interleaved(2, {"q": 4, "k": 4}),
                              ([0, 1, 4, 5], [2, 3, 6, 7])),
-    "factors": Case((8, 3), "matrix", Parts.of({"up": 2, "gate": 2}), ([0, 1, 4, 5], [2, 3, 6, 7])),
+    "factors": Case((8, 3), "matrix", MatrixLayout.of({"up": 2, "gate": 2}), ([0, 1, 4, 5], [2, 3, 6, 7])),
 }  # fmt: skip
 """`factors` are of two experts, the rows of the second under those of the first."""
 
@@ -84,11 +84,13 @@ def separate(name: str) -> list[ParameterInfo]:
     return [ParameterInfo(f"{name}{i}", nn.Parameter(each), kind) for i, each in enumerate(own)]
 
 
-def drive(factory: Optimizer, infos: list[ParameterInfo], grads: Callable[[int], Any]) -> None:
+def drive(
+    factory: OptimizerSource, infos: list[ParameterInfo], grads: Callable[[int], Any]
+) -> None:
     """Some steps, with the gradients that `grads` gives for each."""
     torch.manual_seed(0)
     np.random.seed(0)  # psgd draws from both
-    apart = Apart(factory, infos)
+    apart = SplitMatrices(factory, infos)
     optimizer = factory.make(apart.infos, lr=0.02, device=CPU)
     apart.follow(optimizer)
     for step in range(STEPS):
@@ -98,8 +100,8 @@ def drive(factory: Optimizer, infos: list[ParameterInfo], grads: Callable[[int],
         optimizer.step()
 
 
-def factory_of(name: str, **fields: Any) -> Optimizer:
-    made: Optimizer = REGISTRY.find("optimizer", name).load()(**fields)
+def factory_of(name: str, **fields: Any) -> OptimizerSource:
+    made: OptimizerSource = REGISTRY.find("optimizer", name).load()(**fields)
     return made
 
 

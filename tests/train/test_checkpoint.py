@@ -8,18 +8,18 @@ import torch
 
 from strawberry.errors import StrawberryError
 from strawberry.train import checkpoint
-from strawberry.train.checkpoint import Keep, Moment
+from strawberry.train.checkpoint import CheckpointData, CheckpointPolicy
 
 
 def write(folder: Path, step: int, keep: int = 10) -> Path:
     generator = torch.Generator().manual_seed(step)
-    moment = Moment(
+    moment = CheckpointData(
         model={"w": torch.randn(4, 3, generator=generator)},
         optimizer={"0/w/exp_avg": torch.randn(4, 3, generator=generator)},
         random={"torch": torch.arange(8, dtype=torch.uint8)},
         state={"step": step},
     )
-    return checkpoint.save(folder, moment, Keep(keep))
+    return checkpoint.save(folder, moment, CheckpointPolicy(keep))
 
 
 def steps(folder: Path) -> list[str]:
@@ -40,7 +40,7 @@ def test_takes_views_and_shared_storage(tmp_path: Path) -> None:
     """A transposed tensor, and two that share memory, are stored as they look."""
     base = torch.arange(12.0).view(3, 4)
     views = {"a": base.T, "b": base, "c": base[1:]}
-    checkpoint.save(tmp_path, Moment(views, {}, {}, {"step": 1}), Keep(1))
+    checkpoint.save(tmp_path, CheckpointData(views, {}, {}, {"step": 1}), CheckpointPolicy(1))
     found, _ = checkpoint.load_newest(tmp_path)
     assert torch.equal(found.model["a"], base.T)
     assert torch.equal(found.model["c"], base[1:])

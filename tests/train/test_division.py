@@ -22,7 +22,7 @@ from strawberry.train.device import machine_for
 from strawberry.train.evaluate import validate
 from strawberry.train.parallel.engine import Engine
 from strawberry.train.parallel.world import World
-from strawberry.train.recent import Recent
+from strawberry.train.recent import RecentSums
 from strawberry.train.step import gradient
 from tests.support import REGISTRY, recipe_of
 from tests.train.conftest import RecipeMaker
@@ -73,7 +73,7 @@ def step_of(recipe: Recipe, ranks: int = 1) -> tuple[dict[str, float], Tensor]:
     if recipe.train.document_mask:
         assert dataset.tokenizer is not None
         model.separator = dataset.tokenizer.eot
-    recent = Recent(machine)
+    recent = RecentSums(machine)
     worlds = [World(rank, ranks) for rank in range(ranks)]
     of_ranks = [Batches(dataset, recipe, machine.device, world).train(0) for world in worlds]
     targets = torch.stack([(y >= 0).sum() for parts in of_ranks for _, y in parts]).sum()

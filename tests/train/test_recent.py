@@ -6,7 +6,7 @@ import torch
 from strawberry.model.contracts.terms import Metric
 from strawberry.model.language_model import Loss
 from strawberry.train.device import Machine
-from strawberry.train.recent import Diverged, Recent, all_finite
+from strawberry.train.recent import Diverged, RecentSums, all_finite
 
 CPU = Machine(torch.device("cpu"), torch.float32, compiled=False)
 
@@ -18,7 +18,7 @@ def loss(value: float, **metrics: float) -> Loss:
 
 def test_a_row_is_the_mean_since_the_last_one() -> None:
     """Losses and metrics are averaged over micro-batches; the next row begins anew."""
-    recent = Recent(CPU)
+    recent = RecentSums(CPU)
     for value in (1.0, 2.0, 6.0):
         recent.add(loss(value, balance=2 * value))
     recent.end_step(torch.tensor(0.5))
@@ -32,12 +32,12 @@ def test_a_row_is_the_mean_since_the_last_one() -> None:
 def test_sums_survive_a_checkpoint_bit_for_bit() -> None:
     """Saved between two rows and loaded, the mean is the very same float32."""
     values = [0.1, 0.2, 0.3, 1e-7, 3e7]
-    whole, first = Recent(CPU), Recent(CPU)
+    whole, first = RecentSums(CPU), RecentSums(CPU)
     for value in values:
         whole.add(loss(value))
     for value in values[:3]:
         first.add(loss(value))
-    second = Recent(CPU)
+    second = RecentSums(CPU)
     second.load(first.state())
     for value in values[3:]:
         second.add(loss(value))
@@ -48,7 +48,7 @@ def test_sums_survive_a_checkpoint_bit_for_bit() -> None:
 def test_anything_not_finite_is_remembered(value: float) -> None:
     """A loss or a norm that is not finite is found later, however many good ones follow."""
     for place in ("loss", "norm"):
-        recent = Recent(CPU)
+        recent = RecentSums(CPU)
         recent.add(loss(value if place == "loss" else 1.0))
         recent.end_step(torch.tensor(value if place == "norm" else 1.0))
         recent.add(loss(1.0))

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Gt
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Parts, Site
+from strawberry.model.contracts import MatrixLayout, Site
 from strawberry_fla.mixer import FlaMixer, heads, whole
 
 
@@ -62,7 +62,7 @@ class Mamba2(FlaMixer):
             chunk_size=chunk,
         )
         own, shared = (n_head, head_dim), (groups, state)
-        parts = Parts.of({"z": own, "x": own, "b": shared, "c": shared, "dt": n_head})
+        parts = MatrixLayout.of({"z": own, "x": own, "b": shared, "c": shared, "dt": n_head})
         self.parameter_parts = dict.fromkeys(("layer.in_proj.weight", "layer.in_proj.bias"), parts)
         self.recurrent = (n_head, head_dim, state)
         self.conv = conv

@@ -17,7 +17,7 @@ from strawberry.data import (
     text_dataset,
 )
 from strawberry.data.division import Division, HeldBack, check_division, divided_text
-from strawberry.data.storage import Identities, about
+from strawberry.data.storage import FileFingerprints, about
 from strawberry.errors import FieldError
 from strawberry_hf.arrow import (
     SUFFIXES,
@@ -106,7 +106,7 @@ class Datasets(DataSource):
                 reader=f"columns 1, {self.field}",
                 data_division=self.data_division,
                 test_division=self.test_division,
-                identities=Identities(site.cache),
+                identities=FileFingerprints(site.cache),
                 progress=site.progress,
             )
 
@@ -128,7 +128,7 @@ class Datasets(DataSource):
                 reader=f"rows 1, {self.field}, {self.split}, {len(rows)}",
                 data_division=self.data_division,
                 test_division=self.test_division,
-                identities=Identities(site.cache),
+                identities=FileFingerprints(site.cache),
                 progress=site.progress,
             )
 

@@ -8,11 +8,11 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
+from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 from strawberry_pytorch_optimizer.library import library
 
 
-class Adan(Optimizer):
+class Adan(OptimizerSource):
     """Adam with Nesterov momentum from differences of gradients; takes every parameter.
 
     Args:

@@ -9,11 +9,11 @@ import torch
 from annotated_types import Ge, Gt
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
+from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 from strawberry_pytorch_optimizer.library import library
 
 
-class AdEMAMix(Optimizer):
+class AdEMAMix(OptimizerSource):
     """AdamW with a second, slow momentum; takes every parameter.
 
     Args:

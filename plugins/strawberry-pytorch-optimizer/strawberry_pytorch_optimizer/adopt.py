@@ -8,11 +8,11 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
+from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 from strawberry_pytorch_optimizer.library import library
 
 
-class ADOPT(Optimizer):
+class ADOPT(OptimizerSource):
     """Adam that normalises by the mean square of earlier gradients alone; takes every parameter.
 
     The first step only takes that mean square, and moves nothing.

@@ -8,11 +8,11 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
+from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 from strawberry_pytorch_optimizer.library import library
 
 
-class CAME(Optimizer):
+class CAME(OptimizerSource):
     """Adafactor with a mean, trusted where it has been right; takes every parameter.
 
     Matrices that are one tensor in the model, such as q, k and v, are stepped one by one. Of an

@@ -8,11 +8,11 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
+from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 from strawberry_pytorch_optimizer.library import library
 
 
-class Prodigy(Optimizer):
+class Prodigy(OptimizerSource):
     """Adam that estimates its own learning rate; takes every parameter.
 
     `lr` multiplies the estimate, so it is 1 and not null by default; the schedule's shape applies.

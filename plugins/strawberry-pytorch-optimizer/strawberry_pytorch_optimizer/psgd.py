@@ -8,13 +8,13 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Le
 
-from strawberry.model.contracts import Beta, Optimizer, ParameterInfo
+from strawberry.model.contracts import Beta, OptimizerSource, ParameterInfo
 from strawberry.plugin import Kind
 from strawberry.recipe.spec import ComponentSpec
 from strawberry_pytorch_optimizer.library import library
 
 
-class PSGD(Optimizer):
+class PSGD(OptimizerSource):
     """Whitens each matrix's gradient by a triangular factor a side; the rest goes to `rest`.
 
     Matrices that are one tensor in the model, such as q, k and v, are taken one by one.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from strawberry.ablate.contracts import Ended, Events, Executor, Job
+from strawberry.ablate.contracts import Events, Executor, FinishedJob, Job
 from strawberry.errors import FieldError, StrawberryError
 from strawberry_ray import cluster
 from strawberry_ray.rounds import Round, Settings
@@ -73,7 +73,7 @@ class Ray(Executor):
             cluster.disconnect()
             self._connected = False
 
-    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
+    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[FinishedJob]:
         """Each trial wherever Ray finds room."""
         self._connect()
         found = cluster.nodes().alive

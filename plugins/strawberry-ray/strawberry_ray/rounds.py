@@ -12,8 +12,8 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from strawberry.ablate.contracts import Ended, Events, Job
-from strawberry.ablate.process import Life
+from strawberry.ablate.contracts import Events, FinishedJob, Job
+from strawberry.ablate.process import TrialActivity
 from strawberry.ablate.worker import GRACE
 from strawberry.errors import StrawberryError
 from strawberry_ray import cluster
@@ -46,7 +46,7 @@ class _Running:
     claimed: Claim
     node: str = ""
     """The id of its node, which is known once that has begun."""
-    life: Life | None = None
+    life: TrialActivity | None = None
 
 
 class Round:
@@ -66,7 +66,7 @@ class Round:
             scheduling_strategy="SPREAD",
         )
 
-    def run(self) -> Iterator[Ended]:
+    def run(self) -> Iterator[FinishedJob]:
         """Yield each as it ends.
 
         Raises StrawberryError if a node can't run trials, or none is left.
@@ -85,7 +85,7 @@ class Round:
         finally:
             self._stop()
 
-    def _start(self, job: Job, number: int) -> Ended | None:
+    def _start(self, job: Job, number: int) -> FinishedJob | None:
         """Claim a trial and hand it to Ray; one that was done when its node was lost has ended."""
         asked = {**job.request, "threads": self.settings.cpus, "gpus": self.settings.gpus}
         claimed = claim(job.folder.absolute(), asked, number)
@@ -93,7 +93,7 @@ class Round:
             self.events.start(job)
         if claimed.result is not None:
             release(claimed, job.folder)
-            return Ended(job, claimed.result)
+            return FinishedJob(job, claimed.result)
         ref = self._task.remote(
             str(claimed.folder), claimed.request, self.settings.silence, installed()
         )  # fmt: skip
@@ -122,13 +122,13 @@ class Round:
         if one.life is None:
             with contextlib.suppress(OSError, ValueError):
                 one.node, _ = (one.claimed.folder / NODE).read_text().split(maxsplit=1)
-                one.life = Life(one.claimed.folder, self.settings.silence + GRACE)
+                one.life = TrialActivity(one.claimed.folder, self.settings.silence + GRACE)
             return ""
         if one.node in self._dead:
             return "its node was lost"
         return "" if one.life.goes_on() else "its node does not answer"
 
-    def _end(self, one: _Running, result: dict[str, Any]) -> Ended | None:
+    def _end(self, one: _Running, result: dict[str, Any]) -> FinishedJob | None:
         """What an attempt came to; None if there will be another."""
         lost = result["status"] in (LOST, TAKEN)
         if lost and one.number <= self.settings.retries:
@@ -141,7 +141,7 @@ class Round:
         if lost:
             text = f"lost {one.number} times; the last time {result['error']}"
             result = {"status": LOST, "error": text}
-        return Ended(one.job, result)
+        return FinishedJob(one.job, result)
 
     def _look_around(self) -> None:
         """See, now and then, how many trials may run: nodes come and go.

@@ -20,7 +20,7 @@ from strawberry.ablate.plan import Plan
 from strawberry.ablate.prepare import prepare
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import tabulate
-from strawberry.ablate.sweep import Sweep, Watcher, make_executor
+from strawberry.ablate.sweep import Sweep, SweepObserver, make_executor
 from strawberry.plugin import Plugins
 from tests.ablate.test_sweep import FFN, WAYS
 
@@ -44,7 +44,7 @@ pytestmark = [
 ]
 
 
-class Told(Watcher):
+class Told(SweepObserver):
     """What was said."""
 
     def __init__(self) -> None:

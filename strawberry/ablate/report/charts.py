@@ -15,7 +15,7 @@ from strawberry.ablate.factors import Grid
 from strawberry.ablate.record import Record
 from strawberry.ablate.report.levels import alone, names, pairs, table_grid, together
 from strawberry.ablate.report.series import kinds, series
-from strawberry.ablate.report.table import Row, Table
+from strawberry.ablate.report.table import CellRow, ResultTable
 
 Spec: TypeAlias = dict[str, Any]
 
@@ -38,7 +38,7 @@ AXES = {
     "seconds": "datum.seconds",
 }
 """What curves can be drawn over, and how it is had from a point."""
-COSTS: dict[str, Callable[[Row], float | None]] = {
+COSTS: dict[str, Callable[[CellRow], float | None]] = {
     "training FLOPs": lambda r: float(r.cell["budget"]["flops"]),
     "parameters": lambda r: float(r.cell["budget"]["parameters"]),
     "seconds of a million tokens": lambda r: (
@@ -53,7 +53,7 @@ OFF: Spec = {"name": "off", "value": []}
 SHOWN = "indexof(off, datum.cell) < 0"
 
 
-def colours(table: Table) -> dict[str, str]:
+def colours(table: ResultTable) -> dict[str, str]:
     """A colour for each cell, the same in all pictures."""
     names = sorted(row.name for row in table.rows)
     if len(names) <= len(TABLEAU):
@@ -67,7 +67,7 @@ def colours(table: Table) -> dict[str, str]:
     }
 
 
-def charts(record: Record, table: Table) -> dict[str, Spec]:
+def charts(record: Record, table: ResultTable) -> dict[str, Spec]:
     """All pictures that there is something for."""
     colour = _colour(table)
     found: dict[str, Spec] = {}
@@ -90,7 +90,7 @@ def _base(height: Any, **parts: Any) -> Spec:
             "contains": "padding"}, **parts}  # fmt: skip
 
 
-def _colour(table: Table) -> Spec:
+def _colour(table: ResultTable) -> Spec:
     chosen = colours(table)
     scale = {"domain": list(chosen), "range": list(chosen.values())}
     return {"field": "cell", "type": "nominal", "scale": scale, "legend": None}
@@ -145,7 +145,7 @@ def curves_chart(curves: Sequence[Mapping[str, Any]], colour: Spec) -> Spec:
     )  # fmt: skip
 
 
-def differences(table: Table) -> Spec:
+def differences(table: ResultTable) -> Spec:
     """Each cell's difference from the baseline, its interval, and the pairs of seeds."""
     base = next(row.values for row in table.rows if row.name == table.baseline)
     rows = [row for row in table.rows if row.comparison and row.values]
@@ -189,7 +189,7 @@ def differences(table: Table) -> Spec:
     return _base(40 + 38 * len(rows), data={"values": means}, layer=layers)
 
 
-def cost_chart(table: Table, cost: str, colour: Spec) -> Spec:
+def cost_chart(table: ResultTable, cost: str, colour: Spec) -> Spec:
     """The metric against a cost, and the Pareto front."""
     points: list[Spec] = []
     seeds: list[Spec] = []
@@ -268,11 +268,11 @@ def pareto(points: list[tuple[float, float]], *, higher: bool = False) -> list[t
     return found
 
 
-def swatches(table: Table) -> list[tuple[str, str]]:
+def swatches(table: ResultTable) -> list[tuple[str, str]]:
     """Cells and their colours, in the order of the table."""
     chosen = colours(table)
     return [(row.name, chosen[row.name]) for row in table.rows if _drawn(row)]
 
 
-def _drawn(row: Row) -> bool:
+def _drawn(row: CellRow) -> bool:
     return bool(row.values or row.planned)

@@ -13,14 +13,14 @@ from strawberry.ablate.factors import Effect
 from strawberry.ablate.record import Record
 from strawberry.ablate.report.numbers import MISSING, number, short
 from strawberry.ablate.report.outlook import lines as outlook
-from strawberry.ablate.report.table import Row, Table, tabulate
+from strawberry.ablate.report.table import CellRow, ResultTable, tabulate
 from strawberry.ablate.seeds import sentence
 from strawberry.ablate.spread import LAST
 from strawberry.ablate.statistics import Comparison
 from strawberry.train.run import write_atomic
 
 
-def write_report(record: Record, table: Table | None = None) -> list[Path]:
+def write_report(record: Record, table: ResultTable | None = None) -> list[Path]:
     """Write `report.md`, `report.csv` and `report.html` into the ablation's folder.
 
     The pictures that `report.md` shows are in `pictures` beside it. `table` is the record's, where
@@ -49,7 +49,7 @@ def interval(c: Comparison | None) -> str:
     return f"{c.low:+.4f} .. {c.high:+.4f}"
 
 
-COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: dict[str, Callable[[CellRow], str]] = {
     "cell": lambda r: r.name,
     "seeds": lambda r: f"{len(r.values)}/{r.planned}",
     "mean": lambda r: number(r.summary.mean),
@@ -90,7 +90,7 @@ FACTORS = (
 )
 
 
-def shown(table: Table) -> dict[str, Callable[[Row], str]]:
+def shown(table: ResultTable) -> dict[str, Callable[[CellRow], str]]:
     """The columns in which some row has something."""
     return {
         name: make
@@ -99,7 +99,7 @@ def shown(table: Table) -> dict[str, Callable[[Row], str]]:
     }
 
 
-def notes(record: Record, table: Table) -> list[str]:
+def notes(record: Record, table: ResultTable) -> list[str]:
     """What the table means, and what is not in it."""
     plan = record.content["plan"]
     found = [
@@ -128,7 +128,7 @@ def notes(record: Record, table: Table) -> list[str]:
     return found
 
 
-def noise(table: Table) -> list[str]:
+def noise(table: ResultTable) -> list[str]:
     """Where the noise is: standard deviations of one run's metric."""
     s = table.spread
     found = [sentence(table.vary_seed)]
@@ -155,7 +155,7 @@ def noise(table: Table) -> list[str]:
     return found
 
 
-def gone(table: Table) -> list[tuple[str, str]]:
+def gone(table: ResultTable) -> list[tuple[str, str]]:
     """What failed, was skipped, or was pruned: nothing is dropped in silence."""
     found = [
         (
@@ -186,7 +186,7 @@ def _show(value: Any) -> str:
     )  # fmt: skip
 
 
-def markdown(record: Record, table: Table, pictures: Mapping[str, str] | None = None) -> str:
+def markdown(record: Record, table: ResultTable, pictures: Mapping[str, str] | None = None) -> str:
     """The ranked table and all that belongs to it, as Markdown.
 
     `pictures` has what each picture shows, by its path from the report.
@@ -230,7 +230,7 @@ def _lines(columns: Mapping[str, Callable[[Any], str]], rows: Sequence[Any]) -> 
     return lines
 
 
-def as_csv(table: Table) -> str:
+def as_csv(table: ResultTable) -> str:
     """A row for each cell, with numbers in full."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

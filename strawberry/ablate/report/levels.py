@@ -9,10 +9,10 @@ import numpy as np
 
 from strawberry.ablate.factors import Grid, Place, grid
 from strawberry.ablate.record import Record
-from strawberry.ablate.report.table import Table
+from strawberry.ablate.report.table import ResultTable
 
 
-def table_grid(record: Record, table: Table) -> Grid | None:
+def table_grid(record: Record, table: ResultTable) -> Grid | None:
     """The grid of a table's cells; None where it is none, or has one factor alone."""
     values = {row.name: row.values for row in table.rows}
     cells = [cell for cell in record.content["cells"] if cell["name"] in values]

@@ -27,7 +27,7 @@ from strawberry.ablate.report.files import (
     shown,
 )
 from strawberry.ablate.report.recipes import details
-from strawberry.ablate.report.table import Table
+from strawberry.ablate.report.table import ResultTable
 
 EXPENSE = ("params", "active", "FLOP/token", "cache", "tokens", "tuning", "tokens/s")
 """Columns that say what a cell costs; the page has them in a table of their own."""
@@ -72,7 +72,7 @@ def library() -> str:
     return script.replace("</script", "<\\/script")
 
 
-def _part(table: Table, names: Sequence[str]) -> dict[str, Any]:
+def _part(table: ResultTable, names: Sequence[str]) -> dict[str, Any]:
     """Some columns of the table, the verdict beside the name."""
     made = shown(table)
     columns = [name for name in names if name in made]
@@ -88,7 +88,7 @@ def _part(table: Table, names: Sequence[str]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def _effects(table: Table) -> dict[str, Any]:
+def _effects(table: ResultTable) -> dict[str, Any]:
     """The table of a grid's factors; its rows lead nowhere."""
     rows = [
         {
@@ -101,7 +101,7 @@ def _effects(table: Table) -> dict[str, Any]:
     return {"columns": list(EFFECTS), "rows": rows}
 
 
-def page(record: Record, table: Table) -> str:
+def page(record: Record, table: ResultTable) -> str:
     """The whole page, whatever of the ablation is done."""
     drawn = charts(record, table)
     changes = dict(patches(record))

@@ -11,10 +11,10 @@ import numpy as np
 from strawberry.ablate.extra import needs
 from strawberry.ablate.record import Record
 from strawberry.ablate.report.charts import COSTS, START, VERDICTS, colours, pareto
-from strawberry.ablate.report.table import Table, curves
+from strawberry.ablate.report.table import ResultTable, curves
 
 
-def pictures(record: Record, table: Table) -> dict[str, tuple[str, str]]:
+def pictures(record: Record, table: ResultTable) -> dict[str, tuple[str, str]]:
     """What each picture shows, and its SVG, by name: all that there is something for."""
     found = {}
     if any(row.comparison and math.isfinite(row.comparison.difference) for row in table.rows):
@@ -46,7 +46,7 @@ def _svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def loss_curves(record: Record, table: Table) -> str:
+def loss_curves(record: Record, table: ResultTable) -> str:
     """The metric over steps: the mean of the seeds, in the band from the least to the most."""
     figure, axes = _figure(9, 5)
     colour = colours(table)
@@ -69,7 +69,7 @@ def loss_curves(record: Record, table: Table) -> str:
     return _svg(figure)
 
 
-def forest(table: Table) -> str:
+def forest(table: ResultTable) -> str:
     """Paired differences against the baseline, with their intervals."""
     rows = [row for row in table.rows if row.comparison is not None][::-1]
     figure, axes = _figure(9, 1.2 + 0.35 * len(rows))
@@ -98,7 +98,7 @@ def forest(table: Table) -> str:
     return _svg(figure)
 
 
-def against(table: Table, cost: str) -> str:
+def against(table: ResultTable, cost: str) -> str:
     """The metric against a cost; what is on the Pareto front is named, so that names have room."""
     figure, axes = _figure(4.6, 3.6)
     colour = colours(table)

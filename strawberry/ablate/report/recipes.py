@@ -8,11 +8,11 @@ import shlex
 from dataclasses import dataclass
 
 from strawberry.ablate.record import Record, TrialRecord
-from strawberry.ablate.report.table import Row, Table
+from strawberry.ablate.report.table import CellRow, ResultTable
 
 
 @dataclass(frozen=True, slots=True)
-class Detail:
+class CellDetail:
     """What the page tells of a cell beside its row.
 
     Attributes:
@@ -29,13 +29,13 @@ class Detail:
     values: tuple[tuple[int, float], ...]
 
 
-def details(record: Record, table: Table, patches: dict[str, str]) -> list[Detail]:
+def details(record: Record, table: ResultTable, patches: dict[str, str]) -> list[CellDetail]:
     """Those of all rows of the table, in its order."""
     base = {trial.seed: _recipe(trial) for trial in record.of(table.baseline)}
     return [_detail(record, row, base, patches[row.name]) for row in table.rows]
 
 
-def _detail(record: Record, row: Row, base: dict[int, list[str]], patch: str) -> Detail:
+def _detail(record: Record, row: CellRow, base: dict[int, list[str]], patch: str) -> CellDetail:
     trials = record.of(row.name)
     diff: list[str] = []
     for trial in trials:
@@ -49,7 +49,7 @@ def _detail(record: Record, row: Row, base: dict[int, list[str]], patch: str) ->
         for trial in trials
         if trial.seed in row.values
     )
-    return Detail(row.name, patch, tuple(diff), commands, tuple(sorted(row.values.items())))
+    return CellDetail(row.name, patch, tuple(diff), commands, tuple(sorted(row.values.items())))
 
 
 def _recipe(trial: TrialRecord) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from strawberry.ablate.record import Record
-from strawberry.ablate.report.table import Table
+from strawberry.ablate.report.table import ResultTable
 
 POINTS = 20_000
 """Points of all curves of a kind together, so that the page stays small; 20 a curve at least."""
@@ -18,7 +18,7 @@ TRAINING = "loss"
 """The training loss, in a run's log."""
 
 
-def series(record: Record, table: Table) -> list[dict[str, Any]]:
+def series(record: Record, table: ResultTable) -> list[dict[str, Any]]:
     """A mapping for each curve: `cell`, `seed`, `what`, and lists `step`, `value` and `seconds`.
 
     `seconds` are of training steps alone, and missing where the log has no speed. Beside them stand

@@ -13,7 +13,7 @@ from strawberry.ablate.record import Record
 from strawberry.ablate.report.files import write_report
 from strawberry.ablate.report.numbers import number
 from strawberry.ablate.report.page import template
-from strawberry.ablate.report.table import Row, Table, tabulate
+from strawberry.ablate.report.table import CellRow, ResultTable, tabulate
 from strawberry.train.run import write_atomic
 
 MARKS = {
@@ -24,7 +24,7 @@ MARKS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class SuiteSummary:
     """All tables of a suite, side by side.
 
     Attributes:
@@ -35,9 +35,9 @@ class Summary:
     """
 
     metric: str
-    tables: Mapping[str, Table]
+    tables: Mapping[str, ResultTable]
     planned: int
-    rows: Mapping[str, Mapping[str, Row]]
+    rows: Mapping[str, Mapping[str, CellRow]]
 
     def mean(self, cell: str) -> float | None:
         """The mean over the tables; None where a cell has no value in one."""
@@ -45,7 +45,7 @@ class Summary:
         return plain.fmean(values) if len(values) == self.planned else None
 
 
-def summarise(records: Mapping[str, Record | None]) -> Summary:
+def summarise(records: Mapping[str, Record | None]) -> SuiteSummary:
     """The tables of a suite, finished or not; None for those that were not begun."""
     tables = {name: tabulate(record) for name, record in records.items() if record is not None}
     cells = dict.fromkeys(row.name for table in tables.values() for row in table.rows)
@@ -57,14 +57,14 @@ def summarise(records: Mapping[str, Record | None]) -> Summary:
     }
     first = next(iter(tables.values()))
     sign = -1 if first.higher_is_better else 1
-    made = Summary(first.metric, tables, len(records), rows)
+    made = SuiteSummary(first.metric, tables, len(records), rows)
     means = {cell: made.mean(cell) for cell in rows}
     ranked = sorted(rows, key=lambda cell: (means[cell] is None, sign * (means[cell] or 0.0)))
     return replace(made, rows={cell: rows[cell] for cell in ranked})
 
 
 def write_summary(
-    folder: Path, records: Mapping[str, Record | None], summary: Summary | None = None
+    folder: Path, records: Mapping[str, Record | None], summary: SuiteSummary | None = None
 ) -> list[Path]:
     """Write each table's report, and `suite.md`, `suite.csv` and `suite.html` beside them.
 
@@ -86,12 +86,12 @@ def write_summary(
     return [folder / name for name in files]
 
 
-def columns(summary: Summary) -> list[str]:
+def columns(summary: SuiteSummary) -> list[str]:
     """The heads of the table."""
     return ["cell", *summary.tables, "mean"]
 
 
-def entry(row: Row | None) -> str:
+def entry(row: CellRow | None) -> str:
     """A cell's mean in a table, and how it compares there."""
     if row is None:
         return "skipped"
@@ -100,7 +100,7 @@ def entry(row: Row | None) -> str:
     return f"{number(row.summary.mean, 3)} {MARKS.get(row.verdict, '')}".rstrip()
 
 
-def entries(summary: Summary) -> list[list[str]]:
+def entries(summary: SuiteSummary) -> list[list[str]]:
     """The rows of the table, as text."""
     return [
         [
@@ -112,7 +112,7 @@ def entries(summary: Summary) -> list[list[str]]:
     ]
 
 
-def notes(summary: Summary) -> list[str]:
+def notes(summary: SuiteSummary) -> list[str]:
     """What the table means."""
     first = next(iter(summary.tables.values()))
     better = "higher" if first.higher_is_better else "lower"
@@ -127,7 +127,7 @@ def notes(summary: Summary) -> list[str]:
     ]
 
 
-def _markdown(summary: Summary) -> str:
+def _markdown(summary: SuiteSummary) -> str:
     heads = columns(summary)
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     lines += [f"| {' | '.join(row)} |" for row in entries(summary)]
@@ -137,7 +137,7 @@ def _markdown(summary: Summary) -> str:
     )
 
 
-def _csv(summary: Summary) -> str:
+def _csv(summary: SuiteSummary) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["cell", "table", "verdict", "seeds", "mean", "sd", "p_corrected"])
@@ -150,7 +150,7 @@ def _csv(summary: Summary) -> str:
     return out.getvalue()
 
 
-def _page(summary: Summary, records: Sequence[Record]) -> str:
+def _page(summary: SuiteSummary, records: Sequence[Record]) -> str:
     """One page: means as shades from the worst to the best of each table."""
     shown = []
     for cell, found in summary.rows.items():
@@ -170,7 +170,7 @@ def _page(summary: Summary, records: Sequence[Record]) -> str:
     )
 
 
-def _shade(row: Row | None, table: Table) -> float:
+def _shade(row: CellRow | None, table: ResultTable) -> float:
     """Between the worst (0) and the best (1) of a table."""
     means = [r.summary.mean for r in table.rows if r.values]
     if row is None or not row.values or max(means) == min(means):

@@ -17,8 +17,8 @@ from strawberry.ablate.record import Record, TrialRecord, values_of
 from strawberry.ablate.seeds import VARIED
 from strawberry.ablate.spread import Spread, spread
 from strawberry.ablate.statistics import (
+    CellSummary,
     Comparison,
-    Summary,
     Verdict,
     compare,
     higher_is_better,
@@ -40,7 +40,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CellRow:
     """A cell.
 
     Attributes:
@@ -57,7 +57,7 @@ class Row:
     name: str
     cell: Mapping[str, Any]
     values: Mapping[int, float]
-    summary: Summary
+    summary: CellSummary
     comparison: Comparison | None
     bits_per_byte: float | None
     speedup: float | None
@@ -77,7 +77,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ResultTable:
     """The whole of it.
 
     Attributes:
@@ -95,7 +95,7 @@ class Table:
 
     metric: str
     baseline: str
-    rows: tuple[Row, ...]
+    rows: tuple[CellRow, ...]
     effects: tuple[Effect, ...]
     effect: float
     alpha: float
@@ -126,7 +126,7 @@ class Table:
         return higher_is_better(self.metric)
 
 
-def tabulate(record: Record) -> Table:
+def tabulate(record: Record) -> ResultTable:
     """The table of an ablation's record, finished or not."""
     plan, content = record.content["plan"], record.content
     metric = plan["metric"]
@@ -153,7 +153,7 @@ def tabulate(record: Record) -> Table:
     sign = -1 if higher_is_better(metric) else 1
     rows.sort(key=lambda r: (not r.values, sign * r.summary.mean if r.values else 0.0))
     results = [trial.result() for trial in record.trials]
-    return Table(
+    return ResultTable(
         metric=metric,
         baseline=baseline,
         rows=tuple(rows),
@@ -210,7 +210,7 @@ def _row(
     compared: Comparison | None,
     curves: Mapping[str, Mapping[int, list[tuple[float, float]]]],
     baseline: Mapping[str, Any],
-) -> Row:
+) -> CellRow:
     name = cell["name"]
     lower = not higher_is_better(record.content["plan"]["metric"])
     trials = record.of(name)
@@ -227,7 +227,7 @@ def _row(
     for result in results:
         if result["status"] != FINISHED:
             failed[result["status"]] = failed.get(result["status"], 0) + 1
-    return Row(
+    return CellRow(
         name=name,
         cell=cell,
         values=values,

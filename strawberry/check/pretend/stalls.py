@@ -24,7 +24,7 @@ _SKIPPED: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parent),
 """Files whose lines are nobody's fault: those of torch, and our own machinery."""
 
 
-class Place(NamedTuple):
+class CodeLine(NamedTuple):
     """A line of a function, by its qualified name."""
 
     file: str
@@ -45,7 +45,7 @@ class Stall:
 
     kind: Kind
     operator: str
-    stack: tuple[Place, ...]
+    stack: tuple[CodeLine, ...]
 
     @property
     def place(self) -> str:
@@ -96,9 +96,9 @@ def is_outside(file: str) -> bool:
     return not file.startswith(_SKIPPED)
 
 
-def _stack(frame: FrameType | None) -> Iterator[Place]:
+def _stack(frame: FrameType | None) -> Iterator[CodeLine]:
     while frame is not None:
         code = frame.f_code
         if is_outside(code.co_filename):
-            yield Place(code.co_filename, frame.f_lineno, code.co_qualname)
+            yield CodeLine(code.co_filename, frame.f_lineno, code.co_qualname)
         frame = frame.f_back

@@ -27,7 +27,7 @@ from strawberry.components.attention.softmax import (
     new_kv,
 )
 from strawberry.components.norm.rmsnorm import unit_rms
-from strawberry.components.routing import Losses, Router
+from strawberry.components.routing import ExpertRouter, RouterLosses
 from strawberry.errors import FieldError
 from strawberry.model.contracts import Attention, Aux, Place, Site, State, Use, interleaved
 
@@ -107,14 +107,14 @@ class ExpertAbundance(Attention):
         if n_head % experts:
             raise FieldError("experts", f"{n_head} heads can't be shared out to {experts} experts")
         hidden = n_ffn if n_ffn is not None else site.n_embd
-        router = Router(
+        router = ExpertRouter(
             site.n_embd,
             experts,
             active,
             gate=gate,
             normalize=active > 1 if normalize is None else normalize,
             bias_rate=bias_rate,
-            losses=Losses(balance=balance_loss, z=z_loss),
+            losses=RouterLosses(balance=balance_loss, z=z_loss),
             name="experts",
         )
         self.local = LocalExperts(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from strawberry.components.attention.softmax import Scores, attend, extend_kv, new_kv
 from strawberry.components.dispatch import WAITS, Dispatch
 from strawberry.components.norm.rmsnorm import unit_rms
-from strawberry.components.routing import Choice, Router
+from strawberry.components.routing import ExpertAssignment, ExpertRouter
 from strawberry.errors import FieldError
 from strawberry.model.contracts import Aux, Site, State, Term, Use
 
@@ -52,7 +52,7 @@ class LocalExperts(nn.Module):
         self,
         site: Site,
         *,
-        router: Router,
+        router: ExpertRouter,
         shared: int,
         heads: int,
         width: int,
@@ -115,7 +115,7 @@ class LocalExperts(nn.Module):
         """Keys and values of the longest window, whatever the number of experts."""
         return new_kv(batch, self.kv_heads, length, self.width, device, dtype, self.window)
 
-    def _with_shared(self, choice: Choice) -> Choice:
+    def _with_shared(self, choice: ExpertAssignment) -> ExpertAssignment:
         """The choice with the shared experts after the routed ones, gate 1."""
         if not self.shared:
             return choice

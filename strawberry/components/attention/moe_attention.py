@@ -15,7 +15,7 @@ from torch import Tensor
 
 from strawberry.components.attention.softmax import Scores, attend, check_heads, extend_kv, new_kv
 from strawberry.components.dispatch import WAITS, Dispatch
-from strawberry.components.routing import Losses, Router
+from strawberry.components.routing import ExpertRouter, RouterLosses
 from strawberry.errors import FieldError
 from strawberry.model.contracts import Attention, Aux, Place, Site, State, Use
 
@@ -69,13 +69,13 @@ class MoEAttention(Attention):
         self.width = width // queries
         check_heads(site, queries, self.width, self.honours, "n_qkv")
         self.dropout = site.dropout
-        self.router = Router(
+        self.router = ExpertRouter(
             site.n_embd,
             experts,
             active,
             detached=True,
             bias_rate=bias_rate,
-            losses=Losses(balance=balance_loss, z=z_loss),
+            losses=RouterLosses(balance=balance_loss, z=z_loss),
         )
         inside = n_kv_head * self.width
         heads = (n_kv_head, self.width)

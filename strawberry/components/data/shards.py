@@ -23,7 +23,7 @@ from strawberry.data.tokenizer import load_tokenizer, tokenizer_beside
 from strawberry.errors import FieldError, StrawberryError
 
 
-class Shards(DataSource):
+class ShardFiles(DataSource):
     """Files of ids: `.bin` of nanoGPT, llm.c and modded-nanogpt, and one-dimensional `.npy`.
 
     Files with `val`, `valid` or `validation` in their names are validation (`val.bin`,

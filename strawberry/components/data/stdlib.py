@@ -16,7 +16,7 @@ from pydantic import Field
 from strawberry.data.contracts import Dataset, DataSite, DataSource
 from strawberry.data.corpus import FileCorpus
 from strawberry.data.division import Division, HeldBack, check_division, divided_text
-from strawberry.data.storage import Identities, about
+from strawberry.data.storage import FileFingerprints, about
 from strawberry.data.texts import text_dataset
 from strawberry.errors import StrawberryError
 
@@ -70,7 +70,7 @@ class Stdlib(DataSource):
                 reader="python source 1",
                 data_division=self.data_division,
                 test_division=self.test_division,
-                identities=Identities(site.cache),
+                identities=FileFingerprints(site.cache),
                 progress=site.progress,
             )
         return text_dataset(corpus, site)

@@ -10,7 +10,7 @@ from strawberry.data.storage import about
 from strawberry.data.texts import text_corpus, text_dataset
 
 
-class Text(DataSource):
+class TextFiles(DataSource):
     """Text files: `.txt` and `.md` hold a document each, `.jsonl` one a line, `.json` a list.
 
     Files may be compressed (`.gz`, `.bz2`, `.xz`, `.zst`), links are followed, and documents that

@@ -10,7 +10,7 @@ from strawberry.data.files import MissingError, candidates
 from strawberry.data.packed import META, open_packed, open_single, read_meta
 from strawberry.data.reading import refuse_pickle
 from strawberry.data.shards import SUFFIXES
-from strawberry.data.storage import Identities, about
+from strawberry.data.storage import FileFingerprints, about
 from strawberry.data.tokenizer import tokenizer_beside
 from strawberry.errors import StrawberryError
 
@@ -38,7 +38,7 @@ class Tokens(DataSource):
 
     def open(self, site: DataSite) -> Dataset:
         """The data set; raises FieldError about `path` if it is not there or damaged."""
-        identities = Identities(site.cache)
+        identities = FileFingerprints(site.cache)
         with about("path"):
             refuse_pickle(Path(self.path))
             place = _find(self.path, site.folders)

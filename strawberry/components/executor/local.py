@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 
-from strawberry.ablate.contracts import Ended, Events, Executor, Job
+from strawberry.ablate.contracts import Events, Executor, FinishedJob, Job
 from strawberry.ablate.process import TrialProcess, ask, stop, warm_up
 
 POLL = 0.05
@@ -24,7 +24,7 @@ class _Running:
     process: TrialProcess
 
 
-class Local(Executor):
+class LocalExecutor(Executor):
     """Processes of this machine; each has a GPU, or cores, of its own.
 
     What a trial prints is in `log.txt` of its folder. A trial that is killed, or hangs, is told as
@@ -56,7 +56,7 @@ class Local(Executor):
         """Begin to import what every trial needs."""
         warm_up()
 
-    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[Ended]:
+    def run(self, jobs: Sequence[Job], events: Events) -> Iterator[FinishedJob]:
         """Each trial in the first free slot."""
         waiting, running = list(jobs)[::-1], list[_Running]()
         free = list(range(self.slots))[::-1]
@@ -71,7 +71,7 @@ class Local(Executor):
                     if result is not None:
                         running.remove(one)
                         free.append(one.slot)
-                        yield Ended(one.job, result)
+                        yield FinishedJob(one.job, result)
         finally:
             stop([one.process for one in running])
 

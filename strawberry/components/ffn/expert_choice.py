@@ -20,7 +20,7 @@ from strawberry.model.contracts import Aux, Term, draw
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class TokensTaken:
     """What experts took: `token` and `gate` are (E, B, r); a token is counted over the batch."""
 
     token: Tensor
@@ -38,7 +38,7 @@ class Taken:
         return total.index_add(0, self.token.flatten(), parts).to(rows.dtype)
 
 
-class ExpertChoice(nn.Module):
+class ExpertChoiceMoE(nn.Module):
     """Each expert's best tokens of a sequence.
 
     Args:
@@ -74,18 +74,18 @@ class ExpertChoice(nn.Module):
         """How many tokens an expert takes of a sequence of that length."""
         return min(length, math.ceil(self.share * length))
 
-    def forward(self, x: Tensor) -> Taken:
+    def forward(self, x: Tensor) -> TokensTaken:
         """(B, T, C) -> what each expert takes; in training also losses and metrics."""
         return precise(self._choose, x)
 
-    def _choose(self, x: Tensor) -> Taken:
+    def _choose(self, x: Tensor) -> TokensTaken:
         B, T, _ = x.shape
         logits = F.linear(x, self.weight.to(x.dtype))
         scores = logits.sigmoid() if self.gate == "sigmoid" else logits.softmax(-1)
         gate, token = scores.permute(2, 0, 1).topk(self.taken_of(T), dim=-1)
         token = token + T * torch.arange(B, device=x.device)[:, None]
         terms = self._terms(logits, scores, token) if self.training else ()
-        return Taken(token, gate * self.scale, terms)
+        return TokensTaken(token, gate * self.scale, terms)
 
     def _terms(self, logits: Tensor, scores: Tensor, token: Tensor) -> Aux:
         share = scores.detach()

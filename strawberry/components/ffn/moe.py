@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from strawberry.components.dispatch import WAITS, Dispatch, weighted
 from strawberry.components.ffn.bilinear import Bilinear
-from strawberry.components.ffn.expert_choice import ExpertChoice
+from strawberry.components.ffn.expert_choice import ExpertChoiceMoE
 from strawberry.components.ffn.gated import gated_width
 from strawberry.components.ffn.geglu import GEGLU
 from strawberry.components.ffn.glu import GLU
 from strawberry.components.ffn.mlp import ACTIVATIONS
 from strawberry.components.ffn.reglu import ReGLU
 from strawberry.components.ffn.swiglu import SwiGLU
-from strawberry.components.routing import Choice, Losses, Router
+from strawberry.components.routing import ExpertAssignment, ExpertRouter, RouterLosses
 from strawberry.errors import FieldError, StrawberryError
 from strawberry.model.contracts import FFN, Aux, Site, Term, Use
 
@@ -103,20 +103,20 @@ class MoE(FFN):
         dense = gated_width(site.n_embd) if expert in GATED else 4 * site.n_embd
         hidden = n_ffn if n_ffn is not None else -(-dense // (active + shared) // 8) * 8
         wide = 2 if expert in GATED else 1
-        self.router: Router | ExpertChoice
+        self.router: ExpertRouter | ExpertChoiceMoE
         if routing == "expert":
             refused = (normalize, noisy, balance_loss, importance_loss, load_loss, bias_rate)
             _check_expert_choice(experts, active, *refused)
             share = (capacity if capacity is not None else 1.0) * active / experts
             self.causal = False  # type: ignore[misc]
-            self.router = ExpertChoice(
+            self.router = ExpertChoiceMoE(
                 site.n_embd, experts, share, gate=gate, scale=scale, z=z_loss
             )
         else:
             self.batch_independent = capacity is None  # type: ignore[misc]
             self.waits = WAITS
             balance = 0.01 if balance_loss is None else balance_loss
-            self.router = Router(
+            self.router = ExpertRouter(
                 site.n_embd,
                 experts,
                 active,
@@ -125,7 +125,7 @@ class MoE(FFN):
                 scale=scale,
                 noisy=noisy,
                 bias_rate=bias_rate,
-                losses=Losses(balance, z_loss, importance_loss, load_loss),
+                losses=RouterLosses(balance, z_loss, importance_loss, load_loss),
             )
         names = ("up", "gate")[:wide]
         parts = dict.fromkeys(names, hidden)
@@ -145,7 +145,7 @@ class MoE(FFN):
     def forward(self, x: Tensor, use: Use) -> Tensor | tuple[Tensor, Aux]:
         """(B, T, C) -> (B, T, C); in training also losses and metrics."""
         up, down = self.up.matrices(use), self.down.matrices(use)
-        if isinstance(self.router, ExpertChoice):
+        if isinstance(self.router, ExpertChoiceMoE):
             y, terms = self._taken(x, self.router, use, up, down)
         else:
             y, terms = self._sent(x.flatten(0, 1), self.router, up, down)
@@ -163,7 +163,7 @@ class MoE(FFN):
         return u * GATED[self.form](gate)
 
     def _taken(
-        self, x: Tensor, router: ExpertChoice, use: Use, up: Tensor, down: Tensor
+        self, x: Tensor, router: ExpertChoiceMoE, use: Use, up: Tensor, down: Tensor
     ) -> tuple[Tensor, Aux]:
         """Each expert's tokens through it, and summed: (B, T, C) -> (B T, C)."""
         if use.cache is not None:
@@ -172,7 +172,9 @@ class MoE(FFN):
         rows = self._act(taken.rows(x.flatten(0, 1)) @ up.mT) @ down.mT
         return taken.combine(rows, x.shape[:2].numel()), taken.terms
 
-    def _sent(self, x: Tensor, router: Router, up: Tensor, down: Tensor) -> tuple[Tensor, Aux]:
+    def _sent(
+        self, x: Tensor, router: ExpertRouter, up: Tensor, down: Tensor
+    ) -> tuple[Tensor, Aux]:
         """Each token through its experts: (N, C) -> (N, C)."""
         choice = router(x)
         if self.training and self.capacity is not None:
@@ -180,14 +182,14 @@ class MoE(FFN):
             return y, (*choice.terms, Term("moe_dropped", dropped))
         return self._dropless(x, choice, up, down), choice.terms
 
-    def _dropless(self, x: Tensor, choice: Choice, up: Tensor, down: Tensor) -> Tensor:
+    def _dropless(self, x: Tensor, choice: ExpertAssignment, up: Tensor, down: Tensor) -> Tensor:
         """Every token through all its experts: (N, C) -> (N, C)."""
         dispatch = Dispatch.of(choice)
         rows = self._act(dispatch.linear(dispatch.rows(x), up))
         return dispatch.combine(dispatch.linear(rows, down), choice.gate)
 
     def _bounded(
-        self, x: Tensor, choice: Choice, up: Tensor, down: Tensor, capacity: float
+        self, x: Tensor, choice: ExpertAssignment, up: Tensor, down: Tensor, capacity: float
     ) -> tuple[Tensor, Tensor]:
         """The same with `capacity` rows for each expert; also the share that was dropped."""
         (N, k), (E, _, C) = choice.expert.shape, up.shape

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from strawberry.model.contracts import Decay, Optimizer, ParameterInfo, decay_groups
+from strawberry.model.contracts import Decay, OptimizerSource, ParameterInfo, decay_groups
 
 SMALLEST = 2e-19
 """Lower bound on the root of a mean square, and on a mean square's mean: the least whose square is
@@ -72,7 +72,7 @@ def _rms(x: Tensor) -> Tensor:
     return x.norm() / math.sqrt(x.numel())
 
 
-class Adafactor(Optimizer):
+class Adafactor(OptimizerSource):
     """Adam's second moment as a row and a column; takes every parameter, keeps hardly any state.
 
     The mean square of an (m, n) gradient is kept as its m row means and its n column means, that

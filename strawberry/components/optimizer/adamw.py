@@ -9,10 +9,10 @@ import torch
 from annotated_types import Ge, Gt
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
-from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
+from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 
 
-class AdamW(Optimizer):
+class AdamW(OptimizerSource):
     """Adam with decoupled weight decay; takes every parameter.
 
     Args:

@@ -11,10 +11,10 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
+from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 
 
-class Lion(Optimizer):
+class Lion(OptimizerSource):
     """Moves every number by the same amount each step; takes every parameter.
 
     It keeps one number for each. Its learning rate has to be a third to a tenth of AdamW's, and its

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from strawberry.model.contracts import (
     Beta,
-    Optimizer,
+    MatrixLayout,
+    OptimizerSource,
     ParameterInfo,
-    Parts,
     Unit,
     is_shard,
     local,
@@ -33,7 +33,7 @@ _T = TypeVar("_T", bound=Tensor)
 Coefficients: TypeAlias = tuple[float, float, float]
 
 
-class Muon(Optimizer):
+class Muon(OptimizerSource):
     """Takes hidden matrices and stacks of them; embeddings, heads and vectors go to `rest`.
 
     Each matrix is orthogonalised by itself: q, k and v, or a gate and its up-projection, though
@@ -124,7 +124,7 @@ class OrthogonalMomentum(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, layouts: dict[nn.Parameter, Parts], unit: Unit, defaults: dict[str, Any]
+        self, layouts: dict[nn.Parameter, MatrixLayout], unit: Unit, defaults: dict[str, Any]
     ) -> None:
         super().__init__(list(layouts), defaults)
         self.layouts = layouts

@@ -17,10 +17,10 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
+from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 
 
-class ScheduleFreeAdamW(Optimizer):
+class ScheduleFreeAdamW(OptimizerSource):
     """AdamW with an average of the weights in place of a decaying rate; takes every parameter.
 
     Validation, checkpoints and generation use the average. Step t counts in it by the square of

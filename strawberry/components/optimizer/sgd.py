@@ -9,10 +9,10 @@ import torch
 from annotated_types import Ge, Gt
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Beta, Decay, Optimizer, ParameterInfo, decay_groups
+from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 
 
-class SGD(Optimizer):
+class SGD(OptimizerSource):
     """Stochastic gradient descent; takes every parameter.
 
     With the gradient g, to which `weight_decay` times the weights is added, the momentum is

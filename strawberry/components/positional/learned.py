@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from strawberry.model.contracts import Place, Positional, draw
 
 
-class Learned(Positional):
+class LearnedPositions(Positional):
     """One vector of width C for each position up to `block_size`; no longer sequence can be placed.
 
     Args:

@@ -23,7 +23,7 @@ from strawberry.components.routing import precise
 from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term, has_values
 
 
-class ExpertChoice(ScoringRouter):
+class ExpertChoiceRouter(ScoringRouter):
     """Top-k tokens for each step in training, a threshold otherwise.
 
     Args:

@@ -19,7 +19,7 @@ from strawberry.components.routing import PreciseBuffers
 from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term, gathered, has_values
 
 
-class Threshold(PreciseBuffers, ScoringRouter):
+class ThresholdRouter(PreciseBuffers, ScoringRouter):
     """Tokens whose score is above a running quantile go on.
 
     Args:

@@ -15,12 +15,12 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from strawberry.components.routing import Losses
-from strawberry.components.routing import Router as Chooser
+from strawberry.components.routing import ExpertRouter as Chooser
+from strawberry.components.routing import RouterLosses
 from strawberry.model.contracts import Routed, Router, RouterSite, State
 
 
-class TokenChoice(Router):
+class TokenChoiceRouter(Router):
     """Each token chooses how many steps it runs.
 
     Args:
@@ -52,7 +52,7 @@ class TokenChoice(Router):
             normalize=False,
             scale=scale if scale is not None else (1.0 if gate == "softmax" else 0.1),
             bias_rate=bias_rate,
-            losses=Losses(balance=balance_loss, z=z_loss),
+            losses=RouterLosses(balance=balance_loss, z=z_loss),
             name="depth",
         )
 

@@ -9,7 +9,7 @@ from strawberry.data.contracts import Corpus, DataSite, TokenizerSource
 from strawberry.data.storage import about
 
 
-class Bytes(TokenizerSource):
+class ByteTokenizer(TokenizerSource):
     """The 256 bytes of UTF-8, then the special tokens.
 
     Args:

@@ -21,12 +21,12 @@ from torch.nn import functional as F
 from strawberry.errors import FieldError
 from strawberry.model.contracts import (
     Bank,
-    Parts,
+    MatrixLayout,
     Projection,
     ProjectionRequest,
     Use,
-    Weights,
     WeightScope,
+    WeightSource,
     drawn,
 )
 
@@ -83,7 +83,7 @@ class FactorizedBank(Bank):
         return f"{shape}, {self.basis} x block {self.block}"
 
 
-class Factorized(Weights):
+class FactorizedWeights(WeightSource):
     """Rank-limited matrices; parameters: rank * (sum of P over names + C for each block).
 
     Args:
@@ -108,7 +108,7 @@ class Factorized(Weights):
         self.init = init
         self.bases = nn.ParameterDict()
         self.blocks = nn.ParameterDict()
-        self.parameter_parts: dict[str, Parts] = {}
+        self.parameter_parts: dict[str, MatrixLayout] = {}
 
     def projection(self, request: ProjectionRequest) -> Projection:
         """A projection from shared factors; raises ValueError if its rows don't fit the width."""
@@ -146,5 +146,5 @@ class Factorized(Weights):
 
 def _factors(use: Use, basis: str, block: str) -> tuple[Tensor, Tensor]:
     source = use.weights
-    assert isinstance(source, Factorized)
+    assert isinstance(source, FactorizedWeights)
     return source.bases[basis], source.blocks[block]

@@ -40,12 +40,12 @@ from strawberry.model.contracts import (
     Projection,
     ProjectionRequest,
     State,
-    Weights,
     WeightScope,
+    WeightSource,
 )
 
 
-class FastWeights(Weights):
+class FastWeights(WeightSource):
     """Static matrices of each block, and a memory of the sequence before its first projection.
 
     Costs of the memory: `linear` takes about C (C + 4 R) + S (R + C) multiplications a token, and

@@ -24,7 +24,7 @@ def _count(*_: object) -> None:
 register_optimizer_step_post_hook(_count)
 
 
-class Kept:
+class ParameterCache:
     """The values of one function of some parameters.
 
     A change is seen by torch's own count of in-place changes, and by the storage, which `.to()`

@@ -11,8 +11,8 @@ from strawberry.model.contracts import (
     Projection,
     ProjectionRequest,
     Use,
-    Weights,
     WeightScope,
+    WeightSource,
     drawn,
 )
 
@@ -58,7 +58,7 @@ class OwnedBank(Bank):
         return f"{self.experts} x {self.in_features} -> {self.out_features}"
 
 
-class Owned(Weights):
+class OwnedWeights(WeightSource):
     """Gives each block matrices of its own; a shared block (`recur`) uses them at every step."""
 
     def __init__(self, scope: WeightScope) -> None:

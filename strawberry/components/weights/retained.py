@@ -20,7 +20,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.components.weights.kept import Kept, may_keep
+from strawberry.components.weights.kept import ParameterCache, may_keep
 from strawberry.components.weights.retention import (
     MIXES,
     SWAPS,
@@ -35,15 +35,15 @@ from strawberry.model.contracts import (
     Projection,
     ProjectionRequest,
     Use,
-    Weights,
     WeightScope,
+    WeightSource,
     drawn,
     wide,
     without_autocast,
 )
 
 
-class Part(nn.Module):
+class RetainedMatrix(nn.Module):
     """What one matrix, or one stack (E, out, in), starts from.
 
     Attributes:
@@ -60,7 +60,7 @@ class Part(nn.Module):
         self,
         request: ProjectionRequest,
         stack: tuple[int, ...],
-        source: Retained,
+        source: RetainedWeights,
         number: int,
     ) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Part(nn.Module):
         if source.rule == "mlp":
             self.tau = nn.Parameter(torch.ones(stack or (1,)))
 
-    def update(self, source: Retained) -> Update:
+    def update(self, source: RetainedWeights) -> Update:
         """The rule with its operands, in float32 at least."""
         squares = {name: wide(matrix) for name, matrix in source.mixes(self.side)}
         return Update(
@@ -113,7 +113,7 @@ class Part(nn.Module):
 class RetainedProjection(Projection):
     """A matrix for each recursion step and, if asked for, a bias, the same at every step."""
 
-    def __init__(self, request: ProjectionRequest, source: Retained) -> None:
+    def __init__(self, request: ProjectionRequest, source: RetainedWeights) -> None:
         super().__init__(request)
         self.part = source.part(request)
         self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
@@ -135,7 +135,7 @@ class RetainedProjection(Projection):
 class RetainedBank(Bank):
     """A stack (E, out, in) for each recursion step."""
 
-    def __init__(self, request: ProjectionRequest, experts: int, source: Retained) -> None:
+    def __init__(self, request: ProjectionRequest, experts: int, source: RetainedWeights) -> None:
         super().__init__(request, experts)
         self.part = source.part(request, (experts,))
 
@@ -148,7 +148,7 @@ class RetainedBank(Bank):
         return f"{self.experts} x {self.in_features} -> {self.out_features}"
 
 
-class Retained(Weights):
+class RetainedWeights(WeightSource):
     """`W_{r+1}` from `W_r` by an update rule; opened at the `recur` whose steps it gives weights.
 
     All matrices are computed once in a pass. Where no gradient is wanted they are kept until a
@@ -187,8 +187,8 @@ class Retained(Weights):
         self.gain = gain
         self.recurs = scope.steps > 1
         self.squares = nn.ParameterDict()
-        self.parts: list[Part] = []  # a list: they are modules of their blocks
-        self.kept: dict[int, Kept] = {}
+        self.parts: list[RetainedMatrix] = []  # a list: they are modules of their blocks
+        self.kept: dict[int, ParameterCache] = {}
 
     def projection(self, request: ProjectionRequest) -> Projection:
         """A projection whose matrix changes from step to step."""
@@ -198,11 +198,11 @@ class Retained(Weights):
         """A stack whose matrices change from step to step, each by itself."""
         return RetainedBank(request, experts, self)
 
-    def part(self, request: ProjectionRequest, stack: tuple[int, ...] = ()) -> Part:
+    def part(self, request: ProjectionRequest, stack: tuple[int, ...] = ()) -> RetainedMatrix:
         """The parameters behind `request`."""
         if request.out_features * request.in_features < 2:
             raise ValueError(f"retained weights need a deviation; {request.name} is 1 x 1")
-        part = Part(request, stack, self, len(self.parts))
+        part = RetainedMatrix(request, stack, self, len(self.parts))
         self.parts.append(part)
         for name in MIXES[self.rule] if self.recurs else ():
             if f"{name}_{part.side}" not in self.squares:
@@ -216,14 +216,14 @@ class Retained(Weights):
         names = MIXES[self.rule] if self.recurs else ()
         return [(name, self.squares[f"{name}_{side}"]) for name in names]
 
-    def at(self, part: Part, use: Use) -> Tensor:
+    def at(self, part: RetainedMatrix, use: Use) -> Tensor:
         """The part's matrix, or stack, at this use's step."""
         step = self.scope.step(use) if self.recurs else 0
         parameters = [*part.parameters(), *(square for _, square in self.mixes(part.side))]
         if may_keep(parameters):
             kept = self.kept.get(part.number)
             if kept is None or not kept.fits(parameters):
-                kept = self.kept[part.number] = Kept(parameters)
+                kept = self.kept[part.number] = ParameterCache(parameters)
             values, carried = kept.values, kept.carried
         else:
             key = ("retained", part.block, part.number)
@@ -254,7 +254,7 @@ class Retained(Weights):
         """Forget what was kept: the parameters have changed."""
         self.kept.clear()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Retained:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RetainedWeights:
         """Forget what was kept, where parameters move to another device or dtype."""
         self.kept.clear()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -264,12 +264,16 @@ class Retained(Weights):
         """A copy begins with nothing kept."""
         return {**self.__dict__, "kept": {}}
 
-    def _extend(self, part: Part, values: list[Tensor], carried: list[Tensor], step: int) -> None:
+    def _extend(
+        self, part: RetainedMatrix, values: list[Tensor], carried: list[Tensor], step: int
+    ) -> None:
         """Continue up to `step` what is computed with, and the last of what is carried on."""
         with without_autocast(part.weight.device):
             self._continue(part, values, carried, step)
 
-    def _continue(self, part: Part, values: list[Tensor], carried: list[Tensor], step: int) -> None:
+    def _continue(
+        self, part: RetainedMatrix, values: list[Tensor], carried: list[Tensor], step: int
+    ) -> None:
         update = part.update(self)
         shape, dtype = part.weight.shape, part.weight.dtype
         while len(values) <= step:
@@ -283,7 +287,7 @@ class Retained(Weights):
             values.append(update.used(carried[-1]).reshape(shape).to(dtype))
 
 
-def _source(use: Use) -> Retained:
+def _source(use: Use) -> RetainedWeights:
     source = use.weights
-    assert isinstance(source, Retained)
+    assert isinstance(source, RetainedWeights)
     return source

@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 from strawberry.model.contracts import (
     Bank,
-    Parts,
+    MatrixLayout,
     Projection,
     ProjectionRequest,
     Use,
-    Weights,
     WeightScope,
+    WeightSource,
     drawn,
 )
 
@@ -56,7 +56,7 @@ class SharedBank(Bank):
         return f"{self.experts} x {self.in_features} -> {self.out_features}, {self.name}"
 
 
-class Shared(Weights):
+class SharedWeights(WeightSource):
     """Requests of the same name and shape get the same matrix, and the same bias.
 
     The blocks below may differ in everything else, such as their norms, and where they differ in a
@@ -68,7 +68,7 @@ class Shared(Weights):
         super().__init__()
         self.matrices = nn.ParameterDict()
         self.biases = nn.ParameterDict()
-        self.parameter_parts: dict[str, Parts] = {}
+        self.parameter_parts: dict[str, MatrixLayout] = {}
 
     def projection(self, request: ProjectionRequest) -> Projection:
         """A projection by the matrix of that name and shape."""
@@ -92,7 +92,7 @@ class Shared(Weights):
         return name
 
 
-def _source(use: Use) -> Shared:
+def _source(use: Use) -> SharedWeights:
     source = use.weights
-    assert isinstance(source, Shared)
+    assert isinstance(source, SharedWeights)
     return source

@@ -20,8 +20,8 @@ from strawberry.model.contracts import (
     ProjectionRequest,
     State,
     Use,
-    Weights,
     WeightScope,
+    WeightSource,
     drawn,
 )
 from strawberry.plugin import Kind
@@ -32,7 +32,7 @@ class Deltas(nn.Module):
     """For each step A (rank, in) and B (out, rank), or a stack of each; B is zero at the start."""
 
     def __init__(
-        self, request: ProjectionRequest, stack: tuple[int, ...], source: StepLoRA
+        self, request: ProjectionRequest, stack: tuple[int, ...], source: StepLoRAWeights
     ) -> None:
         super().__init__()
         out, width = request.out_features, request.in_features
@@ -58,7 +58,7 @@ class Deltas(nn.Module):
 class StepLoRAProjection(Projection):
     """The nested source's projection, and a low-rank one for each step."""
 
-    def __init__(self, request: ProjectionRequest, source: StepLoRA) -> None:
+    def __init__(self, request: ProjectionRequest, source: StepLoRAWeights) -> None:
         super().__init__(request)
         self.base = source.of.projection(request)
         self.deltas = Deltas(request, (), source)
@@ -77,7 +77,7 @@ class StepLoRAProjection(Projection):
 class StepLoRABank(Bank):
     """The nested source's stack, and low-rank differences of each of its matrices."""
 
-    def __init__(self, request: ProjectionRequest, experts: int, source: StepLoRA) -> None:
+    def __init__(self, request: ProjectionRequest, experts: int, source: StepLoRAWeights) -> None:
         super().__init__(request, experts)
         self.base = source.of.bank(request, experts)
         self.deltas = Deltas(request, (experts,), source)
@@ -87,7 +87,7 @@ class StepLoRABank(Bank):
         return self.base.matrices(_inside(use)) + self.deltas.dense(use)
 
 
-class StepLoRA(Weights):
+class StepLoRAWeights(WeightSource):
     """`W + (alpha / rank) B_r A_r` with a pair A_r, B_r for each recursion step r.
 
     W is what the nested source gives, the same at every step unless that source says otherwise.
@@ -115,7 +115,7 @@ class StepLoRA(Weights):
         self.scope = replace(scope, component=None)  # a copy that can be pickled
         self.rank = rank
         self.scale = 1.0 if alpha is None else alpha / rank
-        self.of: Weights = scope.component(of)
+        self.of: WeightSource = scope.component(of)
         self.same_cost = self.of.same_cost
         self.separates = self.of.separates
 
@@ -136,9 +136,9 @@ class StepLoRA(Weights):
         return self.of.new_state(batch, length, device, dtype)
 
 
-def _source(use: Use) -> StepLoRA:
+def _source(use: Use) -> StepLoRAWeights:
     source = use.weights
-    assert isinstance(source, StepLoRA)
+    assert isinstance(source, StepLoRAWeights)
     return source
 
 

@@ -27,7 +27,7 @@ from strawberry.model.contracts.numbers import (
     wide,
     without_autocast,
 )
-from strawberry.model.contracts.parts import Declared, Part, Parts, Unit, interleaved
+from strawberry.model.contracts.parts import Declared, MatrixLayout, MatrixRows, Unit, interleaved
 from strawberry.model.contracts.ranks import (
     gathered,
     is_shard,
@@ -42,19 +42,19 @@ from strawberry.model.contracts.routing import Routed, Router, RouterSite
 from strawberry.model.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
 from strawberry.model.contracts.training import (
     Matrix,
-    Optimizer,
+    OptimizerSource,
     ParameterInfo,
     Schedule,
     ScheduleSite,
     Tracker,
 )
-from strawberry.model.contracts.use import Shared, State, Use
+from strawberry.model.contracts.use import SharedKeys, State, Use
 from strawberry.model.contracts.weights import (
     Bank,
     Projection,
     ProjectionRequest,
-    Weights,
     WeightScope,
+    WeightSource,
 )
 
 __all__ = [
@@ -68,10 +68,10 @@ __all__ = [
     "Matrix",
     "Metric",
     "Norm",
-    "Optimizer",
+    "OptimizerSource",
     "ParameterInfo",
-    "Part",
-    "Parts",
+    "MatrixRows",
+    "MatrixLayout",
     "Place",
     "Positional",
     "Projection",
@@ -81,7 +81,7 @@ __all__ = [
     "RouterSite",
     "Schedule",
     "ScheduleSite",
-    "Shared",
+    "SharedKeys",
     "Site",
     "State",
     "Term",
@@ -89,7 +89,7 @@ __all__ = [
     "Unit",
     "Use",
     "WeightScope",
-    "Weights",
+    "WeightSource",
     "decay_groups",
     "draw",
     "drawn",

@@ -22,7 +22,7 @@ Declared: TypeAlias = Mapping[str, "int | tuple[int, int]"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MatrixRows:
     """One matrix among the rows: its name, its rows, and into how many heads they divide."""
 
     name: str
@@ -31,7 +31,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class MatrixLayout:
     """All matrices among the rows of a projection.
 
     Attributes:
@@ -40,7 +40,7 @@ class Parts:
             each part's rows lie together.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[MatrixRows, ...]
     groups: int = 1
 
     def __post_init__(self) -> None:
@@ -53,31 +53,31 @@ class Parts:
                 )
 
     @classmethod
-    def of(cls, declared: Declared | Parts) -> Parts:
+    def of(cls, declared: Declared | MatrixLayout) -> MatrixLayout:
         """The parts that an author declared."""
-        if isinstance(declared, Parts):
+        if isinstance(declared, MatrixLayout):
             return declared
         return interleaved(1, declared)
 
     @classmethod
-    def single(cls, name: str, rows: int) -> Parts:
+    def single(cls, name: str, rows: int) -> MatrixLayout:
         """One matrix."""
-        return cls((Part(name, rows),))
+        return cls((MatrixRows(name, rows),))
 
     @property
     def rows(self) -> int:
         """R."""
         return sum(part.rows for part in self.parts)
 
-    def resized(self, by: int, of: int) -> Parts | None:
+    def resized(self, by: int, of: int) -> MatrixLayout | None:
         """The same matrices with `by / of` as many rows; None if a group's rows don't divide."""
         if any(part.rows // self.groups * by % of for part in self.parts):
             return None
         parts = []
         for part in self.parts:
             rows = part.rows * by // of
-            parts.append(Part(part.name, rows, part.heads if rows % part.heads == 0 else 1))
-        return Parts(tuple(parts), self.groups)
+            parts.append(MatrixRows(part.name, rows, part.heads if rows % part.heads == 0 else 1))
+        return MatrixLayout(tuple(parts), self.groups)
 
     def views(self, tensor: Tensor) -> list[Tensor]:
         """Of each part a view (copies, groups, rows of a group, ...) of a contiguous tensor."""
@@ -100,13 +100,13 @@ class Parts:
         return pieces
 
 
-def interleaved(groups: int, declared: Declared) -> Parts:
+def interleaved(groups: int, declared: Declared) -> MatrixLayout:
     """Parts whose rows lie group by group, such as `[q_h | k_h | v_h]` for each head h."""
     parts = []
     for name, rows in declared.items():
         heads, width = (1, rows) if isinstance(rows, int) else rows
-        parts.append(Part(name, heads * width, heads))
-    return Parts(tuple(parts), groups)
+        parts.append(MatrixRows(name, heads * width, heads))
+    return MatrixLayout(tuple(parts), groups)
 
 
 def _columns(tensor: Tensor) -> tuple[int, ...]:

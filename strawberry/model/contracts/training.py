@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from strawberry.model.contracts.parts import Parts, Unit
+from strawberry.model.contracts.parts import MatrixLayout, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,15 @@ class ParameterInfo:
     name: str
     parameter: nn.Parameter
     kind: str
-    parts: Parts | None = None
+    parts: MatrixLayout | None = None
 
     @property
-    def layout(self) -> Parts:
+    def layout(self) -> MatrixLayout:
         """Its parts, also where it is one matrix; for a parameter of one dimension and more."""
         if self.parts is not None:
             return self.parts
         rows = self.parameter.shape[0 if self.parameter.ndim == 1 else -2]
-        return Parts.single(self.name.rpartition(".")[2], rows)
+        return MatrixLayout.single(self.name.rpartition(".")[2], rows)
 
     def matrices(self) -> list[Matrix]:
         """Its logical matrices; none if it is no matrix, nor a stack of them."""
@@ -71,7 +71,7 @@ class ParameterInfo:
         return [Matrix(p.name, count, p.rows, columns, p.heads) for p in layout.parts]
 
 
-class Optimizer(abc.ABC):
+class OptimizerSource(abc.ABC):
     """A factory of a torch optimizer over some of the parameters. Constructed with `(*, fields)`.
 
     `lr` is its peak learning rate (None: the recipe's `train.learning_rate`); the schedule scales

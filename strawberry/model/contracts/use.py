@@ -11,13 +11,13 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from strawberry.model.contracts.mixing import Positional
-    from strawberry.model.contracts.weights import Weights
+    from strawberry.model.contracts.weights import WeightSource
 
 State: TypeAlias = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedKeys:
     """Keys and values of a recursion's first step, which its later steps use too.
 
     Attributes:
@@ -63,7 +63,7 @@ class Use:
     positions: Tensor
     offset: int
     positional: Positional
-    weights: Weights
+    weights: WeightSource
     steps: tuple[int, ...] = ()
     state: State | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Use:
     tokens: Tensor | None = None
     documents: Tensor | None = None
     key_positions: Tensor | None = None
-    shared: Shared | None = None
+    shared: SharedKeys | None = None
     kept: State | None = None
 
     def rotate(self, x_BHTD: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts.parts import Parts
+from strawberry.model.contracts.parts import MatrixLayout
 from strawberry.model.contracts.use import State, Use
 
 
@@ -37,7 +37,7 @@ class ProjectionRequest:
     bias: bool
     std: float
     uniform: bool
-    parts: Parts
+    parts: MatrixLayout
 
 
 class Projection(nn.Module, abc.ABC):
@@ -87,14 +87,14 @@ class WeightScope:
     n_embd: int
     steps: int = 1
     level: int | None = None
-    component: Callable[[Any], Weights] | None = None
+    component: Callable[[Any], WeightSource] | None = None
 
     def step(self, use: Use) -> int:
         """The recursion step of a use, from 0; may be beyond `steps` if asked for more depth."""
         return 0 if self.level is None else use.steps[self.level]
 
 
-class Weights(nn.Module, abc.ABC):
+class WeightSource(nn.Module, abc.ABC):
     """A weight source: how the matrices of the blocks in its scope come to be.
 
     Constructed with `(scope, *, fields)`. Parameters that blocks share live on the source, which

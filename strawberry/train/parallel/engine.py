@@ -23,7 +23,7 @@ from strawberry.model.contracts import placed_like, whole
 from strawberry.model.recursion import Recursion
 from strawberry.model.stack import Block, Stack, recompute_blocks
 from strawberry.train import checkpoint
-from strawberry.train.checkpoint import Keep, Moment
+from strawberry.train.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.train.compiling import compile_model
 from strawberry.train.optimizers import assign
 from strawberry.train.parallel.world import World
@@ -78,7 +78,7 @@ class Engine:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         return whole(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf))
 
-    def save(self, folder: Path, moment: Moment, keep: Keep) -> None:
+    def save(self, folder: Path, moment: CheckpointData, keep: CheckpointPolicy) -> None:
         """Save a checkpoint; raises StrawberryError."""
         path = self.world.by_main(lambda: checkpoint.save(folder, moment, keep))
         self._saved.append((moment.state["step"], path))
@@ -102,7 +102,7 @@ class Engine:
         compile_model(self.model, machine)
 
 
-class Copies(Engine):
+class ReplicatedEngine(Engine):
     """Every rank has all of the model; gradients are averaged (DistributedDataParallel)."""
 
     def __init__(self, model: LanguageModel, world: World, machine: Machine) -> None:
@@ -141,7 +141,7 @@ class _LossOf(nn.Module):
         return self.model.loss(x, y, count, share=share)
 
 
-class Shards(Engine):
+class ShardedEngine(Engine):
     """Every rank has a part of each parameter, its gradient and its state (FSDP2).
 
     Parameters are gathered a unit at a time: a block, or an outermost recursion with all of its
@@ -197,7 +197,7 @@ class Shards(Engine):
         self.units[-1].set_requires_gradient_sync(last)
         yield
 
-    def save(self, folder: Path, moment: Moment, keep: Keep) -> None:
+    def save(self, folder: Path, moment: CheckpointData, keep: CheckpointPolicy) -> None:
         """Begin to save a checkpoint in shards; raises StrawberryError if the last one failed."""
         self.writer.save(folder, moment, keep)
 
@@ -233,9 +233,9 @@ def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
     if world.size == 1:
         engine = Engine(build(recipe, machine.device))
     elif recipe.train.parallel == "fsdp":
-        engine = Shards(recipe, world, machine)
+        engine = ShardedEngine(recipe, world, machine)
     else:
-        engine = Copies(build(recipe, machine.device), world, machine)
+        engine = ReplicatedEngine(build(recipe, machine.device), world, machine)
     if recipe.train.checkpoint_activations:
         recompute_blocks(engine.model)
     return engine

@@ -19,7 +19,7 @@ from strawberry.train.optimizers import assign, state_bytes
 from strawberry.train.parallel.engine import check_divides, units
 
 if TYPE_CHECKING:
-    from strawberry.model.accounting import Report
+    from strawberry.model.accounting import CostReport
     from strawberry.model.language_model import LanguageModel
     from strawberry.recipe.spec import Recipe
 
@@ -65,7 +65,7 @@ class RankCost:
         return {**asdict(self), "total": self.total}
 
 
-def rank_cost(recipe: Recipe, model: LanguageModel, report: Report, ranks: int) -> RankCost:
+def rank_cost(recipe: Recipe, model: LanguageModel, report: CostReport, ranks: int) -> RankCost:
     """The cost of a rank under the recipe's `train.parallel`; `model` is on the meta device.
 
     Raises RecipeError if the ranks can't divide a batch.

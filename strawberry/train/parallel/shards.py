@@ -31,8 +31,8 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from strawberry.errors import StrawberryError
 from strawberry.train import checkpoint
-from strawberry.train.checkpoint import SHARDS, Keep, Moment
-from strawberry.train.parallel.world import ToldElsewhere, World
+from strawberry.train.checkpoint import SHARDS, CheckpointData, CheckpointPolicy
+from strawberry.train.parallel.world import RemoteFailure, World
 
 KNOWN = frozenset({
     ("torch", "Size"),
@@ -62,7 +62,7 @@ class ShardWriter:
         self.pending: Future[None] | None = None
         self.whole: queue.SimpleQueue[tuple[int, Path]] = queue.SimpleQueue()
 
-    def save(self, folder: Path, moment: Moment, keep: Keep) -> None:
+    def save(self, folder: Path, moment: CheckpointData, keep: CheckpointPolicy) -> None:
         """Copy the tensors, and begin to write; raises StrawberryError if the last one failed."""
         self.wait()
         temporary = self.world.by_main(lambda: checkpoint.begin(folder, moment))
@@ -89,7 +89,7 @@ class ShardWriter:
         if error is not None:
             raise StrawberryError(error)
         for other in filter(None, errors):
-            raise ToldElsewhere(other, StrawberryError.exit_code)
+            raise RemoteFailure(other, StrawberryError.exit_code)
 
     def done(self) -> list[tuple[int, Path]]:
         """The steps and folders of checkpoints that have become whole since the last call."""
@@ -98,7 +98,7 @@ class ShardWriter:
             found.append(self.whole.get())
         return found
 
-    def _seal(self, written: Any, temporary: Path, step: int, keep: Keep) -> None:
+    def _seal(self, written: Any, temporary: Path, step: int, keep: CheckpointPolicy) -> None:
         """Once all ranks have written: hashes of each rank's own files, and the name."""
         written.result()
         mine = f"__{self.world.rank}_*"
@@ -131,15 +131,17 @@ class _Reader(FileSystemReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """The metadata, without running anything that it names; raises DamagedError."""
         if f"{SHARDS}/.metadata" not in self.vouched:
-            raise checkpoint.DamagedError(f"{self.folder}: its manifest has no .metadata")
+            raise checkpoint.DamagedCheckpointError(f"{self.folder}: its manifest has no .metadata")
         try:
             metadata = _Unpickler(io.BytesIO((self.folder / ".metadata").read_bytes())).load()
             files = {f"{SHARDS}/{info.relative_path}" for info in metadata.storage_data.values()}
             kinds = {type(entry) for entry in metadata.state_dict_metadata.values()}
         except (pickle.UnpicklingError, AttributeError, EOFError, OSError) as error:
-            raise checkpoint.DamagedError(f"{self.folder}: {error}") from error
+            raise checkpoint.DamagedCheckpointError(f"{self.folder}: {error}") from error
         if not self.vouched.issuperset(files) or kinds - {TensorStorageMetadata}:
-            raise checkpoint.DamagedError(f"{self.folder}: it is not what Strawberry writes")
+            raise checkpoint.DamagedCheckpointError(
+                f"{self.folder}: it is not what Strawberry writes"
+            )
         found: Metadata = metadata
         if found.storage_meta is None:
             found.storage_meta = StorageMeta()

@@ -34,7 +34,7 @@ _LEFT: list[dist.ProcessGroup | None] = []
 held, and wait for a thread of gloo's that may want the GIL to drop a tensor: for ever."""
 
 
-class ToldElsewhere(StrawberryError):  # noqa: N818 (another rank has the error)
+class RemoteFailure(StrawberryError):  # noqa: N818 (another rank has the error)
     """Another rank failed, and has said so; `exit_code` is that of its error."""
 
     told = True
@@ -121,7 +121,7 @@ class World:
         if error is not None:
             raise error
         if outcome[1] is not None:
-            raise ToldElsewhere(*outcome[1])
+            raise RemoteFailure(*outcome[1])
         result: R = outcome[0]
         return result
 

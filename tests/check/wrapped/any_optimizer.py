@@ -3,11 +3,11 @@
 from pytorch_optimizer import get_supported_optimizers, load_optimizer
 
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Optimizer
+from strawberry.model.contracts import OptimizerSource
 from strawberry.plugin import hookimpl
 
 
-class PytorchOptimizer(Optimizer):
+class PytorchOptimizer(OptimizerSource):
     def __init__(self, *, name: str = "adan", lr: float | None = None, weight_decay: float = 0.1):
         if name not in get_supported_optimizers():
             raise FieldError("name", f"pytorch-optimizer has no {name!r}")

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import strawberry
-from strawberry.components.routing import Router
+from strawberry.components.routing import ExpertRouter
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Use, Weights
+from strawberry.model.contracts import Use, WeightSource
 from strawberry.train.optimizers import assign
 from tests.support import tiny
 
@@ -234,7 +234,7 @@ def test_weights_may_differ_by_block(idx):
 def test_a_source_without_banks_is_refused():
     """A weight source that knows matrices alone says so."""
 
-    class Plain(Weights):
+    class Plain(WeightSource):
         def projection(self, request):
             raise NotImplementedError
 
@@ -272,7 +272,8 @@ def test_compiles_into_one_graph(name, idx):
     compiled = torch.compile(model.trunk, fullgraph=True, backend="aot_eager")
     actual, expected = compiled(idx)[0], twin.trunk(idx)[0]
     loads = [
-        [m.load.tolist() for m in made.modules() if isinstance(m, Router)] for made in (model, twin)
+        [m.load.tolist() for m in made.modules() if isinstance(m, ExpertRouter)]
+        for made in (model, twin)
     ]
     if name != "noisy":
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)

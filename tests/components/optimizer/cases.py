@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import Optimizer, ParameterInfo
+from strawberry.model.contracts import OptimizerSource, ParameterInfo
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ def gradients(infos: Sequence[ParameterInfo], steps: int) -> list[list[Tensor]]:
 
 
 def drive(
-    factory: Optimizer,
+    factory: OptimizerSource,
     infos: Sequence[ParameterInfo],
     rates: Sequence[float],
     grads: Sequence[Sequence[Tensor]],

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import strawberry
-from strawberry.components.router.expert_choice import ExpertChoice
-from strawberry.components.router.threshold import Threshold
-from strawberry.components.router.token_choice import TokenChoice
+from strawberry.components.router.expert_choice import ExpertChoiceRouter
+from strawberry.components.router.threshold import ThresholdRouter
+from strawberry.components.router.token_choice import TokenChoiceRouter
 from strawberry.model.contracts import RouterSite
 from strawberry.train import load_run
 from tests.support import TINY, recipe_of
@@ -26,7 +26,7 @@ def x():
 @pytest.mark.parametrize("gate", ["softmax", "sigmoid"])
 def test_token_choice(x, gate):
     """The likeliest depth, its probability as the gate, and `H + p f(H)` on leaving."""
-    router = TokenChoice(SITE, gate=gate).eval()
+    router = TokenChoiceRouter(SITE, gate=gate).eval()
     routed = router.route(x, 0, {}, T, None)
     y = torch.randn_like(x)
     assert routed.go.all()
@@ -47,7 +47,7 @@ def test_token_choice(x, gate):
 
 def test_token_choice_balance():
     """The loss is Switch's over depths, 1 where they are even; the bias counts for choices."""
-    router = TokenChoice(SITE, balance_loss=0.5, z_loss=0.0, bias_rate=0.1).train()
+    router = TokenChoiceRouter(SITE, balance_loss=0.5, z_loss=0.0, bias_rate=0.1).train()
     (balance,) = [t for t in router.route(torch.zeros(1, 6, C), 0, {}, 6, None).terms if t.weight]
     router.depths.after_step()
 
@@ -59,7 +59,7 @@ def test_token_choice_balance():
 
 def test_expert_choice_takes_the_top(x):
     """Step r takes the top share of the sequence among those that are left."""
-    router = ExpertChoice(SITE, capacity=[1.0, 0.5, 0.25]).train()
+    router = ExpertChoiceRouter(SITE, capacity=[1.0, 0.5, 0.25]).train()
     left = x
     for step, size in enumerate((12, 6, 3)):
         routed = router.route(left, step, {}, T, None)
@@ -75,7 +75,7 @@ def test_expert_choice_takes_the_top(x):
 
 def test_expert_choice_goes_by_a_threshold_in_evaluation(x):
     """There a token goes if its own score is above one half, whatever the others are."""
-    router = ExpertChoice(SITE).eval()
+    router = ExpertChoiceRouter(SITE).eval()
     routed = router.route(x, 1, {}, T, None)
 
     assert torch.equal(routed.go, (x @ router.weight[1]).sigmoid() > 0.5)
@@ -88,7 +88,7 @@ def test_expert_choice_goes_by_a_threshold_in_evaluation(x):
 @pytest.mark.parametrize("learn", ["aux_loss", "aux_router"])
 def test_expert_choice_learns_the_threshold(x, learn):
     """The auxiliary loss is the cross-entropy of being chosen; a second router has it to itself."""
-    router = ExpertChoice(SITE, learn=learn, aux_loss=0.01).train()
+    router = ExpertChoiceRouter(SITE, learn=learn, aux_loss=0.01).train()
     routed = router.route(x, 1, {}, T, None)
     (term,) = [t for t in routed.terms if t.weight]
     logits = x @ router.weight[1] if learn == "aux_loss" else router.predictors[1](x)
@@ -106,7 +106,7 @@ def test_expert_choice_learns_the_threshold(x, learn):
 
 def test_expert_choice_capacity_warms_up(x):
     """The share falls from all to the capacity along half a cosine, by optimizer steps."""
-    router = ExpertChoice(SITE, capacity=[1.0, 0.5, 0.5], capacity_warmup=10).train()
+    router = ExpertChoiceRouter(SITE, capacity=[1.0, 0.5, 0.5], capacity_warmup=10).train()
     sizes = []
     for _ in range(12):
         sizes.append(router.route(x, 1, {}, T, None).size)
@@ -118,7 +118,7 @@ def test_expert_choice_capacity_warms_up(x):
 
 def test_threshold_finds_its_quantile(x):
     """The threshold moves to where the wanted share of tokens is above it."""
-    router = Threshold(SITE, capacity=[1.0, 0.5, 0.25], momentum=0.5).train()
+    router = ThresholdRouter(SITE, capacity=[1.0, 0.5, 0.25], momentum=0.5).train()
     for _ in range(30):
         first = router.route(x, 0, {}, T, None)
         router.route(x, 1, {}, T, None)
@@ -133,7 +133,7 @@ def test_threshold_finds_its_quantile(x):
 
 def test_threshold_keeps_float32():
     """In a bfloat16 model the thresholds stay exact: their steps are small."""
-    router = Threshold(SITE).to(torch.bfloat16)
+    router = ThresholdRouter(SITE).to(torch.bfloat16)
 
     assert router.weight.dtype == torch.bfloat16
     assert router.thresholds.dtype == torch.float32

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from strawberry.components.tokenizer.bpe import BPE
-from strawberry.components.tokenizer.bytes import Bytes
+from strawberry.components.tokenizer.bytes import ByteTokenizer
 from strawberry.data.bpe import PATTERNS, SPECIAL_TOKENS, BPETokenizer
 from strawberry.data.contracts import Corpus, DataSite, Tokenizer
 from strawberry.data.texts import text_corpus
@@ -82,15 +82,15 @@ def test_bpe_from_a_file(site: DataSite, corpus: Corpus, tmp_path: Path) -> None
 
 def test_bytes(site: DataSite, corpus: Corpus) -> None:
     """256 bytes and the end of a text, or the special tokens that one names."""
-    assert Bytes().open(site, corpus).vocab_size == 257
-    made = Bytes(special_tokens=("<|eot|>", "<|sep|>")).open(site, corpus)
+    assert ByteTokenizer().open(site, corpus).vocab_size == 257
+    made = ByteTokenizer(special_tokens=("<|eot|>", "<|sep|>")).open(site, corpus)
     assert made.special_tokens == {"<|eot|>": 256, "<|sep|>": 257}
 
 
 def test_fields_that_cannot_work_are_refused_at_once(site: DataSite, corpus: Corpus) -> None:
     """A wrong field is an error of that field, before any text is read."""
     with pytest.raises(FieldError, match="must be among"):
-        Bytes(special_tokens=("<|x|>",))
+        ByteTokenizer(special_tokens=("<|x|>",))
     with pytest.raises(FieldError, match="named twice"):
         BPE(special_tokens=("<|eot|>", "<|eot|>"))
     with pytest.raises(FieldError, match="neither one of gpt2"):

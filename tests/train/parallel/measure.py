@@ -16,7 +16,7 @@ from strawberry.model.contracts import is_shard, local
 from strawberry.recipe import load_recipe
 from strawberry.train.device import machine_for
 from strawberry.train.optimizers import Optimizers
-from strawberry.train.parallel.engine import Engine, Shards, engine_for
+from strawberry.train.parallel.engine import Engine, ShardedEngine, engine_for
 from strawberry.train.parallel.world import joined
 
 
@@ -83,7 +83,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         model = engine.model
         optimizers = Optimizers(recipe, model.parameter_infos(), machine.device)
         traffic, gathered = Traffic(), [0]
-        for unit in engine.units if isinstance(engine, Shards) else ():
+        for unit in engine.units if isinstance(engine, ShardedEngine) else ():
             unit.register_forward_hook(
                 lambda *_: gathered.append(whole_bytes(engine)), prepend=True
             )

@@ -24,13 +24,13 @@ class Payload:
 def saved(folder: Path) -> Path:
     """A sealed checkpoint in shards, of one process."""
     generators = {"0/cpu": torch.get_rng_state()}
-    temporary = checkpoint.begin(folder, checkpoint.Moment({}, {}, generators, {"step": 5}))
+    temporary = checkpoint.begin(folder, checkpoint.CheckpointData({}, {}, generators, {"step": 5}))
     tensors = {
         "model/a.weight": torch.arange(6.0).view(2, 3),
         "optimizer/0/a.weight/m": torch.ones(2),
     }
     dcp.save(tensors, checkpoint_id=temporary / shards.SHARDS, no_dist=True)
-    return checkpoint.seal(temporary, checkpoint.Keep(2))
+    return checkpoint.seal(temporary, checkpoint.CheckpointPolicy(2))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of having no ranks
@@ -78,4 +78,4 @@ def _resealed(path: Path) -> Path:
     """The checkpoint with a manifest of what is there now."""
     (path / checkpoint.MANIFEST).unlink()
     temporary = path.rename(path.with_name(f"{checkpoint.TEMPORARY}{path.name}"))
-    return checkpoint.seal(temporary, checkpoint.Keep(2))
+    return checkpoint.seal(temporary, checkpoint.CheckpointPolicy(2))

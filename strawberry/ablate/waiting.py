@@ -77,8 +77,7 @@ class LockedFolder:
     def held(self) -> Iterator[None]:
         """Within it the folder is there, and nobody else's.
 
-        Raises InUse if another process has it and keeps it, and StrawberryError if it can't be
-        made.
+        Raises FolderInUse if another process keeps it, and StrawberryError if it can't be made.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)

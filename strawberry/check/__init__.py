@@ -8,9 +8,9 @@ from strawberry.check.run import checks_for, run, run_one
 from strawberry.check.subject import Subject, of_component, of_recipe
 
 __all__ = [
+    "CheckResult",
     "Finding",
     "NotApplicable",
-    "CheckResult",
     "Subject",
     "checks_for",
     "of_component",

@@ -226,7 +226,7 @@ def open_packed(
     """The data set of a prepared folder, verified; the tokenizer is read from it unless given.
 
     Raises:
-        DamagedError: a file is missing, truncated, altered, or not the one it should be.
+        DamagedFileError: a file is missing, truncated, altered, or not the one it should be.
         StrawberryError: the folder was written by another version.
     """
     meta = read_meta(folder)

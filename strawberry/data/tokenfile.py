@@ -103,7 +103,7 @@ def open_tokens(path: Path, identities: FileFingerprints) -> TokenFile:
     """Map a token file, verified: its header and size always, its ids once for each file.
 
     Raises:
-        DamagedError: it is truncated, altered, or holds an id outside of its vocabulary.
+        DamagedFileError: it is truncated, altered, or holds an id outside of its vocabulary.
         StrawberryError: it is no token file, or not there.
     """
     try:

@@ -25,12 +25,12 @@ __all__ = [
     "API_VERSION",
     "KINDS",
     "Command",
-    "RegistryEntry",
     "Kind",
     "LookupFailure",
     "PluginRecord",
     "Plugins",
     "Registrar",
     "Registry",
+    "RegistryEntry",
     "hookimpl",
 ]

@@ -213,9 +213,10 @@ def _remove(path: Path, warn: Callable[[str], None]) -> None:
 
 
 def verify(path: Path) -> frozenset[str]:
-    """The files of a checkpoint, each of which is what its manifest says; raises DamagedError.
+    """Names of the files of a checkpoint, each of which is what its manifest says.
 
     They are ours by name, and those within `shards/`; what else a manifest names is not looked at.
+    Raises DamagedCheckpointError.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
@@ -241,7 +242,7 @@ def read(
 
     What was saved in shards is read in those that the parameters `like` have, or else whole.
 
-    Raises DamagedError, and StrawberryError if another version of Strawberry wrote it.
+    Raises DamagedCheckpointError, and StrawberryError if another version of Strawberry wrote it.
     """
     try:
         random = load_file(path / RANDOM)

@@ -40,7 +40,7 @@ class FolderLock:
         return self._lock.is_locked
 
     def acquire(self) -> None:
-        """Take the lock at once, or raise InUse with who has it; raises OSError too."""
+        """Take the lock at once, or raise FolderInUse with who has it; raises OSError too."""
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout as error:

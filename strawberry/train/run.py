@@ -59,8 +59,8 @@ class RunFolder:
     def hold(self) -> None:
         """Take the folder for this process, making it if need be.
 
-        Raises InUse if another process has it, and StrawberryError if it holds other things than a
-        run.
+        Raises FolderInUse if another process has it, and StrawberryError if it holds other things
+        than a run.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ class RunFolder:
         return lines
 
     def check_same(self, recipe: Recipe, dataset: Dataset) -> None:
-        """Raises OtherRun if this is not the run's recipe and data."""
+        """Raises RunMismatch if this is not the run's recipe and data."""
         if lines := self.changes(recipe, dataset):
             raise RunMismatch(self.path, recipe.source, lines)
 

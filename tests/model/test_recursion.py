@@ -268,5 +268,5 @@ def test_a_router_without_a_name_is_token_choice():
     """Fields alone are those of the default router."""
     model = model_of({"balance_loss": 0.5})
 
-    assert type(recursion_of(model).router).__name__ == "TokenChoice"
+    assert type(recursion_of(model).router).__name__ == "TokenChoiceRouter"
     assert recursion_of(model).router.depths.losses.balance == 0.5

@@ -31,6 +31,17 @@ def test_every_test_says_what_it_shows(path):
     assert [node.name for node in functions if not ast.get_docstring(node)] == []
 
 
+def test_no_public_class_name_stands_for_two_classes():
+    """A reader who meets a class's name has one place to look it up."""
+    homes: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_import_no_torch(module):
     """What `--help`, `plugins` and recipe errors need comes without torch."""

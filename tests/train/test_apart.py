@@ -39,11 +39,13 @@ CASES = {
                 ([0, 1, 2, 3, 4, 5], [6, 7, 8], [9, 10, 11])),
     "interleaved": Case((12, 5), "matrix", interleaved(2, {"q": (2, 3), "k": (2, 2), "v": (2, 1)}),
                         ([0, 1, 2, 6, 7, 8], [3, 4, 9, 10], [5, 11])),
-    "bank": Case((3, 8, 5), "bank", MatrixLayout.of({"up": 4, "gate": 4}), ([0, 1, 2, 3], [4, 5, 6, 7])),
+    "bank": Case((3, 8, 5), "bank", MatrixLayout.of({"up": 4, "gate": 4}),
+                 ([0, 1, 2, 3], [4, 5, 6, 7])),
     "bias": Case((7,), "vector", MatrixLayout.of({"q": 4, "k": 3}), ([0, 1, 2, 3], [4, 5, 6])),
     "interleaved_bias": Case((8,), "vector", interleaved(2, {"q": 4, "k": 4}),
                              ([0, 1, 4, 5], [2, 3, 6, 7])),
-    "factors": Case((8, 3), "matrix", MatrixLayout.of({"up": 2, "gate": 2}), ([0, 1, 4, 5], [2, 3, 6, 7])),
+    "factors": Case((8, 3), "matrix", MatrixLayout.of({"up": 2, "gate": 2}),
+                    ([0, 1, 4, 5], [2, 3, 6, 7])),
 }  # fmt: skip
 """`factors` are of two experts, the rows of the second under those of the first."""
 

@@ -129,7 +129,7 @@ class _Reader(FileSystemReader):
         self.vouched = vouched
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """The metadata, without running anything that it names; raises DamagedError."""
+        """The metadata, without running anything that it names; raises DamagedCheckpointError."""
         if f"{SHARDS}/.metadata" not in self.vouched:
             raise checkpoint.DamagedCheckpointError(f"{self.folder}: its manifest has no .metadata")
         try:

@@ -105,7 +105,7 @@ class World:
     def by_main(self, action: Callable[[], R]) -> R:
         """What `action` returns on rank 0, on every rank.
 
-        Raises StrawberryError everywhere if it does there; the others' is ToldElsewhere.
+        Raises StrawberryError everywhere if it does there; the others' is RemoteFailure.
         """
         if self.size == 1:
             return action()

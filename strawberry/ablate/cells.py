@@ -56,17 +56,17 @@ def cells(plan: Plan, plugins: Plugins) -> tuple[Recipe, list[Cell]]:
         base = replace(base, origin=base.origin + Origin((plan.folder,)))
     kinds = plugins.registry.kinds
     vary = {path: _every(path, values, plugins) for path, values in plan.vary.items()}
-    found: dict[str, Cell] = {}
+    by_name: dict[str, Cell] = {}
     for name, patched in itertools.chain(_patches(plan, base, vary), plan.cells.items()):
         cell = _cell(name, {full_path(k, kinds): v for k, v in patched.items()}, base)
-        if cell.name in found:
+        if cell.name in by_name:
             raise StrawberryError(f"two cells are called {cell.name!r}")
-        found[cell.name] = cell
-    made = list(found.values())
-    if not made or made[0].recipe is None:
-        why = f": {made[0].skipped}" if made else ""
+        by_name[cell.name] = cell
+    ordered = list(by_name.values())
+    if not ordered or ordered[0].recipe is None:
+        why = f": {ordered[0].skipped}" if ordered else ""
         raise StrawberryError(f"the baseline can't be built{why}")
-    return base, made
+    return base, ordered
 
 
 def _cell(name: str, patched: Mapping[str, Any], base: Recipe) -> Cell:
@@ -143,10 +143,10 @@ def _at(values: Values, share: float) -> Any:
             int(share * (values.high - values.low + 1)), int(values.high - values.low)
         )
     ratio = values.high / values.low if values.log else 1.0
-    found = (
+    value = (
         values.low * ratio**share if values.log else values.low + share * (values.high - values.low)
     )
-    return float(f"{found:.4g}")
+    return float(f"{value:.4g}")
 
 
 def _every(path: str, values: Values, plugins: Plugins) -> Values:
@@ -157,11 +157,11 @@ def _every(path: str, values: Values, plugins: Plugins) -> Values:
     names = [entry.full_name for entry in plugins.registry.entries(kind)]
     listed = [[name.removeprefix("strawberry/") for name in names] if v == EVERY else [v]
               for v in values]  # fmt: skip
-    found: list[Any] = []
+    choices: list[Any] = []
     for value in itertools.chain.from_iterable(listed):
-        if value not in found:  # mappings have no hash
-            found.append(value)
-    return tuple(found)
+        if value not in choices:  # mappings have no hash
+            choices.append(value)
+    return tuple(choices)
 
 
 def _name(paths: Sequence[str], values: Sequence[Any]) -> str:

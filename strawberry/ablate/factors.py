@@ -80,12 +80,12 @@ class Grid:
         """Weights of cells: the mean over what the other factors have for all of the terms."""
         sizes = [len(names) for names in self.levels.values()]
         rest = [range(1) if f in factors else range(n) for f, n in enumerate(sizes)]
-        found = []
+        weights = []
         for place in itertools.product(*rest):
             cells = [(sign, _at(place, factors, levels)) for sign, levels in terms]
             if all(len(self.cells.get(cell, ())) >= LEAST for _, cell in cells):
-                found.append(cells)
-        return [(sign / len(found), cell) for cells in found for sign, cell in cells]
+                weights.append(cells)
+        return [(sign / len(weights), cell) for cells in weights for sign, cell in cells]
 
 
 def _at(place: Place, factors: Place, levels: Place) -> Place:
@@ -130,11 +130,11 @@ def shown(value: Any) -> str:
     return json.dumps(value) if isinstance(value, (Mapping, list)) else str(value)
 
 
-def effects(made: Grid | None, **how: Any) -> tuple[Effect, ...]:
+def effects(grid: Grid | None, **how: Any) -> tuple[Effect, ...]:
     """Main effects, then interactions of two factors; `how` is as of `contrasts`."""
-    if made is None:
+    if grid is None:
         return ()
-    return (*_family(made, "main", **how), *_family(made, "interaction", **how))
+    return (*_family(grid, "main", **how), *_family(grid, "interaction", **how))
 
 
 def asked(made: Grid, kind: Kind) -> list[tuple[Place, Place, list[float]]]:
@@ -149,11 +149,11 @@ def asked(made: Grid, kind: Kind) -> list[tuple[Place, Place, list[float]]]:
     return found
 
 
-def _family(made: Grid, kind: Kind, **how: Any) -> Iterator[Effect]:
-    questions = asked(made, kind)
-    found = contrasts(list(made.cells.values()), [row for _, _, row in questions], **how)
-    paths, names = list(made.levels), list(made.levels.values())
-    for (factors, levels, row), comparison in zip(questions, found, strict=True):
+def _family(grid: Grid, kind: Kind, **how: Any) -> Iterator[Effect]:
+    questions = asked(grid, kind)
+    comparisons = contrasts(list(grid.cells.values()), [row for _, _, row in questions], **how)
+    paths, names = list(grid.levels), list(grid.levels.values())
+    for (factors, levels, row), comparison in zip(questions, comparisons, strict=True):
         over = sum(weight != 0 for weight in row) // (2 * len(factors))
         yield Effect(
             kind=kind,

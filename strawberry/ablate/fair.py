@@ -74,11 +74,11 @@ def budget(recipe: Recipe, known: dict[str, Budget] | None = None) -> Budget:
     """
     sizes = [recipe.to_dict()["model"], recipe.train.batch_size]
     key = json.dumps(sizes, sort_keys=True, default=str)
-    found = (known or {}).get(key) or _count(recipe)
+    counted = (known or {}).get(key) or _count(recipe)
     if known is not None:
-        known[key] = found
+        known[key] = counted
     steps = recipe.train.max_iters
-    return replace(found, steps=steps, tokens=step_tokens(recipe) * steps)
+    return replace(counted, steps=steps, tokens=step_tokens(recipe) * steps)
 
 
 def _count(recipe: Recipe) -> Budget:
@@ -244,13 +244,13 @@ def _resized(
     while high - low > 1 and top > known[low]:
         share = (goal - known[low]) / (top - known[low])
         guess = min(high - 1, max(low + 1, round(low + share * (high - low))))
-        found = at(guess)
-        if found >= high:  # nothing in between works from there on
+        resized = at(guess)
+        if resized >= high:  # nothing in between works from there on
             high = guess
-        elif known[found] <= goal:
-            low = found
+        elif known[resized] <= goal:
+            low = resized
         else:
-            high, top = found, known[found]
+            high, top = resized, known[resized]
     nearest = min(known, key=lambda width: abs(known[width] - goal))
     below = max((width for width in known if known[width] <= goal), default=nearest)
     chosen = [cell.changed({path: at(width)}, base) for width in (nearest, below)]

@@ -29,7 +29,7 @@ def levels(looks: int, alpha: float) -> tuple[float, ...]:
     spent = alpha * np.log1p((math.e - 1) * seeds / seeds[-1])
     grid = np.linspace(-1, 1, GRID)
     places, density = np.zeros(1), np.ones(1)  # of the sum of all seeds so far, not stopped yet
-    found: list[float] = []
+    thresholds: list[float] = []
     for look, n in enumerate(seeds):
         scale = math.sqrt(n if look == 0 else 1)
         allowed = spent[look] - (spent[look - 1] if look else 0.0)
@@ -39,13 +39,13 @@ def levels(looks: int, alpha: float) -> tuple[float, ...]:
             ),
             0.0, 50.0 * math.sqrt(n),
         )  # fmt: skip
-        found.append(float(2 * normal.sf(bound / math.sqrt(n))))
+        thresholds.append(float(2 * normal.sf(bound / math.sqrt(n))))
         wider = grid * bound
         weights = np.full(GRID, wider[1] - wider[0])
         weights[[0, -1]] /= 2
         density = (normal.pdf((wider[:, None] - places) / scale) / scale) @ density * weights
         places = wider
-    return tuple(found)
+    return tuple(thresholds)
 
 
 def adjusted(p: float, look: int, looks: int) -> float:
@@ -54,5 +54,5 @@ def adjusted(p: float, look: int, looks: int) -> float:
         return p
     known = [10.0**-power for power in np.linspace(6, 0.02, 25)]
     level = [levels(looks, alpha)[look] for alpha in known]
-    found = float(np.exp(np.interp(np.log(p), np.log(level), np.log(known))))
-    return found if p <= level[-1] else 1.0
+    interpolated = float(np.exp(np.interp(np.log(p), np.log(level), np.log(known))))
+    return interpolated if p <= level[-1] else 1.0

@@ -120,9 +120,9 @@ class Null:
         for deviations, scaling in of.noises(ratio):
             drawn = normal * deviations[of.cell] + block * scaling[of.cell]
             difference, variance = of.measure(drawn)
-            found = np.abs(difference) / np.sqrt(np.maximum(variance, 1e-300))
-            largest.append(np.sort(found.max(axis=1)))
-            single.append(np.sort(found, axis=0).T)
+            statistic = np.abs(difference) / np.sqrt(np.maximum(variance, 1e-300))
+            largest.append(np.sort(statistic.max(axis=1)))
+            single.append(np.sort(statistic, axis=0).T)
             if len(largest) == 1:
                 self.equal = difference, np.sqrt(variance)
         self.largest = np.stack(largest)
@@ -147,10 +147,10 @@ class Null:
         if (question, alpha) not in self._detectable:
             critical = self.critical(alpha)
             difference, error = (part[:, question] for part in self.equal)
-            found = math.inf
+            detectable = math.inf
             if math.isfinite(critical):
-                found = float(np.quantile(critical * error - difference, CHANCE))
-            self._detectable[question, alpha] = found
+                detectable = float(np.quantile(critical * error - difference, CHANCE))
+            self._detectable[question, alpha] = detectable
         return self._detectable[question, alpha]
 
 
@@ -167,9 +167,9 @@ def granularity(differences: Sequence[float]) -> float:
     """
     sizes = sorted(abs(d) for d in differences if d)
     least = 1e-6 * sizes[-1] if sizes else 0.0
-    found = 0.0
+    step = 0.0
     for size in sizes:
         rest = size
         while rest > least:
-            found, rest = rest, abs(math.remainder(found, rest))
-    return found
+            step, rest = rest, abs(math.remainder(step, rest))
+    return step

@@ -112,14 +112,14 @@ def tuned_values(plan: Plan) -> Iterator[dict[str, Any]]:
             yield {path: value}
 
 
-def _distinct(made: list[Cell]) -> list[Cell]:
+def _distinct(candidates: list[Cell]) -> list[Cell]:
     """The cells, of which those that are the same trial as an earlier one are left out.
 
     Raises StrawberryError where nothing is left to compare.
     """
     first: dict[str, Cell] = {}
-    found = []
-    for cell in made:
+    distinct = []
+    for cell in candidates:
         if cell.recipe is not None:
             other = first.setdefault(identity(cell.recipe), cell)
             if other is not cell:
@@ -127,11 +127,11 @@ def _distinct(made: list[Cell]) -> list[Cell]:
                 why = f": {', '.join(paths)} doesn't enter a trial" if paths else ""
                 text = f"the same trial as {other.name}{why}"
                 cell = replace(cell, recipe=None, skipped=text)  # noqa: PLW2901
-        found.append(cell)
-    alike = [cell.skipped for cell in found if cell.skipped.startswith("the same trial as ")]
+        distinct.append(cell)
+    alike = [cell.skipped for cell in distinct if cell.skipped.startswith("the same trial as ")]
     if alike and len(first) == 1:
         raise StrawberryError(f"nothing is compared: {alike[0]}")
-    return found
+    return distinct
 
 
 def shortened(steps: int, rung: float) -> int:

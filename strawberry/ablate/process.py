@@ -110,11 +110,11 @@ class TrialActivity:
         return time.monotonic() - self._heard < self.silence
 
     def _times(self) -> list[int]:
-        found = []
+        times = []
         for path in self._paths:
             with contextlib.suppress(OSError):
-                found.append(path.stat().st_mtime_ns)
-        return found
+                times.append(path.stat().st_mtime_ns)
+        return times
 
 
 def outcome(folder: Path, code: int) -> dict[str, Any]:

@@ -32,10 +32,10 @@ class TrialRecord:
         """What it came to, or None."""
         try:
             asked = json.loads((self.folder / "trial.json").read_text())
-            found: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+            result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
         except (OSError, ValueError):
             return None
-        return found if asked.get("key") == self.key else None
+        return result if asked.get("key") == self.key else None
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of its log."""
@@ -77,7 +77,7 @@ def values_of(
     It is the mean of the run's `last` evaluations. Raises StrawberryError where it wasn't measured,
     or not as often.
     """
-    found = {}
+    values = {}
     for trial in trials:
         if cell not in (None, trial.cell) or label not in (None, trial.label):
             continue
@@ -86,19 +86,19 @@ def values_of(
             if metric not in result["metrics"]:
                 known = ", ".join(sorted(result["metrics"]))
                 raise StrawberryError(f"no metric {metric!r} was measured; there is {known}")
-            found[trial.seed] = float(result["metrics"][metric])
+            values[trial.seed] = float(result["metrics"][metric])
             if last > 1:
-                found[trial.seed] = _mean_of_last(trial, metric, last)
-    return found
+                values[trial.seed] = _mean_of_last(trial, metric, last)
+    return values
 
 
 def _mean_of_last(trial: HasResult, metric: str, last: int) -> float:
-    found = [row[metric] for row in trial.rows() if metric in row]
-    if len(found) < last:
+    values = [row[metric] for row in trial.rows() if metric in row]
+    if len(values) < last:
         raise StrawberryError(
-            f"{trial.cell} seed {trial.seed}: has {len(found)} evaluations, and last is {last}"
+            f"{trial.cell} seed {trial.seed}: has {len(values)} evaluations, and last is {last}"
         )
-    return statistics.fmean(found[-last:])
+    return statistics.fmean(values[-last:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,5 +134,5 @@ class Record:
 
     def of(self, cell: str, stage: str = "main") -> list[TrialRecord]:
         """A cell's trials of a stage, by seed."""
-        found = [t for t in self.trials if t.cell == cell and t.stage == stage]
-        return sorted(found, key=lambda trial: trial.seed)
+        trials = [t for t in self.trials if t.cell == cell and t.stage == stage]
+        return sorted(trials, key=lambda trial: trial.seed)

@@ -83,10 +83,10 @@ def jitter(runs: Sequence[Sequence[tuple[float, float]]]) -> float | None:
     for run in runs:
         if len(run) < LAST:
             continue
-        steps, found = np.array(run[-LAST:], dtype=float).T
+        steps, values = np.array(run[-LAST:], dtype=float).T
         places = (steps - steps[-1]) / (steps[-1] - steps[0])
         parabola = np.vander(places, 3)
-        left = found - parabola @ np.linalg.lstsq(parabola, found, rcond=None)[0]
+        left = values - parabola @ np.linalg.lstsq(parabola, values, rcond=None)[0]
         squares += float(left @ left)
         freedom += LAST - parabola.shape[1]
     return math.sqrt(squares / freedom) if freedom else None

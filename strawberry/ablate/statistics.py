@@ -80,7 +80,7 @@ def summary(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> C
     deviation = float(np.std(values, ddof=1))
     if deviation <= 1e-12 * max(1.0, abs(mean)):
         return CellSummary(n, mean, deviation, mean, mean)
-    found = needs("scipy.stats").bootstrap(
+    bootstrapped = needs("scipy.stats").bootstrap(
         (np.asarray(values),),
         np.mean,
         confidence_level=level,
@@ -88,7 +88,7 @@ def summary(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> C
         method="BCa" if n > 2 else "percentile",
         rng=np.random.default_rng(seed),
     )
-    interval = found.confidence_interval
+    interval = bootstrapped.confidence_interval
     return CellSummary(n, mean, deviation, float(interval.low), float(interval.high))
 
 
@@ -116,11 +116,11 @@ def compare(
     """
     names = list(cells)
     weights = [[-1.0, *(float(name == other) for other in names)] for name in names]
-    found = contrasts(
+    comparisons = contrasts(
         [baseline, *cells.values()], weights, effect=effect, alpha=alpha,
         lower_is_better=lower_is_better, looks=looks, ratio=ratio,
     )  # fmt: skip
-    return dict(zip(names, found, strict=True))
+    return dict(zip(names, comparisons, strict=True))
 
 
 def contrasts(
@@ -154,21 +154,21 @@ def contrasts(
     # A question that could not be answered still was asked.
     share = len(asked) / max(1, len(weights))
     judged = _judge(finite, [weights[i] for i in asked], level * share, effect, ratio)
-    found = []
+    comparisons = []
     for number, (row, seeds) in enumerate(zip(weights, common, strict=True)):
         if number in asked:
-            made = judged[asked.index(number)]
-            corrected = sequential.adjusted(min(1.0, made.corrected / share), look, looks)
+            comparison = judged[asked.index(number)]
+            corrected = sequential.adjusted(min(1.0, comparison.corrected / share), look, looks)
         else:
             difference = float(np.mean(_differences(finite, row, seeds))) if seeds else math.nan
-            made = Comparison(len(seeds), difference, -math.inf, math.inf, math.nan, math.nan,
+            comparison = Comparison(len(seeds), difference, -math.inf, math.inf, math.nan, math.nan,
                               math.inf, "under-powered")  # fmt: skip
             corrected = math.nan
-        verdict = made.verdict
-        if verdict == "better" and (made.difference < 0) != lower_is_better:
+        verdict = comparison.verdict
+        if verdict == "better" and (comparison.difference < 0) != lower_is_better:
             verdict = "worse"
-        found.append(replace(made, corrected=corrected, verdict=verdict))
-    return found
+        comparisons.append(replace(comparison, corrected=corrected, verdict=verdict))
+    return comparisons
 
 
 def _judge(
@@ -181,12 +181,12 @@ def _judge(
     """Questions that have seeds enough; any difference that is found is called `better`."""
     if not weights:
         return []
-    made, values, least = _table(cells, weights)
-    null = made.null(ratio)
+    blocks, values, least = _table(cells, weights)
+    null = blocks.null(ratio)
     critical = null.critical(alpha)
-    differences, variances = (part[0] for part in made.measure(values[None]))
-    found = []
-    for number, (row, n) in enumerate(zip(made.contrasts, made.counts.tolist(), strict=True)):
+    differences, variances = (part[0] for part in blocks.measure(values[None]))
+    comparisons = []
+    for number, (row, n) in enumerate(zip(blocks.contrasts, blocks.counts.tolist(), strict=True)):
         difference = float(differences[number])
         # A difference of one step, however often, may be a matter of rounding.
         size = float((row**2).sum() / 2)
@@ -202,11 +202,11 @@ def _judge(
             verdict = "better"
         elif max(-low, high) <= effect:
             verdict = "equivalent"
-        found.append(Comparison(
+        comparisons.append(Comparison(
             n, difference, low, high, null.p(number, statistic), null.corrected(statistic),
             detectable, verdict, error, deviation,
         ))  # fmt: skip
-    return found
+    return comparisons
 
 
 def _table(
@@ -219,16 +219,16 @@ def _table(
         if sum(seed in cells[number] for number in used) > 1
     ]  # fmt: skip
     seen = tuple(tuple(seed in cells[number] for seed in seeds) for number in used)
-    made = design(seen, tuple(tuple(float(row[number]) for number in used) for row in weights))
+    blocks = design(seen, tuple(tuple(float(row[number]) for number in used) for row in weights))
     values = [cells[number][s] for number in used for s in seeds if s in cells[number]]
     center = np.array([np.mean([cells[u][s] for u in used if s in cells[u]]) for s in seeds])
     # About each seed's mean nothing is lost of large values that hardly differ.
-    places = np.nonzero(made.seen)[1]
+    places = np.nonzero(blocks.seen)[1]
     first = {s: next(cells[u][s] for u in used if s in cells[u]) for s in seeds}
     gaps = [cells[u][s] - first[s] for u in used for s in seeds if s in cells[u]]
     largest = max(map(abs, values), default=0.0)
     least = granularity([gap for gap in gaps if abs(gap) > ROUNDING * largest])
-    return made, np.asarray(values) - center[places], max(least, ROUNDING * largest)
+    return blocks, np.asarray(values) - center[places], max(least, ROUNDING * largest)
 
 
 def _common(cells: Sequence[Mapping[int, float]], row: Sequence[float]) -> list[int]:
@@ -289,11 +289,11 @@ def higher_is_better(metric: str) -> bool:
     return metric.endswith(("accuracy", "solved"))
 
 
-def undecided(found: Mapping[str, Comparison], effect: float) -> list[str]:
+def undecided(comparisons: Mapping[str, Comparison], effect: float) -> list[str]:
     """Cells about which more seeds could still tell: no verdict, and an interval too wide."""
     return [
         name
-        for name, c in found.items()
+        for name, c in comparisons.items()
         if c.verdict in ("no evidence", "under-powered") and not (c.high - c.low) / 2 <= effect
     ]
 

@@ -60,10 +60,10 @@ def read_suite(folder: Path) -> dict[str, Record | None]:
         names = json.loads((folder / SUITE).read_text())["tables"]
     except (OSError, ValueError, KeyError) as error:
         raise StrawberryError(f"{folder}: holds no suite ({SUITE})") from error
-    found = {
+    records = {
         name: Record.read(folder / name) if (folder / name / RECORD).exists() else None
         for name in names
     }
-    if not any(found.values()):
+    if not any(records.values()):
         raise StrawberryError(f"{folder}: no table of this suite has been begun")
-    return found
+    return records

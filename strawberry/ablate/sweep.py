@@ -149,14 +149,14 @@ class Sweep:
         by_name = {cell.name: cell for cell in self.prepared.live}
         tuning = Tuning(self.plan, list(by_name))
         while (asked := tuning.ask()) is not None:
-            made = [
+            trials = [
                 self._trial(by_name[cell], seed, stage="tune", values=values)
                 for cell, values in asked
                 for seed in self._seeds(self.plan.tune_seeds, TUNING_SEEDS)
             ]
-            self._run("tuning", made)
+            self._run("tuning", trials)
             tuning.tell([
-                (cell, values, self._values(made, cell, _label(values)))
+                (cell, values, self._values(trials, cell, _label(values)))
                 for cell, values in asked
             ])  # fmt: skip
         for cell in self.prepared.live:
@@ -172,16 +172,16 @@ class Sweep:
             left = self._left()
             if len(left) < 4:
                 return
-            made = []
+            trials = []
             for cell in left:
                 assert cell.recipe is not None
                 steps = shortened(cell.recipe.train.max_iters, rung)
                 values = {"train.max_iters": steps}
-                made.append(self._trial(cell, self.prepared.base.seed, stage="halving",
+                trials.append(self._trial(cell, self.prepared.base.seed, stage="halving",
                                         values=values, label=f"{steps} steps"))  # fmt: skip
-            self._run(f"halving at {rung:.0%}", made)
+            self._run(f"halving at {rung:.0%}", trials)
             scores = {
-                trial.cell: next(iter(self._values([trial]).values()), None) for trial in made
+                trial.cell: next(iter(self._values([trial]).values()), None) for trial in trials
             }
             sign = -1 if higher_is_better(self.plan.metric) else 1
             others = [cell.name for cell in left[1:]]
@@ -204,26 +204,26 @@ class Sweep:
             first = [self._trial(cell, s) for s in self._seeds(LEAST) for cell in self._left()]
             self.pilot = {trial.key for trial in undone(first)}
         while True:
-            made = [
+            trials = [
                 self._trial(cell, seed)
                 for seed in self._seeds(count)
                 for cell in self._left()
             ]  # fmt: skip
-            self._run(f"{count} seeds", made)
+            self._run(f"{count} seeds", trials)
             if self.plan.seeds is not None or count >= self.plan.max_seeds:
                 return
-            if not self._undecided(made):
+            if not self._undecided(trials):
                 return
             count += 1
 
-    def _undecided(self, made: Sequence[Trial]) -> list[str]:
+    def _undecided(self, trials: Sequence[Trial]) -> list[str]:
         names = [cell.name for cell in self._left()]
-        values = {name: self._values(made, name) for name in names}
+        values = {name: self._values(trials, name) for name in names}
         baseline = values.pop(names[0])
         if not baseline:
             return []
         effect = self.plan.effect * abs(sum(baseline.values()) / len(baseline))
-        found = compare(
+        comparisons = compare(
             baseline,
             values,
             effect=effect,
@@ -232,7 +232,7 @@ class Sweep:
             looks=self.plan.looks,
             ratio=self.plan.noise_ratio,
         )
-        return undecided(found, effect)
+        return undecided(comparisons, effect)
 
     # Their parts
 
@@ -257,7 +257,7 @@ class Sweep:
         label: str | None = None,
     ) -> Trial:
         assert cell.recipe is not None
-        found = {**self.tuned.get(cell.name, {}), **(values or {})}
+        chosen = {**self.tuned.get(cell.name, {}), **(values or {})}
         text = label if label is not None else _label(values or {})
         return self.trials.make(
             cell.name,
@@ -265,7 +265,7 @@ class Sweep:
             seed,
             stage=stage,
             label=text,
-            values={**held(self.plan.vary_seed, self.prepared.base), **cell.patch, **found},
+            values={**held(self.plan.vary_seed, self.prepared.base), **cell.patch, **chosen},
         )
 
     def _run(self, stage: str, trials: Sequence[Trial]) -> None:
@@ -345,7 +345,7 @@ class Sweep:
         return Record.read(self.out)
 
     def _cell(self, cell: Cell) -> dict[str, Any]:
-        found = self.prepared.budgets.get(cell.name)
+        budget = self.prepared.budgets.get(cell.name)
         return {
             "name": cell.name,
             "patch": dict(cell.patch),
@@ -354,7 +354,7 @@ class Sweep:
             "tuned": self.tuned.get(cell.name, {}),
             "pruned": self.pruned.get(cell.name, ""),
             "warnings": self.prepared.warnings.get(cell.name, []),
-            "budget": found.to_dict() if found else None,
+            "budget": budget.to_dict() if budget else None,
             "tuning_trials": sum(t.cell == cell.name and t.stage == "tune" for t in self.all),
         }
 
@@ -368,8 +368,8 @@ def make_executor(wanted: Any, plugins: Plugins) -> Executor:
     spec = reader.component("executor", located(wanted, Location("--executor", 1, 1)), "executor")
     if spec is None:
         raise RecipeError(in_order(reader.problems))
-    made: Executor = spec.construct(contract=Executor)
-    return made
+    executor: Executor = spec.construct(contract=Executor)
+    return executor
 
 
 def _entry(trial: Trial) -> tuple[str, str, str, str]:

@@ -89,8 +89,8 @@ class Trial:
     @property
     def done(self) -> bool:
         """Whether it has been run to its end; one that crashed or diverged has not."""
-        found = self.result()
-        return found is not None and found.get("status") in (FINISHED, DISQUALIFIED)
+        result = self.result()
+        return result is not None and result.get("status") in (FINISHED, DISQUALIFIED)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of its log."""
@@ -174,16 +174,16 @@ def versions(recipe: Recipe) -> dict[str, str]:
         for path, value in flat(recipe.to_dict()).items()
         if path.endswith(("use", "params")) and "/" in str(value)
     }
-    found = {"strawberry": strawberry.__version__}
+    installed = {"strawberry": strawberry.__version__}
     records = recipe.plugins.records if isinstance(recipe.plugins, Plugins) else []
     for record in records:
         if record.name in used and not record.builtin:
             if record.file is not None and not record.distribution:
                 digest = hashlib.sha256(Path(record.file).read_bytes()).hexdigest()
-                found[record.name] = f"sha256:{digest[:16]}"
+                installed[record.name] = f"sha256:{digest[:16]}"
             else:
-                found[record.name] = f"{record.distribution} {record.version}"
-    return found
+                installed[record.name] = f"{record.distribution} {record.version}"
+    return installed
 
 
 def _safe(name: str) -> str:

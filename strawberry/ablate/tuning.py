@@ -63,8 +63,8 @@ class Tuning:
             if wanted.whole:
                 values[path] = trial.suggest_int(path, wanted.low, wanted.high, log=wanted.log)
             else:
-                found = trial.suggest_float(path, wanted.low, wanted.high, log=wanted.log)
-                values[path] = float(f"{found:.4g}")
+                value = trial.suggest_float(path, wanted.low, wanted.high, log=wanted.log)
+                values[path] = float(f"{value:.4g}")
         for path, given in self.lists.items():
             index = trial.suggest_int(path, 0, len(given) - 1)
             values[path] = given[index]
@@ -91,8 +91,8 @@ class Tuning:
 
     def best(self, cell: str) -> dict[str, Any] | None:
         """The values of the lowest loss; None if nothing finished."""
-        found = self.results[cell]
-        return min(found, key=lambda item: item[1])[0] if found else None
+        results = self.results[cell]
+        return min(results, key=lambda item: item[1])[0] if results else None
 
 
 def trials_a_cell(plan: Plan) -> int:

@@ -45,9 +45,9 @@ def wait_for(folder: Path, say: Say = silent, there: Callable[[], bool] | None =
 
     Raises Away if it does not come back.
     """
-    found = folder.is_dir if there is None else there
+    arrived = folder.is_dir if there is None else there
     for number in tries():
-        if found():
+        if arrived():
             return
         if number == 0:
             say(f"{folder} is away; waiting for it for up to {PATIENCE:g} s")

@@ -75,10 +75,10 @@ def main(folder: Path) -> None:
 def holds(folder: Path, request: Mapping[str, Any]) -> bool:
     """Whether a trial's folder is there, and holds this request and no later one."""
     try:
-        found: object = json.loads((folder / "trial.json").read_text())
+        written: object = json.loads((folder / "trial.json").read_text())
     except (FileNotFoundError, ValueError):
         return False
-    return found == request
+    return written == request
 
 
 @contextlib.contextmanager

@@ -113,8 +113,8 @@ def room(subject: Subject) -> str:
 
 
 def _task(subject: Subject) -> Task:
-    made: Task = subject.recipe.data.fields["task"].construct(contract=Task)
-    return made
+    task: Task = subject.recipe.data.fields["task"].construct(contract=Task)
+    return task
 
 
 def _room(subject: Subject) -> tuple[int, int]:

@@ -48,15 +48,15 @@ def _found(subject: Subject, act: Callable[[Subject, Stalls], None]) -> str:
                 raise
             except Exception as error:
                 raise Finding(_raised(subject, error)) from error
-            found = list(stalls)
+            listed = list(stalls)
     except StrawberryError as refusal:
         raise NotApplicable(str(refusal)) from refusal
     reasons = _declared(subject)
-    told = [stall for stall in found if stall.kind != "read" or not reasons]
+    told = [stall for stall in listed if stall.kind != "read" or not reasons]
     if told:
         raise Finding(_listed(subject, told))
-    if found:
-        return f"{len(found)} host reads, declared: {'; '.join(reasons)}"
+    if listed:
+        return f"{len(listed)} host reads, declared: {'; '.join(reasons)}"
     return "no host read, no copy to the device, no float64"
 
 

@@ -98,8 +98,8 @@ def stops(subject: Subject) -> str:
         job = _job(Path(name), patch(subject.recipe, settings), 1)
         with contextlib.closing(_executor(subject)) as executor:
             _interrupted(executor.run([job], Events()), job)
-        found = [path / "run" for path in job.folder.parent.glob(f"{job.folder.name}*")]
-        run = RunFolder(next((path for path in found if path.exists()), job.folder / "run"))
+        runs = [path / "run" for path in job.folder.parent.glob(f"{job.folder.name}*")]
+        run = RunFolder(next((path for path in runs if path.exists()), job.folder / "run"))
         try:
             run.hold()
         except StrawberryError as error:

@@ -71,8 +71,8 @@ def cache(subject: Subject) -> str:
     with torch.no_grad():
         expected = model(idx)
         for split in ([T], [1] * T, [T // 2, 1, T - T // 2 - 1]):
-            found = _cached(model, idx, split)
-            error = (found - expected).abs().amax((0, 2)) / expected.abs().max()
+            difference = _cached(model, idx, split)
+            error = (difference - expected).abs().amax((0, 2)) / expected.abs().max()
             worst = max(worst, float(error.max()))
             wrong = (error > 1e-6).nonzero().flatten()
             if len(wrong):
@@ -99,7 +99,7 @@ def recurrence(subject: Subject) -> str:
     state = model.new_cache(batch=len(idx), length=idx.shape[1])
     try:
         total = (_cached(model, idx, [1] * idx.shape[1], state) * weight).sum()
-        found = torch.autograd.grad(total, [*parameters.values()], allow_unused=True)
+        gradients = torch.autograd.grad(total, [*parameters.values()], allow_unused=True)
     except RuntimeError as refusal:
         raise NotApplicable("its cached form writes in place, which has no gradient") from refusal
     if not any(t.requires_grad for kept in state.states for t in kept.values()):
@@ -107,7 +107,7 @@ def recurrence(subject: Subject) -> str:
     # A gradient that is zero on paper is noise in both forms.
     noise = 1e-9 * max(float(g.abs().max()) for g in expected if g is not None)
     worst = 0.0
-    pairs: list[tuple[Tensor | None, Tensor | None]] = list(zip(found, expected, strict=True))
+    pairs: list[tuple[Tensor | None, Tensor | None]] = list(zip(gradients, expected, strict=True))
     for name, (a, b) in zip(parameters, pairs, strict=True):
         if b is None or a is None:
             continue

@@ -100,8 +100,8 @@ class Subject:
         wanted: tuple[type, ...] = (Attention, FFN)
         if self.entry is not None:
             wanted = (self.entry.load(),)
-        found = [(name, m) for name, m in model.named_modules() if isinstance(m, wanted)]
-        return [(name, m) for name, m in found if isinstance(m, (Attention, FFN))]
+        parts = [(name, m) for name, m in model.named_modules() if isinstance(m, wanted)]
+        return [(name, m) for name, m in parts if isinstance(m, (Attention, FFN))]
 
     def call(self, model: LanguageModel, part: nn.Module) -> tuple[Tensor, Callable[..., Tensor]]:
         """What `part` is given in a pass over `tokens`, and a function that gives it other input.
@@ -155,8 +155,8 @@ def of_component(
         return validate(located({"name": "check", **data}, place), Path(title), plugins)
 
     base = recipe(PLAIN[kind], {}) if kind in PLAIN else None
-    made = recipe(name, fields or {})
-    return Subject(f"{kind}/{name}", kind, made, entry, base, fields or {})
+    surrounding = recipe(name, fields or {})
+    return Subject(f"{kind}/{name}", kind, surrounding, entry, base, fields or {})
 
 
 def _around(kind: str, component: dict[str, Any], *, rotary: bool) -> dict[str, Any]:

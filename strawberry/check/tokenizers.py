@@ -120,8 +120,8 @@ def _same(first: Tokenizer, second: Tokenizer, how: str) -> None:
 
 
 def _source(subject: Subject) -> TokenizerSource:
-    made: TokenizerSource = subject.recipe.tokenizer.construct(contract=TokenizerSource)
-    return made
+    source: TokenizerSource = subject.recipe.tokenizer.construct(contract=TokenizerSource)
+    return source
 
 
 def _open(subject: Subject) -> Tokenizer:

@@ -331,10 +331,10 @@ def to_json(table: ResultTable, files: list[str]) -> dict[str, Any]:
     """The table as JSON."""
     from strawberry.ablate.statistics import as_json
 
-    found = as_json(table)
-    for row, made in zip(table.rows, found["rows"], strict=True):
-        made["verdict"] = row.verdict
-    return {**found, "files": files}
+    report = as_json(table)
+    for row, cell in zip(table.rows, report["rows"], strict=True):
+        cell["verdict"] = row.verdict
+    return {**report, "files": files}
 
 
 def _say_cells(prepared: PreparedPlan, out: Console) -> None:
@@ -356,14 +356,16 @@ def _reproduce(folder: Path, plugins: Plugins, *, as_json: bool) -> None:
     from strawberry.ablate.reproduce import reproduce
     from strawberry.cli.console import console, print_json
 
-    found = reproduce(folder, plugins)
+    reproduction = reproduce(folder, plugins)
     if as_json:
-        print_json(found.to_dict())
+        print_json(reproduction.to_dict())
     else:
         out = console()
-        out.print(f"{found.name}: {found.metric} was {found.before!r}, now is {found.after!r}")
-        for line in found.environment:
+        out.print(
+            f"{reproduction.name}: {reproduction.metric} was {reproduction.before!r}, now is {reproduction.after!r}"
+        )
+        for line in reproduction.environment:
             out.print(f"  {line}")
-        out.print(found.verdict, style="green" if found.agrees else "red")
-    if not found.agrees:
+        out.print(reproduction.verdict, style="green" if reproduction.agrees else "red")
+    if not reproduction.agrees:
         raise typer.Exit(1)

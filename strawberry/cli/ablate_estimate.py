@@ -30,12 +30,12 @@ def estimate(sweep: Sweep, price: float | None) -> dict[str, Any]:
 
     prepared, slots = sweep.prepared, sweep.executor.slots
     each = (prepared.plan.seeds or prepared.plan.max_seeds) + trials_a_cell(prepared.plan)
-    found, total = [], 0.0
+    cells, total = [], 0.0
     for cell in prepared.live:
         assert cell.recipe is not None
         seconds = seconds_a_step(cell.recipe) * cell.recipe.train.max_iters
         total += seconds * each
-        found.append({
+        cells.append({
             "cell": cell.name,
             "patch": dict(cell.patch),
             "resized": cell.resized,
@@ -47,7 +47,7 @@ def estimate(sweep: Sweep, price: float | None) -> dict[str, Any]:
     skipped = {cell.name: cell.skipped for cell in prepared.cells if cell.recipe is None}
     hours = total / 3600
     return {
-        "cells": found,
+        "cells": cells,
         "skipped": skipped,
         "slots": slots,
         "seconds": total / slots,

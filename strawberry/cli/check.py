@@ -42,19 +42,19 @@ def command(
     from strawberry.check import run
     from strawberry.cli.console import console, print_json
 
-    found = _subject(subject, overrides or [])
+    chosen = _subject(subject, overrides or [])
     outcomes = []
     out = console()
-    for outcome in run(found, only or ()):
+    for outcome in run(chosen, only or ()):
         outcomes.append(outcome)
         if not as_json:
             out.print(_line(outcome), soft_wrap=True)
     failed = [outcome.check for outcome in outcomes if outcome.verdict == "failed"]
     if as_json:
         rows = [asdict(outcome) for outcome in outcomes]
-        print_json({"subject": found.name, "passed": not failed, "checks": rows})
+        print_json({"subject": chosen.name, "passed": not failed, "checks": rows})
     else:
-        out.print(_summary(found, outcomes), soft_wrap=True)
+        out.print(_summary(chosen, outcomes), soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 

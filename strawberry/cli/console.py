@@ -39,13 +39,13 @@ def say(text: str) -> None:
 
 def table(*columns: str, title: str | None = None) -> Table:
     """A light table in the style that all verbs share; its cells hold plain text."""
-    made = Table(
+    grid = Table(
         box=None, title=title, title_justify="left", title_style="bold", header_style="dim",
         pad_edge=False, padding=(0, 2, 0, 0),
     )  # fmt: skip
     for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+        grid.add_column(column, overflow="fold")
+    return grid
 
 
 def show(renderable: Any, out: Console | None = None) -> None:

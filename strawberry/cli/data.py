@@ -56,7 +56,7 @@ def prepare(
     from strawberry.data import prepare as prepare_folder
 
     with shown() as progress:
-        made = prepare_folder(
+        prepared = prepare_folder(
             paths,
             out,
             tokenizer=tokenizer,
@@ -67,31 +67,31 @@ def prepare(
             special=special,
             progress=progress,
         )
-    result = _result(made)
+    result = _result(prepared)
     if as_json:
         print_json(result)
         return
-    for line in made.notes:
+    for line in prepared.notes:
         warn(line)
     _show(result)
 
 
-def _result(made: PreparedData) -> dict[str, Any]:
-    meta = made.meta
+def _result(prepared: PreparedData) -> dict[str, Any]:
+    meta = prepared.meta
     size, count = sum(meta.n_bytes.values()), sum(meta.n_tokens.values())
     return {
-        "path": str(made.folder),
+        "path": str(prepared.folder),
         "documents": meta.n_documents,
-        "notes": made.notes,
+        "notes": prepared.notes,
         "bytes": meta.n_bytes,
         "tokens": meta.n_tokens,
         "vocab_size": meta.vocab_size,
         "bytes_per_token": size / count,
         "tokenizer": meta.tokenizer,
         "seconds": {
-            "corpus": made.corpus_seconds,
-            "tokenizer": made.tokenizer_seconds,
-            "encode": made.encode_seconds,
+            "corpus": prepared.corpus_seconds,
+            "tokenizer": prepared.tokenizer_seconds,
+            "encode": prepared.encode_seconds,
         },
     }
 

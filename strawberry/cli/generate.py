@@ -91,7 +91,7 @@ def command(
         warn(line)
     refuse_noncausal(loaded, allow_noncausal or ())
     began = time.perf_counter()
-    made = generate_batch(
+    generated = generate_batch(
         loaded,
         given,
         samples=samples,
@@ -105,7 +105,9 @@ def command(
         stream=(lambda _, piece: write(piece)) if alone and not as_json else None,
     )
     seconds = time.perf_counter() - began
-    texts = [(prompt, text) for prompt, found in zip(given, made, strict=True) for text in found]
+    texts = [
+        (prompt, text) for prompt, found in zip(given, generated, strict=True) for text in found
+    ]
     if as_json:
         rest = {"step": loaded.step, "seconds": seconds}
         rows = [{"prompt": prompt, "text": text} for prompt, text in texts]

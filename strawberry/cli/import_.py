@@ -31,9 +31,9 @@ def command(
     from strawberry.cli.console import print_json
     from strawberry.train import import_seed
 
-    made = import_seed(file, out, encoder=encoder, plugins=context.plugins())
-    unit = UNITS[made.kind]
+    imported = import_seed(file, out, encoder=encoder, plugins=context.plugins())
+    unit = UNITS[imported.kind]
     if as_json:
-        print_json({"kind": made.kind, "path": str(made.path), unit: made.size})
+        print_json({"kind": imported.kind, "path": str(imported.path), unit: imported.size})
         return
-    typer.echo(f"{made.path}: {made.kind}, {unit} {made.size:,}\n  {made.usage}")
+    typer.echo(f"{imported.path}: {imported.kind}, {unit} {imported.size:,}\n  {imported.usage}")

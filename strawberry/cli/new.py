@@ -27,13 +27,13 @@ def command(
     from strawberry.cli.terminal import write
     from strawberry.scaffold import new
 
-    made = new(kind, name, folder, context.plugins().registry)
+    created = new(kind, name, folder, context.plugins().registry)
     if as_json:
-        print_json({"folder": str(made)})
+        print_json({"folder": str(created)})
         return
-    write(f"{made}: a plugin with {kind} {name!r} in strawberry_{name}/{name}.py")
+    write(f"{created}: a plugin with {kind} {name!r} in strawberry_{name}/{name}.py")
     write("next:")
-    write(f"  pip install -e {shlex.quote(f'{made}[test]')}")
-    write(f"  strawberry build {shlex.quote(str(made / 'recipes' / f'{name}.yaml'))}")
+    write(f"  pip install -e {shlex.quote(f'{created}[test]')}")
+    write(f"  strawberry build {shlex.quote(str(created / 'recipes' / f'{name}.yaml'))}")
     write(f"  strawberry check {kind}/{name}")
-    write(f"  pytest {shlex.quote(str(made))}")
+    write(f"  pytest {shlex.quote(str(created))}")

@@ -37,23 +37,23 @@ def command(
 
     loaded = load_recipe(recipe, overrides or (), plugins=context.plugins())
     with shown() as progress:
-        found = profile(loaded, steps=steps, progress=progress)
-    picture = None if out is None else draw(found, out)
+        profiled = profile(loaded, steps=steps, progress=progress)
+    picture = None if out is None else draw(profiled, out)
     if as_json:
-        print_json({**asdict(found), **({} if picture is None else {"picture": str(picture)})})
+        print_json({**asdict(profiled), **({} if picture is None else {"picture": str(picture)})})
         return
-    _show(found)
+    _show(profiled)
     if picture is not None:
         console().print(str(picture), soft_wrap=True)
 
 
-def _show(found: StepProfile) -> None:
+def _show(profiled: StepProfile) -> None:
     from strawberry.cli.console import console, show, table
 
     console().print(
-        f"{found.name}: {1e3 * found.seconds:.1f} ms a step of {found.tokens:,} tokens "
-        f"({found.tokens / found.seconds:,.0f} a second), {found.device}, {found.dtype}; "
-        f"{1e3 * found.profiled_seconds:.1f} ms under the profiler",
+        f"{profiled.name}: {1e3 * profiled.seconds:.1f} ms a step of {profiled.tokens:,} tokens "
+        f"({profiled.tokens / profiled.seconds:,.0f} a second), {profiled.device}, {profiled.dtype}; "
+        f"{1e3 * profiled.profiled_seconds:.1f} ms under the profiler",
         soft_wrap=True,
     )
     rows = table(
@@ -62,43 +62,45 @@ def _show(found: StepProfile) -> None:
     )  # fmt: skip
     for column in rows.columns[2:]:
         column.justify = "right"
-    for row in found.rows:
-        rows.add_row(*_cells(row, found))
-    rows.add_row(*_cells(_total(found), found), style="bold")
+    for row in profiled.rows:
+        rows.add_row(*_cells(row, profiled))
+    rows.add_row(*_cells(_total(profiled), profiled), style="bold")
     show(rows)
     memory = (
-        "" if found.peak_bytes is None else f"; memory at its highest {_size(found.peak_bytes)}"
+        ""
+        if profiled.peak_bytes is None
+        else f"; memory at its highest {_size(profiled.peak_bytes)}"
     )
     console().print(
-        f"peak: {found.peak_flops / 1e9:,.0f} GFLOP/s in a large matrix product{memory}",
+        f"peak: {profiled.peak_flops / 1e9:,.0f} GFLOP/s in a large matrix product{memory}",
         soft_wrap=True,
     )
 
 
-def _total(found: StepProfile) -> ProfileRow:
+def _total(profiled: StepProfile) -> ProfileRow:
     from strawberry.train.profile import ProfileRow
 
-    total = ProfileRow("step", seconds=found.seconds)
-    for row in found.rows:
+    total = ProfileRow("step", seconds=profiled.seconds)
+    for row in profiled.rows:
         total.backward_seconds += row.backward_seconds
         total.kept_bytes += row.kept_bytes
         total.flops += row.flops
     return total
 
 
-def _cells(row: ProfileRow, found: StepProfile) -> list[Any]:
+def _cells(row: ProfileRow, part: StepProfile) -> list[Any]:
     rate = row.flops / row.seconds if row.seconds else 0.0
     return [
         row.name,
         row.component,
         str(row.uses or ""),
         f"{1e3 * row.seconds:.2f}",
-        f"{row.seconds / found.seconds:.1%}",
+        f"{row.seconds / part.seconds:.1%}",
         f"{1e3 * row.backward_seconds:.2f}" if row.backward_seconds else "",
         _size(row.kept_bytes) if row.kept_bytes else "",
         f"{row.flops / 1e9:.3f}" if row.flops else "",
         f"{rate / 1e9:,.1f}" if row.flops else "",
-        f"{rate / found.peak_flops:.0%}" if row.flops else "",
+        f"{rate / part.peak_flops:.0%}" if row.flops else "",
     ]
 
 

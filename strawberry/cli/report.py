@@ -29,11 +29,11 @@ def command(
     )
     from strawberry.cli.console import print_json
 
-    found, tables = [], []
+    records, tables = [], []
     for folder in folders:
         if is_suite(folder):
             if as_json:
-                found.append(suite_to_json(folder))
+                records.append(suite_to_json(folder))
             else:
                 show_suite(folder)
             tables += suite_tables(folder)
@@ -43,9 +43,9 @@ def command(
         tables.append(table)
         files = [str(file) for file in write_report(record, table)]
         if as_json:
-            found.append(to_json(table, files))
+            records.append(to_json(table, files))
         else:
             show_table(table, files, as_json=False)
     if as_json:
-        print_json(found)
+        print_json(records)
     need_baselines(tables)

@@ -54,7 +54,7 @@ class _Output(io.FileIO):
 def _stream(descriptor: int, given: TextIO | None) -> tuple[TextIO, _Output]:
     """A text stream like the one that is there, if one is."""
     output = _Output(descriptor, "w", closefd=False)
-    made = io.TextIOWrapper(
+    stream = io.TextIOWrapper(
         io.BufferedWriter(output),
         encoding=getattr(given, "encoding", None) or "utf-8",
         errors=getattr(given, "errors", None) or "backslashreplace",
@@ -62,4 +62,4 @@ def _stream(descriptor: int, given: TextIO | None) -> tuple[TextIO, _Output]:
         line_buffering=descriptor == 2 or output.isatty(),
         write_through=bool(getattr(given, "write_through", False)),
     )
-    return made, output
+    return stream, output

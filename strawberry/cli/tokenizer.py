@@ -42,7 +42,7 @@ def train(
     from strawberry.data.texts import train_tokenizer
 
     with shown() as progress:
-        made = train_tokenizer(
+        trained = train_tokenizer(
             paths,
             out,
             vocab_size=vocab_size,
@@ -55,19 +55,19 @@ def train(
         print_json(
             {
                 "path": str(out),
-                "vocab_size": made.tokenizer.vocab_size,
-                "special_tokens": made.tokenizer.special_tokens,
-                "fingerprint": made.tokenizer.fingerprint,
-                "bytes": made.n_bytes,
-                "notes": made.notes,
-                "seconds": made.seconds,
+                "vocab_size": trained.tokenizer.vocab_size,
+                "special_tokens": trained.tokenizer.special_tokens,
+                "fingerprint": trained.tokenizer.fingerprint,
+                "bytes": trained.n_bytes,
+                "notes": trained.notes,
+                "seconds": trained.seconds,
             }
         )
         return
-    for line in made.notes:
+    for line in trained.notes:
         warn(line)
-    rate = made.n_bytes / 1e6 / max(made.seconds, 1e-9)
+    rate = trained.n_bytes / 1e6 / max(trained.seconds, 1e-9)
     typer.echo(
-        f"{out}: vocabulary {made.tokenizer.vocab_size:,}, learnt of {made.n_bytes / 1e6:.2f} MB "
-        f"in {made.seconds:.2f} s ({rate:.1f} MB/s)"
+        f"{out}: vocabulary {trained.tokenizer.vocab_size:,}, learnt of {trained.n_bytes / 1e6:.2f} MB "
+        f"in {trained.seconds:.2f} s ({rate:.1f} MB/s)"
     )

@@ -131,8 +131,8 @@ class BPETokenizer(Tokenizer):
         parts: list[npt.NDArray[np.uint32]] = []
         for index, part in enumerate(self._special.split(text)):
             raw = np.frombuffer(part.encode(), np.uint8).astype(np.uint32)
-            found = np.array([self.special_tokens[part]], np.uint32) if index % 2 else raw
-            parts.append(found)
+            ids = np.array([self.special_tokens[part]], np.uint32) if index % 2 else raw
+            parts.append(ids)
         return np.concatenate(parts)
 
     def _merge(self, text: str, special: bool) -> npt.NDArray[np.uint32]:

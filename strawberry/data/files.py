@@ -40,15 +40,15 @@ def find_files(
     places = candidates(path, folders)
     for place in places:
         if place.is_dir():
-            found = _sorted((f for f in _below(place) if _has(f, suffixes)), place)
-            if not found:
+            files = _sorted((f for f in _below(place) if _has(f, suffixes)), place)
+            if not files:
                 kinds = ", ".join(_PLAIN if suffixes is TEXT_SUFFIXES else suffixes)
                 raise StrawberryError(f"{path}: no files of these kinds in this folder: {kinds}")
-            return found
+            return files
         if place.exists():
             return [place]
-        if glob.has_magic(str(place)) and (found := _matches(place)):
-            return found
+        if glob.has_magic(str(place)) and (files := _matches(place)):
+            return files
     what = "no file matches" if glob.has_magic(path) else "no such file or folder"
     raise MissingError(f"{path}: {what}; looked at {', '.join(map(str, places))}")
 
@@ -63,8 +63,8 @@ def _matches(pattern: Path) -> list[Path]:
     """The files that a pattern means; `**` stands for any folders in between, hidden ones not."""
     parts = pattern.parts
     if "**" not in parts:
-        found = map(Path, glob.glob(str(pattern)))  # noqa: PTH207 (a pattern may be absolute)
-        return _sorted((file for file in found if file.is_file()), Path(pattern.anchor))
+        matches = map(Path, glob.glob(str(pattern)))  # noqa: PTH207 (a pattern may be absolute)
+        return _sorted((file for file in matches if file.is_file()), Path(pattern.anchor))
     # Not glob's own `**`, which goes around in loops of links.
     at = parts.index("**")
     bases = map(Path, glob.glob(str(Path(*parts[:at]))))  # noqa: PTH207 (the same)

@@ -51,11 +51,11 @@ def open_dataset(
         spec = recipe.tokenizer
         with spec.located():
             source: TokenizerSource = spec.construct(contract=TokenizerSource)
-            made = source.open(site, corpus)
-            made.use = spec.use
-            check_tokenizer(made)
-            _check_vocabulary(recipe, made.vocab_size, f"the {spec.use} tokenizer")
-        return made
+            opened = source.open(site, corpus)
+            opened.use = spec.use
+            check_tokenizer(opened)
+            _check_vocabulary(recipe, opened.vocab_size, f"the {spec.use} tokenizer")
+        return opened
 
     site = DataSite(
         vocab_size=recipe.model.vocab_size,
@@ -106,10 +106,10 @@ def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
     """The tokenizer that a run of `recipe` saved at `path`, in whatever form its source has."""
     with recipe.tokenizer.located():
         source: TokenizerSource = recipe.tokenizer.construct(contract=TokenizerSource)
-        made = source.load(path)
-        made.use = recipe.tokenizer.use
-        check_tokenizer(made)
-        return made
+        tokenizer = source.load(path)
+        tokenizer.use = recipe.tokenizer.use
+        check_tokenizer(tokenizer)
+        return tokenizer
 
 
 def divided_ahead(recipe: Recipe) -> str:

@@ -54,16 +54,16 @@ def overlap(train: Sequence[npt.NDArray[Any]], val: Sequence[npt.NDArray[Any]]) 
         return None
     wanted = np.stack([_hashes(window) for window in windows])  # (windows, runs)
     known = np.unique(wanted)
-    found = np.zeros(known.size, bool)
+    taken = np.zeros(known.size, bool)
     total, seen = sum(part.size for part in train), 0
     for piece in _pieces(train):
         hashes = _hashes(piece)
         at = np.searchsorted(known, hashes).clip(max=known.size - 1)
-        found[at[known[at] == hashes]] = True
+        taken[at[known[at] == hashes]] = True
         seen += piece.size
         if seen >= MOST:
             break
-    shares = found[np.searchsorted(known, wanted)].mean(1)
+    shares = taken[np.searchsorted(known, wanted)].mean(1)
     return Overlap(
         windows=len(windows),
         copies=float((shares == 1).mean()),

@@ -152,8 +152,8 @@ def cached_bpe(
         )
         with new_folder(folder) as part:
             learned.save(part / TOKENIZER)
-            made = sha256((part / TOKENIZER).read_bytes()).hexdigest()
-            write_file(part / _SUM, f"{made}\n".encode())
+            digest = sha256((part / TOKENIZER).read_bytes()).hexdigest()
+            write_file(part / _SUM, f"{digest}\n".encode())
 
     return _cached(folder, read, make, progress)
 

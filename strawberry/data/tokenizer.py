@@ -52,8 +52,8 @@ class HubTokenizer(Tokenizer):
         self._document = document
         added = self._fast.get_added_tokens_decoder().items()
         self.special_tokens = {token.content: i for i, token in added if token.special}
-        found = [self._fast.token_to_id(end) for end in _ENDS]
-        ends = [int(i) for i in found if i is not None]
+        known_ends = [self._fast.token_to_id(end) for end in _ENDS]
+        ends = [int(i) for i in known_ends if i is not None]
         if not ends:
             raise StrawberryError(f"{name}: no token that ends a text (one of {', '.join(_ENDS)})")
         self.eot = ends[0]
@@ -108,12 +108,12 @@ class HubTokenizer(Tokenizer):
     def _decoders(self) -> frozenset[str]:
         """The types of all decoders that the document names, at any depth."""
         first = json.loads(self._document).get("decoder") or {}
-        found, queue = set(), [first]
+        types, queue = set(), [first]
         while queue:
             one = queue.pop()
-            found.add(str(one.get("type")))
+            types.add(str(one.get("type")))
             queue += one.get("decoders", ())
-        return frozenset(found)
+        return frozenset(types)
 
     @functools.cached_property
     def _single(self) -> dict[int, bytes]:

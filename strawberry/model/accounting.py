@@ -210,10 +210,10 @@ def _router_cost(recursion: Recursion, length: int, width: int, meter: CostMeter
 
         def run(x: Tensor, step: int = step, go: int = go, before: State = carried) -> Tensor:
             """Choose, take those that go, and put them back, as the recursion does."""
-            found = router.route(x, step, before, length, None)
+            routed = router.route(x, step, before, length, None)
             places = torch.zeros(1, go, dtype=torch.long, device=device)
             taken = gather(x, places)
-            inside = {name: gather(kept, places) for name, kept in found.carried.items()}
+            inside = {name: gather(kept, places) for name, kept in routed.carried.items()}
             after = router.merge(taken, torch.empty_like(taken).requires_grad_(), step, inside)
             return x.scatter(1, places[..., None].expand_as(after), after.to(x.dtype))
 
@@ -285,7 +285,7 @@ def shapes(part: nn.Module) -> list[str]:
 
     Where one has several among its rows, they follow: `qkv 128x64 (q 64, k 32, v 32)`.
     """
-    found = []
+    lines = []
     for name, module in part.named_modules():
         if isinstance(module, (Projection, Bank)):
             sides = [module.out_features, module.in_features]
@@ -293,8 +293,8 @@ def shapes(part: nn.Module) -> list[str]:
                 sides.insert(0, module.experts)
             text = f"{name.rsplit('.', 1)[-1]} {'x'.join(map(str, sides))}"
             inside = ", ".join(f"{part.name} {part.rows}" for part in module.parts.parts)
-            found.append(f"{text} ({inside})" if len(module.parts.parts) > 1 else text)
-    return found
+            lines.append(f"{text} ({inside})" if len(module.parts.parts) > 1 else text)
+    return lines
 
 
 def _head_part(model: LanguageModel, cost: Cost) -> PartReport:

@@ -31,17 +31,17 @@ def blaming(recipe: Recipe) -> Iterator[None]:
             for spec in components(recipe.model)
             if spec.entry.plugin != "strawberry"
         }
-        found = None
+        culprit = None
         trace = error.__traceback__
         while trace is not None:
             spec = theirs.get(type(trace.tb_frame.f_locals.get("self")))
             if spec is not None:
                 place = Path(trace.tb_frame.f_code.co_filename).name
-                found = spec, f"{place}:{trace.tb_lineno}"
+                culprit = spec, f"{place}:{trace.tb_lineno}"
             trace = trace.tb_next
-        if found is None:
+        if culprit is None:
             raise
-        spec, where = found
+        spec, where = culprit
         text = str(error).strip().partition("\n")[0]
         message = f"{spec.kind} {spec.entry.name!r} raised {type(error).__name__}: {text} ({where})"
         raise RecipeError([spec.problem("", message)]) from error

@@ -63,15 +63,15 @@ def pack_weights(model: LanguageModel, weights: WeightFormat) -> None:
     watch = _Watch(p for p in model.parameters() if p.ndim == 2)
     with torch.no_grad():
         _look(model, watch)
-        made: dict[int, Tensor] = {}
+        packed: dict[int, Tensor] = {}
         for module in model.modules():
             for name, old in module._parameters.items():  # noqa: SLF001 (all that share one change)
                 if id(old) not in watch.multiplied:
                     continue
                 assert old is not None
-                if id(old) not in made:
-                    made[id(old)] = _packed(old, weights, also_plain=id(old) in watch.otherwise)
-                module._parameters[name] = made[id(old)]  # type: ignore[assignment]  # noqa: SLF001
+                if id(old) not in packed:
+                    packed[id(old)] = _packed(old, weights, also_plain=id(old) in watch.otherwise)
+                module._parameters[name] = packed[id(old)]  # type: ignore[assignment]  # noqa: SLF001
 
 
 def _packed(plain: nn.Parameter, weights: WeightFormat, *, also_plain: bool) -> Tensor:
@@ -96,10 +96,10 @@ class PackedMatrix(Tensor):
     @staticmethod
     def __new__(cls: type[P], plain: Tensor, also_plain: bool) -> P:
         """It has the shape, dtype and device of the plain matrix, and none of its numbers."""
-        made: P = Tensor._make_wrapper_subclass(  # noqa: SLF001 (torch's way)
+        matrix: P = Tensor._make_wrapper_subclass(  # noqa: SLF001 (torch's way)
             cls, plain.shape, dtype=plain.dtype, device=plain.device
         )
-        return made
+        return matrix
 
     def __init__(self, plain: Tensor, also_plain: bool) -> None:
         super().__init__()
@@ -231,8 +231,8 @@ class _Watch(TorchFunctionMode):
             for place, value in [*enumerate(args), *(kwargs or {}).items()]:
                 parts = value if isinstance(value, (list, tuple)) else (value,)
                 weight = func is F.linear and place in {1, "weight"}
-                found = self.multiplied if weight else self.otherwise
-                found |= self.matrices & {id(part) for part in parts}
+                seen = self.multiplied if weight else self.otherwise
+                seen |= self.matrices & {id(part) for part in parts}
         return func(*args, **(kwargs or {}))
 
 

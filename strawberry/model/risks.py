@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 
 def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
     """A line for each pair that works but is seldom meant, and each component that looks ahead."""
-    spec, found = recipe.model, []
+    spec, warnings = recipe.model, []
     attentions = [v.block.attention for v in model.visits() if v.block.attention is not None]
     if not attentions:
-        found.append("no block mixes tokens: the model sees only the current one")
+        warnings.append("no block mixes tokens: the model sees only the current one")
     if attentions and not model.positional.places and not _placed_blocks(model):
-        found.append(
+        warnings.append(
             "nothing places tokens (positional: none): order comes from the causal mask alone"
         )
     ignoring = sorted({type(a).__name__ for a in attentions if not _is_placed(model, a.honours)})
     if ignoring:
-        found.append(f"{', '.join(ignoring)}: works without the recipe's {spec.positional.use}")
+        warnings.append(f"{', '.join(ignoring)}: works without the recipe's {spec.positional.use}")
     if spec.tie_embeddings and spec.init == "fan_in" and not spec.embedding_norm:
-        found.append(
+        warnings.append(
             f"tied embeddings at fan-in scale (std {spec.n_embd**-0.5:.3f}) without "
             "embedding_norm: the residual stream starts small"
         )
     peaks = [(o.component.entry.name, o.component.fields.get("lr")) for o in recipe.optimizer]
-    found += [
+    warnings += [
         f"a peak learning rate of {lr or recipe.train.learning_rate:g} is high for adamw"
         for name, lr in peaks
         if name == "adamw" and (lr or recipe.train.learning_rate) > 1e-2
     ]
-    return found + ahead(recipe, model)
+    return warnings + ahead(recipe, model)
 
 
 def ahead(recipe: Recipe, model: LanguageModel) -> list[str]:

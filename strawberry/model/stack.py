@@ -236,13 +236,13 @@ class Stack(nn.Module):
         """The recursions below that no other one encloses."""
         from strawberry.model.recursion import Recursion
 
-        found: list[Recursion] = []
+        recursions: list[Recursion] = []
         for node in self.nodes:
             if isinstance(node, Recursion):
-                found.append(node)
+                recursions.append(node)
             elif isinstance(node, Stack):
-                found += node.outermost()
-        return found
+                recursions += node.outermost()
+        return recursions
 
     def _node(self, index: int) -> Block | Stack:
         node = self.nodes[index]

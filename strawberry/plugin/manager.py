@@ -82,11 +82,11 @@ class Plugins:
 
     def commands(self) -> dict[str, list[Command]]:
         """The commands that plugins bring, by name; of one name there may be several owners."""
-        found: dict[str, list[Command]] = {}
+        commands: dict[str, list[Command]] = {}
         for record in self.records:
             for command in record.commands:
-                found.setdefault(command.name, []).append(command)
-        return found
+                commands.setdefault(command.name, []).append(command)
+        return commands
 
     @property
     def hook(self) -> Any:

@@ -77,10 +77,10 @@ class RegistryEntry:
             PluginError: the import fails for any reason, or what is found is not a class.
         """
         what = f"plugin {self.plugin!r}: {self.kind} {self.name!r}"
-        found = resolve(self.target, what) if isinstance(self.target, str) else self.target
-        if not isinstance(found, type):
-            raise PluginError(f"{what} ({self.where}): is a {type(found).__name__}, not a class")
-        return found
+        target = resolve(self.target, what) if isinstance(self.target, str) else self.target
+        if not isinstance(target, type):
+            raise PluginError(f"{what} ({self.where}): is a {type(target).__name__}, not a class")
+        return target
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,16 +293,16 @@ class Registry:
             near = did_you_mean(kind, KINDS)
             raise LookupFailure(f"unknown kind {kind!r}{near or '; kinds: ' + ', '.join(KINDS)}")
         plugin, slash, short = name.rpartition("/")
-        found = [
+        matches = [
             entry
             for entry in self.entries(kind)
             if entry.name == short and (not slash or _answers(entry.plugin, plugin))
         ]
-        exact = [entry for entry in found if entry.full_name == name]
-        if len(exact or found) == 1:
-            return (exact or found)[0]
-        if found:
-            owners = " or ".join(entry.full_name for entry in found)
+        exact = [entry for entry in matches if entry.full_name == name]
+        if len(exact or matches) == 1:
+            return (exact or matches)[0]
+        if matches:
+            owners = " or ".join(entry.full_name for entry in matches)
             raise LookupFailure(f"{kind} {name!r} is ambiguous: write {owners}")
         raise LookupFailure(self._not_found(kind, name, plugin, short))
 

@@ -66,8 +66,8 @@ def patch(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recip
     if (seed := tree.get("seed")) is not None and seed.value == "auto":
         tree = set_at(tree, ["seed"], Node(recipe.seed, seed.location))
     tree = _overridden(tree, overrides)
-    made = validate(tree, recipe.source, recipe.plugins or Plugins.load(), recipe.notes)
-    return replace(made, origin=recipe.origin)
+    patched = validate(tree, recipe.source, recipe.plugins or Plugins.load(), recipe.notes)
+    return replace(patched, origin=recipe.origin)
 
 
 def _resolved(source: Path, above: tuple[Path, ...]) -> tuple[Node, list[str], list[Path]]:

@@ -52,16 +52,16 @@ def origin_of(files: Sequence[Path]) -> Origin:
         Origin((file.absolute().parent,)) if note is None else note
         for file, note in zip(files, noted, strict=True)
     ]
-    found = sum(places, Origin())
+    origin = sum(places, Origin())
     # What a run means must not depend on where somebody stands who looks at it.
-    return found + here if noted and noted[0] is not None else here + found
+    return origin + here if noted and noted[0] is not None else here + origin
 
 
 def noted_in(run: Path) -> Origin | None:
     """What a run folder notes of its recipe's origin; None if it is no run, or notes nothing."""
     try:
-        found = json.loads((run / "run.json").read_text())[NOTED]
-        return read_origin(found)
+        noted = json.loads((run / "run.json").read_text())[NOTED]
+        return read_origin(noted)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -75,17 +75,17 @@ class ComponentSpec:
         """
         with self.located():
             try:
-                made = self.entry.load()(*given, **self.fields)
+                component = self.entry.load()(*given, **self.fields)
             except FieldError:
                 raise
             except ValueError as error:
                 raise StrawberryError(str(error)) from error
-        if not isinstance(made, contract):
+        if not isinstance(component, contract):
             raise PluginError(
                 f"plugin {self.entry.plugin!r}: {self.kind} {self.entry.name!r} "
                 f"({self.entry.where}) is not a {contract.__name__}"
             )
-        return made
+        return component
 
     @contextlib.contextmanager
     def located(self) -> Iterator[None]:
@@ -118,8 +118,8 @@ class BlockSpec:
     def to_dict(self) -> dict[str, Any]:
         """As a recipe would write it."""
         parts = ("attention", "ffn", "norm", "positional", "weights")
-        made = {p: getattr(self, p).to_dict() for p in parts if getattr(self, p) is not None}
-        return made if self.attention or self.ffn else {"attention": "none", **made}
+        tree = {p: getattr(self, p).to_dict() for p in parts if getattr(self, p) is not None}
+        return tree if self.attention or self.ffn else {"attention": "none", **tree}
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,8 @@ class Node:
 
     def get(self, key: str) -> Node | None:
         """The value under `key`, or None."""
-        found: Node | None = self.value.get(key) if self.is_map else None
-        return found
+        child: Node | None = self.value.get(key) if self.is_map else None
+        return child
 
     def plain(self) -> Any:
         """The value without locations."""
@@ -165,9 +165,9 @@ def _set_in_list(tree: Node, step: str | int, rest: list[str | int], value: Node
 def _in_some_block(entry: Node, part: Any) -> bool:
     inner = entry.get("stack")
     if inner is None or not inner.is_list:
-        found = entry.get(part)
+        value = entry.get(part)
         absent = (None, "none") if part in {"attention", "ffn"} else (None,)
-        return found is not None and found.value not in absent
+        return value is not None and value.value not in absent
     return any(_in_some_block(item, part) for item in inner.value)
 
 

@@ -182,8 +182,8 @@ class _Reader(ComponentReader):
         if not node.is_list or not node.value:
             self.say("a stack is a list of at least one block", node.location, path)
             return ()
-        found = [self.entry(item, f"{path}[{i}]") for i, item in enumerate(node.value)]
-        return tuple(entry for entry in found if entry is not None)
+        nodes = [self.entry(item, f"{path}[{i}]") for i, item in enumerate(node.value)]
+        return tuple(entry for entry in nodes if entry is not None)
 
     def entry(self, node: Node, path: str) -> NodeSpec | None:
         """A block, or a repeat or recur around a stack or a single block."""

@@ -168,24 +168,24 @@ class _Composer:
         if event.anchor is not None:
             self.anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):
-            made = Node(self._scalar(event, where), where)
+            node = Node(self._scalar(event, where), where)
         elif isinstance(event, yaml.SequenceStartEvent):
-            made = Node(list(self._items(depth)), where)
+            node = Node(list(self._items(depth)), where)
         else:
-            made = self._mapping(where, depth)
+            node = self._mapping(where, depth)
         if event.anchor is not None:
-            self.anchors[event.anchor] = (made, 1 + self.count - before)
-        return made
+            self.anchors[event.anchor] = (node, 1 + self.count - before)
+        return node
 
     def _alias(self, name: str, where: Location) -> Node:
         if name not in self.anchors:
             message = f"there is no anchor &{_short(name)} above; quote a text that begins with *"
             raise RecipeError([Problem(message, where)])
-        found = self.anchors[name]
-        if found is None:
+        anchored = self.anchors[name]
+        if anchored is None:
             raise RecipeError([Problem(f"*{_short(name)}: an alias contains itself", where)])
-        self._spend(found[1], where)
-        return found[0]
+        self._spend(anchored[1], where)
+        return anchored[0]
 
     def _spend(self, values: int, where: Location) -> None:
         self.count += values

@@ -52,14 +52,14 @@ def judge(
     """
     noise = TRAINED * NOISE[dtype]
     first = outputs(run, x)
-    found = []
+    breaches = []
     for limits in _all_limits(model, x, seed):
         last = outputs(run, limits.passes[-1])
         if difference(limits, first, last, noise) and is_its_own(run, limits, first, noise):
-            found.append(limits.kind)
+            breaches.append(limits.kind)
     return [
         breach
-        for kind in dict.fromkeys(found)
+        for kind in dict.fromkeys(breaches)
         if (breach := _confirmed(model, run, x, kind, seed, noise))
     ]
 

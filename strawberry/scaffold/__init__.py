@@ -32,8 +32,8 @@ _FILES: Final = {
 
 def kinds() -> list[str]:
     """The kinds that have a template."""
-    made = {entry.name.partition(".")[0] for entry in (_TEMPLATES / "components").iterdir()}
-    return [kind for kind in KINDS if kind in made]
+    templates = {entry.name.partition(".")[0] for entry in (_TEMPLATES / "components").iterdir()}
+    return [kind for kind in KINDS if kind in templates]
 
 
 def new(kind: str, name: str, folder: Path, registry: Registry) -> Path:

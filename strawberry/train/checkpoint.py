@@ -247,13 +247,13 @@ def read(
     try:
         random = load_file(path / RANDOM)
         state = json.loads((path / STATE).read_text())
-        found = state.get("format")
+        version = state.get("format")
         model, optimizer = _tensors(path, files, like or {})
     except (OSError, ValueError, AttributeError, SafetensorError) as error:
         raise DamagedCheckpointError(f"{path}: {error}") from error
-    if found != FORMAT:
+    if version != FORMAT:
         raise StrawberryError(
-            f"{path}: has format {found}; this Strawberry reads {FORMAT}. Use the version that "
+            f"{path}: has format {version}; this Strawberry reads {FORMAT}. Use the version that "
             f"wrote it, which run.json names"
         )
     return Checkpoint(model, optimizer, random, state, path)
@@ -267,8 +267,8 @@ def _tensors(
         return load_file(path / PARTS[0]), load_file(path / PARTS[1])
     from strawberry.train.parallel import shards
 
-    found = shards.read(path / SHARDS, files, like)
-    return found.get("model", {}), found.get("optimizer", {})
+    tensors = shards.read(path / SHARDS, files, like)
+    return tensors.get("model", {}), tensors.get("optimizer", {})
 
 
 def newest_whole(folder: Path) -> tuple[Path, frozenset[str], list[str]]:
@@ -315,8 +315,8 @@ def _path(folder: Path, step: int) -> Path:
 
 def _steps(folder: Path) -> list[Path]:
     """The folders of checkpoints, by step."""
-    found = {path.name.removeprefix("step-"): path for path in folder.glob("step-*")}
-    return [found[step] for step in sorted(filter(str.isdecimal, found), key=int)]
+    folders = {path.name.removeprefix("step-"): path for path in folder.glob("step-*")}
+    return [folders[step] for step in sorted(filter(str.isdecimal, folders), key=int)]
 
 
 def _portable(tensor: torch.Tensor) -> torch.Tensor:

@@ -172,8 +172,8 @@ def evaluate_depths(
             if depth is not None:
                 run.model.set_steps(depth)
                 row["recursion_steps"] = depth
-            found = validate(Engine(run.model), batches, machine, iters)
-            rows.append({**row, **found})
+            metrics = validate(Engine(run.model), batches, machine, iters)
+            rows.append({**row, **metrics})
     finally:
         batches.close()
     return rows

@@ -30,9 +30,11 @@ def fork(session: Session, recent: RecentSums, parent: RunFolder) -> None:
         raise StrawberryError(f"{parent.path}: is not a run folder; there is nothing to fork")
     recipe, run, world = session.recipe, session.run, session.world
     before = load_recipe(parent.path, plugins=recipe.plugins)
-    found, warnings = newest_of(parent, session)
-    same = _optimizer(before) == _optimizer(recipe) and found.state.get("optimizer") is not None
-    take(session, recent, found, optimizers=same)
+    checkpoint, warnings = newest_of(parent, session)
+    same = (
+        _optimizer(before) == _optimizer(recipe) and checkpoint.state.get("optimizer") is not None
+    )
+    take(session, recent, checkpoint, optimizers=same)
     if session.step >= recipe.train.max_iters:
         raise StrawberryError(
             f"{parent.path}: has done {session.step} steps; train.max_iters "

@@ -179,8 +179,8 @@ def generate_batch(
     for row, text in enumerate(texts):
         if stream is not None and (rest := text.end()):
             stream(row, rest)
-    made = [text.text() for text in texts]
-    return [made[i : i + samples] for i in range(0, len(made), samples)]
+    decoded = [text.text() for text in texts]
+    return [decoded[i : i + samples] for i in range(0, len(decoded), samples)]
 
 
 def _check_least(**given: tuple[int, int]) -> None:

@@ -15,19 +15,19 @@ def untimely(recipe: Recipe) -> list[str]:
     """A line for each warm-up and decay that a run of so many steps doesn't come to the end of."""
     train, schedule = recipe.train, make_schedule(recipe)
     steps, warmup, end = train.max_iters, train.warmup_iters, train.lr_decay_iters
-    last, found = schedule(steps - 1), []
+    last, warnings = schedule(steps - 1), []
     if warmup >= steps and last < train.learning_rate:
-        found.append(
+        warnings.append(
             f"the warm-up takes {warmup} steps, and the run has {steps}: the learning rate never "
             "comes to its peak; lower train.warmup_iters"
         )
     elif end is not None and warmup > end and schedule(warmup) < train.learning_rate:
-        found.append(
+        warnings.append(
             f"the decay ends at step {end}, before the warm-up does at step {warmup}: the learning "
             "rate never comes to its peak"
         )
     if end is not None and end > steps and last > schedule(end):
-        found.append(
+        warnings.append(
             f"the decay ends at step {end}, and the run has {steps}: the learning rate never comes "
             "to its end; leave out train.lr_decay_iters"
         )
@@ -35,5 +35,7 @@ def untimely(recipe: Recipe) -> list[str]:
     for spec in components(parts):
         for name, value in spec.fields.items():
             if name.endswith("warmup") and isinstance(value, int) and value >= steps:
-                found.append(f"{spec.use}: its {name} takes {value} steps, and the run has {steps}")
-    return list(dict.fromkeys(found))
+                warnings.append(
+                    f"{spec.use}: its {name} takes {value} steps, and the run has {steps}"
+                )
+    return list(dict.fromkeys(warnings))

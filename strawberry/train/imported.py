@@ -63,10 +63,10 @@ def import_seed(
         )
     value = load_plain(path)
     if is_encoder(value):
-        made = encoder_of(value, path)
-        made.save(out)
+        imported = encoder_of(value, path)
+        imported.save(out)
         return ImportedFile(
-            "encoder", out, made.vocab_size, f"tokenizer: {{use: bpe, path: {out}}}"
+            "encoder", out, imported.vocab_size, f"tokenizer: {{use: bpe, path: {out}}}"
         )
     if is_dataset(value):
         count = write_dataset(value, path, out, tokenizer)

@@ -72,14 +72,14 @@ def load_run(
     recipe = replace(recipe, train=replace(recipe.train, device=device))
     target = machine_for(recipe).device
     load = checkpoint.load_best if best else checkpoint.load_newest
-    found, warnings = load(run.checkpoints)
+    newest, warnings = load(run.checkpoints)
     model = build(recipe)
     try:
-        model.load_state_dict(found.model)
+        model.load_state_dict(newest.model)
     except RuntimeError as error:
         reason = json.dumps(str(error).splitlines()[:3])
-        raise StrawberryError(f"{found.path}: does not fit the run's recipe: {reason}") from error
+        raise StrawberryError(f"{newest.path}: does not fit the run's recipe: {reason}") from error
     model.eval().to(target)
     if weights is not None:
         pack_weights(model, weights)
-    return LoadedRun(run.path, recipe, model, found.state["step"], warnings)
+    return LoadedRun(run.path, recipe, model, newest.state["step"], warnings)

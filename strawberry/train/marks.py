@@ -80,8 +80,8 @@ class ComponentMarks:
 
     def owner(self, number: int) -> str:
         """Whose a node of the way back is; spans close from the innermost outwards."""
-        found = (name for first, end, name in self._spans if first <= number < end)
-        return next(found, REST)
+        owners = (name for first, end, name in self._spans if first <= number < end)
+        return next(owners, REST)
 
     def now(self) -> str:
         """Who is at work; on the way back, by the node that the engine is at."""

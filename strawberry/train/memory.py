@@ -62,17 +62,17 @@ def explained(recipe: Recipe, run: RunFolder) -> Iterator[None]:
 
     def advice() -> str:
         train, model = recipe.train, recipe.model
-        found = []
+        suggestions = []
         if train.batch_size > 1:
-            found.append(
+            suggestions.append(
                 f"lower train.batch_size (now {train.batch_size}) and raise "
                 f"train.gradient_accumulation_steps (now {train.gradient_accumulation_steps}) by "
                 "as much: a step has the same rows and the same loss"
             )
-        found.append(f"lower model.block_size (now {model.block_size})")
+        suggestions.append(f"lower model.block_size (now {model.block_size})")
         kept = any(run.checkpoints.glob("step-*"))
         after = "; the last checkpoint stays, and --resume goes on from it" if kept else ""
-        return f"{', or '.join(found)}{after}"
+        return f"{', or '.join(suggestions)}{after}"
 
     with within_memory(advice):
         yield

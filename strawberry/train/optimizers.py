@@ -55,7 +55,7 @@ def assign(recipe: Recipe, infos: Sequence[ParameterInfo]) -> list[Assignment]:
     or if a selector matches nothing.
     """
     left = list(infos)
-    found: list[Assignment] = []
+    assignments: list[Assignment] = []
     problems = []
     for spec in recipe.optimizer:
         chosen = [i for i in left if spec.params is None or _matches(spec.params, i)]
@@ -64,7 +64,7 @@ def assign(recipe: Recipe, infos: Sequence[ParameterInfo]) -> list[Assignment]:
             message = f"no parameter is left for {spec.params!r}; kinds here: {kinds}"
             problems.append(spec.component.problem("params", message))
         taken = list(_take(spec.component, chosen, recipe.train.learning_rate))
-        found += taken
+        assignments += taken
         names = {info.name for assignment in taken for info in assignment.infos}
         left = [info for info in left if info.name not in names]
     if left:
@@ -73,7 +73,7 @@ def assign(recipe: Recipe, infos: Sequence[ParameterInfo]) -> list[Assignment]:
         problems.append(recipe.optimizer[-1].component.problem("", message))
     if problems:
         raise RecipeError(problems)
-    return found
+    return assignments
 
 
 def _take(spec: ComponentSpec, infos: Sequence[ParameterInfo], peak: float) -> Iterator[Assignment]:
@@ -280,5 +280,5 @@ def make_schedule(recipe: Recipe) -> Schedule:
         cooldown_frac=train.cooldown_frac,
         max_iters=train.max_iters,
     )
-    made: Schedule = recipe.schedule.construct(site)
-    return made
+    schedule: Schedule = recipe.schedule.construct(site)
+    return schedule

@@ -55,15 +55,15 @@ def referee(session: Session) -> None:
 def _overlap(session: Session) -> dict[str, float] | None:
     """How much of the validation text is training text too; told where it is much."""
     train, val = (session.dataset.arrays(split) for split in SPLITS)
-    found = overlap(train, val) if train is not None and val is not None else None
-    if found is None:
+    measured = overlap(train, val) if train is not None and val is not None else None
+    if measured is None:
         return None
-    if found.near > MUCH:
+    if measured.near > MUCH:
         session.warn(
-            f"{found.near:.0%} of the validation text stands in the training text too (of "
-            f"{found.windows} windows, {found.copies:.0%} to the letter)"
+            f"{measured.near:.0%} of the validation text stands in the training text too (of "
+            f"{measured.windows} windows, {measured.copies:.0%} to the letter)"
         )
-    return asdict(found)
+    return asdict(measured)
 
 
 @torch.no_grad()
@@ -75,12 +75,12 @@ def _breaches(session: Session) -> list[Breach]:
             return model.trunk(ids)[0]
 
     rows = session.batches.val(0, recipe.train.batch_size * session.world.size)
-    found = judge(model, run, rows.x, seed=recipe.seed + session.step, dtype=machine.dtype)
+    breaches = judge(model, run, rows.x, seed=recipe.seed + session.step, dtype=machine.dtype)
     x, y = rows.x[:_ROWS], rows.y[:_ROWS]
     if bool((y >= 0).any()):
         with machine.autocast():
             nats = session.engine.measure(x, y).cross_entropy
         logits = model.head_logits(outputs(run, x))
         breach = loss_breach(logits, y, float(nats), machine.dtype)
-        found += [breach] if breach is not None else []
-    return found
+        breaches += [breach] if breach is not None else []
+    return breaches

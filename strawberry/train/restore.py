@@ -33,8 +33,8 @@ def restore(session: Session, recent: RecentSums) -> list[str]:
     if not world.by_main(found_any):
         world.by_main(lambda: run.forget_after(0))
         return [f"{run.path}: nothing was saved yet; starting over"]
-    found, warnings = newest_of(run, session)
-    take(session, recent, found)
+    loaded, warnings = newest_of(run, session)
+    take(session, recent, loaded)
     world.by_main(lambda: run.forget_after(session.step))
     return warnings
 
@@ -50,29 +50,29 @@ def newest_of(run: RunFolder, session: Session) -> tuple[Checkpoint, list[str]]:
 
 
 def take(
-    session: Session, recent: RecentSums, found: Checkpoint, *, optimizers: bool = True
+    session: Session, recent: RecentSums, checkpoint: Checkpoint, *, optimizers: bool = True
 ) -> None:
     """Put a session where a checkpoint left it; the optimizers start afresh if not `optimizers`.
 
     Raises StrawberryError if a part is missing, or does not fit the recipe.
     """
-    if missing := [name for name in NEEDED if name not in found.state]:
-        raise StrawberryError(f"{found.path}: has no {', '.join(missing)}")
-    if "0/cpu" not in found.random:
-        raise StrawberryError(f"{found.path}: has no state of torch's generator")
+    if missing := [name for name in NEEDED if name not in checkpoint.state]:
+        raise StrawberryError(f"{checkpoint.path}: has no {', '.join(missing)}")
+    if "0/cpu" not in checkpoint.random:
+        raise StrawberryError(f"{checkpoint.path}: has no state of torch's generator")
     try:
-        session.engine.load(found.model)
+        session.engine.load(checkpoint.model)
         if optimizers:
-            session.optimizers.load(found.optimizer, found.state["optimizer"])
-        recent.load(found.state["recent"])
-        step, random = found.state["step"], found.state["random"]
-        randomness.restore_rank(session.world, step, random, found.random)
+            session.optimizers.load(checkpoint.optimizer, checkpoint.state["optimizer"])
+        recent.load(checkpoint.state["recent"])
+        step, random = checkpoint.state["step"], checkpoint.state["random"]
+        randomness.restore_rank(session.world, step, random, checkpoint.random)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise StrawberryError(f"{found.path}: does not fit this recipe: {reason}") from error
+        raise StrawberryError(f"{checkpoint.path}: does not fit this recipe: {reason}") from error
     if optimizers:
         session.optimizers.loaded()
-    session.optimizers.scale = found.state["scale"]
+    session.optimizers.scale = checkpoint.state["scale"]
     session.step = step
-    session.metrics = found.state["metrics"]
-    session.best = found.state["best"]
+    session.metrics = checkpoint.state["metrics"]
+    session.best = checkpoint.state["best"]

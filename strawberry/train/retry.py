@@ -41,5 +41,5 @@ def number(error: OSError | SafetensorError) -> int | None:
     """The system's error number; safetensors has it in its text alone."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else None
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else None

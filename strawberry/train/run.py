@@ -133,10 +133,10 @@ class RunFolder:
     def judgement(self) -> dict[str, Any]:
         """All that the referee wrote of this run; empty before it has looked."""
         try:
-            found: dict[str, Any] = json.loads(self.referee_file.read_text())
+            judgement: dict[str, Any] = json.loads(self.referee_file.read_text())
         except (OSError, ValueError):
             return {}
-        return found
+        return judgement
 
     def losses(self) -> list[float]:
         """The training losses of the log."""
@@ -173,10 +173,10 @@ class RunFolder:
     def info(self) -> dict[str, Any]:
         """What run.json says; raises StrawberryError if it can't be read."""
         try:
-            found: dict[str, Any] = json.loads(self.info_file.read_text())
+            info: dict[str, Any] = json.loads(self.info_file.read_text())
         except (OSError, ValueError) as error:
             raise StrawberryError(f"{self.info_file}: can't be read: {error}") from error
-        return found
+        return info
 
     def elsewhere(self, recipe: Recipe, machine: Machine) -> list[str]:
         """A line of warning if versions or hardware are not those that the run was begun with."""

@@ -133,20 +133,20 @@ def _weights(saved: dict[str, Any], path: Path) -> dict[str, Tensor]:
     given = saved["model"]
     if not isinstance(given, dict) or not all(isinstance(v, Tensor) for v in given.values()):
         raise StrawberryError(f"{path}: its model is not a mapping of tensors")
-    found = {str(name).removeprefix(PREFIX): tensor for name, tensor in given.items()}
-    found = {name: tensor for name, tensor in found.items() if name not in CONSTANTS}
-    if found.keys() != NAMES:
-        odd = ", ".join(sorted(found.keys() ^ NAMES)[:5])
+    tensors = {str(name).removeprefix(PREFIX): tensor for name, tensor in given.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in CONSTANTS}
+    if tensors.keys() != NAMES:
+        odd = ", ".join(sorted(tensors.keys() ^ NAMES)[:5])
         raise StrawberryError(
             f"{path}: the model of another version of the seed project ({odd}); what can be "
             f"imported has {', '.join(sorted(NAMES))}"
         )
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if tensor.ndim != 2 or not tensor.is_floating_point() or tensor.layout != torch.strided:
             raise StrawberryError(f"{path}: {name} is not a matrix of numbers")
-    if not torch.equal(found[EMBEDDING], found["embed.weight"]):
+    if not torch.equal(tensors[EMBEDDING], tensors["embed.weight"]):
         raise StrawberryError(f"{path}: embed.weight and {EMBEDDING} differ; the seed ties them")
-    return found
+    return tensors
 
 
 @torch.no_grad()

@@ -75,15 +75,15 @@ def speculate(
         likely = full.likely(text[:, :end], end - here + 1)
         # The one time in a round that the host waits for the device.
         both: list[int] = torch.cat((text[0, here:end], likely[0])).tolist()
-        guessed, found = both[: end - here], both[end - here :]
+        guessed, verified = both[: end - here], both[end - here :]
         right = 0
-        while right < len(guessed) and guessed[right] == found[right]:
+        while right < len(guessed) and guessed[right] == verified[right]:
             right += 1
         text[:, here : here + right + 1] = likely[:, : right + 1]
         here += right + 1
         for depth in (full, draft):
             depth.cache.offset = min(depth.cache.offset, here - 1)
-        yield from found[: right + 1]
+        yield from verified[: right + 1]
 
 
 class _Depth:

@@ -16,12 +16,12 @@ INSTALL = "pip install 'strawberry-fla[cuda]'"
 
 def missing() -> list[str]:
     """What fla's layers need and this machine lacks, in words."""
-    found = [] if torch.cuda.is_available() else ["torch finds no CUDA device"]
+    lacking = [] if torch.cuda.is_available() else ["torch finds no CUDA device"]
     packages = {"triton": "triton", "fla": "flash-linear-attention"}
     absent = [name for module, name in packages.items() if find_spec(module) is None]
     if absent:
-        found.append(f"to be installed: {', '.join(absent)} ({INSTALL})")
-    return found
+        lacking.append(f"to be installed: {', '.join(absent)} ({INSTALL})")
+    return lacking
 
 
 def layer_class(name: str, otherwise: str) -> type[Any]:
@@ -34,10 +34,10 @@ def layer_class(name: str, otherwise: str) -> type[Any]:
     if lacking:
         raise ValueError(f"fla's {name} can't run here: {'; '.join(lacking)}; {otherwise}")
     try:
-        found: type[Any] = getattr(importlib.import_module("fla.layers"), name)
+        layer: type[Any] = getattr(importlib.import_module("fla.layers"), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"fla's {name} can't be imported ({' '.join(str(error).split())}): {INSTALL}; "
             f"{otherwise}"
         ) from error
-    return found
+    return layer

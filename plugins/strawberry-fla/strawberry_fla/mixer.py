@@ -46,8 +46,8 @@ class FlaMixer(Attention):
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__()
-        made = available.layer_class(name, self.elsewhere)
-        self.layer = made(**options, layer_idx=0)
+        layer = available.layer_class(name, self.elsewhere)
+        self.layer = layer(**options, layer_idx=0)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         """(B, T, C) -> (B, T, C)."""

@@ -29,21 +29,21 @@ def export(
     from strawberry.cli.console import print_json
     from strawberry_hf.exporting import export_run
 
-    made = export_run(run, out, plugins=context.plugins())
+    exported = export_run(run, out, plugins=context.plugins())
     if as_json:
         print_json(
             {
-                "path": str(made.folder),
-                "model_type": made.model_type,
-                "step": made.step,
-                "parameters": made.parameters,
-                "tokenizer": made.tokenizer,
+                "path": str(exported.folder),
+                "model_type": exported.model_type,
+                "step": exported.step,
+                "parameters": exported.parameters,
+                "tokenizer": exported.tokenizer,
             }
         )
         return
-    words = "" if made.tokenizer else ", without a tokenizer: the run has none"
+    words = "" if exported.tokenizer else ", without a tokenizer: the run has none"
     typer.echo(
-        f"{made.folder}: {made.model_type}, {made.parameters:,} parameters, of step {made.step}"
+        f"{exported.folder}: {exported.model_type}, {exported.parameters:,} parameters, of step {exported.step}"
         f"{words}"
     )
 
@@ -69,7 +69,7 @@ def import_(
     from strawberry_hf.importing import import_checkpoint
 
     with shown() as progress:
-        made = import_checkpoint(
+        imported = import_checkpoint(
             folder,
             run,
             recipe=recipe,
@@ -80,13 +80,15 @@ def import_(
     if as_json:
         print_json(
             {
-                "run": str(made.run),
-                "model_type": made.model_type,
-                "parameters": made.parameters,
+                "run": str(imported.run),
+                "model_type": imported.model_type,
+                "parameters": imported.parameters,
             }
         )
         return
-    typer.echo(f"{made.run}: {made.model_type}, {made.parameters:,} parameters, at step 0")
-    where = shlex.quote(str(made.run))
+    typer.echo(
+        f"{imported.run}: {imported.model_type}, {imported.parameters:,} parameters, at step 0"
+    )
+    where = shlex.quote(str(imported.run))
     typer.echo(f"  strawberry generate {where} 'Once upon a time'")
     typer.echo(f"  strawberry train {where} --run-dir {where} --resume")

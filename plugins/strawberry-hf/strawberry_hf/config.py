@@ -71,16 +71,16 @@ def shape_of_config(config: Mapping[str, Any], path: Path) -> Shape:
     Raises:
         StrawberryError: it is of another architecture, or has a part that can't be expressed.
     """
-    found = _Config(config, path)
-    model_type = found.get("model_type", str, "(none)")
+    reader = _Config(config, path)
+    model_type = reader.get("model_type", str, "(none)")
     if model_type not in CLASSES:
         known = ", ".join(CLASSES)
-        raise found.problem("model_type", f"{model_type!r} can't be read; {known} can")
+        raise reader.problem("model_type", f"{model_type!r} can't be read; {known} can")
     if config.get("auto_map"):
-        raise found.problem("auto_map", "the model brings code of its own, which is never run")
+        raise reader.problem("auto_map", "the model brings code of its own, which is never run")
     if config.get("quantization_config"):
-        raise found.problem("quantization_config", "quantised weights can't be read")
-    return _gpt2(found) if model_type == "gpt2" else _llama(found, model_type)
+        raise reader.problem("quantization_config", "quantised weights can't be read")
+    return _gpt2(reader) if model_type == "gpt2" else _llama(reader, model_type)
 
 
 class _Config:

@@ -93,10 +93,10 @@ def import_checkpoint(
         base = patch(load_recipe(RECIPE, plugins=plugins), {"name": name})
     else:
         base = load_recipe(recipe, plugins=plugins)
-    made = _recipe(base, shape, source, overrides)
-    blocks = [visit.path for visit in build(made, "meta").visits()]
+    adapted = _recipe(base, shape, source, overrides)
+    blocks = [visit.path for visit in build(adapted, "meta").visits()]
     weights = _weights(shape, files, blocks, source)
-    path = begin(made, run, weights, progress=progress)
+    path = begin(adapted, run, weights, progress=progress)
     return Imported(path, shape.model_type, sum(w.numel() for w in weights.values()))
 
 
@@ -105,28 +105,28 @@ def _recipe(base: Recipe, shape: Shape, source: Path, overrides: Sequence[str]) 
     # A learned table has as many rows as there are; a rotation goes as far as one wants.
     length = shape.length if shape.is_gpt2 else min(shape.length, base.model.block_size)
     tokenizer = {"use": "strawberry/bpe", "path": str(source / "tokenizer.json")}
-    made = patch(base, {"model": model_section(shape, length), "tokenizer": tokenizer})
-    return patch(made, overrides) if overrides else made
+    patched = patch(base, {"model": model_section(shape, length), "tokenizer": tokenizer})
+    return patch(patched, overrides) if overrides else patched
 
 
 def _weights(
     shape: Shape, files: Sequence[Path], blocks: list[str], source: Path
 ) -> dict[str, Tensor]:
     """Our state_dict, of all tensors of the files; raises StrawberryError unless all fit."""
-    found: dict[str, Tensor] = {}
+    ours: dict[str, Tensor] = {}
     for file in files:
-        found |= _read(file)
+        ours |= _read(file)
     if shape.tied:
-        found.pop("lm_head.weight", None)  # a copy of the table, where it is saved at all
+        ours.pop("lm_head.weight", None)  # a copy of the table, where it is saved at all
     weights: dict[str, Tensor] = {}
     try:
         for part in parts(shape, blocks):
-            weights |= ours_of(part, found)
+            weights |= ours_of(part, ours)
     except StrawberryError as error:
         raise StrawberryError(f"{source}: {error}") from error
-    if found:
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        raise StrawberryError(f"{source}: tensor {min(found)}{more} is of no known part")
+    if ours:
+        more = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
+        raise StrawberryError(f"{source}: tensor {min(ours)}{more} is of no known part")
     return weights
 
 
@@ -139,7 +139,7 @@ def _tied(shape: Shape, files: Sequence[Path]) -> bool:
 
 def _read(file: Path, wanted: Sequence[str] = ()) -> dict[str, Tensor]:
     """The tensors of a file in float32, by their names within the trunk; all, or those wanted."""
-    found = {}
+    tensors = {}
     try:
         with safe_open(file, framework="pt") as stored:
             for name in stored.keys():  # noqa: SIM118 (it is no mapping)
@@ -149,10 +149,10 @@ def _read(file: Path, wanted: Sequence[str] = ()) -> dict[str, Tensor]:
                     if not tensor.is_floating_point() or tensor.element_size() < 2:
                         kind = str(tensor.dtype).removeprefix("torch.")
                         raise StrawberryError(f"{file}: {name} is {kind}: quantised weights")
-                    found[short] = tensor.float()
+                    tensors[short] = tensor.float()
     except (SafetensorError, OSError) as error:
         raise StrawberryError(f"{file}: can't be read: {error}") from error
-    return found
+    return tensors
 
 
 def _weight_files(source: Path) -> list[Path]:

@@ -166,7 +166,7 @@ def theirs_of(part: Part, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Te
             yield f"{name}.{kind}", turned.contiguous()
 
 
-def ours_of(part: Part, found: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def ours_of(part: Part, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Our tensors of a part, by name; what is used of `found` is taken out of it.
 
     Raises StrawberryError if a tensor is missing, or has too many or too few rows.
@@ -177,7 +177,7 @@ def ours_of(part: Part, found: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]
             if kind == "bias" and not part.their_bias:
                 pieces.append(torch.zeros(rows))
                 continue
-            piece = found.pop(f"{name}.{kind}", None)
+            piece = tensors.pop(f"{name}.{kind}", None)
             if piece is None:
                 raise StrawberryError(f"there is no tensor {name}.{kind}")
             piece = piece.T if part.transposed and piece.ndim == 2 else piece

@@ -42,11 +42,11 @@ class Adan(OptimizerSource):
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The library's Adan."""
-        made: torch.optim.Optimizer = library().Adan(
+        optimizer: torch.optim.Optimizer = library().Adan(
             decay_groups(infos, self.weight_decay, self.decay),
             lr=lr,
             betas=self.betas,
             weight_decouple=True,
             eps=self.eps,
         )
-        return made
+        return optimizer

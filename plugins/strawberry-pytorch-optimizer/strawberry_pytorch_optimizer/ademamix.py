@@ -51,7 +51,7 @@ class AdEMAMix(OptimizerSource):
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The library's AdEMAMix."""
-        made: torch.optim.Optimizer = library().AdEMAMix(
+        optimizer: torch.optim.Optimizer = library().AdEMAMix(
             decay_groups(infos, self.weight_decay, self.decay),
             lr=lr,
             betas=self.betas,
@@ -60,4 +60,4 @@ class AdEMAMix(OptimizerSource):
             weight_decouple=True,
             eps=self.eps,
         )
-        return made
+        return optimizer

@@ -44,11 +44,11 @@ class ADOPT(OptimizerSource):
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The library's ADOPT."""
-        made: torch.optim.Optimizer = library().ADOPT(
+        optimizer: torch.optim.Optimizer = library().ADOPT(
             decay_groups(infos, self.weight_decay, self.decay),
             lr=lr,
             betas=self.betas,
             weight_decouple=True,
             eps=self.eps,
         )
-        return made
+        return optimizer

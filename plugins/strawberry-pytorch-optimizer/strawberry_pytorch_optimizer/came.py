@@ -47,11 +47,11 @@ class CAME(OptimizerSource):
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The library's CAME."""
-        made: torch.optim.Optimizer = library().CAME(
+        optimizer: torch.optim.Optimizer = library().CAME(
             decay_groups(infos, self.weight_decay, self.decay),
             lr=lr,
             betas=self.betas,
             clip_threshold=self.clip,
             weight_decouple=True,
         )
-        return made
+        return optimizer

@@ -12,10 +12,10 @@ def library(*others: str) -> Any:
     """pytorch-optimizer's module; raises StrawberryError if it, or one of `others`, isn't there."""
     for module in (*others, "pytorch_optimizer"):
         try:
-            found = importlib.import_module(module)
+            imported = importlib.import_module(module)
         except ImportError as error:
             name = module.replace("_", "-")
             raise StrawberryError(
                 f"this optimizer needs the package {name}: pip install {name}"
             ) from error
-    return found
+    return imported

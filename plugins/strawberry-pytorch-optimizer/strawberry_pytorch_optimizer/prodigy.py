@@ -47,14 +47,14 @@ class Prodigy(OptimizerSource):
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The library's Prodigy."""
-        made: torch.optim.Optimizer = library().Prodigy(
+        optimizer: torch.optim.Optimizer = library().Prodigy(
             decay_groups(infos, self.weight_decay, self.decay),
             lr=lr,
             betas=self.betas,
             d_coef=self.d_coef,
             eps=self.eps,
         )
-        return made
+        return optimizer
 
     def before_step(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Note the estimate that this step uses: the library moves it within the step."""

@@ -61,7 +61,7 @@ class PSGD(OptimizerSource):
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The library's Kron; without opt-einsum its products would cost the square."""
-        made: torch.optim.Optimizer = library("opt_einsum").Kron(
+        optimizer: torch.optim.Optimizer = library("opt_einsum").Kron(
             [info.parameter for info in infos],
             lr=lr,
             weight_decay=self.weight_decay,
@@ -70,4 +70,4 @@ class PSGD(OptimizerSource):
             max_size_triangular=self.max_size_triangular,
             balance_prob=self.balance_prob,
         )
-        return made
+        return optimizer

@@ -63,7 +63,7 @@ class SOAP(OptimizerSource):
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The library's SOAP."""
-        made: torch.optim.Optimizer = library().SOAP(
+        optimizer: torch.optim.Optimizer = library().SOAP(
             [info.parameter for info in infos],
             lr=lr,
             weight_decay=self.weight_decay,
@@ -73,4 +73,4 @@ class SOAP(OptimizerSource):
             max_precondition_dim=self.max_precondition_dim,
             eps=self.eps,
         )
-        return made
+        return optimizer

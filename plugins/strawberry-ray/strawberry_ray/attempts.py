@@ -52,12 +52,12 @@ def claim(folder: Path, request: Mapping[str, Any], number: int) -> Claim:
     token = uuid.uuid4().hex[:12]
     mine = folder.with_name(f"{folder.name}.attempt-{token}")
     wait_for(folder.parent)
-    for found in sorted(_all(folder), key=_advance, reverse=True):
+    for standing in sorted(_all(folder), key=_advance, reverse=True):
         if mine.exists():
-            shutil.rmtree(found, ignore_errors=True)
+            shutil.rmtree(standing, ignore_errors=True)
         else:
             with contextlib.suppress(FileNotFoundError):
-                found.rename(mine)
+                standing.rename(mine)
     mine.mkdir(exist_ok=True)
     if (result := result_of(mine, request)) is not None:
         return Claim(mine, request, result)

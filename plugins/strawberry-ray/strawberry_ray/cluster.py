@@ -79,10 +79,10 @@ def nodes() -> Nodes:
     """Those of the cluster, as Ray knows them."""
     import ray
 
-    found = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = ray.nodes()  # type: ignore[no-untyped-call]
     return Nodes(
-        [node["Resources"] for node in found if node["Alive"]],
-        frozenset(node["NodeID"] for node in found if not node["Alive"]),
+        [node["Resources"] for node in alive if node["Alive"]],
+        frozenset(node["NodeID"] for node in alive if not node["Alive"]),
     )
 
 
@@ -94,10 +94,10 @@ def own_resources() -> dict[str, float]:
     return {"CPU": len(cores), "GPU": torch.cuda.device_count()}
 
 
-def places(found: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
+def places(resources: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
     """How many trials there is room for: none lies on two nodes, or on two GPUs."""
     total = 0
-    for node in found:
+    for node in resources:
         by_cpu = math.floor(node.get("CPU", 0) / cpus + 1e-9)
         by_gpu = by_cpu if not gpus else int(node.get("GPU", 0)) * math.floor(1 / gpus + 1e-9)
         total += min(by_cpu, by_gpu)

@@ -57,14 +57,14 @@ class Ray(Executor):
         """What the cluster has room for, when it is asked first."""
         if self._slots is None:
             if self.address is None:
-                found: Sequence[Mapping[str, float]] = [cluster.own_resources()]
+                resources: Sequence[Mapping[str, float]] = [cluster.own_resources()]
             else:
                 before = self._connected
                 self._connect()
-                found = cluster.nodes().alive
+                resources = cluster.nodes().alive
                 if not before:
                     self.close()
-            self._slots = max(1, self._room(found))
+            self._slots = max(1, self._room(resources))
         return self._slots
 
     def close(self) -> None:
@@ -76,14 +76,14 @@ class Ray(Executor):
     def run(self, jobs: Sequence[Job], events: Events) -> Iterator[FinishedJob]:
         """Each trial wherever Ray finds room."""
         self._connect()
-        found = cluster.nodes().alive
-        if not self._room(found):
+        alive = cluster.nodes().alive
+        if not self._room(alive):
             text = f"no node of the Ray cluster has {self.cpus} CPU"
-            text += f" and {self._share(found):g} GPU for a trial; change cpus, gpus or the cluster"
+            text += f" and {self._share(alive):g} GPU for a trial; change cpus, gpus or the cluster"
             raise StrawberryError(text)
         settings = Settings(
             cpus=self.cpus,
-            gpus=self._share(found),
+            gpus=self._share(alive),
             jobs=self.jobs,
             silence=self.silence,
             retries=self.retries,
@@ -94,12 +94,12 @@ class Ray(Executor):
         if not self._connected:
             self._connected = cluster.connect(self.address)
 
-    def _share(self, found: Sequence[Mapping[str, float]]) -> float:
+    def _share(self, resources: Sequence[Mapping[str, float]]) -> float:
         """The share of a GPU that a trial has on these nodes."""
         if self.gpus is not None:
             return self.gpus
-        return float(any(node.get("GPU", 0) for node in found))
+        return float(any(node.get("GPU", 0) for node in resources))
 
-    def _room(self, found: Sequence[Mapping[str, float]]) -> int:
-        room = cluster.places(found, self.cpus, self._share(found))
+    def _room(self, resources: Sequence[Mapping[str, float]]) -> int:
+        room = cluster.places(resources, self.cpus, self._share(resources))
         return room if self.jobs is None else min(room, self.jobs)

@@ -106,12 +106,12 @@ class Round:
             time.sleep(POLL)
             return []
         ready, rest = _wait(list(self.running), POLL)
-        found = [(ref, _result(ref)) for ref in ready]
+        finished = [(ref, _result(ref)) for ref in ready]
         for ref in rest:
             if why := self._gone(self.running[ref]):
                 ray.cancel(ref, force=True)
-                found.append((ref, {"status": LOST, "error": why}))
-        return found
+                finished.append((ref, {"status": LOST, "error": why}))
+        return finished
 
     def _gone(self, one: _Running) -> str:
         """Why an attempt is taken for lost, of which Ray says nothing; or an empty text.
@@ -152,9 +152,9 @@ class Round:
         if now - self._looked < LOOK:
             return
         self._looked = now
-        found = cluster.nodes()
-        self._dead = found.dead
-        room = cluster.places(found.alive, self.settings.cpus, self.settings.gpus)
+        nodes = cluster.nodes()
+        self._dead = nodes.dead
+        room = cluster.places(nodes.alive, self.settings.cpus, self.settings.gpus)
         self._room = room if self.settings.jobs is None else min(room, self.settings.jobs)
         if self._room or self.running:
             self._had_room = now
@@ -189,7 +189,7 @@ def _wait(refs: list[Any], seconds: float) -> tuple[list[Any], list[Any]]:
 def _result(ref: Any) -> dict[str, Any]:
     """What Ray has to tell of an attempt that has ended."""
     try:
-        found: dict[str, Any] = ray.get(ref)
+        result: dict[str, Any] = ray.get(ref)
     except exceptions.OutOfMemoryError:
         text = "ended by Ray's memory monitor: its node was short of memory"
         return {"status": "out of memory", "error": text}
@@ -198,7 +198,7 @@ def _result(ref: Any) -> dict[str, Any]:
         return {"status": UNFIT, "error": f"a node can't run trials: {text}"}
     except exceptions.RayError as error:
         return {"status": LOST, "error": _why(error)}
-    return found
+    return result
 
 
 def _why(error: Exception) -> str:

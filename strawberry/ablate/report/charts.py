@@ -70,19 +70,19 @@ def colours(table: ResultTable) -> dict[str, str]:
 def charts(record: Record, table: ResultTable) -> dict[str, Spec]:
     """All pictures that there is something for."""
     colour = _colour(table)
-    found: dict[str, Spec] = {}
+    specs: dict[str, Spec] = {}
     if any(row.comparison and math.isfinite(row.comparison.difference) for row in table.rows):
-        found["differences"] = differences(table)
+        specs["differences"] = differences(table)
     curves = series(record, table)
     if curves:
-        found["curves"] = curves_chart(curves, colour)
+        specs["curves"] = curves_chart(curves, colour)
     if any(row.values for row in table.rows):
         for number, cost in enumerate(COSTS):
-            found[f"cost{number}"] = cost_chart(table, cost, colour)
-    made = table_grid(record, table)
-    if made is not None:
-        found |= factor_charts(made, table.metric)
-    return found
+            specs[f"cost{number}"] = cost_chart(table, cost, colour)
+    grid = table_grid(record, table)
+    if grid is not None:
+        specs |= factor_charts(grid, table.metric)
+    return specs
 
 
 def _base(height: Any, **parts: Any) -> Spec:
@@ -221,22 +221,22 @@ def cost_chart(table: ResultTable, cost: str, colour: Spec) -> Spec:
     )  # fmt: skip
 
 
-def factor_charts(made: Grid, metric: str) -> dict[str, Spec]:
+def factor_charts(grid: Grid, metric: str) -> dict[str, Spec]:
     """Each factor by itself, and each pair of them."""
-    factors = list(zip(names(made), made.levels.values(), strict=True))
-    found = {
-        f"factor{index}": _levels(alone(made, index), name, levels, metric)
+    factors = list(zip(names(grid), grid.levels.values(), strict=True))
+    specs = {
+        f"factor{index}": _levels(alone(grid, index), name, levels, metric)
         for index, (name, levels) in enumerate(factors)
     }
-    for one, other in pairs(made):
+    for one, other in pairs(grid):
         title, levels = factors[other]
-        spec = _levels(together(made, one, other), *factors[one], metric)
+        spec = _levels(together(grid, one, other), *factors[one], metric)
         colour = {"field": "other", "type": "nominal", "title": title, "sort": list(levels),
                   "legend": {"orient": "top", "columns": 2}}  # fmt: skip
         spec["encoding"]["color"] = colour
         spec["layer"][1]["encoding"]["tooltip"] = _tip("level", "other", "seed", "value")
-        found[f"pair{one}-{other}"] = spec
-    return found
+        specs[f"pair{one}-{other}"] = spec
+    return specs
 
 
 def _levels(rows: Sequence[Spec], name: str, levels: Sequence[str], metric: str) -> Spec:
@@ -261,11 +261,11 @@ def _levels(rows: Sequence[Spec], name: str, levels: Sequence[str], metric: str)
 def pareto(points: list[tuple[float, float]], *, higher: bool = False) -> list[tuple[float, float]]:
     """The points that none beats in both, by cost."""
     sign = -1 if higher else 1
-    found: list[tuple[float, float]] = []
+    front: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda p: (p[0], sign * p[1])):
-        if not found or sign * y < sign * found[-1][1]:
-            found.append((x, y))
-    return found
+        if not front or sign * y < sign * front[-1][1]:
+            front.append((x, y))
+    return front
 
 
 def swatches(table: ResultTable) -> list[tuple[str, str]]:

@@ -102,7 +102,7 @@ def shown(table: ResultTable) -> dict[str, Callable[[CellRow], str]]:
 def notes(record: Record, table: ResultTable) -> list[str]:
     """What the table means, and what is not in it."""
     plan = record.content["plan"]
-    found = [
+    lines = [
         f"`{table.measure}`, {'higher' if table.higher_is_better else 'lower'} is better; "
         f"baseline: {table.baseline}. Differences are of pairs with equal seeds. "
         f"Noise is judged by all cells together, where one cell's is {table.ratio:g} times "
@@ -115,58 +115,58 @@ def notes(record: Record, table: ResultTable) -> list[str]:
         "`steps to loss`: the baseline's steps to its last value over this cell's.",
     ]
     if table.looks > 1:
-        found.append(f"Seeds were added; {table.looks} looks share the {table.alpha:g}.")
+        lines.append(f"Seeds were added; {table.looks} looks share the {table.alpha:g}.")
     if plan["match"] != "none":
-        found.append(f"Widths are chosen so that cells agree in {plan['match']} within 1 %.")
+        lines.append(f"Widths are chosen so that cells agree in {plan['match']} within 1 %.")
     for row in table.rows:
         if row.cell["resized"]:
-            found.append(f"{row.name}: {row.cell['resized']}")
+            lines.append(f"{row.name}: {row.cell['resized']}")
         if row.cell["tuned"]:
             chosen = ", ".join(f"{k}={v}" for k, v in row.cell["tuned"].items())
-            found.append(f"{row.name}: tuned to {chosen}, on seeds of their own")
-        found += [f"{row.name}: WARNING: {warning}" for warning in row.cell["warnings"]]
-    return found
+            lines.append(f"{row.name}: tuned to {chosen}, on seeds of their own")
+        lines += [f"{row.name}: WARNING: {warning}" for warning in row.cell["warnings"]]
+    return lines
 
 
 def noise(table: ResultTable) -> list[str]:
     """Where the noise is: standard deviations of one run's metric."""
     s = table.spread
-    found = [sentence(table.vary_seed)]
+    lines = [sentence(table.vary_seed)]
     if s.seeds is not None:
-        found.append(
+        lines.append(
             f"Noise of seeds: {number(s.seeds)}, the standard deviation of a run that cells and "
             f"seeds leave of the table ({s.freedom} degree{'s' * (s.freedom > 1)} of freedom)."
         )
     if s.jitter is not None:
-        found.append(
+        lines.append(
             f"Noise of evaluations: {number(s.jitter)}, about a parabola through a run's last "
             f"{LAST}; it is part of that of seeds."
         )
     if s.rows is not None:
-        found.append(
+        lines.append(
             f"Noise of rows: {number(s.rows)}, `val_loss_se`. All cells have the same rows, so it "
             "is part of a difference only as far as cells differ in which rows they find hard."
         )
     if len(s.averaged) > 1:
         lasts = ", ".join(map(str, s.averaged))
         each = ", ".join(number(deviation) for deviation in s.averaged.values())
-        found.append(f"Were the metric a run's mean of its last {lasts} evaluations, the noise of "
+        lines.append(f"Were the metric a run's mean of its last {lasts} evaluations, the noise of "
                      f"seeds would be {each}.")  # fmt: skip
-    return found
+    return lines
 
 
 def gone(table: ResultTable) -> list[tuple[str, str]]:
     """What failed, was skipped, or was pruned: nothing is dropped in silence."""
-    found = [
+    failures = [
         (
             " ".join(filter(None, [f.cell, f.label, f"seed {f.seed}"])),
             f"{f.status}: {f.error.splitlines()[0] if f.error else ''}",
         )
         for f in table.failures
     ]
-    found += [(name, f"skipped: {why}") for name, why in table.skipped.items()]
-    found += [(name, f"pruned: {why}") for name, why in table.pruned.items()]
-    return found
+    failures += [(name, f"skipped: {why}") for name, why in table.skipped.items()]
+    failures += [(name, f"pruned: {why}") for name, why in table.pruned.items()]
+    return failures
 
 
 def patches(record: Record) -> list[tuple[str, str]]:

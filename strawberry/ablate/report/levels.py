@@ -19,23 +19,23 @@ def table_grid(record: Record, table: ResultTable) -> Grid | None:
     return grid(record.content["plan"], cells, values) if any(values.values()) else None
 
 
-def names(made: Grid) -> list[str]:
+def names(grid: Grid) -> list[str]:
     """The factors' short names: a path's last word, where no other path ends in it."""
-    words = [path.rsplit(".", 1)[-1] for path in made.levels]
-    return words if len(set(words)) == len(words) else list(made.levels)
+    words = [path.rsplit(".", 1)[-1] for path in grid.levels]
+    return words if len(set(words)) == len(words) else list(grid.levels)
 
 
-def alone(made: Grid, index: int) -> list[dict[str, Any]]:
+def alone(grid: Grid, index: int) -> list[dict[str, Any]]:
     """The metric of each level of a factor and seed: the mean over the other factors.
 
     Only combinations that have all levels with this seed count, so that levels differ in nothing
     else.
     """
-    levels = list(made.levels.values())[index]
+    levels = list(grid.levels.values())[index]
     rows = []
-    for seed in sorted({seed for found in made.cells.values() for seed in found}):
+    for seed in sorted({seed for found in grid.cells.values() for seed in found}):
         others: dict[Place, dict[int, float]] = {}
-        for place, found in made.cells.items():
+        for place, found in grid.cells.items():
             if seed in found:
                 rest = place[:index] + place[index + 1 :]
                 others.setdefault(rest, {})[place[index]] = found[seed]
@@ -48,24 +48,24 @@ def alone(made: Grid, index: int) -> list[dict[str, Any]]:
     return rows
 
 
-def pairs(made: Grid) -> list[tuple[int, int]]:
+def pairs(grid: Grid) -> list[tuple[int, int]]:
     """Pairs of factors, that with more levels first."""
-    sizes = [len(levels) for levels in made.levels.values()]
+    sizes = [len(levels) for levels in grid.levels.values()]
     return [
         (a, b) if sizes[a] >= sizes[b] else (b, a)
         for a, b in itertools.combinations(range(len(sizes)), 2)
     ]
 
 
-def together(made: Grid, one: int, other: int) -> list[dict[str, Any]]:
+def together(grid: Grid, one: int, other: int) -> list[dict[str, Any]]:
     """The metric of each pair of levels and seed: the mean over the rest."""
-    levels = list(made.levels.values())
-    found: dict[tuple[str, str, int], list[float]] = {}
-    for place, values in made.cells.items():
+    levels = list(grid.levels.values())
+    merged: dict[tuple[str, str, int], list[float]] = {}
+    for place, values in grid.cells.items():
         for seed, value in values.items():
             key = levels[one][place[one]], levels[other][place[other]], seed
-            found.setdefault(key, []).append(value)
+            merged.setdefault(key, []).append(value)
     return [
         {"level": a, "other": b, "seed": seed, "value": float(np.mean(values))}
-        for (a, b, seed), values in found.items()
+        for (a, b, seed), values in merged.items()
     ]

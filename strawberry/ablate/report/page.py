@@ -74,14 +74,14 @@ def library() -> str:
 
 def _part(table: ResultTable, names: Sequence[str]) -> dict[str, Any]:
     """Some columns of the table, the verdict beside the name."""
-    made = shown(table)
-    columns = [name for name in names if name in made]
+    part = shown(table)
+    columns = [name for name in names if name in part]
     columns.sort(key=lambda name: name not in FIRST)
     rows = [
         {
             "verdict": row.verdict,
             "place": place,
-            "cells": [made[name](row) for name in columns],
+            "cells": [part[name](row) for name in columns],
         }
         for place, row in enumerate(table.rows, 1)
     ]

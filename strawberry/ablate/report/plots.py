@@ -16,16 +16,16 @@ from strawberry.ablate.report.table import ResultTable, curves
 
 def pictures(record: Record, table: ResultTable) -> dict[str, tuple[str, str]]:
     """What each picture shows, and its SVG, by name: all that there is something for."""
-    found = {}
+    by_name = {}
     if any(row.comparison and math.isfinite(row.comparison.difference) for row in table.rows):
-        found["differences"] = f"Differences from {table.baseline}", forest(table)
+        by_name["differences"] = f"Differences from {table.baseline}", forest(table)
     if any(any(curves(record, row.name, table.metric).values()) for row in table.rows):
-        found["curves"] = f"`{table.metric}` over steps", loss_curves(record, table)
+        by_name["curves"] = f"`{table.metric}` over steps", loss_curves(record, table)
     if any(row.values for row in table.rows):
         for cost in COSTS:
             title = f"`{table.metric}` against {cost}"
-            found[cost.replace(" ", "-")] = title, against(table, cost)
-    return found
+            by_name[cost.replace(" ", "-")] = title, against(table, cost)
+    return by_name
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

@@ -27,19 +27,19 @@ def series(record: Record, table: ResultTable) -> list[dict[str, Any]]:
     """
     trials = [(row.cell, trial) for row in table.rows for trial in record.of(row.name)]
     room = min(MOST, max(20, POINTS // max(1, len(trials))))
-    found = []
+    curves = []
     for cell, trial in trials:
         rows = trial.rows()
         for what in dict.fromkeys((table.metric, TRAINING)):
             curve = _curve(rows, what, cell["budget"], room)
             if curve is not None:
-                found.append({"cell": trial.cell, "seed": trial.seed, "what": what, **curve})
-    return found
+                curves.append({"cell": trial.cell, "seed": trial.seed, "what": what, **curve})
+    return curves
 
 
-def kinds(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def kinds(curves: Sequence[Mapping[str, Any]]) -> list[str]:
     """What there are curves of, the metric first."""
-    names = dict.fromkeys(curve["what"] for curve in found)
+    names = dict.fromkeys(curve["what"] for curve in curves)
     return sorted(names, key=lambda name: name == TRAINING)
 
 
@@ -51,7 +51,7 @@ def _curve(
         return None
     steps, values = _thinned(np.array(points, dtype=float), room)
     tokens = budget["tokens"] / max(1, budget["steps"])
-    found = {
+    curve = {
         "step": [round(step) for step in steps],
         "value": [float(f"{value:.6g}") for value in values],
         "tokens": tokens,
@@ -60,8 +60,8 @@ def _curve(
     }
     clock = _clock(rows, tokens)
     if clock is not None:
-        found["seconds"] = [float(f"{s:.5g}") for s in np.interp(steps, *clock)]
-    return found
+        curve["seconds"] = [float(f"{s:.5g}") for s in np.interp(steps, *clock)]
+    return curve
 
 
 def _thinned(points: Any, room: int) -> tuple[Any, Any]:

@@ -57,10 +57,10 @@ def summarise(records: Mapping[str, Record | None]) -> SuiteSummary:
     }
     first = next(iter(tables.values()))
     sign = -1 if first.higher_is_better else 1
-    made = SuiteSummary(first.metric, tables, len(records), rows)
-    means = {cell: made.mean(cell) for cell in rows}
+    summary = SuiteSummary(first.metric, tables, len(records), rows)
+    means = {cell: summary.mean(cell) for cell in rows}
     ranked = sorted(rows, key=lambda cell: (means[cell] is None, sign * (means[cell] or 0.0)))
-    return replace(made, rows={cell: rows[cell] for cell in ranked})
+    return replace(summary, rows={cell: rows[cell] for cell in ranked})
 
 
 def write_summary(

@@ -194,8 +194,8 @@ def _believable(trials: Sequence[TrialRecord], metric: str, last: int) -> dict[i
 def _errors(record: Record) -> list[float]:
     """The validation loss's standard errors, of all that finished with every step."""
     results = [trial.result() for trial in record.trials if trial.stage == "main"]
-    found = [r["metrics"].get("val_loss_se") for r in results if r and r["status"] == FINISHED]
-    return [error for error in found if error is not None]
+    errors = [r["metrics"].get("val_loss_se") for r in results if r and r["status"] == FINISHED]
+    return [error for error in errors if error is not None]
 
 
 def _ratio(plan: Mapping[str, Any]) -> float:
@@ -246,22 +246,22 @@ def _row(
 
 def _curves(trials: list[TrialRecord], metric: str) -> dict[int, list[tuple[float, float]]]:
     """The metric over steps, by seed, of trials that finished."""
-    found = {}
+    curves = {}
     for trial in trials:
         result = trial.result()
         if result is not None and result["status"] == FINISHED:
-            found[trial.seed] = [(r["step"], r[metric]) for r in trial.rows() if metric in r]
-    return found
+            curves[trial.seed] = [(r["step"], r[metric]) for r in trial.rows() if metric in r]
+    return curves
 
 
 def _failures(record: Record) -> list[Failure]:
-    found = []
+    failures = []
     for trial in record.trials:
         result = trial.result()
         if result is not None and result["status"] != FINISHED:
-            found.append(Failure(trial.cell, trial.stage, trial.seed, trial.label,
+            failures.append(Failure(trial.cell, trial.stage, trial.seed, trial.label,
                                  result["status"], str(result.get("error", ""))))  # fmt: skip
-    return found
+    return failures
 
 
 def curves(record: Record, name: str, metric: str) -> dict[int, list[tuple[float, float]]]:

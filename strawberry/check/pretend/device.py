@@ -93,11 +93,11 @@ class _Generator(_TorchGenerator, metaclass=_AnyGenerator):  # type: ignore[misc
 
     def __new__(cls, device: Any = "cpu") -> _Generator:
         wanted = torch.device(device)
-        made: _Generator = super().__new__(cls, "cpu" if wanted.type == NAME else wanted)
+        generator: _Generator = super().__new__(cls, "cpu" if wanted.type == NAME else wanted)
         if wanted.type == NAME:
-            made._of_device = True
-            waits.GENERATORS.add(made._cdata)
-        return made
+            generator._of_device = True
+            waits.GENERATORS.add(generator._cdata)
+        return generator
 
     @property
     def device(self) -> Any:

@@ -238,10 +238,10 @@ def _attention(
         )
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001
     scale = options.get("scale")
-    found: Tensor = fused(
+    output: Tensor = fused(
         query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
     )[0]
-    return found
+    return output
 
 
 def _dropout(tensor: Tensor, p: float, train: bool) -> Tensor:

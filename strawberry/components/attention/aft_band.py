@@ -104,10 +104,10 @@ def band_mean(k: Tensor, v: Tensor, w: Tensor, state: State | None, eps: float) 
         # The window's S - 1 tokens before these, then these; token t is at S - 1 + t.
         line = torch.cat((state[recent], new), dim=1)
         behind = torch.cat((torch.zeros_like(line[:, :1]), line.cumsum(1)), dim=1)
-        found = state[total][:, None] + behind[:, :T]
+        mean = state[total][:, None] + behind[:, :T]
         for j in range(S):
-            found = found + near[j] * line[:, S - 1 - j : S - 1 - j + T]
-        sums.append(found)
+            mean = mean + near[j] * line[:, S - 1 - j : S - 1 - j + T]
+        sums.append(mean)
         state[total].add_(behind[:, T])
         state[recent].copy_(line[:, T:])
     num, den = sums

@@ -71,7 +71,7 @@ def attend(
         mask = create_block_mask(visible, batch, heads, T, S, device=str(q.device))
         scores.memo[key] = mask, differ  # held: their identities are the key
     aux = None if scores.sink is None else AuxRequest(lse=True)
-    found = (kernel or _kernel())(
+    output = (kernel or _kernel())(
         q,
         k,
         v,
@@ -82,8 +82,8 @@ def attend(
         return_aux=aux,
     )
     if scores.sink is None:
-        out: Tensor = found
+        out: Tensor = output
         return out
     # One more key with score s and value 0: y * sum(e^l) / (sum(e^l) + e^s).
-    y, extra = found
+    y, extra = output
     return y * torch.sigmoid(extra.lse - scores.sink[:, None])[..., None].to(y.dtype)

@@ -131,9 +131,9 @@ class MultiHeadLatentAttention(Attention):
     ) -> Tensor:
         """Each head with keys and values of its own: (B, H, T, E)."""
         B, S, _ = latent.shape
-        made = self.kv_up(latent, use).view(B, S, self.n_head, -1).transpose(1, 2)
-        k_nope, v = torch.split(made, [self.nope_width, self.v_width], dim=-1)
-        shared = key[:, None].to(made.dtype).expand(-1, self.n_head, -1, -1)
+        kv = self.kv_up(latent, use).view(B, S, self.n_head, -1).transpose(1, 2)
+        k_nope, v = torch.split(kv, [self.nope_width, self.v_width], dim=-1)
+        shared = key[:, None].to(kv.dtype).expand(-1, self.n_head, -1, -1)
         k = torch.cat([k_nope, shared], dim=-1)
         return attend(torch.cat([q_nope, q_rope], dim=-1), k, v, self._scores(use))
 

@@ -128,14 +128,14 @@ class SyntheticDataset(Dataset):
         if block_size != self.block_size:
             raise StrawberryError(f"sequences have {self.block_size} tokens, not {block_size}")
         size = self.sizes[split]
-        made = []
+        rows = []
         for place in range(first, first + count):
             number = place
             if size is not None:
                 turn, rest = divmod(place, size)
                 number = int(_order(size, turn, seed)[rest]) if split == "train" else rest
-            made.append(self.example(split, number, seed))
-        inputs, targets = (np.stack(parts) for parts in zip(*made, strict=True))
+            rows.append(self.example(split, number, seed))
+        inputs, targets = (np.stack(parts) for parts in zip(*rows, strict=True))
         return inputs, targets
 
 

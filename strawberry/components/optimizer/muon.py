@@ -232,9 +232,9 @@ def orthogonal_all(
     alike: dict[tuple[int, ...], list[Tensor]] = {}
     for stack in stacks:
         alike.setdefault(_shape(stack), []).append(stack.mT if _tall(stack) else stack)
-    found = {shape: _in_runs(group, polynomials) for shape, group in alike.items()}
+    updates = {shape: _in_runs(group, polynomials) for shape, group in alike.items()}
     for stack in stacks:
-        result = next(found[_shape(stack)])
+        result = next(updates[_shape(stack)])
         yield result.mT if _tall(stack) else result
 
 

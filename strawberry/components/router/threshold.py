@@ -78,15 +78,15 @@ class ThresholdRouter(PreciseBuffers, ScoringRouter):
         tokens = length * len(every)
         left = every.isnan().logical_not().sum()  # on the device: the host waits for none of it
         wanted = (self.capacity[step] * tokens / left.clamp(min=1)).clamp(max=1)
-        found = every.flatten().nanquantile(1 - wanted)
-        self.sums[step] += torch.where(left > 0, found, 0.0)
+        quantile = every.flatten().nanquantile(1 - wanted)
+        self.sums[step] += torch.where(left > 0, quantile, 0.0)
         self.seen[step] += 1
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Move the thresholds towards the quantiles that were seen."""
-        found = self.sums / self.seen.clamp(min=1)
-        moved = self.momentum * self.thresholds + (1 - self.momentum) * found
+        mean = self.sums / self.seen.clamp(min=1)
+        moved = self.momentum * self.thresholds + (1 - self.momentum) * mean
         self.thresholds.copy_(torch.where(self.seen > 0, moved, self.thresholds))
         self.sums.zero_()
         self.seen.zero_()

@@ -242,13 +242,13 @@ class RetainedWeights(WeightSource):
     def dense(self, steps: int | None = None) -> dict[int, dict[str, list[Tensor]]]:
         """The matrices of every block, by name: one for each of `steps`, as in training."""
         count = steps or self.scope.steps
-        found: dict[int, dict[str, list[Tensor]]] = {}
+        weights: dict[int, dict[str, list[Tensor]]] = {}
         for part in self.parts:
             values: list[Tensor] = []
             self._extend(part, values, [], count - 1 if self.recurs else 0)
             values *= 1 if self.recurs else count
-            found.setdefault(part.block, {})[part.name] = [value.clone() for value in values]
-        return found
+            weights.setdefault(part.block, {})[part.name] = [value.clone() for value in values]
+        return weights
 
     def after_step(self) -> None:
         """Forget what was kept: the parameters have changed."""

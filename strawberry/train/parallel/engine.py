@@ -85,8 +85,8 @@ class Engine:
 
     def saved(self) -> list[tuple[int, Path]]:
         """Steps and folders of checkpoints that have become whole on disk since the last call."""
-        found, self._saved = self._saved, []
-        return found
+        saved, self._saved = self._saved, []
+        return saved
 
     def settle(self) -> None:
         """Wait until all checkpoints are whole on disk; raises StrawberryError."""

@@ -93,10 +93,10 @@ class ShardWriter:
 
     def done(self) -> list[tuple[int, Path]]:
         """The steps and folders of checkpoints that have become whole since the last call."""
-        found = []
+        files = []
         while not self.whole.empty():
-            found.append(self.whole.get())
-        return found
+            files.append(self.whole.get())
+        return files
 
     def _seal(self, written: Any, temporary: Path, step: int, keep: CheckpointPolicy) -> None:
         """Once all ranks have written: hashes of each rank's own files, and the name."""
@@ -142,11 +142,11 @@ class _Reader(FileSystemReader):
             raise checkpoint.DamagedCheckpointError(
                 f"{self.folder}: it is not what Strawberry writes"
             )
-        found: Metadata = metadata
-        if found.storage_meta is None:
-            found.storage_meta = StorageMeta()
-        found.storage_meta.load_id = self.load_id
-        return found
+        described: Metadata = metadata
+        if described.storage_meta is None:
+            described.storage_meta = StorageMeta()
+        described.storage_meta.load_id = self.load_id
+        return described
 
 
 def read(
@@ -173,11 +173,11 @@ def read(
     with warnings.catch_warnings():  # that there is one process is what was asked for
         warnings.filterwarnings("ignore", message=".*torch.distributed is disabled")
         load(state, storage_reader=reader, no_dist=True)
-    found: dict[str, dict[str, Tensor]] = {}
+    tensors: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():
         kind, _, rest = name.partition("/")
-        found.setdefault(kind, {})[rest] = tensor
-    return found
+        tensors.setdefault(kind, {})[rest] = tensor
+    return tensors
 
 
 def _names(path: str) -> list[str]:

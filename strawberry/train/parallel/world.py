@@ -98,9 +98,9 @@ class World:
         """The values of all ranks, on every rank; anything that can be pickled."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, value)
+        return gathered
 
     def by_main(self, action: Callable[[], R]) -> R:
         """What `action` returns on rank 0, on every rank.

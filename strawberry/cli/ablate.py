@@ -362,7 +362,8 @@ def _reproduce(folder: Path, plugins: Plugins, *, as_json: bool) -> None:
     else:
         out = console()
         out.print(
-            f"{reproduction.name}: {reproduction.metric} was {reproduction.before!r}, now is {reproduction.after!r}"
+            f"{reproduction.name}: {reproduction.metric} was {reproduction.before!r}, "
+            f"now is {reproduction.after!r}"
         )
         for line in reproduction.environment:
             out.print(f"  {line}")

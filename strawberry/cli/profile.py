@@ -52,7 +52,8 @@ def _show(profiled: StepProfile) -> None:
 
     console().print(
         f"{profiled.name}: {1e3 * profiled.seconds:.1f} ms a step of {profiled.tokens:,} tokens "
-        f"({profiled.tokens / profiled.seconds:,.0f} a second), {profiled.device}, {profiled.dtype}; "
+        f"({profiled.tokens / profiled.seconds:,.0f} a second), "
+        f"{profiled.device}, {profiled.dtype}; "
         f"{1e3 * profiled.profiled_seconds:.1f} ms under the profiler",
         soft_wrap=True,
     )

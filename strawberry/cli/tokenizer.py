@@ -68,6 +68,6 @@ def train(
         warn(line)
     rate = trained.n_bytes / 1e6 / max(trained.seconds, 1e-9)
     typer.echo(
-        f"{out}: vocabulary {trained.tokenizer.vocab_size:,}, learnt of {trained.n_bytes / 1e6:.2f} MB "
-        f"in {trained.seconds:.2f} s ({rate:.1f} MB/s)"
+        f"{out}: vocabulary {trained.tokenizer.vocab_size:,}, "
+        f"learnt of {trained.n_bytes / 1e6:.2f} MB in {trained.seconds:.2f} s ({rate:.1f} MB/s)"
     )

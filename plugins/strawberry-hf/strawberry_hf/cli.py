@@ -43,8 +43,8 @@ def export(
         return
     words = "" if exported.tokenizer else ", without a tokenizer: the run has none"
     typer.echo(
-        f"{exported.folder}: {exported.model_type}, {exported.parameters:,} parameters, of step {exported.step}"
-        f"{words}"
+        f"{exported.folder}: {exported.model_type}, {exported.parameters:,} parameters, "
+        f"of step {exported.step}{words}"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -62,8 +63,13 @@ def _found(subject: Subject, act: Callable[[Subject, Stalls], None]) -> str:
 
 @contextlib.contextmanager
 def _any_accelerator() -> Iterator[Stalls]:
-    """The pretend device, which has no more than any other: no float64."""
-    with accelerator() as stalls:
+    """The pretend device, which has no more than any other: no float64.
+
+    What is computed backwards is told by its line of the forward pass: that is anomaly mode's.
+    """
+    anomalies = torch.autograd.set_detect_anomaly(True, check_nan=False)
+    with accelerator() as stalls, warnings.catch_warnings(), anomalies:
+        warnings.filterwarnings("ignore", "Error detected in ")  # the error itself is told
         WITHOUT_FLOAT64.add(NAME)
         try:
             yield stalls

@@ -25,7 +25,10 @@ from torch import Tensor
 from strawberry.components.routing import ExpertAssignment
 from strawberry.model.grouped import by_kernel, grouped_linear
 
-WAITS = "but for bfloat16 on CUDA the host has to know how many rows go to each expert"
+WAITS = (
+    "the host has to know how many rows go to each expert, but for bfloat16 on CUDA "
+    "(compute capability 9.0 or later), where one kernel takes all experts"
+)
 """Why the host waits for an accelerator once in a pass through experts."""
 
 

@@ -2,7 +2,8 @@
 
 M rows, sorted by group; E groups, of which group e ends before row `ends[e]` (some may be empty).
 
-On CUDA in bfloat16 this is torch's `grouped_mm`, one kernel without a word to the host. Elsewhere
+On CUDA in bfloat16 this is torch's `grouped_mm`, one kernel without a word to the host (from
+compute capability 9.0 on; for older cards torch itself has a loop, which asks the host). Elsewhere
 it is a loop over groups inside an operator of our own: torch's knows neither float32 under
 `torch.compile` and on the meta device, nor odd widths. The loop is the host's, which has to know
 the bounds: give it `ends` on the CPU where several products have the same.
@@ -18,6 +19,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
 from strawberry.model.operators import operator
+
+WITH_KERNEL: set[str] = {"cuda"}
+"""Types of devices on which torch's `grouped_mm` is a kernel in bfloat16."""
 
 
 def grouped_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
@@ -42,7 +46,7 @@ def grouped_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
 
 def by_kernel(x: Tensor, bank: Tensor) -> bool:
     """Whether `grouped_linear` of these takes torch's kernel, and the host need not know `ends`."""
-    return x.is_cuda and fits_kernel(_dtype(x), bank.shape)
+    return x.device.type in WITH_KERNEL and fits_kernel(_dtype(x), bank.shape)
 
 
 def _dtype(x: Tensor) -> torch.dtype:

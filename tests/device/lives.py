@@ -55,6 +55,8 @@ TRAIN = {
     "checkpoint_interval": 2,
     "compile": False,
 }
+STEPS = TRAIN["max_iters"] - 1
+"""Those whose stalls are taken down: what the first one makes may be kept."""
 LOGGED = ("log", "Guard.check", "Session.evaluate", "Guard.save", "Recent.pause")
 """What happens at a log line, an evaluation or a checkpoint, and not in each step."""
 
@@ -179,6 +181,7 @@ def trial(recipe: Recipe, folder: Path) -> dict[str, Any]:
 __all__ = [
     "NAME",
     "RECIPES",
+    "STEPS",
     "Life",
     "accelerator",
     "as_elsewhere",

@@ -12,12 +12,14 @@ from strawberry.components.attention import flex
 from strawberry.components.attention.softmax import Scores, attend
 from strawberry.components.optimizer.adamw import AdamW
 from strawberry.data import open_dataset
+from strawberry.model import grouped
+from strawberry.model.build import build
 from strawberry.model.contracts import ParameterInfo
 from strawberry.train import randomness
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine
 from strawberry.train.space import peak_memory, total_memory
-from tests.support import TINY, recipe_of
+from tests.support import TINY, recipe_of, tiny
 
 
 @pytest.mark.slow
@@ -26,7 +28,7 @@ def test_flex_attention_as_it_is_compiled():
 
     Forward alone, and without a sink: torch has neither a backward of it on a CPU nor the sums that
     a sink needs. tests/components has all changes one by one, by torch's uncompiled reference;
-    grouped products are in tests/model/test_grouped.py.
+    grouped products by themselves are in tests/model/test_grouped.py.
     """
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, heads, 32, 16) for heads in (4, 2, 2))
@@ -37,6 +39,27 @@ def test_flex_attention_as_it_is_compiled():
         compiled = flex.attend(q, k, v, scores, kernel=torch.compile(flex_attention))
 
     torch.testing.assert_close(compiled, attend(q, k, v, scores), rtol=1e-5, atol=1e-5)
+
+
+def test_a_mixture_by_its_kernel_waits_for_nothing(monkeypatch):
+    """In bfloat16 by torch's grouped product, as on CUDA: the loop's loss, and no host read."""
+    recipe = tiny({"repeat": 2, "attention": "mha", "ffn": {"use": "moe", "n_ffn": 32}})
+    idx = torch.arange(32).view(2, 16)
+    found = []
+    with accelerator() as stalls:
+        for device, kernels in (("cpu", set()), (NAME, {NAME})):
+            monkeypatch.setattr(grouped, "WITH_KERNEL", kernels)
+            torch.manual_seed(0)
+            model, given = build(recipe).to(device).train(), idx.to(device)
+            stalls.take()
+            with torch.autocast(device, torch.bfloat16):
+                loss = model.loss(given, given).total
+            loss.backward()
+            assert not stalls.counts("read", "copy")
+            found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(theirs.cpu(), mine, rtol=2e-2, atol=2e-2)
 
 
 def test_fused_adamw():

@@ -15,7 +15,17 @@ from strawberry.recipe import load_recipe
 from strawberry.recipe.load import patch
 from strawberry.recipe.spec import Recipe
 from tests.components.test_properties import CASES, IDS, recipe_with
-from tests.device.lives import NAME, RECIPES, accelerator, as_elsewhere, live, small, speak, trial
+from tests.device.lives import (
+    NAME,
+    RECIPES,
+    STEPS,
+    accelerator,
+    as_elsewhere,
+    live,
+    small,
+    speak,
+    trial,
+)
 from tests.support import REGISTRY, TINY, recipe_of
 
 QUICK = {
@@ -70,7 +80,9 @@ def text(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CHOICES]
 )
-def test_a_life_on_the_device(name: str, text: Path, tmp_path: Path) -> None:
+def test_a_life_on_the_device(
+    name: str, text: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """Trained, resumed, evaluated, generating, in a trial: the CPU's numbers, and no stall.
 
     No host read and no unpinned copy in a step between two log lines; for a token one host read,
@@ -94,11 +106,21 @@ def test_a_life_on_the_device(name: str, text: Path, tmp_path: Path) -> None:
     assert (found.losses, found.metrics) == (expected.losses, expected.metrics)
     assert ids == said
     assert tried["metrics"] == found.metrics
-    step = [stall for stall in found.step if stall.kind != "float64"]
-    more = [[stall for stall in each if stall.kind != "float64"] for each in tokens]
+    step, *more = [
+        [stall for stall in each if stall.kind != "float64"] for each in (found.step, *tokens)
+    ]
     waits = {getattr(module, "waits", "") for module in build(recipe).modules()} - {""}
     if waits:
         assert {stall.kind for each in [step, *more] for stall in each} <= {"read"}
     else:
         assert all([stall.kind for stall in each] == ["read"] for each in more)
         assert not step or name.rpartition("/")[2] in OTHERS, "\n".join(map(str, step))
+    record_property(
+        "life",
+        {
+            "name": name,
+            "step": len(step) / STEPS,
+            "token": max(map(len, more), default=None),
+            "reason": "; ".join(sorted(waits)) or (OTHERS[name.rpartition("/")[2]] if step else ""),
+        },
+    )

@@ -1,5 +1,6 @@
 """The pretend accelerator itself: the CPU's numbers, a GPU's refusals, and what it takes down."""
 
+import inspect
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -133,6 +134,16 @@ def test_what_a_host_waits_for_is_taken_down(name: str, stalls: Stalls) -> None:
     act(x)
     assert [stall.kind for stall in stalls] == expected
     assert all(stall.stack[0].file == __file__ for stall in stalls)
+
+
+def test_what_waits_backwards_has_the_line_of_the_forward_pass(stalls: Stalls) -> None:
+    """In anomaly mode, which takes these down: a product, whose gradient asks for zeros."""
+    with torch.autograd.set_detect_anomaly(True, check_nan=False):
+        x = torch.ones(3, device=NAME, requires_grad=True)
+        product, line = x.prod(), inspect.currentframe().f_lineno  # type: ignore[union-attr]
+        product.backward()
+
+    assert [stall.place for stall in stalls] == [f"{__file__}:{line}"]
 
 
 def test_nothing_of_it_is_left_behind() -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 TOOLS = Path(__file__).parents[2] / "tools/gpu"
 
@@ -59,8 +60,14 @@ def test_all_of_it(tmp_path: Path, device: str):
     assert {"left"}.isdisjoint(row["status"] for row in rows(results).values())
 
 
+def children(process: int) -> list[str]:
+    """Ids of the processes that one has begun."""
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into Linux's /proc")
 def test_what_was_measured_is_there_when_it_is_killed(tmp_path: Path):
-    """At whatever moment: the results are whole JSON with what was done until then."""
+    """At whatever moment: the results are whole JSON, and no process of it goes on."""
     command = [sys.executable, str(TOOLS / "prove.py"), "--quick", "--device", "cpu"]
     process = subprocess.Popen([*command, "--out", str(tmp_path), "--parts", "machine"])
     file, deadline = tmp_path / "results.json", time.monotonic() + 120
@@ -70,11 +77,44 @@ def test_what_was_measured_is_there_when_it_is_killed(tmp_path: Path):
         if file.exists():
             found = rows(json.loads(file.read_text()))
             done = sum(row["status"] == "done" for row in found.values())
+    (worker,) = children(process.pid)
     process.kill()
     process.wait()
 
     assert done
+    while Path(f"/proc/{worker}").exists():  # it would hold the card
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert not json.loads(file.read_text())["finished"] or done > 5
+
+
+def test_no_minute_is_spent_without_a_gpu(tmp_path: Path):
+    """Where torch finds no CUDA device it says why at once, and has measured nothing."""
+    command = [sys.executable, str(TOOLS / "prove.py"), "--out", str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+
+    assert done.returncode == 2
+    assert "no GPU: " in done.stderr
+    assert "--device cpu --quick" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
+    """Until it does; a single sequence that does not fit is the failure that it is."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    bench, steps = importlib.import_module("bench"), importlib.import_module("steps")
+    there = bench.Bench("cpu", True, None, Path())
+
+    def measure(batch: int) -> dict[str, int]:
+        if batch > room:
+            raise torch.OutOfMemoryError
+        return {"sequences": batch}
+
+    room = 5
+    assert steps.halving(there, 16, measure) == {"sequences": 4}
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        steps.halving(there, 16, measure)
 
 
 @pytest.fixture
@@ -88,11 +128,12 @@ import json, os, sys, time
 job = json.load(sys.stdin)
 say = lambda **line: print(json.dumps(line), flush=True)
 for part in job["parts"]:
-    say(what="part", part=part, deadline=time.time() + 0.5)
+    say(what="part", part=part, deadline=time.time() + 3)
+    say(what="names", part=part, names=["fine", "dies", "after", "hangs", "then"])
     if part == "stalls" and "stalls/late" not in job["known"]:
         say(what="left" if len(job["parts"]) > 1 else "done", part=part, name="late", row={})
         continue
-    for name in ("fine", "dies", "after", "hangs", "never"):
+    for name in ("fine", "dies", "after", "hangs", "then"):
         if f"{part}/{name}" in job["known"]:
             continue
         say(what="begin", part=part, name=name)
@@ -104,7 +145,7 @@ for part in job["parts"]:
 """
     )
     monkeypatch.setattr(module, "HERE", tmp_path)
-    monkeypatch.setattr(module, "GRACE", 0.5)
+    monkeypatch.setattr(module, "LEAST", 0.5)
     return module
 
 
@@ -116,15 +157,14 @@ def test_time_that_is_over_goes_to_what_was_left(driver, tmp_path: Path):
 
 
 def test_nothing_takes_the_rest_along(driver, tmp_path: Path):
-    """A process that dies costs its measurement alone; one that hangs, the rest of its part."""
+    """A process that dies costs its measurement alone, and so does one that hangs."""
     job = driver.Job(tmp_path / "out", "cpu", True, 1, ["machine", "speed"])
     results = driver.drive(job)
     found = rows(results.found)
 
+    ends = {"fine": "done", "dies": "failed", "after": "done", "hangs": "cut", "then": "done"}
     for part in ("machine", "speed"):
-        statuses = {n: found[f"{part}/{n}"]["status"] for n in ("fine", "dies", "after", "hangs")}
-        assert statuses == {"fine": "done", "dies": "failed", "after": "done", "hangs": "cut"}
-        assert f"{part}/never" not in found
+        assert {name: found[f"{part}/{name}"]["status"] for name in ends} == ends
     assert "exit code -6" in found["machine/dies"]["error"]
     assert results.found["finished"]
     assert (tmp_path / "out/results.json").read_text() == json.dumps(results.found, indent=1) + "\n"

@@ -23,6 +23,10 @@ from table import table
 HERE: Final = Path(__file__).resolve().parent
 GRACE: Final = 5.0
 """Seconds that a measurement may go on beyond its part's time."""
+LEAST: Final = 30.0
+"""Seconds that it has in any case, as long as there is time at all."""
+STARTING: Final = 90.0
+"""Seconds in which a worker has to begin, torch's import among them."""
 ENDING: Final = 10.0
 """Seconds of the whole time that are kept for the last measurement to end in."""
 
@@ -129,6 +133,56 @@ def drive(job: Job) -> Results:
     return results
 
 
+@dataclass
+class _At:
+    """Where a worker is, and since when.
+
+    Attributes:
+        part: that it is at.
+        running: the measurement that it takes; empty in between.
+        since: when it last said something.
+        deadline: when the part's time is over; None before the worker has begun.
+        whole: seconds of the part.
+        names: the part's measurements.
+    """
+
+    part: str
+    running: str = ""
+    since: float = field(default_factory=time.time)
+    deadline: float | None = None
+    whole: float = 0.0
+    names: list[str] = field(default_factory=list)
+
+    def until(self, end: float) -> float:
+        """When it is to be cut: a measurement may take half of its part's time, or `LEAST`."""
+        if self.deadline is None:
+            return min(self.since + STARTING, end + GRACE)
+        own = self.since + max(LEAST, self.whole / 2)
+        return min(own, max(self.deadline + GRACE, self.since + LEAST), end + GRACE)
+
+    def hear(self, said: dict[str, Any], results: Results) -> None:
+        """Take in a line of the worker."""
+        what, self.part, self.since = said.pop("what"), said.pop("part"), time.time()
+        if what == "part":
+            self.deadline, self.running, self.names = said["deadline"], "", []
+            self.whole = said["deadline"] - self.since
+        elif what == "names":
+            self.names = said["names"]
+        elif what == "begin":
+            self.running = said["name"]
+            results.put(self.part, self.running, "running")
+        else:
+            results.put(self.part, said.pop("name"), what, **said)
+            self.running = ""
+
+    def over(self, results: Results) -> None:
+        """Note that the part's time is over, and what there was none for."""
+        part = results.found["parts"][self.part]
+        part["over"] = True
+        for name in self.names:
+            part["rows"].setdefault(name, {"status": "left"})
+
+
 def _one(request: dict[str, Any], job: Job, results: Results, log: Any, end: float) -> str:
     """Let one worker measure until it ends or has to; returns the part that it was at."""
     worker = subprocess.Popen(
@@ -142,40 +196,35 @@ def _one(request: dict[str, Any], job: Job, results: Results, log: Any, end: flo
     lines: queue.Queue[str | None] = queue.Queue()
     reader = threading.Thread(target=_read, args=(worker, lines), daemon=True)
     reader.start()
-    part, deadline, running, began = request["parts"][0], end, "", time.time()
-    patience = 0.0
+    at, patience = _At(request["parts"][0]), 0.0
     try:
-        while True:
-            try:
-                line = lines.get(timeout=max(0.1, deadline + GRACE - time.time()))
-            except queue.Empty:
-                results.found["parts"][part]["over"] = True
-                note = f"cut after {time.time() - began:.0f} s: the time of this part was over"
-                results.put(part, running or "all of it", "cut", error=note)
-                return part
-            if line is None:
-                patience = 20.0
-                break
-            said = json.loads(line)
-            what, part = said.pop("what"), said.pop("part")
-            if what == "part":
-                deadline, running = said["deadline"], ""
-            elif what == "begin":
-                running, began = said["name"], time.time()
-                results.put(part, running, "running")
-            else:
-                results.put(part, said.pop("name"), what, **said)
-                running = ""
+        while (line := lines.get(timeout=max(0.1, at.until(end) - time.time()))) is not None:
+            at.hear(json.loads(line), results)
+        patience = 20.0
+    except queue.Empty:
+        note = f"cut after {time.time() - at.since:.0f} s"
+        if not at.running or at.deadline is None or time.time() >= at.deadline:
+            at.over(results)
+            note += ", when the time of this part was over"
+        results.put(at.part, at.running or "all of it", "cut", error=note)
+        return at.part
     finally:
         _end(worker, patience)
         reader.join(GRACE)
-    if worker.returncode in (0, 3) and not running:
-        results.found["parts"][part]["over"] = worker.returncode == 0
-        return part
-    error = f"the process died with exit code {worker.returncode}; see log.txt"
-    results.put(part, running or f"start {len(results.known())}", "failed", error=error)
-    results.found["parts"][part]["over"] = not running  # it can't even begin
-    return part
+    _ended(worker.returncode, at, results)
+    return at.part
+
+
+def _ended(code: int, at: _At, results: Results) -> None:
+    """Note how a worker has ended by itself."""
+    if code == 0 and not at.running:
+        at.over(results)
+    elif code != 3 or at.running:  # 3: it asks for another one
+        error = f"the process died with exit code {code}; see log.txt"
+        name = at.running or f"start {len(results.known())}"
+        results.put(at.part, name, "failed", error=error)
+        if not at.running:  # it can't even begin
+            at.over(results)
 
 
 def _read(worker: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:

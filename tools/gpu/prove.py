@@ -2,9 +2,10 @@
 
     python tools/gpu/prove.py [--out gpu-proof] [--minutes 8] [--nanogpt PATH] [--wheels FOLDER]
 
-It needs this checkout and the machine's torch. What else is missing is said, and what can do
-without goes on; `--wheels` is a folder of .whl files that stand in for packages, where nothing can
-be installed. Results are in `results.json` and `table.md` of the folder as soon as they are there.
+It needs this checkout, Python 3.11 and the machine's torch. What else is missing is said, and what
+can do without goes on; `--wheels` is a folder of .whl files that stand in for packages, where
+nothing can be installed. Results are in `results.json` and `table.md` of the folder as soon as they
+are there.
 The exit code is 1 if anything failed. See README.md beside this file.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tomllib
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,9 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measurements with NAME in them")
     options = parser.parse_args(arguments)
+    if sys.version_info < (3, 11):  # noqa: UP036 (a machine's own is taken)
+        parser.error(f"this is Python {sys.version.split()[0]}, and 3.11 or later is needed")
+    device = options.device
+    if device == "auto":
+        device, missing = "cuda", _missing()
+        if missing:  # minutes of a CPU at full size would show nothing
+            parser.error(f"no GPU: {missing}; `--device cpu --quick` is a run without one")
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    device = _device() if options.device == "auto" else options.device
     job = Job(
         out,
         device,
@@ -57,14 +64,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if {"failed", "cut"} & set(results.statuses()) else 0
 
 
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _missing() -> str:
+    """What stands between torch and a CUDA device; empty where nothing does."""
+    try:
+        import torch
+    except ImportError as error:
+        return f"torch can't be imported ({error})"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return ""
+    reasons = [str(one.message).strip().splitlines()[0] for one in told]  # such as an old driver
+    if torch.version.cuda is None:
+        reasons.append(f"torch {torch.__version__} is built without CUDA")
+    elif not Path("/dev/nvidiactl").exists():
+        reasons.append("there is no /dev/nvidiactl: no driver, or none in this container")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        reasons.append(f"CUDA_VISIBLE_DEVICES is {visible!r}")
+    return "; ".join(reasons) or f"torch {torch.__version__} finds none"
 
 
 def _environment(out: Path, wheels: Path | None) -> dict[str, str]:
     """Where workers find packages: wheels unpacked, and this checkout as if it were installed."""
+    import tomllib
+
     site = out / "site"
     for wheel in sorted(wheels.glob("*.whl")) if wheels is not None else ():
         with zipfile.ZipFile(wheel) as archive:
@@ -84,6 +108,7 @@ def _environment(out: Path, wheels: Path | None) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths),
         "TORCHINDUCTOR_CACHE_DIR": str(out / "compiled"),
         "STRAWBERRY_CACHE": str(out / "cache"),
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without which no run repeats itself
     }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 import yaml
-from bench import RECIPES, Bench
+from bench import RECIPES, Bench, Row
 
 from strawberry.model.build import build
 from strawberry.model.stack import recompute_blocks
@@ -102,6 +103,20 @@ class Steps:
         update(self.engine, self.optimizers, self.number)
         self.optimizers.zero_grad()
         self.number += 1
+
+
+def halving(bench: Bench, batch: int, measure: Callable[[int], Row]) -> Row:
+    """What is measured with a batch; with half of it where the memory doesn't hold that."""
+    while True:
+        try:
+            return measure(batch)
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+        batch //= 2  # here, where the error is gone with all that it held
+        gc.collect()
+        if bench.real:
+            torch.accelerator.empty_cache()
 
 
 def peak_of(bench: Bench, run: Callable[[], object]) -> int | None:

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ def main(job: Mapping[str, Any]) -> int:
     """Take the measurements of the job; the exit code is 3 where the process can't go on."""
     from bench import PARTS, Bench
 
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     speaker = Speaker()
     bench = Bench(job["device"], job["quick"], job["nanogpt"], Path(job["folder"]))
     waiting = {part: PARTS[part][1] for part in job["parts"]}
@@ -61,15 +63,16 @@ def _part(speaker: Speaker, bench: Any, part: str, deadline: float, job: Mapping
     """The measurements of one part; False if the process is of no more use."""
     speaker.say("part", part=part, deadline=deadline)
     try:
-        every = list(importlib.import_module(f"parts.{part}").measurements(bench))
+        every = dict(importlib.import_module(f"parts.{part}").measurements(bench))
     except Exception as error:
         speaker.say("failed", part=part, name="all of it", seconds=0.0, **_told(error))
         return True
-    for name, run in every:
-        if f"{part}/{name}" in job["known"]:
-            continue
-        if job["only"] and not any(wanted in name for wanted in job["only"]):
-            continue
+    for name in list(every):
+        unwanted = job["only"] and not any(wanted in name for wanted in job["only"])
+        if unwanted or f"{part}/{name}" in job["known"]:
+            del every[name]
+    speaker.say("names", part=part, names=list(every))
+    for name, run in every.items():
         if time.time() > deadline:
             speaker.say("left", part=part, name=name)
             continue
@@ -88,8 +91,16 @@ def _part(speaker: Speaker, bench: Any, part: str, deadline: float, job: Mapping
             speaker.say("failed", part=part, name=name, seconds=seconds, row=row, **_told(failed))
             if any(sign in str(failed) for sign in POISONED):
                 return False
+        del failed  # which holds all that there was where it was raised
         _tidy()
     return True
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the driver is killed: nobody hears it, and the card is wanted."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _tidy() -> None:

@@ -18,7 +18,7 @@ AUTOCAST: Final = "AutocastPrivateUse1"
 
 _CPU: Final = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)  # noqa: SLF001
 
-BY_DEVICE: Final = ("aten::convolution", "aten::convolution_backward")
+BY_DEVICE: Final = ("aten::convolution", "aten::convolution_backward", "aten::_grouped_mm")
 """Operators without a CPU kernel of their own, that choose one by the device inside."""
 
 LOWER: Final = frozenset([

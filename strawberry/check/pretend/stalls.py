@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 
@@ -22,6 +23,10 @@ WORDS: Final[dict[Kind, str]] = {
 
 _SKIPPED: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<frozen ")
 """Files whose lines are nobody's fault: those of torch, and our own machinery."""
+
+
+_ENTRY: Final = re.compile(r'\s*File "(?P<file>.*)", line (?P<line>\d+), in (?P<function>\S+)')
+"""An entry of a traceback, as Python prints it."""
 
 
 class CodeLine(NamedTuple):
@@ -40,7 +45,8 @@ class Stall:
         kind: `read`: the host waits for a value. `copy`: the host waits while unpinned memory, or
             what Python holds, goes to the device. `float64`: a tensor that MPS can't hold.
         operator: the operator of torch.
-        stack: where it was called, innermost first, without the lines of torch.
+        stack: where it was called, innermost first, without the lines of torch; in a backward pass
+            the lines of the forward one come before those that began it, in anomaly mode.
     """
 
     kind: Kind
@@ -101,4 +107,16 @@ def _stack(frame: FrameType | None) -> Iterator[CodeLine]:
         code = frame.f_code
         if is_outside(code.co_filename):
             yield CodeLine(code.co_filename, frame.f_lineno, code.co_qualname)
+        elif code.co_name == "_engine_run_backward":
+            yield from _forward()
         frame = frame.f_back
+
+
+def _forward() -> Iterator[CodeLine]:
+    """Where what is differentiated at the moment was computed, if anomaly mode took that down."""
+    node: Any = torch._C._current_autograd_node()  # noqa: SLF001 (torch's hooks use it too)
+    entries = [] if node is None else node.metadata.get("traceback_", ())
+    for entry in reversed(entries):
+        found = _ENTRY.match(entry)
+        if found is not None and is_outside(found["file"]):
+            yield CodeLine(found["file"], int(found["line"]), found["function"])

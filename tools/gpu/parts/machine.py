@@ -22,7 +22,7 @@ def measurements(bench: Bench) -> Measurements:
     """Facts first, then each kernel by itself."""
     yield "machine", lambda: facts(bench)
     yield "packages", packages
-    yield "bfloat16 products", lambda: {"TFLOP/s": digits(bench.peak / 1e12)}
+    yield "bfloat16 products", lambda: peak(bench)
     yield "float32 products", lambda: product(bench, "highest")
     yield "TensorFloat32 products", lambda: product(bench, "high")
     yield "copies within the device", lambda: copies(bench)
@@ -45,6 +45,7 @@ def facts(bench: Bench) -> Row:
             "capability": f"{about.major}.{about.minor}",
             "CUDA": torch.version.cuda,
             "driver": _driver(),
+            "C compiler": os.environ.get("CC") or shutil.which("cc") or "none: nothing compiles",
             "bfloat16": torch.cuda.is_bf16_supported(),
         }
     return row
@@ -77,6 +78,12 @@ def packages() -> Row:
     if missing:
         raise Wrong("packages are missing: parts that need them fail; see --wheels", row)
     return row
+
+
+def peak(bench: Bench) -> Row:
+    """That which shares of the peak are of, beside what is promised."""
+    row: Row = {"TFLOP/s": digits(bench.peak / 1e12)}
+    return row if bench.promised is None else {**row, "by its data sheet": bench.promised / 1e12}
 
 
 def product(bench: Bench, precision: str) -> Row:

@@ -10,7 +10,7 @@ import peers
 import torch
 from bench import RECIPES, Bench, Measurements, Row, Skip, digits
 from handwritten import Llama, Shape
-from steps import Steps, peak_of, recipe_at
+from steps import Steps, halving, peak_of, recipe_at
 from torch import Tensor
 from turns import flops_of
 
@@ -49,35 +49,36 @@ def ours(
     recipe = recipe_at(
         bench, path, compile=compiled, dtype="bfloat16", checkpoint_activations=recompute,
     )  # fmt: skip
-    recipe, said = _that_fits(bench, recipe)
-    steps = Steps(recipe)
-    steps.compile()
-    peak = peak_of(bench, steps.run)
-    report = account(recipe)
-    return {
-        **_speed(bench, steps.run, steps.tokens, report.flops_training_per_token * steps.tokens),
-        "sequences": steps.batch,
-        "GiB": None if peak is None else digits(peak / 2**30),
-        "GiB of build": digits(said / 2**30),
-    }
+    each = account(recipe).flops_training_per_token
+
+    def measure(batch: int) -> Row:
+        steps = Steps(recipe, batch)
+        steps.compile()
+        peak = peak_of(bench, steps.run)
+        return {
+            **_speed(bench, steps.run, steps.tokens, each * steps.tokens),
+            "sequences": batch,
+            "GiB": None if peak is None else digits(peak / 2**30),
+            "GiB of build": digits(_bytes(recipe, batch) / 2**30),
+        }
+
+    return halving(bench, _that_fits(bench, recipe), measure)
 
 
-def _that_fits(bench: Bench, recipe: Recipe) -> tuple[Recipe, int]:
-    """The recipe with a batch that three quarters of the memory hold, and the bytes of that."""
+def _that_fits(bench: Bench, recipe: Recipe) -> int:
+    """A batch that three quarters of the memory hold."""
     room = 0.75 * (total_memory(torch.device(bench.device)) or 0)
     batch = 2 if bench.quick else recipe.train.batch_size
-    while True:
-        smaller = patch(recipe, {"train.batch_size": batch})
-        said = _bytes(smaller)
-        if said <= room or batch == 1:
-            return smaller, said
+    while batch > 1 and _bytes(recipe, batch) > room:
         batch //= 2
+    return batch
 
 
-def _bytes(recipe: Recipe) -> int:
+def _bytes(recipe: Recipe, batch: int) -> int:
     """What `strawberry build` says that a step takes."""
     from strawberry.model.build import build
 
+    recipe = patch(recipe, {"train.batch_size": batch})
     model = build(recipe, "meta")
     report = account(recipe, model)
     optimizer = state_bytes(assign(recipe, model.parameter_infos()))
@@ -90,6 +91,14 @@ def peer(bench: Bench, name: str, *, compiled: bool = False) -> Row:
     shape = Shape(vocabulary=50304, length=1024, batch=32, layers=12, heads=12, width=768)
     if bench.quick:
         shape = Shape(vocabulary=512, length=64, batch=2, layers=3, heads=4, width=64)
+
+    def measure(batch: int) -> Row:
+        return _peer_at(bench, name, shape._replace(batch=batch), compiled)
+
+    return halving(bench, shape.batch, measure)
+
+
+def _peer_at(bench: Bench, name: str, shape: Shape, compiled: bool) -> Row:
     model = _peer(bench, name, shape).to(bench.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     run_model: Any = model.loss if name == "hand" else model
@@ -124,8 +133,9 @@ def _peer(bench: Bench, name: str, shape: Shape) -> Any:
 
 def _speed(bench: Bench, run: Any, tokens: int, flops: float | None) -> Row:
     seconds = bench.seconds(run, None if bench.quick else 5)
-    return {
-        "ms a step": digits(1e3 * seconds),
-        "tokens/s": round(tokens / seconds),
-        "of peak": None if flops is None else f"{flops / seconds / bench.peak:.1%}",
-    }
+    row: Row = {"ms a step": digits(1e3 * seconds), "tokens/s": round(tokens / seconds)}
+    if flops is not None:
+        row["of peak"] = f"{flops / seconds / bench.peak:.1%}"
+        if bench.promised is not None:
+            row["of data sheet"] = f"{flops / seconds / bench.promised:.1%}"
+    return row

@@ -1,7 +1,11 @@
-"""What makes the host wait in a step: by torch's own debug mode, and by the pretend accelerator."""
+"""What makes the host wait in a step: by torch's own debug mode, and by the pretend accelerator.
+
+Both at small sizes: what waits depends on none, and the pretend one computes on the CPU.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -27,7 +31,7 @@ def measurements(bench: Bench) -> Measurements:
 
 def _pretend(bench: Bench, paths: list[Path], counts: dict[str, dict[str, Any]]) -> Row:
     command = [sys.executable, str(ROOT / "tools/gpu/pretended.py"), str(bench.folder)]
-    command += ["quick" if bench.quick else "full", *(path.stem for path in paths)]
+    command += [path.stem for path in paths]
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
@@ -55,7 +59,8 @@ def compared(bench: Bench, path: Path, counts: dict[str, dict[str, Any]]) -> Row
 
 def _debugged(bench: Bench, path: Path) -> int:
     """Warnings of torch's sync debug mode, which CUDA alone has, in a step after the first."""
-    steps = Steps(recipe_at(bench, path, compile=False))
+    small = dataclasses.replace(bench, quick=True)
+    steps = Steps(recipe_at(small, path, compile=False, dtype="bfloat16", batch_size=2))
     steps.run()
     torch.cuda.set_sync_debug_mode("warn")
     try:

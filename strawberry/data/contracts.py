@@ -49,6 +49,7 @@ class Tokenizer(abc.ABC):
         special_tokens: text of each special token, and its id.
         eot: the id that ends each document; it also starts a generation without a prompt.
         fingerprint: hexadecimal digest of everything that decides the ids.
+        gaps: ids between 0 and `vocab_size - 1` that stand for nothing; they are never generated.
         use: what the recipe calls it, for messages; set by who opens it.
     """
 
@@ -56,6 +57,7 @@ class Tokenizer(abc.ABC):
     special_tokens: dict[str, int]
     eot: int
     fingerprint: str
+    gaps: tuple[int, ...] = ()
     use: str = ""
 
     @abc.abstractmethod

@@ -1,13 +1,14 @@
 """The documents of a text file.
 
-A `.jsonl` file holds a document a line (a string, or an object with a text field), a `.json` file a
-list of them, and any other text file is one document; each may be compressed. Nothing is ever
-unpickled.
+A `.jsonl` or `.ndjson` file holds a document a line (a string, or an object with a text field), a
+`.json` file a list of them, or one a line too, and any other text file is one document; each may be
+compressed. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import difflib
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import IO, Any
 from strawberry.data.reading import decode, opened
 from strawberry.errors import StrawberryError
 
+LINES = (".jsonl", ".ndjson", ".jsonlines")
+"""What files of JSON, one a line, are called."""
 _COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
 
 
@@ -35,10 +38,10 @@ def read_documents(path: Path, field: str = "text") -> Iterator[str]:
     while len(suffixes) > 1 and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
     with opened(path) as file:
-        if suffixes[-1:] == [".jsonl"]:
+        if suffixes and suffixes[-1] in LINES:
             documents = _lines(path, file, field)
         elif suffixes[-1:] == [".json"]:
-            documents = _list(path, decode(path, file.read()), field)
+            documents = _json(path, file.read(), field)
         else:
             documents = iter([decode(path, file.read())])
         for document in documents:
@@ -67,11 +70,30 @@ def _lines(path: Path, file: IO[bytes], field: str) -> Iterator[str]:
             yield _document(_parse(path, line, number), field, f"{path}:{number}")
 
 
+def _json(path: Path, raw: bytes, field: str) -> Iterator[str]:
+    """The documents of a `.json` file: a list, or as many write it, one a line."""
+    text = decode(path, raw)
+    first, _, rest = text.partition("\n")
+    if rest.strip() and _is_object(first):
+        return _lines(path, io.BytesIO(raw), field)
+    return _list(path, text, field)
+
+
+def _is_object(text: str) -> bool:
+    """Whether a line is a JSON object by itself."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _list(path: Path, text: str, field: str) -> Iterator[str]:
     value = _parse(path, text, 1)
     if not isinstance(value, list):
         kind = type(value).__name__
-        raise StrawberryError(f"{path}: expected a list of strings at the top, not a {kind}")
+        raise StrawberryError(
+            f"{path}: expected a list at the top, or an object on each line, not one {kind}"
+        )
     for index, item in enumerate(value):
         yield _document(item, field, f"{path}: item {index}")
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from strawberry.data.documents import LINES
 from strawberry.errors import StrawberryError
 
-_PLAIN: Final = (".txt", ".md", ".json", ".jsonl")
+_PLAIN: Final = (".txt", ".md", ".json", *LINES)
 _COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst")
 TEXT_SUFFIXES: Final = (*_PLAIN, *(a + b for a in _PLAIN for b in _COMPRESSED))
 """What is taken of a folder; a file that is named, or that a pattern matches, may have another."""

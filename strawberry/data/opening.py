@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,13 +136,24 @@ def wordless_ahead(recipe: Recipe) -> list[str]:
     return wordless(known, recipe.model.vocab_size)
 
 
-def wordless(known: int | None, room: int) -> list[str]:
-    """A line where a model of `room` ids has more than the `known` ones of its tokenizer."""
+def wordless(known: int | None, room: int, gaps: Sequence[int] = ()) -> list[str]:
+    """A line where a model of `room` ids has more than the `known` ones of its tokenizer.
+
+    One more where some of those, the `gaps`, stand for nothing.
+    """
+    lines = []
+    if gaps:
+        few = ", ".join(map(str, gaps[:3])) + (", ..." if len(gaps) > 3 else "")
+        lines.append(
+            f"{len(gaps)} of the tokenizer's {known} ids stand for nothing, so no text has them, "
+            f"and they are never generated: {few}"
+        )
     if known is None or known >= room:
-        return []
+        return lines
     return [
+        *lines,
         f"the tokenizer has {known} ids, the model {room}: no text has the other {room - known}, "
-        f"which are never generated; `vocab_size: {known}` leaves them out"
+        f"which are never generated; `vocab_size: {known}` leaves them out",
     ]
 
 

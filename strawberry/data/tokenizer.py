@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from strawberry.errors import StrawberryError
 _ENDS = (END_OF_TEXT, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>")
 
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+_JOINING = ("Fuse", "ByteLevel")
+"""Decoders that make one text of those of all ids."""
 
 INSTEAD = (
     "leave the path out to learn a tokenizer of the data, or make a tokenizer.json with "
@@ -57,7 +59,9 @@ class HubTokenizer(Tokenizer):
         if not ends:
             raise StrawberryError(f"{name}: no token that ends a text (one of {', '.join(_ENDS)})")
         self.eot = ends[0]
-        self.vocab_size = 1 + max(self._fast.get_vocab(with_added_tokens=True).values())
+        ids = set(self._fast.get_vocab(with_added_tokens=True).values())
+        self.vocab_size = 1 + max(ids)
+        self.gaps = tuple(i for i in range(self.vocab_size) if i not in ids)
         self.fingerprint = digest(json.loads(document))
 
     def encode(self, text: str, special: bool = False) -> list[int]:
@@ -86,7 +90,12 @@ class HubTokenizer(Tokenizer):
         return b"".join(map(self._bytes_of, ids))
 
     def unsettled(self, ids: Sequence[int]) -> int:
-        """Single bytes at the end: one more that is wrong spoils all of them."""
+        """Single bytes at the end, as one more that is wrong spoils all of them.
+
+        All, where the end of the text may be the beginning of one that a decoder replaces.
+        """
+        if self._replaced and self._may_be_replaced(self._text(ids)):
+            return len(ids)
         count = 0
         while count < len(ids) and ids[-1 - count] in self._single:
             count += 1
@@ -102,18 +111,31 @@ class HubTokenizer(Tokenizer):
                 raise ValueError(f"id {i} is outside of a vocabulary of {self.vocab_size}")
 
     def _text(self, ids: Sequence[int]) -> str:
-        return str(self._fast.decode(list(ids), skip_special_tokens=False))
+        return str(self._fast.decode(list(ids), skip_special_tokens=False)) if ids else ""
+
+    def _may_be_replaced(self, text: str) -> bool:
+        return any(
+            old is None or any(text.endswith(old[:n]) for n in range(1, len(old)))
+            for old in self._replaced
+        )
+
+    @functools.cached_property
+    def _steps(self) -> tuple[dict[str, Any], ...]:
+        """The decoders that the document names, one after another."""
+        return tuple(_flat(json.loads(self._document).get("decoder") or {}))
 
     @functools.cached_property
     def _decoders(self) -> frozenset[str]:
-        """The types of all decoders that the document names, at any depth."""
-        first = json.loads(self._document).get("decoder") or {}
-        types, queue = set(), [first]
-        while queue:
-            one = queue.pop()
-            types.add(str(one.get("type")))
-            queue += one.get("decoders", ())
-        return frozenset(types)
+        """The types of all decoders."""
+        return frozenset(str(step.get("type")) for step in self._steps)
+
+    @functools.cached_property
+    def _replaced(self) -> tuple[str | None, ...]:
+        """What decoders replace once the texts of ids are joined; None for a pattern."""
+        types = [step.get("type") for step in self._steps]
+        joined = min((types.index(one) for one in _JOINING if one in types), default=len(types))
+        later = [step for step in self._steps[joined:] if step.get("type") == "Replace"]
+        return tuple(step["pattern"].get("String") for step in later)
 
     @functools.cached_property
     def _single(self) -> dict[int, bytes]:
@@ -138,6 +160,14 @@ class HubTokenizer(Tokenizer):
             return token.encode() if symbols is None else symbols
         before, both = self._text(self._anchor), self._text([*self._anchor, i])
         return both.removeprefix(before).encode()
+
+
+def _flat(decoder: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A decoder, or those of a sequence, at any depth."""
+    if "decoders" not in decoder:
+        yield decoder
+    for one in decoder.get("decoders", ()):
+        yield from _flat(one)
 
 
 def tokenizer_beside(file: Path) -> Tokenizer | None:

@@ -103,6 +103,7 @@ class LanguageModel(nn.Module):
             alone; else None.
         drawable: generation draws ids below this alone; None for all. A vocabulary may be larger
             than its tokenizer's, whose text has none of the others.
+        gaps: ids below `drawable` that aren't drawn either.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class LanguageModel(nn.Module):
         self.loss_terms = loss_terms
         self.separator: int | None = None
         self.drawable: int | None = None
+        self.gaps: tuple[int, ...] = ()
         self._limit = self.limit()
 
     @property
@@ -156,6 +158,14 @@ class LanguageModel(nn.Module):
     def head_logits(self, h: Tensor) -> Tensor:
         """Hidden states (..., C) -> logits (..., V)."""
         return head_logits(h, self.head_weight, self.logit_softcap)
+
+    def drawn(self, logits: Tensor) -> Tensor:
+        """The logits (..., N) of the N ids that may be drawn, of (..., V); gaps are -inf."""
+        logits = logits[..., : self.drawable]
+        if not self.gaps:
+            return logits
+        gaps = torch.tensor(self.gaps, device=logits.device)
+        return logits.index_fill(-1, gaps, -torch.inf)
 
     def trunk(self, idx: Tensor, cache: Cache | None = None) -> tuple[Tensor, Aux]:
         """Everything below the head: ids (B, T) -> hidden (B, T, C), and components' terms."""

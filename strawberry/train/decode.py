@@ -61,7 +61,7 @@ class Sequences:
     def logits(self) -> Tensor:
         """Logits (B, V) of the next token, of the V ids that may be drawn."""
         with self._without_gradients():
-            return self._logits()[:, : self.model.drawable]
+            return self.model.drawn(self._logits())
 
     def _logits(self) -> Tensor:
         held = 0 if self._cache is None else self._cache.offset

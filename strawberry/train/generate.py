@@ -125,7 +125,7 @@ def generate_batch(
             raise StrawberryError("a draft is verified at temperature 0 only")
         check_draft(loaded.model, draft_steps)
     tokenizer = loaded.tokenizer()
-    loaded.model.drawable = tokenizer.vocab_size
+    loaded.model.drawable, loaded.model.gaps = tokenizer.vocab_size, tokenizer.gaps
     starts = [_start(loaded, tokenizer, prompt) for prompt in prompts]
     seeds = [seed + sample for _ in prompts for sample in range(samples)]
     texts = [TextStream(tokenizer, starts[row // samples][1:]) for row in range(len(seeds))]

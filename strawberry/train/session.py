@@ -190,9 +190,9 @@ def open_session(
     Raises RecipeError if one can't be built, or the batch not be divided among the ranks.
     """
     dataset = open_by_one(recipe, world, progress)
-    known = None if dataset.tokenizer is None else dataset.tokenizer.vocab_size
-    beyond = wordless(known, recipe.model.vocab_size)
-    for line in [*dataset.notes, *beyond] if world.main else ():
+    tokenizer, room = dataset.tokenizer, recipe.model.vocab_size
+    unused = [] if tokenizer is None else wordless(tokenizer.vocab_size, room, tokenizer.gaps)
+    for line in [*dataset.notes, *unused] if world.main else ():
         warn(line)
     randomness.seed(seed_of(recipe, "dropout") + world.rank)
     engine = engine_for(recipe, world, machine)

@@ -104,7 +104,7 @@ class _Depth:
         with self._set(), self._without_gradients():
             hidden, _ = self.model.trunk(ids[:, self.cache.offset :], self.cache)
         logits = self.model.head_logits(hidden[:, -count:])
-        return logits[..., : self.model.drawable].argmax(-1)
+        return self.model.drawn(logits).argmax(-1)
 
     @contextmanager
     def _set(self) -> Iterator[None]:

@@ -40,6 +40,9 @@ def test_each_kind_of_file_gives_its_documents(tmp_path: Path) -> None:
     assert read(tmp_path, "a.jsonl", '{"body": "b", "text": 1}', "body") == ["b"]
     assert read(tmp_path, "a.json", json.dumps(["a", None, {"text": "b"}])) == ["a", "", "b"]
     assert read(tmp_path, "a.json", '["\\ud800"]') == ["\ufffd"]
+    rows = '\ufeff{"text": "a", "n": 1}\r\n{"text": null}\n\n{"text": "b"}'
+    for name in ("a.json", "a.ndjson", "a.jsonlines", "a.json.ndjson"):
+        assert read(tmp_path, name, rows) == ["a", "", "b"]
     assert read(tmp_path, "a.py", "any suffix") == ["any suffix"]
 
 
@@ -52,7 +55,9 @@ def test_each_kind_of_file_gives_its_documents(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "a"}\n{"text": \n', r"a\.jsonl:2:10: not JSON"),
         ("a.jsonl", '"a"\n3\n', r"a\.jsonl:2: expected text, not a int"),
         ("a.jsonl", '{"body": ""}', r"a\.jsonl:1: no field 'text' in this object \(it has body\)"),
-        ("a.json", '{"text": "a"}', r"a\.json: expected a list of strings at the top, not a dict"),
+        ("a.json", '{"text": "a"}', r"a\.json: expected a list at the top, or an object on each"),
+        ("a.json", '{\n"text": "a"\n}', r"a\.json: expected a list at the top, or an object on"),
+        ("a.json", '{"text": "a"}\n{"text": 3}', r"a\.json:2: expected text, not a int"),
         ("a.json", '["a", 2]', r"a\.json: item 1: expected text, not a int"),
         ("a.json", '[\n"a",\n]', r"a\.json:3:1: not JSON|a\.json:2:4: not JSON"),
         ("a.json", "[" * 100_000, r"a\.json:1: not JSON: nested too deeply"),

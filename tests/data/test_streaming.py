@@ -118,6 +118,17 @@ def letters() -> Tokenizer:
     return made
 
 
+def replaced(pattern: str | Regex) -> Callable[[], Tokenizer]:
+    """GPT-2's kind, with a text of several ids that becomes another one in the end."""
+
+    def kind() -> Tokenizer:
+        made = byte_level()
+        made.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace(pattern, "X")])
+        return made
+
+    return kind
+
+
 KINDS = [byte_fallback, byte_level, unigram, word_piece, word_ends, words, letters]
 
 
@@ -153,6 +164,15 @@ def test_streaming_is_decoding_the_whole(kind: Callable[[], Tokenizer]) -> None:
             for i in ids:
                 stream.note(i)
             assert stream.text() == expected
+
+
+@pytest.mark.parametrize("pattern", ["abcd", Regex("a.*d")])
+def test_what_may_yet_be_replaced_waits(pattern: str | Regex) -> None:
+    """Letter by letter: a text that becomes another one is not given before that is decided."""
+    tokenizer = HubTokenizer(replaced(pattern)().to_str(), "test")
+    for text in ("abcd", "xabcdy", "ababcd", "abc", "aab", "abcdabcd", "caf\u00e9 a"):
+        ids = [i for letter in text for i in tokenizer.encode(letter)]
+        assert "".join(streamed(tokenizer, [], ids)) == tokenizer.decode(ids), text
 
 
 def test_the_texts_that_were_wrong() -> None:

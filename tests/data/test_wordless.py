@@ -6,9 +6,39 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from strawberry.cli.app import run
 from strawberry.data.bpe import byte_tokenizer
+from strawberry.train.decode import Sequences
+from strawberry.train.generate import generate_batch
+from strawberry.train.load import load_run
+
+
+def test_ids_between_others_are_told_and_never_generated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tokenizer of the hub with gaps: training says which, and no text has them."""
+    words = {"</s>": 0, "a": 1, "b": 2, "c": 11}
+    made = Tokenizer(models.WordLevel(words, unk_token="a"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "t.json"))
+    (tmp_path / "a.txt").write_text("a b c b a " * 99)
+    (tmp_path / "r.yaml").write_text(
+        "name: r\nmodel: {vocab_size: 12, block_size: 8, n_embd: 8, stack: [{attention: mha}]}\n"
+        "data: {use: text, path: a.txt}\ntokenizer: {use: bpe, path: t.json}\n"
+        "train: {max_iters: 1, warmup_iters: 0, eval_iters: 1, batch_size: 2, device: cpu}\n"
+    )
+    assert run(["train", str(tmp_path / "r.yaml"), "--run-dir", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    assert "8 of the tokenizer's 12 ids stand for nothing" in said
+    assert "3, 4, 5, ..." in said
+    loaded = load_run(tmp_path / "run")
+    for text in generate_batch(loaded, ["a"], samples=8, max_new_tokens=40):
+        assert all(set(one.split()) <= words.keys() for one in text)
+    logits = Sequences(loaded.model, torch.tensor([[1, 2]]), 3).logits()
+    assert logits.isfinite().nonzero()[:, 1].tolist() == sorted(words.values())
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,12 @@ def test_ids_that_no_text_has_are_never_drafted(
     """Though the model likes them best: drafted and verified, and plainly past a window."""
     model = model_of(make_recipe, {"recur": 3, "stack": [MHA]}, positional=positional)
     model.drawable = known = model.embedding.num_embeddings - 20
+    model.gaps = (3, known - 1)
     plain = model.head_logits
 
     def likes(h: torch.Tensor) -> torch.Tensor:
         logits = plain(h)
-        logits[..., known:] += 100
+        logits[..., [*model.gaps, *range(known, logits.shape[-1])]] += 100
         return logits
 
     monkeypatch.setattr(model, "head_logits", likes)
@@ -76,6 +77,7 @@ def test_ids_that_no_text_has_are_never_drafted(
         drawn = list(speculate(model, torch.tensor([[1, 2]]), 40, 1))
     assert len(drawn) == 40
     assert max(drawn) < known
+    assert not {*drawn} & {*model.gaps}
 
 
 def test_past_the_window_it_is_plain(make_recipe: RecipeMaker) -> None:

@@ -77,7 +77,8 @@ def export_run(
             ends = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
             config |= ends
             # What no text of the tokenizer has is never generated there either.
-            wordless = list(range(tokenizer.vocab_size, loaded.recipe.model.vocab_size))
+            beyond = range(tokenizer.vocab_size, loaded.recipe.model.vocab_size)
+            wordless = [*tokenizer.gaps, *beyond]
             _write(
                 part / "generation_config.json",
                 ends | ({"suppress_tokens": wordless} if wordless else {}),

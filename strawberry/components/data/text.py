@@ -13,9 +13,10 @@ from strawberry.data.texts import text_corpus, text_dataset
 class TextFiles(DataSource):
     """Text files: `.txt` and `.md` hold a document each, `.jsonl` one a line, `.json` a list.
 
-    Files may be compressed (`.gz`, `.bz2`, `.xz`, `.zst`), links are followed, and documents that
-    are empty or null are left out and counted. Documents are divided whole, by bytes: validation
-    is the same text for every tokenizer.
+    A `.ndjson` is a `.jsonl`, and so is a `.json` with an object on each line. Files may be
+    compressed (`.gz`, `.bz2`, `.xz`, `.zst`), links are followed, and documents that are empty or
+    null are left out and counted. Documents are divided whole, by bytes: validation is the same
+    text for every tokenizer.
 
     Args:
         path: a file, a folder (text files in it and below) or a pattern such as `texts/*.txt`;

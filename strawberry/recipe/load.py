@@ -14,7 +14,7 @@ from strawberry.plugin import Plugins
 from strawberry.recipe.origin import origin_of
 from strawberry.recipe.seed import is_seed_config, seed_recipe
 from strawberry.recipe.spec import Recipe
-from strawberry.recipe.tree import Node, located, merge, parse_path, set_at
+from strawberry.recipe.tree import Node, located, merge, parse_path, set_at, show
 from strawberry.recipe.validate import validate
 from strawberry.recipe.yaml import parse, read_tree
 
@@ -77,12 +77,33 @@ def _resolved(source: Path, above: tuple[Path, ...]) -> tuple[Node, list[str], l
         return *seed_recipe(tree), [source]
     base = tree.get("extends")
     if base is None:
+        if "set" in tree.keys:
+            message = "changes what `extends` brings, and there is no `extends` here"
+            raise RecipeError([Problem(message, tree.keys["set"], "set")])
         return tree, [], [source]
     target = _base(base, source, above)
     inherited, notes, files = _resolved(target, (*above, source))
     inherited = Node(_without(inherited, "name"), inherited.location, inherited.keys)
-    tree = merge(inherited, Node(_without(tree, "extends"), tree.location, tree.keys))
-    return tree, notes, [source, *files]
+    merged = merge(inherited, Node(_without(tree, "extends", "set"), tree.location, tree.keys))
+    return _with_settings(merged, tree.get("set")), notes, [source, *files]
+
+
+def _with_settings(tree: Node, settings: Node | None) -> Node:
+    """The tree with what `set` says by paths, in order; raises RecipeError with every problem."""
+    if settings is None or settings.value is None:
+        return tree
+    if not settings.is_map:
+        message = "expected paths as in `--set`, each with a value: {model.stack[0].ffn: swiglu}"
+        raise RecipeError([Problem(f"{message}, got {show(settings)}", settings.location, "set")])
+    problems: list[Problem] = []
+    for path, value in settings.value.items():
+        try:
+            tree = set_at(tree, parse_path(path, settings.keys[path]), value)
+        except RecipeError as error:
+            problems += [replace(problem, path=f"set.{path}") for problem in error.problems]
+    if problems:
+        raise RecipeError(problems)
+    return tree
 
 
 def _base(base: Node, source: Path, above: tuple[Path, ...]) -> Path:
@@ -103,8 +124,8 @@ def _base(base: Node, source: Path, above: tuple[Path, ...]) -> Path:
     return target
 
 
-def _without(tree: Node, key: str) -> dict[str, Node]:
-    return {name: node for name, node in tree.value.items() if name != key} if tree.is_map else {}
+def _without(tree: Node, *keys: str) -> dict[str, Node]:
+    return {k: node for k, node in tree.value.items() if k not in keys} if tree.is_map else {}
 
 
 def _overridden(tree: Node, overrides: Sequence[str | Setting] | Mapping[str, Any]) -> Node:

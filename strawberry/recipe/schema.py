@@ -29,6 +29,10 @@ def json_schema(plugins: Plugins) -> dict[str, Any]:
         "properties": {
             "name": {"type": "string", "description": "Names the runs; the file's by default."},
             "extends": {"type": "string", "description": "A recipe to start from."},
+            "set": {
+                "type": "object",
+                "description": "What is changed of that, by path: model.stack[0].router.",
+            },
             "seed": {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}]},
             "requires": {"type": "array", "items": {"type": "string"}},
             "model": _model(definitions),

@@ -34,6 +34,8 @@ SECTIONS = {
     "name", "seed", "requires", "model", "data", "tokenizer", "optimizer", "schedule", "train",
     "trackers",
 }  # fmt: skip
+FILE_KEYS = ("extends", "set")
+"""What a file starts from, and what it changes of that."""
 BLOCK_PARTS = ("attention", "ffn", "norm", "positional")
 NAME = re.compile(r"[^./\\][^/\\]{0,99}")
 RECUR = tuple(item.name for item in dataclasses.fields(RecurFields))
@@ -62,9 +64,10 @@ class _Reader(ComponentReader):
         if not tree.is_map:
             self.say("a recipe is a mapping with a `model:` section", tree.location, "")
             return None
-        self.problems += unknown_keys(tree, {*SECTIONS, "extends"}, "a recipe", "")
-        if "extends" in tree.value:
-            self.say("belongs in a file, not in an override", tree.keys["extends"], "extends")
+        self.problems += unknown_keys(tree, {*SECTIONS, *FILE_KEYS}, "a recipe", "")
+        for key in FILE_KEYS:
+            if key in tree.value:
+                self.say("belongs in a file, not in an override", tree.keys[key], key)
         model = tree.get("model")
         if model is None:
             self.say("`model:` is missing", tree.location, "")

@@ -14,7 +14,7 @@ from strawberry.plugin.signature import fields_of
 from strawberry.recipe import load_recipe, patch
 from strawberry.recipe.seed import KNOWN
 from strawberry.recipe.spec import ModelFields, TrainFields
-from strawberry.recipe.validate import BLOCK_PARTS, RECUR, SECTIONS
+from strawberry.recipe.validate import BLOCK_PARTS, FILE_KEYS, RECUR, SECTIONS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GUIDE = (RECIPES / "README.md").read_text()
@@ -78,7 +78,7 @@ def test_no_key_is_left_out() -> None:
 
     missing = [
         key
-        for key in (*SECTIONS, "extends", "params", *sections, *stack, *seed)
+        for key in (*SECTIONS, *FILE_KEYS, "params", *sections, *stack, *seed)
         if not re.search(rf"^\|.*`{key}[`.]|`{key}`", GUIDE, flags=re.MULTILINE)
     ]
 

@@ -101,6 +101,54 @@ def test_long_chain(wrong: Wrong, folder: Path) -> None:
     assert line.endswith("a chain of more than 20 recipes")
 
 
+def test_set_reaches_into_what_is_extended(load: Load, folder: Path) -> None:
+    """Paths lead into lists and to all blocks; they apply last, and in order, at every level."""
+    stack = "  stack: [{repeat: 2, attention: {use: mha, n_head: 2}}, {ffn: mlp}]\n"
+    (folder / "a.yaml").write_text(
+        f"model:\n  vocab_size: 8\n  block_size: 8\n  n_embd: 8\n{stack}"
+    )
+    (folder / "b.yaml").write_text("extends: a.yaml\nset: {'model.stack[0].repeat': 3}\n")
+    recipe = load(
+        "extends: b.yaml\nmodel: {n_embd: 16}\n"
+        "set: {model.n_embd: 32, 'model.stack.*.attention.n_head': 4,\n"
+        "      'model.stack[1].ffn': geglu}\n"
+    )
+    first, second = recipe.model.stack
+    assert isinstance(first, RepeatSpec)
+    assert isinstance(second, BlockSpec)
+    assert first.count == 3
+    assert [b.attention.fields["n_head"] for b in first.stack if b.attention] == [4]  # type: ignore[union-attr]
+    assert second.ffn is not None
+    assert second.ffn.use == "strawberry/geglu"
+    assert recipe.model.n_embd == 32
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("set: 3\n", "r.yaml:2:6: set: expected paths as in `--set`, each with a value"),
+        ("set: {'model.stack[9].ffn': mlp}\n",
+         "r.yaml:2:29: set.model.stack[9].ffn: there is no [9]: the list has 1 entries"),
+        ("set: {a b: 3}\n", "r.yaml:2:7: set.a b: 'a b' is not a path such as"),
+        ("set: {model.n_embd.x: 3}\n", "r.yaml:2:23: set.model.n_embd.x: there is nothing at 'x'"),
+        ("set: {model.n_embdd: 3}\n", "r.yaml:2:23: model: the model has no 'n_embdd'; did you"),
+        ("set: {model.n_embd: x}\n", "r.yaml:2:21: model.n_embd: expected a whole number, got"),
+        ("set: {extends: b.yaml}\n", "r.yaml:2:16: extends: belongs in a file, not in an override"),
+    ],
+)  # fmt: skip
+def test_wrong_set(text: str, message: str, wrong: Wrong, folder: Path) -> None:
+    """Each mistake is located in the file that says it."""
+    (folder / "a.yaml").write_text(BASE)
+    (line,) = wrong(f"extends: a.yaml\n{text}")
+    assert line.startswith(message)
+
+
+def test_set_without_extends(wrong: Wrong) -> None:
+    """There is nothing then that it could change."""
+    (line,) = wrong(f"{BASE}set: {{model.n_embd: 3}}\n")
+    assert line.endswith(": set: changes what `extends` brings, and there is no `extends` here")
+
+
 def test_missing_file(plugins: Plugins) -> None:
     """A file that is not there is the user's mistake."""
     with pytest.raises(StrawberryError, match=r"nowhere\.yaml: can't be read: No such file"):

@@ -17,7 +17,7 @@ from strawberry.components.optimizer.muon import (
     OrthogonalMomentum,
     orthogonal_all,
 )
-from strawberry.model.contracts import ParameterInfo
+from strawberry.contracts import ParameterInfo
 from strawberry.plugin import hookimpl
 
 POLAR_EXPRESS: tuple[Coefficients, ...] = (

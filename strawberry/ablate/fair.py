@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from strawberry.contracts import Bank
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
 from strawberry.model.build import build
-from strawberry.model.contracts import Bank
 from strawberry.recipe.spec import BlockSpec, Recipe
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strawberry.ablate.contracts import FINISHED
 from strawberry.ablate.extra import needs
 from strawberry.ablate.record import Record, values_of
 from strawberry.ablate.seeds import VARIED, sentence
 from strawberry.ablate.spread import residual
 from strawberry.ablate.suite import is_suite
+from strawberry.contracts.execution import FINISHED
 from strawberry.errors import StrawberryError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from strawberry.ablate.contracts import FINISHED
+from strawberry.contracts.execution import FINISHED
 from strawberry.errors import StrawberryError
 from strawberry.train.run import RunFolder
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from strawberry.ablate.contracts import FINISHED
 from strawberry.ablate.worker import read_recipe
+from strawberry.contracts.execution import FINISHED
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.train import train

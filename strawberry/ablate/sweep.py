@@ -17,7 +17,6 @@ import torch
 
 import strawberry
 from strawberry.ablate.cells import Cell
-from strawberry.ablate.contracts import STOPPED, Events, Executor, FinishedJob
 from strawberry.ablate.forecast import Forecast, Wanted, forecast, planned
 from strawberry.ablate.known import Noise, finished, own_trials, read_noise
 from strawberry.ablate.plan import Plan
@@ -28,6 +27,7 @@ from strawberry.ablate.statistics import LEAST, compare, higher_is_better, undec
 from strawberry.ablate.trials import Trial, Trials, undone
 from strawberry.ablate.tuning import Tuning
 from strawberry.ablate.waiting import LockedFolder
+from strawberry.contracts.execution import STOPPED, Events, Executor, FinishedJob
 from strawberry.errors import Location, RecipeError, StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.recipe.components import ComponentReader

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import strawberry
-from strawberry.ablate.contracts import DISQUALIFIED, FINISHED, Job
+from strawberry.contracts.execution import DISQUALIFIED, FINISHED, Job
 from strawberry.data import open_dataset
 from strawberry.plugin import Plugins
 from strawberry.recipe import patch

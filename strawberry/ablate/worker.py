@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strawberry.ablate.contracts import DISQUALIFIED, FINISHED, STOPPED
 from strawberry.ablate.waiting import PATIENCE, FolderMissing, wait_for
+from strawberry.contracts.execution import DISQUALIFIED, FINISHED, STOPPED
 from strawberry.errors import StrawberryError
 from strawberry.stopping import PATIENT
 from strawberry.train.run import write_atomic

@@ -10,7 +10,7 @@ import numpy as np
 
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
-from strawberry.data.contracts import IGNORED, Ids, Task
+from strawberry.contracts.data import IGNORED, Ids, Task
 from strawberry.errors import StrawberryError
 
 EXAMPLES: Final = 64

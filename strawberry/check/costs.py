@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject, with_length
+from strawberry.contracts import Router
 from strawberry.model.accounting import account
 from strawberry.model.build import build
-from strawberry.model.contracts import Router
 from strawberry.model.risks import declares
 from strawberry.recipe.spec import Recipe
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.pretend import NAME, Stall, Stalls, accelerator, is_outside
 from strawberry.check.subject import Subject
+from strawberry.contracts.numbers import WITHOUT_FLOAT64
 from strawberry.errors import StrawberryError
-from strawberry.model.contracts.numbers import WITHOUT_FLOAT64
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.risks import declares
 from strawberry.train.optimizers import Optimizers

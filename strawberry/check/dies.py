@@ -10,8 +10,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from strawberry.contracts import FFN, Site, Use
 from strawberry.errors import FieldError
-from strawberry.model.contracts import FFN, Site, Use
 from strawberry.plugin import Registrar, hookimpl
 
 

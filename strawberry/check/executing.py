@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from strawberry.ablate.contracts import FINISHED, Events, Executor, FinishedJob, Job
 from strawberry.ablate.sweep import make_executor
 from strawberry.ablate.trials import Trials
 from strawberry.check import dies
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
+from strawberry.contracts.execution import FINISHED, Events, Executor, FinishedJob, Job
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.recipe.load import patch

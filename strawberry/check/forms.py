@@ -10,8 +10,8 @@ from torch import Tensor
 
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
+from strawberry.contracts import Router
 from strawberry.model.build import build
-from strawberry.model.contracts import Router
 from strawberry.model.language_model import Cache, LanguageModel
 from strawberry.model.risks import declares
 

@@ -12,8 +12,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
+from strawberry.contracts.data import SPLITS, TEST, UNPREDICTED, Dataset, Ids, Split
 from strawberry.data import open_dataset
-from strawberry.data.contracts import SPLITS, TEST, UNPREDICTED, Dataset, Ids, Split
 
 BATCH: Final = 4
 STEPS: Final = 3

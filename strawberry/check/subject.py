@@ -11,9 +11,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from strawberry.contracts import FFN, Attention, Use
 from strawberry.errors import Location, StrawberryError
 from strawberry.model.build import build
-from strawberry.model.contracts import FFN, Attention, Use
 from strawberry.model.language_model import LanguageModel
 from strawberry.plugin import KINDS, Plugins, RegistryEntry
 from strawberry.recipe.load import patch

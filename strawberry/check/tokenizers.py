@@ -10,7 +10,7 @@ from typing import Final
 
 from strawberry.check.outcome import Finding
 from strawberry.check.subject import Subject
-from strawberry.data.contracts import Corpus, DataSite, Split, Tokenizer, TokenizerSource
+from strawberry.contracts.data import Corpus, DataSite, Split, Tokenizer, TokenizerSource
 
 TEXTS: Final = (
     "",

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
+from strawberry.contracts import Tracker
 from strawberry.errors import PluginError
-from strawberry.model.contracts import Tracker
 from strawberry.recipe.load import patch
 from strawberry.recipe.spec import Recipe
 from strawberry.train import load_run, train

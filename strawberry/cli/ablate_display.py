@@ -11,12 +11,12 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from strawberry.ablate.contracts import FINISHED, FinishedJob, Job
 from strawberry.ablate.forecast import Forecast
 from strawberry.ablate.report import outlook
 from strawberry.ablate.sweep import SweepObserver
 from strawberry.ablate.trials import Trial
 from strawberry.cli.console import table
+from strawberry.contracts.execution import FINISHED, FinishedJob, Job
 
 
 class SweepDisplay(SweepObserver):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from strawberry.model.contracts import Tracker
+from strawberry.contracts import Tracker
 
 if TYPE_CHECKING:
     from torch import nn

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from strawberry.contracts import Aux, Term, draw, summed, wide, without_autocast
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Aux, Term, draw, summed, wide, without_autocast
 
 R = TypeVar("R")
 

@@ -8,7 +8,7 @@ A recipe's data, and the tokenizer of one of its runs:
     tokenizer = load_run_tokenizer(run / "tokenizer.json", recipe)
 """
 
-from strawberry.data.contracts import (
+from strawberry.contracts.data import (
     Corpus,
     Dataset,
     DataSite,

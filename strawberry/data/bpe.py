@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.data.contracts import Progress, Tokenizer, silent
+from strawberry.contracts.data import Progress, Tokenizer, silent
 from strawberry.data.documents import encodable
 from strawberry.data.hub_format import to_document
 from strawberry.data.storage import digest, write_file

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.data.contracts import EVERY, SPLITS, TEST, Corpus, Progress, Split, silent
+from strawberry.contracts.data import EVERY, SPLITS, TEST, Corpus, Progress, Split, silent
 from strawberry.data.storage import FileFingerprints, stamps
 from strawberry.errors import StrawberryError
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strawberry.data.contracts import (
+from strawberry.contracts.data import (
     Corpus,
     Dataset,
     DataSite,
@@ -16,8 +16,8 @@ from strawberry.data.contracts import (
     TokenizerSource,
     silent,
 )
+from strawberry.contracts.ids import check_tokenizer
 from strawberry.data.files import MissingError
-from strawberry.data.ids import check_tokenizer
 from strawberry.data.packed import too_short
 from strawberry.data.storage import cache_folder, digest
 from strawberry.data.texts import kept_dataset

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.data.contracts import (
+from strawberry.contracts.data import (
     EVERY,
     TEST,
     Corpus,
@@ -29,7 +29,7 @@ from strawberry.data.contracts import (
     Tokenizer,
     silent,
 )
-from strawberry.data.ids import checked_ids
+from strawberry.contracts.ids import checked_ids
 from strawberry.data.storage import DamagedFileError, FileFingerprints, digest, write_file
 from strawberry.data.stream import IdStream
 from strawberry.data.tokenfile import SUFFIX, TokenFile, TokenWriter, open_tokens

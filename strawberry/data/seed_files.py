@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from strawberry.contracts.data import Ids
 from strawberry.data.bpe import BPETokenizer, check_special, split_pattern
-from strawberry.data.contracts import Ids
 from strawberry.data.packed import TOKENIZER
 from strawberry.data.pickled import load_plain
 from strawberry.data.storage import new_folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from strawberry.data.contracts import EVERY, SPLITS, TEST, DataSite, Split, Tokenizer
+from strawberry.contracts.data import EVERY, SPLITS, TEST, DataSite, Split, Tokenizer
 from strawberry.data.packed import PackedDataset, hold_back
 from strawberry.data.shards import IdFile, open_shards
 from strawberry.data.storage import FileFingerprints, digest

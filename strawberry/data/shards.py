@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.data.contracts import EVERY, TEST, Progress, Split, silent
+from strawberry.contracts.data import EVERY, TEST, Progress, Split, silent
 from strawberry.data.storage import FileFingerprints
 from strawberry.errors import StrawberryError
 

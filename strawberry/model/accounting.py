@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from strawberry.contracts import Bank, Projection, State
 from strawberry.model.blame import blaming
 from strawberry.model.build import build
-from strawberry.model.contracts import Bank, Projection, State
 from strawberry.model.counting import Cost, CostMeter
 from strawberry.model.loss import linear_cross_entropy
 from strawberry.model.recursion import gather

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from strawberry.errors import Problem, RecipeError
-from strawberry.model import pairings
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     Attention,
     Bank,
     Declared,
@@ -30,6 +28,8 @@ from strawberry.model.contracts import (
     WeightSource,
     draw,
 )
+from strawberry.errors import Problem, RecipeError
+from strawberry.model import pairings
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.loss import LossTerms
 from strawberry.model.recursion import Recursion

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from strawberry.errors import StrawberryError
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     Aux,
     MatrixLayout,
     Metric,
@@ -28,6 +27,7 @@ from strawberry.model.contracts import (
     WeightSource,
     mean_terms,
 )
+from strawberry.errors import StrawberryError
 from strawberry.model.loss import HeadLoss, LossTerms, head_logits, head_loss
 from strawberry.model.residual import ResidualStream, written
 from strawberry.model.stack import Block, BlockUse, CacheShape, Stack, dropped

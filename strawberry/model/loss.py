@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from strawberry.model.contracts import wide
+from strawberry.contracts import wide
 
 IGNORE = -1
 """The target of a position that is not predicted; so is every other negative one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from strawberry.model.contracts import Attention, Positional
+from strawberry.contracts import Attention, Positional
 from strawberry.model.recursion import Recursion
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     Aux,
     Router,
     SharedKeys,

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import Use, wide
+from strawberry.contracts import Use, wide
 
 EPS = torch.finfo(torch.float32).eps
 """Added to the mean square of what is mixed: enough for a row of zeros."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     FFN,
     Attention,
     Aux,

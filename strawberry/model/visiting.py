@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from strawberry.model.contracts import SharedKeys, State, Use, WeightSource
+from strawberry.contracts import SharedKeys, State, Use, WeightSource
 from strawberry.model.counting import Cost, CostMeter
 from strawberry.model.residual import ResidualStream, written
 from strawberry.model.stack import CacheShape

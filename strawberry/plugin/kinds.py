@@ -65,7 +65,7 @@ class ComponentKind:
         return self.key if "recipe" in self.places and self.many != "list" else ""
 
 
-_MODEL: Final = "strawberry.model.contracts"
+_MODEL: Final = "strawberry.contracts"
 
 CORE: Final = (
     ComponentKind(
@@ -99,19 +99,19 @@ CORE: Final = (
         default="strawberry/trapezoid",
     ),
     ComponentKind(
-        "data", "data source", "strawberry.data.contracts:DataSource", ("recipe",),
+        "data", "data source", "strawberry.contracts.data:DataSource", ("recipe",),
         default="strawberry/stdlib",
     ),
     ComponentKind(
-        "tokenizer", "tokenizer", "strawberry.data.contracts:TokenizerSource", ("recipe",),
+        "tokenizer", "tokenizer", "strawberry.contracts.data:TokenizerSource", ("recipe",),
         default="strawberry/bpe",
     ),
-    ComponentKind("task", "synthetic task", "strawberry.data.contracts:Task"),
+    ComponentKind("task", "synthetic task", "strawberry.contracts.data:Task"),
     ComponentKind(
         "tracker", "observer of runs", f"{_MODEL}:Tracker", ("recipe",), key="trackers",
         many="list",
     ),
-    ComponentKind("executor", "way to run many trainings", "strawberry.ablate.contracts:Executor"),
+    ComponentKind("executor", "way to run many trainings", "strawberry.contracts.execution:Executor"),
 )  # fmt: skip
 
 

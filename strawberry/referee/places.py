@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from strawberry.model.contracts import FFN, Attention, Norm, Positional, Router
+from strawberry.contracts import FFN, Attention, Norm, Positional, Router
 from strawberry.referee.dependence import Limits, Run, difference, outputs
 
 _COMPONENTS = (Attention, FFN, Norm, Positional, Router)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from strawberry.model.contracts import Router
+from strawberry.contracts import Router
 from strawberry.model.risks import declares
 
 if TYPE_CHECKING:

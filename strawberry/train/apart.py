@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import OptimizerSource, ParameterInfo, Unit
+from strawberry.contracts import OptimizerSource, ParameterInfo, Unit
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strawberry.data.contracts import UNPREDICTED
+from strawberry.contracts.data import UNPREDICTED
 from strawberry.errors import PluginError, StrawberryError
 from strawberry.recipe.seeds import seed_of
 from strawberry.train.parallel.world import World
 
 if TYPE_CHECKING:
+    from strawberry.contracts.data import Ids
     from strawberry.data import Dataset, Split
-    from strawberry.data.contracts import Ids
     from strawberry.recipe.spec import Recipe
 
 MicroBatch: TypeAlias = tuple[Tensor, Tensor]

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from strawberry.contracts import Tracker
 from strawberry.errors import PluginError, StrawberryError
 from strawberry.model.build import build
-from strawberry.model.contracts import Tracker
 from strawberry.model.risks import ahead
 from strawberry.recipe.origin import Origin, noted_in
 from strawberry.train.device import machine_for

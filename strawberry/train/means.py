@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from strawberry.model.contracts import Metric
-from strawberry.model.contracts.terms import Read
+from strawberry.contracts import Metric
+from strawberry.contracts.terms import Read
 from strawberry.train.parallel.world import World
 
 

@@ -24,8 +24,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from strawberry.contracts import local
 from strawberry.errors import StrawberryError
-from strawberry.model.contracts import local
 from strawberry.train.recent import Diverged, RecentSums
 from strawberry.train.run import write_atomic
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from strawberry.errors import RecipeError, StrawberryError
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     OptimizerSource,
     ParameterInfo,
     Schedule,
     ScheduleSite,
     placed_like,
 )
+from strawberry.errors import RecipeError, StrawberryError
 from strawberry.recipe.spec import ComponentSpec
 from strawberry.train.apart import SplitMatrices
 from strawberry.train.state import pack, unpack

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from strawberry.data.contracts import SPLITS
+from strawberry.contracts.data import SPLITS
 from strawberry.data.overlap import overlap
 from strawberry.model.risks import noncausal
 from strawberry.referee.dependence import Breach, outputs

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from strawberry.contracts import ranks
 from strawberry.errors import StrawberryError
-from strawberry.model.contracts import ranks
 from strawberry.recipe.origin import NOTED
 from strawberry.train.lock import FolderLock
 from strawberry.train.optimizers import least_rate

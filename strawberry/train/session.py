@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from strawberry.contracts import Tracker, local
 from strawberry.data import open_dataset
 from strawberry.data.opening import wordless
 from strawberry.errors import PluginError
-from strawberry.model.contracts import Tracker, local
 from strawberry.recipe.seeds import seed_of
 from strawberry.train import randomness
 from strawberry.train.batches import Batches

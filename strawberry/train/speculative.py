@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
+from strawberry.contracts import Attention, WeightSource
 from strawberry.errors import StrawberryError
-from strawberry.model.contracts import Attention, WeightSource
 from strawberry.train.decode import sample_ids, without_gradients
 from strawberry.train.sampling import Sampling
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from strawberry.check.dies import Dies
-from strawberry.model.contracts import Site
+from strawberry.contracts import Site
 from strawberry.plugin import Registrar, hookimpl
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from strawberry.ablate.contracts import Job
 from strawberry.ablate.prepare import prepare
 from strawberry.ablate.report import tabulate
 from strawberry.ablate.spread import jitter, residual, spread
 from strawberry.ablate.sweep import Sweep, SweepObserver
+from strawberry.contracts.execution import Job
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 from tests.ablate.conftest import PlanMaker

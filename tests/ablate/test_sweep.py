@@ -15,7 +15,6 @@ import filelock
 import pytest
 import yaml
 
-from strawberry.ablate.contracts import FINISHED, Events, Executor, FinishedJob, Job
 from strawberry.ablate.plan import Plan, Range
 from strawberry.ablate.prepare import prepare
 from strawberry.ablate.process import ask
@@ -25,6 +24,7 @@ from strawberry.ablate.reproduce import reproduce
 from strawberry.ablate.sweep import Sweep, SweepObserver, make_executor
 from strawberry.ablate.trials import Trials
 from strawberry.cli.app import run as command
+from strawberry.contracts.execution import FINISHED, Events, Executor, FinishedJob, Job
 from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import FFN, Attention, Site, State, Use
+from strawberry.contracts import FFN, Attention, Site, State, Use
 from strawberry.plugin import hookimpl
 
 

@@ -13,9 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from strawberry.ablate.contracts import Events, Executor, FinishedJob, Job
 from strawberry.ablate.process import TrialProcess, ask, stop
-from strawberry.data.contracts import (
+from strawberry.contracts import (
+    OptimizerSource,
+    ParameterInfo,
+    Schedule,
+    ScheduleSite,
+    Tracker,
+)
+from strawberry.contracts.data import (
     Corpus,
     Dataset,
     DataSite,
@@ -26,14 +32,8 @@ from strawberry.data.contracts import (
     Tokenizer,
     TokenizerSource,
 )
+from strawberry.contracts.execution import Events, Executor, FinishedJob, Job
 from strawberry.errors import StrawberryError
-from strawberry.model.contracts import (
-    OptimizerSource,
-    ParameterInfo,
-    Schedule,
-    ScheduleSite,
-    Tracker,
-)
 from strawberry.plugin import hookimpl
 
 

@@ -14,8 +14,8 @@ import torch
 
 import strawberry
 from strawberry.check import checks_for, of_component, run
+from strawberry.contracts import Use
 from strawberry.errors import Location
-from strawberry.model.contracts import Use
 from strawberry.plugin import Plugins
 from strawberry.recipe.tree import located
 from strawberry.recipe.validate import validate

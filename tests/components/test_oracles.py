@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import strawberry
-from strawberry.model.contracts import Use
+from strawberry.contracts import Use
 from tests.support import tiny
 
 B, T, C = 2, 11, 16

@@ -13,9 +13,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import strawberry
+from strawberry.contracts import Attention, Router
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Attention, Router
 from strawberry.model.risks import declares
 from tests.support import REGISTRY, TINY, recipe_of
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from strawberry.contracts.data import EVERY, TEST, DataSite, Split
 from strawberry.data import FileCorpus, load_tokenizer, open_dataset, read_documents
-from strawberry.data.contracts import EVERY, TEST, DataSite, Split
 from strawberry.data.packed import PackedDataset, hold_back
 from strawberry.data.storage import FileFingerprints
 from strawberry.data.stream import IdStream

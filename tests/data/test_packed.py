@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strawberry.contracts.data import SPLITS, Corpus, Ids, Split
 from strawberry.data.bpe import byte_tokenizer
-from strawberry.data.contracts import SPLITS, Corpus, Ids, Split
 from strawberry.data.packed import (
     PackedDataset,
     golden_stride,

@@ -16,8 +16,8 @@ from tokenizers import (
     trainers,
 )
 
+from strawberry.contracts.data import Tokenizer as Contract
 from strawberry.data.bpe import byte_tokenizer
-from strawberry.data.contracts import Tokenizer as Contract
 from strawberry.data.streaming import TextStream
 from strawberry.data.tokenizer import HubTokenizer
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from strawberry.contracts.data import DataSite
 from strawberry.data import load_tokenizer, prepare, texts
 from strawberry.data.bpe import byte_tokenizer
-from strawberry.data.contracts import DataSite
 from strawberry.data.packed import PackedDataset, open_packed
 from strawberry.data.storage import FileFingerprints
 from strawberry.data.texts import cached_bpe, sample, text_corpus, text_dataset, train_tokenizer

@@ -19,7 +19,7 @@ from strawberry.ablate.process import ask
 from strawberry.ablate.trials import Trial
 from strawberry.check.pretend import NAME, Stall, Stalls, accelerator
 from strawberry.components.optimizer import muon
-from strawberry.model.contracts import Tracker
+from strawberry.contracts import Tracker
 from strawberry.recipe.spec import Recipe
 from strawberry.train import Sampling, evaluate, load_run, train
 from strawberry.train.decode import sample_batch

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import FFN, Attention, Site, State, Use
+from strawberry.contracts import FFN, Attention, Site, State, Use
 from strawberry.plugin import hookimpl
 
 

@@ -11,10 +11,10 @@ from strawberry.check.pretend import NAME, accelerator
 from strawberry.components.attention import flex
 from strawberry.components.attention.softmax import Scores, attend
 from strawberry.components.optimizer.adamw import AdamW
+from strawberry.contracts import ParameterInfo
 from strawberry.data import open_dataset
 from strawberry.model import grouped
 from strawberry.model.build import build
-from strawberry.model.contracts import ParameterInfo
 from strawberry.train import randomness
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine

@@ -8,8 +8,8 @@ import torch
 
 from strawberry.check import of_component, run_one
 from strawberry.check.pretend import NAME
-from strawberry.model.contracts import Attention
-from strawberry.model.contracts.numbers import WITHOUT_FLOAT64
+from strawberry.contracts import Attention
+from strawberry.contracts.numbers import WITHOUT_FLOAT64
 from strawberry.plugin import Plugins
 from tests.device import mistakes
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from strawberry.ablate.contracts import FINISHED
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import tabulate
+from strawberry.contracts.execution import FINISHED
 from tests.ablate.conftest import recipe_file
 from tests.faults.conftest import Figure
 

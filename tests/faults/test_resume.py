@@ -39,7 +39,7 @@ NOISE = """
     import random
     import numpy
     import torch
-    from strawberry.model.contracts import FFN
+    from strawberry.contracts import FFN
     from strawberry.plugin import hookimpl
 
     class Noise(FFN):

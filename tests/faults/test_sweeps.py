@@ -14,12 +14,12 @@ import filelock
 import pytest
 
 from strawberry.ablate import process, waiting
-from strawberry.ablate.contracts import Job
 from strawberry.ablate.prepare import prepare
 from strawberry.ablate.process import TrialActivity
 from strawberry.ablate.report import tabulate
 from strawberry.ablate.sweep import Sweep, SweepObserver
 from strawberry.ablate.waiting import FolderMissing
+from strawberry.contracts.execution import Job
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.train.lock import FolderInUse

@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import strawberry
+from strawberry.contracts import Router
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Router
 from tests.support import recipe_of, tiny
 
 ROOT = Path(__file__).parents[2]

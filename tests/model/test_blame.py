@@ -12,7 +12,7 @@ from strawberry.plugin import Plugins
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "llama.yaml"
 PLUGIN = """
-from strawberry.model.contracts import FFN
+from strawberry.contracts import FFN
 from strawberry.plugin import hookimpl
 
 class Raises(FFN):

@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import set_checkpoint_early_stop
 
 import strawberry
+from strawberry.contracts import Router
 from strawberry.model.accounting import account, computes_in
-from strawberry.model.contracts import Router
 from strawberry.model.stack import Block, recompute_blocks
 from strawberry.train.parallel.memory import rank_cost
 from tests.support import TINY, recipe_of

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import strawberry
+from strawberry.contracts import MatrixLayout, ParameterInfo, interleaved
 from strawberry.errors import RecipeError
-from strawberry.model.contracts import MatrixLayout, ParameterInfo, interleaved
 from strawberry.model.language_model import LanguageModel
 from strawberry.plugin import Plugins
 from tests.support import REGISTRY, tiny
@@ -77,7 +77,7 @@ FUSES_NOTHING = {"ffn/mlp", "ffn/half"}
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "llama.yaml"
 WRONG = """
-from strawberry.model.contracts import FFN
+from strawberry.contracts import FFN
 from strawberry.plugin import hookimpl
 
 class Wrong(FFN):

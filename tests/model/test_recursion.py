@@ -7,9 +7,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import strawberry
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Use
 from strawberry.model.recursion import Recursion
 from strawberry.model.residual import ResidualStream
 from tests.support import tiny

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import strawberry
-from strawberry.model.contracts import Use
+from strawberry.contracts import Use
 from strawberry.model.residual import EPS, ResidualStream
 from tests.support import tiny
 

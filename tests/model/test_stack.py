@@ -47,7 +47,7 @@ def test_recur_is_the_same_block_twice():
     model = strawberry.build(tiny({"recur": 2, "attention": "mha", "ffn": "mlp"}))
     idx = torch.arange(8)[None]
     block = model.visits()[0].block
-    from strawberry.model.contracts import Use
+    from strawberry.contracts import Use
 
     use = Use(torch.arange(8), 0, model.positional, model.weights)
     with torch.no_grad():

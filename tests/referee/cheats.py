@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from strawberry.contracts import FFN, Attention, Norm, Positional, Site, State, Use
 from strawberry.errors import StrawberryError
-from strawberry.model.contracts import FFN, Attention, Norm, Positional, Site, State, Use
 from strawberry.plugin import hookimpl
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from strawberry.components.optimizer.muon import Muon
-from strawberry.model.contracts import MatrixLayout, OptimizerSource, ParameterInfo, interleaved
+from strawberry.contracts import MatrixLayout, OptimizerSource, ParameterInfo, interleaved
 from strawberry.train.apart import SplitMatrices
 from strawberry.train.optimizers import Optimizers
 from tests.components.optimizer.test_muon import reference

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import strawberry
+from strawberry.contracts import Tracker
 from strawberry.errors import PluginError, StrawberryError
-from strawberry.model.contracts import Tracker
 from strawberry.model.language_model import LanguageModel
 from strawberry.train import Diverged, Interrupted, checkpoint, train
 from strawberry.train import loop as loop_module

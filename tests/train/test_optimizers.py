@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from strawberry.contracts import ParameterInfo
 from strawberry.errors import RecipeError
 from strawberry.model.build import build
-from strawberry.model.contracts import ParameterInfo
 from strawberry.plugin import Plugins
 from strawberry.train.optimizers import Optimizers, assign, make_schedule, state_bytes
 from tests.train.conftest import RecipeMaker

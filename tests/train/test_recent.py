@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from strawberry.model.contracts.terms import Metric
+from strawberry.contracts.terms import Metric
 from strawberry.model.language_model import Loss
 from strawberry.train.device import Machine
 from strawberry.train.recent import Diverged, RecentSums, all_finite

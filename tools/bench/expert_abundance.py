@@ -19,8 +19,8 @@ from torch import Tensor
 from turns import milliseconds, ratio, shown, take_turns
 
 import strawberry
+from strawberry.contracts import Use, with_aux
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Use, with_aux
 
 
 def main() -> None:

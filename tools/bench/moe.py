@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from turns import flops_of, milliseconds, ratio, shown, take_turns
 
 import strawberry
-from strawberry.model.contracts import Use
+from strawberry.contracts import Use
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from strawberry.model.contracts import State
+from strawberry.contracts import State
 
 RECURRENT = "recurrent"
 """The name in a state of what fla calls `recurrent_state`."""

@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
+from strawberry.contracts import Site
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Site
 from strawberry_fla.mixer import FlaMixer, heads, whole
 
 Mode = Literal["chunk", "fused_recurrent"]

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
 
+from strawberry.contracts import MatrixLayout, Site
 from strawberry.errors import FieldError
-from strawberry.model.contracts import MatrixLayout, Site
 from strawberry_fla.mixer import FlaMixer, heads, whole
 
 

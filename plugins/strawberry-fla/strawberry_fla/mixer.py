@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from strawberry.contracts import Attention, State, Use
 from strawberry.errors import FieldError, StrawberryError
-from strawberry.model.contracts import Attention, State, Use
 from strawberry_fla import available
 from strawberry_fla.cache import RECURRENT, LayerCache
 from strawberry_fla.counting import seen, stand_in

@@ -20,8 +20,8 @@ from strawberry_fla import available
 from triton.runtime import autotuner
 
 import strawberry
+from strawberry.contracts import Use
 from strawberry.errors import Location
-from strawberry.model.contracts import Use
 from strawberry.plugin import Plugins
 from strawberry.recipe.tree import located
 from strawberry.recipe.validate import validate

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import strawberry
+from strawberry.contracts.data import SPLITS
 from strawberry.data import Dataset, open_dataset
-from strawberry.data.contracts import SPLITS
 from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins
 

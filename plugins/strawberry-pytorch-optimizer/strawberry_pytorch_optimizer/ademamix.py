@@ -8,8 +8,8 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
+from strawberry.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 from strawberry_pytorch_optimizer.library import library
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 from strawberry_pytorch_optimizer.library import library
 
 

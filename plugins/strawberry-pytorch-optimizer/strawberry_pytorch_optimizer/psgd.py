@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Le
 
-from strawberry.model.contracts import Beta, OptimizerSource, ParameterInfo
+from strawberry.contracts import Beta, OptimizerSource, ParameterInfo
 from strawberry.plugin import Kind
 from strawberry.recipe.spec import ComponentSpec
 from strawberry_pytorch_optimizer.library import library

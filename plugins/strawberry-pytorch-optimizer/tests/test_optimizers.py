@@ -11,8 +11,8 @@ from strawberry_pytorch_optimizer.plugin import OPTIMIZERS
 
 import strawberry
 from strawberry.check import of_component, run
+from strawberry.contracts import Tracker
 from strawberry.errors import PluginError, RecipeError, StrawberryError
-from strawberry.model.contracts import Tracker
 from strawberry.recipe import patch
 from strawberry.recipe.spec import Recipe
 from strawberry.train import train

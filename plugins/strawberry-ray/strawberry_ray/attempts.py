@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strawberry.ablate.contracts import FINISHED
 from strawberry.ablate.waiting import wait_for
+from strawberry.contracts.execution import FINISHED
 from strawberry.train.run import write_atomic
 
 NODE = "node"

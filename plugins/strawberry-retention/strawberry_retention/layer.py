@@ -20,8 +20,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional as F
 
+from strawberry.contracts import Attention, Place, Site, Use, wide, without_autocast
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Place, Site, Use, wide, without_autocast
 
 STD_EPS = 1e-8
 AFT_EPS = 1e-6

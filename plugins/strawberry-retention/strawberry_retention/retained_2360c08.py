@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional as F
 
-from strawberry.model.contracts import Site, Use, wide
+from strawberry.contracts import Site, Use, wide
 from strawberry_retention.layer import Matrices, RetentionLayer, fan_in_scaled, in_full
 
 

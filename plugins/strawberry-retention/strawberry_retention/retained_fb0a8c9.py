@@ -20,7 +20,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional as F
 
-from strawberry.model.contracts import Site, Use, drawn, wide
+from strawberry.contracts import Site, Use, drawn, wide
 from strawberry_retention.layer import Matrices, RetentionLayer, fan_in_scaled, in_full
 
 PERIOD = 4

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 import strawberry
 from strawberry.cli.app import run
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError, StrawberryError
-from strawberry.model.contracts import Use
 from strawberry.train import Sampling, sample_ids
 
 HERE = Path(__file__).parent

@@ -20,8 +20,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from strawberry.contracts import Attention, Place, Site, State, Use, interleaved, wide
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Place, Site, State, Use, interleaved, wide
 
 
 class Silia(Attention):

@@ -8,8 +8,8 @@ import yaml
 from safetensors.torch import load_file
 
 import strawberry
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError
-from strawberry.model.contracts import Use
 
 HERE = Path(__file__).parent
 EPS = 1.1920929e-07

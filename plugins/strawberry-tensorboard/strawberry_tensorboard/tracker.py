@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge
 from torch import nn
 
+from strawberry.contracts import Tracker
 from strawberry.errors import FieldError, StrawberryError
-from strawberry.model.contracts import Tracker
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import strawberry
+from strawberry.contracts import Tracker
 from strawberry.errors import PluginError, RecipeError, StrawberryError
-from strawberry.model.contracts import Tracker
 from strawberry.recipe import patch
 from strawberry.recipe.spec import Recipe
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
+from strawberry.contracts import Tracker
 from strawberry.errors import StrawberryError
-from strawberry.model.contracts import Tracker
 
 if TYPE_CHECKING:
     import wandb

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import strawberry
+from strawberry.contracts import Tracker
 from strawberry.errors import PluginError, RecipeError, StrawberryError
-from strawberry.model.contracts import Tracker
 from strawberry.recipe import patch
 from strawberry.recipe.spec import Recipe
 from strawberry.train import train

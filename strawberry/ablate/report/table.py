@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strawberry.ablate.contracts import DISQUALIFIED, FINISHED
 from strawberry.ablate.factors import Effect, effects, grid
 from strawberry.ablate.forecast import Forecast, forecast
 from strawberry.ablate.known import finished, read_noise
@@ -25,6 +24,7 @@ from strawberry.ablate.statistics import (
     speedup,
     summary,
 )
+from strawberry.contracts.execution import DISQUALIFIED, FINISHED
 
 
 @dataclass(frozen=True, slots=True)

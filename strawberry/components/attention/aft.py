@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from strawberry.components.attention.gated_head import GatedHead, PlainHead
 from strawberry.components.norm.rmsnorm import unit_rms
+from strawberry.contracts import Attention, Site, State, Use, exact
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Site, State, Use, exact
 from strawberry.model.operators import operator
 
 KEY_LIMIT = 600.0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from strawberry.components.attention.aft import BIAS_LIMIT, cumsum, inside, weights_of
-from strawberry.model.contracts import State
+from strawberry.contracts import State
 
 
 def factors(w: Tensor) -> Tensor:

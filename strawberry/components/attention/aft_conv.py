@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from strawberry.components.attention.aft import AFT, Eps, Head, NonNegative, Width
 from strawberry.components.attention.aft_band import band_mean, band_state
+from strawberry.contracts import Site, State, Use, drawn
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Site, State, Use, drawn
 
 GAMMA = 0.1
 """The biases' deviation at the start: close to AFT-simple, but so that they all learn at once."""

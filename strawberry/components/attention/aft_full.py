@@ -19,7 +19,7 @@ from strawberry.components.attention.aft import (
     weights_of,
 )
 from strawberry.components.attention.aft_local import STD
-from strawberry.model.contracts import Site, State, Use, drawn
+from strawberry.contracts import Site, State, Use, drawn
 
 
 class _PairMean(torch.autograd.Function):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from strawberry.components.attention.aft import AFT, Eps, Head, NonNegative, Width
 from strawberry.components.attention.aft_band import band_mean, band_state
-from strawberry.model.contracts import Site, State, Use, drawn
+from strawberry.contracts import Site, State, Use, drawn
 
 STD = 0.01
 """Deviation of biases at the start: the mixer begins close to AFT-simple."""

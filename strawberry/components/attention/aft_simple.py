@@ -14,7 +14,7 @@ from strawberry.components.attention.aft import (
     inside,
     weights_of,
 )
-from strawberry.model.contracts import State, Use, wide
+from strawberry.contracts import State, Use, wide
 
 
 class _RunningMean(torch.autograd.Function):

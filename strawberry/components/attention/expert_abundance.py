@@ -28,8 +28,8 @@ from strawberry.components.attention.softmax import (
 )
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.components.routing import ExpertRouter, RouterLosses
+from strawberry.contracts import Attention, Aux, Place, Site, State, Use, interleaved
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Aux, Place, Site, State, Use, interleaved
 
 Window = Annotated[int, Ge(1)]
 

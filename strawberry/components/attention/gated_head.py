@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from strawberry.contracts import Site, Use
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Site, Use
 
 
 class GatedHead(nn.Module):

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from strawberry.components.attention.recurrence import recurrence
 from strawberry.components.attention.softmax import head_width
-from strawberry.errors import FieldError
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     Attention,
     Site,
     State,
@@ -26,6 +25,7 @@ from strawberry.model.contracts import (
     wide,
     without_autocast,
 )
+from strawberry.errors import FieldError
 
 Rule = Literal["gla", "delta", "gated_delta"]
 Decay = Literal["channel", "head"]

@@ -26,8 +26,8 @@ from strawberry.components.attention.softmax import Scores, attend, extend_kv, n
 from strawberry.components.dispatch import WAITS, Dispatch
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.components.routing import ExpertAssignment, ExpertRouter
+from strawberry.contracts import Aux, Site, State, Term, Use
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Aux, Site, State, Term, Use
 
 
 class LocalExperts(nn.Module):

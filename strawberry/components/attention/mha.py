@@ -23,8 +23,8 @@ from strawberry.components.attention.softmax import (
     head_width,
     new_kv,
 )
+from strawberry.contracts import Attention, Place, Site, State, Use, draw
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Place, Site, State, Use, draw
 
 
 class MultiHeadAttention(Attention):

@@ -14,7 +14,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from strawberry.components.attention.softmax import Scores, attend, check_heads, head_width
-from strawberry.model.contracts import Attention, Place, Site, State, Use, interleaved
+from strawberry.contracts import Attention, Place, Site, State, Use, interleaved
 
 
 class MultiHeadLatentAttention(Attention):

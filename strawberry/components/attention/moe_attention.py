@@ -16,8 +16,8 @@ from torch import Tensor
 from strawberry.components.attention.softmax import Scores, attend, check_heads, extend_kv, new_kv
 from strawberry.components.dispatch import WAITS, Dispatch
 from strawberry.components.routing import ExpertRouter, RouterLosses
+from strawberry.contracts import Attention, Aux, Place, Site, State, Use
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention, Aux, Place, Site, State, Use
 
 
 class MoEAttention(Attention):

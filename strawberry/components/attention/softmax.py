@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strawberry.components.attention import flex
+from strawberry.contracts import Place, Site, State, Use
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Place, Site, State, Use
 
 
 def head_width(n_head: int, n_qkv: int) -> int:

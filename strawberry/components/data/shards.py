@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from strawberry.data.contracts import TEST, Dataset, DataSite, DataSource, Split, Tokenizer
+from strawberry.contracts.data import TEST, Dataset, DataSite, DataSource, Split, Tokenizer
 from strawberry.data.division import (
     ADVISED,
     Division,

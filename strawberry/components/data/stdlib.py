@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from strawberry.data.contracts import Dataset, DataSite, DataSource
+from strawberry.contracts.data import Dataset, DataSite, DataSource
 from strawberry.data.corpus import FileCorpus
 from strawberry.data.division import Division, HeldBack, check_division, divided_text
 from strawberry.data.storage import FileFingerprints, about

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import numpy as np
 from annotated_types import Ge
 
-from strawberry.data.contracts import (
+from strawberry.contracts.data import (
     SPLITS,
     TEST,
     Dataset,

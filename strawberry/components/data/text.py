@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from strawberry.data.contracts import Dataset, DataSite, DataSource
+from strawberry.contracts.data import Dataset, DataSite, DataSource
 from strawberry.data.division import Division, HeldBack, check_division, divided_text
 from strawberry.data.storage import about
 from strawberry.data.texts import text_corpus, text_dataset

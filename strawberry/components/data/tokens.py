@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from strawberry.data.contracts import TEST, Dataset, DataSite, DataSource
+from strawberry.contracts.data import TEST, Dataset, DataSite, DataSource
 from strawberry.data.division import Division, HeldBack, check_division, divided_text
 from strawberry.data.files import MissingError, candidates
 from strawberry.data.packed import META, open_packed, open_single, read_meta

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 
-from strawberry.ablate.contracts import Events, Executor, FinishedJob, Job
 from strawberry.ablate.process import TrialProcess, ask, stop, warm_up
+from strawberry.contracts.execution import Events, Executor, FinishedJob, Job
 
 POLL = 0.05
 """Seconds between two looks at the processes."""

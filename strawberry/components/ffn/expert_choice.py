@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strawberry.components.routing import GATE_STD, entropy, precise, z_loss
-from strawberry.model.contracts import Aux, Term, draw
+from strawberry.contracts import Aux, Term, draw
 
 
 @dataclass(frozen=True, slots=True)

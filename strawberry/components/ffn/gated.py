@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge
 from torch import Tensor
 
-from strawberry.model.contracts import FFN, Site, Use
+from strawberry.contracts import FFN, Site, Use
 
 
 def gated_width(n_embd: int) -> int:

@@ -8,8 +8,8 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
+from strawberry.contracts import FFN, Site, Use
 from strawberry.errors import FieldError
-from strawberry.model.contracts import FFN, Site, Use
 
 
 def squared_relu(x: Tensor) -> Tensor:

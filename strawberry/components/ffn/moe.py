@@ -25,8 +25,8 @@ from strawberry.components.ffn.mlp import ACTIVATIONS
 from strawberry.components.ffn.reglu import ReGLU
 from strawberry.components.ffn.swiglu import SwiGLU
 from strawberry.components.routing import ExpertAssignment, ExpertRouter, RouterLosses
+from strawberry.contracts import FFN, Aux, Site, Term, Use
 from strawberry.errors import FieldError, StrawberryError
-from strawberry.model.contracts import FFN, Aux, Site, Term, Use
 
 GATED: dict[str, Callable[[Tensor], Tensor]] = {
     "bilinear": Bilinear.activation,

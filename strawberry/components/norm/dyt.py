@@ -8,7 +8,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from strawberry.model.contracts import Norm
+from strawberry.contracts import Norm
 
 
 class DyT(Norm):

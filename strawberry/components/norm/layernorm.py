@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.model.contracts import Norm, wide
+from strawberry.contracts import Norm, wide
 
 
 class LayerNorm(Norm):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from strawberry.model.contracts import Norm
+from strawberry.contracts import Norm
 
 
 class NoNorm(Norm):

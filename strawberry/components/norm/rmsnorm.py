@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from strawberry.model.contracts import Norm, wide
+from strawberry.contracts import Norm, wide
 
 
 class RMSNorm(Norm):

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from strawberry.model.contracts import Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import Decay, OptimizerSource, ParameterInfo, decay_groups
 
 SMALLEST = 2e-19
 """Lower bound on the root of a mean square, and on a mean square's mean: the least whose square is

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
-from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 
 
 class AdamW(OptimizerSource):

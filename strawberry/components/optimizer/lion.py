@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from strawberry.model.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
 
 
 class Lion(OptimizerSource):

@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     Beta,
     MatrixLayout,
     OptimizerSource,

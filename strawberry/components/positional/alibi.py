@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from strawberry.model.contracts import Place, Positional
+from strawberry.contracts import Place, Positional
 
 
 class ALiBi(Positional):

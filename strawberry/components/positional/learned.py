@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import Place, Positional, draw
+from strawberry.contracts import Place, Positional, draw
 
 
 class LearnedPositions(Positional):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strawberry.model.contracts import Positional
+from strawberry.contracts import Positional
 
 
 class NoPosition(Positional):

@@ -19,8 +19,8 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from strawberry.contracts import Place, Positional, Use, exact, wide
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Place, Positional, Use, exact, wide
 
 SPAN = 4096
 """With a cache, this many positions have their angles computed once; later ones, each time."""

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from strawberry.model.contracts import Place, Positional, exact
+from strawberry.contracts import Place, Positional, exact
 
 
 class Sinusoidal(Positional):

@@ -13,8 +13,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from strawberry.contracts import Place, Positional, exact
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Place, Positional, exact
 
 
 class T5Bias(Positional):

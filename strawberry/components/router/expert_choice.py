@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from strawberry.components.router.scores import ScoringRouter
 from strawberry.components.routing import precise
-from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term, has_values
+from strawberry.contracts import Aux, Routed, RouterSite, State, Term, has_values
 
 
 class ExpertChoiceRouter(ScoringRouter):

@@ -12,8 +12,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from strawberry.components.routing import GATE_STD, precise
+from strawberry.contracts import Router, RouterSite, State, drawn
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Router, RouterSite, State, drawn
 
 
 class ScoringRouter(Router):

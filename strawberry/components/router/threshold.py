@@ -16,7 +16,7 @@ from torch import Tensor
 
 from strawberry.components.router.scores import ScoringRouter
 from strawberry.components.routing import PreciseBuffers
-from strawberry.model.contracts import Aux, Routed, RouterSite, State, Term, gathered, has_values
+from strawberry.contracts import Aux, Routed, RouterSite, State, Term, gathered, has_values
 
 
 class ThresholdRouter(PreciseBuffers, ScoringRouter):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from strawberry.components.routing import ExpertRouter as Chooser
 from strawberry.components.routing import RouterLosses
-from strawberry.model.contracts import Routed, Router, RouterSite, State
+from strawberry.contracts import Routed, Router, RouterSite, State
 
 
 class TokenChoiceRouter(Router):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strawberry.model.contracts import Schedule, ScheduleSite
+from strawberry.contracts import Schedule, ScheduleSite
 
 
 class Constant(Schedule):

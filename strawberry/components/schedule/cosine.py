@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from strawberry.components.schedule.parts import cooldown, warmup
-from strawberry.model.contracts import Schedule, ScheduleSite
+from strawberry.contracts import Schedule, ScheduleSite
 
 
 class Cosine(Schedule):

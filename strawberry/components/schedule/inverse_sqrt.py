@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from strawberry.components.schedule.parts import warmup
-from strawberry.model.contracts import Schedule, ScheduleSite
+from strawberry.contracts import Schedule, ScheduleSite
 
 
 class InverseSqrt(Schedule):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
-from strawberry.model.contracts import ScheduleSite
+from strawberry.contracts import ScheduleSite
 
 Form: TypeAlias = Literal["linear", "sqrt", "cosine"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from strawberry.components.task.layout import need_ids, need_length, unanswered
-from strawberry.data.contracts import Ids, Task
+from strawberry.contracts.data import Ids, Task
 
 
 class Compression(Task):

@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge
 
 from strawberry.components.task.layout import need_ids
-from strawberry.data.contracts import Ids, Task
+from strawberry.contracts.data import Ids, Task
 
 
 class Dyck(Task):

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from strawberry.components.task.layout import need_ids, need_length, next_tokens, one_of
-from strawberry.data.contracts import Ids, Task
+from strawberry.contracts.data import Ids, Task
 from strawberry.errors import FieldError
 
 

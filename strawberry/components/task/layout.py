@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.data.contracts import IGNORED, Ids
+from strawberry.contracts.data import IGNORED, Ids
 from strawberry.errors import FieldError, StrawberryError
 
 

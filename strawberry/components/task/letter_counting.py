@@ -10,7 +10,7 @@ import numpy.typing as npt
 from annotated_types import Ge
 
 from strawberry.components.task.layout import need_ids, need_length, unanswered
-from strawberry.data.contracts import Ids, Task
+from strawberry.contracts.data import Ids, Task
 
 
 class LetterCounting(Task):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.components.task.layout import need_ids, need_length, unanswered
-from strawberry.data.contracts import Ids, Task
+from strawberry.contracts.data import Ids, Task
 
 
 class Memorization(Task):

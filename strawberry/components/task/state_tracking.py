@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.components.task.layout import need_ids
-from strawberry.data.contracts import Ids, Task
+from strawberry.contracts.data import Ids, Task
 
 
 class StateTracking(Task):

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from strawberry.contracts.data import Corpus, DataSite, Tokenizer, TokenizerSource
 from strawberry.data.bpe import SPECIAL_TOKENS, check_room, check_special, split_pattern
-from strawberry.data.contracts import Corpus, DataSite, Tokenizer, TokenizerSource
 from strawberry.data.files import find_files
 from strawberry.data.reading import refuse_pickle
 from strawberry.data.storage import about

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from strawberry.contracts.data import Corpus, DataSite, TokenizerSource
 from strawberry.data.bpe import END_OF_TEXT, BPETokenizer, byte_tokenizer, check_special
-from strawberry.data.contracts import Corpus, DataSite, TokenizerSource
 from strawberry.data.storage import about
 
 

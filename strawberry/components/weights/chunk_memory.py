@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from strawberry.components.weights.linear_memory import decayed_count, unit
 from strawberry.components.weights.owned import OwnedProjection
 from strawberry.components.weights.retention import SWAPS, Rule, Update
-from strawberry.model.contracts import ProjectionRequest, Use, drawn, wide, without_autocast
+from strawberry.contracts import ProjectionRequest, Use, drawn, wide, without_autocast
 
 
 class ChunkProjection(OwnedProjection):

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.errors import FieldError
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     Bank,
     MatrixLayout,
     Projection,
@@ -29,6 +28,7 @@ from strawberry.model.contracts import (
     WeightSource,
     drawn,
 )
+from strawberry.errors import FieldError
 
 
 class FactorizedProjection(Projection):

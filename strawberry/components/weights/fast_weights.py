@@ -34,8 +34,7 @@ from strawberry.components.weights.chunk_memory import ChunkProjection
 from strawberry.components.weights.linear_memory import LinearMemoryProjection
 from strawberry.components.weights.owned import OwnedBank, OwnedProjection
 from strawberry.components.weights.retention import Rule
-from strawberry.errors import FieldError
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     Bank,
     Projection,
     ProjectionRequest,
@@ -43,6 +42,7 @@ from strawberry.model.contracts import (
     WeightScope,
     WeightSource,
 )
+from strawberry.errors import FieldError
 
 
 class FastWeights(WeightSource):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from strawberry.model.contracts import has_values
+from strawberry.contracts import has_values
 
 
 class _Steps:

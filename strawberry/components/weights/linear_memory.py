@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from strawberry.components.attention.recurrence import recurrence
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.components.weights.owned import OwnedProjection
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     ProjectionRequest,
     State,
     Use,

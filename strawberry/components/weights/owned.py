@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     Bank,
     Projection,
     ProjectionRequest,

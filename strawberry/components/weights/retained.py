@@ -29,8 +29,7 @@ from strawberry.components.weights.retention import (
     rows,
     side_of,
 )
-from strawberry.errors import FieldError
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     Bank,
     Projection,
     ProjectionRequest,
@@ -41,6 +40,7 @@ from strawberry.model.contracts import (
     wide,
     without_autocast,
 )
+from strawberry.errors import FieldError
 
 
 class RetainedMatrix(nn.Module):

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strawberry.components.norm.rmsnorm import unit_rms
-from strawberry.model.contracts import wide
+from strawberry.contracts import wide
 
 Rule: TypeAlias = Literal["swap", "oa", "bilinear", "mlp"]
 

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.model.contracts import (
+from strawberry.contracts import (
     Bank,
     Projection,
     ProjectionRequest,

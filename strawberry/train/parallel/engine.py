@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from strawberry.contracts import placed_like, whole
 from strawberry.errors import RecipeError
 from strawberry.model.build import build
-from strawberry.model.contracts import placed_like, whole
 from strawberry.model.recursion import Recursion
 from strawberry.model.stack import Block, Stack, recompute_blocks
 from strawberry.train import checkpoint

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from strawberry.model.contracts import ParameterInfo
+from strawberry.contracts import ParameterInfo
 from strawberry.train.optimizers import assign, state_bytes
 from strawberry.train.parallel.engine import check_divides, units
 

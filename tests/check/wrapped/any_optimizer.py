@@ -2,8 +2,8 @@
 
 from pytorch_optimizer import get_supported_optimizers, load_optimizer
 
+from strawberry.contracts import OptimizerSource
 from strawberry.errors import FieldError
-from strawberry.model.contracts import OptimizerSource
 from strawberry.plugin import hookimpl
 
 

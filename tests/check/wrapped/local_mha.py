@@ -2,8 +2,8 @@
 
 from local_attention.transformer import LocalMHA
 
+from strawberry.contracts import Attention
 from strawberry.errors import FieldError
-from strawberry.model.contracts import Attention
 from strawberry.plugin import hookimpl
 
 

@@ -4,7 +4,7 @@ from torch import zeros
 from x_transformers.x_transformers import Attention as XAttention
 from x_transformers.x_transformers import Intermediates
 
-from strawberry.model.contracts import Attention
+from strawberry.contracts import Attention
 from strawberry.plugin import hookimpl
 
 

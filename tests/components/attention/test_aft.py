@@ -6,9 +6,9 @@ import torch
 import strawberry
 from strawberry.components.attention.aft_band import band_mean, band_state
 from strawberry.components.attention.aft_full import _PairMean
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Use
 from tests.support import tiny
 
 B, T, N = 2, 11, 8

@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional as F
 
 import strawberry
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Use
 from tests.support import tiny
 
 B, T, C, D = 2, 9, 16, 4

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 import strawberry
 from strawberry.components.attention.linear import HeadDecay, LinearAttention
 from strawberry.components.attention.recurrence import recurrence
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Use
 from tests.support import recipe_of, tiny
 
 B, T, C, H = 2, 11, 16, 2

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import strawberry
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError
-from strawberry.model.contracts import Use
 from tests.support import tiny
 
 B, T, C, H, D = 2, 9, 16, 4, 4

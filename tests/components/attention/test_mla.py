@@ -7,9 +7,9 @@ import torch
 
 import strawberry
 from strawberry.components.attention.mla import MultiHeadLatentAttention
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Use
 from tests.support import tiny
 
 B, T, C, H = 2, 11, 16, 2

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import strawberry
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Use
 from tests.support import tiny
 
 B, T, C, E = 2, 9, 16, 4

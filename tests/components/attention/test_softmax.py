@@ -9,7 +9,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from strawberry.components.attention import flex
 from strawberry.components.attention.softmax import Scores, attend, extend_kv, new_kv
-from strawberry.model.contracts import Use
+from strawberry.contracts import Use
 from strawberry.plugin import Plugins
 
 B, H, G, D = 2, 4, 2, 16

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from strawberry.components.data.shards import ShardFiles
+from strawberry.contracts.data import Dataset, DataSite, Split
 from strawberry.data.bpe import byte_tokenizer
-from strawberry.data.contracts import Dataset, DataSite, Split
 from strawberry.data.stream import IdStream
 from strawberry.errors import FieldError
 

@@ -9,8 +9,8 @@ import pytest
 
 from strawberry.components.data import stdlib
 from strawberry.components.data.stdlib import Stdlib, library_files
+from strawberry.contracts.data import DataSite
 from strawberry.data.bpe import byte_tokenizer
-from strawberry.data.contracts import DataSite
 from strawberry.errors import FieldError, StrawberryError
 
 ROOT = Path(sysconfig.get_paths()["stdlib"])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from strawberry.components.data.text import TextFiles
+from strawberry.contracts.data import Dataset, DataSite
 from strawberry.data.bpe import byte_tokenizer
-from strawberry.data.contracts import Dataset, DataSite
 from strawberry.errors import FieldError
 
 

@@ -7,9 +7,9 @@ import torch
 
 import strawberry
 from strawberry.components.routing import ExpertRouter
+from strawberry.contracts import Use, WeightSource
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
-from strawberry.model.contracts import Use, WeightSource
 from strawberry.train.optimizers import assign
 from tests.support import tiny
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts import OptimizerSource, ParameterInfo
+from strawberry.contracts import OptimizerSource, ParameterInfo
 
 CPU = torch.device("cpu")
 

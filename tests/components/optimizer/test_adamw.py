@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from strawberry.components.optimizer.adamw import AdamW
-from strawberry.model.contracts import ParameterInfo
+from strawberry.contracts import ParameterInfo
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from strawberry.components.optimizer import muon as muon_module
 from strawberry.components.optimizer.muon import Muon, precision
-from strawberry.model.contracts import ParameterInfo
+from strawberry.contracts import ParameterInfo
 
 CPU = torch.device("cpu")
 

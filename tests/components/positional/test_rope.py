@@ -7,8 +7,8 @@ import torch
 
 import strawberry
 from strawberry.components.positional.rope import RoPE
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError
-from strawberry.model.contracts import Use
 from tests.support import tiny
 
 FORMS = [

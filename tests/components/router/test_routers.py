@@ -9,7 +9,7 @@ import strawberry
 from strawberry.components.router.expert_choice import ExpertChoiceRouter
 from strawberry.components.router.threshold import ThresholdRouter
 from strawberry.components.router.token_choice import TokenChoiceRouter
-from strawberry.model.contracts import RouterSite
+from strawberry.contracts import RouterSite
 from strawberry.train import load_run
 from tests.support import TINY, recipe_of
 

@@ -1,6 +1,6 @@
 """What the tests of schedules share: a site with a step count that makes mistakes visible."""
 
-from strawberry.model.contracts import ScheduleSite
+from strawberry.contracts import ScheduleSite
 
 
 def site(**fields: float) -> ScheduleSite:

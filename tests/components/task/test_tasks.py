@@ -20,7 +20,7 @@ from strawberry.components.task.modular_sums import ModularSums
 from strawberry.components.task.mqar import MQAR
 from strawberry.components.task.selective_copying import SelectiveCopying
 from strawberry.components.task.state_tracking import StateTracking
-from strawberry.data.contracts import Task
+from strawberry.contracts.data import Task
 from strawberry.errors import FieldError, StrawberryError
 
 Reading = Callable[[list[int]], dict[int, int]]

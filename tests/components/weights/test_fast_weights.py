@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 import strawberry
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError
-from strawberry.model.contracts import Use
 from tests.support import TINY, recipe_of, tiny
 
 B, T, C = 2, 13, 16

@@ -3,7 +3,7 @@
 import torch
 
 import strawberry
-from strawberry.model.contracts import Use
+from strawberry.contracts import Use
 from tests.support import tiny
 
 C = 16

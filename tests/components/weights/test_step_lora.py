@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import strawberry
+from strawberry.contracts import Use
 from strawberry.errors import RecipeError
-from strawberry.model.contracts import Use
 from tests.support import tiny
 
 T, R = 7, 3

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.fsdp  # here, so that what it takes is not counted as the model's
 
-from strawberry.model.contracts import is_shard, local
+from strawberry.contracts import is_shard, local
 from strawberry.recipe import load_recipe
 from strawberry.train.device import machine_for
 from strawberry.train.optimizers import Optimizers

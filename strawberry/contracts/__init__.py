@@ -17,18 +17,7 @@ Where several processes (ranks) share a batch, each has some of its sequences. W
 of them is computed from `summed(...)`; what `after_step()` changes has to be alike on all.
 """
 
-from strawberry.model.contracts.decay import Beta, Decay, decay_groups
-from strawberry.model.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
-from strawberry.model.contracts.numbers import (
-    draw,
-    drawn,
-    exact,
-    has_values,
-    wide,
-    without_autocast,
-)
-from strawberry.model.contracts.parts import Declared, MatrixLayout, MatrixRows, Unit, interleaved
-from strawberry.model.contracts.ranks import (
+from strawberry.contracts.collectives import (
     gathered,
     is_shard,
     largest,
@@ -38,9 +27,20 @@ from strawberry.model.contracts.ranks import (
     summed,
     whole,
 )
-from strawberry.model.contracts.routing import Routed, Router, RouterSite
-from strawberry.model.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
-from strawberry.model.contracts.training import (
+from strawberry.contracts.decay import Beta, Decay, decay_groups
+from strawberry.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
+from strawberry.contracts.numbers import (
+    draw,
+    drawn,
+    exact,
+    has_values,
+    wide,
+    without_autocast,
+)
+from strawberry.contracts.parts import Declared, MatrixLayout, MatrixRows, Unit, interleaved
+from strawberry.contracts.routing import Routed, Router, RouterSite
+from strawberry.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
+from strawberry.contracts.training import (
     Matrix,
     OptimizerSource,
     ParameterInfo,
@@ -48,8 +48,8 @@ from strawberry.model.contracts.training import (
     ScheduleSite,
     Tracker,
 )
-from strawberry.model.contracts.use import SharedKeys, State, Use
-from strawberry.model.contracts.weights import (
+from strawberry.contracts.use import SharedKeys, State, Use
+from strawberry.contracts.weights import (
     Bank,
     Projection,
     ProjectionRequest,

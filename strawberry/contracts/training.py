@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from strawberry.model.contracts.parts import MatrixLayout, Unit
+from strawberry.contracts.parts import MatrixLayout, Unit
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from strawberry.model.contracts.mixing import Positional
-    from strawberry.model.contracts.weights import WeightSource
+    from strawberry.contracts.mixing import Positional
+    from strawberry.contracts.weights import WeightSource
 
 State: TypeAlias = dict[str, Tensor]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Lt
 
-from strawberry.model.contracts.training import ParameterInfo
+from strawberry.contracts.training import ParameterInfo
 
 Beta: TypeAlias = Annotated[float, Ge(0), Lt(1)]
 Decay: TypeAlias = Literal["matrices", "all"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from strawberry.errors import PluginError
 
 if TYPE_CHECKING:
-    from strawberry.data.contracts import Tokenizer
+    from strawberry.contracts.data import Tokenizer
 
 
 def checked_ids(ids: Any, tokenizer: Tokenizer) -> npt.NDArray[np.uint32]:

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts.terms import Aux
-from strawberry.model.contracts.use import State, Use
-from strawberry.model.contracts.weights import Bank, Projection
+from strawberry.contracts.terms import Aux
+from strawberry.contracts.use import State, Use
+from strawberry.contracts.weights import Bank, Projection
 
 Place: TypeAlias = Literal["embedding", "rotary", "bias"]
 

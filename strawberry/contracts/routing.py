@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from strawberry.model.contracts.terms import Aux
-from strawberry.model.contracts.use import State
+from strawberry.contracts.terms import Aux
+from strawberry.contracts.use import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.data.ids import checked_ids
+from strawberry.contracts.ids import checked_ids
 from strawberry.errors import StrawberryError
 
 Split: TypeAlias = Literal["train", "val", "test"]

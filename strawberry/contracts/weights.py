@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strawberry.model.contracts.parts import MatrixLayout
-from strawberry.model.contracts.use import State, Use
+from strawberry.contracts.parts import MatrixLayout
+from strawberry.contracts.use import State, Use
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The contracts between the stack and its components: what an author of one has to know.
+"""All that an author of a component has to know: contracts, and helpers for what they ask.
 
 Shapes: B batch, T tokens, C model width (`n_embd`), V vocabulary, H heads, D width of a head.
 
@@ -15,56 +15,98 @@ without, since the data decide its shapes, says why in a text `waits`.
 
 Where several processes (ranks) share a batch, each has some of its sequences. What depends on all
 of them is computed from `summed(...)`; what `after_step()` changes has to be alike on all.
+
+A name is imported when it is first asked for: those of data, tokenizers and executors come without
+torch.
 """
 
-from strawberry.contracts.collectives import (
-    gathered,
-    is_shard,
-    largest,
-    local,
-    placed_like,
-    ranks,
-    summed,
-    whole,
-)
-from strawberry.contracts.decay import Beta, Decay, decay_groups
-from strawberry.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
-from strawberry.contracts.numbers import (
-    draw,
-    drawn,
-    exact,
-    has_values,
-    wide,
-    without_autocast,
-)
-from strawberry.contracts.parts import Declared, MatrixLayout, MatrixRows, Unit, interleaved
-from strawberry.contracts.routing import Routed, Router, RouterSite
-from strawberry.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
-from strawberry.contracts.training import (
-    Matrix,
-    OptimizerSource,
-    ParameterInfo,
-    Schedule,
-    ScheduleSite,
-    Tracker,
-)
-from strawberry.contracts.use import SharedKeys, State, Use
-from strawberry.contracts.weights import (
-    Bank,
-    Projection,
-    ProjectionRequest,
-    WeightScope,
-    WeightSource,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from strawberry.contracts.collectives import (
+        gathered,
+        is_shard,
+        largest,
+        local,
+        placed_like,
+        ranks,
+        summed,
+        whole,
+    )
+    from strawberry.contracts.data import (
+        EVERY,
+        IGNORED,
+        SPLITS,
+        TEST,
+        Corpus,
+        Dataset,
+        DataSite,
+        DataSource,
+        Ids,
+        Progress,
+        Split,
+        Task,
+        Tokenizer,
+        TokenizerSource,
+    )
+    from strawberry.contracts.decay import Beta, Decay, decay_groups
+    from strawberry.contracts.execution import FINISHED, STOPPED, Events, Executor, FinishedJob, Job
+    from strawberry.contracts.ids import checked_ids
+    from strawberry.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
+    from strawberry.contracts.numbers import (
+        draw,
+        drawn,
+        exact,
+        has_values,
+        wide,
+        without_autocast,
+    )
+    from strawberry.contracts.parts import Declared, MatrixLayout, MatrixRows, Unit, interleaved
+    from strawberry.contracts.routing import Routed, Router, RouterSite
+    from strawberry.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
+    from strawberry.contracts.training import (
+        Matrix,
+        OptimizerSource,
+        ParameterInfo,
+        Schedule,
+        ScheduleSite,
+        Tracker,
+    )
+    from strawberry.contracts.use import SharedKeys, State, Use
+    from strawberry.contracts.weights import (
+        Bank,
+        Projection,
+        ProjectionRequest,
+        WeightScope,
+        WeightSource,
+    )
 
 __all__ = [
+    "EVERY",
     "FFN",
+    "FINISHED",
+    "IGNORED",
+    "SPLITS",
+    "STOPPED",
+    "TEST",
     "Attention",
     "Aux",
     "Bank",
     "Beta",
+    "Corpus",
+    "DataSite",
+    "DataSource",
+    "Dataset",
     "Decay",
     "Declared",
+    "Events",
+    "Executor",
+    "FinishedJob",
+    "Ids",
+    "Job",
     "Matrix",
     "MatrixLayout",
     "MatrixRows",
@@ -74,6 +116,7 @@ __all__ = [
     "ParameterInfo",
     "Place",
     "Positional",
+    "Progress",
     "Projection",
     "ProjectionRequest",
     "Routed",
@@ -83,13 +126,18 @@ __all__ = [
     "ScheduleSite",
     "SharedKeys",
     "Site",
+    "Split",
     "State",
+    "Task",
     "Term",
+    "Tokenizer",
+    "TokenizerSource",
     "Tracker",
     "Unit",
     "Use",
     "WeightScope",
     "WeightSource",
+    "checked_ids",
     "decay_groups",
     "draw",
     "drawn",
@@ -109,3 +157,22 @@ __all__ = [
     "with_aux",
     "without_autocast",
 ]
+
+_MODULES = (
+    "data", "execution", "ids",  # without torch, and so first
+    "decay", "mixing", "numbers", "parts", "collectives", "routing", "terms", "training", "use",
+    "weights",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    for module in _MODULES if name in __all__ else ():
+        home = importlib.import_module(f"{__name__}.{module}")
+        if hasattr(home, name):
+            globals()[name] = value = getattr(home, name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

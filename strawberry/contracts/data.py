@@ -305,8 +305,6 @@ class TokenizerSource(abc.ABC):
         """How many ids it has, where that is known without a corpus; else None."""
         return None
 
-    def load(self, path: Path) -> Tokenizer:
-        """What `Tokenizer.save` wrote; override it where that is a format of one's own."""
-        from strawberry.data.tokenizer import load_tokenizer
-
-        return load_tokenizer(path)
+    def load(self, path: Path) -> Tokenizer | None:
+        """What `Tokenizer.save` wrote, in a format of its own; None for a `tokenizer.json`."""
+        return None

@@ -1,4 +1,4 @@
-"""The contract between an ablation and what runs its trials. Nothing here imports torch.
+"""The contract between an ablation and what runs its trials, without torch.
 
 A trial is a process of its own, `python -m strawberry.ablate.worker FOLDER`. It reads the request
 in `FOLDER/trial.json`, trains in `FOLDER/run`, going on from what is there already, and leaves its

@@ -105,9 +105,11 @@ def sections(recipe: Recipe) -> str:
 
 def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
     """The tokenizer that a run of `recipe` saved at `path`, in whatever form its source has."""
+    from strawberry.data.tokenizer import load_tokenizer
+
     with recipe.tokenizer.located():
         source: TokenizerSource = recipe.tokenizer.construct(contract=TokenizerSource)
-        tokenizer = source.load(path)
+        tokenizer = source.load(path) or load_tokenizer(path)
         tokenizer.use = recipe.tokenizer.use
         check_tokenizer(tokenizer)
         return tokenizer

@@ -111,7 +111,9 @@ CORE: Final = (
         "tracker", "observer of runs", f"{_MODEL}:Tracker", ("recipe",), key="trackers",
         many="list",
     ),
-    ComponentKind("executor", "way to run many trainings", "strawberry.contracts.execution:Executor"),
+    ComponentKind(
+        "executor", "way to run many trainings", "strawberry.contracts.execution:Executor"
+    ),
 )  # fmt: skip
 
 

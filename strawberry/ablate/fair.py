@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -268,32 +268,24 @@ def _values_at(cell: Cell, path: str) -> Iterator[Any]:
 def seconds_a_step(recipe: Recipe, steps: int = 5) -> float:
     """The median time of a run's training step, of random tokens, here; two go before."""
     from strawberry.train.device import machine_for
-    from strawberry.train.memory import keep_freed_memory
     from strawberry.train.optimizers import Optimizers
     from strawberry.train.parallel.engine import engine_for
     from strawberry.train.parallel.world import World
-    from strawberry.train.step import gradient, update
+    from strawberry.train.step import Step
 
-    keep_freed_memory(recipe.train.keep_memory)
-    machine = machine_for(recipe)
+    machine, train = machine_for(recipe), recipe.train
     torch.manual_seed(0)
     engine = engine_for(recipe, World(), machine)
-    engine.compile(machine)
-    optimizers = Optimizers(recipe, engine.model.parameter_infos(), machine.device)
-    shape = (recipe.train.batch_size, recipe.model.block_size)
-    tokens = torch.randint(recipe.model.vocab_size, shape, device=machine.device)
-    parts = [(tokens, tokens)] * recipe.train.gradient_accumulation_steps
-    times = []
     engine.model.train()
-    for step in range(steps + 2):
-        machine.synchronize()
-        started = time.perf_counter()
-        gradient(engine, machine, parts, recipe.train.grad_clip)
-        update(engine, optimizers, step)
-        optimizers.zero_grad()
-        machine.synchronize()
-        times.append(time.perf_counter() - started)
-    return sorted(times[2:])[steps // 2]
+    # Which id begins a document only the data knows; of random tokens any one does.
+    engine.model.separator = 0 if train.document_mask else None
+    optimizers = Optimizers(recipe, engine.model.parameter_infos(), machine.device)
+    shape = (train.batch_size, recipe.model.block_size)
+    tokens = torch.randint(recipe.model.vocab_size, shape, device=machine.device)
+    parts = [(tokens, tokens)] * train.gradient_accumulation_steps
+    step = Step(engine, optimizers, lambda _: parts, machine, train.grad_clip)
+    _, _, *seconds = step.timed(range(steps + 2))
+    return median(seconds)
 
 
 MEASURES: dict[str, Callable[[Recipe], float]] = {

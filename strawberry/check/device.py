@@ -11,6 +11,7 @@ import inspect
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,10 @@ from strawberry.contracts.numbers import WITHOUT_FLOAT64
 from strawberry.errors import StrawberryError
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.risks import declares
+from strawberry.train.device import Machine
 from strawberry.train.optimizers import Optimizers
+from strawberry.train.parallel.engine import Engine
+from strawberry.train.step import Step
 
 STEPS = 3
 """Steps of training; what the first one makes may be kept, so stalls count from the second on."""
@@ -88,19 +92,26 @@ def _train(subject: Subject, stalls: Stalls, *, chosen: bool) -> None:
     idx = subject.tokens().to(NAME)
     targets = (idx * 7 + 3) % subject.recipe.model.vocab_size
     infos, device = model.parameter_infos(), model.device
-    ours = Optimizers(subject.recipe, infos, device) if chosen else None
-    plain = torch.optim.SGD(model.parameters(), lr=1e-3)
-    for step in range(STEPS):
-        if step == 1:
+    ours: Any = Optimizers(subject.recipe, infos, device) if chosen else _Plain(model)
+    machine = Machine(device, torch.float32, compiled=False)
+    clip = subject.recipe.train.grad_clip
+    step = Step(Engine(model), ours, lambda _: [(idx, targets)], machine, clip)
+    for number in range(STEPS):
+        if number == 1:
             _forget(stalls)
-        loss = model.loss(idx, targets).total
-        loss.backward()  # type: ignore[no-untyped-call]
-        if ours is None:
-            plain.step()
-        else:
-            ours.step(step)
-        plain.zero_grad()
-        model.after_step()
+        step.gradient(number)
+        step.apply(number)
+
+
+class _Plain:
+    """Plain gradient descent, driven as a recipe's `Optimizers` are."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        self.zero_grad = self.optimizer.zero_grad
+
+    def step(self, number: int) -> None:
+        self.optimizer.step()
 
 
 @torch.no_grad()

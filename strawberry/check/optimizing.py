@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 
 import torch
 
@@ -11,7 +12,10 @@ from strawberry.check.outcome import Finding
 from strawberry.check.subject import Subject
 from strawberry.model.language_model import LanguageModel
 from strawberry.train import randomness
+from strawberry.train.device import Machine
 from strawberry.train.optimizers import Optimizers, make_schedule
+from strawberry.train.parallel.engine import Engine
+from strawberry.train.step import Step
 
 STEPS = 60
 WAIT = 12
@@ -22,12 +26,12 @@ def descends(subject: Subject) -> str:
     """Does the loss of a small model fall?"""
     torch.manual_seed(0)
     model = subject.model(training=True)
-    optimizers = _optimizers(subject, model)
-    before = float(_step(model, optimizers, subject, 0))
-    for step in range(1, STEPS):
-        loss = float(_step(model, optimizers, subject, step))
+    step = _trained(subject, model)
+    (before,) = _take(step, [0])
+    for number in range(1, STEPS):
+        (loss,) = _take(step, [number])
         if not math.isfinite(loss):
-            raise Finding(f"the loss is not finite at step {step}")
+            raise Finding(f"the loss is not finite at step {number}")
     if loss > 0.9 * before:
         raise Finding(f"from {before:.3f} the loss came to {loss:.3f} in {STEPS} steps")
     return f"from {before:.3f} to {loss:.3f} in {STEPS} steps"
@@ -37,9 +41,7 @@ def moves(subject: Subject) -> str:
     """Does every parameter that has a gradient move?"""
     model = subject.model(training=True)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizers = _optimizers(subject, model)
-    for step in range(WAIT):
-        _step(model, optimizers, subject, step)
+    _take(_trained(subject, model), range(WAIT))
     still = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
     if still:
         raise Finding(f"in {WAIT} steps these never move: " + ", ".join(still))
@@ -49,28 +51,25 @@ def moves(subject: Subject) -> str:
 def resumes(subject: Subject) -> str:
     """Does a run that is saved and loaded go on bit for bit as one that was not?"""
     whole = subject.model(training=True)
-    optimizers = _optimizers(subject, whole)
-    for step in range(4):
-        _step(whole, optimizers, subject, step)
-    with optimizers.evaluating():
+    step = _trained(subject, whole)
+    _take(step, range(4))
+    with step.optimizers.evaluating():
         weights = {k: v.clone() for k, v in whole.state_dict().items()}
-        kept, plain = optimizers.state()
+        kept, plain = step.optimizers.state()
         tensors = {k: v.clone() for k, v in kept.items()}
         try:
             plain = json.loads(json.dumps(plain))
         except (TypeError, ValueError) as error:
             raise Finding(f"its state is not tensors and plain values: {error}") from error
     again = subject.model(training=True)
-    resumed = _optimizers(subject, again)
+    resumed = _trained(subject, again)
     again.load_state_dict(weights)
-    resumed.load(tensors, plain)
-    resumed.loaded()
+    resumed.optimizers.load(tensors, plain)
+    resumed.optimizers.loaded()
     generators = randomness.numbers(), randomness.tensors()  # a run puts these back too
-    for step in range(4, 8):
-        _step(whole, optimizers, subject, step)
+    _take(step, range(4, 8))
     randomness.restore(*generators)
-    for step in range(4, 8):
-        _step(again, resumed, subject, step)
+    _take(resumed, range(4, 8))
     other = dict(again.named_parameters())
     differ = [name for name, p in whole.named_parameters() if not torch.equal(p, other[name])]
     if differ:
@@ -96,18 +95,20 @@ def in_range(subject: Subject) -> str:
     return f"from {rates[0]:.2g} by {max(rates):.2g} to {rates[-1]:.2g}"
 
 
-def _optimizers(subject: Subject, model: LanguageModel) -> Optimizers:
-    return Optimizers(subject.recipe, model.parameter_infos(), model.device)
-
-
-def _step(
-    model: LanguageModel, optimizers: Optimizers, subject: Subject, step: int
-) -> torch.Tensor:
-    """One step on the same tokens each time, whose next ones are easy to learn."""
+def _trained(subject: Subject, model: LanguageModel) -> Step:
+    """The steps of a run, on the same tokens each time, whose next ones are easy to learn."""
     idx = subject.tokens()
-    loss = model.loss(idx, (idx * 7 + 3) % subject.recipe.model.vocab_size).total
-    optimizers.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizers.step(step)
-    model.after_step()
-    return loss.detach()
+    parts = [(idx, (idx * 7 + 3) % subject.recipe.model.vocab_size)]
+    optimizers = Optimizers(subject.recipe, model.parameter_infos(), model.device)
+    machine = Machine(model.device, torch.float32, compiled=False)
+    clip = subject.recipe.train.grad_clip
+    return Step(Engine(model), optimizers, lambda _: parts, machine, clip)
+
+
+def _take(step: Step, numbers: Iterable[int]) -> list[float]:
+    """Take these steps; the loss of each."""
+    losses: list[float] = []
+    for number in numbers:
+        step.gradient(number, lambda loss, _: losses.append(float(loss.total.detach())))
+        step.apply(number)
+    return losses

@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from strawberry.recipe.origin import Origin, noted_in
 from strawberry.train.device import machine_for
 from strawberry.train.fork import fork
 from strawberry.train.horizon import untimely
-from strawberry.train.memory import explained, keep_freed_memory
+from strawberry.train.memory import explained
 from strawberry.train.nonfinite import Guard
 from strawberry.train.parallel.engine import check_shards
 from strawberry.train.parallel.world import World, joined
@@ -30,7 +29,7 @@ from strawberry.train.session import Session, open_session
 from strawberry.train.signals import StopRequest, stop_signals
 from strawberry.train.space import check_disk, check_memory
 from strawberry.train.spikes import SpikeDetector
-from strawberry.train.step import gradient, update
+from strawberry.train.step import Step
 
 if TYPE_CHECKING:
     from strawberry.data import Progress
@@ -91,7 +90,6 @@ def train(
         Diverged: loss or gradient are not finite.
         StrawberryError: the folder is taken, can't be written, or holds another run.
     """
-    keep_freed_memory(recipe.train.keep_memory)
     recipe = _placed(recipe, run_dir if resume else None, fork_of)
     drawn = build(recipe, "meta")  # a recipe that can't be built fails before any data is read
     with joined(machine_for(recipe)) as (world, machine):
@@ -182,13 +180,16 @@ def _run(session: Session, stop: StopRequest, recent: RecentSums) -> None:
 
 def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
     """The loop: from the session's step to the recipe's last."""
-    recipe, run, model, optimizers = session.recipe, session.run, session.model, session.optimizers
-    settings = recipe.train
+    recipe, run, settings = session.recipe, session.run, session.recipe.train
+    step = Step(
+        session.engine, session.optimizers, session.batches.train, session.machine,
+        settings.grad_clip,
+    )  # fmt: skip
     sequences = settings.batch_size * settings.gradient_accumulation_steps
     step_tokens = sequences * recipe.model.block_size
     guard = Guard(session, recent, lambda: restore(session, recent))
     spikes = SpikeDetector(run.losses())
-    model.train()
+    session.model.train()
     if settings.on_nonfinite == "back_off" and session.step == 0:
         session.save(recent)  # something to go back to
     recent.start()
@@ -197,16 +198,12 @@ def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
         guard.save()
     while session.step < settings.max_iters:
         guard.begin_step()
-        learn_from(session, recent)
+        recent.end_step(step.gradient(session.step, recent.add))
         verdict = guard.judge()
         if verdict == "again":
             spikes = SpikeDetector(run.losses())
             continue
-        if verdict == "take":
-            update(session.engine, optimizers, session.step)
-        else:
-            optimizers.set_rates(session.step)
-        optimizers.zero_grad()
+        (step.apply if verdict == "take" else step.skip)(session.step)
         session.step += 1
         last = session.step == settings.max_iters
         asked = session.world.most(stop.asked)
@@ -228,14 +225,6 @@ def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
             session.leave()
             raise Interrupted(recipe, run.path, session.step, asked)
     session.leave()
-
-
-def learn_from(session: Session, recent: RecentSums) -> None:
-    """The gradient of the session's next step; `recent` takes in losses and norm."""
-    parts = session.batches.train(session.step)
-    add = partial(recent.add, share=1 / len(parts))
-    limit = session.recipe.train.grad_clip
-    recent.end_step(gradient(session.engine, session.machine, parts, limit, add))
 
 
 def measured(recipe: Recipe, step: int) -> bool:

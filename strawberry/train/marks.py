@@ -3,6 +3,9 @@
 Modules are marked as they run. A mark notes the numbers that autograd gives to what is computed
 inside it; on the way back the profiler's events, and the engine's current node, have those numbers,
 so that what a component costs there is told too. What is marked within a mark is taken out of it.
+
+Blocks that recompute run forward once more in the backward pass, inside the engine's event for one
+of their nodes. What is marked there is taken out of that node's time.
 """
 
 from __future__ import annotations
@@ -32,8 +35,10 @@ class ComponentMarks:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.recomputed: defaultdict[str, float] = defaultdict(float)
         self.uses: Counter[str] = Counter()
         self._open: list[tuple[str, int]] = []
+        self._again: list[str] = []  # the marks that are open in a forward pass that is recomputed
         self._spans: list[tuple[int, int, str]] = []
         self._since = 0.0
 
@@ -45,12 +50,18 @@ class ComponentMarks:
     def enter(self, name: str) -> None:
         """From here on, what is computed is that component's."""
         self._account()
+        if _node() is not None:
+            self._again.append(name)
+            return
         self.uses[name] += 1
         self._open.append((name, _next_number()))
 
     def leave(self) -> None:
         """Up to here."""
         self._account()
+        if _node() is not None:
+            self._again.pop()
+            return
         name, first = self._open.pop()
         self._spans.append((first, _next_number(), name))
 
@@ -73,10 +84,21 @@ class ComponentMarks:
         return marked
 
     def follow(self, module: nn.Module | None, name: str) -> None:
-        """Mark a module's calls."""
+        """Mark a module's calls; recomputation leaves the last one early, by an exception."""
         if module is not None:
             module.register_forward_pre_hook(lambda *_: self.enter(name))
-            module.register_forward_hook(lambda *_: self.leave())
+            module.register_forward_hook(lambda *_: self.leave(), always_call=True)
+
+    def recomputing(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function whose calls in the backward pass are marked as `REST`."""
+
+        def marked(*args: Any, **kwargs: Any) -> Any:
+            if _node() is None:
+                return function(*args, **kwargs)
+            with self.at(REST):
+                return function(*args, **kwargs)
+
+        return marked
 
     def owner(self, number: int) -> str:
         """Whose a node of the way back is; spans close from the innermost outwards."""
@@ -85,7 +107,9 @@ class ComponentMarks:
 
     def now(self) -> str:
         """Who is at work; on the way back, by the node that the engine is at."""
-        node: Any = torch._C._current_autograd_node()  # noqa: SLF001 (there is no public name)
+        if self._again:
+            return self._again[-1]
+        node = _node()
         if node is not None:
             return self.owner(node._sequence_nr())  # noqa: SLF001
         return self._open[-1][0] if self._open else REST
@@ -93,9 +117,12 @@ class ComponentMarks:
     def _account(self) -> None:
         self.machine.synchronize()
         now = time.perf_counter()
-        if self._open:
-            self.seconds[self._open[-1][0]] += now - self._since
-        self._since = now
+        spent, self._since = now - self._since, now
+        if self._again:
+            self.recomputed[self._again[-1]] += spent
+            self.recomputed[self.owner(_node()._sequence_nr())] -= spent  # noqa: SLF001
+        elif self._open:
+            self.seconds[self._open[-1][0]] += spent
 
 
 class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -131,6 +158,11 @@ class SavedBytes:
             self._held.append(tensor.detach())
             self.found[self.marks.now()] += tensor.untyped_storage().nbytes()
         return tensor
+
+
+def _node() -> Any:
+    """The node that the engine is at in a backward pass; None outside of one."""
+    return torch._C._current_autograd_node()  # noqa: SLF001 (there is no public name)
 
 
 def _next_number() -> int:

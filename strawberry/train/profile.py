@@ -11,7 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -22,7 +22,6 @@ from torch.profiler import ProfilerActivity
 
 from strawberry.data import open_dataset
 from strawberry.errors import StrawberryError
-from strawberry.model.build import build
 from strawberry.model.recursion import Recursion
 from strawberry.model.residual import PerStep
 from strawberry.model.stack import Block
@@ -34,16 +33,15 @@ from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
 from strawberry.train.documents import separator
 from strawberry.train.marks import REST, ComponentMarks, FlopCounter, SavedBytes
-from strawberry.train.memory import keep_freed_memory
 from strawberry.train.optimizers import Optimizers
-from strawberry.train.parallel.engine import Engine
+from strawberry.train.parallel.engine import engine_for
+from strawberry.train.parallel.world import World
 from strawberry.train.plot import canvas
 from strawberry.train.space import peak_memory
-from strawberry.train.step import gradient, update
+from strawberry.train.step import Step
 
 if TYPE_CHECKING:
     from strawberry.data import Progress
-    from strawberry.model.language_model import LanguageModel
     from strawberry.recipe.spec import NodeSpec, Recipe
 
 Seconds: TypeAlias = defaultdict[str, float]
@@ -124,20 +122,19 @@ def profile(recipe: Recipe, *, steps: int = 5, progress: Progress | None = None)
     """
     if steps < 1:
         raise StrawberryError(f"{steps} steps are less than one")
-    keep_freed_memory(recipe.train.keep_memory)
-    machine = machine_for(recipe)
+    machine = replace(machine_for(recipe), compiled=False)
     dataset = open_dataset(recipe, progress=progress)
     randomness.seed(seed_of(recipe, "dropout"))
-    model = build(recipe, machine.device).train()
-    model.separator = separator(recipe, dataset)
-    optimizers = Optimizers(recipe, model.parameter_infos(), machine.device)
+    engine = engine_for(recipe, World(), machine)
+    engine.model.train()
+    engine.model.separator = separator(recipe, dataset)
+    optimizers = Optimizers(recipe, engine.model.parameter_infos(), machine.device)
     with ExitStack() as stack:
         batches = Batches(dataset, recipe, machine.device)
         stack.callback(batches.close)
-        step = _Step(recipe, model, optimizers, batches, machine)
-        for _ in range(WARM_UP):
-            step.run()
-        plain = [step.timed() for _ in range(steps)]
+        limit = recipe.train.grad_clip
+        step = _Marked(recipe, Step(engine, optimizers, batches.train, machine, limit))
+        plain = step.timed(WARM_UP + steps)[WARM_UP:]
         rows = step.follow()
         costs = step.costs()
         seconds, backward, whole = step.profiled(steps)
@@ -174,44 +171,25 @@ class _Costs:
     kept: Counter[str]
 
 
-class _Step:
-    """A training step, as the loop does it, in parts that can be marked."""
+class _Marked:
+    """A training step whose parts are marked."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        model: LanguageModel,
-        optimizers: Optimizers,
-        batches: Batches,
-        machine: Machine,
-    ) -> None:
-        self.recipe, self.model, self.optimizers = recipe, model, optimizers
-        self.engine = Engine(model)
-        self.batches, self.machine = batches, machine
-        self.marks = ComponentMarks(machine)
+    def __init__(self, recipe: Recipe, step: Step) -> None:
+        self.recipe, self.step, self.machine = recipe, step, step.machine
+        self.model, self.optimizers = step.engine.model, step.optimizers
+        self.marks = marks = ComponentMarks(step.machine)
         self.number = 0
-        self.engine.loss = self.marks.wrap(self.engine.loss, HEAD)  # type: ignore[method-assign]
-        self.engine.clip = self.marks.wrap(self.engine.clip, CLIP)  # type: ignore[method-assign]
+        step.rows = marks.wrap(step.rows, DATA)
+        step.apply = marks.wrap(step.apply, OPTIMIZER)  # type: ignore[method-assign]
+        step.engine.loss = marks.wrap(step.engine.loss, HEAD)  # type: ignore[method-assign]
+        step.engine.clip = marks.wrap(step.engine.clip, CLIP)  # type: ignore[method-assign]
 
-    def run(self) -> None:
-        """One step."""
-        marks = self.marks
-        marks.begin()
-        with marks.at(DATA):
-            parts = self.batches.train(self.number)
-        gradient(self.engine, self.machine, parts, self.recipe.train.grad_clip)
-        with marks.at(OPTIMIZER):
-            update(self.engine, self.optimizers, self.number)
-            self.optimizers.zero_grad()
-        self.number += 1
-
-    def timed(self) -> float:
-        """Seconds of one step."""
-        self.machine.synchronize()
-        began = time.perf_counter()
-        self.run()
-        self.machine.synchronize()
-        return time.perf_counter() - began
+    def timed(self, steps: int = 1) -> list[float]:
+        """Take so many steps; the seconds of each."""
+        numbers = range(self.number, self.number + steps)
+        self.number += steps
+        self.marks.begin()
+        return list(self.step.timed(numbers))
 
     def follow(self) -> list[ProfileRow]:
         """Mark the model's parts; returns a row for each, in their order."""
@@ -221,6 +199,7 @@ class _Step:
         norms: list[nn.Module | None] = [model.embedding_norm, model.norm]
         blocks = [module for module in model.modules() if isinstance(module, Block)]
         for block, spec in zip(blocks, block_specs(self.recipe.model.stack), strict=True):
+            block._forward = marks.recomputing(block._forward)  # type: ignore[method-assign]  # noqa: SLF001
             for part, component in ((block.attention, spec.attention), (block.ffn, spec.ffn)):
                 if part is not None and component is not None:
                     name = component.at.path.removeprefix("model.")
@@ -254,9 +233,9 @@ class _Step:
         """FLOPs and kept bytes, each in a step of its own."""
         flops, kept = FlopCounter(self.marks), SavedBytes(self.marks, self.model)
         with flops:
-            self.run()
+            self.timed()
         with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
-            self.run()
+            self.timed()
         return _Costs(flops.found, kept.found)
 
     def profiled(self, steps: int) -> tuple[Seconds, Seconds, float]:
@@ -266,15 +245,18 @@ class _Step:
         on_cuda = self.machine.device.type == "cuda"
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
         self.marks.seconds.clear()
+        self.marks.recomputed.clear()
         backward: defaultdict[str, float] = defaultdict(float)
         whole = 0.0
         for _ in range(steps):
             with torch.profiler.profile(activities=activities) as profiler:
-                whole += self.timed()
+                whole += sum(self.timed())
             for event in profiler.events():
                 if event.name.startswith(ENGINE):
                     spent = event.device_time_total if on_cuda else event.cpu_time_total
                     backward[self.marks.owner(event.sequence_nr)] += spent / 1e6
+        for name, spent in self.marks.recomputed.items():
+            backward[name] += spent
         for found in (self.marks.seconds, backward):
             for name in found:
                 found[name] /= steps

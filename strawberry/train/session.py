@@ -198,7 +198,6 @@ def open_session(
     engine = engine_for(recipe, world, machine)
     model = engine.model
     model.separator = separator(recipe, dataset)
-    engine.compile(machine)
     return Session(
         recipe=recipe,
         run=run,

@@ -202,7 +202,7 @@ def test_a_save_in_place_would_be_lost(tmp_path: Path) -> None:
 PHASES = {
     "build": "strawberry.train.loop.build",
     "data": "strawberry.train.session.open_dataset",
-    "warm-up": "strawberry.train.loop.gradient",
+    "warm-up": "strawberry.train.loop.Step",
     "eval": "strawberry.train.session.validate",
     "save": "strawberry.train.checkpoint.save",
 }

@@ -20,10 +20,11 @@ from strawberry.train import train
 from strawberry.train.batches import Batches, MicroBatch
 from strawberry.train.device import machine_for
 from strawberry.train.evaluate import validate
+from strawberry.train.optimizers import Optimizers
 from strawberry.train.parallel.engine import Engine
 from strawberry.train.parallel.world import World
 from strawberry.train.recent import RecentSums
-from strawberry.train.step import gradient
+from strawberry.train.step import Step
 from tests.support import REGISTRY, recipe_of
 from tests.train.conftest import RecipeMaker
 from tests.train.test_loop import rows
@@ -74,6 +75,7 @@ def step_of(recipe: Recipe, ranks: int = 1) -> tuple[dict[str, float], Tensor]:
         assert dataset.tokenizer is not None
         model.separator = dataset.tokenizer.eot
     recent = RecentSums(machine)
+    optimizers = Optimizers(recipe, model.parameter_infos(), machine.device)
     worlds = [World(rank, ranks) for rank in range(ranks)]
     of_ranks = [Batches(dataset, recipe, machine.device, world).train(0) for world in worlds]
     targets = torch.stack([(y >= 0).sum() for parts in of_ranks for _, y in parts]).sum()
@@ -81,7 +83,8 @@ def step_of(recipe: Recipe, ranks: int = 1) -> tuple[dict[str, float], Tensor]:
         rank = Pretended(world.rank, world.size)
         object.__setattr__(rank, "total", targets)
         share = 1 / len(parts) / ranks
-        gradient(Engine(model, rank), machine, parts, 0, lambda loss: recent.add(loss, share))  # noqa: B023 (called at once)
+        step = Step(Engine(model, rank), optimizers, lambda _: parts, machine, 0.0)  # noqa: B023 (called at once)
+        step.gradient(0, lambda loss, _: recent.add(loss, share))  # noqa: B023 (the same)
     recent.end_step(torch.zeros(()))
     # Gradients and losses of ranks have a mean taken; here they have been summed.
     row = recent.row(1)

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import strawberry
 from strawberry.errors import StrawberryError
+from strawberry.model.build import build
+from strawberry.train.device import machine_for
+from strawberry.train.parallel.engine import engine_for
+from strawberry.train.parallel.world import World
 from strawberry.train.profile import StepProfile, draw, profile
 from tests.train.conftest import RecipeMaker
 
@@ -30,12 +33,15 @@ def rows_of(found: StepProfile) -> dict[str, Any]:
     return {row.name: row for row in found.rows}
 
 
-def test_rows_add_up_to_the_step(make_recipe: RecipeMaker) -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+def test_rows_add_up_to_the_step(make_recipe: RecipeMaker, recompute: bool) -> None:
     """Every second, and every FLOP that torch sees in a step, is in exactly one row."""
-    recipe = make_recipe(model={"stack": [{"repeat": 2, **BLOCK}]})
+    recipe = make_recipe(
+        model={"stack": [{"repeat": 2, **BLOCK}]}, train={"checkpoint_activations": recompute}
+    )
     found = profile(recipe, steps=2)
     assert sum(row.seconds for row in found.rows) == pytest.approx(found.seconds, rel=1e-6)
-    model = strawberry.build(recipe)
+    model = engine_for(recipe, World(), machine_for(recipe)).model.train()
     ids = torch.zeros(recipe.train.batch_size, recipe.model.block_size, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
         model.loss(ids, ids).total.backward()
@@ -46,7 +52,21 @@ def test_rows_add_up_to_the_step(make_recipe: RecipeMaker) -> None:
     for name in ("stack[0].attention", "stack[0].ffn"):
         assert rows[name].uses == 2
         assert 0 < rows[name].backward_seconds < rows[name].seconds
-        assert rows[name].kept_bytes > 0
+        assert (rows[name].kept_bytes > 0) != recompute
+
+
+def test_what_is_recomputed_counts_for_its_part(make_recipe: RecipeMaker) -> None:
+    """A block that recomputes: its parts do their forward work twice, which is a third more."""
+    plain, again = (
+        rows_of(profile(make_recipe(model={"stack": [BLOCK]}, train=train), steps=1))
+        for train in ({}, {"checkpoint_activations": True})
+    )
+    for name in ("stack[0].attention", "stack[0].ffn"):
+        assert again[name].flops > 1.2 * plain[name].flops
+        assert again[name].uses == plain[name].uses == 1
+    assert 3 * again["stack[0].ffn"].flops == 4 * plain["stack[0].ffn"].flops
+    for name in ("head and loss", "embedding", "rest"):
+        assert again[name].flops == plain[name].flops
 
 
 def test_the_flops_of_a_part_are_those_of_its_matrices(make_recipe: RecipeMaker) -> None:
@@ -72,7 +92,7 @@ def test_a_shared_block_is_one_row(make_recipe: RecipeMaker, router: Any) -> Non
 def test_state_of_the_optimizer_is_counted(make_recipe: RecipeMaker) -> None:
     """Adam keeps two numbers for each parameter, and a counter for each tensor."""
     recipe = make_recipe(optimizer={"use": "adamw"})
-    model = strawberry.build(recipe)
+    model = build(recipe)
     numbers = sum(p.numel() for p in model.parameters())
     counters = len(list(model.parameters()))
     optimizer = rows_of(profile(recipe, steps=1))["optimizer"]

@@ -18,7 +18,7 @@ from strawberry.train.compiling import compile_model
 from strawberry.train.device import machine_for
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.parallel.engine import Engine
-from strawberry.train.step import gradient, update
+from strawberry.train.step import Step
 
 AT_MOST: Final = {
     "vocab_size": 512,
@@ -80,12 +80,13 @@ class Steps:
         self.model = build(recipe, device).train()
         if recipe.train.checkpoint_activations:
             recompute_blocks(self.model)
-        self.optimizers = Optimizers(recipe, self.model.parameter_infos(), device)
-        self.engine = Engine(self.model)
+        optimizers = Optimizers(recipe, self.model.parameter_infos(), device)
         self.batch = batch or recipe.train.batch_size
         shape = (self.batch, recipe.model.block_size + 1)
         ids = torch.randint(recipe.model.vocab_size, shape).to(device)
         self.parts = [(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())]
+        clip = recipe.train.grad_clip
+        self.step = Step(Engine(self.model), optimizers, lambda _: self.parts, self.machine, clip)
         self.number = 0
 
     @property
@@ -99,9 +100,8 @@ class Steps:
 
     def run(self) -> None:
         """One step."""
-        gradient(self.engine, self.machine, self.parts, self.recipe.train.grad_clip)
-        update(self.engine, self.optimizers, self.number)
-        self.optimizers.zero_grad()
+        self.step.gradient(self.number)
+        self.step.apply(self.number)
         self.number += 1
 
 

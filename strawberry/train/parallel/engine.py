@@ -25,6 +25,7 @@ from strawberry.model.stack import Block, Stack, recompute_blocks
 from strawberry.train import checkpoint
 from strawberry.train.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.train.compiling import compile_model
+from strawberry.train.memory import keep_freed_memory
 from strawberry.train.optimizers import assign
 from strawberry.train.parallel.world import World
 
@@ -224,11 +225,15 @@ def units(stack: Stack) -> Iterator[Block | Stack]:
 
 
 def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
-    """The engine that the recipe asks for, with its model, freshly drawn.
+    """The engine that the recipe asks for, ready to train its freshly drawn model.
+
+    Blocks recompute, the model is compiled, and freed memory is kept, where the recipe says so.
+    Whatever trains a model, or times its training, takes its engine from here.
 
     Raises RecipeError if the model can't be built, or the batch not be divided among the ranks.
     """
     check_divides(recipe, world.size)
+    keep_freed_memory(recipe.train.keep_memory)  # from the first parameter on
     engine: Engine
     if world.size == 1:
         engine = Engine(build(recipe, machine.device))
@@ -238,6 +243,7 @@ def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
         engine = ReplicatedEngine(build(recipe, machine.device), world, machine)
     if recipe.train.checkpoint_activations:
         recompute_blocks(engine.model)
+    engine.compile(machine)
     return engine
 
 

@@ -15,25 +15,26 @@ import pytest
 import torch
 
 from strawberry.recipe import load_recipe
-from strawberry.train import Diverged, loop, step, train
+from strawberry.train import Diverged, train
 from strawberry.train.batches import Batches, MicroBatch
+from strawberry.train.step import Step
 
 
 def poison(at: int, patch: pytest.MonkeyPatch) -> None:
     """Let the loss that the last rank sees be a NaN the `at`th time; its gradient stays finite."""
-    original, calls = step.gradient, itertools.count(1)
+    original, calls = Step.gradient, itertools.count(1)
     last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
 
     def gradient(*args: Any) -> Any:
         *others, seen = args
         spoilt = next(calls) == at and last
 
-        def see(loss: Any) -> None:
-            seen(loss._replace(total=loss.total + math.nan) if spoilt else loss)
+        def see(loss: Any, share: float) -> None:
+            seen(loss._replace(total=loss.total + math.nan) if spoilt else loss, share)
 
         return original(*others, see)
 
-    patch.setattr(loop, "gradient", gradient)
+    patch.setattr(Step, "gradient", gradient)
 
 
 def divide(parts: int, patch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,8 @@ def train(
         typer.Option(metavar="TEXT", help="A special token, instead of the usual; repeatable."),
     ] = None,
     pattern: Annotated[
-        str, typer.Option(help="How text is split: gpt2, gpt4, gpt4o, or a regular expression.")
+        str,
+        typer.Option(help="How text is split: gpt2, gpt4, gpt4o, code, or a regular expression."),
     ] = "gpt4",
     field: Annotated[str, typer.Option(help="Text field of JSON objects.")] = "text",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

@@ -103,11 +103,12 @@ def command(
         print_json({**report, **result.metrics})
         return
     is_text = RunFolder(result.folder).tokenizer_file.exists()
-    allowing = _sample(result.folder) if is_text else ""
+    prompt = getattr(loaded.data.entry.load(), "prompt", "")
+    allowing = _sample(result.folder, prompt) if is_text else ""
     out.print(f"\nrun folder: {result.folder}", soft_wrap=True)
     folder = shlex.quote(str(result.folder))
-    prompt = " 'def '" if loaded.data.use == "strawberry/stdlib" else ""
-    next_verb = f"generate {folder}{prompt}{allowing}" if is_text else f"eval {folder}"
+    given = f" {shlex.quote(prompt)}" if prompt else ""
+    next_verb = f"generate {folder}{given}{allowing}" if is_text else f"eval {folder}"
     out.print(f"  strawberry {next_verb}", soft_wrap=True)
     out.print(f"  strawberry plot {folder}", soft_wrap=True)
 
@@ -122,8 +123,8 @@ def _options(overrides: list[str] | None) -> list[str]:
     return [*context.options(), *(("--nproc", ranks) if here else ()), *sets]
 
 
-def _sample(folder: Path) -> str:
-    """A few tokens from the model, as a first impression; nothing where it isn't causal.
+def _sample(folder: Path, prompt: str) -> str:
+    """What the model makes of a prompt, as a first impression; nothing where it isn't causal.
 
     Returns the options that it would take to generate.
     """
@@ -137,7 +138,8 @@ def _sample(folder: Path) -> str:
         sys.stdout.write(f"\nno sample: not causal: {', '.join(names)}\n")
         return "".join(f" --allow-noncausal {name}" for name in names)
     sys.stdout.write("\nsample:\n")
+    say(prompt)
     limit = min(SAMPLE_TOKENS, loaded.recipe.model.block_size)
-    generate(loaded, max_new_tokens=limit, stream=say)
+    generate(loaded, prompt, max_new_tokens=limit, stream=say)
     sys.stdout.write("\n")
     return ""

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -240,7 +240,14 @@ class DataSite:
 
 
 class DataSource(abc.ABC):
-    """Where a recipe's data comes from. Constructed with `(*, fields)`."""
+    """Where a recipe's data comes from. Constructed with `(*, fields)`.
+
+    Attributes:
+        prompt: a text that its documents may begin with, for the sample at the end of a run, which
+            goes on from it; empty where a model begins a document by itself.
+    """
+
+    prompt: ClassVar[str] = ""
 
     @abc.abstractmethod
     def open(self, site: DataSite) -> Dataset:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from strawberry.cli.app import run
+from strawberry.components.data.text import TextFiles
 from strawberry.train.optimizers import Optimizers
 from tests.cli.runs import *  # noqa: F403 (fixtures)
 
@@ -29,6 +30,17 @@ def test_shows_steps_a_sample_and_what_to_do_next(
     assert "strawberry plot runs/tiny" in out
     before, _, rest = out.partition("sample:")  # a sample may have any byte
     assert "\x1b" not in before + rest.partition("run folder:")[2]
+
+
+def test_a_sample_goes_on_from_what_the_data_begin_with(
+    recipe_file: RecipeFile, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompt of the data source is printed before the sample, and is in the next command."""
+    monkeypatch.setattr(TextFiles, "prompt", "line 1")
+    assert run(["train", str(recipe_file())]) == 0
+    out = capsys.readouterr().out
+    assert "\nsample:\nline 1" in out
+    assert "strawberry generate runs/tiny 'line 1'\n" in out
 
 
 def test_json_is_the_result_alone(

@@ -220,7 +220,10 @@ def test_a_document_of_other_hands_is_not_taken_for_ours(trained: BPETokenizer) 
         ({"special_tokens": ["<|sep|>"]}, r"<\|eot\|> must be among"),
         ({"special_tokens": ["<|eot|>", "<|eot|>"]}, "named twice"),
         ({"special_tokens": ["<|eot|>", "a b"]}, "without blanks|no blanks"),
-        ({"pattern": "gtp4"}, "neither one of gpt2, gpt4, gpt4o nor a pattern that matches all"),
+        (
+            {"pattern": "gtp4"},
+            "neither one of gpt2, gpt4, gpt4o, code nor a pattern that matches all",
+        ),
         ({"pattern": "(["}, "nor a regular expression"),
     ],
 )

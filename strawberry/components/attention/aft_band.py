@@ -15,12 +15,18 @@ import torch
 from torch import Tensor
 
 from strawberry.components.attention.aft import BIAS_LIMIT, cumsum, inside, weights_of
-from strawberry.contracts import State
+from strawberry.contracts import State, wide
 
 
-def factors(w: Tensor) -> Tensor:
-    """`exp(w)` with w clamped, in float64 where the device has it."""
-    return weights_of(w.clamp(-BIAS_LIMIT, BIAS_LIMIT))
+def terms(k: Tensor, w: Tensor, bounded: bool = False) -> tuple[Tensor, Tensor]:
+    """`exp(w)` with w clamped, and `exp(k)`: in float32 where keys are bounded, else as sums are.
+
+    Of bounded keys and clamped biases exp(60) is the largest term, and exp(-60) the least.
+    """
+    w = w.clamp(-BIAS_LIMIT, BIAS_LIMIT)
+    if bounded:
+        return wide(w).exp(), wide(k).exp()
+    return weights_of(w), weights_of(k)
 
 
 class _BandMean(torch.autograd.Function):
@@ -28,21 +34,28 @@ class _BandMean(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, k: Tensor, v: Tensor, w: Tensor, eps: float
+        ctx: torch.autograd.function.FunctionCtx,
+        k: Tensor,
+        v: Tensor,
+        w: Tensor,
+        eps: float,
+        bounded: bool,
     ) -> Tensor:
-        near, weight = factors(w), weights_of(k)
+        near, weight = terms(k, w, bounded)
         value = weight * v
         den = _window(weight, near).add_(eps)
         y = _window(value, near).div_(den).to(v.dtype)
         ctx.save_for_backward(k, v, w, y, den)
+        ctx.bounded = bounded  # type: ignore[attr-defined]
         return y
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, dy: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None]:
+    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
         k, v, w, y, den = ctx.saved_tensors  # type: ignore[attr-defined]
-        near, weight = factors(w), weights_of(k)
+        bounded = ctx.bounded  # type: ignore[attr-defined]
+        near, weight = terms(k, w, bounded)
         value = weight * v
         share = dy / den  # dL/dnum
         loss = share * y  # -dL/dden
@@ -58,7 +71,8 @@ class _BandMean(torch.autograd.Function):
             else:  # by position
                 dw[j, j:, 0] = each.sum((0, 2))
         dw = (dw * near).to(w.dtype).masked_fill(w.abs() > BIAS_LIMIT, 0.0)
-        return inside(k, dk), dv.to(v.dtype), dw, None
+        dk = dk.to(k.dtype) if bounded else inside(k, dk)
+        return dk, dv.to(v.dtype), dw, None, None
 
 
 def _window(x: Tensor, near: Tensor) -> Tensor:
@@ -85,7 +99,9 @@ def _window_back(x: Tensor, near: Tensor) -> Tensor:
     return total
 
 
-def band_mean(k: Tensor, v: Tensor, w: Tensor, state: State | None, eps: float) -> Tensor:
+def band_mean(
+    k: Tensor, v: Tensor, w: Tensor, state: State | None, eps: float, *, bounded: bool = False
+) -> Tensor:
     """The mean of v under k and w, (B, T, N); continues from `state` and updates it.
 
     Args:
@@ -94,10 +110,11 @@ def band_mean(k: Tensor, v: Tensor, w: Tensor, state: State | None, eps: float) 
         w: biases by offset: (S, T, 1), one for each of these tokens, or (S, 1, N).
         state: as `band_state` makes it, or None.
         eps: added to the denominator.
+        bounded: whether no key is beyond what float32 has room for.
     """
     if state is None:
-        return _BandMean.apply(k, v, w, eps)  # type: ignore[no-untyped-call]
-    near, weight = factors(w), weights_of(k)
+        return _BandMean.apply(k, v, w, eps, bounded)  # type: ignore[no-untyped-call]
+    near, weight = terms(k, w)
     T, S = k.shape[1], len(near)
     sums = []
     for total, recent, new in (("num", "values", weight * v), ("den", "weights", weight)):

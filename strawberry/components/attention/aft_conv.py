@@ -72,7 +72,8 @@ class AFTConv(AFT):
         """The mean with biases by distance: (B, T, N)."""
         if k.shape[-1] != v.shape[-1]:
             k = k.repeat_interleave(self.n_qkv // self.n_head, dim=-1)
-        return band_mean(k, v, self._biases(), use.state, self.den_eps)
+        biases = self._biases()
+        return band_mean(k, v, biases, use.state, self.den_eps, bounded=self.bounded)
 
     def _biases(self) -> Tensor:
         """By offset and channel, (window, 1, N)."""

@@ -72,7 +72,8 @@ class AFTLocal(AFT):
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
         """The mean with biases near by: (B, T, N)."""
-        return band_mean(k, v, self._biases(use.positions), use.state, self.den_eps)
+        biases = self._biases(use.positions)
+        return band_mean(k, v, biases, use.state, self.den_eps, bounded=self.bounded)
 
     def _biases(self, positions: Tensor) -> Tensor:
         """By offset, (window, T, 1); what would be before the first position is never read."""

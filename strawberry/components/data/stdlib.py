@@ -9,7 +9,7 @@ import tokenize
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -40,6 +40,8 @@ class Stdlib(DataSource):
         data_division: the share of the text that is for training; the rest is for validation.
         test_division: the share of the text that is taken from training and held back for a test.
     """
+
+    prompt: ClassVar[str] = "class Reader"
 
     def __init__(
         self,

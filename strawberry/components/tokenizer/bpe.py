@@ -25,8 +25,8 @@ class BPE(TokenizerSource):
             used then.
         vocab_size: ids in all, special tokens included; None takes `model.vocab_size`.
         special_tokens: texts of the last ids; `<|eot|>`, which ends a document, is needed.
-        pattern: how text is split first: `gpt2`, `gpt4`, `gpt4o`, or a regular expression that
-            matches all of any text.
+        pattern: how text is split first: `gpt2`, `gpt4`, `gpt4o`, `code`, or a regular
+            expression that matches all of any text.
         train_bytes: learn from no more than so many bytes, taken evenly over the data.
     """
 

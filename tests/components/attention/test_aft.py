@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import strawberry
+from strawberry.components.attention.aft import BIAS_LIMIT, BOUND
 from strawberry.components.attention.aft_band import band_mean, band_state
 from strawberry.components.attention.aft_full import _PairMean
 from strawberry.contracts import Use
@@ -219,3 +220,23 @@ def test_pairs_can_not_be_routed():
     entry = {"recur": 2, "router": "token_choice", "attention": "aft_full"}
     with pytest.raises(RecipeError, match="AFTFull mixes whole sequences"):
         strawberry.build(tiny(entry))
+
+
+@pytest.mark.parametrize("shape", [(4, T, 1), (4, 1, N)], ids=["by position", "by channel"])
+def test_bounded_keys_are_summed_in_float32(shape):
+    """At the ends of what keys and biases can be, sums and gradients are those of float64."""
+    torch.manual_seed(5)
+    k = torch.where(torch.rand(B, T, N) < 0.5, -BOUND, BOUND) * (0.9 + 0.1 * torch.rand(B, T, N))
+    w = torch.where(torch.rand(shape) < 0.5, -BIAS_LIMIT, BIAS_LIMIT) * (
+        0.9 + 0.1 * torch.rand(shape)
+    )
+    v, direction = torch.randn(B, T, N), torch.randn(B, T, N)
+    found = []
+    for dtype, bounded in ((torch.float32, True), (torch.float64, False)):
+        inputs = [x.to(dtype).requires_grad_() for x in (k, v, w)]
+        y = band_mean(*inputs, None, 0.0, bounded=bounded)
+        found.append([y, *torch.autograd.grad((y * direction).sum(), inputs)])
+
+    for ours, exact in zip(*found, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours.double(), exact.double(), rtol=1e-4, atol=1e-5)

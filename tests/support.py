@@ -12,6 +12,9 @@ from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.recipe.spec import Recipe
 
+PLUGINS = Plugins.load()
+"""Those of this environment, loaded once: most of the time of reading a small recipe."""
+
 REGISTRY = Plugins.load(disabled=["fla"]).registry
 """The components that run on any machine: fla's layers need a GPU."""
 
@@ -23,7 +26,7 @@ def recipe_of(model: dict[str, Any], **sections: Any) -> Recipe:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "recipe.yaml")
         path.write_text(yaml.safe_dump({"name": "test", "model": model, **sections}))
-        return load_recipe(path)
+        return load_recipe(path, plugins=PLUGINS)
 
 
 def tiny(*stack: dict[str, Any], **model: Any) -> Recipe:

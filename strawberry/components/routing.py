@@ -4,7 +4,8 @@ N tokens, C model width, E experts, k active ones for each token. Everything her
 float32 whatever the model's precision, since a choice hangs on small differences. A token's choice
 depends on that token alone; only losses and metrics, which don't feed back into the same forward
 pass, look at several: at the whole batch, where ranks share it. Balance, importance and load losses
-are no means over tokens: of a step in several micro-batches they are those of each, averaged.
+are no means over tokens but functions of such means: of a step in several micro-batches they are
+those of each, averaged by tokens, and not what they would be of the step as a whole.
 
 Sources: noisy top-k, importance and load losses: Shazeer et al. 2017, arXiv 1701.06538, eq. 3-11;
 balance loss: Fedus et al. 2021 (Switch), arXiv 2101.03961, eq. 4-6; z-loss: Zoph et al. 2022
@@ -120,6 +121,13 @@ class ExpertRouter(PreciseBuffers):
         self.scale = scale
         self.bias_rate = bias_rate
         self.losses = losses if losses is not None else RouterLosses()
+        weights = {
+            "balance_loss": self.losses.balance,
+            "importance_loss": self.losses.importance,
+            "load_loss": self.losses.load,
+            "noisy": noisy,
+        }
+        self.by_micro_batch = tuple(field for field, weight in weights.items() if weight)
         # With noise, which decides at the start, both matrices start at zero, as in the paper.
         self.weight = nn.Parameter(torch.zeros(experts, n_embd))
         self.noise = nn.Parameter(torch.zeros(experts, n_embd)) if noisy else None

@@ -22,6 +22,10 @@ class Term(NamedTuple):
     no such mean, `value` is a tensor of the means that it is computed from, and `read` computes it:
 
         Term("fullest", counts / counts.sum(), read=lambda share: share.max())
+
+    A loss that is no such mean, as a product of means isn't, is that of each micro-batch by itself,
+    averaged; its module says so by an attribute `by_micro_batch`, the names of the fields that ask
+    for it, and `strawberry build` tells it.
     """
 
     name: str

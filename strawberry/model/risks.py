@@ -39,7 +39,22 @@ def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
         for name, lr in peaks
         if name == "adamw" and (lr or recipe.train.learning_rate) > 1e-2
     ]
-    return warnings + ahead(recipe, model)
+    return warnings + _by_micro_batch(recipe, model) + ahead(recipe, model)
+
+
+def _by_micro_batch(recipe: Recipe, model: LanguageModel) -> list[str]:
+    """A line where something looks at each of a step's micro-batches by itself.
+
+    A component says so by an attribute `by_micro_batch`: the fields that do.
+    """
+    parts = recipe.train.gradient_accumulation_steps
+    names = {name for module in model.modules() for name in getattr(module, "by_micro_batch", ())}
+    if parts == 1 or not names:
+        return []
+    return [
+        f"{', '.join(sorted(names))}: of each of the {parts} micro-batches by itself, so that a "
+        "step is not quite that of one micro-batch"
+    ]
 
 
 def ahead(recipe: Recipe, model: LanguageModel) -> list[str]:

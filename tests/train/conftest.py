@@ -12,6 +12,7 @@ import yaml
 
 from strawberry.recipe import load_recipe
 from strawberry.recipe.spec import Recipe
+from tests.support import PLUGINS
 
 RecipeMaker = Callable[..., Recipe]
 
@@ -88,6 +89,6 @@ def make_recipe(recipe_file: Callable[..., Path]) -> RecipeMaker:
     """The same recipe, loaded."""
 
     def make(**sections: Any) -> Recipe:
-        return load_recipe(recipe_file(**sections))
+        return load_recipe(recipe_file(**sections), plugins=PLUGINS)
 
     return make

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import strawberry
 from strawberry.data import open_dataset
 from strawberry.errors import PluginError
+from strawberry.model.accounting import account
 from strawberry.recipe import patch
 from strawberry.recipe.spec import Recipe
 from strawberry.train import train
@@ -160,6 +161,28 @@ def test_router_losses_are_weighed_by_tokens() -> None:
     router = {"use": "threshold", "z_loss": 0.1}
     stack = [{"recur": 3, "router": router, "stack": [ATTENTION]}]
     check(task_recipe("in_context_recall", model={"stack": stack}))
+
+
+def test_balance_losses_are_those_of_micro_batches_weighed_by_tokens() -> None:
+    """No means over tokens: a step has the mean of its parts' own, and says that it has."""
+    moe = {"use": "moe", "experts": 4, "balance_loss": 0.5, "importance_loss": 0.3}
+    stack = [{**ATTENTION, "ffn": moe}]
+    plain = task_recipe("in_context_recall", model={"stack": [{**ATTENTION, "ffn": "moe"}]})
+    recipe = divided(task_recipe("in_context_recall", model={"stack": stack}), 2, 8)
+    torch.manual_seed(0)
+    model = strawberry.build(recipe).train()
+    parts = Batches(open_dataset(recipe), recipe, torch.device("cpu")).train(0)
+    count = torch.stack([(y >= 0).sum() for _, y in parts]).sum()
+    total = torch.stack([model.loss(x, y, count=count, share=1 / 8).total for x, y in parts]).sum()
+    alone = [model.loss(x, y).metrics for x, y in parts]
+    own = [0.5 * one["moe_balance"] + 0.3 * one["moe_importance"] for one in alone]
+    whole = model.loss(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    torch.testing.assert_close(total, whole.cross_entropy + torch.stack(own).mean())
+    assert (total - whole.total).abs() > 1e-5
+    line = "balance_loss, importance_loss: of each of the 8 micro-batches by itself"
+    assert sum(one.startswith(line) for one in account(recipe).warnings) == 1
+    for other in (divided(recipe, 16, 1), divided(plain, 16, 1)):
+        assert not any("micro-batch" in one for one in account(other).warnings)
 
 
 def test_a_run_is_the_same_for_every_division(make_recipe: RecipeMaker, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ class MoE(FFN):
             )
         else:
             self.batch_independent = capacity is None  # type: ignore[misc]
+            self.by_micro_batch = () if capacity is None else ("capacity",)
             self.waits = WAITS
             balance = 0.01 if balance_loss is None else balance_loss
             self.router = ExpertRouter(

@@ -7,6 +7,14 @@ a fixed prior), since a few runs that agree are mostly luck; a large one is neve
 the largest of all studentised differences gets without any difference is found by Monte Carlo, for
 equal noise and for each of `noises`; the worst of them counts, so that unequal noise is no way to a
 false finding (a max-T test in the sense of Westfall and Young 1993).
+
+Chances of less than `RARE` are not counted but computed: given the variances a difference is
+normal, so that its chance is the mean of normal tails over the draws, and that of any question at
+most their sum. Below `FAR` they fall by the power of the statistic by which they fall there; a t
+distribution falls faster.
+
+Where earlier questions of a campaign have measured the noise (`Prior`), a cell's variance is lifted
+towards theirs instead, and tables are drawn whose cells are as unlike as theirs were.
 """
 
 from __future__ import annotations
@@ -14,10 +22,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from strawberry.ablate.extra import needs
 
 Numbers: TypeAlias = NDArray[np.float64]
 
@@ -29,6 +40,35 @@ DRAWS = 20_000
 """Tables without a difference that are drawn; the error of a p-value of 0.05 is 0.0015."""
 CHANCE = 0.8
 """The chance of finding the smallest difference that is called detectable."""
+RARE = 0.0025
+"""Chances below this are computed: too few draws are that large to be counted."""
+FAR = 1e-4
+"""Chances below this are extrapolated: too few draws have variances that small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is known of cells' noise beforehand (Smyth 2004).
+
+    Attributes:
+        variance: of a run.
+        freedom: how much it counts, in degrees of freedom; the fewer, the more cells differ.
+    """
+
+    variance: float
+    freedom: float
+
+
+class _Noise(NamedTuple):
+    """A noise that tables are drawn with.
+
+    Attributes:
+        deviations: of the cells; or tables x cells.
+        scaling: how strongly each takes part in what a seed does.
+    """
+
+    deviations: Numbers
+    scaling: Numbers
 
 
 class Design:
@@ -57,13 +97,14 @@ class Design:
         self.means = np.zeros((len(cell), len(used)))
         for column, (row, common) in enumerate(zip(self.contrasts, used, strict=True)):
             self.means[:, column] = row[cell] * common[seed] / max(1, common.sum())
-        self._nulls: dict[float, Null] = {}
+        self._nulls: dict[float | Prior, Null] = {}
 
-    def measure(self, values: Numbers) -> tuple[Numbers, Numbers]:
+    def measure(self, values: Numbers, prior: Prior | None = None) -> tuple[Numbers, Numbers]:
         """Differences, and the variances of these means: (tables, questions) each.
 
         Args:
             values: tables x observed values, cell by cell.
+            prior: what is known of the noise beside these values.
         """
         squares = (values @ self.residual) ** 2
         by_cell = np.zeros((len(self.seen), len(self.cell)))
@@ -72,23 +113,27 @@ class Design:
         pooled = sums.sum(axis=1, keepdims=True) / max(self.freedom.sum(), 1e-9)
         own = sums / np.maximum(self.freedom, 1e-9)
         # A small variance of a few runs is mostly luck and is lifted; a large one is never lowered.
-        variances = np.maximum(own, (PRIOR * pooled + sums) / (PRIOR + self.freedom))
+        weight, towards = (PRIOR, pooled) if prior is None else (prior.freedom, prior.variance)
+        variances = np.maximum(own, (weight * towards + sums) / (weight + self.freedom))
         return values @ self.means, variances @ (self.contrasts**2).T / np.maximum(1, self.counts)
 
-    def null(self, ratio: float = RATIO) -> Null:
-        """What chance makes of this design; drawn once."""
-        if ratio not in self._nulls:
-            self._nulls[ratio] = Null(self, ratio)
-        return self._nulls[ratio]
+    def null(self, ratio: float = RATIO, prior: Prior | None = None) -> Null:
+        """What chance makes of this design; drawn once.
 
-    def noises(self, ratio: float) -> Iterator[tuple[Numbers, Numbers]]:
-        """Deviations of the cells, and how strongly each takes part in what a seed does.
-
-        Equal; one, half or all but one noisier than the others; cells that grow with the block.
+        Args:
+            ratio: the largest of two cells' deviations.
+            prior: what is known of the noise; then the ratio is not used.
         """
+        of = ratio if prior is None else Prior(1.0, prior.freedom)
+        if of not in self._nulls:
+            self._nulls[of] = Null(self, of)
+        return self._nulls[of]
+
+    def noises(self, ratio: float) -> Iterator[_Noise]:
+        """Equal noise; one, half or all but one cell noisier; cells that grow with the block."""
         cells = len(self.seen)
         none = np.zeros(cells)
-        yield np.ones(cells), none
+        yield _Noise(np.ones(cells), none)
         if ratio <= 1:
             return
         fewest = int(self.seen.sum(axis=1).argmin())
@@ -97,10 +142,10 @@ class Design:
         groups += [row > 0 for row in self.contrasts if (row > 0).sum() > 1]
         known = {group.tobytes(): group for one in groups for group in (one, ~one)}
         for factor in (math.sqrt(ratio), ratio):
-            yield np.ones(cells), np.linspace(0, factor, cells)
+            yield _Noise(np.ones(cells), np.linspace(0, factor, cells))
             for group in known.values():
                 if group.any() and not group.all():
-                    yield np.where(group, factor, 1.0), none
+                    yield _Noise(np.where(group, factor, 1.0), none)
 
 
 @functools.lru_cache(maxsize=32)
@@ -110,37 +155,96 @@ def design(seen: tuple[tuple[bool, ...], ...], contrasts: tuple[tuple[float, ...
 
 
 class Null:
-    """Studentised differences of tables without any, for each of the design's noises."""
+    """Studentised differences of tables without any, for each noise that is to be feared.
 
-    def __init__(self, of: Design, ratio: float) -> None:
+    Args:
+        design: whose tables.
+        of: the ratio of `Design.noises`; or what is known of the noise, in units of its variance.
+    """
+
+    def __init__(self, design: Design, of: float | Prior) -> None:
         rng = np.random.default_rng(0)
-        normal = rng.standard_normal((DRAWS, len(of.cell)))
-        block = rng.standard_normal((DRAWS, of.seen.shape[1]))[:, of.seed]
+        normal = rng.standard_normal((DRAWS, len(design.cell)))
+        block = rng.standard_normal((DRAWS, design.seen.shape[1]))[:, design.seed]
+        prior = of if isinstance(of, Prior) else None
+        if prior is None:
+            assert not isinstance(of, Prior)
+            noises = list(design.noises(of))
+        else:
+            shape = (DRAWS, len(design.seen))
+            unlike = np.sqrt(prior.freedom / rng.chisquare(prior.freedom, shape))
+            noises = [_Noise(unlike, np.zeros(len(design.seen)))]
         largest, single = [], []
-        for deviations, scaling in of.noises(ratio):
-            drawn = normal * deviations[of.cell] + block * scaling[of.cell]
-            difference, variance = of.measure(drawn)
-            statistic = np.abs(difference) / np.sqrt(np.maximum(variance, 1e-300))
-            largest.append(np.sort(statistic.max(axis=1)))
-            single.append(np.sort(statistic, axis=0).T)
-            if len(largest) == 1:
+        self._errors: list[Numbers] = []
+        for noise in noises:
+            own = noise.deviations[..., design.cell]
+            difference, variance = design.measure(
+                normal * own + block * noise.scaling[design.cell], prior
+            )
+            error = np.sqrt(np.maximum(variance, 1e-300))
+            found = np.abs(difference) / error
+            largest.append(np.sort(found.max(axis=1)))
+            single.append(np.sort(found, axis=0).T)
+            if not self._errors:
                 self.equal = difference, np.sqrt(variance)
+            self._errors.append(error / _deviation(design, own, noise.scaling))
         self.largest = np.stack(largest)
         self.single = np.stack(single)
         self._detectable: dict[tuple[int, float], float] = {}
 
     def corrected(self, statistic: float) -> float:
         """The chance that any question's statistic is that large, with the worst noise."""
-        return _chance(self.largest, statistic)
+        counted = _chance(self.largest, statistic)
+        return counted if counted >= RARE else min(RARE, self._rare(statistic))
 
     def p(self, question: int, statistic: float) -> float:
         """The chance that this question's statistic is that large, with the worst noise."""
-        return _chance(self.single[:, question], statistic)
+        counted = _chance(self.single[:, question], statistic)
+        return counted if counted >= RARE else min(RARE, self._rare(statistic, question))
 
     def critical(self, alpha: float) -> float:
         """What a statistic has to exceed so that `corrected` is at most `alpha`."""
-        place = math.floor(alpha * (DRAWS + 1) + 1e-9) - 1
-        return math.inf if place < 0 else float(self.largest[:, DRAWS - 1 - place].max())
+        if alpha >= RARE:
+            place = math.floor(alpha * (DRAWS + 1) + 1e-9) - 1
+            return float(self.largest[:, DRAWS - 1 - place].max())
+        if alpha >= FAR:
+            return self._solved(alpha)
+        last, power = self._far
+        return last * (FAR / alpha) ** (1 / power) if alpha > 0 else math.inf
+
+    @functools.cached_property
+    def _far(self) -> tuple[float, float]:
+        """The statistic whose chance is `FAR`, and by which power of it chances fall from there."""
+        last, before = self._solved(FAR), self._solved(2 * FAR)
+        return last, math.log(2) / math.log(last / before)
+
+    def _solved(self, alpha: float) -> float:
+        """`critical` of a chance that is too small to be counted."""
+        low = self.critical(RARE)
+
+        def excess(scale: float) -> float:
+            chance = min(RARE, float(self._tail(low * math.exp(scale)).sum(axis=1).max()))
+            return math.log(max(chance, 1e-300) / alpha)
+
+        high = 1.0
+        while excess(high) > 0:
+            high *= 2
+        found = needs("scipy.optimize").brentq(excess, 0.0, high, xtol=1e-4)
+        return low * math.exp(found)
+
+    def _rare(self, statistic: float, question: int | None = None) -> float:
+        """A small chance: of one question, or of any; see `corrected`."""
+        last, power = self._far
+        tail = self._tail(min(statistic, last))
+        chance = tail.sum(axis=1) if question is None else tail[:, question]
+        return float(chance.max()) * min(1.0, last / statistic) ** power
+
+    def _tail(self, statistic: float) -> Numbers:
+        """The chance of so large a statistic by noise and question, given each draw's variances."""
+        erfc = needs("scipy.special").erfc
+        return np.stack([
+            erfc(statistic * error / math.sqrt(2)).mean(axis=0) for error in self._errors
+        ])  # fmt: skip
 
     def detectable(self, question: int, alpha: float) -> float:
         """The difference that is found with a chance of 80 %, in deviations of an equal noise."""
@@ -152,6 +256,20 @@ class Null:
                 detectable = float(np.quantile(critical * error - difference, CHANCE))
             self._detectable[question, alpha] = detectable
         return self._detectable[question, alpha]
+
+
+def _deviation(design: Design, own: Numbers, scaling: Numbers) -> Numbers:
+    """The true deviation of each question's difference: (questions,) or (tables, questions).
+
+    Args:
+        design: whose questions.
+        own: deviations of the values; or tables x values.
+        scaling: how strongly each cell takes part in what a seed does.
+    """
+    seeds = np.eye(design.seen.shape[1])[design.seed]  # values x seeds
+    shared = seeds.T @ (design.means * scaling[design.cell][:, None])
+    found: Numbers = np.sqrt(own**2 @ design.means**2 + (shared**2).sum(axis=0))
+    return found
 
 
 def _chance(of: NDArray[np.floating], statistic: float) -> float:

@@ -63,6 +63,8 @@ class PlanFields:
         alpha: the rate of false findings over the whole table.
         noise_ratio: the largest ratio of two cells' noises for which that rate is kept.
         causal: leave out cells that see later tokens.
+        campaign: which sweeps its verdicts are corrected for: those of the same name over the same
+            validation text in the same folder; `none` corrects for none.
     """
 
     mode: Mode = "grid"
@@ -81,6 +83,7 @@ class PlanFields:
     alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
     noise_ratio: Annotated[float, Ge(1), Le(100)] = RATIO
     causal: bool = False
+    campaign: str = "main"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from strawberry.ablate import looks as sequential
 from strawberry.ablate.extra import needs
-from strawberry.ablate.noise import RATIO, Design, design, granularity
+from strawberry.ablate.noise import RATIO, Design, Prior, design, granularity
 
 Verdict: TypeAlias = Literal[
     "better", "worse", "equivalent", "no evidence", "under-powered", "baseline"
@@ -101,6 +101,7 @@ def compare(
     lower_is_better: bool = True,
     looks: int = 1,
     ratio: float = RATIO,
+    prior: Prior | None = None,
 ) -> dict[str, Comparison]:
     """Every cell against the baseline; values are by seed.
 
@@ -113,12 +114,14 @@ def compare(
         looks: how often the table may be looked at before the seeds are all in: first with 3 seeds,
             then with each that is added. `looks.levels` says what alpha each look has.
         ratio: the largest ratio of two cells' deviations for which alpha is kept.
+        prior: what earlier questions of the campaign tell of the noise; then cells may be as
+            unlike as theirs were, and `ratio` is not used.
     """
     names = list(cells)
     weights = [[-1.0, *(float(name == other) for other in names)] for name in names]
     comparisons = contrasts(
         [baseline, *cells.values()], weights, effect=effect, alpha=alpha,
-        lower_is_better=lower_is_better, looks=looks, ratio=ratio,
+        lower_is_better=lower_is_better, looks=looks, ratio=ratio, prior=prior,
     )  # fmt: skip
     return dict(zip(names, comparisons, strict=True))
 
@@ -132,6 +135,7 @@ def contrasts(
     lower_is_better: bool = True,
     looks: int = 1,
     ratio: float = RATIO,
+    prior: Prior | None = None,
 ) -> list[Comparison]:
     """Several weighted sums of cells, judged as one family; see `compare`.
 
@@ -143,6 +147,7 @@ def contrasts(
         lower_is_better: what `better` means.
         looks: as of `compare`.
         ratio: as of `compare`.
+        prior: as of `compare`.
     """
     finite = [{s: v for s, v in cell.items() if math.isfinite(v)} for cell in cells]
     common = [_common(finite, row) for row in weights]
@@ -153,7 +158,7 @@ def contrasts(
         level = sequential.levels(looks, alpha)[look]
     # A question that could not be answered still was asked.
     share = len(asked) / max(1, len(weights))
-    judged = _judge(finite, [weights[i] for i in asked], level * share, effect, ratio)
+    judged = _judge(finite, [weights[i] for i in asked], level * share, effect, ratio, prior)
     comparisons = []
     for number, (row, seeds) in enumerate(zip(weights, common, strict=True)):
         if number in asked:
@@ -177,14 +182,15 @@ def _judge(
     alpha: float,
     effect: float,
     ratio: float,
+    prior: Prior | None,
 ) -> list[Comparison]:
     """Questions that have seeds enough; any difference that is found is called `better`."""
     if not weights:
         return []
     blocks, values, least = _table(cells, weights)
-    null = blocks.null(ratio)
+    null = blocks.null(ratio, prior)
     critical = null.critical(alpha)
-    differences, variances = (part[0] for part in blocks.measure(values[None]))
+    differences, variances = (part[0] for part in blocks.measure(values[None], prior))
     comparisons = []
     for number, (row, n) in enumerate(zip(blocks.contrasts, blocks.counts.tolist(), strict=True)):
         difference = float(differences[number])

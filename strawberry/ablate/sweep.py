@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 import strawberry
+from strawberry.ablate.asking import Asking
+from strawberry.ablate.campaign import prior_of
 from strawberry.ablate.cells import Cell
 from strawberry.ablate.forecast import Forecast, Wanted, forecast, planned
 from strawberry.ablate.known import Noise, finished, own_trials, read_noise
@@ -62,7 +64,8 @@ class SweepObserver(Events):
 
 def default_folder(plan: Plan) -> Path:
     """`ablations/NAME-HASH`: the same plan has the same folder."""
-    text = json.dumps(plan.to_dict(), sort_keys=True, default=str)
+    decides = {name: value for name, value in plan.to_dict().items() if name != "campaign"}
+    text = json.dumps(decides, sort_keys=True, default=str)
     return Path("ablations") / f"{plan.recipe.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -76,6 +79,7 @@ class Sweep:
         watcher: is told what happens.
         noise: of an earlier sweep, for what is told before this one's first trials are done.
         wanted: the difference that shall be found; None takes the one that matters.
+        ledger: the folder whose ledger counts its question; None takes the one around `out`.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Sweep:
         *,
         noise: Noise | None = None,
         wanted: Wanted | None = None,
+        ledger: Path | None = None,
     ) -> None:
         self.prepared = prepared
         self.plan = prepared.plan
@@ -102,6 +107,7 @@ class Sweep:
         self.noise = noise
         self.wanted = wanted
         self.pilot: set[str] = set()
+        self.asking = Asking(prepared, out, ledger)
 
     def run(self) -> Record:
         """Tune, halve, train every cell with every seed, and write the record.
@@ -111,12 +117,15 @@ class Sweep:
             StrawberryError: the folder is in use or away and stays so, or nothing can be run.
         """
         with self.folder.held(), self._stoppable(), contextlib.closing(self.executor):
+            self.asking.ask()
             made = self.forecast()
             self.watcher.forecast(made)
             self._tune()
             if self.plan.halving:
                 self._halve()
             self._main(pilot=made is None)
+            main = [trial for trial in self.all if trial.stage == "main"]
+            self.asking.learn({c.name: self._values(main, c.name) for c in self._left()})
             return self._write()
 
     def forecast(self) -> Forecast | None:
@@ -130,7 +139,8 @@ class Sweep:
         if noise is None:
             return None
         cells = [cell for cell in planned(self.prepared) if cell["name"] not in self.pruned]
-        return forecast(self.plan.to_dict(), cells, noise, slots=self.executor.slots,
+        plan = {**self.plan.to_dict(), "alpha": self.asking.alpha}
+        return forecast(plan, cells, noise, slots=self.executor.slots,
                         done=finished(known), wanted=self.wanted)  # fmt: skip
 
     def _key(self, recorded: Mapping[str, Any], seed: int) -> str | None:
@@ -227,10 +237,11 @@ class Sweep:
             baseline,
             values,
             effect=effect,
-            alpha=self.plan.alpha,
+            alpha=self.asking.alpha,
             lower_is_better=not higher_is_better(self.plan.metric),
             looks=self.plan.looks,
             ratio=self.plan.noise_ratio,
+            prior=prior_of(self.asking.entry),
         )
         return undecided(comparisons, effect)
 
@@ -315,6 +326,7 @@ class Sweep:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         content = {
             "plan": self.plan.to_dict(),
+            "campaign": self.asking.entry,
             "command": sys.argv,
             "written": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "environment": {

@@ -110,6 +110,10 @@ def command(
         Ge(1),
         Le(100),
     ] = None,
+    campaign: Annotated[
+        str | None,
+        typer.Option(help="Sweeps of this name share alpha; none: no correction for others."),
+    ] = None,
     causal: Annotated[
         bool | None, typer.Option("--causal", help="Leave out cells that see later tokens.")
     ] = None,
@@ -174,6 +178,7 @@ def command(
         "tune_trials": tune_trials, "tune_seeds": tune_seeds, "tokens": tokens, "flops": flops,
         "halving": halving, "metric": metric, "last": last, "effect": effect, "alpha": alpha,
         "noise_ratio": noise_ratio, "causal": causal, "vary_seed": vary_seed,
+        "campaign": campaign,
     }  # fmt: skip
     wanted = None if find is None else Wanted.parse(find)
     plans = make_suite(recipe, options, plugins)
@@ -192,7 +197,15 @@ def command(
         noise = None if noise_from is None else earlier_noise(noise_from, prepared, name)
         display = SweepDisplay(console(stderr=as_json), folder / name, runner.slots)
         sweeps[name] = (
-            Sweep(prepared, runner, folder / name, display, noise=noise, wanted=wanted),
+            Sweep(
+                prepared,
+                runner,
+                folder / name,
+                display,
+                noise=noise,
+                wanted=wanted,
+                ledger=folder.parent,
+            ),
             display,
         )
     if dry_run:
@@ -316,6 +329,8 @@ def show_table(table: ResultTable, files: list[str], *, as_json: bool) -> None:
     show(rows, out)
     out.print(f"\n{table.measure} against {table.baseline}; a difference of "
               f"{number(table.effect)} would matter")  # fmt: skip
+    for line in table.standing:
+        out.print(line)
     for line in noise(table) + (outlook.lines(table.forecast) if table.forecast else []):
         out.print(line)
     for row in table.rows:

@@ -102,12 +102,16 @@ def shown(table: ResultTable) -> dict[str, Callable[[CellRow], str]]:
 def notes(record: Record, table: ResultTable) -> list[str]:
     """What the table means, and what is not in it."""
     plan = record.content["plan"]
+    unlike = f"where one cell's is {table.ratio:g} times another's too"
+    if table.campaign.get("prior"):
+        unlike = "as unlike as those of the campaign's earlier questions"
     lines = [
+        *table.standing,
         f"`{table.measure}`, {'higher' if table.higher_is_better else 'lower'} is better; "
         f"baseline: {table.baseline}. Differences are of pairs with equal seeds. "
-        f"Noise is judged by all cells together, where one cell's is {table.ratio:g} times "
-        f"another's too; all intervals hold together with a chance of {1 - table.alpha:.0%}, and "
-        f"the chance of any false finding in the table is at most {table.alpha:g}.",
+        f"Noise is judged by all cells together, {unlike}; all intervals hold together with a "
+        f"chance of {100 * (1 - table.alpha):.5g}%, and the chance of any false finding in the "
+        f"table is at most {table.alpha:.4g}.",
         f"A difference of {number(table.effect)} ({plan['effect']:.2%} of the baseline) counts as "
         "one that matters: `equivalent` where the interval lies within it. `detectable` is the "
         "smallest true difference that this many seeds find with a chance of 80 %: `no evidence` "
@@ -115,7 +119,7 @@ def notes(record: Record, table: ResultTable) -> list[str]:
         "`steps to loss`: the baseline's steps to its last value over this cell's.",
     ]
     if table.looks > 1:
-        lines.append(f"Seeds were added; {table.looks} looks share the {table.alpha:g}.")
+        lines.append(f"Seeds were added; {table.looks} looks share the {table.alpha:.4g}.")
     if plan["match"] != "none":
         lines.append(f"Widths are chosen so that cells agree in {plan['match']} within 1 %.")
     for row in table.rows:

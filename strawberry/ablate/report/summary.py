@@ -122,9 +122,21 @@ def notes(summary: SuiteSummary) -> list[str]:
         f"Means of `{summary.metric}` over {number_of} seeds; {better} is better. Behind each: + "
         f"better and - worse than {first.baseline}, = as good, ~ no evidence of a difference that "
         "matters, ? too few seeds to tell.",
-        f"The chance of any false finding is at most {first.alpha:.2g} in each table, and "
-        f"{first.alpha * summary.planned:.2g} in the whole suite of {summary.planned}.",
+        *_alphas(summary),
     ]
+
+
+def _alphas(summary: SuiteSummary) -> list[str]:
+    """What the tables may spend, each, together, and of their campaigns."""
+    alphas = [table.alpha for table in summary.tables.values()]
+    least, most = f"{min(alphas):.2g}", f"{max(alphas):.2g}"
+    each = most if least == most else f"{least} to {most}"
+    share = summary.planned / len(alphas)
+    text = (f"The chance of any false finding is at most {each} in each table, and "
+            f"{sum(alphas) * share:.2g} in the whole suite of {summary.planned}.")  # fmt: skip
+    numbers = {name: t.campaign.get("number") for name, t in summary.tables.items() if t.campaign}
+    asked = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    return [text, *([f"Numbers of the questions in their campaigns: {asked}."] if asked else [])]
 
 
 def _markdown(summary: SuiteSummary) -> str:

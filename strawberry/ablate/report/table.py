@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from strawberry.ablate.asking import alpha_of, standing
+from strawberry.ablate.campaign import prior_of
 from strawberry.ablate.factors import Effect, effects, grid
 from strawberry.ablate.forecast import Forecast, forecast
 from strawberry.ablate.known import finished, read_noise
@@ -91,6 +93,9 @@ class ResultTable:
         forecast: what more seeds would show; None where the noise is not known.
         skipped: cells that could not be built, and why.
         pruned: cells that ended early, and why.
+        alpha: the chance of any false finding in the table.
+        campaign: the ledger's entry of this question; empty in records of earlier versions.
+        standing: where it stands in its campaign, in sentences.
     """
 
     metric: str
@@ -109,6 +114,8 @@ class ResultTable:
     pruned: Mapping[str, str]
     failures: tuple[Failure, ...]
     seconds: float
+    campaign: Mapping[str, Any]
+    standing: tuple[str, ...]
 
     @property
     def measure(self) -> str:
@@ -135,13 +142,16 @@ def tabulate(record: Record) -> ResultTable:
     last = int(plan.get("last", 1))  # records of earlier versions have none
     values = {cell["name"]: _believable(record.of(cell["name"]), metric, last) for cell in cells}
     base = values[baseline]
+    asked = content.get("campaign") or {}
+    alpha = alpha_of(plan["alpha"], asked)
     effect = plan["effect"] * abs(plain.fmean(base.values())) if base else math.nan
     how: dict[str, Any] = {
         "effect": effect,
-        "alpha": plan["alpha"],
+        "alpha": alpha,
         "lower_is_better": not higher_is_better(metric),
         "looks": content["looks"],
         "ratio": _ratio(plan),
+        "prior": prior_of(asked),
     }
     others = {name: found for name, found in values.items() if name != baseline}
     compared = compare(base, others, **how)
@@ -159,7 +169,7 @@ def tabulate(record: Record) -> ResultTable:
         rows=tuple(rows),
         effects=effects(grid(plan, cells, values), **how),
         effect=effect,
-        alpha=plan["alpha"],
+        alpha=alpha,
         looks=content["looks"],
         ratio=_ratio(plan),
         vary_seed=tuple(plan.get("vary_seed", VARIED)),
@@ -170,6 +180,8 @@ def tabulate(record: Record) -> ResultTable:
         pruned={c["name"]: c["pruned"] for c in content["cells"] if c["pruned"]},
         failures=tuple(_failures(record)),
         seconds=sum(float(r.get("spent", r.get("seconds", 0.0))) for r in results if r),
+        campaign=asked,
+        standing=tuple(standing(plan, asked)),
     )
 
 
@@ -180,6 +192,7 @@ def _forecast(record: Record, cells: Sequence[Mapping[str, Any]]) -> Forecast | 
     if noise is None:
         return None
     slots = record.content["environment"]["slots"]
+    plan = {**plan, "alpha": alpha_of(plan["alpha"], record.content.get("campaign"))}
     return forecast(plan, cells, noise, slots=slots, done=finished(record))
 
 

@@ -1,0 +1,111 @@
+"""A sweep as a question of a campaign: what it asks, at what alpha, and what it learns of noise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from strawberry.ablate.campaign import NONE, Question, answer, ask, digest, fingerprint
+from strawberry.ablate.ledger import Ledger
+from strawberry.ablate.plan import Plan
+from strawberry.ablate.prepare import PreparedPlan
+from strawberry.ablate.spread import residual
+from strawberry.ablate.trials import identity
+from strawberry.data import open_dataset
+
+
+class Asking:
+    """The question of a sweep, in the ledger of the folder in which sweeps lie.
+
+    Args:
+        prepared: the sweep's cells.
+        out: the sweep's folder.
+        folder: in which the ledger is; None takes the folder around the sweep's.
+    """
+
+    def __init__(self, prepared: PreparedPlan, out: Path, folder: Path | None) -> None:
+        self.plan = prepared.plan
+        self._prepared = prepared
+        self._out = out
+        self.ledger = Ledger(out.parent if folder is None else folder)
+        self.question: Question | None = None
+        self.entry: dict[str, Any] = {}
+
+    @property
+    def alpha(self) -> float:
+        """What this sweep's verdicts may spend."""
+        return alpha_of(self.plan.alpha, self.entry)
+
+    def ask(self) -> None:
+        """Note the question, or find it; raises StrawberryError if the ledger can't be had."""
+        plan, live = self.plan, self._prepared.live
+        recipe = live[0].recipe
+        assert recipe is not None
+        first, *others = [identity(cell.recipe) for cell in live if cell.recipe is not None]
+        how = plan.to_dict()
+        compared = [how[name] for name in COMPARED]
+        budget = self._prepared.budgets[live[0].name]
+        self.question = Question(
+            data=fingerprint(open_dataset(recipe), "val", recipe.model.block_size),
+            content=digest(compared, first, sorted(others)),
+            seeds=str(plan.seeds or f"auto {plan.max_seeds}"),
+            comparisons=len(others),
+            regime=digest(how["metric"], how["last"], how["vary_seed"], budget.tokens),
+        )
+        self.entry = ask(
+            self.ledger,
+            plan.campaign,
+            self.question,
+            plan=digest(how),
+            alpha=plan.alpha,
+            folder=os.path.relpath(self._out, self.ledger.folder),
+        )
+
+    def learn(self, values: Mapping[str, Mapping[int, float]]) -> None:
+        """Note the noise of the sweep's runs, for later questions."""
+        deviation, freedom = residual(values)
+        if deviation and self.question is not None and self.plan.campaign != NONE:
+            answer(self.ledger, self.entry, self.question, (deviation**2, freedom))
+
+
+COMPARED = (
+    "metric",
+    "last",
+    "mode",
+    "tune",
+    "tune_seeds",
+    "tune_trials",
+    "halving",
+    "vary_seed",
+    "noise_ratio",
+)
+"""What of a plan makes another question of the same cells."""
+
+
+def alpha_of(alpha: float, entry: Mapping[str, Any] | None) -> float:
+    """The alpha of a question; all of it where the record is of no campaign."""
+    return alpha * float(entry.get("share", 1.0)) if entry else alpha
+
+
+def standing(plan: Plan | Mapping[str, Any], entry: Mapping[str, Any] | None) -> list[str]:
+    """Where a question stands in its campaign, in sentences."""
+    if not entry:
+        return []
+    alpha = float(plan.alpha if isinstance(plan, Plan) else plan["alpha"])
+    before = f"{entry['asked']} other question{'s' * (entry['asked'] != 1)}"
+    if entry["campaign"] == NONE:
+        return [f"Not corrected for other sweeps (`--campaign none`): {before} had been asked of "
+                "these data in this folder."]  # fmt: skip
+    name = "this campaign" if entry["campaign"] == "main" else f"campaign {entry['campaign']!r}"
+    look = f", look {entry['look']}" if entry["look"] > 1 else ""
+    found = [f"Question {entry['number']} of {name}{look}: alpha {alpha_of(alpha, entry):.2g} of "
+             f"{alpha:.2g}. Of these data {before} had been asked in this folder."]  # fmt: skip
+    if entry.get("prior"):
+        variance, freedom = entry["prior"]
+        found.append(
+            f"The noise of the campaign's earlier questions, {variance**0.5:.4f}, counts in this "
+            f"one as {freedom:g} degrees of freedom."
+        )
+    return found

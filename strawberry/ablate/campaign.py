@@ -1,0 +1,221 @@
+"""A campaign: sweeps over the same validation text, whose verdicts are corrected for all of them.
+
+The k-th question of a campaign is judged at `share(k)` of alpha. The shares of all questions that
+may ever be asked sum to one, so that the chance of any false finding in the whole campaign is at
+most alpha, however long it gets (alpha spending; Bonferroni's inequality). That needs no
+independence: the questions of a campaign share their validation text, and mostly their baseline.
+Nothing is earned back, as alpha investing does (Foster and Stine 2008), which bounds another rate;
+and no question is let off for its p-value, as in ADDIS spending (Tian and Ramdas 2019), which does
+need independence.
+
+What earlier questions measured of the noise counts in later ones (`fit`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from strawberry.ablate.extra import needs
+from strawberry.ablate.ledger import ANSWER, QUESTION, Ledger
+from strawberry.ablate.noise import Prior
+from strawberry.contracts.data import Dataset, Split
+
+MAIN: Final = "main"
+"""The campaign of those who name none."""
+NONE: Final = "none"
+"""The name that asks for no correction."""
+FIRST: Final = 0.5
+"""The share of alpha that a campaign's first question has."""
+POWER: Final = 1.3
+"""Later shares fall by this power of their number."""
+_REST: Final = 2.9319492
+"""The sum of `k ** -POWER` over k = 2, 3, ..."""
+LEAST: Final = 4
+"""Questions whose noise is known before that of others is judged by it."""
+_IDS: Final = 1 << 16
+"""Ids of a split that are looked at to tell it from others."""
+_BYTES: Final = 1 << 14
+"""Bytes of their text that do so: fewer than ids, so that all tokenizers come to as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a sweep asks.
+
+    Attributes:
+        data: digest of the text that answers it.
+        content: digest of all that is compared; the same for more seeds of the same cells.
+        seeds: how many there are, or `auto` and the most.
+        comparisons: cells beside the baseline.
+        regime: digest of what noises have to agree in to be compared.
+    """
+
+    data: str
+    content: str
+    seeds: str
+    comparisons: int
+    regime: str
+
+
+def share(index: int) -> float:
+    """The share of alpha that the question of this number has, from 1; all of them sum to 1."""
+    return FIRST if index <= 1 else (1 - FIRST) * index**-POWER / _REST
+
+
+def ask(ledger: Ledger, campaign: str, question: Question, **more: Any) -> dict[str, Any]:
+    """The ledger's entry of a question, new or known.
+
+    The same question with the same seeds, or fewer, is known. With more seeds it keeps its number,
+    but is another look at these data, and has a share of its own.
+
+    Args:
+        ledger: of the folder in which the sweeps lie.
+        campaign: its name; `NONE` for no correction, which is noted too.
+        question: what is asked.
+        more: noted beside it: the sweep's folder, the plan's digest, alpha.
+
+    Raises:
+        StrawberryError: the ledger can't be read or written.
+    """
+    with ledger.held():
+        entries, damaged = ledger.read()
+        asked = [e for e in entries if e["kind"] == QUESTION and e["data"] == question.data]
+        mine = [e for e in asked if e.get("campaign") == campaign]
+        same = [e for e in mine if e.get("question") == question.content]
+        for entry in same:
+            if _seeds(entry["seeds"]) >= _seeds(question.seeds):
+                return entry
+        index = 1 + damaged + max([len(mine), *(e["index"] for e in mine)])
+        number = 1 + damaged + len({e.get("question") for e in mine})
+        prior = None if campaign == NONE else fit(_noises(entries, campaign, question))
+        return ledger.add(
+            QUESTION,
+            campaign=campaign,
+            data=question.data,
+            question=question.content,
+            seeds=question.seeds,
+            number=same[0]["number"] if same else number,
+            look=1 + len(same),
+            index=index,
+            share=1.0 if campaign == NONE else share(index),
+            asked=len({e.get("question") for e in asked} - {question.content}) + damaged,
+            prior=None if prior is None else [prior.variance, prior.freedom],
+            comparisons=question.comparisons,
+            **more,
+        )
+
+
+def answer(
+    ledger: Ledger, entry: Mapping[str, Any], question: Question, noise: tuple[float, int]
+) -> None:
+    """Note the noise that a question's runs had: the variance of a run, and its freedom."""
+    known = {"campaign": entry["campaign"], "data": entry["data"], "question": entry["question"],
+             "seeds": entry["seeds"], "regime": question.regime, "noise": list(noise)}  # fmt: skip
+    with ledger.held():
+        entries, _ = ledger.read()
+        if not any(e["kind"] == ANSWER and known.items() <= e.items() for e in entries):
+            ledger.add(ANSWER, **known)
+
+
+def prior_of(entry: Mapping[str, Any] | None) -> Prior | None:
+    """What an entry says of the noise beforehand."""
+    found = None if entry is None else entry.get("prior")
+    return None if found is None else Prior(float(found[0]), float(found[1]))
+
+
+def fit(noises: Sequence[tuple[float, float]]) -> Prior | None:
+    """The noise of a campaign's cells, and how unlike they are; None of fewer than `LEAST`.
+
+    By moments of the logarithms of variances (Smyth 2004, section 6.2). Its freedom is at most
+    half of what was measured: that the noises look alike may be luck. It is rounded down to a
+    power of two.
+
+    Args:
+        noises: variances, and their degrees of freedom.
+    """
+    known = [(v, f) for v, f in noises if v > 0 and f > 0]
+    if len(known) < LEAST:
+        return None
+    special = needs("scipy.special")
+    variance, freedom = np.array(known, dtype=np.float64).T
+    half = freedom / 2
+    logs = np.log(variance) - special.digamma(half) + np.log(half)
+    beyond = float(logs.var(ddof=1) - special.polygamma(1, half).mean())
+    most = float(freedom.sum() / 2)
+    own = most if beyond <= 0 else min(most, 2 * _inverse_trigamma(beyond))
+    own = float(2 ** max(0, math.floor(math.log2(own))))
+    center = math.exp(float(logs.mean()) + float(special.digamma(own / 2)) - math.log(own / 2))
+    return Prior(center, own)
+
+
+def fingerprint(dataset: Dataset, split: Split, block_size: int) -> str:
+    """A digest of the beginning of a split's text: the same for every tokenizer and window.
+
+    Where there is no text it is that of ids, or of a task's sequences.
+    """
+    found = hashlib.sha256()
+    arrays = dataset.arrays(split)
+    if arrays is None:
+        rows = max(1, min(64, _IDS // block_size))
+        rows = min(rows, dataset.rows_in(split, block_size) or rows)
+        for part in dataset.rows(split, 0, rows, block_size=block_size, seed=0):
+            found.update(np.ascontiguousarray(part).tobytes())
+        return found.hexdigest()[:16]
+    ids = np.concatenate([np.zeros(0, np.int64), *(part[:_IDS] for part in arrays)])[:_IDS]
+    tokenizer = dataset.tokenizer
+    if tokenizer is None:
+        found.update(ids.astype(np.int64).tobytes())
+    else:
+        text = tokenizer.decode_bytes(ids[ids != tokenizer.eot].tolist())
+        found.update(text[:_BYTES])
+    return found.hexdigest()[:16]
+
+
+def digest(*parts: Any) -> str:
+    """A short digest of JSON values."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _seeds(text: str) -> int:
+    """How many seeds a question has at most."""
+    return int(str(text).split()[-1])
+
+
+def _noises(
+    entries: Sequence[Mapping[str, Any]], campaign: str, question: Question
+) -> list[tuple[float, float]]:
+    """The noises of a campaign's earlier questions, the last that is known of each."""
+    found = {
+        e.get("question"): e["noise"]
+        for e in entries
+        if e["kind"] == ANSWER
+        and (e.get("campaign"), e["data"]) == (campaign, question.data)
+        and e.get("regime") == question.regime
+        and e.get("question") != question.content
+    }
+    return [(float(variance), float(freedom)) for variance, freedom in found.values()]
+
+
+def _inverse_trigamma(value: float) -> float:
+    """The x whose trigamma is `value` (Newton's method; Smyth 2004, appendix)."""
+    if value > 1e7:
+        return 1 / math.sqrt(value)
+    if value < 1e-6:
+        return 1 / value
+    special = needs("scipy.special")
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(special.polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(special.polygamma(2, x))
+        x += step
+        if -step / x < 1e-8:
+            break
+    return x

@@ -1,0 +1,184 @@
+"""Campaigns: which questions count, what each may spend, and a ledger that nothing makes forget."""
+
+import itertools
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from strawberry.ablate.campaign import NONE, Question, answer, ask, fingerprint, fit, share
+from strawberry.ablate.ledger import LEDGER, Ledger
+from strawberry.ablate.noise import FAR, RARE, Prior, design
+from strawberry.ablate.report import tabulate
+from strawberry.ablate.report.files import markdown
+from strawberry.ablate.statistics import compare
+from strawberry.data import open_dataset
+from strawberry.plugin import Plugins
+from strawberry.recipe import load_recipe
+from tests.ablate.conftest import PlanMaker
+from tests.ablate.test_sweep import scripted
+
+
+def question(content: str, seeds: str = "3", data: str = "text") -> Question:
+    return Question(data, content, seeds, 1, "regime")
+
+
+def test_shares_sum_to_one() -> None:
+    """However many questions are asked, and the first has half of alpha."""
+    shares = [share(k) for k in range(1, 100_001)]
+    rest = 0.5 * 100_000**-0.3 / 0.3 / 2.9319492  # of the series' tail, by its integral
+    assert sum(shares) + rest == pytest.approx(1, abs=1e-6)
+    assert shares[0] == 0.5
+    assert all(a > b for a, b in itertools.pairwise(shares))
+
+
+def test_what_is_a_question(tmp_path: Path) -> None:
+    """The same cells again, or fewer seeds, are not; more seeds are another look, with a share."""
+    ledger = Ledger(tmp_path)
+    first = ask(ledger, "main", question("a"))
+    assert (first["number"], first["index"], first["share"]) == (1, 1, share(1))
+    assert ask(ledger, "main", question("a")) == first
+    assert ask(ledger, "main", question("a", "2")) == first
+    second = ask(ledger, "main", question("b"))
+    look = ask(ledger, "main", question("a", "5"))
+    assert (second["number"], second["index"]) == (2, 2)
+    assert (look["number"], look["look"], look["index"], look["share"]) == (1, 2, 3, share(3))
+    assert ask(ledger, "main", question("a", "auto 5")) == look
+    assert ask(ledger, "main", question("c"))["number"] == 3
+    assert ask(ledger, "main", question("a", data="other"))["index"] == 1
+    named = ask(ledger, "other", question("d"))
+    assert (named["number"], named["share"], named["asked"]) == (1, share(1), 3)
+    free = ask(ledger, NONE, question("e"))
+    assert (free["share"], free["asked"]) == (1.0, 4)
+
+
+def test_damage_gains_nothing(tmp_path: Path) -> None:
+    """An unreadable line counts as a question; a line that was cut short ends where it was cut."""
+    ledger = Ledger(tmp_path)
+    for content in "abc":
+        ask(ledger, "main", question(content))
+    lines = ledger.path.read_bytes().splitlines()
+    ledger.path.write_bytes(b"\n".join([lines[0], b"\xff{", lines[2][:40]]))
+    assert ask(ledger, "main", question("d"))["index"] == 4
+    assert ask(ledger, "main", question("d"))["index"] == 4
+    assert len(ledger.path.read_bytes().splitlines()) == 4
+
+
+def test_questions_at_once_have_numbers_of_their_own(tmp_path: Path) -> None:
+    """Sweeps that start together wait for one another."""
+
+    def one(number: int) -> int:
+        return int(ask(Ledger(tmp_path), "main", question(str(number)))["index"])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(one, range(16))) == list(range(1, 17))
+
+
+def test_noise_is_learned(tmp_path: Path) -> None:
+    """After four questions of one regime later ones have their noise; another regime's don't."""
+    ledger = Ledger(tmp_path)
+    for number in range(4):
+        asked = question(str(number))
+        entry = ask(ledger, "main", asked)
+        assert entry["prior"] is None
+        for _ in range(2):
+            answer(ledger, entry, asked, (0.04, 4))
+    assert len(ledger.read()[0]) == 8
+    variance, freedom = ask(ledger, "main", question("e"))["prior"]
+    assert variance == pytest.approx(0.04, rel=0.3)
+    assert freedom == 8
+    other = Question("text", "f", "3", 1, "longer runs")
+    assert ask(ledger, "main", other)["prior"] is None
+
+
+@pytest.mark.parametrize("unlike", [6.0, 1e6])
+def test_the_fit_finds_what_was_drawn(unlike: float) -> None:
+    """Variances of inverse chi-squared cells: their centre, and their freedom within a factor."""
+    rng = np.random.default_rng(0)
+    true = 4.0 * unlike / rng.chisquare(unlike, 4000)
+    found = fit([(float(v * rng.chisquare(4) / 4), 4.0) for v in true])
+    assert found is not None
+    assert found.variance == pytest.approx(4.0, rel=0.1)
+    assert (4 <= found.freedom <= 8) if unlike == 6 else found.freedom > 100
+
+
+def test_rare_chances_are_those_of_the_t_distribution() -> None:
+    """Two cells of equal noise are a paired t-test, far below what the draws can count."""
+    stats = pytest.importorskip("scipy.stats")
+    null = design(((True,) * 5,) * 2, ((-1.0, 1.0),)).null(1.0)
+    for alpha in (RARE, 1e-3, FAR, 1e-5):
+        critical = null.critical(alpha)
+        assert critical == pytest.approx(stats.t.isf(alpha / 2, 4), rel=0.05)
+        assert null.corrected(critical * 1.0001) <= alpha
+        assert null.p(0, critical) == pytest.approx(alpha, rel=0.2)
+
+
+def test_a_known_noise_keeps_alpha_and_finds_more() -> None:
+    """With noise that is as it was, findings without a difference stay below alpha."""
+    made, prior = design(((True,) * 5,) * 2, ((-1.0, 1.0),)), Prior(1.0, 32.0)
+    values = np.random.default_rng(1).standard_normal((40_000, 10))
+
+    def share_found(shift: float, known: Prior | None) -> float:
+        moved = values + np.repeat([0.0, shift], 5)
+        difference, variance = made.measure(moved, known)
+        critical = made.null(1.0, known).critical(0.002)
+        return float((np.abs(difference) > critical * np.sqrt(variance)).mean())
+
+    assert share_found(0.0, prior) < 0.002
+    assert share_found(2.0, prior) > 4 * share_found(2.0, None)
+
+
+def test_verdict_and_interval_agree_with_a_known_noise() -> None:
+    """What is called better has an interval without 0, and a p-value of at most alpha."""
+    base = {s: 1.0 + 0.01 * s for s in range(5)}
+    cell = {s: v - 0.05 + 0.002 * (-1) ** s for s, v in base.items()}
+    for alpha in (0.02, 1e-4):
+        found = compare(base, {"x": cell}, effect=0.1, alpha=alpha, prior=Prior(1e-4, 16))["x"]
+        assert (found.verdict == "better") == (found.high < 0) == (found.corrected <= alpha)
+
+
+def test_two_sweeps_in_one_folder(make_plan: PlanMaker, plugins: Plugins, tmp_path: Path) -> None:
+    """The second has the second share, the first keeps its own when run again, and both say so.
+
+    A ledger that was deleted is known again from the sweeps' records; so is a folder moved away.
+    """
+    folder = tmp_path / "sweeps"
+    plans = [make_plan(vary={"train.learning_rate": (0.1, rate)}) for rate in (0.2, 0.3, 0.4)]
+
+    def table(number: int, place: str):  # type: ignore[no-untyped-def]
+        record = scripted(plans[number], plugins, folder / place, lambda r: 1.0 + r["seed"] / 10)
+        return record, tabulate(record)
+
+    _, first = table(0, "a")
+    record, second = table(1, "b")
+    assert first.alpha == pytest.approx(0.05 * share(1))
+    assert second.alpha == pytest.approx(0.05 * share(2))
+    assert "Question 2 of this campaign: alpha 0.0035 of 0.05." in second.standing[0]
+    assert second.standing[0] in markdown(record, second)
+    assert table(0, "a")[1].alpha == first.alpha
+    (folder / LEDGER).unlink()
+    shutil.move(folder / "a", folder / "moved")
+    assert table(2, "c")[1].campaign["number"] == 3
+    assert table(0, "moved")[1].alpha == first.alpha
+    plan = make_plan(vary={"train.learning_rate": (0.1, 0.5)}, campaign=NONE)
+    free = tabulate(scripted(plan, plugins, folder / "d", lambda _: 1.0))
+    assert free.alpha == 0.05
+    assert free.standing[0].startswith("Not corrected for other sweeps")
+    entry = json.loads((folder / "d" / "ablation.json").read_text())["campaign"]
+    assert entry["asked"] == 3
+
+
+def test_data_are_known_by_their_text(recipe_file: Path, plugins: Plugins) -> None:
+    """The same text under another tokenizer or window is the same; other text is not."""
+
+    def of(*sets: str) -> str:
+        recipe = load_recipe(recipe_file, sets, plugins=plugins)
+        return fingerprint(open_dataset(recipe), "val", recipe.model.block_size)
+
+    assert of() == of("tokenizer=bpe", "model.vocab_size=270", "model.block_size=8")
+    assert of() != of("data={use: stdlib, max_bytes: 100000}")
+    task = "data={use: synthetic, task: modular_sums}"
+    assert of(task) == of(task, "train.batch_size=3") != of()

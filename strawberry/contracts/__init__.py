@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         Tokenizer,
         TokenizerSource,
     )
-    from strawberry.contracts.decay import Beta, Decay, decay_groups
+    from strawberry.contracts.decay import Beta, Decay, DecayingSource, decay_groups
     from strawberry.contracts.execution import FINISHED, STOPPED, Events, Executor, FinishedJob, Job
     from strawberry.contracts.ids import checked_ids
     from strawberry.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
@@ -101,6 +101,7 @@ __all__ = [
     "DataSource",
     "Dataset",
     "Decay",
+    "DecayingSource",
     "Declared",
     "Events",
     "Executor",

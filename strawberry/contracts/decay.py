@@ -1,13 +1,13 @@
-"""What optimizers share: the type of a decay rate, and parameter groups by what shrinks."""
+"""What optimizers share: decay rates, and parameter groups by what shrinks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Lt
 
-from strawberry.contracts.training import ParameterInfo
+from strawberry.contracts.training import OptimizerSource, ParameterInfo
 
 Beta: TypeAlias = Annotated[float, Ge(0), Lt(1)]
 Decay: TypeAlias = Literal["matrices", "all"]
@@ -27,3 +27,28 @@ def decay_groups(
         {"params": plain, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+class DecayingSource(OptimizerSource):
+    """An optimizer that shrinks parameters; a subclass's constructor hands `**shared` on to it.
+
+    Args:
+        lr: peak learning rate; null takes `train.learning_rate`.
+        weight_decay: share of the learning rate by which parameters shrink each step.
+        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: Annotated[float, Gt(0)] | None = None,
+        weight_decay: Annotated[float, Ge(0)] = 0.1,
+        decay: Decay = "matrices",
+    ) -> None:
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.decay: Decay = decay
+
+    def groups(self, infos: Sequence[ParameterInfo]) -> list[dict[str, Any]]:
+        """Parameter groups for torch, by what shrinks."""
+        return decay_groups(infos, self.weight_decay, self.decay)

@@ -78,23 +78,24 @@ class RecipeField:
 def fields_of(cls: type) -> list[RecipeField]:
     """The recipe fields of a component: the keyword-only parameters of its constructor, in order.
 
+    A constructor that takes `**shared` hands it on to its base class, whose fields follow.
+
     Raises:
         PluginError: an annotation is missing or can't be evaluated, or a name starts with `_`.
     """
-    constructor = inspect.unwrap(vars(_owner(cls))["__init__"])
     docs = _docs(cls)
-    fields = []
-    for parameter in inspect.signature(constructor).parameters.values():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            continue
-        if parameter.name.startswith("_"):
-            raise PluginError(f"{_name(cls)}: field {parameter.name!r} can't start with '_'")
-        default = REQUIRED if parameter.default is inspect.Parameter.empty else parameter.default
-        annotation = _evaluate(cls, constructor, parameter)
-        fields.append(
-            RecipeField(parameter.name, annotation, default, docs.get(parameter.name, ""))
-        )
-    return fields
+    fields: dict[str, RecipeField] = {}
+    for constructor in _constructors(cls):
+        for name, parameter in inspect.signature(constructor).parameters.items():
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or name in fields:
+                continue
+            if name.startswith("_"):
+                raise PluginError(f"{_name(cls)}: field {name!r} can't start with '_'")
+            empty = parameter.default is inspect.Parameter.empty
+            default = REQUIRED if empty else parameter.default
+            annotation = _evaluate(cls, constructor, parameter)
+            fields[name] = RecipeField(name, annotation, default, docs.get(name, ""))
+    return list(fields.values())
 
 
 @functools.cache
@@ -262,9 +263,16 @@ def _name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _owner(cls: type) -> type:
-    """The class of the MRO that defines the constructor."""
-    return next(base for base in cls.__mro__ if "__init__" in vars(base))
+def _constructors(cls: type) -> Iterator[Any]:
+    """The constructor, and those of base classes that it hands its `**shared` on to."""
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        constructor = inspect.unwrap(vars(base)["__init__"])
+        yield constructor
+        kinds = {p.kind for p in inspect.signature(constructor).parameters.values()}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            return
 
 
 def _evaluate(cls: type, constructor: Any, parameter: inspect.Parameter) -> Any:

@@ -66,6 +66,34 @@ class Part(Base):
         """Make it."""
 
 
+class Wider(Part):
+    """A part of another default width.
+
+    Args:
+        depth: how deep.
+    """
+
+    def __init__(self, *, depth: int = 2, width: int = 8, **shared: Any) -> None:
+        super().__init__(width=width, **shared)
+
+
+class Fixed(Wider):
+    """Says all of its fields."""
+
+    def __init__(self, *, depth: int = 3) -> None:
+        super().__init__(depth=depth)
+
+
+def test_fields_of_base_classes() -> None:
+    """`**shared` brings the fields of the base, with their texts; without it there are none."""
+    depth, width, *rest = fields_of(Wider)
+
+    assert (depth.default, depth.doc) == (2, "how deep.")
+    assert (width.default, width.doc) == (8, "how wide, in features.")
+    assert rest == fields_of(Part)[1:]
+    assert [field.name for field in fields_of(Fixed)] == ["depth"]
+
+
 def test_fields() -> None:
     """Fields are the keyword-only parameters, in order, with evaluated types and their texts."""
     width, mode, betas, inner, many, copy = fields_of(Part)

@@ -3,56 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import Beta, DecayingSource, ParameterInfo
 from strawberry.errors import FieldError
 from strawberry_pytorch_optimizer.library import library
 
 
-class AdEMAMix(OptimizerSource):
+class AdEMAMix(DecayingSource):
     """AdamW with a second, slow momentum; takes every parameter.
 
     Args:
-        lr: peak learning rate; null takes `train.learning_rate`.
         betas: decay of the fast mean, of the mean square, and of the slow mean.
         alpha: weight of the slow mean.
         warmup: steps over which `alpha` and the slow decay rise; null for none.
         eps: added to the root of the mean square.
-        weight_decay: share of the learning rate by which parameters shrink each step.
-        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
     def __init__(
         self,
         *,
-        lr: Annotated[float, Gt(0)] | None = None,
         betas: tuple[Beta, Beta, Beta] = (0.9, 0.999, 0.9999),
         alpha: Annotated[float, Ge(0)] = 5.0,
         warmup: Annotated[int, Ge(1)] | None = None,
         eps: Annotated[float, Gt(0)] = 1e-8,
-        weight_decay: Annotated[float, Ge(0)] = 0.1,
-        decay: Decay = "matrices",
+        **shared: Any,
     ) -> None:
         if warmup is not None and 0 in (betas[0], betas[2]):
             raise FieldError("betas", "warmup needs both means' decay to be above 0")
-        self.lr = lr
+        super().__init__(**shared)
         self.betas = betas
         self.alpha = alpha
         self.warmup = warmup
         self.eps = eps
-        self.weight_decay = weight_decay
-        self.decay = decay
 
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The library's AdEMAMix."""
         optimizer: torch.optim.Optimizer = library().AdEMAMix(
-            decay_groups(infos, self.weight_decay, self.decay),
+            self.groups(infos),
             lr=lr,
             betas=self.betas,
             alpha=self.alpha,

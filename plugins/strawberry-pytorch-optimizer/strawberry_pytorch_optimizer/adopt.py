@@ -3,49 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 
-from strawberry.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import Beta, DecayingSource, ParameterInfo
 from strawberry_pytorch_optimizer.library import library
 
 
-class ADOPT(OptimizerSource):
+class ADOPT(DecayingSource):
     """Adam that normalises by the mean square of earlier gradients alone; takes every parameter.
 
     The first step only takes that mean square, and moves nothing.
 
     Args:
-        lr: peak learning rate; null takes `train.learning_rate`.
         betas: decay of the running mean and of the running mean square.
         eps: least root of the mean square.
-        weight_decay: share of the learning rate by which parameters shrink each step.
-        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
     def __init__(
         self,
         *,
-        lr: Annotated[float, Gt(0)] | None = None,
         betas: tuple[Beta, Beta] = (0.9, 0.9999),
         eps: Annotated[float, Gt(0)] = 1e-6,
-        weight_decay: Annotated[float, Ge(0)] = 0.1,
-        decay: Decay = "matrices",
+        **shared: Any,
     ) -> None:
-        self.lr = lr
+        super().__init__(**shared)
         self.betas = betas
         self.eps = eps
-        self.weight_decay = weight_decay
-        self.decay = decay
 
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The library's ADOPT."""
         optimizer: torch.optim.Optimizer = library().ADOPT(
-            decay_groups(infos, self.weight_decay, self.decay),
+            self.groups(infos),
             lr=lr,
             betas=self.betas,
             weight_decouple=True,

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 
-from strawberry.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import Beta, DecayingSource, ParameterInfo
 from strawberry_pytorch_optimizer.library import library
 
 
-class CAME(OptimizerSource):
+class CAME(DecayingSource):
     """Adafactor with a mean, trusted where it has been right; takes every parameter.
 
     Matrices that are one tensor in the model, such as q, k and v, are stepped one by one. Of an
     (m, n) matrix it keeps the mean, and m + n numbers for each of two mean squares.
 
     Args:
-        lr: peak learning rate; null takes `train.learning_rate`.
         betas: decay of the mean, of the mean square, and of the mean squared residual.
         clip: largest root mean square of an update before it is scaled.
-        weight_decay: share of the learning rate by which parameters shrink each step.
-        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
     unit = "matrix"
@@ -31,24 +28,20 @@ class CAME(OptimizerSource):
     def __init__(
         self,
         *,
-        lr: Annotated[float, Gt(0)] | None = None,
         betas: tuple[Beta, Beta, Beta] = (0.9, 0.999, 0.9999),
         clip: Annotated[float, Gt(0)] = 1.0,
-        weight_decay: Annotated[float, Ge(0)] = 0.1,
-        decay: Decay = "matrices",
+        **shared: Any,
     ) -> None:
-        self.lr = lr
+        super().__init__(**shared)
         self.betas = betas
         self.clip = clip
-        self.weight_decay = weight_decay
-        self.decay = decay
 
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The library's CAME."""
         optimizer: torch.optim.Optimizer = library().CAME(
-            decay_groups(infos, self.weight_decay, self.decay),
+            self.groups(infos),
             lr=lr,
             betas=self.betas,
             clip_threshold=self.clip,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import Beta, DecayingSource, ParameterInfo
 from strawberry_pytorch_optimizer.library import library
 
 
-class Prodigy(OptimizerSource):
+class Prodigy(DecayingSource):
     """Adam that estimates its own learning rate; takes every parameter.
 
     `lr` multiplies the estimate, so it is 1 and not null by default; the schedule's shape applies.
@@ -22,8 +22,6 @@ class Prodigy(OptimizerSource):
         betas: decay of the running mean and of the running mean square.
         d_coef: factor on the estimate.
         eps: added to the root of the mean square.
-        weight_decay: share of the learning rate by which parameters shrink each step.
-        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
     def __init__(
@@ -34,21 +32,19 @@ class Prodigy(OptimizerSource):
         d_coef: Annotated[float, Gt(0)] = 1.0,
         eps: Annotated[float, Gt(0)] = 1e-8,
         weight_decay: Annotated[float, Ge(0)] = 0.0,
-        decay: Decay = "matrices",
+        **shared: Any,
     ) -> None:
-        self.lr = lr
+        super().__init__(weight_decay=weight_decay, lr=lr, **shared)
         self.betas = betas
         self.d_coef = d_coef
         self.eps = eps
-        self.weight_decay = weight_decay
-        self.decay = decay
 
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The library's Prodigy."""
         optimizer: torch.optim.Optimizer = library().Prodigy(
-            decay_groups(infos, self.weight_decay, self.decay),
+            self.groups(infos),
             lr=lr,
             betas=self.betas,
             d_coef=self.d_coef,

@@ -6,13 +6,13 @@ offsets; keys beyond it have bias 0. They are the same wherever a token stands, 
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from strawberry.components.attention.aft import AFT, Eps, Head, NonNegative, Width
+from strawberry.components.attention.aft import AFT, Width
 from strawberry.components.attention.aft_band import band_mean, band_state
 from strawberry.contracts import Site, State, Use, drawn
 from strawberry.errors import FieldError
@@ -43,11 +43,7 @@ class AFTConv(AFT):
         n_head: Annotated[int, Ge(1)] = 4,
         window: Annotated[int, Ge(2)] = 32,
         k_channels: Literal["head", "full"] = "head",
-        qk_norm: bool = False,
-        qk_eps: Eps = 1e-6,
-        den_eps: NonNegative = 0.0,
-        head: Head = "linear",
-        n_ffn: Width | None = None,
+        **shared: Any,
     ) -> None:
         width = n_qkv if n_qkv is not None else site.n_embd
         if width % n_head:
@@ -56,11 +52,7 @@ class AFTConv(AFT):
             site,
             n_head if k_channels == "head" else None,
             n_qkv=n_qkv,
-            qk_norm=qk_norm,
-            qk_eps=qk_eps,
-            den_eps=den_eps,
-            head=head,
-            n_ffn=n_ffn,
+            **shared,
         )
         self.n_head = n_head
         self.window = window

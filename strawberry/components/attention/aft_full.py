@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -11,10 +11,6 @@ from torch import Tensor, nn
 from strawberry.components.attention.aft import (
     AFT,
     BIAS_LIMIT,
-    Eps,
-    Head,
-    NonNegative,
-    Width,
     inside,
     weights_of,
 )
@@ -100,23 +96,10 @@ class AFTFull(AFT):
         self,
         site: Site,
         *,
-        n_qkv: Width | None = None,
         rank: Annotated[int, Ge(1)] | None = None,
-        qk_norm: bool = False,
-        qk_eps: Eps = 1e-6,
-        den_eps: NonNegative = 0.0,
-        head: Head = "linear",
-        n_ffn: Width | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            site,
-            n_qkv=n_qkv,
-            qk_norm=qk_norm,
-            qk_eps=qk_eps,
-            den_eps=den_eps,
-            head=head,
-            n_ffn=n_ffn,
-        )
+        super().__init__(site, **shared)
         length = site.block_size
         self.block_size = length
         self.biases: nn.Parameter | None = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from strawberry.components.attention.aft import AFT, Eps, Head, NonNegative, Width
+from strawberry.components.attention.aft import AFT
 from strawberry.components.attention.aft_band import band_mean, band_state
 from strawberry.contracts import Site, State, Use, drawn
 
@@ -37,24 +37,11 @@ class AFTLocal(AFT):
         self,
         site: Site,
         *,
-        n_qkv: Width | None = None,
         window: Annotated[int, Ge(1)] = 32,
         rank: Annotated[int, Ge(1)] | None = None,
-        qk_norm: bool = False,
-        qk_eps: Eps = 1e-6,
-        den_eps: NonNegative = 0.0,
-        head: Head = "linear",
-        n_ffn: Width | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            site,
-            n_qkv=n_qkv,
-            qk_norm=qk_norm,
-            qk_eps=qk_eps,
-            den_eps=den_eps,
-            head=head,
-            n_ffn=n_ffn,
-        )
+        super().__init__(site, **shared)
         self.window = window
         self.block_size = site.block_size
         self.biases: nn.Parameter | None = None

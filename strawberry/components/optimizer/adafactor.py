@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from strawberry.contracts import Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import DecayingSource, ParameterInfo
 
 SMALLEST = 2e-19
 """Lower bound on the root of a mean square, and on a mean square's mean: the least whose square is
@@ -72,7 +72,7 @@ def _rms(x: Tensor) -> Tensor:
     return x.norm() / math.sqrt(x.numel())
 
 
-class Adafactor(OptimizerSource):
+class Adafactor(DecayingSource):
     """Adam's second moment as a row and a column; takes every parameter, keeps hardly any state.
 
     The mean square of an (m, n) gradient is kept as its m row means and its n column means, that
@@ -85,12 +85,9 @@ class Adafactor(OptimizerSource):
     steps).
 
     Args:
-        lr: peak learning rate; null takes `train.learning_rate`.
         decay_power: the mean square at step t keeps 1 - t^-decay_power of what it was.
         clip: largest root mean square of an update before it is scaled.
         min_scale: what stands for the root mean square of smaller parameters, such as new zeros.
-        weight_decay: share of the learning rate by which parameters shrink each step.
-        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
     unit = "matrix"
@@ -98,19 +95,16 @@ class Adafactor(OptimizerSource):
     def __init__(
         self,
         *,
-        lr: Annotated[float, Gt(0)] | None = None,
         decay_power: Annotated[float, Gt(0), Le(1)] = 0.8,
         clip: Annotated[float, Ge(1)] = 1.0,
         min_scale: Annotated[float, Gt(0)] = 1e-3,
         weight_decay: Annotated[float, Ge(0)] = 0.0,
-        decay: Decay = "matrices",
+        **shared: Any,
     ) -> None:
-        self.lr = lr
+        super().__init__(weight_decay=weight_decay, **shared)
         self.decay_power = decay_power
         self.clip = clip
         self.min_scale = min_scale
-        self.weight_decay = weight_decay
-        self.decay = decay
 
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
@@ -119,7 +113,7 @@ class Adafactor(OptimizerSource):
         second model, which is what Adafactor is there to save.
         """  # noqa: D205
         return _Unread(
-            decay_groups(infos, self.weight_decay, self.decay),
+            self.groups(infos),
             lr=lr,
             beta2_decay=-self.decay_power,
             eps=(SMALLEST, self.min_scale),

@@ -8,23 +8,20 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from torch import Tensor
 
-from strawberry.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import Beta, DecayingSource, ParameterInfo
 
 
-class Lion(OptimizerSource):
+class Lion(DecayingSource):
     """Moves every number by the same amount each step; takes every parameter.
 
     It keeps one number for each. Its learning rate has to be a third to a tenth of AdamW's, and its
     weight decay as much larger.
 
     Args:
-        lr: peak learning rate; null takes `train.learning_rate`.
         betas: share of the momentum in the step's direction, and share of it that is kept.
-        weight_decay: share of the learning rate by which parameters shrink each step.
-        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
     shards = True
@@ -32,21 +29,18 @@ class Lion(OptimizerSource):
     def __init__(
         self,
         *,
-        lr: Annotated[float, Gt(0)] | None = None,
         betas: tuple[Beta, Beta] = (0.9, 0.99),
         weight_decay: Annotated[float, Ge(0)] = 0.5,
-        decay: Decay = "matrices",
+        **shared: Any,
     ) -> None:
-        self.lr = lr
+        super().__init__(weight_decay=weight_decay, **shared)
         self.betas = betas
-        self.weight_decay = weight_decay
-        self.decay = decay
 
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The optimizer below."""
-        groups = decay_groups(infos, self.weight_decay, self.decay)
+        groups = self.groups(infos)
         return SignMomentum(groups, {"lr": lr, "betas": self.betas})
 
 

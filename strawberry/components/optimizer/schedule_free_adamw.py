@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Gt, Lt
 from torch import Tensor
 
-from strawberry.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import Beta, DecayingSource, ParameterInfo
 
 
-class ScheduleFreeAdamW(OptimizerSource):
+class ScheduleFreeAdamW(DecayingSource):
     """AdamW with an average of the weights in place of a decaying rate; takes every parameter.
 
     Validation, checkpoints and generation use the average. Step t counts in it by the square of
@@ -28,12 +28,9 @@ class ScheduleFreeAdamW(OptimizerSource):
     is `wsd` with `train.cooldown_frac: 0`, which is a warm-up alone.
 
     Args:
-        lr: peak learning rate; null takes `train.learning_rate`.
         betas: share of the average in the point where gradients are taken, and decay of the
             running mean square.
         eps: added to the root of the mean square.
-        weight_decay: share of the learning rate by which parameters shrink each step.
-        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
     shards = True
@@ -41,23 +38,19 @@ class ScheduleFreeAdamW(OptimizerSource):
     def __init__(
         self,
         *,
-        lr: Annotated[float, Gt(0)] | None = None,
         betas: tuple[Annotated[float, Gt(0), Lt(1)], Beta] = (0.9, 0.95),
         eps: Annotated[float, Gt(0)] = 1e-8,
-        weight_decay: Annotated[float, Ge(0)] = 0.1,
-        decay: Decay = "matrices",
+        **shared: Any,
     ) -> None:
-        self.lr = lr
+        super().__init__(**shared)
         self.betas = betas
         self.eps = eps
-        self.weight_decay = weight_decay
-        self.decay = decay
 
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
         """The optimizer below."""
-        groups = decay_groups(infos, self.weight_decay, self.decay)
+        groups = self.groups(infos)
         defaults = {"lr": lr, "betas": self.betas, "eps": self.eps, "lr_max": 0.0}
         return AveragingAdamW(groups, defaults)
 

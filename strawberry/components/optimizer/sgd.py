@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 
-from strawberry.contracts import Beta, Decay, OptimizerSource, ParameterInfo, decay_groups
+from strawberry.contracts import Beta, DecayingSource, ParameterInfo
 from strawberry.errors import FieldError
 
 
-class SGD(OptimizerSource):
+class SGD(DecayingSource):
     """Stochastic gradient descent; takes every parameter.
 
     With the gradient g, to which `weight_decay` times the weights is added, the momentum is
@@ -20,12 +20,10 @@ class SGD(OptimizerSource):
     with `nesterov` by -lr (g + momentum b).
 
     Args:
-        lr: peak learning rate; null takes `train.learning_rate`.
         momentum: share of the old momentum that is kept; 0 keeps no state.
         dampening: share of each gradient that does not enter the momentum.
         nesterov: look one step ahead along the momentum.
         weight_decay: share of the weights that is added to the gradient.
-        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
     """
 
     shards = True
@@ -33,23 +31,20 @@ class SGD(OptimizerSource):
     def __init__(
         self,
         *,
-        lr: Annotated[float, Gt(0)] | None = None,
         momentum: Beta = 0.9,
         dampening: Beta = 0.0,
         nesterov: bool = False,
         weight_decay: Annotated[float, Ge(0)] = 0.0,
-        decay: Decay = "matrices",
+        **shared: Any,
     ) -> None:
         if nesterov and not momentum:
             raise FieldError("nesterov", "there is no momentum to look ahead along")
         if nesterov and dampening:
             raise FieldError("nesterov", "can't be had with dampening")
-        self.lr = lr
+        super().__init__(weight_decay=weight_decay, **shared)
         self.momentum = momentum
         self.dampening = dampening
         self.nesterov = nesterov
-        self.weight_decay = weight_decay
-        self.decay = decay
 
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
@@ -59,7 +54,7 @@ class SGD(OptimizerSource):
         Not fused: that kernel fails when a parameter has its first gradient after the others.
         """
         return torch.optim.SGD(
-            decay_groups(infos, self.weight_decay, self.decay),
+            self.groups(infos),
             lr=lr,
             momentum=self.momentum,
             dampening=self.dampening,

@@ -145,7 +145,9 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     from strawberry.train.lock import FolderInUse
     from strawberry.train.run import RunFolder
     from strawberry.train.space import peak_memory
+    from strawberry.train.uncompiled import spare_compiler
 
+    spare_compiler()
     keep_compiled()
     if request.get("threads"):
         torch.set_num_threads(request["threads"])

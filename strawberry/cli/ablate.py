@@ -163,6 +163,9 @@ def command(
     from strawberry.cli.ablate_estimate import show_estimates
     from strawberry.cli.console import console
     from strawberry.recipe.yaml import parse
+    from strawberry.train.uncompiled import spare_compiler
+
+    spare_compiler()
 
     plugins = context.plugins()
     if reproduce:

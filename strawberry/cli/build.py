@@ -54,6 +54,9 @@ def command(
     from strawberry.train.horizon import untimely
     from strawberry.train.optimizers import assign, state_bytes
     from strawberry.train.parallel.memory import rank_cost
+    from strawberry.train.uncompiled import spare_compiler
+
+    spare_compiler()
 
     changes = [*(overrides or ()), *([f"train.parallel={parallel}"] if parallel else [])]
     loaded = load_recipe(recipe, changes, plugins=context.plugins())

@@ -41,6 +41,9 @@ def command(
     """
     from strawberry.check import run
     from strawberry.cli.console import console, print_json
+    from strawberry.train.uncompiled import spare_compiler
+
+    spare_compiler()
 
     chosen = _subject(subject, overrides or [])
     outcomes = []

@@ -30,6 +30,9 @@ def command(
     from strawberry.cli import context
     from strawberry.cli.console import print_json
     from strawberry.train import import_seed
+    from strawberry.train.uncompiled import spare_compiler
+
+    spare_compiler()
 
     imported = import_seed(file, out, encoder=encoder, plugins=context.plugins())
     unit = UNITS[imported.kind]

@@ -34,6 +34,9 @@ def command(
     from strawberry.cli.progress import shown
     from strawberry.recipe import load_recipe
     from strawberry.train.profile import draw, profile
+    from strawberry.train.uncompiled import spare_compiler
+
+    spare_compiler()
 
     loaded = load_recipe(recipe, overrides or (), plugins=context.plugins())
     with shown() as progress:

@@ -73,6 +73,9 @@ def command(
     from strawberry.cli.display import RunDisplay
     from strawberry.train import Interrupted, train
     from strawberry.train.run import RunFolder, RunMismatch
+    from strawberry.train.uncompiled import spare_compiler
+
+    spare_compiler()
 
     out = console(stderr=as_json)
     out.quiet = not main

@@ -24,12 +24,9 @@ from strawberry.errors import RecipeError, StrawberryError
 from strawberry.recipe.spec import ComponentSpec
 from strawberry.train.apart import SplitMatrices
 from strawberry.train.state import pack, unpack
-from strawberry.train.uncompiled import spare_compiler
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe, TrainSpec
-
-spare_compiler([torch.optim.Optimizer, *torch.optim.Optimizer.__subclasses__()])
 
 MACHINERY = ("fused", "foreach", "capturable", "differentiable")
 """Options of a parameter group that follow the machine, not the run."""

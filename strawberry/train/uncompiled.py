@@ -4,6 +4,9 @@
 so: more than a second at the first optimizer of a process that compiles nothing. Until something
 else has imported it, nothing can be in the middle of being compiled, and there is nothing to be
 kept out of: then the methods run as they were written.
+
+Torch's classes are changed for the whole process, so the owner of a process does it: a verb of the
+command line, or a trial's worker, before its first optimizer. No import does.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ import torch
 COMPILER = "torch._dynamo"
 
 
-def spare_compiler(classes: Iterable[type]) -> None:
-    """Let methods that these optimizers define import the compiler only where it is in use.
+def spare_compiler(classes: Iterable[type] = ()) -> None:
+    """Let methods of torch's optimizers, and of these, import the compiler only where it is in use.
 
-    What it can't find in another torch stays as it is, and takes its second.
+    What it can't find in another torch stays as it is, and takes its second. A second call changes
+    nothing.
     """
-    for cls in classes:
+    base = torch.optim.Optimizer
+    for cls in (base, *base.__subclasses__(), *classes):
         for name, method in list(vars(cls).items()):
             if _imports_compiler(method):
                 setattr(cls, name, _sparing(method, step=name == "step"))

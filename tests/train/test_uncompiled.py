@@ -17,6 +17,8 @@ import sys, torch
 from strawberry.model.build import build
 from strawberry.recipe import load_recipe
 from strawberry.train.optimizers import Optimizers
+from strawberry.train.uncompiled import spare_compiler
+spare_compiler()
 for name in sys.argv[1:]:
     recipe = load_recipe(f"recipes/{name}.yaml")
     torch.manual_seed(0)

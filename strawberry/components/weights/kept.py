@@ -12,16 +12,21 @@ from strawberry.contracts import has_values
 
 
 class _Steps:
-    """How many steps torch's optimizers have taken in this process."""
+    """How many steps torch's optimizers have taken in this process, since something was kept."""
 
     taken = 0
+    counted = False
 
+    @classmethod
+    def count(cls) -> None:
+        """Count from here on; a second call changes nothing."""
+        if not cls.counted:
+            register_optimizer_step_post_hook(cls._more)
+            cls.counted = True
 
-def _count(*_: object) -> None:
-    _Steps.taken += 1
-
-
-register_optimizer_step_post_hook(_count)
+    @classmethod
+    def _more(cls, *_: object) -> None:
+        cls.taken += 1
 
 
 class ParameterCache:
@@ -33,6 +38,7 @@ class ParameterCache:
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
+        _Steps.count()
         self.values: list[Tensor] = []
         self.carried: list[Tensor] = []
         self.seen = [(p.detach(), p._version) for p in parameters]  # noqa: SLF001 (public in C++)

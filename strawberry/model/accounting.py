@@ -145,14 +145,15 @@ def _account(
 ) -> CostReport:
     spec = recipe.model
     meter = CostMeter(model.parameters(), dtype)
-    visits = BlockUses(model, spec.block_size, meter)
+    recompute = recipe.train.checkpoint_activations
+    visits = BlockUses(model, spec.block_size, meter, recompute=recompute)
     parts: dict[int, PartReport] = {}
     total, head, once = Cost(), _head_cost(model, spec.block_size, meter), visits.once
-    largest = Cost()
+    largest, batch = Cost(), recipe.train.batch_size
     for visit in visits.every:
         cost = visits.cost(visit)
         total += cost
-        largest = max(largest, cost, key=lambda one: one.saved_bytes + one.saved_once_bytes)
+        largest = max(largest, cost, key=lambda one: batch * one.saved_bytes + one.saved_once_bytes)
         line = parts.get(id(visit.block))
         parts[id(visit.block)] = replace(line, uses=line.uses + 1) if line else _part(visit, cost)
     outside = head
@@ -165,9 +166,9 @@ def _account(
         kinds[info.kind] = kinds.get(info.kind, 0) + info.parameter.numel()
     dense = sum(p.numel() for name, p in model.named_parameters() if "stack" not in name)
     dense -= sum(p.numel() for p in model.weights.parameters())
-    tokens = recipe.train.batch_size * spec.block_size
+    tokens = batch * spec.block_size
     kept, kept_once = total.saved_bytes, total.saved_once_bytes + once.saved_bytes
-    if recipe.train.checkpoint_activations:  # what enters each block, and one block's inside
+    if recompute:  # what enters each block, and one block's inside
         kept = total.written_bytes + largest.saved_bytes + outside.saved_bytes
         kept_once = largest.saved_once_bytes + once.saved_bytes
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -184,7 +185,7 @@ def _account(
         cache_bytes_per_token=total.cache_bytes_per_token,
         cache_fixed_bytes=total.cache_fixed_bytes,
         batch_tokens=tokens,
-        activation_bytes=kept * recipe.train.batch_size + kept_once,
+        activation_bytes=kept * batch + kept_once,
         activation_once_bytes=kept_once,
         dtype=str(dtype).removeprefix("torch."),
         casts={names[parameter]: nbytes for parameter, nbytes in meter.casts.items()},
@@ -198,34 +199,42 @@ def _router_cost(recursion: Recursion, length: int, width: int, meter: CostMeter
     router = recursion.router
     assert router is not None
     device = next(iter(meter.parameters.values())).device
-    flops = saved = 0
+    flops = saved = entering = 0
     carried: State = {}
     shares = list(router.shares())
     asked = [1.0, *shares]  # those that ran the step before
     for step, share in zip(range(recursion.steps), asked, strict=False):
-        tokens = max(1, int(share * length + 1e-9))
-        x = torch.empty(1, tokens, width, device=device)
+        tokens, go = (max(1, int(part * length + 1e-9)) for part in (share, shares[step]))
+        x = torch.empty(1, length, width, device=device)
         carried = {name: kept[:, :tokens] for name, kept in carried.items()}
-        go = max(1, int(shares[step] * length + 1e-9))
+        # Places for the batch's one sequence; which ones they are costs nothing.
+        asking, going = (torch.zeros(1, n, dtype=torch.long, device=device) for n in (tokens, go))
 
-        def run(x: Tensor, step: int = step, go: int = go, before: State = carried) -> Tensor:
+        def run(
+            x: Tensor,
+            step: int = step,
+            asking: Tensor = asking,
+            going: Tensor = going,
+            before: State = carried,
+        ) -> Tensor:
             """Choose, take those that go, and put them back, as the recursion does."""
-            routed = router.route(x, step, before, length, None)
-            places = torch.zeros(1, go, dtype=torch.long, device=device)
-            taken = gather(x, places)
-            inside = {name: gather(kept, places) for name, kept in routed.carried.items()}
+            routed = router.route(gather(x, asking), step, before, length, None)
+            taken = gather(x, going)
+            inside = {name: gather(kept, going) for name, kept in routed.carried.items()}
             after = router.merge(taken, torch.empty_like(taken).requires_grad_(), step, inside)
-            return x.scatter(1, places[..., None].expand_as(after), after.to(x.dtype))
+            return x.scatter(1, going[..., None].expand_as(after), after.to(x.dtype))
 
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            after = router.route(x, step, carried, length, None).carried
+            after = router.route(x[:, :tokens], step, carried, length, None).carried
         flops += counter.get_total_flops()
         saved += meter.saved_bytes(run, x)
+        entering += go * width * x.element_size()
         carried = after
     return Cost(
         flops_forward=flops,
         flops_training=3 * flops,
         saved_bytes=saved,
+        written_bytes=entering,
         cache_fixed_bytes=8 * recursion.steps,
         cache_bytes_per_token=8 * recursion.steps,
     )

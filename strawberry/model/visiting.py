@@ -24,12 +24,19 @@ Derived = dict[Any, list[Tensor]]
 
 
 class BlockUses:
-    """The uses of a model's blocks, over sequences of `length` tokens."""
+    """The uses of a model's blocks, over sequences of `length` tokens.
 
-    def __init__(self, model: LanguageModel, length: int, meter: CostMeter) -> None:
+    With `recompute` nothing that a weight source derives is kept between blocks: each computes what
+    it needs again, and keeps it while its own gradients are computed.
+    """
+
+    def __init__(
+        self, model: LanguageModel, length: int, meter: CostMeter, *, recompute: bool = False
+    ) -> None:
         self.model = model
         self.length = length
         self.meter = meter
+        self.recompute = recompute
         self.every: Sequence[BlockUse] = model.visits()
         self.once, self.derived = self._prepared()
         self._known: dict[str, Cost] = {}
@@ -55,6 +62,7 @@ class BlockUses:
         cost = Cost()
         if any(type(visit.weights).prepare is not WeightSource.prepare for visit in self.every):
             cost = self.meter.count(run, torch.empty(1, device=model.device), between=once.clear)
+            cost = replace(cost, saved_bytes=0) if self.recompute else cost
         return cost, {
             key: [tensor.detach().requires_grad_() for tensor in values]
             for key, values in once.items()
@@ -68,7 +76,7 @@ class BlockUses:
         block, casts = visit.block, self.meter.casts
         tokens = max(1, int(visit.share * self.length + 1e-9))
         key = block.key if visit.weights.same_cost else f"{visit.path} {visit.steps}"
-        key = f"{key} {tokens} {visit.later}"
+        key = f"{key} {tokens} {visit.later} {visit.steps if self.recompute else ''}"
         if key not in self._known:
             self._known[key] = self._count(visit, tokens)
             self._casts[key] = [name for name, p in block.named_parameters() if p in casts]
@@ -102,10 +110,14 @@ class BlockUses:
         x = torch.empty(1, tokens, width, device=device)
         given = [tensor for values in self.derived.values() for tensor in values]
         cost = meter.count(run, x, given)
+        if self.recompute:
+            given, use = [], replace(use, memo={}, once={})
+            cost = replace(cost, saved_bytes=meter.saved_bytes(lambda y: run(y, use), x))
         once = 0
         if not visit.later:  # where there are two sequences, what is kept for both counts once
             twice = torch.zeros(2, tokens, dtype=torch.long, device=device)
-            both = replace(use, memo={}, tokens=twice)
+            once_each = {} if self.recompute else self.derived
+            both = replace(use, memo={}, tokens=twice, once=once_each)
             two = meter.saved_bytes(lambda y: run(y, both), x.new_empty(2, *x.shape[1:]), given)
             once = max(0, 2 * cost.saved_bytes - two)
         short, long = (_state_bytes(visit, n * self.length, device) for n in (1, 2))

@@ -131,7 +131,7 @@ def test_set_reaches_into_what_is_extended(load: Load, folder: Path) -> None:
          "r.yaml:2:29: set.model.stack[9].ffn: there is no [9]: the list has 1 entries"),
         ("set: {a b: 3}\n", "r.yaml:2:7: set.a b: 'a b' is not a path such as"),
         ("set: {model.n_embd.x: 3}\n", "r.yaml:2:23: set.model.n_embd.x: there is nothing at 'x'"),
-        ("set: {model.n_embdd: 3}\n", "r.yaml:2:23: model: the model has no 'n_embdd'; did you"),
+        ("set: {model.n_embdd: 3}\n", "r.yaml:2:22: model: the model has no 'n_embdd'; did you"),
         ("set: {model.n_embd: x}\n", "r.yaml:2:21: model.n_embd: expected a whole number, got"),
         ("set: {extends: b.yaml}\n", "r.yaml:2:16: extends: belongs in a file, not in an override"),
     ],

@@ -18,6 +18,7 @@ from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe, patch
 from strawberry.recipe.origin import Origin
 from strawberry.recipe.spec import BlockSpec, Recipe, RecurSpec
+from strawberry.recipe.walk import walk
 
 POSITIONAL = "model.positional"
 
@@ -176,22 +177,18 @@ def _parts(recipe: Recipe) -> Iterator[tuple[str, str, Any]]:
     """What a recipe has and could do without: its name, its path, and what it is without."""
     assert recipe.plugins is not None
     kinds = recipe.plugins.registry.kinds
-    nodes = list(_nodes(recipe.model.stack))
-    blocks = [node for node in nodes if isinstance(node, BlockSpec)]
+    steps = list(walk(recipe))
     for kind in kinds.at("block"):
-        if kind.is_part and any(getattr(block, kind.key) is not None for block in blocks):
+        held = [step.spec.components for step in steps if isinstance(step.spec, BlockSpec)]
+        if kind.is_part and any(kind.key in components for components in held):
             yield kind.name, kind.path, kind.plain
     for kind in kinds.at("model"):
-        if getattr(recipe.model, kind.key).entry.name != kind.plain:
+        standing = recipe.model.components.get(kind.key)
+        if standing is not None and standing.entry.name != kind.plain:
             yield kind.name, kind.path, kind.plain
-    for node in nodes:
-        if isinstance(node, RecurSpec):
-            if node.router is not None:
-                yield "router", f"{node.at.path}.router", kinds["router"].plain
-            yield "recur", f"{node.at.path}.recur", 1
-
-
-def _nodes(stack: Sequence[Any]) -> Iterator[Any]:
-    for node in stack:
-        yield node
-        yield from _nodes(getattr(node, "stack", ()))
+    for step in steps:
+        if isinstance(step.spec, RecurSpec):
+            for kind in kinds.at("recur"):
+                if kind.key in step.spec.components:
+                    yield kind.name, f"{step.path}.{kind.key}", kind.plain
+            yield "recur", f"{step.path}.recur", 1

@@ -15,6 +15,7 @@ from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
 from strawberry.model.build import build
 from strawberry.recipe.spec import BlockSpec, Recipe
+from strawberry.recipe.walk import blocks
 
 if TYPE_CHECKING:
     from strawberry.ablate.cells import Cell
@@ -186,24 +187,13 @@ def _difference(before: Cell, after: Cell) -> str:
 def _widths(recipe: Recipe) -> Iterator[str]:
     """Paths of the widths that some block of the recipe has."""
     for part, name in WIDTHS:
-        if any(_has(block, part, name) for block in blocks(recipe)):
+        if any(_has(block, part, name) for block in blocks(recipe.model.stack)):
             yield f"model.stack.*.{part}.{name}"
 
 
 def _has(block: BlockSpec, part: str, name: str) -> bool:
-    spec = getattr(block, part)
+    spec = block.components.get(part)
     return spec is not None and name in spec.fields
-
-
-def blocks(recipe: Recipe) -> Iterator[BlockSpec]:
-    """All blocks of a recipe's stack, at any depth."""
-    waiting = list(recipe.model.stack)
-    while waiting:
-        node = waiting.pop(0)
-        if isinstance(node, BlockSpec):
-            yield node
-        else:
-            waiting[:0] = node.stack
 
 
 def _resized(
@@ -260,9 +250,9 @@ def _resized(
 def _values_at(cell: Cell, path: str) -> Iterator[Any]:
     assert cell.recipe is not None
     part, _, name = path.removeprefix("model.stack.*.").partition(".")
-    for block in blocks(cell.recipe):
-        if part in ("attention", "ffn") and _has(block, part, name):
-            yield getattr(block, part).fields[name]
+    for block in blocks(cell.recipe.model.stack):
+        if _has(block, part, name):
+            yield block.components[part].fields[name]
 
 
 def seconds_a_step(recipe: Recipe, steps: int = 5) -> float:

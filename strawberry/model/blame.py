@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strawberry.errors import RecipeError, StrawberryError
-from strawberry.model.risks import components
+from strawberry.recipe.walk import specs
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
@@ -28,7 +28,7 @@ def blaming(recipe: Recipe) -> Iterator[None]:
     except Exception as error:
         theirs = {
             spec.entry.load(): spec
-            for spec in components(recipe.model)
+            for spec in specs(recipe, "model")
             if spec.entry.plugin != "strawberry"
         }
         culprit = None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from strawberry.recipe.spec import ComponentSpec
+from strawberry.recipe.walk import specs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,22 +93,8 @@ def _looking_ahead(recipe: Recipe, model: LanguageModel, *, training: bool) -> l
     model.train(training)
     types = {type(module) for module in model.modules() if not getattr(module, "causal", True)}
     model.train(before)
-    names = {spec.entry.load(): spec.entry.name for spec in components(recipe.model)}
+    names = {spec.entry.load(): spec.entry.name for spec in specs(recipe, "model")}
     return sorted(names.get(found, found.__name__) for found in types)
-
-
-def components(value: Any) -> Iterator[ComponentSpec]:
-    """Every component that a part of a recipe names, nested ones too."""
-    if isinstance(value, ComponentSpec):
-        yield value
-        value = value.fields
-    if is_dataclass(value):
-        value = {item.name: getattr(value, item.name) for item in fields(value)}
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from components(item)
 
 
 def _placed_blocks(model: LanguageModel) -> bool:

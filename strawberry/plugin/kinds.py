@@ -29,9 +29,13 @@ class ComponentKind:
         places: where one may stand in a recipe; none if only fields of components hold it, or
             something that is no recipe.
         key: the word that a recipe has for it.
-        default: the full name of the component that stands where a recipe names none; None if
-            nothing then stands there.
+        default: the full name of the component whose fields are meant, at the first of its places,
+            where a recipe gives fields alone; and which stands there if a recipe names none, unless
+            `nothing` may. None for no such component.
         many: how many may stand at a place.
+        selects: whether several share the parameters out, each by a selector `params`.
+        nothing: whether `none` in its place leaves it out; else `none` is a name like others.
+        held: the path of the field that holds one, where it has no place of its own.
         plain: what takes its place when an ablation leaves it out; None for `null`.
         usual: the component beside which `strawberry check` judges others; "" for none.
     """
@@ -43,6 +47,9 @@ class ComponentKind:
     key: str = ""
     default: str | None = None
     many: Many = "one"
+    selects: bool = False
+    nothing: bool = False
+    held: str = ""
     plain: str | None = None
     usual: str = ""
 
@@ -62,58 +69,56 @@ class ComponentKind:
             return f"model.{self.key}"
         if "block" in self.places:
             return f"model.stack.*.{self.key}"
-        return self.key if "recipe" in self.places and self.many != "list" else ""
+        return self.key if "recipe" in self.places and self.many != "list" else self.held
 
-
-_MODEL: Final = "strawberry.contracts"
 
 CORE: Final = (
     ComponentKind(
-        "attention", "token mixer", f"{_MODEL}:Attention", ("block",), plain="none", usual="mha"
+        "attention", "token mixer", "strawberry.contracts:Attention", ("block",),
+        nothing=True, plain="none", usual="mha",
     ),
     ComponentKind(
-        "ffn", "position-wise network", f"{_MODEL}:FFN", ("block",), plain="none", usual="swiglu"
+        "ffn", "position-wise network", "strawberry.contracts:FFN", ("block",),
+        nothing=True, plain="none", usual="swiglu",
     ),
     ComponentKind(
-        "norm", "normalisation", f"{_MODEL}:Norm", ("model", "block"),
+        "norm", "normalisation", "strawberry.contracts:Norm", ("model", "block"),
         default="strawberry/rmsnorm", plain="none", usual="rmsnorm",
     ),
     ComponentKind(
-        "positional", "positional component", f"{_MODEL}:Positional", ("model", "block"),
+        "positional", "positional component", "strawberry.contracts:Positional", ("model", "block"),
         default="strawberry/none", plain="none", usual="rope",
     ),
     ComponentKind(
-        "router", "router of tokens to recursion depths", f"{_MODEL}:Router", ("recur",),
-        default="strawberry/token_choice",
+        "router", "router of tokens to recursion depths", "strawberry.contracts:Router", ("recur",),
+        default="strawberry/token_choice", nothing=True,
     ),
     ComponentKind(
-        "weights", "weight source", f"{_MODEL}:Weights", ("model", "entry"),
+        "weights", "weight source", "strawberry.contracts:WeightSource", ("model", "entry"),
         default="strawberry/owned", plain="owned", usual="owned",
     ),
     ComponentKind(
-        "optimizer", "optimizer", f"{_MODEL}:Optimizer", ("recipe",),
-        default="strawberry/adamw", many="either",
-    ),
-    ComponentKind(
-        "schedule", "learning-rate schedule", f"{_MODEL}:Schedule", ("recipe",),
-        default="strawberry/trapezoid",
-    ),
-    ComponentKind(
-        "data", "data source", "strawberry.contracts.data:DataSource", ("recipe",),
+        "data", "data source", "strawberry.contracts:DataSource", ("recipe",),
         default="strawberry/stdlib",
     ),
     ComponentKind(
-        "tokenizer", "tokenizer", "strawberry.contracts.data:TokenizerSource", ("recipe",),
+        "tokenizer", "tokenizer", "strawberry.contracts:TokenizerSource", ("recipe",),
         default="strawberry/bpe",
     ),
-    ComponentKind("task", "synthetic task", "strawberry.contracts.data:Task"),
     ComponentKind(
-        "tracker", "observer of runs", f"{_MODEL}:Tracker", ("recipe",), key="trackers",
+        "optimizer", "optimizer", "strawberry.contracts:OptimizerSource", ("recipe",),
+        default="strawberry/adamw", many="either", selects=True,
+    ),
+    ComponentKind(
+        "schedule", "learning-rate schedule", "strawberry.contracts:Schedule", ("recipe",),
+        default="strawberry/trapezoid",
+    ),
+    ComponentKind("task", "synthetic task", "strawberry.contracts:Task", held="data.task"),
+    ComponentKind(
+        "tracker", "observer of runs", "strawberry.contracts:Tracker", ("recipe",), key="trackers",
         many="list",
     ),
-    ComponentKind(
-        "executor", "way to run many trainings", "strawberry.contracts.execution:Executor"
-    ),
+    ComponentKind("executor", "way to run many trainings", "strawberry.contracts:Executor"),
 )  # fmt: skip
 
 

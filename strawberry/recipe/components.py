@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from strawberry.errors import Location, Problem, StrawberryError
+from strawberry.plugin.kinds import ComponentKind, Place
 from strawberry.plugin.signature import REQUIRED, RecipeField, fields_of, model_of
 from strawberry.recipe.messages import explain
 from strawberry.recipe.spec import ComponentSpec, Located
@@ -18,16 +19,6 @@ from strawberry.recipe.tree import Node, as_component, located, unknown_keys
 if TYPE_CHECKING:
     from strawberry.plugin import Plugins
 
-DEFAULTS = {
-    "norm": "strawberry/rmsnorm",
-    "positional": "strawberry/none",
-    "weights": "strawberry/owned",
-    "router": "strawberry/token_choice",
-    "data": "strawberry/stdlib",
-    "tokenizer": "strawberry/bpe",
-    "optimizer": "strawberry/adamw",
-    "schedule": "strawberry/trapezoid",
-}
 MAX_NAME = 100
 
 
@@ -40,22 +31,46 @@ class ComponentReader:
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
+        self.kinds = plugins.registry.kinds
         self.problems: list[Problem] = []
 
     def say(self, message: str, location: Location, path: str) -> None:
         """Note a problem."""
         self.problems.append(Problem(message, location, path))
 
-    def section(
-        self, kind: str, node: Node | None, parent: Node, path: str
+    def standing(self, parent: Node, path: str, *places: Place) -> dict[str, ComponentSpec]:
+        """The components at places that hold at most one of each kind, by key."""
+        specs = {}
+        for kind in self.kinds.at(*places):
+            where = join(path, [kind.key])
+            if kind.many != "one":
+                continue
+            if (
+                spec := self.one(kind, parent, where, at_home=kind.places[0] in places)
+            ) is not None:
+                specs[kind.key] = spec
+        return specs
+
+    def one(
+        self, kind: ComponentKind, parent: Node, path: str, *, at_home: bool
     ) -> ComponentSpec | None:
-        """A component that every recipe has: where it or its `use` is absent, the default one's."""
+        """The component under a key; the default one where that stands if there is none."""
+        node = parent.get(kind.key)
+        absent = node is None or node.value is None or (kind.nothing and node.value == "none")
+        if at_home and kind.default is not None and not (absent and kind.nothing):
+            return self.section(kind, node, parent, path)
+        return None if absent or node is None else self.component(kind.name, node, path)
+
+    def section(
+        self, kind: ComponentKind, node: Node | None, parent: Node, path: str
+    ) -> ComponentSpec | None:
+        """A component that has a default: where it or its `use` is absent, that one."""
         if node is None or node.value is None:
-            node = located(DEFAULTS[kind], parent.location)
+            node = located(kind.default, parent.location)
         elif node.is_map and "use" not in node.value:
-            use = located(DEFAULTS[kind], node.location)
+            use = located(kind.default, node.location)
             node = Node({"use": use, **node.value}, node.location, node.keys)
-        return self.component(kind, node, path)
+        return self.component(kind.name, node, path)
 
     def component(self, kind: str, node: Node, path: str) -> ComponentSpec | None:
         """A component by name, or by `use` and fields."""

@@ -42,9 +42,8 @@ def kind_at(steps: Sequence[str | int], kinds: Kinds) -> ComponentKind | None:
             return _keyed(word, kinds.at("model"))
         case [str(word)] | [str(word), int()]:
             return _keyed(word, kinds.at("recipe"))
-        case ["data", "task"]:
-            return kinds["task"]
-    return None
+    path = ".".join(map(str, steps))
+    return next((kind for kind in kinds if kind.held == path), None)
 
 
 def _keyed(word: str, kinds: Sequence[ComponentKind]) -> ComponentKind | None:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from strawberry.errors import PluginError
-from strawberry.plugin import KINDS
+from strawberry.plugin.kinds import ComponentKind, Kinds, Place
 from strawberry.plugin.signature import description_of, model_of
 from strawberry.recipe.spec import ModelFields, RecurFields, TrainFields
 
 if TYPE_CHECKING:
     from strawberry.plugin import Plugins, RegistryEntry
 
+NOTHING: Final = ({"const": "none"}, {"type": "null"})
+
 
 def json_schema(plugins: Plugins) -> dict[str, Any]:
     """A draft 2020-12 schema; components that can't be imported are left out."""
+    kinds = plugins.registry.kinds
     definitions: dict[str, Any] = {}
-    for kind in KINDS:
+    for kind in kinds:
         _add_kind(definitions, kind, plugins)
-    definitions["entry"] = _entry()
-    one = _section("optimizer")
-    definitions["optimizers"] = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+    definitions["entry"] = _entry(kinds)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Strawberry recipe",
@@ -35,33 +36,23 @@ def json_schema(plugins: Plugins) -> dict[str, Any]:
             },
             "seed": {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}]},
             "requires": {"type": "array", "items": {"type": "string"}},
-            "model": _model(definitions),
-            "data": _section("data"),
-            "tokenizer": _section("tokenizer"),
-            "optimizer": {"$ref": "#/$defs/optimizers"},
-            "schedule": _section("schedule"),
+            "model": _model(definitions, kinds),
+            **_standing(kinds, "recipe"),
             "train": _fields(TrainFields, definitions),
-            "trackers": {"type": "array", "items": _component("tracker")},
         },
         "$defs": definitions,
     }
 
 
-def _model(definitions: dict[str, Any]) -> dict[str, Any]:
+def _model(definitions: dict[str, Any], kinds: Kinds) -> dict[str, Any]:
     schema = _fields(ModelFields, definitions)
     schema.pop("required", None)  # what is missing may come from `extends`
-    schema["properties"] |= {
-        "norm": _section("norm"),
-        "positional": _section("positional"),
-        "weights": _section("weights"),
-        "stack": _stack(),
-    }
+    schema["properties"] |= {**_standing(kinds, "model"), "stack": _stack()}
     return schema
 
 
-def _entry() -> dict[str, Any]:
+def _entry(kinds: Kinds) -> dict[str, Any]:
     count = {"type": "integer", "minimum": 1, "maximum": 10_000}
-    nothing = [{"const": "none"}, {"type": "null"}]
     return {
         "type": "object",
         "description": "A block, or a repeat or recur around blocks.",
@@ -70,15 +61,29 @@ def _entry() -> dict[str, Any]:
             "repeat": {**count, "description": "Copies, each with weights of its own."},
             "recur": {**count, "description": "Recursion steps over shared weights."},
             **_fields(RecurFields, {})["properties"],
-            "router": {"anyOf": [_section("router"), *nothing]},
             "stack": _stack(),
-            "weights": _component("weights"),
-            "attention": {"anyOf": [_component("attention"), *nothing]},
-            "ffn": {"anyOf": [_component("ffn"), *nothing]},
-            "norm": _component("norm"),
-            "positional": {"anyOf": [_component("positional"), {"type": "null"}]},
+            **_standing(kinds, "block", "entry", "recur"),
         },
     }
+
+
+def _standing(kinds: Kinds, *places: Place) -> dict[str, Any]:
+    """The keys at these places: a component, what stands for none, or a list of some."""
+    properties = {}
+    for kind in kinds.at(*places):
+        at_home = kind.places[0] in places
+        one = _section(kind.name) if at_home and kind.default else _component(kind.name)
+        listed = {"type": "array", "items": one}
+        if kind.many == "list":
+            one = listed
+        elif kind.many == "either":
+            one = {"anyOf": [one, {**listed, "minItems": 1}]}
+        elif kind.nothing:
+            one = {"anyOf": [one, *NOTHING]}
+        elif not (at_home and kind.default):
+            one = {"anyOf": [one, {"type": "null"}]}
+        properties[kind.key] = one
+    return properties
 
 
 def _stack() -> dict[str, Any]:
@@ -95,31 +100,31 @@ def _section(kind: str) -> dict[str, Any]:
     return {"anyOf": [_component(kind), fields]}
 
 
-def _add_kind(definitions: dict[str, Any], kind: str, plugins: Plugins) -> None:
+def _add_kind(definitions: dict[str, Any], kind: ComponentKind, plugins: Plugins) -> None:
     """`$defs` for a kind: any of its components, by name or with fields."""
     choices: list[dict[str, Any]] = []
     names: list[str] = []
-    for entry in plugins.registry.entries(kind):
+    for entry in plugins.registry.entries(kind.name):
         try:
             schema = _with_use(entry, plugins, kind, definitions)
         except PluginError:
             continue
-        key = f"{kind}:{entry.full_name}".replace("/", ".")
+        key = f"{kind.name}:{entry.full_name}".replace("/", ".")
         definitions[key] = schema
         names += schema["properties"]["use"]["enum"]
         choices.append({"$ref": f"#/$defs/{key}"})
-    definitions[kind] = {"anyOf": [{"enum": names}, *choices]} if names else False
+    definitions[kind.name] = {"anyOf": [{"enum": names}, *choices]} if names else False
 
 
 def _with_use(
-    entry: RegistryEntry, plugins: Plugins, kind: str, definitions: dict[str, Any]
+    entry: RegistryEntry, plugins: Plugins, kind: ComponentKind, definitions: dict[str, Any]
 ) -> dict[str, Any]:
     cls = entry.load()
     schema = _fields(cls, definitions)
     schema["description"] = description_of(cls)
     names = dict.fromkeys([plugins.registry.short_name(entry), entry.full_name])
     properties = {"use": {"enum": list(names)}, **schema.get("properties", {})}
-    if kind == "optimizer":
+    if kind.selects:
         properties["params"] = {"type": "string", "description": "Which parameters it takes."}
     return {**schema, "properties": properties, "required": ["use"]}
 
@@ -137,8 +142,7 @@ def _linked(value: Any) -> Any:
     if isinstance(value, dict):
         if "x-component" in value:
             rest = {key: item for key, item in value.items() if key != "x-component"}
-            nothing = [{"const": "none"}, {"type": "null"}]
-            return {"anyOf": [_component(value["x-component"]), *nothing], **rest}
+            return {"anyOf": [_component(value["x-component"]), *NOTHING], **rest}
         kept = {k: v for k, v in value.items() if k != "title" or not isinstance(v, str)}
         return {key: _linked(item) for key, item in kept.items()}
     return [_linked(item) for item in value] if isinstance(value, list) else value

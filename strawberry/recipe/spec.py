@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -104,22 +104,46 @@ class ComponentSpec:
         return {"use": self.use, **{name: _plain(value) for name, value in self.fields.items()}}
 
 
+Components: TypeAlias = Mapping[str, ComponentSpec]
+"""The components that stand somewhere, by their keys in a recipe, in the order of their kinds."""
+
+
 @dataclass(frozen=True, slots=True)
 class BlockSpec:
-    """A leaf of the stack; `norm`, `positional` and `weights` override what is around it."""
+    """A leaf of the stack: its parts, and what overrides what is around it."""
 
-    attention: ComponentSpec | None = None
-    ffn: ComponentSpec | None = None
-    norm: ComponentSpec | None = None
-    positional: ComponentSpec | None = None
-    weights: ComponentSpec | None = None
+    components: Components = field(default_factory=dict)
     at: Located = field(default_factory=Located, compare=False)
+
+    @property
+    def attention(self) -> ComponentSpec | None:
+        """The token mixer."""
+        return self.components.get("attention")
+
+    @property
+    def ffn(self) -> ComponentSpec | None:
+        """The position-wise network."""
+        return self.components.get("ffn")
+
+    @property
+    def norm(self) -> ComponentSpec | None:
+        """In place of the model's."""
+        return self.components.get("norm")
+
+    @property
+    def positional(self) -> ComponentSpec | None:
+        """In place of the model's."""
+        return self.components.get("positional")
+
+    @property
+    def weights(self) -> ComponentSpec | None:
+        """The weight source of this block, if it opens one."""
+        return self.components.get("weights")
 
     def to_dict(self) -> dict[str, Any]:
         """As a recipe would write it."""
-        parts = ("attention", "ffn", "norm", "positional", "weights")
-        tree = {p: getattr(self, p).to_dict() for p in parts if getattr(self, p) is not None}
-        return tree if self.attention or self.ffn else {"attention": "none", **tree}
+        parts = _plain(self.components)
+        return parts if self.attention or self.ffn else {"attention": "none", **parts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +152,17 @@ class RepeatSpec:
 
     count: int
     stack: tuple[NodeSpec, ...]
-    weights: ComponentSpec | None = None
+    components: Components = field(default_factory=dict)
     at: Located = field(default_factory=Located, compare=False)
+
+    @property
+    def weights(self) -> ComponentSpec | None:
+        """The weight source of all inside, if it opens one."""
+        return self.components.get("weights")
 
     def to_dict(self) -> dict[str, Any]:
         """As a recipe would write it."""
-        return _node_dict({"repeat": self.count}, self.weights, self.stack)
+        return {"repeat": self.count, **_plain(self.components), "stack": _plain(self.stack)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,15 +189,24 @@ class RecurSpec(RecurFields):
 
     count: int
     stack: tuple[NodeSpec, ...]
-    weights: ComponentSpec | None = None
-    router: ComponentSpec | None = None
+    components: Components = field(default_factory=dict)
     at: Located = field(default_factory=Located, compare=False)
+
+    @property
+    def weights(self) -> ComponentSpec | None:
+        """The weight source of all inside, if it opens one."""
+        return self.components.get("weights")
+
+    @property
+    def router(self) -> ComponentSpec | None:
+        """What chooses the tokens of each step, if not all take all."""
+        return self.components.get("router")
 
     def to_dict(self) -> dict[str, Any]:
         """As a recipe would write it."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(RecurFields)}
-        router = {} if self.router is None else {"router": self.router.to_dict()}
-        return _node_dict({"recur": self.count, **fields, **router}, self.weights, self.stack)
+        inside = {**_plain(self.components), "stack": _plain(self.stack)}
+        return {"recur": self.count, **fields, **inside}
 
 
 NodeSpec: TypeAlias = BlockSpec | RepeatSpec | RecurSpec
@@ -221,17 +259,28 @@ class ModelSpec(ModelFields):
     """The `model` section.
 
     Attributes:
+        components: what stands beside the stack, and holds where no block says otherwise.
         stack: the nodes, first to last.
-        norm: the normalisation before each part of a block, and before the head.
-        positional: where order comes from.
-        weights: the weight source of blocks that no other scope encloses.
     """
 
+    components: Components
     stack: tuple[NodeSpec, ...]
-    norm: ComponentSpec
-    positional: ComponentSpec
-    weights: ComponentSpec
     at: Located = field(default_factory=Located, compare=False)
+
+    @property
+    def norm(self) -> ComponentSpec:
+        """The normalisation before each part of a block, and before the head."""
+        return self.components["norm"]
+
+    @property
+    def positional(self) -> ComponentSpec:
+        """Where order comes from."""
+        return self.components["positional"]
+
+    @property
+    def weights(self) -> ComponentSpec:
+        """The weight source of blocks that no other scope encloses."""
+        return self.components["weights"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +295,11 @@ class OptimizerSpec:
 
     component: ComponentSpec
     params: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a recipe would write it."""
+        params = {} if self.params is None else {"params": self.params}
+        return {**self.component.to_dict(), **params}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,6 +379,7 @@ class Recipe:
     Attributes:
         name: names its runs.
         seed: of weights, rows and dropout, unless `train` gives one its own.
+        components: what stands in its sections, by key, in the order of the kinds.
         requires: distributions that it needs, as requirement strings.
         source: the file that it was read from.
         origin: where its relative paths are looked for.
@@ -336,12 +391,8 @@ class Recipe:
     name: str
     seed: int
     model: ModelSpec
-    data: ComponentSpec
-    tokenizer: ComponentSpec
-    optimizer: tuple[OptimizerSpec, ...]
-    schedule: ComponentSpec
+    components: Mapping[str, Section]
     train: TrainSpec
-    trackers: tuple[ComponentSpec, ...] = ()
     requires: tuple[str, ...] = ()
     source: Path = field(default=Path("recipe.yaml"), compare=False)
     origin: Origin = field(default_factory=Origin, compare=False)
@@ -349,26 +400,54 @@ class Recipe:
     plugins: Plugins | None = field(default=None, compare=False, repr=False)
     tree: Node | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def data(self) -> ComponentSpec:
+        """Where text or tokens come from."""
+        return self._one("data")
+
+    @property
+    def tokenizer(self) -> ComponentSpec:
+        """How text becomes ids."""
+        return self._one("tokenizer")
+
+    @property
+    def schedule(self) -> ComponentSpec:
+        """The learning rate over the steps."""
+        return self._one("schedule")
+
+    @property
+    def optimizer(self) -> tuple[OptimizerSpec, ...]:
+        """The optimizers; each parameter has the first that selects it."""
+        return cast("tuple[OptimizerSpec, ...]", self.components["optimizer"])
+
+    @property
+    def trackers(self) -> tuple[ComponentSpec, ...]:
+        """What watches its runs."""
+        return cast("tuple[ComponentSpec, ...]", self.components.get("trackers", ()))
+
+    def _one(self, key: str) -> ComponentSpec:
+        return cast("ComponentSpec", self.components[key])
+
     def to_dict(self) -> dict[str, Any]:
         """As a recipe file would say it, with every field and full names; loads to an equal one."""
-        optimizers = [
-            {**o.component.to_dict(), **({} if o.params is None else {"params": o.params})}
-            for o in self.optimizer
-        ]
+        lists = {key: _plain(v) for key, v in self.components.items() if _is_list(v)}
+        sections = {
+            key: _plain(value[0]) if isinstance(value, tuple) and len(value) == 1 else _plain(value)
+            for key, value in self.components.items()
+            if key not in lists
+        }
         return {
             "name": self.name,
             "seed": self.seed,
             **({"requires": list(self.requires)} if self.requires else {}),
             "model": {
-                **_section(self.model, without=("stack",)),
-                "stack": [node.to_dict() for node in self.model.stack],
+                **_fields_of(self.model),
+                **_plain(self.model.components),
+                "stack": _plain(self.model.stack),
             },
-            "data": self.data.to_dict(),
-            "tokenizer": self.tokenizer.to_dict(),
-            "optimizer": optimizers[0] if len(optimizers) == 1 else optimizers,
-            "schedule": self.schedule.to_dict(),
-            "train": _section(self.train),
-            **({"trackers": [t.to_dict() for t in self.trackers]} if self.trackers else {}),
+            **sections,
+            "train": _fields_of(self.train),
+            **{key: items for key, items in lists.items() if items},
         }
 
     def to_yaml(self) -> str:
@@ -378,20 +457,23 @@ class Recipe:
         return dump(self.to_dict())
 
 
-def _node_dict(
-    head: dict[str, Any], weights: ComponentSpec | None, stack: tuple[NodeSpec, ...]
-) -> dict[str, Any]:
-    source = {} if weights is None else {"weights": weights.to_dict()}
-    return {**head, **source, "stack": [node.to_dict() for node in stack]}
+Section: TypeAlias = ComponentSpec | tuple[ComponentSpec, ...] | tuple[OptimizerSpec, ...]
+"""What stands in a section of a recipe: a component, a list of them, or optimizers."""
 
 
-def _section(spec: ModelSpec | TrainSpec, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    names = [f.name for f in dataclasses.fields(spec) if f.name not in {"at", *without}]
-    return {name: _plain(getattr(spec, name)) for name in names}
+def _is_list(section: Section) -> bool:
+    return isinstance(section, tuple) and not any(isinstance(s, OptimizerSpec) for s in section)
+
+
+def _fields_of(spec: ModelSpec | TrainSpec) -> dict[str, Any]:
+    """The plain fields of a section."""
+    names = [item.name for item in dataclasses.fields(spec)]
+    beside = {"at", "components", "stack"}
+    return {name: _plain(getattr(spec, name)) for name in names if name not in beside}
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, ComponentSpec):
+    if hasattr(value, "to_dict"):
         return value.to_dict()
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]

@@ -109,7 +109,7 @@ def _use(node: Node) -> Any:
     return None if use is None else use.value
 
 
-def parse_path(path: str, location: Location) -> list[str | int]:
+def parse_path(path: str, location: Location | None) -> list[str | int]:
     """`model.stack[0].attention` as a list of keys and indices; raises RecipeError."""
     steps: list[str | int] = []
     rest = path
@@ -166,8 +166,7 @@ def _in_some_block(entry: Node, part: Any) -> bool:
     inner = entry.get("stack")
     if inner is None or not inner.is_list:
         value = entry.get(part)
-        absent = (None, "none") if part in {"attention", "ffn"} else (None,)
-        return value is not None and value.value not in absent
+        return value is not None and value.value not in (None, "none")
     return any(_in_some_block(item, part) for item in inner.value)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strawberry.errors import Problem, RecipeError
+from strawberry.plugin.kinds import ComponentKind, Place
 from strawberry.recipe.components import ComponentReader, place_of
+from strawberry.recipe.grammar import RECUR, entry_keys, recipe_keys
 from strawberry.recipe.spec import (
     BlockSpec,
     ComponentSpec,
@@ -22,23 +24,19 @@ from strawberry.recipe.spec import (
     RecurFields,
     RecurSpec,
     RepeatSpec,
+    Section,
     TrainFields,
     TrainSpec,
 )
 from strawberry.recipe.tree import Node, in_order, located, show, unknown_keys
+from strawberry.recipe.walk import walk_stack
 
 if TYPE_CHECKING:
     from strawberry.plugin import Plugins
 
-SECTIONS = {
-    "name", "seed", "requires", "model", "data", "tokenizer", "optimizer", "schedule", "train",
-    "trackers",
-}  # fmt: skip
 FILE_KEYS = ("extends", "set")
 """What a file starts from, and what it changes of that."""
-BLOCK_PARTS = ("attention", "ffn", "norm", "positional")
 NAME = re.compile(r"[^./\\][^/\\]{0,99}")
-RECUR = tuple(item.name for item in dataclasses.fields(RecurFields))
 MAX_COUNT = 10_000
 MAX_BLOCKS = 10_000
 MAX_USES = 100_000
@@ -64,7 +62,7 @@ class _Reader(ComponentReader):
         if not tree.is_map:
             self.say("a recipe is a mapping with a `model:` section", tree.location, "")
             return None
-        self.problems += unknown_keys(tree, {*SECTIONS, *FILE_KEYS}, "a recipe", "")
+        self.problems += unknown_keys(tree, {*recipe_keys(self.kinds), *FILE_KEYS}, "a recipe", "")
         for key in FILE_KEYS:
             if key in tree.value:
                 self.say("belongs in a file, not in an override", tree.keys[key], key)
@@ -72,31 +70,19 @@ class _Reader(ComponentReader):
         if model is None:
             self.say("`model:` is missing", tree.location, "")
         spec = None if model is None else self.model(model)
-        data, tokenizer, schedule = (
-            self.section(kind, tree.get(kind), tree, kind)
-            for kind in ("data", "tokenizer", "schedule")
-        )
-        optimizers = self.optimizers(tree)
+        components = self.sections(tree)
         train = self.train(tree)
-        trackers = [
-            self.component("tracker", node, f"trackers[{index}]")
-            for index, node in enumerate(self.items(tree, "trackers"))
-        ]
         requires = self.requirements(tree)
         seed = self.seed(tree, notes)
         name = self.name(tree, source.stem)
-        if self.problems or not (spec and data and tokenizer and schedule and train):
+        if self.problems or spec is None or train is None:
             return None
         return Recipe(
             name=name,
             seed=seed,
             model=spec,
-            data=data,
-            tokenizer=tokenizer,
-            optimizer=tuple(optimizers),
-            schedule=schedule,
+            components=components,
             train=train,
-            trackers=tuple(tracker for tracker in trackers if tracker),
             requires=requires,
             source=source,
             notes=tuple(notes),
@@ -106,31 +92,44 @@ class _Reader(ComponentReader):
 
     # Sections
 
+    def sections(self, tree: Node) -> dict[str, Section]:
+        """The components of the sections, by key, in the order of their kinds."""
+        standing = self.standing(tree, "", "recipe")
+        sections: dict[str, Section] = {}
+        for kind in self.kinds.at("recipe"):
+            if kind.selects:
+                sections[kind.key] = tuple(self.optimizers(kind, tree))
+            elif kind.many != "one":
+                sections[kind.key] = tuple(self.listed(kind, tree))
+            elif kind.key in standing:
+                sections[kind.key] = standing[kind.key]
+        return sections
+
+    def listed(self, kind: ComponentKind, tree: Node) -> Iterator[ComponentSpec]:
+        """A list of components, or where the kind allows it one alone."""
+        node = tree.get(kind.key)
+        if kind.many == "either" and node is not None and not node.is_list and node.value:
+            tree = Node({kind.key: Node([node], node.location)}, tree.location)
+        for index, item in enumerate(self.items(tree, kind.key)):
+            spec = self.component(kind.name, item, f"{kind.key}[{index}]")
+            if spec is not None:
+                yield spec
+
     def model(self, node: Node) -> ModelSpec | None:
         """The model section."""
         if not self.is_map(node, "model"):
             return None
-        parts = ("norm", "positional", "weights", "stack")
+        parts = (*self.kinds.keys("model"), "stack")
         fields = self.fields(ModelFields, node, "model", "the model", others=parts)
-        norm, positional, weights = (
-            self.section(kind, node.get(kind), node, f"model.{kind}")
-            for kind in ("norm", "positional", "weights")
-        )
+        components = self.standing(node, "model", "model")
         stack = node.get("stack")
         if stack is None:
             self.say("`stack:` is missing", node.location, "model")
         nodes = () if stack is None else self.stack(stack, "model.stack")
         self.bound(nodes)
-        if fields is None or norm is None or positional is None or weights is None:
+        if fields is None:
             return None
-        return ModelSpec(
-            **fields,
-            stack=nodes,
-            norm=norm,
-            positional=positional,
-            weights=weights,
-            at=place_of(node, "model"),
-        )
+        return ModelSpec(**fields, components=components, stack=nodes, at=place_of(node, "model"))
 
     def train(self, tree: Node) -> TrainSpec | None:
         """The train section."""
@@ -152,17 +151,22 @@ class _Reader(ComponentReader):
             self.problems.append(train.at.problem("min_lr", message))
         return train
 
-    def optimizers(self, tree: Node) -> list[OptimizerSpec]:
+    def optimizers(self, kind: ComponentKind, tree: Node) -> list[OptimizerSpec]:
         """One optimizer, or several with selectors."""
-        node = tree.get("optimizer") or located(None, tree.location)
+        node = tree.get(kind.key) or located(None, tree.location)
         if not node.is_list:
-            return self.optimizer(node, tree, "optimizer")
+            return self.optimizer(kind, node, tree, kind.key)
         if not node.value:
-            self.say("no optimizer is named", node.location, "optimizer")
-        each = (self.optimizer(n, n, f"optimizer[{index}]") for index, n in enumerate(node.value))
-        return [spec for specs in each for spec in specs]
+            self.say(f"no {kind.name} is named", node.location, kind.key)
+        return [
+            spec
+            for index, item in enumerate(node.value)
+            for spec in self.optimizer(kind, item, item, f"{kind.key}[{index}]")
+        ]
 
-    def optimizer(self, node: Node, parent: Node, path: str) -> list[OptimizerSpec]:
+    def optimizer(
+        self, kind: ComponentKind, node: Node, parent: Node, path: str
+    ) -> list[OptimizerSpec]:
         """An optimizer and its selector, or nothing."""
         params = node.get("params")
         rest = node
@@ -171,7 +175,7 @@ class _Reader(ComponentReader):
                 self.say("expected a kind or a pattern", params.location, f"{path}.params")
             children = {key: child for key, child in node.value.items() if key != "params"}
             rest = dataclasses.replace(node, value=children)
-        spec = self.section("optimizer", rest, parent, path)
+        spec = self.section(kind, rest, parent, path)
         if spec is None:
             return []
         if params is None:
@@ -192,74 +196,52 @@ class _Reader(ComponentReader):
         """A block, or a repeat or recur around a stack or a single block."""
         if not self.is_map(node, path, "a stack's entry"):
             return None
-        known = {"repeat", "recur", "router", "stack", "weights", *RECUR, *BLOCK_PARTS}
-        self.problems += unknown_keys(node, known, "a stack's entry", path)
+        self.problems += unknown_keys(node, entry_keys(self.kinds), "a stack's entry", path)
         at = place_of(node, path)
         if "repeat" in node.value and "recur" in node.value:
             self.problems.append(at.problem("recur", "write `repeat` or `recur`; nest the other"))
             return None
         word = next((w for w in ("repeat", "recur") if w in node.value), None)
-        for key in ("router", *RECUR) if word != "recur" else ():
+        for key in (*self.kinds.keys("recur"), *RECUR) if word != "recur" else ():
             if key in node.value:
                 self.problems.append(at.problem(key, "belongs to a `recur`: nothing recurs here"))
-        source = node.get("weights")
-        weights = self.component("weights", source, f"{path}.weights") if source else None
         count = 1 if word is None else self.count(node, word, path)
         if "stack" in node.value:
             if word is None:
                 word = "repeat"  # a group, for the weight source that it opens
-            for part in BLOCK_PARTS:
+            for part in self.kinds.keys("block"):
                 if part in node.value:
                     message = f"`{part}` belongs in a block of the inner `stack`"
                     self.problems.append(at.problem(part, message))
             inner = self.stack(node.value["stack"], f"{path}.stack")
         elif word is None:
-            return self.block(node, path, weights)
+            return self.block(node, path, "block", "entry")
         else:
-            inner = (self.block(node, path, None),)
+            inner = (self.block(node, path, "block"),)
         if word == "repeat":
-            return RepeatSpec(count, inner, weights, at)
-        return self.recur(node, path, count, inner, weights)
+            return RepeatSpec(count, inner, self.standing(node, path, "entry"), at)
+        return self.recur(node, path, count, inner)
 
     def recur(
-        self,
-        node: Node,
-        path: str,
-        count: int,
-        inner: tuple[NodeSpec, ...],
-        weights: ComponentSpec | None,
+        self, node: Node, path: str, count: int, inner: tuple[NodeSpec, ...]
     ) -> RecurSpec | None:
-        """A recursion: its plain fields and its router."""
-        rest = ("recur", "repeat", "router", "stack", "weights", *BLOCK_PARTS)
+        """A recursion: its plain fields and its components."""
+        rest = entry_keys(self.kinds) - set(RECUR)
         fields = self.fields(RecurFields, node, path, "a recur", others=rest)
-        child = node.get("router")
-        router = None
-        if child is not None and child.value not in (None, "none"):
-            router = self.section("router", child, node, f"{path}.router")
+        components = self.standing(node, path, "entry", "recur")
         if fields is None:
             return None
         return RecurSpec(
-            **fields,
-            count=count,
-            stack=inner,
-            weights=weights,
-            router=router,
-            at=place_of(node, path),
+            **fields, count=count, stack=inner, components=components, at=place_of(node, path)
         )
 
-    def block(self, node: Node, path: str, weights: ComponentSpec | None) -> BlockSpec:
+    def block(self, node: Node, path: str, *places: Place) -> BlockSpec:
         """The parts of a block; `none` or nothing leaves a part out."""
-        parts: dict[str, ComponentSpec | None] = {}
-        for kind in BLOCK_PARTS:
-            child = node.get(kind)
-            absent = child is None or child.value is None
-            if kind in ("attention", "ffn") and child is not None and child.value == "none":
-                absent = True
-            if child is not None and not absent:
-                parts[kind] = self.component(kind, child, f"{path}.{kind}")
-        if "attention" not in node.value and "ffn" not in node.value:
-            self.say("a block needs `attention:` or `ffn:`", node.location, path)
-        return BlockSpec(**parts, weights=weights, at=place_of(node, path))
+        parts = [kind.key for kind in self.kinds.at("block") if kind.is_part]
+        if not any(part in node.value for part in parts):
+            wanted = " or ".join(f"`{part}:`" for part in parts)
+            self.say(f"a block needs {wanted}", node.location, path)
+        return BlockSpec(self.standing(node, path, *places), place_of(node, path))
 
     def count(self, node: Node, word: str, path: str) -> int:
         """How often to repeat or recur: 1 to 10,000."""
@@ -273,7 +255,8 @@ class _Reader(ComponentReader):
     def bound(self, nodes: Sequence[NodeSpec]) -> None:
         """Refuse stacks, nested to any depth, that come to more than anyone could build."""
         for node in nodes:
-            blocks, uses = _size(node)
+            every = [step for step in walk_stack([node]) if isinstance(step.spec, BlockSpec)]
+            blocks, uses = sum(step.copies for step in every), sum(step.uses for step in every)
             if blocks > MAX_BLOCKS or uses > MAX_USES:
                 message = f"comes to {blocks} blocks, used {uses} times; at most {MAX_BLOCKS} "
                 self.problems.append(node.at.problem("", f"{message}blocks and {MAX_USES} uses"))
@@ -345,12 +328,3 @@ class _Reader(ComponentReader):
                 self.say(problem, node.location, f"requires[{index}]")
             texts.append(str(node.value))
         return tuple(texts)
-
-
-def _size(node: NodeSpec) -> tuple[int, int]:
-    """How many blocks a node has, and how often blocks are used in a pass."""
-    if isinstance(node, BlockSpec):
-        return 1, 1
-    inner = [_size(child) for child in node.stack]
-    blocks, uses = sum(size[0] for size in inner), sum(size[1] for size in inner)
-    return (blocks * node.count if isinstance(node, RepeatSpec) else blocks), uses * node.count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strawberry.model.risks import components
+from strawberry.recipe.walk import specs
 from strawberry.train.optimizers import make_schedule
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def untimely(recipe: Recipe) -> list[str]:
             f"the decay ends at step {end}, and the run has {steps}: the learning rate never comes "
             "to its end; leave out train.lr_decay_iters"
         )
-    parts = (recipe.model, *(spec.component for spec in recipe.optimizer), recipe.schedule)
-    for spec in components(parts):
+    for spec in specs(recipe, "model", "optimizer", "schedule"):
         for name, value in spec.fields.items():
             if name.endswith("warmup") and isinstance(value, int) and value >= steps:
                 warnings.append(

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from strawberry.plugin import Plugins
+from strawberry.plugin.kinds import Kinds
 from strawberry.plugin.signature import fields_of
 from strawberry.recipe import load_recipe, patch
+from strawberry.recipe.grammar import entry_keys, recipe_keys
 from strawberry.recipe.seed import KNOWN
 from strawberry.recipe.spec import ModelFields, TrainFields
-from strawberry.recipe.validate import BLOCK_PARTS, FILE_KEYS, RECUR, SECTIONS
+from strawberry.recipe.validate import FILE_KEYS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GUIDE = (RECIPES / "README.md").read_text()
@@ -73,12 +75,12 @@ def test_python_example(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_key_is_left_out() -> None:
     """Every key of every section is in a table of the guide."""
     sections = [field.name for cls in (ModelFields, TrainFields) for field in fields_of(cls)]
-    stack = ["stack", "repeat", "recur", "sharing", "weights", *BLOCK_PARTS, *RECUR, "router"]
+    keys = recipe_keys(Kinds()) | entry_keys(Kinds())
     seed = {key for key in KNOWN[""] if key not in TrainFields.__dataclass_fields__}
 
     missing = [
         key
-        for key in (*SECTIONS, *FILE_KEYS, "params", *sections, *stack, *seed)
+        for key in (*keys, *FILE_KEYS, "params", *sections, *seed)
         if not re.search(rf"^\|.*`{key}[`.]|`{key}`", GUIDE, flags=re.MULTILINE)
     ]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from strawberry.errors import PluginError
 from strawberry.plugin.kinds import ComponentKind, Kinds, Place
 from strawberry.plugin.signature import description_of, model_of
-from strawberry.recipe.spec import ModelFields, RecurFields, TrainFields
+from strawberry.recipe.fields import ModelFields, RecurFields, TrainFields
 
 if TYPE_CHECKING:
     from strawberry.plugin import Plugins, RegistryEntry

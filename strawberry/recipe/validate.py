@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING
 from strawberry.errors import Problem, RecipeError
 from strawberry.plugin.kinds import ComponentKind, Place
 from strawberry.recipe.components import ComponentReader, place_of
+from strawberry.recipe.fields import ModelFields, RecurFields, TrainFields
 from strawberry.recipe.grammar import RECUR, entry_keys, recipe_keys
 from strawberry.recipe.spec import (
     BlockSpec,
     ComponentSpec,
-    ModelFields,
     ModelSpec,
     NodeSpec,
     OptimizerSpec,
     Recipe,
-    RecurFields,
     RecurSpec,
     RepeatSpec,
     Section,
-    TrainFields,
     TrainSpec,
 )
 from strawberry.recipe.tree import Node, in_order, located, show, unknown_keys

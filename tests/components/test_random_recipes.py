@@ -21,7 +21,7 @@ from strawberry.errors import RecipeError
 from strawberry.model.risks import is_causal
 from strawberry.plugin import Kind
 from strawberry.plugin.signature import fields_of
-from strawberry.recipe.spec import ModelFields, RecurFields
+from strawberry.recipe.fields import ModelFields, RecurFields
 from strawberry.train import Sampling, sample_ids
 from strawberry.train.optimizers import Optimizers
 from tests.support import REGISTRY, recipe_of

@@ -13,9 +13,9 @@ from strawberry.plugin import Plugins
 from strawberry.plugin.kinds import Kinds
 from strawberry.plugin.signature import fields_of
 from strawberry.recipe import load_recipe, patch
+from strawberry.recipe.fields import ModelFields, TrainFields
 from strawberry.recipe.grammar import entry_keys, recipe_keys
 from strawberry.recipe.seed import KNOWN
-from strawberry.recipe.spec import ModelFields, TrainFields
 from strawberry.recipe.validate import FILE_KEYS
 
 RECIPES = Path(__file__).parents[2] / "recipes"

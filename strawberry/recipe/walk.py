@@ -21,7 +21,7 @@ Walkable: TypeAlias = NodeSpec | ComponentSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Placed:
     """A node of the stack, or a component, where it stands.
 
     Attributes:
@@ -32,7 +32,7 @@ class Step:
 
     path: str
     spec: Walkable
-    parent: Step | None = None
+    parent: Placed | None = None
 
     @property
     def copies(self) -> int:
@@ -52,7 +52,7 @@ class Step:
         return product
 
 
-def walk(recipe: Recipe) -> Iterator[Step]:
+def walk(recipe: Recipe) -> Iterator[Placed]:
     """Every node and every component of a recipe, nested ones too, parents first.
 
     The model's come first, those of its stack last, then those of the sections.
@@ -63,23 +63,23 @@ def walk(recipe: Recipe) -> Iterator[Step]:
 
 
 def walk_stack(
-    stack: Iterable[NodeSpec], path: str = "model.stack", parent: Step | None = None
-) -> Iterator[Step]:
+    stack: Iterable[NodeSpec], path: str = "model.stack", parent: Placed | None = None
+) -> Iterator[Placed]:
     """Every node of a stack and every component in it, parents first."""
     for index, node in enumerate(stack):
-        step = Step(node.at.path or f"{path}[{index}]", node, parent)
+        step = Placed(node.at.path or f"{path}[{index}]", node, parent)
         yield step
         yield from components(node.components, step.path, step)
         if not isinstance(node, BlockSpec):
             yield from walk_stack(node.stack, f"{step.path}.stack", step)
 
 
-def components(value: Any, path: str, parent: Step | None = None) -> Iterator[Step]:
+def components(value: Any, path: str, parent: Placed | None = None) -> Iterator[Placed]:
     """Every component in a value: a component, a list or a mapping of them, nested ones too."""
     if isinstance(value, OptimizerSpec):
         value = value.component
     if isinstance(value, ComponentSpec):
-        step = Step(path, value, parent)
+        step = Placed(path, value, parent)
         yield step
         yield from components(value.fields, path, step)
     elif isinstance(value, Mapping):

@@ -9,7 +9,7 @@ from typing import Any
 from strawberry.ablate.cells import Cell, cells
 from strawberry.ablate.fair import Budget, budget, limited, matched
 from strawberry.ablate.plan import Plan, Range
-from strawberry.ablate.seeds import check_varied
+from strawberry.ablate.seeds import check_effect, check_varied
 from strawberry.ablate.trials import identity, matters
 from strawberry.data import open_dataset
 from strawberry.errors import StrawberryError
@@ -91,6 +91,7 @@ def _ready(cell: Cell, baseline: Cell | None, plan: Plan, base: Recipe) -> Cell:
     for path in cell.patch.keys() & plan.tune.keys():
         raise StrawberryError(f"{path}: is varied and tuned; tuning would undo what varies")
     check_varied(plan.vary_seed, cell.recipe)
+    check_effect(plan.vary_seed, cell.recipe)
     check_last(plan, cell.recipe)
     for values in tuned_values(plan):
         tried = patch(base, {**cell.patch, **values})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any, get_args
 
 from strawberry.errors import Location, Problem, RecipeError, StrawberryError
@@ -48,6 +49,70 @@ def check_varied(varied: Collection[str], recipe: Recipe) -> None:
                 f"train.{part}_seed: is {own} in every trial, and vary_seed has {part!r}: set it "
                 "to null, or leave it out of vary_seed"
             )
+
+
+def check_effect(varied: Collection[str], recipe: Recipe) -> None:
+    """Raises RecipeError, located, if all seeds would be one and the same run.
+
+    Data may have rows that no seed changes, and a model may draw nothing in training. Both are
+    tried, where initial weights don't vary.
+    """
+    if "init" in varied:
+        return
+    why = []
+    if "data" in varied:
+        if _rows_differ(recipe):
+            return
+        why.append(recipe.data.at.problem("", "has the same training rows for every seed"))
+    if "dropout" in varied:
+        if _draws(recipe):
+            return
+        still = f"is {recipe.model.dropout:g}, and the model draws nothing in training"
+        why.append(recipe.model.at.problem("dropout", still))
+    same = f"vary_seed: all seeds would be the same run, where only {' and '.join(varied)} varies"
+    raise RecipeError([replace(problem, message=f"{problem.message}; {same}") for problem in why])
+
+
+def _rows_differ(recipe: Recipe) -> bool:
+    """Whether another seed gives other training rows, of the first steps."""
+    from strawberry.data import open_dataset
+
+    dataset, seed, count = open_dataset(recipe), seed_of(recipe, "data"), 16
+    one, other = (
+        dataset.rows("train", 0, count, block_size=recipe.model.block_size, seed=s)
+        for s in (seed, seed + 1)
+    )
+    return any((a != b).any() for a, b in zip(one, other, strict=True))
+
+
+def _draws(recipe: Recipe) -> bool:
+    """Whether the model draws random numbers in a pass of training, of a row."""
+    from strawberry.data import open_dataset
+    from strawberry.model.build import build
+    from strawberry.recipe import patch
+    from strawberry.train import randomness
+    from strawberry.train.batches import Batches
+    from strawberry.train.device import machine_for
+    from strawberry.train.documents import separator
+    from strawberry.train.parallel.engine import Engine
+
+    recipe = patch(recipe, {"train.batch_size": 1, "train.gradient_accumulation_steps": 1})
+    machine = machine_for(recipe)
+    engine = Engine(build(recipe, machine.device).train())
+    dataset = open_dataset(recipe)
+    engine.model.separator = separator(recipe, dataset)
+    batches = Batches(dataset, recipe, machine.device)
+    before = randomness.numbers(), randomness.tensors()
+    try:
+        ((x, y),) = batches.train(0)
+        with machine.autocast():
+            engine.loss(x, y, engine.divisor([y])).total.backward()  # type: ignore[no-untyped-call]
+        after = randomness.numbers(), randomness.tensors()
+    finally:
+        batches.close()
+        randomness.restore(*before)
+    same = (bool((after[1][name] == state).all()) for name, state in before[1].items())
+    return before[0] != after[0] or not all(same)
 
 
 def sentence(varied: Collection[str]) -> str:

@@ -106,7 +106,7 @@ def command(
     ] = None,
     noise_ratio: Annotated[
         float | None,
-        typer.Option(help="How unlike cells' noises may be for that to hold; 2."),
+        typer.Option(help="How unlike cells' noises may be for that to hold; 4."),
         Ge(1),
         Le(100),
     ] = None,
@@ -306,7 +306,7 @@ def show_suite(folder: Path) -> None:
 def show_table(table: ResultTable, files: list[str], *, as_json: bool) -> None:
     """The ranked table, what is not in it, and where the rest is."""
     from strawberry.ablate.report import outlook
-    from strawberry.ablate.report.files import EFFECTS, FACTORS, gone, noise, shown
+    from strawberry.ablate.report.files import EFFECTS, FACTORS, gone, intervals_of, noise, shown
     from strawberry.ablate.report.numbers import number
     from strawberry.cli.console import console, print_json, show
     from strawberry.cli.console import table as new_table
@@ -318,6 +318,7 @@ def show_table(table: ResultTable, files: list[str], *, as_json: bool) -> None:
     narrow = ("interval", "active", "tokens", "tuning")
     columns = {name: make for name, make in shown(table).items() if name not in narrow}
     rows = new_table(*columns)
+    out.print(f"\n{intervals_of(table)}")
     if table.effects:
         factors = new_table(*EFFECTS)
         for effect in table.effects:

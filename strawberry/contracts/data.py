@@ -223,7 +223,7 @@ class DataSite:
     Attributes:
         vocab_size: the model's; no id may reach it.
         block_size: the model's longest window.
-        seed: the recipe's.
+        seed: of the order of training rows: `train.data_seed`, or else the recipe's `seed`.
         cache: folder for whatever is derived; its entries are keyed by content.
         folders: where a relative path is looked for, in this order.
         tokenizer: gives the recipe's tokenizer for a corpus (trained on it, if need be).

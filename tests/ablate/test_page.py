@@ -130,8 +130,10 @@ def test_the_markdown_has_pictures_and_noise(page: Path) -> None:
     text = page.with_name("report.md").read_text()
     paths = re.findall(r"^!\[.+\]\((pictures/.+\.svg)\)$", text, re.MULTILINE)
     assert {"pictures/differences.svg", "pictures/curves.svg", "pictures/parameters.svg"} < {*paths}
-    assert "## Noise\n\n- Seeds vary " in text
-    assert "\n- Noise of seeds: " in text
+    first = "Intervals are of the noise of seeds. Seeds vary initial weights, data order, dropout."
+    assert text.split("\n")[2] == first
+    assert f"<p>{first}</p>" in page.read_text()
+    assert "## Noise\n\n- Noise of seeds: " in text
     assert "<h2>Noise</h2>" in page.read_text()
     for path in paths:
         drawn = page.with_name("report.md").parent / path

@@ -16,6 +16,7 @@ from strawberry.ablate.planfile import make_plan as read
 from strawberry.ablate.prepare import prepare
 from strawberry.ablate.seeds import held
 from strawberry.ablate.trials import UNIMPORTANT, Trials
+from strawberry.data.packed import PackedDataset
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.build import build
 from strawberry.plugin import Plugins
@@ -253,6 +254,43 @@ def test_seeds_vary_some_parts_alone(recipe_file: Path, plugins: Plugins) -> Non
     fixed = read(recipe_file, {"vary": vary, "overrides": ("train.init_seed=3",)})
     with pytest.raises(StrawberryError, match="leave it out of vary_seed"):
         prepare(fixed, plugins)
+
+
+NOISY = {"model.stack[0].ffn": {"use": "moe", "noisy": True}}
+DROPS = {"model.dropout": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("varied", "changes", "fixed", "where"),
+    [
+        ("dropout", {}, False, r"\.yaml:\d+:\d+: model\.dropout: is 0, .* draws nothing"),
+        ("dropout", DROPS, False, None),
+        ("dropout", NOISY, False, None),
+        ("data", {}, False, None),
+        ("data", DROPS, True, r"\.yaml:\d+:\d+: data: has the same training rows for every seed"),
+        ("data,dropout", {}, True, "model.dropout: is 0"),
+        ("data,dropout", DROPS, True, None),
+        ("init", {}, True, None),
+    ],
+)
+def test_seeds_that_change_nothing_are_refused(
+    recipe_file: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch,
+    varied: str, changes: dict[str, Any], fixed: bool, where: str | None,
+) -> None:  # fmt: skip
+    """All trials of a cell would be one run: no dropout and no noise, rows that no seed orders."""
+    original = PackedDataset.rows
+    if fixed:
+        monkeypatch.setattr(
+            PackedDataset, "rows", lambda *given, **named: original(*given, **{**named, "seed": 0})
+        )
+    settings = tuple(f"{path}={json.dumps(value)}" for path, value in changes.items())
+    vary = {"train.learning_rate": (1e-2, 1e-3)}
+    plan = read(recipe_file, {"vary": vary, "vary_seed": varied, "overrides": settings})
+    if where is None:
+        assert len(prepare(plan, plugins).live) == 2
+    else:
+        with pytest.raises(RecipeError, match=f"(?s){where}.*; vary_seed: all seeds would be"):
+            prepare(plan, plugins)
 
 
 def test_trials_of_data_alone_have_equal_weights(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,33 @@ def test_all_three_are_the_recipe_s_seed(make_recipe: RecipeMaker, tmp_path: Pat
     held = make_recipe(seed=99, train=dict.fromkeys([f"{part}_seed" for part in PARTS], 7))
 
     assert losses(held, tmp_path / "held") == losses(make_recipe(), tmp_path / "plain")
+
+
+def test_a_resumed_run_keeps_its_seeds(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """With three seeds of their own, 4 steps and 4 more are the 8 of a run that never stopped."""
+    seeds = {"init_seed": 3, "data_seed": 4, "dropout_seed": 5, "lr_decay_iters": 8}
+    whole = make_recipe(train=seeds)
+    train(make_recipe(train={**seeds, "max_iters": 4}), tmp_path / "parts")
+    train(whole, tmp_path / "parts", resume=True)
+
+    parts = [row["loss"] for row in RunFolder(tmp_path / "parts").metrics() if "loss" in row]
+    assert parts == losses(whole, tmp_path / "whole")
+
+
+def test_a_fork_reads_by_its_own_seed(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """Its weights and generators are the parent's, so that no other seed of its own counts."""
+    train(make_recipe(train={"max_iters": 4, "lr_decay_iters": 8}), tmp_path / "parent")
+    numbers = itertools.count()
+
+    def forked(**seeds: int) -> list[float]:
+        folder = tmp_path / f"fork-{next(numbers)}"
+        recipe = make_recipe(train={"lr_decay_iters": 8, **seeds})
+        train(recipe, folder, fork_of=tmp_path / "parent")
+        return [row["loss"] for row in RunFolder(folder).metrics() if "loss" in row]
+
+    assert forked() == forked(init_seed=8, dropout_seed=8)
+    assert forked()[:4] == forked(data_seed=8)[:4]
+    assert forked()[4:] != forked(data_seed=8)[4:]
 
 
 def test_a_seed_below_0_is_refused(make_recipe: RecipeMaker) -> None:

@@ -132,10 +132,15 @@ def notes(record: Record, table: ResultTable) -> list[str]:
     return lines
 
 
+def intervals_of(table: ResultTable) -> str:
+    """Which noise the table's intervals are of; it stands above the table."""
+    return f"Intervals are of the noise of seeds. {sentence(table.vary_seed)}"
+
+
 def noise(table: ResultTable) -> list[str]:
     """Where the noise is: standard deviations of one run's metric."""
     s = table.spread
-    lines = [sentence(table.vary_seed)]
+    lines = []
     if s.seeds is not None:
         lines.append(
             f"Noise of seeds: {number(s.seeds)}, the standard deviation of a run that cells and "
@@ -195,7 +200,7 @@ def markdown(record: Record, table: ResultTable, pictures: Mapping[str, str] | N
 
     `pictures` has what each picture shows, by its path from the report.
     """
-    head = [f"# Ablation of {record.content['name']}", ""]
+    head = [f"# Ablation of {record.content['name']}", "", intervals_of(table), ""]
     factors = []
     if table.effects:
         factors = ["## Factors", "", *_lines(EFFECTS, table.effects), "", f"- {FACTORS}", ""]

@@ -22,8 +22,12 @@ NOISE = 2e-5
 MAIN = ("gpt2", "air", "moe", "mor_token_choice", "mqar", "muon")
 
 
-OWN = {"mqar": {"data__task": "in_context_recall"}}
-"""Changes for one recipe: here, to a task whose sequences differ in how many targets they have."""
+OWN: dict[str, dict[str, Any]] = {
+    "mqar": {"data__task": "in_context_recall"},
+    "moe": {"train__init_seed": 5, "train__data_seed": 6, "train__dropout_seed": 7},
+}
+"""Changes for one recipe: a task whose sequences differ in how many targets they have, and weights
+and rows of seeds of their own."""
 
 
 def compare(tmp_path: Path, names: tuple[str, ...], ranks: int, **changes: Any) -> None:

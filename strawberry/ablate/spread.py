@@ -69,7 +69,7 @@ def residual(values: Mapping[str, Mapping[int, float]]) -> tuple[float | None, i
     if min(len(cells), len(seeds)) < 2:
         return None, 0
     made = design(tuple(tuple(seed in found for seed in seeds) for found in cells), ())
-    freedom = round(made.freedom.sum())
+    freedom = round(made.freedom)
     if freedom < 1:
         return None, 0
     flat = np.array([found[seed] for found in cells for seed in seeds if seed in found])

@@ -190,26 +190,24 @@ def _judge(
     blocks, values, least = _table(cells, weights)
     null = blocks.null(ratio, prior)
     critical = null.critical(alpha)
-    differences, variances = (part[0] for part in blocks.measure(values[None], prior))
+    measured = blocks.measure(values[None], prior, step=least)
     comparisons = []
     for number, (row, n) in enumerate(zip(blocks.contrasts, blocks.counts.tolist(), strict=True)):
-        difference = float(differences[number])
-        # A difference of one step, however often, may be a matter of rounding.
-        size = float((row**2).sum() / 2)
-        variance = max(float(variances[number]), least**2 * size / n)
-        error = math.sqrt(variance)
-        deviation = math.sqrt(variance * n / (2 * size))
-        statistic = abs(difference) / error if error else 0.0
-        half = critical * error if error else 0.0
+        difference, error, doubt = (
+            float(part[0, number]) for part in (measured.difference, measured.error, measured.doubt)
+        )
+        deviation = error * math.sqrt(n / float((row**2).sum()))
+        statistic = float(measured.statistic[0, number]) if error else 0.0
+        half = float(critical[number]) * error * doubt if error else 0.0
         detectable = deviation * null.detectable(number, alpha) if deviation else 0.0
         low, high = difference - half, difference + half
         verdict: Verdict = "no evidence" if detectable <= effect else "under-powered"
-        if statistic > critical:
+        if statistic > critical[number]:
             verdict = "better"
         elif max(-low, high) <= effect:
             verdict = "equivalent"
         comparisons.append(Comparison(
-            n, difference, low, high, null.p(number, statistic), null.corrected(statistic),
+            n, difference, low, high, null.p(number, statistic), null.corrected(number, statistic),
             detectable, verdict, error, deviation,
         ))  # fmt: skip
     return comparisons

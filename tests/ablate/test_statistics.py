@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from strawberry.ablate.looks import adjusted, levels
-from strawberry.ablate.noise import RATIO, design, granularity
+from strawberry.ablate.noise import design, granularity
 from strawberry.ablate.statistics import (
     compare,
     contrasts,
@@ -75,50 +75,62 @@ def test_the_detectable_difference_is_found_as_often_as_it_says() -> None:
 
 
 def test_six_cells_of_three_seeds_find_more_than_pairs_do() -> None:
-    """Four deviations are found in 83 % of tables, and in 94 % if noise is known to be equal.
+    """Four deviations are found in 88 % of tables; a paired t-test with Holm's correction: 22 %.
 
-    A paired t-test with Holm's correction finds them in 24 %.
+    With every second cell twice as noisy, it is 67 % of a quiet cell.
     """
     rng = np.random.default_rng(4)
-    found = {1.0: 0, RATIO: 0, 4.0: 0}
-    for _ in range(400):
-        values = rng.normal(0, 1, (6, 3)) + rng.normal(0, 2, 3)
-        values[1] += 4
-        rows = [dict(enumerate(row.tolist())) for row in values]
-        cells = {str(number): row for number, row in enumerate(rows[1:])}
-        for ratio in found:
-            made = compare(rows[0], cells, effect=1.0, ratio=ratio)
-            found[ratio] += made["0"].verdict == "worse"
-    assert found[4.0] / 400 > 0.58
-    assert found[RATIO] / 400 > 0.78
+    found = {1.0: 0, 2.0: 0}
+    for times in found:
+        noisy = np.where(np.arange(6) % 2 == 1, times, 1.0)[:, None]
+        for _ in range(400):
+            values = rng.normal(0, 1, (6, 3)) * noisy + rng.normal(0, 2, 3)
+            values[2] += 4
+            rows = [dict(enumerate(row.tolist())) for row in values]
+            cells = {str(number): row for number, row in enumerate(rows[1:])}
+            found[times] += compare(rows[0], cells, effect=1.0)["1"].verdict == "worse"
     assert found[1.0] / 400 > 0.85
+    assert found[2.0] / 400 > 0.6
 
 
 @pytest.mark.parametrize(
-    ("noisy", "times", "ratio"),
-    [
-        ([0], 4.0, 4.0),
-        ([0], 2.0, RATIO),
-        ([0, 2, 4], 2.0, RATIO),
-        ([5], 4.0, RATIO),
-        ([1, 3, 5], 4.0, RATIO),
-    ],
+    ("noisy", "times"), [([0], 4.0), ([0], 2.0), ([0, 2, 4], 2.0), ([3], 4.0), ([1, 3, 5], 4.0)]
 )
-def test_unequal_noise_is_no_finding(noisy: list[int], times: float, ratio: float) -> None:
-    """Of 500 tables without a difference, with some cells noisier, at most 5 % show one.
-
-    A baseline that is four times as noisy needs `noise_ratio: 4`.
-    """
+def test_unequal_noise_is_no_finding(noisy: list[int], times: float) -> None:
+    """Of 500 tables without a difference, with some cells noisier, at most 5 % show one."""
     rng = np.random.default_rng(5)
     flagged = 0
     deviation = np.where(np.isin(np.arange(6), noisy), times, 1.0)[:, None]
     for _ in range(RUNS):
         values = rng.normal(0, 1, (6, 3)) * deviation
         rows = [dict(enumerate(row.tolist())) for row in values]
-        cells = {str(n): row for n, row in enumerate(rows[1:])}
-        made = compare(rows[0], cells, effect=1.0, ratio=ratio)
+        made = compare(rows[0], {str(n): row for n, row in enumerate(rows[1:])}, effect=1.0)
         flagged += any(c.verdict in ("better", "worse") for c in made.values())
     assert flagged / RUNS <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / RUNS)
+
+
+def test_a_cell_that_lacks_runs_hides_no_other() -> None:
+    """Where one cell has two seeds of three, four deviations of another are found in 82 %."""
+    rng = np.random.default_rng(11)
+    found = 0
+    for _ in range(300):
+        values = rng.normal(0, 1, (6, 3)) + rng.normal(0, 2, 3)
+        values[1] += 4
+        rows = [dict(enumerate(row.tolist())) for row in values]
+        del rows[5][0]
+        made = compare(rows[0], {str(n): row for n, row in enumerate(rows[1:])}, effect=1.0)
+        found += made["0"].verdict == "worse"
+    assert found / 300 > 0.74
+
+
+def test_the_variances_of_cells_are_told_apart() -> None:
+    """With as many seeds as tell them, each cell's own is measured, though residuals mix them."""
+    values = np.random.default_rng(12).normal(0, 1, (4, 400)) * np.array([[2.0], [1], [2], [3]])
+    blocks = design(((True,) * 400,) * 4, ((-1.0, 1.0, 0.0, 0.0), (-1.0, 0.0, 1.0, 0.0)))
+    squares = (values.reshape(1, -1) @ blocks.residual) ** 2
+    own = squares @ blocks.of_cell.T @ blocks.solution
+    assert own[0] == pytest.approx([4, 1, 4, 9], rel=0.25)
+    assert blocks.freedom == pytest.approx(3 * 399)
 
 
 @pytest.mark.parametrize("seeds", [2, 3])

@@ -106,9 +106,9 @@ def found_by(rule: Callable[[Numbers], Numbers], args: argparse.Namespace) -> li
     for place in PLACES:
         freedom = 2 ** int(np.log2(max(1, (args.seeds - 1) * (place - 1) / 2)))
         prior = Prior(1.0, freedom) if place > 4 else None  # `fit` asks for four
-        critical = made.null(prior=prior).critical(ALPHA * float(rule(np.array(float(place)))))
-        difference, variance = made.measure(values, prior)
-        found.append(float((-difference[:, 0] > critical * np.sqrt(variance[:, 0])).mean()))
+        critical = made.null(prior=prior).critical(ALPHA * float(rule(np.array(float(place)))))[0]
+        measured = made.measure(values, prior)
+        found.append(float((-measured.difference > critical * measured.error)[:, 0].mean()))
     return found
 
 

@@ -42,6 +42,7 @@ class Case:
         tail: degrees of freedom of the noise's t distribution; 0 for a normal one.
         scaling: how much more than the baseline each cell takes of a seed's effect.
         accuracy: the chance of an answer to be right, where the metric is a share of 160 answers.
+        shifts: differences of the cells; a finding is false where that is 0.
         missing: whether a run of the last cell and one of the baseline are missing.
     """
 
@@ -49,6 +50,7 @@ class Case:
     tail: int = 0
     scaling: Callable[[int], Numbers] = np.zeros
     accuracy: float = 0.0
+    shifts: Callable[[int], Numbers] = np.zeros
     missing: bool = False
 
     def seen(self, cells: int, seeds: int) -> Found:
@@ -81,6 +83,7 @@ def larger(which: str, ratio: float) -> Callable[[int], Numbers]:
     def made(cells: int) -> Numbers:
         number = np.arange(cells)
         chosen = {
+            "one": number == cells // 2,
             "last": number == cells - 1,
             "baseline": number == 0,
             "odd": number % 2 == 1,
@@ -98,15 +101,23 @@ CASES = {
         f"1:{ratio}, {text}": Case(larger(which, ratio))
         for ratio in (2, 4)
         for which, text in (
-            ("last", "one cell"),
+            ("one", "one cell"),
             ("baseline", "the baseline"),
             ("odd", "half of the cells"),
             ("even", "half, with the baseline"),
             ("others", "all but the baseline"),
         )
     },
+    **{
+        f"1:{ratio}, the baseline; all but one differ": Case(
+            larger("baseline", ratio), shifts=lambda k: np.where(np.arange(k) > 1, 20.0, 0.0)
+        )
+        for ratio in (2, 4)
+    },
     "heavy tails, t5": Case(tail=5),
     "missing runs": Case(missing=True),
+    "missing runs, one cell 1:4": Case(larger("one", 4), missing=True),
+    "missing runs, of one cell 1:4": Case(larger("last", 4), missing=True),
     "one cell grows with the block": Case(scaling=lambda k: np.eye(k)[-1]),
     "cells grow with the block": Case(scaling=lambda k: np.linspace(0, 1, k)),
     **{f"160 answers, {100 * p:g} % right": Case(accuracy=p) for p in (0.5, 0.9, 0.98, 0.995)},
@@ -129,11 +140,10 @@ def new(values: Numbers, seen: Found, *, accuracy: bool, ratio: float) -> Found:
     """Which cells `compare` would call different: (runs, cells - 1)."""
     made = design(tuple(map(tuple, seen.tolist())), tuple(map(tuple, pairs(len(seen)).tolist())))
     observed = values[:, seen]
-    difference, variance = made.measure(observed)
-    if accuracy:  # what has no steps has none in a simulation
-        steps = np.array([granularity((row - row[0]).tolist()) for row in observed])
-        variance = np.maximum(variance, steps[:, None] ** 2 / made.counts)
-    found: Found = np.abs(difference) > made.null(ratio).critical(ALPHA) * np.sqrt(variance)
+    step: Numbers | float = 0.0  # what has no steps has none in a simulation
+    if accuracy:
+        step = np.array([granularity((row - row[0]).tolist()) for row in observed])
+    found: Found = made.measure(observed, step=step).statistic > made.null(ratio).critical(ALPHA)
     return found
 
 
@@ -163,11 +173,12 @@ def rates(options: argparse.Namespace) -> Iterator[str]:
             texts = []
             for cells in options.cells:
                 rng = np.random.default_rng([cells, seeds])
-                values = case.draw(rng, options.runs, cells, seeds, np.zeros(cells))
-                seen = case.seen(cells, seeds)
-                was = old(values, seen).any(axis=1).mean()
+                shifts = case.shifts(cells)
+                values = case.draw(rng, options.runs, cells, seeds, shifts)
+                seen, null = case.seen(cells, seeds), shifts[1:] == 0
+                was = old(values, seen)[:, null].any(axis=1).mean()
                 now = new(values, seen, accuracy=bool(case.accuracy), ratio=options.ratio)
-                texts.append(f"{was:.3f} / {now.any(axis=1).mean():.3f}")
+                texts.append(f"{was:.3f} / {now[:, null].any(axis=1).mean():.3f}")
             yield f"| {name} | {seeds} | {' | '.join(texts)} |"
 
 

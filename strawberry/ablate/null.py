@@ -1,0 +1,209 @@
+"""How large differences get by chance, where there is none.
+
+How large the largest of all statistics of a table gets is found by Monte Carlo, for equal noise
+and for each of `noises`; the worst of them counts, so that unequal noise is no way to a false
+finding (a max-T test in the sense of Westfall and Young 1993). Where earlier questions of a
+campaign have measured the noise, tables are drawn whose cells are as unlike as theirs were.
+
+Chances of less than `RARE` are not counted but computed: given the variances a difference is
+normal, so that its chance is at most the mean of normal tails over the draws, and that of any
+question at most their sum. Below `FAR` they fall by the power of the statistic by which they fall
+there; a t distribution falls faster.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strawberry.ablate.extra import needs
+from strawberry.ablate.noise import Design, Numbers, Prior
+
+DRAWS = 20_000
+"""Tables without a difference that are drawn; the error of a p-value of 0.05 is 0.0015."""
+SCALED = 0.01
+"""The chance at which the statistics of questions are brought to one scale."""
+CHANCE = 0.8
+"""The chance of finding the smallest difference that is called detectable."""
+RARE = 0.0025
+"""Chances below this are computed: too few draws are that large to be counted."""
+FAR = 1e-4
+"""Chances below this are extrapolated: too few draws have variances that small."""
+
+
+class _Noise(NamedTuple):
+    """A noise that tables are drawn with.
+
+    Attributes:
+        deviations: of the cells; or tables x cells.
+        scaling: how strongly each takes part in what a seed does.
+    """
+
+    deviations: Numbers
+    scaling: Numbers
+
+
+class Null:
+    """Statistics of tables without any difference, for each noise that is to be feared.
+
+    A question whose cells have fewer runs than others' has a wider statistic. It is brought to the
+    others' scale first, so that it does not set what all of them have to exceed.
+
+    Args:
+        design: whose tables.
+        of: the ratio of `noises`; or what is known of the noise, in units of its variance.
+    """
+
+    def __init__(self, design: Design, of: float | Prior) -> None:
+        rng = np.random.default_rng(0)
+        normal = rng.standard_normal((DRAWS, len(design.cell)))
+        block = rng.standard_normal((DRAWS, design.seen.shape[1]))[:, design.seed]
+        prior = of if isinstance(of, Prior) else None
+        statistics, self._errors = [], list[Numbers]()
+        for noise in noises(design, of, rng):
+            own = noise.deviations[..., design.cell]
+            measured = design.measure(normal * own + block * noise.scaling[design.cell], prior)
+            statistics.append(measured.statistic)
+            if not self._errors:
+                self.equal = measured
+            self._errors.append(measured.error / _deviation(design, own, noise.scaling))
+        wide = np.max([np.quantile(one, 1 - SCALED, axis=0) for one in statistics], axis=0)
+        # Questions that differ in nothing but which of the cells is made noisy have one scale.
+        wide = np.array([wide[alike(design, number)].max() for number in range(len(wide))])
+        self.scales: Numbers = wide / wide.min(initial=math.inf)
+        self.largest = np.stack([np.sort((one / self.scales).max(axis=1)) for one in statistics])
+        self.single = np.stack([np.sort(one, axis=0).T for one in statistics])
+        self._detectable: dict[tuple[int, float], float] = {}
+
+    def corrected(self, question: int, statistic: float) -> float:
+        """The chance that any question's statistic is that large, with the worst noise."""
+        scaled = statistic / float(self.scales[question])
+        counted = _chance(self.largest, scaled)
+        return counted if counted >= RARE else min(RARE, self._rare(scaled))
+
+    def p(self, question: int, statistic: float) -> float:
+        """The chance that this question's statistic is that large, with the worst noise."""
+        counted = _chance(self.single[:, question], statistic)
+        if counted >= RARE:
+            return counted
+        return min(RARE, self._rare(statistic / float(self.scales[question]), question))
+
+    def critical(self, alpha: float) -> Numbers:
+        """What the statistic of each question has to exceed for a `corrected` of `alpha`."""
+        return self.scales * self._critical(alpha)
+
+    def _critical(self, alpha: float) -> float:
+        """The same before scales."""
+        if alpha >= RARE:
+            place = math.floor(alpha * (DRAWS + 1) + 1e-9) - 1
+            return float(self.largest[:, DRAWS - 1 - place].max())
+        if alpha >= FAR:
+            return self._solved(alpha)
+        last, power = self._far
+        return last * (FAR / alpha) ** (1 / power) if alpha > 0 else math.inf
+
+    @functools.cached_property
+    def _far(self) -> tuple[float, float]:
+        """The statistic whose chance is `FAR`, and by which power of it chances fall from there."""
+        last, before = self._solved(FAR), self._solved(2 * FAR)
+        return last, math.log(2) / math.log(last / before)
+
+    def _solved(self, alpha: float) -> float:
+        """`_critical` of a chance that is too small to be counted."""
+        low = self._critical(RARE)
+
+        def excess(scale: float) -> float:
+            chance = min(RARE, float(self._tail(low * math.exp(scale)).sum(axis=1).max()))
+            return math.log(max(chance, 1e-300) / alpha)
+
+        high = 1.0
+        while excess(high) > 0:
+            high *= 2
+        found = needs("scipy.optimize").brentq(excess, 0.0, high, xtol=1e-4)
+        return low * math.exp(found)
+
+    def _rare(self, statistic: float, question: int | None = None) -> float:
+        """A small chance: of one question, or of any; see `corrected`."""
+        last, power = self._far
+        tail = self._tail(min(statistic, last))
+        chance = tail.sum(axis=1) if question is None else tail[:, question]
+        return float(chance.max()) * min(1.0, last / statistic) ** power
+
+    def _tail(self, statistic: float) -> Numbers:
+        """The chance of so large a statistic, before scales, by noise and question.
+
+        Given each draw's variances, and if nothing is in doubt: at most that.
+        """
+        erfc = needs("scipy.special").erfc
+        return np.stack([
+            erfc(statistic * self.scales * error / math.sqrt(2)).mean(axis=0)
+            for error in self._errors
+        ])  # fmt: skip
+
+    def detectable(self, question: int, alpha: float) -> float:
+        """The difference that is found with a chance of 80 %, in deviations of an equal noise."""
+        if (question, alpha) not in self._detectable:
+            critical, detectable = float(self.critical(alpha)[question]), math.inf
+            if math.isfinite(critical):
+                needed = self.equal.needed(critical)[:, question]
+                detectable = float(np.quantile(needed, CHANCE))
+            self._detectable[question, alpha] = detectable
+        return self._detectable[question, alpha]
+
+
+def alike(design: Design, question: int) -> list[int]:
+    """The questions with the same weights of cells that have as many runs."""
+    runs = design.seen.sum(axis=1)
+    kinds = [sorted(zip(row[row != 0], runs[row != 0], strict=True)) for row in design.contrasts]
+    return [number for number, kind in enumerate(kinds) if kind == kinds[question]]
+
+
+def noises(design: Design, of: float | Prior, rng: np.random.Generator) -> Iterator[_Noise]:
+    """What is to be feared: of cells as unlike as a prior's, or up to a ratio of deviations.
+
+    Up to a ratio: equal noise; one cell of each number of runs, half or all but one noisier; cells
+    that grow with the block.
+    """
+    cells = len(design.seen)
+    none = np.zeros(cells)
+    if isinstance(of, Prior):
+        yield _Noise(np.sqrt(of.freedom / rng.chisquare(of.freedom, (DRAWS, cells))), none)
+        return
+    yield _Noise(np.ones(cells), none)
+    if of <= 1:
+        return
+    runs = {int(n): cell for cell, n in enumerate(design.seen.sum(axis=1))}
+    groups = [np.arange(cells) == one for one in dict.fromkeys([0, *runs.values()])]
+    groups += [np.arange(cells) % 2 == 1]
+    groups += [row > 0 for row in design.contrasts if (row > 0).sum() > 1]
+    known = {group.tobytes(): group for one in groups for group in (one, ~one)}
+    for factor in (math.sqrt(of), of):
+        yield _Noise(np.ones(cells), np.linspace(0, factor, cells))
+        for group in known.values():
+            if group.any() and not group.all():
+                yield _Noise(np.where(group, factor, 1.0), none)
+
+
+def _deviation(design: Design, own: Numbers, scaling: Numbers) -> Numbers:
+    """The true deviation of each question's difference: (questions,) or (tables, questions).
+
+    Args:
+        design: whose questions.
+        own: deviations of the values; or tables x values.
+        scaling: how strongly each cell takes part in what a seed does.
+    """
+    seeds = np.eye(design.seen.shape[1])[design.seed]  # values x seeds
+    shared = seeds.T @ (design.means * scaling[design.cell][:, None])
+    found: Numbers = np.sqrt(own**2 @ design.means**2 + (shared**2).sum(axis=0))
+    return found
+
+
+def _chance(of: NDArray[np.floating], statistic: float) -> float:
+    """The share of draws, rows apart and sorted, that are that large; of the row with the most."""
+    below = min(int(np.searchsorted(row, statistic, side="left")) for row in of)
+    return (DRAWS - below + 1) / (DRAWS + 1)

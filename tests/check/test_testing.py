@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from strawberry.check import checks_for
+
 pytest_plugins = ["pytester"]
 
 
@@ -15,15 +17,36 @@ def test_here_too(component_check) -> None:
 
 
 def test_one_test_for_each_check(pytester: pytest.Pytester) -> None:
+    """Without `checks`, and with what it leaves out."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.component("attention/mha")
+        def test_all(component_check):
+            component_check()
+
+        @pytest.mark.component("attention/mha")
+        @pytest.mark.checks(leave_out=["compile", "speed"])
+        def test_most(component_check):
+            component_check()
+        """
+    )
+    items, _ = pytester.inline_genitems("-p", "no:xdist")
+    every = list(checks_for("attention"))
+    most = [check for check in every if check not in ("compile", "speed")]
+    expected = [("all", check) for check in every] + [("most", check) for check in most]
+    assert [item.name for item in items] == [f"test_{t}[attention/mha-{c}]" for t, c in expected]
+
+
+def test_a_check_ends_as_it_does(pytester: pytest.Pytester) -> None:
     """Passing, failing and skipped checks are so in pytest; a failure is the finding alone."""
     pytester.makepyfile(
         """
         import pytest
 
-        LONG = ["compile", "future", "batch", "history"]  # they take seconds
-
         @pytest.mark.component("attention/mha")
-        @pytest.mark.checks(leave_out=[*LONG, "speed", "learns"])
+        @pytest.mark.checks(only=["shape", "past", "recurrence", "counted"])
         def test_sound(component_check):
             component_check()
 
@@ -34,7 +57,7 @@ def test_one_test_for_each_check(pytester: pytest.Pytester) -> None:
         """
     )
     result = pytester.runpytest_subprocess("-p", "no:xdist", "-rA", "-W", "error")
-    result.assert_outcomes(passed=13, skipped=1, failed=1)
+    result.assert_outcomes(passed=3, skipped=1, failed=1)
     finding = "*no earlier token reaches a later output*"
     result.stdout.fnmatch_lines(["*test_unsound*past*", finding])
 
@@ -52,13 +75,13 @@ def test_a_recipe_is_checked_too(pytester: pytest.Pytester, tmp_path: Path) -> N
             component_check()
         """
     )
-    pytester.runpytest_subprocess("-p", "no:xdist").assert_outcomes(passed=3)
+    pytester.runpytest_inprocess("-p", "no:xdist").assert_outcomes(passed=3)
 
 
 def test_a_forgotten_mark_is_told(pytester: pytest.Pytester) -> None:
     """Without a mark there is nothing to check, which is an error and not a pass."""
     pytester.makepyfile("def test_nothing(component_check): component_check()")
-    result = pytester.runpytest_subprocess("-p", "no:xdist")
+    result = pytester.runpytest_inprocess("-p", "no:xdist")
     assert result.ret != 0
     result.stdout.fnmatch_lines(["*component_check needs @pytest.mark.component*"])
 

@@ -92,19 +92,18 @@ def test_each_is_reported_and_the_rest_works(place: Place) -> None:
     assert {found[name]["status"] for name in ("good", "strawberry", "twin-a", "twin-b")} == {"ok"}
 
     recipe = str(RECIPES / "gpt2.yaml")
-    built = place.run("build", recipe, "--set", "model.norm=good", "--json")
+    norms = ("model.norm=good", "model.stack.*.norm=twin-b/twin")
+    sets = short_run(place.folder, *norms, "train.max_iters=2")
+    trained = place.run("train", recipe, "--run-dir", "run", *sets)
     for name in FAULTS:
-        assert built.stderr.count(f"plugin '{name}'") == 1, name
-    assert "Traceback" not in built.stderr
-    sets = short_run(place.folder, "model.norm=good", "train.max_iters=2")
-    place.run("train", recipe, "--run-dir", "run", *sets)
+        assert trained.stderr.count(f"plugin '{name}'") == 1, name
+    assert "Traceback" not in trained.stderr
 
     # A recipe that needs a broken one, or a name that two have, is an error that says so.
-    wanted = place.run("build", recipe, "--set", "model.norm=recurses/x", code=2)
-    assert "plugin 'recurses' failed to load" in wanted.stderr
-    twin = place.run("build", recipe, "--set", "model.norm=twin", code=2)
-    assert "write twin-a/twin or twin-b/twin" in twin.stderr
-    place.run("build", recipe, "--set", "model.norm=twin-b/twin", "--json")
+    wrong = ("--set", "model.norm=recurses/x", "--set", "model.stack.*.norm=twin")
+    said = place.run("build", recipe, *wrong, code=2).stderr
+    assert "plugin 'recurses' failed to load" in said
+    assert "write twin-a/twin or twin-b/twin" in said
 
 
 @pytest.mark.faults(39)
@@ -131,9 +130,9 @@ def test_a_hook_that_raises_is_named_and_can_be_left_out(place: Place) -> None:
 def test_a_slow_import_is_named_and_can_be_left_out(place: Place, seconds: int) -> None:
     """After some seconds the plugin is named; without it nothing waits."""
     place.install("sleepy", f"import time\ntime.sleep({seconds})")
-    waited = place.run("components", "norm")
+    waited = place.run("plugins", "--json")
     assert "waiting for plugin 'sleepy' to import" in waited.stderr
     assert "`--no-plugin sleepy` goes on without it" in waited.stderr
-    assert "waiting" not in place.run("components", "norm", "--no-plugin", "sleepy").stderr
-    records = json.loads(place.run("plugins", "--json").stdout)["plugins"]
+    records = json.loads(waited.stdout)["plugins"]
     assert {r["name"]: r["seconds"] >= seconds for r in records}["sleepy"]
+    assert "waiting" not in place.run("components", "norm", "--no-plugin", "sleepy").stderr

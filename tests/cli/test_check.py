@@ -13,12 +13,12 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 def test_a_sound_component_passes(capsys: pytest.CaptureFixture[str]) -> None:
     """A line for each check, a summary, exit code 0; the kind may be left out."""
-    only = ["--only", "shape", "--only", "future", "--only", "recurrence"]
+    only = ["--only", "shape", "--only", "past", "--only", "recurrence"]
     assert run(["check", "mha", *only, "--set", "n_head=2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[:3]] == [
         ["passed", "shape"],
-        ["passed", "future"],
+        ["passed", "past"],
         ["skipped", "recurrence"],
     ]
     assert lines[3].startswith("attention/mha: 2 passed, 1 skipped in")

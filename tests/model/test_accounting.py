@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import strawberry
 from strawberry.contracts import Router
-from strawberry.model.accounting import account
-from tests.support import recipe_of, tiny
+from strawberry.model.accounting import account, computes_in
+from tests.support import PLUGINS, recipe_of, tiny
 
 ROOT = Path(__file__).parents[2]
 RECIPES = [*sorted((ROOT / "recipes").glob("*.yaml")), ROOT / "recipes/seed.json"]
@@ -34,14 +34,21 @@ LLAMA_70B = {
 
 @pytest.fixture(params=RECIPES, ids=lambda path: path.name)
 def recipe(request):
-    return strawberry.load_recipe(request.param, ["seed=1"])
+    return strawberry.load_recipe(request.param, ["seed=1"], plugins=PLUGINS)
 
 
-def test_parameters_are_exact(recipe):
-    """Unique parameters, by kind and in sum, are those of the model that is trained."""
-    model = strawberry.build(recipe)
+def test_parameters_and_cache_are_exact(recipe):
+    """Unique parameters are those of the model that is trained, and bytes those of a real cache.
 
-    assert account(recipe).total_parameters == sum(p.numel() for p in model.parameters())
+    Of the cache those of a token and the fixed ones, from a full window on.
+    """
+    model, report = strawberry.build(recipe), account(recipe)
+    limit = model.limit() or 300
+
+    assert report.total_parameters == sum(p.numel() for p in model.parameters())
+    for length in (min(256, limit), limit):
+        expected = report.cache_fixed_bytes + length * report.cache_bytes_per_token
+        assert model.new_cache(1, length).nbytes() == expected
 
 
 def skip_if_the_data_decides(model):
@@ -84,17 +91,6 @@ def test_flops_of_llama_by_hand():
     assert report.flops_training_per_token == pytest.approx(3 * forward + again, rel=0.02)
 
 
-def test_cache_bytes(recipe):
-    """Bytes per token and fixed bytes are those of a real cache, from a full window on."""
-    model = strawberry.build(recipe)
-    report = account(recipe)
-    limit = model.limit() or 300
-    for length in (min(256, limit), limit):
-        expected = report.cache_fixed_bytes + length * report.cache_bytes_per_token
-
-        assert model.new_cache(1, length).nbytes() == expected
-
-
 def test_effective_parameters():
     """A block that recurs counts once for each use; a factorized one as if it were dense."""
     block = {"attention": {"use": "mha", "n_head": 4}}
@@ -130,15 +126,32 @@ def test_risks_are_named():
     assert any("nothing places tokens" in line for line in report.warnings)
 
 
-@pytest.mark.parametrize(
+siblings = pytest.mark.parametrize(
     "path", sorted((ROOT / "recipes/gpu").glob("*_124m.yaml")), ids=lambda path: path.name
 )
+
+
+@siblings
 def test_siblings_for_a_gpu(path):
-    """Each is of about 124M parameters, builds, and is counted in what a GPU computes in."""
-    report = account(strawberry.load_recipe(path))
+    """Each is of about 124M parameters, builds, and computes in what a GPU does."""
+    recipe = strawberry.load_recipe(path, plugins=PLUGINS)
+    model = strawberry.build(recipe, "meta")
+
+    assert computes_in(recipe) == torch.bfloat16
+    assert 100e6 < sum(p.numel() for p in model.parameters()) < 150e6
+
+
+@pytest.mark.slow
+@siblings
+def test_siblings_for_a_gpu_are_counted(path):
+    """Their small forms are by the tests above, in both dtypes; these take seconds each."""
+    recipe = strawberry.load_recipe(path, plugins=PLUGINS)
+    report = account(recipe)
 
     assert report.dtype == "bfloat16"
-    assert 100e6 < report.total_parameters < 150e6
+    assert report.total_parameters == sum(
+        p.numel() for p in strawberry.build(recipe, "meta").parameters()
+    )
 
 
 def test_fused_attention_of_a_cpu_is_counted():

@@ -15,7 +15,7 @@ from strawberry.contracts import Router
 from strawberry.model.accounting import account, computes_in
 from strawberry.model.stack import Block, recompute_blocks
 from strawberry.train.parallel.memory import rank_cost
-from tests.support import TINY, recipe_of
+from tests.support import PLUGINS, TINY, recipe_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DTYPES = ["float32", "bfloat16"]
@@ -46,7 +46,9 @@ class Live(TorchDispatchMode):
 
 def prepared(name: str, dtype: str, *sets: str):
     """A recipe in that dtype, its model and a micro-batch of ids."""
-    recipe = strawberry.load_recipe(RECIPES / name, [*SETS, f"train.dtype={dtype}", *sets])
+    recipe = strawberry.load_recipe(
+        RECIPES / name, [*SETS, f"train.dtype={dtype}", *sets], plugins=PLUGINS
+    )
     model = strawberry.build(recipe)
     shape = (recipe.train.batch_size, recipe.model.block_size)
     return recipe, model, torch.randint(recipe.model.vocab_size, shape)

@@ -111,6 +111,7 @@ def account(recipe: Recipe, model: LanguageModel | None = None) -> CostReport:
 def computes_in(recipe: Recipe) -> torch.dtype:
     """The dtype that a recipe names; with `auto` that of the device it names, float32 for none."""
     train = recipe.train
+    # On CUDA alone `auto` is bfloat16, as in training: other devices do what every torch can.
     wide = train.dtype == "float32" or (train.dtype == "auto" and train.device[:4] != "cuda")
     return torch.float32 if wide else torch.bfloat16
 

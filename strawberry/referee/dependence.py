@@ -131,7 +131,8 @@ def same_draws(device: torch.device) -> Iterator[None]:
     """Begin with the same random state at every call, and leave the state as it was."""
     devices = [device] if device.type not in ("cpu", "meta") else []
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+    kind = device.type if devices else "cuda"  # torch's default, which without devices is nothing
+    with torch.random.fork_rng(devices, device_type=kind):
         random.seed(SEED)
         np.random.seed(SEED)
         torch.manual_seed(SEED)

@@ -56,11 +56,8 @@ def machine_for(recipe: Recipe) -> Machine:
 def _device(train: TrainSpec) -> torch.device:
     name = train.device
     if name == "auto":
-        name = "cpu"
-        if torch.backends.mps.is_available():
-            name = "mps"
-        if torch.cuda.is_available():
-            name = "cuda"
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        name = "cpu" if accelerator is None else accelerator.type
     try:
         device = torch.device(name)
     except RuntimeError as error:

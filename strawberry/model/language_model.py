@@ -138,6 +138,7 @@ class LanguageModel(nn.Module):
         self.separator: int | None = None
         self.drawable: int | None = None
         self.gaps: tuple[int, ...] = ()
+        self._gaps_at_hand: tuple[tuple[int, ...], Tensor] | None = None
         self._limit = self.limit()
 
     @property
@@ -164,8 +165,12 @@ class LanguageModel(nn.Module):
         logits = logits[..., : self.drawable]
         if not self.gaps:
             return logits
-        gaps = torch.tensor(self.gaps, device=logits.device)
-        return logits.index_fill(-1, gaps, -torch.inf)
+        kept = self._gaps_at_hand
+        if kept is None or kept[0] is not self.gaps or kept[1].device != logits.device:
+            # Once, not for each token: an accelerator would wait for each copy.
+            kept = self.gaps, torch.tensor(self.gaps, device=logits.device)
+            self._gaps_at_hand = kept
+        return logits.index_fill(-1, kept[1], -torch.inf)
 
     def trunk(self, idx: Tensor, cache: Cache | None = None) -> tuple[Tensor, Aux]:
         """Everything below the head: ids (B, T) -> hidden (B, T, C), and components' terms."""

@@ -15,8 +15,9 @@ from strawberry.contracts import ParameterInfo
 from strawberry.data import open_dataset
 from strawberry.model import grouped
 from strawberry.model.build import build
-from strawberry.train import randomness
+from strawberry.train import Sampling, randomness
 from strawberry.train.batches import Batches
+from strawberry.train.decode import sample_batch
 from strawberry.train.device import Machine
 from strawberry.train.space import peak_memory, total_memory
 from tests.support import TINY, recipe_of, tiny
@@ -60,6 +61,17 @@ def test_a_mixture_by_its_kernel_waits_for_nothing(monkeypatch):
 
     for mine, theirs in zip(*found, strict=True):
         torch.testing.assert_close(theirs.cpu(), mine, rtol=2e-2, atol=2e-2)
+
+
+def test_ids_that_no_text_has_cost_a_token_nothing():
+    """They are on the device from the first token on; the host reads the new id alone."""
+    model = build(tiny({"attention": "mha"})).eval()
+    model.drawable, model.gaps = 50, (3, 7)
+    with accelerator() as stalls:
+        tokens = sample_batch(model.to(NAME), [[1, 2]], 4, Sampling(0.0), [torch.Generator()])
+        taken = [(next(tokens), stalls.take())[1] for _ in range(4)]
+
+    assert [[stall.kind for stall in each] for each in taken[1:]] == [["read"]] * 3
 
 
 def test_fused_adamw():

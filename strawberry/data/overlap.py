@@ -7,12 +7,20 @@ al. (2020, arXiv 2005.14165, appendix C) look for.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from strawberry.data.storage import cache_folder, digest, write_file
+from strawberry.errors import StrawberryError
+
+if TYPE_CHECKING:
+    from strawberry.contracts.data import Dataset
 
 RUN: Final = 13
 NEAR: Final = 0.8
@@ -70,6 +78,23 @@ def overlap(train: Sequence[npt.NDArray[Any]], val: Sequence[npt.NDArray[Any]]) 
         near=float((shares >= NEAR).mean()),
         seen=min(1.0, seen / max(1, total)),
     )
+
+
+def known_overlap(dataset: Dataset) -> Overlap | None:
+    """The overlap of a data set's splits, kept in the cache folder by its fingerprint.
+
+    None where the data set gives no arrays, or `val` has no window.
+    """
+    key = digest(dataset.fingerprint, RUN, NEAR, WINDOW, WINDOWS, MOST)
+    file = cache_folder() / "overlap" / f"{key}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Overlap(**json.loads(file.read_text()))
+    train, val = dataset.arrays("train"), dataset.arrays("val")
+    measured = overlap(train, val) if train is not None and val is not None else None
+    if measured is not None:
+        with contextlib.suppress(StrawberryError):  # a cache that can't be written is none
+            write_file(file, json.dumps(asdict(measured)).encode())
+    return measured
 
 
 def _windows(parts: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:

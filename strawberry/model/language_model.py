@@ -172,6 +172,10 @@ class LanguageModel(nn.Module):
             self._gaps_at_hand = kept
         return logits.index_fill(-1, kept[1], -torch.inf)
 
+    def hidden(self, idx: Tensor) -> Tensor:
+        """Ids (B, T) -> hidden states (B, T, C), of which the head makes logits one by one."""
+        return self.trunk(idx)[0]
+
     def trunk(self, idx: Tensor, cache: Cache | None = None) -> tuple[Tensor, Aux]:
         """Everything below the head: ids (B, T) -> hidden (B, T, C), and components' terms."""
         T = idx.shape[1]

@@ -6,9 +6,9 @@ each has a *slot* (its number in that sequence), under which a cache keeps its s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -103,15 +103,7 @@ class Block(nn.Module):
         """The stream after this block, and the terms that its parts returned."""
         if not (self.recompute and self.training and torch.is_grad_enabled()):
             return self._forward(stream, use, slot)
-        # Each time from the same start: what the first pass leaves in `use.once` is no part of the
-        # second one's graph.
-        return checkpoint(
-            lambda stream: self._forward(
-                stream, replace(use, memo=dict(use.memo), once=dict(use.once)), slot
-            ),
-            stream,
-            use_reentrant=False,
-        )
+        return recomputed(self._forward, stream, use, slot)
 
     def _forward(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
         if self.positional is not None:
@@ -159,6 +151,39 @@ class Block(nn.Module):
     ) -> Iterator[BlockUse]:
         """This one use."""
         yield BlockUse(self, steps, self.weights or weights, path)
+
+
+def recomputed(
+    forward: Callable[[ResidualStream, Use, int], tuple[ResidualStream, Aux]],
+    stream: ResidualStream,
+    use: Use,
+    slot: int,
+) -> tuple[ResidualStream, Aux]:
+    """`forward`, which keeps no activations and is run again in the backward pass.
+
+    Both runs begin with the same `use.memo` and `use.once`. What the first one leaves there is
+    part of the graph as what it returns is, so later blocks find what they do without this.
+    """
+    memo, once = copied(use.memo), copied(use.once)
+
+    def run(stream: ResidualStream) -> Any:
+        alone = replace(use, memo=copied(memo), once=copied(once))
+        return forward(stream, alone, slot), alone.memo, alone.once
+
+    result, after, after_once = checkpoint(run, stream, use_reentrant=False)
+    for kept, new in ((use.memo, after), (use.once, after_once)):
+        kept.clear()  # what was taken out stays out
+        kept.update(new)
+    return result
+
+
+def copied(kept: Any) -> Any:
+    """Dicts, lists, tuples and sets as others of the same content; everything else is the same."""
+    if type(kept) is dict:
+        return {key: copied(value) for key, value in kept.items()}
+    if type(kept) in (list, tuple):
+        return type(kept)(copied(value) for value in kept)
+    return set(kept) if type(kept) is set else kept
 
 
 def recompute_blocks(model: nn.Module) -> None:

@@ -18,17 +18,17 @@ from strawberry.referee.dependence import (
     Kind,
     Limits,
     Run,
-    again,
     compared,
     cuts,
     difference,
     gradient_breach,
-    later,
-    others,
     outputs,
+    pairs,
 )
 from strawberry.referee.places import first_difference
+from strawberry.referee.recomputing import recomputing_breach
 from strawberry.referee.situations import Situation, disturbed, plain, special
+from strawberry.referee.writes import left_by
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
@@ -77,6 +77,7 @@ def audit(
     lengths: Sequence[int],
     *,
     kinds: Sequence[Kind] = KINDS,
+    compiled: bool = True,
 ) -> Iterator[Measurement]:
     """Measure every kind of dependence in every way in which the model runs.
 
@@ -86,13 +87,14 @@ def audit(
         lengths: tokens of the sequences. All are tried in training and evaluation; the other ways
             (recursion depths, documents, cache, bfloat16, compiled) take the shortest.
         kinds: what is asked for.
+        compiled: whether the compiled form is looked at too, which takes most of the time.
     """
     copy = disturbed(model)
     most = CUTS if sum(p.numel() for p in model.parameters()) < SMALL else FEW
     longest_first = sorted(lengths, reverse=True)
     situations = chain(
         ((s, longest_first) for s in plain(copy)),
-        ((s, longest_first[-1:]) for s in special(copy)),
+        ((s, longest_first[-1:]) for s in special(copy, compiled=compiled)),
     )
     for situation, tried in situations:
         for kind in kinds:
@@ -102,6 +104,8 @@ def audit(
                 yield _unless_refused(told, partial(_broken, situation, kind, length, most))
     if "future" in kinds:
         yield _gradients(copy, longest_first[0], most)
+    if "history" in kinds:
+        yield _recomputed(copy, longest_first[-1])
 
 
 def _unless_refused(
@@ -122,42 +126,61 @@ def _broken(situation: Situation, kind: Kind, length: int, most: int) -> Breach 
         breach = difference(limits, before, after)
         if breach is not None and is_its_own(run, limits, before):
             place = first_difference(situation.model, run, limits)
-            return replace(breach, detail=f"{breach.detail} {situation.name}", place=place)
+            left = left_by(situation.model, partial(outputs, run, limits.first), kind)
+            detail = f"{breach.detail} {situation.name}{left}"
+            return replace(breach, detail=detail, place=place)
     return None
 
 
 def _gradients(model: LanguageModel, length: int, most: int) -> Measurement:
     """A second witness: no output may have a gradient by what is embedded after it."""
-    limits = next(_limits("future", length, min(most, FEW), model))
+    limits = _limits("future", length, min(most, FEW), model)[0]
     breaches = (gradient_breach(model, limits.row(index)) for index in range(len(limits.first)))
     declared = not declares(model.train(), "causal")
     told = partial(Measurement, "future", "in its gradients", length, declared)
     return _unless_refused(told, lambda: next(filter(None, breaches), None))
 
 
-def is_its_own(run: Run, limits: Limits, before: Tensor, noise: float | None = None) -> bool:
-    """Whether a breach is of its own kind, and not one of another kind that shows here too."""
+def _recomputed(model: LanguageModel, length: int) -> Measurement:
+    """Whether a training pass is the same where its activations are computed again."""
+    ids = _limits("history", length, 1, model)[0].first
+    declared = not declares(model.train(), "stateless")
+    told = partial(Measurement, "history", "with recomputed activations", length, declared)
+    objective = partial(_loss, model, ids)
+    return _unless_refused(told, lambda: recomputing_breach(model, objective))
+
+
+def _loss(model: LanguageModel, ids: Tensor) -> Tensor:
+    return model.loss(ids, ids).total
+
+
+def is_its_own(
+    run: Run,
+    limits: Limits,
+    before: Tensor,
+    noise: float | None = None,
+    agree: Callable[[bool], bool] = bool,
+) -> bool:
+    """Whether a breach is of its own kind, and not one of another kind that shows here too.
+
+    Ranks run as many passes as each other: `agree` says whether any of them says so.
+    """
     if limits.kind == "history":
         return True
     everywhere = replace(limits, same=torch.ones_like(limits.same))
-    if difference(everywhere, before, outputs(run, limits.first), noise) is not None:
+    if agree(difference(everywhere, before, outputs(run, limits.first), noise) is not None):
         return False  # the same batch gives other outputs at every call
     if limits.kind == "batch":
         return True
     # Rows that are changed otherwise change other rows: each is tried alone.
     rows = map(limits.row, range(len(limits.first)))
-    return any(difference(alone, *compared(run, alone), noise) is not None for alone in rows)
+    return any([difference(alone, *compared(run, alone), noise) is not None for alone in rows])  # noqa: C419 (no rank leaves out a pass)
 
 
-def _limits(kind: Kind, length: int, most: int, model: LanguageModel) -> Iterator[Limits]:
-    """The pairs of batches to compare."""
+def _limits(kind: Kind, length: int, most: int, model: LanguageModel) -> list[Limits]:
+    """The pairs of batches to compare, of drawn ids."""
     vocab_size = model.embedding.num_embeddings
     generator = torch.Generator().manual_seed(length)
     ids = torch.randint(vocab_size, (ROWS, length), generator=generator).to(model.device)
-    if kind == "future":
-        chosen = cuts(length, None if length <= DENSE and most == CUTS else most)
-        for begin in range(0, len(chosen), ROWS):
-            some = chosen[begin : begin + ROWS]
-            yield later(ids[: len(some)], some, vocab_size)
-        return
-    yield (others if kind == "batch" else again)(ids[:3], vocab_size)
+    chosen = cuts(length, None if length <= DENSE and most == CUTS else most)
+    return pairs(kind, ids if kind == "future" else ids[:3], chosen, vocab_size)

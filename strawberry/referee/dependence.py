@@ -99,6 +99,18 @@ def cuts(length: int, number: int | None = None) -> list[int]:
     return sorted([*chosen, *rest[: number - len(chosen)]])
 
 
+def pairs(
+    kind: Kind, ids: Tensor, at: Sequence[int], vocab_size: int, seed: int = 0
+) -> list[Limits]:
+    """What to compare of `ids` (B, T) for one kind; cuts `at` are shared out among the rows."""
+    if kind == "batch":
+        return [others(ids, vocab_size, seed)] if len(ids) > 1 else []
+    if kind == "history":
+        return [again(ids, vocab_size, seed)]
+    shares = (at[begin : begin + len(ids)] for begin in range(0, len(at), len(ids)))
+    return [later(ids[: len(some)], some, vocab_size, seed) for some in shares]
+
+
 def later(ids: Tensor, at: Sequence[int], vocab_size: int, seed: int = 0) -> Limits:
     """Row i of `ids` (B, T) with other tokens from position `at[i]` on."""
     begin = torch.tensor(at, device=ids.device)[:, None]

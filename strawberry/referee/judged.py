@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -14,16 +16,16 @@ from strawberry.referee.audit import DECLARED, is_its_own
 from strawberry.referee.dependence import (
     NOISE,
     Breach,
+    Kind,
     Limits,
     Run,
-    again,
     compared,
     difference,
-    later,
-    others,
     outputs,
+    pairs,
 )
 from strawberry.referee.places import first_difference
+from strawberry.referee.writes import left_by
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
@@ -37,7 +39,13 @@ expert once in a while."""
 
 @torch.no_grad()
 def judge(
-    model: LanguageModel, run: Run, x: Tensor, *, seed: int, dtype: torch.dtype
+    model: LanguageModel,
+    run: Run,
+    x: Tensor,
+    *,
+    seed: int,
+    dtype: torch.dtype,
+    agree: Callable[[bool], bool] = bool,
 ) -> list[Breach]:
     """What the hidden states of a model in evaluation depend on, and must not.
 
@@ -49,46 +57,52 @@ def judge(
         x: validation rows, (B, T).
         seed: of the positions from which tokens are replaced, and of the tokens that come there.
         dtype: that of the pass.
+        agree: whether any rank says so; ranks run the same passes together. In one process, its
+            own word.
     """
     noise = TRAINED * NOISE[dtype]
     first = outputs(run, x)
-    breaches = []
+    kinds: dict[Kind, None] = {}
     for limits in _all_limits(model, x, seed):
         last = outputs(run, limits.passes[-1])
-        if difference(limits, first, last, noise) and is_its_own(run, limits, first, noise):
-            breaches.append(limits.kind)
-    return [
-        breach
-        for kind in dict.fromkeys(breaches)
-        if (breach := _confirmed(model, run, x, kind, seed, noise))
-    ]
+        shown = agree(difference(limits, first, last, noise) is not None)
+        if shown and agree(is_its_own(run, limits, first, noise, agree)):
+            kinds[limits.kind] = None
+    confirmed = (_confirmed(model, run, x, kind, seed, noise, agree) for kind in kinds)
+    return [breach for breach in confirmed if breach is not None]
 
 
 def _all_limits(model: LanguageModel, x: Tensor, seed: int) -> list[Limits]:
     """What is compared with the first pass; `again` is last, when other rows have been seen."""
     vocab_size = model.embedding.num_embeddings
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(1, x.shape[1], (2, len(x)), generator=generator).tolist()
-    every = [later(x, cuts, vocab_size, seed) for cuts in draws]
-    if len(x) > 1:
-        every.append(others(x, vocab_size, seed))
-    every.append(again(x, vocab_size, seed))
+    draws = torch.randint(1, x.shape[1], (2 * len(x),), generator=generator).tolist()
+    every = [limits for kind in DECLARED for limits in pairs(kind, x, draws, vocab_size, seed)]
     return [limits for limits in every if declares(model, DECLARED[limits.kind])]
 
 
 def _confirmed(
-    model: LanguageModel, run: Run, x: Tensor, kind: str, seed: int, noise: float
+    model: LanguageModel,
+    run: Run,
+    x: Tensor,
+    kind: Kind,
+    seed: int,
+    noise: float,
+    agree: Callable[[bool], bool],
 ) -> Breach | None:
-    """The breach, if it shows again with other draws; with its place."""
-    shown = 0
+    """This rank's breach, if it shows again with other draws; with its place."""
+    shown, own = 0, None
     for number in range(1, 8 * ROUNDS):
         for limits in _all_limits(model, x, seed + number):
             if limits.kind != kind:
                 continue
             breach = difference(limits, *compared(run, limits), noise)
-            shown += breach is not None
-            if breach is not None and shown == ROUNDS:
-                return replace(breach, place=first_difference(model, run, limits))
+            own = breach or own
+            shown += agree(breach is not None)
+            if shown == ROUNDS:
+                place = first_difference(model, run, limits)
+                left = left_by(model, partial(outputs, run, limits.first), kind)
+                return own and replace(own, place=place, detail=f"{own.detail}{left}")
     return None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from strawberry.contracts import FFN, Attention, Norm, Positional, Router
 from strawberry.referee.dependence import Limits, Run, difference, outputs
 
-_COMPONENTS = (Attention, FFN, Norm, Positional, Router)
+COMPONENTS = (Attention, FFN, Norm, Positional, Router)
 
 
 def first_difference(model: nn.Module, run: Run, limits: Limits) -> str:
@@ -21,11 +21,11 @@ def first_difference(model: nn.Module, run: Run, limits: Limits) -> str:
     routed recursion have other places than those of `limits`.
     """
     first_ids, *between, last_ids = limits.passes
-    with _recorded(model) as before:
+    with recorded(model) as before:
         outputs(run, first_ids)
     for ids in between:
         outputs(run, ids)
-    with _recorded(model) as after:
+    with recorded(model) as after:
         outputs(run, last_ids)
     for (path, first), (other, second) in zip(before, after, strict=False):
         if path != other or first.shape != second.shape:
@@ -38,7 +38,7 @@ def first_difference(model: nn.Module, run: Run, limits: Limits) -> str:
 
 
 @contextlib.contextmanager
-def _recorded(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
+def recorded(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
     """What each component returns in the passes inside, with its path, in order."""
     kept: list[tuple[str, Tensor]] = []
 
@@ -52,6 +52,6 @@ def _recorded(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
 
     with contextlib.ExitStack() as stack:
         for path, module in model.named_modules():
-            if isinstance(module, _COMPONENTS):
+            if isinstance(module, COMPONENTS):
                 stack.callback(module.register_forward_hook(hook(path)).remove)  # type: ignore[arg-type]
         yield kept

@@ -56,14 +56,15 @@ def plain(model: LanguageModel) -> Iterator[Situation]:
     yield Situation("in evaluation", evaluation, _hidden(evaluation))
 
 
-def special(model: LanguageModel) -> Iterator[Situation]:
+def special(model: LanguageModel, *, compiled: bool = True) -> Iterator[Situation]:
     """Everything else: depths, documents, cache, bfloat16, a compiled graph."""
     model = copy.deepcopy(model).eval()
     yield from _depths(model)
     yield from _documents(model)
     yield from _cached(model)
     yield from _bfloat16(model)
-    yield from _compiled(model)
+    if compiled:
+        yield from _compiled(model)
 
 
 def _depths(model: LanguageModel) -> Iterator[Situation]:

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from strawberry.contracts.data import SPLITS
-from strawberry.data.overlap import overlap
+from strawberry.data.overlap import known_overlap
 from strawberry.model.risks import noncausal
-from strawberry.referee.dependence import Breach, outputs
-from strawberry.referee.judged import judge, loss_breach
+from strawberry.referee.dependence import NOISE, Breach, Run, outputs
+from strawberry.referee.draws import draws
+from strawberry.referee.judged import TRAINED, judge, loss_breach
+from strawberry.referee.places import recorded
 from strawberry.train.run import write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from strawberry.train.batches import EvaluationRows
     from strawberry.train.session import Session
 
 MUCH = 0.05
@@ -28,15 +32,14 @@ _ROWS = 2
 def referee(session: Session) -> None:
     """Measure what the validation loss depends on; what must not be is told, and written down.
 
-    Everything runs as it does in `validate`: the same rows, compiled and cast alike. Parameters in
-    shards are not looked at: their model can only be asked for a loss.
+    Everything runs as it does in `validate`: the same rows, compiled and cast alike. Several ranks
+    run the same passes together, each with its own rows.
     """
-    if session.recipe.train.parallel == "fsdp" and session.world.size > 1:
-        return
     before, model = session.run.breaches(), session.model
     was_training = model.training
     model.eval()
     own = [str(breach) for breach in _breaches(session)]
+    drawn = draws(model, _run(session), _rows(session).x[:1])
     model.train(was_training)
     breaches = sorted({*before, *(line for lines in session.world.gather(own) for line in lines)})
     if session.world.main:
@@ -44,9 +47,12 @@ def referee(session: Session) -> None:
             "step": session.step,
             "breaches": breaches,
             "declared": noncausal(session.recipe, model),
+            "draws": drawn,
             "overlap": session.run.judgement().get("overlap") or _overlap(session),
         }
         write_atomic(session.run.referee_file, json.dumps(content, indent=1) + "\n")
+    for line in drawn:
+        session.warn(f"{line} draws random numbers in evaluation: losses have its noise")
     for line in breaches:
         if line not in before:
             session.warn(f"the validation loss can't be believed: {line}")
@@ -54,8 +60,7 @@ def referee(session: Session) -> None:
 
 def _overlap(session: Session) -> dict[str, float] | None:
     """How much of the validation text is training text too; told where it is much."""
-    train, val = (session.dataset.arrays(split) for split in SPLITS)
-    measured = overlap(train, val) if train is not None and val is not None else None
+    measured = known_overlap(session.dataset)
     if measured is None:
         return None
     if measured.near > MUCH:
@@ -66,21 +71,72 @@ def _overlap(session: Session) -> dict[str, float] | None:
     return asdict(measured)
 
 
+def _rows(session: Session) -> EvaluationRows:
+    """This rank's part of the first validation rows, a batch of them on each rank."""
+    return session.batches.val(0, session.recipe.train.batch_size * session.world.size)
+
+
+def _run(session: Session) -> Run:
+    """Ids to hidden states, compiled and cast as in the run."""
+
+    def run(ids: Tensor) -> Tensor:
+        with session.machine.autocast():
+            return session.engine.hidden(ids)
+
+    return run
+
+
 @torch.no_grad()
 def _breaches(session: Session) -> list[Breach]:
     model, machine, recipe = session.model, session.machine, session.recipe
-
-    def run(ids: Tensor) -> Tensor:
-        with machine.autocast():
-            return model.trunk(ids)[0]
-
-    rows = session.batches.val(0, recipe.train.batch_size * session.world.size)
-    breaches = judge(model, run, rows.x, seed=recipe.seed + session.step, dtype=machine.dtype)
+    run, rows = _run(session), _rows(session)
+    breaches: list[Breach | None] = [
+        *judge(
+            model,
+            run,
+            rows.x,
+            seed=recipe.seed + session.step,
+            dtype=machine.dtype,
+            agree=lambda own: bool(session.world.most(own)),
+        )
+    ]
     x, y = rows.x[:_ROWS], rows.y[:_ROWS]
+    with machine.autocast():
+        nats = outputs(lambda ids: session.engine.measure(ids, y).cross_entropy, x)
+        logits = outputs(session.engine.logits, x)
     if bool((y >= 0).any()):
-        with machine.autocast():
-            nats = session.engine.measure(x, y).cross_entropy
-        logits = model.head_logits(outputs(run, x))
-        breach = loss_breach(logits, y, float(nats), machine.dtype)
-        breaches += [breach] if breach is not None else []
-    return breaches
+        breaches.append(loss_breach(logits, y, float(nats), machine.dtype))
+    breaches.append(_ranks_breach(session, run))
+    return [breach for breach in breaches if breach is not None]
+
+
+def _ranks_breach(session: Session, run: Run) -> Breach | None:
+    """Whether ranks have other outputs for the same tokens: state that they don't share."""
+    world, vocab_size = session.world, session.recipe.model.vocab_size
+    if world.size == 1:
+        return None
+    generator = torch.Generator().manual_seed(session.step)
+    ids = torch.randint(vocab_size, (1, session.recipe.model.block_size), generator=generator)
+    ids = ids.to(session.machine.device)
+    noise = TRAINED * NOISE[session.machine.dtype]
+    if not _apart(world.gather(_sums(outputs(run, ids))), noise):
+        return None
+    with recorded(session.model) as components:
+        outputs(run, ids)
+    every = world.gather([(path, _sums(y)) for path, y in components])
+    ours = (rows[0][0] for rows in zip(*every, strict=False) if _apart([r[1] for r in rows], noise))
+    path = next(ours, "")
+    place = f"{path} ({type(session.model.get_submodule(path)).__name__})" if path else ""
+    detail = "ranks have other outputs for the same tokens, so each has another model"
+    return Breach("history", 1.0, detail, place) if world.main else None
+
+
+def _sums(y: Tensor) -> tuple[float, float]:
+    """The sum of all numbers, and of their sizes."""
+    return float(y.double().sum()), float(y.double().abs().sum())
+
+
+def _apart(sums: Sequence[tuple[float, float]], noise: float) -> bool:
+    """Whether sums over the same outputs differ by more than rounding."""
+    totals, sizes = zip(*sums, strict=True)
+    return not max(totals) - min(totals) <= noise * max(*sizes, 1e-30)

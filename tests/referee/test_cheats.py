@@ -9,6 +9,7 @@ from strawberry.check import of_component
 from strawberry.model.build import build
 from strawberry.plugin import Plugins
 from strawberry.referee import Measurement, audit
+from tests.model import keepers
 
 CHEATS = {
     "attention/Chunk2": "future",
@@ -95,3 +96,22 @@ def test_declared_exceptions_are_told_as_such() -> None:
     seen = list(audit(model, [64], kinds=["future"]))
     assert any(m.breach for m in seen)
     assert all(m.declared for m in seen if m.breach)
+
+
+def test_what_recomputing_gets_wrong_is_found_with_its_line() -> None:
+    """A value left on a class for the next block is another one when blocks are computed again."""
+    plugins = Plugins.load(files=[Path(keepers.__file__)])
+    model, lengths = of_component("attention", "OnTheClass", plugins=plugins).long()
+    seen = list(audit(model, lengths[:1], kinds=["history"], compiled=False))
+    breaches = [str(m.breach) for m in seen if m.situation == "with recomputed activations"]
+    line = Path(keepers.__file__).read_text().split("OnTheClass.left = v")[0].count("\n") + 1
+    assert f"keepers.py:{line} (left)" in breaches[0]
+
+
+@pytest.mark.parametrize("name", ["InMemo", "InOnce", "OnItself"])
+def test_what_recomputing_gets_right_is_not_accused(name: str) -> None:
+    """Values kept in the memo, in `once`, or read where they were written, are all right."""
+    plugins = Plugins.load(files=[Path(keepers.__file__)])
+    model, lengths = of_component("attention", name, plugins=plugins).long()
+    seen = audit(model, lengths[:1], kinds=["history"], compiled=False)
+    assert [str(m.breach) for m in seen if m.breach] == []

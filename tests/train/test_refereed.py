@@ -8,12 +8,14 @@ import pytest
 import torch
 
 import strawberry
+from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.recipe.spec import Recipe
 from strawberry.referee.judged import loss_breach
 from strawberry.train import RunResult
 from strawberry.train.run import RunFolder
+from tests.model import keepers
 from tests.referee import cheats
 
 CHEATS = Path(cheats.__file__)
@@ -28,7 +30,7 @@ def train(tmp_path: Path) -> Train:
     rng = random.Random(3)
     words = [f"{rng.choice(BERRIES)} {rng.randrange(10**6)}" for _ in range(1500)]
     (tmp_path / "text.txt").write_text(" ".join(words))
-    plugins = Plugins.load(files=[CHEATS])
+    plugins = Plugins.load(files=[CHEATS, Path(keepers.__file__)])
 
     def recipe(steps: int, *sets: str) -> Recipe:
         return load_recipe(
@@ -99,6 +101,20 @@ def test_text_in_both_splits_is_told(train: Train, tmp_path: Path) -> None:
     done, said = train(f"data={{use: text, path: {tmp_path / 'twice.txt'}}}")
     assert any("100% of the validation text stands in the training text" in line for line in said)
     assert done.breaches == ()
+
+
+def test_recomputing_that_makes_another_model_is_refused(train: Train) -> None:
+    """A value left on a class for the next block: before the first step, with the line."""
+    with pytest.raises(RecipeError, match=r"another model: .*keepers.py:\d+ \(left\)"):
+        train("model.stack.*.attention=keepers/OnTheClass", "train.checkpoint_activations=true")
+    train("model.stack.*.attention=keepers/InMemo", "train.checkpoint_activations=true")
+
+
+def test_draws_in_evaluation_are_told(train: Train) -> None:
+    """A component that draws in evaluation is named, and is no breach: draws are fixed."""
+    done, _ = train("model.stack.*.ffn=cheats/Draws")
+    assert done.breaches == ()
+    assert "(Draws)" in RunFolder(done.folder).judgement()["draws"][0]
 
 
 def test_a_loss_is_that_of_the_distribution() -> None:

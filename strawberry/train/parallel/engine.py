@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,14 @@ from strawberry.train.compiling import compile_model
 from strawberry.train.memory import keep_freed_memory
 from strawberry.train.optimizers import assign
 from strawberry.train.parallel.world import World
+from strawberry.train.recomputing import check_recomputing
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel, Loss
     from strawberry.recipe.spec import Recipe
     from strawberry.train.device import Machine
+
+R = TypeVar("R")
 
 
 class Engine:
@@ -69,6 +72,15 @@ class Engine:
         """Without gradients: the sum over targets (B, T), not their mean; for evaluation."""
         one = torch.ones((), device=x.device)
         return self.model.loss(x, y, count=one, answers=answers, by_row=True)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Ids (B, T) -> hidden states (B, T, C) below the head; for evaluation."""
+        return self.model.hidden(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Ids (B, T) -> logits (B, T, V); for evaluation."""
+        logits: Tensor = self.model(x)
+        return logits
 
     def part(self, last: bool) -> AbstractContextManager[object]:
         """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
@@ -182,15 +194,26 @@ class ShardedEngine(Engine):
         divide(model, None)
         super().__init__(model, world)
         register_fsdp_forward_method(model, "loss")
+        register_fsdp_forward_method(model, "hidden")
         self.writer = ShardWriter(world)
 
     def measure(self, x: Tensor, y: Tensor, *, answers: bool = False) -> Loss:
         """Without gradients: the sum over targets, not their mean; for evaluation."""
-        loss = super().measure(x, y, answers=answers)
-        # No backward pass will put the root's parameters back into shards.
+        return self._divided(super().measure(x, y, answers=answers))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Ids (B, T) -> hidden states (B, T, C) below the head; for evaluation."""
+        return self._divided(super().hidden(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Ids (B, T) -> logits (B, T, V); for evaluation."""
+        return self._divided(super().logits(x))
+
+    def _divided(self, result: R) -> R:
+        """Put parameters back into shards, for which there is no backward pass; `result` again."""
         for unit in self.units:
             unit.reshard()
-        return loss
+        return result
 
     @contextlib.contextmanager
     def part(self, last: bool) -> Iterator[None]:
@@ -243,6 +266,7 @@ def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
         engine = ReplicatedEngine(build(recipe, machine.device), world, machine)
     if recipe.train.checkpoint_activations:
         recompute_blocks(engine.model)
+        check_recomputing(engine, recipe, machine)
     engine.compile(machine)
     return engine
 

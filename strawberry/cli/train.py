@@ -6,12 +6,15 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from annotated_types import Ge, Le
 
 from strawberry.cli.numbers import Counted
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
 
 SAMPLE_TOKENS = 120
 
@@ -65,10 +68,7 @@ def command(
 
     main = os.environ.get("RANK", "0") == "0"  # of several processes, the one that speaks
     if nproc > 1 and "RANK" not in os.environ:
-        from strawberry.train.parallel.launch import launch
-
-        code = launch(loaded, run_dir, resume=resume, nproc=nproc, max_restarts=max_restarts)
-        raise typer.Exit(code)
+        raise typer.Exit(_launch(loaded, run_dir, resume, nproc, max_restarts))
 
     from strawberry.cli.display import RunDisplay
     from strawberry.train import Interrupted, train
@@ -114,6 +114,21 @@ def command(
     next_verb = f"generate {folder}{given}{allowing}" if is_text else f"eval {folder}"
     out.print(f"  strawberry {next_verb}", soft_wrap=True)
     out.print(f"  strawberry plot {folder}", soft_wrap=True)
+
+
+def _launch(
+    recipe: Recipe, run_dir: Path | None, resume: bool, nproc: int, max_restarts: int
+) -> int:
+    """Train in several processes; returns the exit code that they agree on."""
+    from strawberry.model.build import build
+    from strawberry.train.parallel.engine import check_ranks
+    from strawberry.train.parallel.launch import launch
+    from strawberry.train.run import new_run_folder
+
+    # What is wrong with the recipe is said here, once, and not by each of the processes.
+    check_ranks(recipe, build(recipe, "meta"), nproc)
+    folder = run_dir if run_dir is not None else new_run_folder(recipe.name)
+    return launch(folder, resume=resume, nproc=nproc, max_restarts=max_restarts)
 
 
 def _options(overrides: list[str] | None) -> list[str]:

@@ -246,6 +246,11 @@ class TrainSpec(TrainFields):
 
     at: Located = field(default_factory=Located, compare=False)
 
+    @property
+    def least_rate(self) -> float:
+        """The learning rate at the end: a tenth of the peak, unless it is said."""
+        return self.learning_rate / 10 if self.min_lr is None else self.min_lr
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from strawberry.errors import StrawberryError
 from strawberry.recipe import load_recipe
 from strawberry.train.recent import RecentSums
 from strawberry.train.restore import newest_of, take
-from strawberry.train.run import RunFolder, write_atomic
+from strawberry.train.run import RunFolder
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
@@ -28,9 +27,9 @@ def fork(session: Session, recent: RecentSums, parent: RunFolder) -> None:
     """
     if not parent.exists:
         raise StrawberryError(f"{parent.path}: is not a run folder; there is nothing to fork")
-    recipe, run, world = session.recipe, session.run, session.world
+    recipe, run = session.recipe, session.run
     before = load_recipe(parent.path, plugins=recipe.plugins)
-    checkpoint, warnings = newest_of(parent, session)
+    checkpoint, warnings = newest_of(RunFolder(parent.path, run.world), session)
     same = (
         _optimizer(before) == _optimizer(recipe) and checkpoint.state.get("optimizer") is not None
     )
@@ -45,16 +44,14 @@ def fork(session: Session, recent: RecentSums, parent: RunFolder) -> None:
         session.warn(line)
     if not same:
         session.warn("the optimizers are others than those of the fork's parent: they start afresh")
-    rows = [row for row in parent.metrics() if row["step"] <= session.step]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    world.by_main(lambda: write_atomic(run.metrics_file, text))
+    run.take_log(parent, session.step)
     # Before the folder is a run: without a checkpoint, a resume would start over.
     with session.optimizers.evaluating():
         session.write(recent)
     session.engine.settle()
     changes = parent.changes(recipe, session.dataset)
     origin = {"of": str(parent.path), "step": session.step, "changes": changes}
-    world.by_main(lambda: run.begin(recipe, session.dataset, session.machine, origin))
+    run.begin(recipe, session.dataset, session.machine, origin)
 
 
 def _optimizer(recipe: Recipe) -> Any:

@@ -20,8 +20,8 @@ from strawberry.train.fork import fork
 from strawberry.train.horizon import untimely
 from strawberry.train.memory import explained
 from strawberry.train.nonfinite import Guard
-from strawberry.train.parallel.engine import check_shards
-from strawberry.train.parallel.world import World, joined
+from strawberry.train.parallel.engine import check_ranks
+from strawberry.train.parallel.world import joined
 from strawberry.train.recent import Diverged, RecentSums
 from strawberry.train.restore import restore
 from strawberry.train.run import RunFolder, new_run_folder
@@ -92,16 +92,17 @@ def train(
     """
     recipe = _placed(recipe, run_dir if resume else None, fork_of)
     drawn = build(recipe, "meta")  # a recipe that can't be built fails before any data is read
-    with joined(machine_for(recipe)) as (world, machine):
+    machine = machine_for(recipe)
+    with joined(machine.device) as (world, device):
+        machine = replace(machine, device=device)
         for line in [*ahead(recipe, drawn), *untimely(recipe)] if world.main else ():
             warn(line)
+        check_ranks(recipe, drawn, world.size)
         shares = world.size if recipe.train.parallel == "fsdp" else 1
-        if shares > 1:
-            check_shards(recipe, drawn)
         world.by_main(lambda: check_memory(drawn, machine.device, shares))
-        run = RunFolder(world.by_main(lambda: _folder(recipe, run_dir)))
+        run = RunFolder(world.by_main(lambda: _folder(recipe, run_dir)), world)
         try:
-            again = world.by_main(lambda: _hold(run, resume, world))
+            again = run.take(resume)
             with contextlib.ExitStack() as stack:
                 stack.enter_context(explained(recipe, run))
                 named = [spec.construct(contract=Tracker) for spec in recipe.trackers if world.main]
@@ -137,28 +138,17 @@ def _folder(recipe: Recipe, run_dir: str | Path | None) -> Path:
     return Path(run_dir) if run_dir is not None else new_run_folder(recipe.name)
 
 
-def _hold(run: RunFolder, resume: bool, world: World) -> bool:
-    """Take the folder for this run; whether the run is one to go on with."""
-    again = run.exists and (resume or world.restarts > 0)
-    if run.exists and not again:
-        raise StrawberryError(f"{run.path}: holds a run; add --resume, or name another --run-dir")
-    if resume and not again:
-        raise StrawberryError(f"{run.path}: there is no run to resume")
-    run.hold()
-    return again
-
-
 def _start(session: Session, recent: RecentSums, again: bool, fork_of: str | Path | None) -> None:
     """Put the session where the run is to go on, or begin the run."""
-    recipe, run, machine, world = session.recipe, session.run, session.machine, session.world
+    recipe, run, machine = session.recipe, session.run, session.machine
     if again:
-        world.by_main(lambda: run.check_same(recipe, session.dataset))
+        run.check_same(recipe, session.dataset)
         for line in [*run.elsewhere(recipe, machine), *restore(session, recent)]:
             session.warn(line)
     elif fork_of is not None:
         fork(session, recent, RunFolder(fork_of))
     else:
-        world.by_main(lambda: run.begin(recipe, session.dataset, machine))
+        run.begin(recipe, session.dataset, machine)
 
 
 def _run(session: Session, stop: StopRequest, recent: RecentSums) -> None:

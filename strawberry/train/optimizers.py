@@ -26,7 +26,7 @@ from strawberry.train.apart import SplitMatrices
 from strawberry.train.state import pack, unpack
 
 if TYPE_CHECKING:
-    from strawberry.recipe.spec import Recipe, TrainSpec
+    from strawberry.recipe.spec import Recipe
 
 MACHINERY = ("fused", "foreach", "capturable", "differentiable")
 """Options of a parameter group that follow the machine, not the run."""
@@ -261,17 +261,12 @@ def _place(parameter: torch.Tensor, key: str, fused: bool, tensor: torch.Tensor)
     return tensor.to(tensor.device if counter and not fused else parameter.device, copy=True)
 
 
-def least_rate(train: TrainSpec) -> float:
-    """The learning rate at the end: a tenth of the peak, unless it is said."""
-    return train.learning_rate / 10 if train.min_lr is None else train.min_lr
-
-
 def make_schedule(recipe: Recipe) -> Schedule:
     """The recipe's schedule."""
     train = recipe.train
     site = ScheduleSite(
         learning_rate=train.learning_rate,
-        min_lr=least_rate(train),
+        min_lr=train.least_rate,
         warmup_iters=train.warmup_iters,
         lr_decay_iters=train.lr_decay_iters or train.max_iters,
         cooldown_frac=train.cooldown_frac,

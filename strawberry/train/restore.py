@@ -23,19 +23,14 @@ def restore(session: Session, recent: RecentSums) -> list[str]:
     A run that was killed before its first checkpoint starts over. Raises StrawberryError if a part
     is missing, or does not fit the recipe.
     """
-    run, world = session.run, session.world
+    run = session.run
     session.engine.settle()
-
-    def found_any() -> bool:
-        checkpoint.tidy(run.checkpoints)
-        return any(checkpoint.newest(run.checkpoints))
-
-    if not world.by_main(found_any):
-        world.by_main(lambda: run.forget_after(0))
+    if not run.has_checkpoint():
+        run.forget_after(0)
         return [f"{run.path}: nothing was saved yet; starting over"]
     loaded, warnings = newest_of(run, session)
     take(session, recent, loaded)
-    world.by_main(lambda: run.forget_after(session.step))
+    run.forget_after(session.step)
     return warnings
 
 
@@ -44,7 +39,7 @@ def newest_of(run: RunFolder, session: Session) -> tuple[Checkpoint, list[str]]:
 
     One rank verifies it for all. Raises StrawberryError if there is none.
     """
-    path, files, warnings = session.world.by_main(lambda: checkpoint.newest_whole(run.checkpoints))
+    path, files, warnings = run.newest_checkpoint()
     like = dict(session.model.named_parameters())
     return checkpoint.read(path, files, like), warnings
 

@@ -28,8 +28,9 @@ import torch
 from strawberry.contracts import ranks
 from strawberry.errors import StrawberryError
 from strawberry.recipe.origin import NOTED
+from strawberry.train import checkpoint
 from strawberry.train.lock import FolderLock
-from strawberry.train.optimizers import least_rate
+from strawberry.train.parallel.world import World, by_main
 from strawberry.train.retry import retried
 
 if TYPE_CHECKING:
@@ -39,10 +40,15 @@ if TYPE_CHECKING:
 
 
 class RunFolder:
-    """The folder of one run; held by a lock while it is being trained."""
+    """The folder of one run; held by a lock while it is being trained.
 
-    def __init__(self, path: str | Path) -> None:
+    Of several ranks the main one writes to it, and reads for all what they have to agree on; the
+    others call the same methods.
+    """
+
+    def __init__(self, path: str | Path, world: World | None = None) -> None:
         self.path = Path(path)
+        self.world = world if world is not None else World()
         self.recipe_file = self.path / "recipe.yaml"
         self.info_file = self.path / "run.json"
         self.metrics_file = self.path / "metrics.jsonl"
@@ -73,6 +79,21 @@ class RunFolder:
         except OSError as error:
             raise StrawberryError(f"{self.path}: can't be written to: {error.strerror}") from error
 
+    @by_main
+    def take(self, resume: bool) -> bool:
+        """Hold the folder for a run, and say whether it goes on; restarted ranks go on anyway.
+
+        Raises StrawberryError if there is a run and not `resume`, or the other way round.
+        """
+        again = self.exists and (resume or self.world.restarts > 0)
+        if self.exists and not again:
+            hint = "add --resume, or name another --run-dir"
+            raise StrawberryError(f"{self.path}: holds a run; {hint}")
+        if resume and not again:
+            raise StrawberryError(f"{self.path}: there is no run to resume")
+        self.hold()
+        return again
+
     def release(self) -> None:
         """Let the folder go; one in which no run was begun is removed."""
         if not self._lock.held:
@@ -84,6 +105,7 @@ class RunFolder:
             with contextlib.suppress(OSError):  # something else is in it
                 self.path.rmdir()
 
+    @by_main
     def begin(
         self,
         recipe: Recipe,
@@ -114,16 +136,11 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows; a last line that was cut short is left out."""
-        try:
-            lines = self.metrics_file.read_text().splitlines()
-        except FileNotFoundError:
-            return []
         rows = []
-        for line in lines:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
+        with contextlib.suppress(FileNotFoundError):
+            for line in self.metrics_file.read_text().splitlines():
+                with contextlib.suppress(ValueError):
+                    rows.append(json.loads(line))
         return rows
 
     def breaches(self) -> list[str]:
@@ -142,10 +159,31 @@ class RunFolder:
         """The training losses of the log."""
         return [row["loss"] for row in self.metrics() if "loss" in row]
 
+    @by_main
+    def take_log(self, run: RunFolder, step: int) -> None:
+        """Make the rows of `run` up to `step` this run's log."""
+        kept = [row for row in run.metrics() if row["step"] <= step]
+        write_atomic(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
+
     def forget_after(self, step: int) -> None:
         """Drop the rows past `step`, which a resumed run will write again."""
-        kept = [row for row in self.metrics() if row["step"] <= step]
-        write_atomic(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
+        self.take_log(self, step)
+
+    @by_main
+    def was_measured(self, step: int) -> bool:
+        """Whether the log has an evaluation of this step."""
+        return any("val_loss" in row and row["step"] == step for row in self.metrics())
+
+    @by_main
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint, once what a killed process left is cleared away."""
+        checkpoint.tidy(self.checkpoints)
+        return any(checkpoint.newest(self.checkpoints))
+
+    @by_main
+    def newest_checkpoint(self) -> tuple[Path, frozenset[str], list[str]]:
+        """The newest whole checkpoint, its files, and what was passed over for it."""
+        return checkpoint.newest_whole(self.checkpoints)
 
     def changes(self, recipe: Recipe, dataset: Dataset) -> list[str]:
         """What of this recipe and data is not what the run was begun with, a line each."""
@@ -165,6 +203,7 @@ class RunFolder:
             lines.append(f"the data: {data[:12]} -> {dataset.fingerprint[:12]}")
         return lines
 
+    @by_main
     def check_same(self, recipe: Recipe, dataset: Dataset) -> None:
         """Raises RunMismatch if this is not the run's recipe and data."""
         if lines := self.changes(recipe, dataset):
@@ -254,7 +293,7 @@ def effective(recipe: Recipe) -> dict[str, Any]:
     if values["train.lr_decay_iters"] is None:
         values["train.lr_decay_iters"] = recipe.train.max_iters
     if values["train.min_lr"] is None:
-        values["train.min_lr"] = least_rate(recipe.train)
+        values["train.min_lr"] = recipe.train.least_rate
     return values
 
 

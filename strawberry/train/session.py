@@ -106,12 +106,7 @@ class Session:
 
     def was_measured(self) -> bool:
         """Whether the log has an evaluation of this step; the same on all ranks."""
-
-        def found() -> bool:
-            rows = self.run.metrics()
-            return any("val_loss" in row and row["step"] == self.step for row in rows)
-
-        return self.world.by_main(found)
+        return self.run.was_measured(self.step)
 
     def _referee(self) -> None:
         """Let the referee look, at the last evaluation, and in a long run at the first one too.

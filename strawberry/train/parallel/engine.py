@@ -271,8 +271,15 @@ def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
     return engine
 
 
-def check_shards(recipe: Recipe, model: LanguageModel) -> None:
-    """Raises RecipeError if an optimizer doesn't say that it can step shards."""
+def check_ranks(recipe: Recipe, model: LanguageModel, size: int) -> None:
+    """Raises RecipeError if so many ranks can't train the recipe.
+
+    They can't where they would have unlike numbers of sequences, or where an optimizer doesn't say
+    that it can step shards. `model` may be on the meta device.
+    """
+    check_divides(recipe, size)
+    if size == 1 or recipe.train.parallel != "fsdp":
+        return
     problems = [
         a.component.problem("", f"{a.component.entry.name!r} can't step shards: write `ddp`")
         for a in assign(recipe, model.parameter_infos())

@@ -8,16 +8,9 @@ import signal
 import sys
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from strawberry.errors import StrawberryError
-from strawberry.model.build import build
 from strawberry.stopping import STOPPING, heeded, stopped_by
-from strawberry.train.parallel.engine import check_divides, check_shards
-from strawberry.train.run import new_run_folder
-
-if TYPE_CHECKING:
-    from strawberry.recipe.spec import Recipe
 
 OWN = ("--nproc", "--max-restarts", "--run-dir", "--resume")
 """Options of the command that its processes are given otherwise, or not at all."""
@@ -29,24 +22,21 @@ class RankFailed(StrawberryError):  # noqa: N818 (nobody's mistake)
     exit_code = 1
 
 
-def launch(
-    recipe: Recipe, run_dir: Path | None, *, resume: bool, nproc: int, max_restarts: int
-) -> int:
+def launch(folder: Path, *, resume: bool, nproc: int, max_restarts: int) -> int:
     """Run this very command in `nproc` processes; returns the exit code that they agree on.
 
-    Raises RecipeError if the recipe can't be built or shared by so many, and RankFailed if one of
-    them died.
+    Raises RankFailed if one of them died.
+
+    Args:
+        folder: the run folder.
+        resume: whether the run in it goes on.
+        nproc: how many processes.
+        max_restarts: how often all are started anew when one dies.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # What is wrong with the recipe is said here, once, and not by each of them.
-    check_divides(recipe, nproc)
-    model = build(recipe, "meta")
-    if recipe.train.parallel == "fsdp":
-        check_shards(recipe, model)
-    folder = run_dir if run_dir is not None else new_run_folder(recipe.name)
     command = ["-m", "strawberry", *without(sys.argv[1:], OWN), "--run-dir", str(folder)]
     config = LaunchConfig(
         min_nodes=1,

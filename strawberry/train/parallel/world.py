@@ -7,11 +7,12 @@ are and which one this is. Tensors on a GPU travel by NCCL, all else by gloo.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,10 +22,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from strawberry.errors import StrawberryError
 
-if TYPE_CHECKING:
-    from strawberry.train.device import Machine
-
 R = TypeVar("R")
+P = ParamSpec("P")
+S = TypeVar("S", bound="HasWorld")
 
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others; one that died is noticed at once."""
@@ -130,29 +130,45 @@ class World:
         return rows[len(rows) * self.rank // self.size : len(rows) * (self.rank + 1) // self.size]
 
 
+class HasWorld(Protocol):
+    """What belongs to the ranks of a world."""
+
+    world: World
+
+
+def by_main(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """A method that rank 0 runs for all ranks, as `World.by_main` does."""
+
+    def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.world.by_main(lambda: method(self, *args, **kwargs))
+
+    functools.update_wrapper(call, method)
+    return call
+
+
 @contextlib.contextmanager
-def joined(machine: Machine) -> Iterator[tuple[World, Machine]]:
-    """The world of this process, and what it computes on; within it the ranks are connected.
+def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
+    """The world of this process, and the device that is its own; within it ranks are connected.
 
     Raises RankLost if a rank goes away meanwhile.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
-        yield World(), machine
+        yield World(), device
         return
-    if str(machine.device) == "cuda":  # none in particular: each rank has its own
+    if str(device) == "cuda":  # none in particular: each rank has its own
         index = int(os.environ.get("LOCAL_RANK", "0"))
-        machine = replace(machine, device=torch.device("cuda", index))
-        torch.cuda.set_device(machine.device)
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
     # nccl is CUDA's; torch has no backend of another accelerator that we could have tried.
-    backend = "cpu:gloo,cuda:nccl" if machine.device.type == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     store, rank, size = next(rendezvous("env://"))
     # torchrun's store outlives a restart: addresses in it may be those of ranks that are gone.
     store = PrefixStore(f"attempt {restarts}", store)
     try:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
-        yield World(rank, size, restarts), machine
+        yield World(rank, size, restarts), device
     except RuntimeError as error:
         if not _is_lost(error):
             raise

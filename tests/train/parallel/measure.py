@@ -74,7 +74,8 @@ class Kept:
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """The figures of this rank after one step of the recipe."""
     recipe = load_recipe(Path(job["recipe"]), job["sets"])
-    with joined(machine_for(recipe)) as (world, machine):
+    machine = machine_for(recipe)
+    with joined(machine.device) as (world, _):
         torch.manual_seed(world.rank)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         engine = engine_for(recipe, world, machine)

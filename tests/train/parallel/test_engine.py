@@ -9,7 +9,7 @@ from strawberry.errors import RecipeError
 from strawberry.model.build import build
 from strawberry.recipe import load_recipe
 from strawberry.train import generate, load_run
-from strawberry.train.parallel.engine import check_divides, check_shards, units
+from strawberry.train.parallel.engine import check_divides, check_ranks, units
 from strawberry.train.parallel.launch import RankFailed, verdict, without
 from tests.faults.conftest import Figure, figure
 from tests.train.parallel.ranks import RECIPES, difference, job, rows, run, sets
@@ -204,10 +204,12 @@ def test_a_batch_that_cannot_be_divided_is_refused() -> None:
 
 def test_an_optimizer_that_needs_whole_tensors_is_refused_shards() -> None:
     """Adafactor doesn't say that it can step shards."""
-    recipe = load_recipe(RECIPES / "gpt2.yaml", [*sets(), "optimizer={use: adafactor}"])
+    changes = ["optimizer={use: adafactor}", "train.parallel=fsdp"]
+    recipe = load_recipe(RECIPES / "gpt2.yaml", [*sets(), *changes])
 
+    check_ranks(recipe, build(recipe, "meta"), 1)
     with pytest.raises(RecipeError, match="'adafactor' can't step shards"):
-        check_shards(recipe, build(recipe, "meta"))
+        check_ranks(recipe, build(recipe, "meta"), 2)
 
 
 def test_the_launcher_finds_who_failed_first(tmp_path: Path) -> None:

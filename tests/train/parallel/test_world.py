@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from strawberry.train.device import Machine
 from strawberry.train.parallel import world as module
 from strawberry.train.parallel.world import RankLost, World, joined
 from tests.faults.conftest import Figure, figure
@@ -62,7 +61,7 @@ def second_of_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(module, "rendezvous", lambda url: iter([(dist.HashStore(), 1, 2)]))
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
-    with joined(Machine(torch.device("cpu"), torch.float32, False)) as (world, _):
+    with joined(torch.device("cpu")) as (world, _):
         assert (world.rank, world.size) == (1, 2)
         yield
 

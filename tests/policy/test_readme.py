@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.environments import TERMINAL, shell
 
@@ -50,9 +51,23 @@ def test_install_commands_are_those_of_make():
 
 
 def test_ci_runs_the_test_command():
-    """.ci/run is the README's test command, with a build of torch chosen."""
+    """.ci/run and the workflow run the README's test command, with a build of torch chosen."""
     assert "make test TORCH='torch==2.13.0'" in (ROOT / ".ci/run").read_text()
+    jobs = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]
+    assert "make test TORCH='torch==2.13.0'" in [step.get("run") for step in jobs["test"]["steps"]]
     assert "make test TORCH='torch==2.13.0'" in README
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_files_that_pages_name_are_there(page):
+    """Links and paths in code font lead to something, from the root or within the package."""
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    paths = re.findall(r"`([\w/.]+(?:\.py|\.md|/))`", text)
+    bases = [ROOT, ROOT / "strawberry", *(p for p in (ROOT / "strawberry").iterdir() if p.is_dir())]
+
+    assert links
+    assert [p for p in links + paths if not any((base / p).exists() for base in bases)] == []
 
 
 def test_python_example(tmp_path):

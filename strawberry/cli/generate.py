@@ -25,16 +25,16 @@ def command(
     ] = 256,
     temperature: Annotated[
         float, typer.Option(help="Divides the logits; 0 takes the most likely token."), Ge(0)
-    ] = 0.8,
+    ] = 0.6,
     top_k: Annotated[
         int | None, typer.Option(help="Only the K most likely tokens."), Ge(1), Counted
     ] = None,
     top_p: Annotated[
-        float | None,
-        typer.Option(help="Only the most likely that sum to probability P."),
+        float,
+        typer.Option(help="Only the most likely that sum to probability P; 1 for all."),
         Gt(0),
         Le(1),
-    ] = None,
+    ] = 0.95,
     seed: Annotated[int, typer.Option(help="Seed of the sampling."), Ge(0), Le(2**63 - 1)] = 0,
     cache: Annotated[
         bool, typer.Option(help="Keep the state of what was read; slow without.")

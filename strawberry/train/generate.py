@@ -15,7 +15,7 @@ from strawberry.model.risks import declares, noncausal
 from strawberry.train.decode import sample_batch
 from strawberry.train.load import LoadedRun, load_run
 from strawberry.train.memory import within_memory
-from strawberry.train.sampling import Sampling
+from strawberry.train.sampling import SHOWN, Sampling
 from strawberry.train.speculative import check_draft, speculate
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def generate(
     prompt: str = "",
     *,
     max_new_tokens: int = 256,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    temperature: float = SHOWN.temperature,
+    top_k: int | None = SHOWN.top_k,
+    top_p: float | None = SHOWN.top_p,
     seed: int = 0,
     use_cache: bool = True,
     allow_noncausal: Collection[str] = (),
@@ -47,7 +47,7 @@ def generate(
         max_new_tokens: how many tokens at most.
         temperature: divides the logits; 0 takes the most likely token.
         top_k: only the k most likely tokens.
-        top_p: only the most likely tokens whose probabilities sum to p.
+        top_p: only the most likely tokens whose probabilities sum to p; None for all.
         seed: of the sampling.
         use_cache: False computes the whole sequence for each token; so it is in any case where
             the model isn't causal.
@@ -114,7 +114,7 @@ def generate_batch(
     _check_least(max_new_tokens=(max_new_tokens, 0), samples=(samples, 1))
     if not prompts:
         return []
-    sampling = sampling or Sampling()
+    sampling = sampling or SHOWN
     sampling.check()
     loaded = run if isinstance(run, LoadedRun) else load_run(run, weights="float32")
     refuse_noncausal(loaded, allow_noncausal)

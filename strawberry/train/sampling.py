@@ -18,7 +18,7 @@ _COLDEST: Final = 1e-30
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen.
+    """How the next token is chosen: by default as often as the model thinks.
 
     Attributes:
         temperature: divides the logits; 0 takes the most likely token.
@@ -26,7 +26,7 @@ class Sampling:
         top_p: only the most likely whose probabilities sum to p; None for all.
     """
 
-    temperature: float = 0.8
+    temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
 
@@ -68,3 +68,7 @@ class Sampling:
         for part, generator in zip(parts, generators, strict=True):
             part.exponential_(generator=generator)
         return (chances / waits).argmax(-1)
+
+
+SHOWN: Final = Sampling(temperature=0.6, top_p=0.95)
+"""What shows a small model at its best, and so what `generate` does unless it is told otherwise."""

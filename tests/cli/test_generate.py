@@ -1,10 +1,14 @@
+import inspect
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from strawberry.cli.app import run
+from strawberry.cli.generate import command
+from strawberry.train.sampling import SHOWN
 from tests.cli.runs import *  # noqa: F403 (fixtures)
 
 
@@ -18,6 +22,14 @@ def test_prints_the_prompt_and_goes_on(trained: Path, capsys: pytest.CaptureFixt
         outputs.append(capsys.readouterr().out)
     assert outputs[0].startswith("line 1")
     assert len(set(outputs)) == 1
+
+
+def test_the_command_samples_as_python_does() -> None:
+    """Their defaults are written twice, for the command's help is printed without torch."""
+    options = inspect.signature(command).parameters
+    assert {name: options[name].default for name in ("temperature", "top_k", "top_p")} == asdict(
+        SHOWN
+    )
 
 
 def test_json(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

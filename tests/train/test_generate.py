@@ -20,6 +20,7 @@ from strawberry.train import (
     sample_ids,
     train,
 )
+from strawberry.train.sampling import SHOWN
 from tests.data.test_streaming import byte_fallback
 from tests.support import REGISTRY
 from tests.train.conftest import RecipeMaker
@@ -130,8 +131,9 @@ def test_prompts_side_by_side_give_what_each_gives_alone(run: LoadedRun) -> None
             ]
             for prompt in prompts
         ]
+        sampling = Sampling(temperature, top_p=SHOWN.top_p)
         together = generate_batch(
-            run, prompts, samples=2, max_new_tokens=12, sampling=Sampling(temperature), seed=5
+            run, prompts, samples=2, max_new_tokens=12, sampling=sampling, seed=5
         )
         assert together == alone
     assert together[0][0] != together[0][1]

@@ -31,7 +31,9 @@ def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
             f"tied embeddings at fan-in scale (std {spec.n_embd**-0.5:.3f}) without "
             "embedding_norm: the residual stream starts small"
         )
-    peaks = [(o.component.entry.name, o.component.fields.get("lr")) for o in recipe.optimizer]
+    # One that names its parameters has a rate for these, such as a table's rows, on purpose.
+    every = [o.component for o in recipe.optimizer if o.params is None]
+    peaks = [(c.entry.name, c.fields.get("lr")) for c in every]
     warnings += [
         f"a peak learning rate of {lr or recipe.train.learning_rate:g} is high for adamw"
         for name, lr in peaks

@@ -4,7 +4,7 @@ import pytest
 
 import strawberry
 from strawberry.model.risks import ahead, is_causal, noncausal, risks
-from tests.support import tiny
+from tests.support import TINY, recipe_of, tiny
 
 AHEAD = {"attention": "mha", "ffn": {"use": "strawberry/moe", "routing": "expert"}}
 CAUSAL = {"attention": "mha", "ffn": "moe"}
@@ -32,3 +32,14 @@ def test_a_causal_model_has_none():
 
     assert is_causal(model)
     assert ahead(recipe, model) == noncausal(recipe, model) == []
+
+
+def test_a_high_rate_is_told_where_it_is_that_of_all():
+    """A rate of AdamW over a hundredth, unless its parameters are named, and so meant."""
+    high = {"use": "adamw", "lr": 0.05}
+    model = {**TINY, "stack": [CAUSAL]}
+    told = "a peak learning rate of 0.05 is high for adamw"
+
+    for optimizer, expected in (high, True), ([{**high, "params": "vector"}, "adamw"], False):
+        recipe = recipe_of(model, optimizer=optimizer)
+        assert (told in risks(recipe, strawberry.build(recipe, device="meta"))) is expected

@@ -47,6 +47,11 @@ def explain(errors: Iterable[Any], data: Any, what: str) -> dict[tuple[Any, ...]
     return {p: _message(group, what) for p, group in places.items() if p not in above}
 
 
+def in_words(number: float) -> str:
+    """A bound as a person writes it: whole numbers with all their digits."""
+    return str(number) if isinstance(number, int) else f"{number:g}"
+
+
 def _place(error: Any, data: Any) -> tuple[Any, ...]:
     """The part of an error's location that exists in the data; the rest names types."""
     path: list[Any] = []
@@ -85,7 +90,7 @@ def _expected(error: Any, given: Any) -> tuple[str, str]:
         return EXPECTED[kind], ""
     if kind in BOUNDS:
         key, words = BOUNDS[kind]
-        return f"{words} {context[key]:g}", ""
+        return f"{words} {in_words(context[key])}", ""
     if kind in LENGTHS:
         key, words = LENGTHS[kind]
         return f"a list of {words} {context[key]}", ""

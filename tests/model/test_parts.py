@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import strawberry
-from strawberry.contracts import MatrixLayout, ParameterInfo, interleaved
+from strawberry.contracts import Bank, MatrixLayout, ParameterInfo, Projection, interleaved
 from strawberry.errors import RecipeError
 from strawberry.model.language_model import LanguageModel
 from strawberry.plugin import Plugins
@@ -160,6 +160,38 @@ def test_every_source_says_where_they_are(
     stack = {"recur": 2, "weights": weights, "stack": [inside]}
     info = info_of(strawberry.build(tiny(stack, bias=True), "meta"), ending)
     assert {part.name: part.rows for part in info.layout.parts} == expected
+
+
+@pytest.mark.parametrize("source", [entry.name for entry in REGISTRY.entries("weights")])
+def test_no_source_fuses_in_silence(source: str) -> None:
+    """Under every weight source of the registry, over everything that asks it for matrices.
+
+    What has the rows of a fused projection has its matrices; a share of the rows has a share.
+    """
+    asked = {(name, str(fields)): fields for name, fields, *_ in ROWS}
+    seen = 0
+    for (name, _), fields in asked.items():
+        kind, _, use = name.partition("/")
+        inside = {kind: {"use": use, **fields}}
+        try:
+            model = strawberry.build(
+                tiny({"recur": 2, "weights": source, "stack": [inside]}), "meta"
+            )
+        except RecipeError:  # banks that a source has none of
+            continue
+        every = [m.parts for m in model.modules() if isinstance(m, (Projection, Bank))]
+        fused = [parts for parts in every if len(parts.parts) > 1]
+        plain = [parts for parts in every if len(parts.parts) == 1]
+        for info in model.parameter_infos():
+            rows = info.parameter.shape[-2] if info.parameter.ndim > 1 else 0
+            names = [[part.name for part in parts.parts] for parts in fused if parts.rows == rows]
+            # Factors have the rows of a low rank, of the width, or of something plain.
+            if info.kind not in ("matrix", "bank") or not names or rows <= C:
+                continue
+            names += [[part.name for part in parts.parts] for parts in plain]
+            assert [part.name for part in info.layout.parts] in names, (name, info.name)
+            seen += 1
+    assert seen > 5
 
 
 def test_factors_of_a_stack_are_those_of_its_matrices() -> None:

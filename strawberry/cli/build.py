@@ -52,7 +52,7 @@ def command(
     from strawberry.model.build import build
     from strawberry.recipe import load_recipe
     from strawberry.train.horizon import untimely
-    from strawberry.train.optimizers import assign, state_bytes
+    from strawberry.train.optimizers import assign
     from strawberry.train.parallel.memory import rank_cost
     from strawberry.train.uncompiled import spare_compiler
 
@@ -66,17 +66,19 @@ def command(
         report, warnings=[*untimely(loaded), *wordless_ahead(loaded), *report.warnings]
     )
     assignments = assign(loaded, model.parameter_infos())
-    memory = state_bytes(assignments)
-    rank = None if world_size is None else rank_cost(loaded, model, report, world_size)
+    cost = rank_cost(loaded, model, report, assignments)
+    rank = None
+    if world_size is not None:
+        rank = rank_cost(loaded, model, report, assignments, world_size)
     if as_json:
         ranks = {} if rank is None else {"rank": rank.as_dict()}
-        print_json({**_as_json(loaded, report, assignments, memory), **ranks})
+        print_json({**_as_json(loaded, report, assignments, cost), **ranks})
         return
-    _show(loaded, model, report, assignments, memory, rank)
+    _show(loaded, model, report, assignments, cost, rank)
 
 
 def _as_json(
-    recipe: Recipe, report: CostReport, assignments: list[Assignment], memory: int
+    recipe: Recipe, report: CostReport, assignments: list[Assignment], cost: RankCost
 ) -> dict[str, Any]:
     from strawberry.data.opening import divided_ahead
 
@@ -86,9 +88,9 @@ def _as_json(
         **counted,
         "cast_bytes": report.cast_bytes,
         "total_parameters": report.total_parameters,
-        "parameter_bytes": report.total_parameters * 4,
-        "gradient_bytes": report.total_parameters * 4,
-        "optimizer_bytes": memory,
+        "parameter_bytes": cost.parameters,
+        "gradient_bytes": cost.gradients,
+        "optimizer_bytes": cost.optimizer,
         "optimizers": [
             {
                 "use": a.component.use,
@@ -113,7 +115,7 @@ def _show(
     model: LanguageModel,
     report: CostReport,
     assignments: list[Assignment],
-    memory: int,
+    cost: RankCost,
     rank: RankCost | None,
 ) -> None:
     from strawberry.cli.console import console, show, table
@@ -125,7 +127,7 @@ def _show(
     facts = table("", "")
     facts.show_header = False
     shared = [] if rank is None else _rank_facts(rank)
-    for name, text in [*_facts(recipe, report, memory), *shared]:
+    for name, text in [*_facts(recipe, report, cost), *shared]:
         facts.add_row(name, text)
     show(facts, out)
     out.print()
@@ -160,13 +162,11 @@ def _taken_apart(assignment: Assignment) -> str:
     return f" ({matrices} matrices, as {heads} by head)"
 
 
-def _facts(recipe: Recipe, report: CostReport, optimizer_bytes: int) -> list[tuple[str, str]]:
+def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str, str]]:
     from strawberry.train.space import readable
 
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.parameters.items())
-    weights = report.total_parameters * 4
     batch = f"{recipe.train.batch_size} x {report.block_size} tokens"
-    total = 2 * weights + optimizer_bytes + report.activation_bytes + report.cast_bytes
     casts = f", copies of weights {readable(report.cast_bytes)}" if report.casts else ""
     cache = f"{readable(report.cache_bytes_per_token)} a token"
     if report.cache_fixed_bytes:
@@ -183,9 +183,9 @@ def _facts(recipe: Recipe, report: CostReport, optimizer_bytes: int) -> list[tup
         ("cache", f"{cache} (float32, one sequence)"),
         (
             "memory",
-            f"{readable(total)} for {batch} in {report.dtype}: weights {readable(weights)}, "
-            f"gradients {readable(weights)}, optimizer {readable(optimizer_bytes)}, activations "
-            f"{readable(report.activation_bytes)}{casts}",
+            f"{readable(cost.total)} for {batch} in {report.dtype}: weights "
+            f"{readable(cost.parameters)}, gradients {readable(cost.gradients)}, optimizer "
+            f"{readable(cost.optimizer)}, activations {readable(report.activation_bytes)}{casts}",
         ),
     ]
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from strawberry.contracts import ParameterInfo
-from strawberry.train.optimizers import assign, state_bytes
+from strawberry.train.optimizers import Assignment, state_bytes
 from strawberry.train.parallel.engine import check_divides, units
 
 if TYPE_CHECKING:
@@ -65,13 +65,19 @@ class RankCost:
         return {**asdict(self), "total": self.total}
 
 
-def rank_cost(recipe: Recipe, model: LanguageModel, report: CostReport, ranks: int) -> RankCost:
-    """The cost of a rank under the recipe's `train.parallel`; `model` is on the meta device.
+def rank_cost(
+    recipe: Recipe,
+    model: LanguageModel,
+    report: CostReport,
+    assignments: Sequence[Assignment],
+    ranks: int = 1,
+) -> RankCost:
+    """What training holds: all of it, by one process, or a rank's part under `train.parallel`.
 
-    Raises RecipeError if the ranks can't divide a batch.
+    `model` is on the meta device; `assignments` are those of its parameters. Raises RecipeError if
+    the ranks can't divide a batch.
     """
     check_divides(recipe, ranks)
-    infos = model.parameter_infos()
     once = report.activation_once_bytes
     activations = once + (report.activation_bytes - once) // ranks
     if ranks > 1 and recipe.train.parallel == "fsdp":
@@ -79,14 +85,14 @@ def rank_cost(recipe: Recipe, model: LanguageModel, report: CostReport, ranks: i
         inside = {p for unit in units(model.stack) for p in unit.parameters()}
         outside = {name for name, p in model.named_parameters() if p not in inside}
         activations += sum(size for name, size in report.casts.items() if name in outside)
-        return _sharded(recipe, model, infos, activations, ranks)
+        return _sharded(recipe, model, assignments, activations, ranks)
     weights = WIDE * _count(model.parameters())
     return RankCost(
         ranks=ranks,
         parallel="none" if ranks == 1 else "ddp",
         parameters=weights,
         gradients=weights,
-        optimizer=state_bytes(assign(recipe, infos)),
+        optimizer=state_bytes(assignments),
         gathered=0,
         activations=activations + report.cast_bytes,
         gathers=0,
@@ -97,13 +103,13 @@ def rank_cost(recipe: Recipe, model: LanguageModel, report: CostReport, ranks: i
 def _sharded(
     recipe: Recipe,
     model: LanguageModel,
-    infos: Sequence[ParameterInfo],
+    assignments: Sequence[Assignment],
     activations: int,
     ranks: int,
 ) -> RankCost:
     parts = recipe.train.gradient_accumulation_steps
     narrow = 2 if recipe.train.dtype == "bfloat16" else WIDE
-    mine = [_shard(info, ranks) for info in infos]
+    mine = [_shard(info, ranks) for info in model.parameter_infos()]
     held = WIDE * _count(info.parameter for info in mine)
     padded = sum(p.numel() * ranks for p in (info.parameter for info in mine))
     sizes = [_padded(unit, ranks) for unit in units(model.stack)]
@@ -112,7 +118,6 @@ def _sharded(
     largest = sorted(sizes, reverse=True)
     gathered = WIDE * 2 * root + narrow * sum(largest[:2]) + WIDE * largest[0]
     whole_gradients = WIDE * _count(model.parameters())
-    assignments = assign(recipe, infos)
     shards = {info.name: info for info in mine}
     own = [
         type(a)(a.component, a.factory, a.lr, tuple(shards[i.name] for i in a.infos))

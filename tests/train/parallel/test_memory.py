@@ -7,6 +7,7 @@ import pytest
 from strawberry.model.accounting import account
 from strawberry.model.build import build
 from strawberry.recipe import load_recipe
+from strawberry.train.optimizers import assign
 from strawberry.train.parallel.memory import RankCost, rank_cost
 from tests.train.parallel.ranks import finish, job, start
 
@@ -18,7 +19,8 @@ def both(
     work = job(name, file, train__parallel=parallel, **changes)
     recipe = load_recipe(Path(work["recipe"]), work["sets"])
     model = build(recipe, "meta")
-    said = rank_cost(recipe, model, account(recipe, model), ranks)
+    taken = assign(recipe, model.parameter_infos())
+    said = rank_cost(recipe, model, account(recipe, model), taken, ranks)
     file.write_text(json.dumps(work))
     ended = finish(start(ranks, ["-m", "tests.train.parallel.measure", str(file)]))
     for code, _, errors in ended:

@@ -88,8 +88,8 @@ def compiled(bench: Bench, path: Path) -> Row:
             for _ in range(1 if bench.quick else STEPS - 1):
                 steps.run()
             later = counters["frames"]["ok"]
-            with torch.no_grad(), steps.machine.autocast():
-                losses.append(float(steps.model.loss(*steps.parts[0]).total))
+            with steps.machine.autocast():  # with gradients, which the graph is compiled for
+                losses.append(float(steps.model.loss(*steps.parts[0]).total.detach()))
     row: Row = {
         "last loss": digits(losses[1]),
         "from eager": digits(abs(losses[1] - losses[0])),

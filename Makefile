@@ -28,7 +28,8 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/torch pyproject.toml $(PLUGINS:%=%/pyproject.toml)
-	$(BIN)/python -m pip install --quiet -e '.[dev]' $(PLUGINS:%=-e ./%)
+	$(BIN)/python -m pip install --quiet 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group dev -e '.[ablate]' $(PLUGINS:%=-e ./%)
 	touch $@ $(VENV)/installed
 
 check:

@@ -16,7 +16,7 @@ from strawberry.plugin import Plugins
 from strawberry.train.optimizers import Optimizers
 
 KINDS = ("attention", "ffn", "positional", "norm", "weights", "router")
-FLOAT32, GRADIENTS, BFLOAT16, ROUTED = 1e-3, 1e-2, 0.1, 0.5
+FLOAT32, GRADIENTS, BFLOAT16, ROUTED = 1e-3, 1e-2, 0.15, 0.5
 """What part of the largest value an error may be; where a router decides, tokens go elsewhere."""
 
 

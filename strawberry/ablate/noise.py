@@ -135,8 +135,8 @@ class Design:
         Args:
             values: tables x observed values, cell by cell.
             prior: what is known of the noise beside these values.
-            step: in which the metric comes, for each table or for all. No run's deviation is taken
-                to be less: a difference of one step, however often, may be a matter of rounding.
+            step: in which the metric comes, for each table or for all. No error of a difference of
+                two cells is taken to be less: one of a step, however often, may be of rounding.
         """
         squares = (values @ self.residual) ** 2
         sums = squares @ self.of_cell.T
@@ -159,8 +159,8 @@ class Design:
     def _error(self, variances: Numbers, weights: Numbers, least: Numbers) -> Numbers:
         """Standard errors of weighted sums of the cells' means."""
         squares = (weights**2).T
-        found = np.maximum(variances @ squares, least * squares.sum(axis=0) / 2)
-        error: Numbers = np.sqrt(found / np.maximum(1, self.counts))
+        found = variances @ squares / np.maximum(1, self.counts)
+        error: Numbers = np.sqrt(np.maximum(found, least * squares.sum(axis=0) / 2))
         return error
 
     def null(self, ratio: float = RATIO, prior: Prior | None = None) -> Null:

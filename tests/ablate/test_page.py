@@ -17,6 +17,7 @@ from strawberry.ablate.record import Record
 from strawberry.ablate.report import write_report
 from strawberry.ablate.report.levels import alone
 from strawberry.ablate.report.series import _curve
+from strawberry.ablate.report.summary import write_summary
 from strawberry.ablate.sweep import Sweep, SweepObserver, make_executor
 from strawberry.plugin import Plugins
 from tests.ablate.conftest import PlanMaker
@@ -106,6 +107,35 @@ def test_in_a_browser(page: Path, browser: Any) -> None:
              if e["method"] == "Network.requestWillBeSent"}  # fmt: skip
     own = ("data:", "blob:", "chrome:")  # the browser's first tab is a page of its own
     assert {url for url in asked if not url.startswith(own)} == {page.as_uri()}
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_suite_in_a_browser(
+    make_plan: PlanMaker, plugins: Plugins, tmp_path: Path, browser: Any
+) -> None:
+    """The page of two tables fits every width, and cells are switched off in all of its curves."""
+    records = {}
+    for name, width in (("narrow", 8), ("wide", 24)):
+        plan = make_plan(vary={"model.stack.*.attention": ATTENTION}, seeds=2,
+                         overrides=(f"model.n_embd={width}",))  # fmt: skip
+        executor = make_executor("local", plugins)
+        sweep = Sweep(prepare(plan, plugins), executor, tmp_path / name, SweepObserver())
+        records[name] = sweep.run()
+    page = next(file for file in write_summary(tmp_path, records) if file.suffix == ".html")
+    for width in (400, 1300, 1900):
+        for dark in (False, True):
+            opened(browser, page, width, dark=dark)
+            assert browser.execute_script(BEYOND) == [], width
+    lines = "return [0, 1].map(n => document.querySelectorAll("
+    lines += "`#chart-curves${n} .mark-line path`).length)"
+    assert browser.execute_script(lines) == [2 * 2 + 2] * 2
+    browser.execute_script("document.querySelector('input[data-cell]').click()")
+    deadline = time.monotonic() + 20
+    while browser.execute_script(lines) != [3, 3] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert browser.execute_script(lines) == [3, 3]
+    assert browser.get_log("browser") == []
 
 
 def test_holds_all_that_it_shows(page: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,19 @@ def test_the_summary_has_all_tables(suite_file: Path, plugins: Plugins, tmp_path
     assert len(rows) == 6
     page = files[2].read_text()
     assert 'href="narrow/report.html"' in page
+    assert len(page) < 3_000_000
+    drawn = re.search(
+        r'<script type="application/json" id="charts">(.*?)</script>', page, re.DOTALL
+    )
+    assert drawn is not None
+    charts = json.loads(drawn.group(1))
+    assert {"overview", "differences0", "differences1"} <= charts.keys()
+    shares = {
+        (point["table"], point["cell"]): point["difference"]
+        for point in charts["overview"]["data"]["values"]
+    }
+    assert shares["narrow", "ffn=geglu"] == pytest.approx(-100 / 3.002, rel=1e-3)
+    assert shares["wide", "ffn=geglu"] == pytest.approx(-50 / 2.002, rel=1e-3)
     assert (out / "wide" / "report.html").exists()
 
 

@@ -53,9 +53,9 @@ OFF: Spec = {"name": "off", "value": []}
 SHOWN = "indexof(off, datum.cell) < 0"
 
 
-def colours(table: ResultTable) -> dict[str, str]:
+def colours(*tables: ResultTable) -> dict[str, str]:
     """A colour for each cell, the same in all pictures."""
-    names = sorted(row.name for row in table.rows)
+    names = sorted({row.name for table in tables for row in table.rows})
     if len(names) <= len(TABLEAU):
         return dict(zip(names, TABLEAU, strict=False))
     parts = [
@@ -69,7 +69,7 @@ def colours(table: ResultTable) -> dict[str, str]:
 
 def charts(record: Record, table: ResultTable) -> dict[str, Spec]:
     """All pictures that there is something for."""
-    colour = _colour(table)
+    colour = colour_of(table)
     specs: dict[str, Spec] = {}
     if any(row.comparison and math.isfinite(row.comparison.difference) for row in table.rows):
         specs["differences"] = differences(table)
@@ -85,24 +85,26 @@ def charts(record: Record, table: ResultTable) -> dict[str, Spec]:
     return specs
 
 
-def _base(height: Any, **parts: Any) -> Spec:
+def framed(height: Any, **parts: Any) -> Spec:
+    """A picture as wide as its place."""
     return {"width": "container", "height": height, "autosize": {"type": "fit-x",
             "contains": "padding"}, **parts}  # fmt: skip
 
 
-def _colour(table: ResultTable) -> Spec:
-    chosen = colours(table)
+def colour_of(*tables: ResultTable) -> Spec:
+    """The channel that gives each cell its colour."""
+    chosen = colours(*tables)
     scale = {"domain": list(chosen), "range": list(chosen.values())}
     return {"field": "cell", "type": "nominal", "scale": scale, "legend": None}
 
 
-def _quantity(field: str, title: str | None, **parts: Any) -> Spec:
+def quantity(field: str, title: str | None, **parts: Any) -> Spec:
     """A channel of numbers, whose axis need not begin at 0."""
     return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False},
             **parts}  # fmt: skip
 
 
-def _tip(*fields: str) -> list[Spec]:
+def tip(*fields: str) -> list[Spec]:
     """What is shown beside the pointer; numbers in five digits."""
     words = ("cell", "seed", "verdict", "level", "other")
     return [
@@ -118,11 +120,11 @@ def curves_chart(curves: Sequence[Mapping[str, Any]], colour: Spec) -> Spec:
     known = [name for name in AXES if name != "seconds" or all("seconds" in c for c in curves)]
     lists = ["step", "value", *(["seconds"] if "seconds" in known else [])]
     x = " : ".join(f"axis == '{name}' ? {AXES[name]}" for name in known) + " : datum.step"
-    y = _quantity("value", None)
-    across = _quantity("x", None, axis={"format": "~s", "tickCount": 6, "labelOverlap": True})
+    y = quantity("value", None)
+    across = quantity("x", None, axis={"format": "~s", "tickCount": 6, "labelOverlap": True})
     mean = [{"aggregate": [{"op": "mean", "field": f, "as": f} for f in ("x", "value")],
              "groupby": ["cell", "step"]}]  # fmt: skip
-    return _base(
+    return framed(
         360,
         data={"values": list(curves)},
         params=[OFF, {"name": "axis", "value": known[0]}, {"name": "start", "value": START},
@@ -139,7 +141,7 @@ def curves_chart(curves: Sequence[Mapping[str, Any]], colour: Spec) -> Spec:
              "encoding": {"detail": {"field": "seed", "type": "nominal"}}},
             {"mark": {"type": "line", "strokeWidth": 2.5}, "transform": mean},
             {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 0},
-             "encoding": {"tooltip": _tip("cell", "seed", "step", *lists[2:], "value")}},
+             "encoding": {"tooltip": tip("cell", "seed", "step", *lists[2:], "value")}},
         ],
         usermeta={"axes": known, "kinds": kinds(curves)},
     )  # fmt: skip
@@ -162,17 +164,17 @@ def differences(table: ResultTable) -> Spec:
         ]  # fmt: skip
     scale = {"domain": list(VERDICTS), "range": list(VERDICTS.values())}
     used = [verdict for verdict in VERDICTS if any(row.verdict == verdict for row in rows)]
-    x = _quantity("difference", f"difference in {table.metric}")
+    x = quantity("difference", f"difference in {table.metric}")
     layers: list[Spec] = [
         {"mark": {"type": "rule"}, "data": {"values": [{}]}, "encoding": {"x": {"datum": 0}}},
         {"mark": {"type": "rule", "strokeWidth": 3},
          "transform": [{"filter": "isValid(datum.low)"}],
-         "encoding": {"x": _quantity("low", x["title"]), "x2": {"field": "high"},
-                      "tooltip": _tip("cell", "verdict", "difference", "low", "high")}},
+         "encoding": {"x": quantity("low", x["title"]), "x2": {"field": "high"},
+                      "tooltip": tip("cell", "verdict", "difference", "low", "high")}},
         {"mark": {"type": "tick", "thickness": 1.5, "size": 14}, "data": {"values": pairs},
-         "encoding": {"x": x, "tooltip": _tip("cell", "seed", "value", "difference")}},
+         "encoding": {"x": x, "tooltip": tip("cell", "seed", "value", "difference")}},
         {"mark": {"type": "point", "filled": True, "size": 90}, "encoding": {"x": x,
-         "tooltip": _tip("cell", "verdict", "difference", "low", "high")}},
+         "tooltip": tip("cell", "verdict", "difference", "low", "high")}},
     ]  # fmt: skip
     for layer in layers[1:]:
         layer["encoding"] |= {
@@ -186,7 +188,7 @@ def differences(table: ResultTable) -> Spec:
         band = {"mark": {"type": "rect", "opacity": 0.12}, "data": {"values": [{}]},
                 "encoding": ends}  # fmt: skip
         layers.insert(0, band)
-    return _base(40 + 38 * len(rows), data={"values": means}, layer=layers)
+    return framed(40 + 38 * len(rows), data={"values": means}, layer=layers)
 
 
 def cost_chart(table: ResultTable, cost: str, colour: Spec) -> Spec:
@@ -202,9 +204,9 @@ def cost_chart(table: ResultTable, cost: str, colour: Spec) -> Spec:
     front = pareto([(p["cost"], p["value"]) for p in points], higher=table.higher_is_better)
     line = [{"cost": x, "value": y} for x, y in front]
     shown = [{"filter": SHOWN}]
-    x_axis = _quantity("cost", cost, axis={"format": "~s", "tickCount": 5, "labelOverlap": True})
-    axes = {"x": x_axis, "y": _quantity("value", table.metric, axis={"tickCount": 5})}
-    return _base(
+    x_axis = quantity("cost", cost, axis={"format": "~s", "tickCount": 5, "labelOverlap": True})
+    axes = {"x": x_axis, "y": quantity("value", table.metric, axis={"tickCount": 5})}
+    return framed(
         220,
         params=[OFF],
         layer=[
@@ -213,10 +215,10 @@ def cost_chart(table: ResultTable, cost: str, colour: Spec) -> Spec:
             {"mark": {"type": "point", "filled": True, "size": 18, "opacity": 0.45},
              "data": {"values": seeds}, "transform": shown,
              "encoding": {**axes, "color": colour,
-                          "tooltip": _tip("cell", "seed", "value", "cost")}},
+                          "tooltip": tip("cell", "seed", "value", "cost")}},
             {"mark": {"type": "point", "filled": True, "size": 110},
              "data": {"values": points}, "transform": shown,
-             "encoding": {**axes, "color": colour, "tooltip": _tip("cell", "value", "cost")}},
+             "encoding": {**axes, "color": colour, "tooltip": tip("cell", "value", "cost")}},
         ],
     )  # fmt: skip
 
@@ -234,7 +236,7 @@ def factor_charts(grid: Grid, metric: str) -> dict[str, Spec]:
         colour = {"field": "other", "type": "nominal", "title": title, "sort": list(levels),
                   "legend": {"orient": "top", "columns": 2}}  # fmt: skip
         spec["encoding"]["color"] = colour
-        spec["layer"][1]["encoding"]["tooltip"] = _tip("level", "other", "seed", "value")
+        spec["layer"][1]["encoding"]["tooltip"] = tip("level", "other", "seed", "value")
         specs[f"pair{one}-{other}"] = spec
     return specs
 
@@ -243,8 +245,8 @@ def _levels(rows: Sequence[Spec], name: str, levels: Sequence[str], metric: str)
     """The mean of each level as a line, each seed as a point."""
     axis = {"labelAngle": -25 if sum(map(len, levels)) > 24 else 0, "labelLimit": 130}
     x = {"field": "level", "type": "nominal", "title": name, "sort": list(levels), "axis": axis}
-    y = _quantity("value", metric, axis={"tickCount": 5})
-    return _base(
+    y = quantity("value", metric, axis={"tickCount": 5})
+    return framed(
         220,
         data={"values": list(rows)},
         encoding={"x": x},
@@ -253,7 +255,7 @@ def _levels(rows: Sequence[Spec], name: str, levels: Sequence[str], metric: str)
              "encoding": {"y": {**y, "aggregate": "mean"}}},
             {"mark": {"type": "point", "filled": True, "size": 30, "opacity": 0.6},
              "encoding": {"y": y,
-                          "tooltip": _tip("level", "seed", "value")}},
+                          "tooltip": tip("level", "seed", "value")}},
         ],
     )  # fmt: skip
 
@@ -268,10 +270,11 @@ def pareto(points: list[tuple[float, float]], *, higher: bool = False) -> list[t
     return front
 
 
-def swatches(table: ResultTable) -> list[tuple[str, str]]:
-    """Cells and their colours, in the order of the table."""
-    chosen = colours(table)
-    return [(row.name, chosen[row.name]) for row in table.rows if _drawn(row)]
+def swatches(*tables: ResultTable) -> list[tuple[str, str]]:
+    """Cells and their colours, in the order of the tables."""
+    chosen = colours(*tables)
+    drawn = dict.fromkeys(row.name for table in tables for row in table.rows if _drawn(row))
+    return [(name, chosen[name]) for name in drawn]
 
 
 def _drawn(row: CellRow) -> bool:

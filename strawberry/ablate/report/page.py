@@ -73,6 +73,11 @@ def library() -> str:
     return script.replace("</script", "<\\/script")
 
 
+def behaviour() -> str:
+    """The page's own script."""
+    return resources.files("strawberry.ablate.report").joinpath("page.js").read_text()
+
+
 def _part(table: ResultTable, names: Sequence[str]) -> dict[str, Any]:
     """Some columns of the table, the verdict beside the name."""
     part = shown(table)
@@ -129,5 +134,5 @@ def page(record: Record, table: ResultTable) -> str:
         command=record.command,
         seconds=table.seconds,
         library=library() if drawn else "",
-        behaviour=resources.files("strawberry.ablate.report").joinpath("page.js").read_text(),
+        behaviour=behaviour(),
     )  # fmt: skip

@@ -18,15 +18,15 @@ TRAINING = "loss"
 """The training loss, in a run's log."""
 
 
-def series(record: Record, table: ResultTable) -> list[dict[str, Any]]:
+def series(record: Record, table: ResultTable, points: int = POINTS) -> list[dict[str, Any]]:
     """A mapping for each curve: `cell`, `seed`, `what`, and lists `step`, `value` and `seconds`.
 
     `seconds` are of training steps alone, and missing where the log has no speed. Beside them stand
     `tokens` and `flops`, of one step, and `last`, the curve's last step. Curves of more points than
-    there is room for are means over equal stretches.
+    there is room for, with `points` for all of a kind, are means over equal stretches.
     """
     trials = [(row.cell, trial) for row in table.rows for trial in record.of(row.name)]
-    room = min(MOST, max(20, POINTS // max(1, len(trials))))
+    room = min(MOST, max(20, points // max(1, len(trials))))
     curves = []
     for cell, trial in trials:
         rows = trial.rows()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import statistics as plain
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from strawberry.ablate.record import Record
+from strawberry.ablate.report.charts import swatches
 from strawberry.ablate.report.files import write_report
 from strawberry.ablate.report.numbers import number
-from strawberry.ablate.report.page import template
+from strawberry.ablate.report.page import behaviour, library, template
+from strawberry.ablate.report.suite_charts import suite_charts
 from strawberry.ablate.report.table import CellRow, ResultTable, tabulate
 from strawberry.train.run import write_atomic
 
@@ -71,15 +73,13 @@ def write_summary(
     `summary` is that of the records, where it is at hand already.
     """
     summary = summary or summarise(records)
-    begun = []
     for name, record in records.items():
         if record is not None:
             write_report(record, summary.tables[name])
-            begun.append(record)
     files = {
         "suite.md": _markdown(summary),
         "suite.csv": _csv(summary),
-        "suite.html": _page(summary, begun),
+        "suite.html": _page(summary, records),
     }
     for name, text in files.items():
         write_atomic(folder / name, text)
@@ -162,8 +162,11 @@ def _csv(summary: SuiteSummary) -> str:
     return out.getvalue()
 
 
-def _page(summary: SuiteSummary, records: Sequence[Record]) -> str:
-    """One page: means as shades from the worst to the best of each table."""
+def _page(summary: SuiteSummary, records: Mapping[str, Record | None]) -> str:
+    """One page: means as shades from the worst to the best of each table, and pictures."""
+    begun = [record for record in records.values() if record is not None]
+    tables = summary.tables
+    charts = suite_charts(tables, records)
     shown = []
     for cell, found in summary.rows.items():
         marks = []
@@ -171,14 +174,19 @@ def _page(summary: SuiteSummary, records: Sequence[Record]) -> str:
             row = found.get(name)
             marks.append({"text": entry(row), "shade": _shade(row, table)})
         shown.append({"cell": cell, "marks": marks, "mean": number(summary.mean(cell), 3)})
-    record = records[0]
+    record = begun[0]
     return template("suite.html.j2").render(
         title=f"Suite on {record.content['name']}",
-        written=max(r.content["written"] for r in records),
+        written=max(r.content["written"] for r in begun),
         tables=list(summary.tables),
         rows=shown,
         notes=notes(summary),
         environment=record.content["environment"],
+        charts=charts,
+        curves=next((made for name, made in charts.items() if name.startswith("curves")), None),
+        swatches=swatches(*tables.values()),
+        library=library() if charts else "",
+        behaviour=behaviour(),
     )
 
 

@@ -57,7 +57,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             raise pytest.UsageError(f"@pytest.mark.{mark.name} takes the name, then fields")
         word = str(mark.args[0])
         kind = word.partition("/")[0] if mark.name == "component" else "model"
-        for check in only or checks_for(kind):
+        for check in only or checks_for(kind, _plugins().registry.kinds):
             if check not in leave_out:
                 cases.append((mark.name, word, json.dumps(mark.kwargs), check))
                 names.append(f"{word}-{check}")

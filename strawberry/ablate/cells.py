@@ -16,8 +16,10 @@ from strawberry.errors import StrawberryError
 from strawberry.model.build import build
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe, patch
+from strawberry.recipe.grammar import kind_at
 from strawberry.recipe.origin import Origin
 from strawberry.recipe.spec import BlockSpec, Recipe, RecurSpec
+from strawberry.recipe.tree import parse_path
 from strawberry.recipe.walk import walk
 
 POSITIONAL = "model.positional"
@@ -152,10 +154,10 @@ def _at(values: Values, share: float) -> Any:
 
 def _every(path: str, values: Values, plugins: Plugins) -> Values:
     """The values, with every component of the registry where they say `all`."""
-    kind = path.rsplit(".", 1)[-1]
     if isinstance(values, Range) or EVERY not in values:
         return values
-    names = [entry.full_name for entry in plugins.registry.entries(kind)]
+    kind = kind_at(parse_path(path, None), plugins.registry.kinds)
+    names = [entry.full_name for entry in plugins.registry.entries(kind.name)] if kind else []
     listed = [[name.removeprefix("strawberry/") for name in names] if v == EVERY else [v]
               for v in values]  # fmt: skip
     choices: list[Any] = []

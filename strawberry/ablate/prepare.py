@@ -16,7 +16,7 @@ from strawberry.errors import StrawberryError
 from strawberry.model.build import build
 from strawberry.model.risks import ahead
 from strawberry.plugin import Plugins
-from strawberry.plugin.registry import did_you_mean
+from strawberry.plugin.words import did_you_mean
 from strawberry.recipe import patch
 from strawberry.recipe.spec import Recipe
 from strawberry.train.horizon import untimely

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from strawberry.errors import Location, Problem, RecipeError, StrawberryError
-from strawberry.plugin.registry import did_you_mean
+from strawberry.plugin.words import did_you_mean
 from strawberry.recipe.seeds import Randomness, seed_of
 from strawberry.recipe.spec import Recipe
 

@@ -14,6 +14,7 @@ from strawberry.contracts import Router
 from strawberry.model.build import build
 from strawberry.model.language_model import Cache, LanguageModel
 from strawberry.model.risks import declares
+from strawberry.plugin.registry import resolve
 
 
 def shape(subject: Subject) -> str:
@@ -201,3 +202,13 @@ def _calls(split: list[int]) -> str:
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def contract(subject: Subject) -> str:
+    """Is it what components of its kind are?"""
+    assert subject.entry is not None
+    target = subject.kinds[subject.kind].contract
+    wanted = resolve(target, f"kind {subject.kind!r}")
+    if not isinstance(wanted, type) or not issubclass(subject.entry.load(), wanted):
+        raise Finding(f"{subject.entry.where} does not derive from {target}")
+    return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from strawberry.check import (
     answers,
@@ -23,8 +24,10 @@ from strawberry.check import (
 from strawberry.check.outcome import CheckResult, Finding, NotApplicable
 from strawberry.check.subject import Subject
 from strawberry.errors import StrawberryError
+from strawberry.plugin.kinds import Kinds
 from strawberry.plugin.loader import place
-from strawberry.plugin.registry import did_you_mean, one_line
+from strawberry.plugin.registry import one_line, resolve
+from strawberry.plugin.words import did_you_mean
 
 Check = Callable[[Subject], str]
 
@@ -92,14 +95,23 @@ _OTHERS: dict[str, dict[str, Check]] = {
 }
 
 
-def checks_for(kind: str) -> dict[str, Check]:
-    """The checks of a kind of component, or of a whole `model`, by name and in order."""
-    return _OTHERS.get(kind, _MODEL)
+def checks_for(kind: str, kinds: Kinds | None = None) -> dict[str, Check]:
+    """The checks of a kind of component, or of a whole `model`, by name and in order.
+
+    A kind that a plugin brings (one of `kinds`) has its contract checked, and what it says beside.
+    """
+    brought = {row.name: row for row in (kinds.brought if kinds else ())}
+    if kind not in brought:
+        return _OTHERS.get(kind, _MODEL)
+    checks: dict[str, Any] = {"contract": forms.contract}
+    for name, target in brought[kind].checks.items():
+        checks[name] = resolve(target, f"kind {kind!r}: check {name!r}")
+    return checks
 
 
 def run_one(subject: Subject, name: str) -> CheckResult:
     """One check; whatever the component raises in it is a finding, with its place."""
-    checks = checks_for(subject.kind)
+    checks = checks_for(subject.kind, subject.kinds)
     if name not in checks:
         near = did_you_mean(name, checks)
         raise StrawberryError(f"no check is called {name!r}{near or ': ' + ', '.join(checks)}")
@@ -129,5 +141,5 @@ def run(subject: Subject, names: Sequence[str] = ()) -> Iterator[CheckResult]:
     # What is wrong with a model is no finding.
     if subject.kind not in ("data", "tokenizer", "task"):
         subject.model()
-    for name in names or checks_for(subject.kind):
+    for name in names or checks_for(subject.kind, subject.kinds):
         yield run_one(subject, name)

@@ -15,30 +15,11 @@ from strawberry.contracts import FFN, Attention, Use
 from strawberry.errors import Location, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.language_model import LanguageModel
-from strawberry.plugin import KINDS, Plugins, RegistryEntry
+from strawberry.plugin import ComponentKind, Kinds, Plugins, RegistryEntry
 from strawberry.recipe.load import patch
 from strawberry.recipe.spec import Recipe
-from strawberry.recipe.tree import located
+from strawberry.recipe.tree import Node, located, parse_path, set_at
 from strawberry.recipe.validate import validate
-
-PLAIN: Final[dict[str, str]] = {
-    "attention": "mha",
-    "ffn": "swiglu",
-    "norm": "rmsnorm",
-    "positional": "rope",
-    "weights": "owned",
-}
-"""The built-in of each kind beside which a component is timed."""
-
-_BRIEF: Final = {
-    "max_iters": 8,
-    "batch_size": 2,
-    "log_interval": 1,
-    "eval_interval": 4,
-    "eval_iters": 1,
-    "checkpoint_interval": 3,
-    "warmup_iters": 2,
-}
 
 LENGTH: Final = 13
 """Tokens of a sequence: odd, so that no chunk or group divides it."""
@@ -68,6 +49,12 @@ class Subject:
     plain: Recipe | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     _built: dict[str, LanguageModel] = field(default_factory=dict, repr=False)
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds that there are."""
+        assert self.recipe.plugins is not None
+        return self.recipe.plugins.registry.kinds
 
     def model(self, *, training: bool = False, dtype: torch.dtype = torch.float32) -> LanguageModel:
         """A fresh model, the same at every call; raises RecipeError if it can't be built."""
@@ -133,7 +120,7 @@ def of_component(
     """A model of three block uses, two of them recurring, in which this component has its place.
 
     Args:
-        kind: one of `KINDS`.
+        kind: the name of a kind.
         name: the component, as recipes name it.
         fields: its recipe fields, where not the defaults.
         plugins: what names are resolved with; None loads the plugins of this environment.
@@ -142,58 +129,49 @@ def of_component(
         StrawberryError: there is no such component, or no check for its kind.
         RecipeError: its fields are wrong.
     """
-    if kind not in KINDS:
-        raise StrawberryError(f"there are no checks for {kind}; there are for {', '.join(KINDS)}")
     plugins = plugins or Plugins.load()
-    entry = plugins.registry.find(kind, name)
-    honours = entry.load().honours if kind == "attention" else frozenset(["rotary"])  # type: ignore[attr-defined]
+    kinds = plugins.registry.kinds
+    if kind not in kinds:
+        known = ", ".join(kinds.names)
+        raise StrawberryError(f"there are no checks for {kind}; there are for {known}")
+    entry, row = plugins.registry.find(kind, name), kinds[kind]
     title = f"check {kind}/{name}"
+    # What is no mixer itself has the usual one beside it, which rotates.
+    rotary = "rotary" in getattr(entry.load(), "honours", ("rotary",))
 
     def recipe(use: str, given: Mapping[str, Any]) -> Recipe:
-        data = _around(kind, {"use": use, **given}, rotary="rotary" in honours)
-        place = Location(title, 1, 1)
-        return validate(located({"name": "check", **data}, place), Path(title), plugins)
+        tree = _around(row, {"use": use, **given}, title, rotary=rotary)
+        return validate(tree, Path(title), plugins)
 
-    base = recipe(PLAIN[kind], {}) if kind in PLAIN else None
-    surrounding = recipe(name, fields or {})
-    return Subject(f"{kind}/{name}", kind, surrounding, entry, base, fields or {})
+    base = recipe(row.usual, {}) if row.usual else None
+    made = recipe(name, fields or {})
+    return Subject(f"{kind}/{name}", kind, made, entry, base, fields or {})
 
 
-def _around(kind: str, component: dict[str, Any], *, rotary: bool) -> dict[str, Any]:
-    """The plain data of a recipe in which a component has its place."""
-    block: dict[str, Any] = {"attention": "mha", "ffn": "swiglu"}
-    model: dict[str, Any] = {
-        "vocab_size": 61,
-        "block_size": 64,
-        "n_embd": 32,
-        "positional": "rope" if rotary else "none",
-    }
-    recur: dict[str, Any] = {"recur": 2}
-    sections: dict[str, Any] = {"train": {"max_iters": 100, "batch_size": 4}}
-    if kind in block:
-        block[kind] = component
-    elif kind == "router":
-        recur = {"recur": 3, "router": component}
-    elif kind == "weights":
-        recur = {"recur": 3, "weights": component}
-    elif kind in ("norm", "positional"):
-        model[kind] = component
-    elif kind == "tracker":
-        model |= {"vocab_size": 257, "block_size": 16, "dropout": 0.1}
-        sections = {"trackers": [component], "tokenizer": "bytes", "train": _BRIEF}
-    elif kind == "executor":
-        model |= {"vocab_size": 16, "block_size": 16}
-        sections = {"data": {"use": "synthetic", "task": "memorization"}, "train": _BRIEF}
-    elif kind == "task":
-        model["vocab_size"] = 512
-        sections |= {"data": {"use": "synthetic", "task": component}}
-    elif kind in ("data", "tokenizer"):
-        model["vocab_size"] = 512
-        sections |= {"tokenizer": "bytes", kind: component}
-    else:
-        sections[kind] = component
-    model["stack"] = [block, {**recur, "stack": [block]}]
-    return {"model": model, **sections}
+def _around(kind: ComponentKind, component: dict[str, Any], title: str, *, rotary: bool) -> Node:
+    """A recipe in which a component has its place: a block, and one that recurs."""
+    where = Location(title, 1, 1)
+    block = {"attention": "mha", "ffn": "swiglu"}
+    tree = located(
+        {
+            "name": "check",
+            "model": {
+                "vocab_size": 61,
+                "block_size": 64,
+                "n_embd": 32,
+                "positional": "rope" if rotary else "none",
+                "stack": [block, {"recur": 2, "stack": [block]}],
+            },
+            "train": {"max_iters": 100, "batch_size": 4},
+        },
+        where,
+    )
+    settings = dict(kind.around)
+    if kind.checked_at:
+        settings[kind.checked_at] = [component] if kind.many == "list" else component
+    for path, value in settings.items():
+        tree = set_at(tree, parse_path(path, where), located(value, where))
+    return tree
 
 
 def with_length(recipe: Recipe, block_size: int) -> Recipe:

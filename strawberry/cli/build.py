@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,8 @@ import typer
 from annotated_types import Ge
 
 from strawberry.cli.numbers import Counted
+from strawberry.plugin.kinds import CORE
+from strawberry.recipe.walk import walk_components
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -227,6 +230,8 @@ def _tree(recipe: Recipe, model: LanguageModel, report: CostReport) -> Tree:
         f"[dim]{_si(head.cost.flops_forward / report.block_size)} FLOPs a token[/]"
     )
     root.add(styled(text))
+    for line in [*_brought(spec.components), *_brought(recipe.components)]:
+        root.add(styled(line))
     return root
 
 
@@ -248,12 +253,13 @@ def _add_nodes(
         weights = "" if spec.weights is None else f"  {_label(spec.weights)}"
         if isinstance(spec, BlockSpec):
             branch = tree.add(styled(_block_line(node, lines.get(here), length) + weights))
-            for part in _parts(node):
+            for part in [*_parts(node), *_brought(spec.components)]:
                 branch.add(styled(part))
             index += 1
             continue
         word = "recur" if isinstance(spec, RecurSpec) else "repeat"
         how = _how(spec) if isinstance(spec, RecurSpec) else ""
+        how += "".join(f", {line}" for line in _brought(spec.components))
         branch = tree.add(styled(f"[bold]{word} {spec.count}[/]{how}{weights}"))
         if word == "repeat" and spec.weights is None:  # written out in the stack around it
             after = _add_nodes(branch, spec.stack, stack, path, lines, length, index)
@@ -262,6 +268,16 @@ def _add_nodes(
             _add_nodes(branch, spec.stack, node, here, lines, length)
             index += 1
     return index
+
+
+def _brought(components: Mapping[str, Any]) -> Iterator[str]:
+    """The components of kinds that plugins bring: a model of ours says nothing of those."""
+    from strawberry.recipe.spec import ComponentSpec
+
+    ours = {kind.key for kind in CORE}
+    for step in walk_components({k: v for k, v in components.items() if k not in ours}, ""):
+        if step.parent is None and isinstance(step.spec, ComponentSpec):
+            yield f"{step.path}  {_label(step.spec)}"
 
 
 def _how(spec: RecurSpec) -> str:

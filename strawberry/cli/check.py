@@ -67,14 +67,13 @@ def _subject(word: str, overrides: list[str]) -> Subject:
     from strawberry.check import of_component, of_recipe
     from strawberry.cli import context
     from strawberry.cli.components import kind_of
-    from strawberry.plugin import KINDS
     from strawberry.recipe import load_recipe
 
     plugins = context.plugins()
     if Path(word).suffix in (".yaml", ".yml", ".json") or Path(word).is_dir():
         return of_recipe(load_recipe(word, overrides, plugins=plugins))
     kind, slash, name = word.partition("/")
-    if not slash or kind not in KINDS:
+    if not slash or kind not in plugins.registry.kinds:
         kind, name = kind_of(plugins.registry, word), word
     return of_component(kind, name, _fields(overrides), plugins=plugins)
 

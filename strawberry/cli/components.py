@@ -10,8 +10,7 @@ from rich.text import Text
 from strawberry.cli import context
 from strawberry.cli.console import console, print_json, show, table
 from strawberry.errors import PluginError
-from strawberry.plugin import KINDS, LookupFailure, Registry, RegistryEntry
-from strawberry.plugin.registry import did_you_mean
+from strawberry.plugin import LookupFailure, Registry, RegistryEntry
 from strawberry.plugin.signature import (
     RecipeField,
     capabilities_of,
@@ -20,6 +19,7 @@ from strawberry.plugin.signature import (
     source_of,
     summary_without_import,
 )
+from strawberry.plugin.words import did_you_mean
 
 
 def command(
@@ -37,7 +37,7 @@ def command(
     As JSON the list has all of that for every component.
     """
     registry = context.plugins().registry
-    if name is None and kind is not None and kind not in KINDS:
+    if name is None and kind is not None and kind not in registry.kinds:
         kind, name = kind_of(registry, kind), kind
     if kind is not None and name is not None:
         _show(registry.find(kind, name), json=json)
@@ -53,9 +53,10 @@ def kind_of(registry: Registry, word: str) -> str:
         return kinds[0]
     if kinds:
         raise LookupFailure(f"{word!r} is of several kinds: write {' or '.join(kinds)} before it")
-    near = did_you_mean(word, [*KINDS, *(entry.name for entry in entries)])
+    known = registry.kinds.names
+    near = did_you_mean(word, [*known, *(entry.name for entry in entries)])
     raise LookupFailure(
-        f"no kind or component is called {word!r}{near or '; kinds: ' + ', '.join(KINDS)}"
+        f"no kind or component is called {word!r}{near or '; kinds: ' + ', '.join(known)}"
     )
 
 

@@ -57,6 +57,8 @@ def _show(record: PluginRecord, out: Console) -> None:
     rows = table("", "")
     rows.show_header = False
     rows.columns[0].style = "cyan"
+    if record.kinds:
+        rows.add_row("kinds", ", ".join(kind.name for kind in record.kinds))
     for kind, entries in groupby(record.entries, key=lambda entry: entry.kind):
         rows.add_row(kind, ", ".join(entry.name for entry in entries))
     for command in record.commands:
@@ -64,7 +66,9 @@ def _show(record: PluginRecord, out: Console) -> None:
         rows.add_row(
             "command", f"{command.name}: {command.help}{taken if command.name in VERBS else ''}"
         )
-    hooks = [hook for hook in record.hooks if hook != "strawberry_register"]
+    hooks = [
+        hook for hook in record.hooks if hook not in ("strawberry_kinds", "strawberry_register")
+    ]
     if hooks:
         rows.add_row("hooks", ", ".join(hooks))
     if rows.row_count:
@@ -90,6 +94,7 @@ def _as_dict(record: PluginRecord) -> dict[str, Any]:
         "seconds": round(record.seconds, 6),
         "module": record.module,
         "file": str(record.file) if record.file else None,
+        "kinds": [kind.name for kind in record.kinds],
         "components": [
             {"kind": entry.kind, "name": entry.name, "target": entry.where}
             for entry in record.entries

@@ -9,9 +9,9 @@ A plugin is a module that imports no torch, advertised under the entry-point gro
         registry.attention("hyena", "my_package.hyena:Hyena")
 """
 
+from strawberry.plugin.kinds import ComponentKind, Kinds
 from strawberry.plugin.manager import PluginRecord, Plugins
 from strawberry.plugin.registry import (
-    KINDS,
     Command,
     LookupFailure,
     Registrar,
@@ -23,9 +23,10 @@ from strawberry.plugin.specs import API_VERSION, hookimpl
 
 __all__ = [
     "API_VERSION",
-    "KINDS",
     "Command",
+    "ComponentKind",
     "Kind",
+    "Kinds",
     "LookupFailure",
     "PluginRecord",
     "Plugins",

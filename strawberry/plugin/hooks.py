@@ -11,7 +11,7 @@ import pluggy
 
 from strawberry.errors import PluginError
 from strawberry.plugin import specs
-from strawberry.plugin.registry import did_you_mean
+from strawberry.plugin.words import did_you_mean
 
 _MARK = f"{specs.GROUP}_impl"
 _PREFIX = f"{specs.GROUP}_"

@@ -7,9 +7,13 @@ row. A new kind is a row here, or one that a plugin registers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from strawberry.errors import PluginError
+from strawberry.plugin.words import did_you_mean
 
 Place: TypeAlias = Literal["recipe", "model", "block", "entry", "recur"]
 """Where a component may stand: a section of a recipe, a key of its `model`, of a block, of any
@@ -37,6 +41,9 @@ class ComponentKind:
         nothing: whether `none` in its place leaves it out; else `none` is a name like others.
         held: the path of the field that holds one, where it has no place of its own.
         plain: what takes its place when an ablation leaves it out; None for `null`.
+        around: what a recipe that is checked with one says beside it, by paths.
+        checks: for a kind that a plugin brings, what `strawberry check` looks at beside the
+            contract: functions of a `Subject`, as `module:attribute`, by name.
         usual: the component beside which `strawberry check` judges others; "" for none.
     """
 
@@ -52,6 +59,8 @@ class ComponentKind:
     held: str = ""
     plain: str | None = None
     usual: str = ""
+    around: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    checks: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -63,6 +72,11 @@ class ComponentKind:
         return "block" in self.places and "model" not in self.places
 
     @property
+    def is_own_nothing(self) -> bool:
+        """Whether a component of its own, called `none`, is what does nothing."""
+        return self.plain == "none" and not self.nothing
+
+    @property
     def path(self) -> str:
         """Where it stands in a recipe, `*` for every block; "" if nowhere that has one path."""
         if "model" in self.places:
@@ -71,6 +85,27 @@ class ComponentKind:
             return f"model.stack.*.{self.key}"
         return self.key if "recipe" in self.places and self.many != "list" else self.held
 
+    @property
+    def checked_at(self) -> str:
+        """Where one stands in the recipe that `strawberry check` builds around it; "" for nowhere.
+
+        That has a block, and an entry that recurs.
+        """
+        if "entry" in self.places or "recur" in self.places:
+            return f"model.stack[1].{self.key}"
+        return self.path or (self.key if "recipe" in self.places else "")
+
+
+TARGET: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+TAKEN: Final = frozenset(
+    ["name", "seed", "requires", "model", "train", "extends", "set", "stack", "repeat", "recur"]
+)
+"""Words of a recipe that no kind may have."""
+_WORD: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_SHORT: Final = {
+    "max_iters": 8, "batch_size": 2, "log_interval": 1, "eval_interval": 4, "eval_iters": 1,
+    "checkpoint_interval": 3, "warmup_iters": 2,
+}  # fmt: skip
 
 CORE: Final = (
     ComponentKind(
@@ -91,19 +126,20 @@ CORE: Final = (
     ),
     ComponentKind(
         "router", "router of tokens to recursion depths", "strawberry.contracts:Router", ("recur",),
-        default="strawberry/token_choice", nothing=True,
+        default="strawberry/token_choice", nothing=True, around={"model.stack[1].recur": 3},
     ),
     ComponentKind(
         "weights", "weight source", "strawberry.contracts:WeightSource", ("model", "entry"),
         default="strawberry/owned", plain="owned", usual="owned",
+        around={"model.stack[1].recur": 3},
     ),
     ComponentKind(
         "data", "data source", "strawberry.contracts:DataSource", ("recipe",),
-        default="strawberry/stdlib",
+        default="strawberry/stdlib", around={"model.vocab_size": 512, "tokenizer": "bytes"},
     ),
     ComponentKind(
         "tokenizer", "tokenizer", "strawberry.contracts:TokenizerSource", ("recipe",),
-        default="strawberry/bpe",
+        default="strawberry/bpe", around={"model.vocab_size": 512},
     ),
     ComponentKind(
         "optimizer", "optimizer", "strawberry.contracts:OptimizerSource", ("recipe",),
@@ -113,20 +149,63 @@ CORE: Final = (
         "schedule", "learning-rate schedule", "strawberry.contracts:Schedule", ("recipe",),
         default="strawberry/trapezoid",
     ),
-    ComponentKind("task", "synthetic task", "strawberry.contracts:Task", held="data.task"),
+    ComponentKind(
+        "task", "synthetic task", "strawberry.contracts:Task", held="data.task",
+        around={"model.vocab_size": 512, "data.use": "synthetic"},
+    ),
     ComponentKind(
         "tracker", "observer of runs", "strawberry.contracts:Tracker", ("recipe",), key="trackers",
         many="list",
+        around={
+            "model.vocab_size": 257, "model.block_size": 16, "model.dropout": 0.1,
+            "tokenizer": "bytes", "train": _SHORT,
+        },
     ),
-    ComponentKind("executor", "way to run many trainings", "strawberry.contracts:Executor"),
+    ComponentKind(
+        "executor", "way to run many trainings", "strawberry.contracts:Executor",
+        around={
+            "model.vocab_size": 16, "model.block_size": 16, "train": _SHORT,
+            "data": {"use": "synthetic", "task": "memorization"},
+        },
+    ),
 )  # fmt: skip
 
 
 class Kinds:
-    """The kinds that there are: Strawberry's own, then those of plugins, each by its name."""
+    """The kinds that there are, by name: Strawberry's own, then those that plugins bring."""
 
     def __init__(self, brought: Iterable[ComponentKind] = ()) -> None:
-        self._rows = {kind.name: kind for kind in (*CORE, *brought)}
+        self._rows = {kind.name: kind for kind in CORE}
+        for kind in brought:
+            self.add(kind)
+
+    def add(self, kind: ComponentKind) -> None:
+        """Bring a kind: a row of one's own.
+
+        Raises:
+            PluginError: its name or its word in a recipe is taken or can't be one, or it says no
+                place, contract or check that there could be.
+        """
+        words = ("name", kind.name), ("key", kind.key)
+        for what, word in words:
+            if not isinstance(word, str) or not _WORD.fullmatch(word):
+                message = f"its {what} is a word of small letters, digits and _, got {word!r}"
+                raise PluginError(f"kind {kind.name!r}: {message}")
+        if kind.name in self._rows:
+            raise PluginError(f"kind {kind.name!r}: there is one of that name")
+        if kind.key in TAKEN or any(kind.key == other.key for other in self):
+            raise PluginError(f"kind {kind.name!r}: {kind.key!r} has a meaning in a recipe")
+        for place in kind.places:
+            if place not in get_args(Place):
+                known = ", ".join(get_args(Place))
+                raise PluginError(f"kind {kind.name!r}: no place {place!r}; places: {known}")
+        for target in (kind.contract, *kind.checks.values()):
+            if not TARGET.fullmatch(target):
+                message = f"expected 'module:attribute', got {target!r}"
+                raise PluginError(f"kind {kind.name!r}: {message}")
+        if kind.many != "one" and kind.places != ("recipe",):
+            raise PluginError(f"kind {kind.name!r}: several can stand in a section alone")
+        self._rows[kind.name] = kind
 
     def __getitem__(self, name: str) -> ComponentKind:
         return self._rows[name]
@@ -142,6 +221,11 @@ class Kinds:
         """The names of all, in order."""
         return tuple(self._rows)
 
+    @property
+    def brought(self) -> list[ComponentKind]:
+        """Those that plugins bring."""
+        return [kind for kind in self if kind not in CORE]
+
     def at(self, *places: Place) -> list[ComponentKind]:
         """Those that may stand at one of these places."""
         return [kind for kind in self if any(place in kind.places for place in places)]
@@ -149,3 +233,8 @@ class Kinds:
     def keys(self, *places: Place) -> tuple[str, ...]:
         """The words of a recipe for those that may stand at one of these places."""
         return tuple(kind.key for kind in self.at(*places))
+
+    def unknown(self, name: str) -> str:
+        """What is said where a kind of that name is asked for, and there is none."""
+        near = did_you_mean(name, self.names) or f"; kinds: {', '.join(self.names)}"
+        return f"unknown kind {name!r}{near}"

@@ -21,6 +21,7 @@ from typing import Final, Literal
 from strawberry.errors import PluginError
 from strawberry.plugin import specs
 from strawberry.plugin.hooks import Manager, check_hooks
+from strawberry.plugin.kinds import ComponentKind, Kinds
 from strawberry.plugin.registry import Command, Registrar, RegistryEntry, one_line
 from strawberry.plugin.signature import file_of
 
@@ -47,6 +48,7 @@ class PluginRecord:
         error: on one line, why it is not `ok`; empty otherwise.
         traceback: the full text of the failure, where there was an exception.
         seconds: time taken to import and register it.
+        kinds: the kinds of components that it brings.
         entries: the components that it registered.
         commands: the commands that it registered.
         hooks: the hooks that it implements.
@@ -63,6 +65,7 @@ class PluginRecord:
     error: str = ""
     traceback: str = ""
     seconds: float = 0.0
+    kinds: list[ComponentKind] = field(default_factory=list)
     entries: list[RegistryEntry] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
@@ -88,6 +91,7 @@ class PluginCandidate:
     path: Path | None = None
     requires: Sequence[str] = ()
     flaw: str = ""
+    module: types.ModuleType | None = None
 
 
 class Incompatible(Exception):  # noqa: N818 (a verdict that the loader passes to itself)
@@ -122,27 +126,51 @@ def discover(files: Sequence[Path] = ()) -> tuple[list[PluginCandidate], list[st
     return candidates, lines
 
 
-def load(candidate: PluginCandidate, manager: Manager, notice: Notice | None) -> None:
-    """Import and register one plugin; whatever happens ends up in its record."""
+def load(candidate: PluginCandidate, manager: Manager, kinds: Kinds, notice: Notice | None) -> None:
+    """Import one plugin and take its kinds; whatever happens ends up in its record."""
+    record = candidate.record
+    had_torch = "torch" in sys.modules
+    with _recorded(candidate, manager, notice):
+        _check_requirements(candidate)
+        module = _import(candidate)
+        record.file = Path(module.__file__) if module.__file__ else None
+        record.api = _check_api(module)
+        record.hooks = check_hooks(module)
+        if module in manager.get_plugins():
+            raise PluginError("its module is loaded already, under another plugin name")
+        manager.register(module, record.name)
+        candidate.module = module
+        brought = Kinds(kinds.brought)
+        _call(manager, "strawberry_kinds", module, brought)
+        record.kinds = [kind for kind in brought.brought if kind not in kinds.brought]
+        for kind in record.kinds:
+            kinds.add(kind)
+    if candidate.path is None and not had_torch and "torch" in sys.modules:
+        record.notes.append("importing it imports torch, which slows down every command")
+
+
+def register(
+    candidate: PluginCandidate, manager: Manager, kinds: Kinds, notice: Notice | None
+) -> None:
+    """Take the components and commands of a plugin that was loaded, once all kinds are known."""
+    record = candidate.record
+    with _recorded(candidate, manager, notice):
+        registrar = Registrar(record.name, local=candidate.path is not None, kinds=kinds)
+        _call(manager, "strawberry_register", candidate.module, registrar)
+        record.entries = sorted(registrar.entries, key=lambda e: (e.kind, e.name))
+        record.commands = sorted(registrar.commands, key=lambda c: c.name)
+
+
+@contextlib.contextmanager
+def _recorded(
+    candidate: PluginCandidate, manager: Manager, notice: Notice | None
+) -> Iterator[None]:
+    """Keep what goes wrong with a plugin, and the time that it takes, in its record."""
     record = candidate.record
     start = time.perf_counter()
-    had_torch = "torch" in sys.modules
-    module: types.ModuleType | None = None
     try:
         with _watched(record, notice), contextlib.redirect_stdout(sys.stderr):
-            _check_requirements(candidate)
-            module = _import(candidate)
-            record.file = Path(module.__file__) if module.__file__ else None
-            record.api = _check_api(module)
-            record.hooks = check_hooks(module)
-            if module in manager.get_plugins():
-                raise PluginError("its module is loaded already, under another plugin name")
-            manager.register(module, record.name)
-            registrar = Registrar(record.name, local=candidate.path is not None)
-            if "strawberry_register" in record.hooks:
-                _call(manager, module, registrar)
-            record.entries = sorted(registrar.entries, key=lambda e: (e.kind, e.name))
-            record.commands = sorted(registrar.commands, key=lambda c: c.name)
+            yield
     except KeyboardInterrupt:
         raise
     except Incompatible as verdict:
@@ -152,11 +180,9 @@ def load(candidate: PluginCandidate, manager: Manager, notice: Notice | None) ->
         record.traceback = _trace(error)
     if record.status != "ok":
         record.entries, record.commands, record.hooks = [], [], []
-        if module is not None and manager.has_plugin(record.name):
-            manager.unregister(name=record.name)
-    record.seconds = time.perf_counter() - start
-    if candidate.path is None and not had_torch and "torch" in sys.modules:
-        record.notes.append("importing it imports torch, which slows down every command")
+        if candidate.module is not None:
+            manager.unregister(candidate.module)
+    record.seconds += time.perf_counter() - start
 
 
 def place(error: BaseException) -> str:
@@ -297,12 +323,11 @@ def _check_api(module: types.ModuleType) -> str:
     return str(declared)
 
 
-def _call(manager: Manager, module: types.ModuleType, registrar: Registrar) -> None:
-    """Call `strawberry_register` of one plugin alone, so that its failure is its own."""
-    for implementation in manager.hook.strawberry_register.get_hookimpls():
+def _call(manager: Manager, hook: str, module: object, argument: object) -> None:
+    """Call a hook of one plugin alone, so that its failure is its own."""
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
         if implementation.plugin is module:
-            values = [registrar for _ in implementation.argnames]
-            implementation.function(*values)
+            implementation.function(*(argument for _ in implementation.argnames))
 
 
 def _explain(error: BaseException) -> str:

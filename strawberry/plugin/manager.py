@@ -11,8 +11,10 @@ from typing import Any
 from strawberry.errors import PluginError
 from strawberry.plugin import loader
 from strawberry.plugin.hooks import Manager, new_manager
+from strawberry.plugin.kinds import Kinds
 from strawberry.plugin.loader import Notice, PluginRecord
-from strawberry.plugin.registry import Command, Registry, did_you_mean, one_line
+from strawberry.plugin.registry import Command, Registry, one_line
+from strawberry.plugin.words import did_you_mean
 
 __all__ = ["PluginRecord", "Plugins"]
 
@@ -33,7 +35,9 @@ class Plugins:
         self.records = records
         self.warnings = list(warnings)
         entries = [entry for record in records for entry in record.entries]
-        self.registry = Registry(entries, {r.name: _why(r) for r in records if r.status != "ok"})
+        unavailable = {r.name: _why(r) for r in records if r.status != "ok"}
+        kinds = Kinds(kind for record in records for kind in record.kinds)
+        self.registry = Registry(entries, unavailable, kinds)
         self._manager = manager
 
     @classmethod
@@ -62,7 +66,7 @@ class Plugins:
         unwanted = {*disabled, *_words(os.environ.get("STRAWBERRY_DISABLE_PLUGINS", ""))}
         candidates, warnings = loader.discover(files)
         manager = new_manager()
-        known = set()
+        known, kinds, loaded = set(), Kinds(), []
         for candidate in candidates:
             record = candidate.record
             known |= record.aliases
@@ -70,7 +74,11 @@ class Plugins:
             if every or record.aliases & unwanted:
                 record.status, record.error = "disabled", "disabled by request"
             else:
-                loader.load(candidate, manager, notice)
+                loader.load(candidate, manager, kinds, notice)
+                loaded.append(candidate)
+        for candidate in loaded:
+            if candidate.record.status == "ok":
+                loader.register(candidate, manager, kinds, notice)
         records = [candidate.record for candidate in candidates]
         for name in sorted(unwanted - known - {"all"}):
             warnings.append(f"there is no plugin {name!r} to disable{did_you_mean(name, known)}")

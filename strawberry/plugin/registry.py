@@ -5,7 +5,7 @@ Nothing is imported here until a component is used: an `RegistryEntry` holds a s
 
 from __future__ import annotations
 
-import difflib
+import functools
 import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -13,33 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from strawberry.errors import PluginError, StrawberryError
-from strawberry.plugin.kinds import CORE, Kinds
-
-KINDS = tuple(kind.name for kind in CORE)
+from strawberry.plugin.kinds import TARGET, Kinds
+from strawberry.plugin.words import did_you_mean
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # These words have a meaning of their own in a recipe, so a component of that name could never be
 # chosen. `none` is a name only where doing nothing is itself a component.
 _RESERVED = frozenset({"null", "true", "false", "none"})
-_NOTHING = frozenset({("positional", "none"), ("norm", "none")})
 
 
 class LookupFailure(StrawberryError):  # noqa: N818 (what failed, not a fault of the program)
     """No component, or more than one, answers to a name."""
-
-
-def closest(name: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that `name` was probably meant to be, or None."""
-    known = {candidate.lower(): candidate for candidate in sorted(set(names), reverse=True)}
-    match = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return known[match[0]] if match else None
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing if no name is near."""
-    match = closest(name, names)
-    return f"; did you mean {match!r}?" if match is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +31,7 @@ class RegistryEntry:
     """One registered component.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: the name of its kind.
         name: its short name.
         plugin: the name of the plugin that registered it.
         target: `module:attribute`, or the class itself in a local one-file plugin.
@@ -144,7 +128,8 @@ class Registrar:
     one-file plugin may give the class itself. `command` brings a verb of the command line.
     """
 
-    def __init__(self, plugin: str, *, local: bool = False) -> None:
+    def __init__(self, plugin: str, *, local: bool = False, kinds: Kinds | None = None) -> None:
+        self.kinds = kinds or Kinds()
         self.plugin = plugin
         self.local = local
         self.entries: list[RegistryEntry] = []
@@ -157,9 +142,8 @@ class Registrar:
             PluginError: an unknown kind, an unusable name, a target of the wrong form, or a name
                 that this plugin has already given away.
         """
-        if kind not in KINDS:
-            near = did_you_mean(kind, KINDS)
-            raise PluginError(f"unknown kind {kind!r}{near or '; kinds: ' + ', '.join(KINDS)}")
+        if kind not in self.kinds:
+            raise PluginError(self.kinds.unknown(kind))
         self._check_name(kind, name)
         self._check_target(kind, name, target)
         for other in self.entries:
@@ -185,7 +169,7 @@ class Registrar:
             PluginError: an unusable name or target, or a name that was given away already.
         """
         self._check_name("command", name)
-        named = isinstance(target, str) and _TARGET.fullmatch(target)
+        named = isinstance(target, str) and TARGET.fullmatch(target)
         if not named and not (self.local and callable(target)):
             raise PluginError(f"command {name!r}: the target is 'module:attribute'; got {target!r}")
         if any(name == other.name for other in self.commands):
@@ -197,11 +181,12 @@ class Registrar:
             raise PluginError(
                 f"{kind} {name!r}: a name is a letter, then letters, digits, '_', '-' and '.'"
             )
-        if name.lower() in _RESERVED and (kind, name) not in _NOTHING:
+        does_nothing = name == "none" and kind in self.kinds and self.kinds[kind].is_own_nothing
+        if name.lower() in _RESERVED and not does_nothing:
             raise PluginError(f"{kind} {name!r}: that word has another meaning in a recipe")
 
     def _check_target(self, kind: str, name: str, target: object) -> None:
-        if isinstance(target, str) and _TARGET.fullmatch(target):
+        if isinstance(target, str) and TARGET.fullmatch(target):
             return
         if isinstance(target, type) and self.local:
             return
@@ -210,57 +195,11 @@ class Registrar:
             hint += ", as text, so that nothing is imported until a recipe uses it"
         raise PluginError(f"{kind} {name!r}: {hint}; got {target!r}")
 
-    def attention(self, name: str, target: str | type) -> None:
-        """Register a token mixer."""
-        self.add("attention", name, target)
-
-    def ffn(self, name: str, target: str | type) -> None:
-        """Register a position-wise network."""
-        self.add("ffn", name, target)
-
-    def positional(self, name: str, target: str | type) -> None:
-        """Register a positional component."""
-        self.add("positional", name, target)
-
-    def norm(self, name: str, target: str | type) -> None:
-        """Register a normalisation."""
-        self.add("norm", name, target)
-
-    def router(self, name: str, target: str | type) -> None:
-        """Register a router of tokens to recursion depths."""
-        self.add("router", name, target)
-
-    def weights(self, name: str, target: str | type) -> None:
-        """Register a weight source."""
-        self.add("weights", name, target)
-
-    def optimizer(self, name: str, target: str | type) -> None:
-        """Register an optimizer."""
-        self.add("optimizer", name, target)
-
-    def schedule(self, name: str, target: str | type) -> None:
-        """Register a learning-rate schedule."""
-        self.add("schedule", name, target)
-
-    def data(self, name: str, target: str | type) -> None:
-        """Register a data source."""
-        self.add("data", name, target)
-
-    def tokenizer(self, name: str, target: str | type) -> None:
-        """Register a tokenizer."""
-        self.add("tokenizer", name, target)
-
-    def task(self, name: str, target: str | type) -> None:
-        """Register a synthetic task."""
-        self.add("task", name, target)
-
-    def tracker(self, name: str, target: str | type) -> None:
-        """Register an observer of runs."""
-        self.add("tracker", name, target)
-
-    def executor(self, name: str, target: str | type) -> None:
-        """Register a way to run many trainings."""
-        self.add("executor", name, target)
+    def __getattr__(self, kind: str) -> Callable[[str, str | type], None]:
+        """`registry.KIND(name, target)`, for each kind that there is."""
+        if kind.startswith("_") or kind not in self.kinds:
+            raise AttributeError(self.kinds.unknown(kind))
+        return functools.partial(self.add, kind)
 
 
 class Registry:
@@ -271,13 +210,17 @@ class Registry:
     """
 
     def __init__(
-        self, entries: Iterable[RegistryEntry] = (), unavailable: Mapping[str, str] | None = None
+        self,
+        entries: Iterable[RegistryEntry] = (),
+        unavailable: Mapping[str, str] | None = None,
+        kinds: Kinds | None = None,
     ) -> None:
+        self.kinds = kinds or Kinds()
+        order = {name: index for index, name in enumerate(self.kinds.names)}
         self._entries = sorted(
-            entries, key=lambda entry: (KINDS.index(entry.kind), entry.name, entry.plugin)
+            entries, key=lambda entry: (order[entry.kind], entry.name, entry.plugin)
         )
         self._unavailable = dict(unavailable or {})
-        self.kinds = Kinds()
 
     def entries(self, kind: str | None = None) -> list[RegistryEntry]:
         """All components, or those of one kind, sorted by kind, name and plugin."""
@@ -289,9 +232,8 @@ class Registry:
         Raises:
             LookupFailure: none or several do; the text says which are near, or how to choose.
         """
-        if kind not in KINDS:
-            near = did_you_mean(kind, KINDS)
-            raise LookupFailure(f"unknown kind {kind!r}{near or '; kinds: ' + ', '.join(KINDS)}")
+        if kind not in self.kinds:
+            raise LookupFailure(self.kinds.unknown(kind))
         plugin, slash, short = name.rpartition("/")
         matches = [
             entry

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pluggy
 
 if TYPE_CHECKING:
+    from strawberry.plugin.kinds import Kinds
     from strawberry.plugin.registry import Registrar
 
 API_VERSION: Final = 1
@@ -23,6 +24,11 @@ GROUP: Final = "strawberry"
 
 hookimpl = pluggy.HookimplMarker(GROUP)
 _hookspec = pluggy.HookspecMarker(GROUP)
+
+
+@_hookspec
+def strawberry_kinds(kinds: Kinds) -> None:
+    """Bring kinds of components, before any are registered: `kinds.add(ComponentKind(...))`."""
 
 
 @_hookspec

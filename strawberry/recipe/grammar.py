@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from strawberry.plugin.kinds import ComponentKind, Kinds
-from strawberry.plugin.registry import did_you_mean
+from strawberry.plugin.words import did_you_mean
 from strawberry.recipe.fields import ModelFields, RecurFields, TrainFields
 
 RECUR = tuple(item.name for item in dataclasses.fields(RecurFields))

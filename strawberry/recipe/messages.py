@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from strawberry.plugin.registry import did_you_mean
+from strawberry.plugin.words import did_you_mean
 from strawberry.recipe.tree import show
 
 EXPECTED = {

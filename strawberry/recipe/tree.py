@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from strawberry.errors import Location, Problem, RecipeError
-from strawberry.plugin.registry import did_you_mean
+from strawberry.plugin.words import did_you_mean
 
 SEGMENT = re.compile(r"([A-Za-z_*][\w\-]*|\*)|\[(\d{1,6})\]")
 

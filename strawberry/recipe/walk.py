@@ -57,9 +57,9 @@ def walk(recipe: Recipe) -> Iterator[Placed]:
 
     The model's come first, those of its stack last, then those of the sections.
     """
-    yield from components(recipe.model.components, "model")
+    yield from walk_components(recipe.model.components, "model")
     yield from walk_stack(recipe.model.stack)
-    yield from components(recipe.components, "")
+    yield from walk_components(recipe.components, "")
 
 
 def walk_stack(
@@ -69,25 +69,25 @@ def walk_stack(
     for index, node in enumerate(stack):
         step = Placed(node.at.path or f"{path}[{index}]", node, parent)
         yield step
-        yield from components(node.components, step.path, step)
+        yield from walk_components(node.components, step.path, step)
         if not isinstance(node, BlockSpec):
             yield from walk_stack(node.stack, f"{step.path}.stack", step)
 
 
-def components(value: Any, path: str, parent: Placed | None = None) -> Iterator[Placed]:
+def walk_components(value: Any, path: str, parent: Placed | None = None) -> Iterator[Placed]:
     """Every component in a value: a component, a list or a mapping of them, nested ones too."""
     if isinstance(value, OptimizerSpec):
         value = value.component
     if isinstance(value, ComponentSpec):
         step = Placed(path, value, parent)
         yield step
-        yield from components(value.fields, path, step)
+        yield from walk_components(value.fields, path, step)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from components(item, f"{path}.{key}".removeprefix("."), parent)
+            yield from walk_components(item, f"{path}.{key}".removeprefix("."), parent)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from components(item, f"{path}[{index}]", parent)
+            yield from walk_components(item, f"{path}[{index}]", parent)
 
 
 def specs(recipe: Recipe, *sections: str) -> Iterator[ComponentSpec]:

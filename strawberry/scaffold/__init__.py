@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from strawberry.errors import StrawberryError
-from strawberry.plugin import API_VERSION, KINDS, Registrar, Registry
+from strawberry.plugin import API_VERSION, Kinds, Registrar, Registry
 from strawberry.plugin.loader import DISTRIBUTION
-from strawberry.plugin.registry import did_you_mean
+from strawberry.plugin.words import did_you_mean
 
 _TEMPLATES = files("strawberry.scaffold") / "templates"
 _FILES: Final = {
@@ -33,7 +33,7 @@ _FILES: Final = {
 def kinds() -> list[str]:
     """The kinds that have a template."""
     templates = {entry.name.partition(".")[0] for entry in (_TEMPLATES / "components").iterdir()}
-    return [kind for kind in KINDS if kind in templates]
+    return [kind for kind in Kinds().names if kind in templates]
 
 
 def new(kind: str, name: str, folder: Path, registry: Registry) -> Path:

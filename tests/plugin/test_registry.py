@@ -8,7 +8,7 @@ import pytest
 
 from strawberry.components import manifest
 from strawberry.errors import PluginError
-from strawberry.plugin import KINDS, LookupFailure, Registrar, Registry, RegistryEntry
+from strawberry.plugin import Kinds, LookupFailure, Registrar, Registry, RegistryEntry
 from strawberry.plugin.signature import fields_of, model_of, summary_without_import
 from tests.plugin.fakes import FakeSite
 
@@ -21,11 +21,12 @@ def test_registrar_has_a_method_for_each_kind() -> None:
     """Every kind can be registered by its own method and by `add`."""
     registrar = Registrar("p")
 
-    for kind in KINDS:
+    for kind in Kinds().names:
         getattr(registrar, kind)("x", "m:X")
         registrar.add(kind, "y", "m:Y")
 
-    assert [(k, n) for k in KINDS for n in "xy"] == [(e.kind, e.name) for e in registrar.entries]
+    every = [(kind, name) for kind in Kinds().names for name in "xy"]
+    assert every == [(e.kind, e.name) for e in registrar.entries]
 
 
 def test_entries_are_sorted_whatever_the_order_of_loading() -> None:

@@ -161,6 +161,10 @@ class Recursion(Stack):
             for visit in self._node(index).visits((*steps, step), source, f"{path}.nodes.{index}"):
                 yield replace(visit, share=visit.share * share, later=visit.later or later)
 
+    def units(self) -> Iterator[Block | Stack]:
+        """This one: what it recurs over is used as one."""
+        yield self
+
     def recursions(self) -> Iterator[Recursion]:
         """This use, and all below."""
         yield self

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -257,17 +257,17 @@ class Stack(nn.Module):
             if isinstance(node, Stack):
                 yield from node.recursions()
 
+    def units(self) -> Iterator[Block | Stack]:
+        """The blocks below that no recursion encloses, and the outermost recursions, in order."""
+        for node in self.nodes:
+            if isinstance(node, Stack):
+                yield from node.units()
+            else:
+                yield cast("Block", node)
+
     def outermost(self) -> list[Recursion]:
         """The recursions below that no other one encloses."""
-        from strawberry.model.recursion import Recursion
-
-        recursions: list[Recursion] = []
-        for node in self.nodes:
-            if isinstance(node, Recursion):
-                recursions.append(node)
-            elif isinstance(node, Stack):
-                recursions += node.outermost()
-        return recursions
+        return [cast("Recursion", unit) for unit in self.units() if isinstance(unit, Stack)]
 
     def _node(self, index: int) -> Block | Stack:
         node = self.nodes[index]

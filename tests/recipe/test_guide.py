@@ -91,6 +91,9 @@ def test_defaults_are_the_real_ones() -> None:
     """The defaults that the guide gives are those of the code."""
     cells = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| ?([^|]*?) ?\|$", GUIDE, flags=re.MULTILINE))
     words = {"null: none": None, "null": None, "true": True, "false": False}
+    for kind in Kinds().at("recipe", "model"):
+        if kind.default is not None:
+            assert cells[kind.key].strip("`") == kind.default.removeprefix("strawberry/")
 
     for cls in (ModelFields, TrainFields):
         for field in fields_of(cls):

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from strawberry.contracts import placed_like, whole
 from strawberry.errors import RecipeError
 from strawberry.model.build import build
-from strawberry.model.recursion import Recursion
-from strawberry.model.stack import Block, Stack, recompute_blocks
+from strawberry.model.stack import recompute_blocks
 from strawberry.train import checkpoint
 from strawberry.train.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.train.compiling import compile_model
@@ -236,15 +235,6 @@ class ShardedEngine(Engine):
     def compile(self, machine: Machine) -> None:
         """Compile block by block: between them parameters come and go."""
         super().compile(replace(machine, compiled="blocks") if machine.compiled else machine)
-
-
-def units(stack: Stack) -> Iterator[Block | Stack]:
-    """The modules whose parameters are gathered at a time: blocks, and outermost recursions."""
-    for node in stack.nodes:
-        if isinstance(node, Stack) and not isinstance(node, Recursion):
-            yield from units(node)
-        elif isinstance(node, (Block, Stack)):
-            yield node
 
 
 def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:

@@ -16,7 +16,7 @@ from torch import nn
 
 from strawberry.contracts import ParameterInfo
 from strawberry.train.optimizers import Assignment, state_bytes
-from strawberry.train.parallel.engine import check_divides, units
+from strawberry.train.parallel.engine import check_divides
 
 if TYPE_CHECKING:
     from strawberry.model.accounting import CostReport
@@ -82,7 +82,7 @@ def rank_cost(
     activations = once + (report.activation_bytes - once) // ranks
     if ranks > 1 and recipe.train.parallel == "fsdp":
         # What is gathered in bfloat16 is not copied once more.
-        inside = {p for unit in units(model.stack) for p in unit.parameters()}
+        inside = {p for unit in model.stack.units() for p in unit.parameters()}
         outside = {name for name, p in model.named_parameters() if p not in inside}
         activations += sum(size for name, size in report.casts.items() if name in outside)
         return _sharded(recipe, model, assignments, activations, ranks)
@@ -112,7 +112,7 @@ def _sharded(
     mine = [_shard(info, ranks) for info in model.parameter_infos()]
     held = WIDE * _count(info.parameter for info in mine)
     padded = sum(p.numel() * ranks for p in (info.parameter for info in mine))
-    sizes = [_padded(unit, ranks) for unit in units(model.stack)]
+    sizes = [_padded(unit, ranks) for unit in model.stack.units()]
     inside = sum(sizes)
     root = padded - inside
     largest = sorted(sizes, reverse=True)

@@ -9,7 +9,7 @@ from strawberry.errors import RecipeError
 from strawberry.model.build import build
 from strawberry.recipe import load_recipe
 from strawberry.train import generate, load_run
-from strawberry.train.parallel.engine import check_divides, check_ranks, units
+from strawberry.train.parallel.engine import check_divides, check_ranks
 from strawberry.train.parallel.launch import RankFailed, verdict, without
 from tests.faults.conftest import Figure, figure
 from tests.train.parallel.ranks import RECIPES, difference, job, rows, run, sets
@@ -187,7 +187,7 @@ def test_units_are_placed_as_they_are_drawn(name: str) -> None:
                 parameter.zero_()
 
     model = build(recipe, place=place)
-    assert placed == list(units(model.stack))
+    assert placed == list(model.stack.units())
     own = {id(p) for unit in placed for p in unit.parameters()}
     for (key, one), other in zip(model.named_parameters(), whole.parameters(), strict=True):
         assert torch.equal(one, torch.zeros_like(other) if id(one) in own else other), key

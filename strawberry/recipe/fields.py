@@ -89,9 +89,9 @@ class TrainFields(SeedFields):
             leaves the update out, `back_off` goes to the newest checkpoint and on at half the rate.
         learning_rate: peak learning rate.
         warmup_iters: steps of linear warm-up.
-        lr_decay_iters: steps until the schedule reaches min_lr; None takes max_iters.
+        lr_decay_iters: steps until the schedule reaches min_lr; null takes max_iters.
         cooldown_frac: share of lr_decay_iters in which `trapezoid` decays.
-        min_lr: learning rate at the end, at most the peak; None takes a tenth of the peak.
+        min_lr: learning rate at the end, at most the peak; null takes a tenth of the peak.
         grad_clip: largest norm of the whole gradient; 0 does not clip.
         z_loss: weight of the mean squared logsumexp of the logits in the training loss.
         label_smoothing: share of a target's probability that is spread over the vocabulary.
@@ -100,7 +100,7 @@ class TrainFields(SeedFields):
         dtype: `auto` (bfloat16 autocast on CUDA), `float32` or `bfloat16`.
         compile: `auto` compiles on CUDA; true compiles all below the head into one graph; `blocks`
             each block by itself, equal ones once, which takes a deep stack much less time.
-        threads: CPU threads; None leaves torch's choice.
+        threads: CPU threads; null leaves torch's choice.
         parallel: how several processes share the model: by copies (`ddp`) or in shards (`fsdp`).
         checkpoint_activations: keep what enters each block alone, and compute the rest again.
         keep_memory: keep freed memory for the next step (glibc).

@@ -228,7 +228,7 @@ class OptimizerSpec:
     Attributes:
         component: the optimizer.
         params: a kind of parameter (`matrix`, `embedding`, ...) or a pattern over their names such
-            as `*.attention.*`; None takes whatever is left.
+            as `*.attention.*`; null takes whatever is left.
     """
 
     component: ComponentSpec

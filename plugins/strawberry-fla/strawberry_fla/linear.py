@@ -154,7 +154,7 @@ class GatedDeltaNet(Convolved):
 
     Args:
         n_head: heads H.
-        head_dim: width of the keys of a head; None takes three quarters of `n_embd` for all heads
+        head_dim: width of the keys of a head; null takes three quarters of `n_embd` for all heads
             together, as the paper does.
         expand_v: width of the values, as a multiple of the keys'.
         conv: tokens that a causal convolution over q, k and v sees; 0 for none.

@@ -44,7 +44,7 @@ class RetentionLayer(Attention):
 
     Args:
         n_head: heads of the softmax attention.
-        n_qkv: width N of queries, keys and values; None takes 4 `n_embd`.
+        n_qkv: width N of queries, keys and values; null takes 4 `n_embd`.
         steps: how often the weights are updated, R; R + 1 mixers are in the layer.
         eps: added to the mean square wherever rows are normalised.
     """

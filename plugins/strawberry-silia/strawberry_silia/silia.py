@@ -29,7 +29,7 @@ class Silia(Attention):
 
     Args:
         n_head: heads H of each of the two attentions.
-        n_qkv: width of all heads together; None gives each head the width of the model.
+        n_qkv: width of all heads together; null gives each head the width of the model.
         temperature: what queries, and what keys, are multiplied by at the start; both are learned.
         xsa: take a token's own value out of what its heads return (exclusive self-attention).
         sees_itself: whether a token attends to itself. The author's code has it false: there a

@@ -82,7 +82,7 @@ class AFTFull(AFT):
     Positions end at `block_size`. There is no finite state: the cache keeps all keys and values.
 
     Args:
-        rank: write w as u[t] . z[s] with vectors of this width; None learns each pair's bias.
+        rank: write w as u[t] . z[s] with vectors of this width; null learns each pair's bias.
     """
 
     routable: ClassVar[bool] = False

@@ -23,7 +23,7 @@ class AFTLocal(AFT):
 
     Args:
         window: how many offsets have biases, the token's own among them.
-        rank: write w as u[t] . z[s] with vectors of this width; None learns each pair's bias.
+        rank: write w as u[t] . z[s] with vectors of this width; null learns each pair's bias.
     """
 
     routable: ClassVar[bool] = False

@@ -44,19 +44,19 @@ class ExpertAbundance(Attention):
 
     Args:
         n_head: query heads H of all routed experts together.
-        n_qkv: width of those heads together; None takes `n_embd`.
-        n_ffn: hidden width of the mini-FFN; None takes `n_embd`.
+        n_qkv: width of those heads together; null takes `n_embd`.
+        n_ffn: hidden width of the mini-FFN; null takes `n_embd`.
         qk_eps: added to the mean square in the QK-norm, which has no gain.
         qk_scale: what queries are multiplied by after it: scores lie within +-qk_scale sqrt(D), D
             the width of a head, so that narrow heads need it to look at a few tokens alone.
         experts: routed experts E; each has H / E heads.
         active: how many of them each token goes to.
         shared: experts that every token goes to, beside the routed ones and of the same size.
-        n_kv_head: key and value heads that the experts share; None takes the heads of one expert.
+        n_kv_head: key and value heads that the experts share; null takes the heads of one expert.
         window: how many tokens an expert sees, the query's own among them: one number, or one for
-            each expert, shared ones last; None for all.
+            each expert, shared ones last; null for all.
         gate: each expert's own `sigmoid`, or `softmax` over all experts.
-        normalize: divide a token's gates by their sum; None does so unless `active` is 1.
+        normalize: divide a token's gates by their sum; null does so unless `active` is 1.
         bias_rate: step of the bias that evens out the load without a loss; 0 for none.
         balance_loss: weight of the Switch balance loss, which is 1 at perfect balance.
         z_loss: weight of the mean squared logsumexp of the router's logits.

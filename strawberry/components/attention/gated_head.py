@@ -14,7 +14,7 @@ class GatedHead(nn.Module):
 
     Args:
         n_qkv: width of the mixed values y.
-        n_ffn: hidden width; None takes `n_embd`.
+        n_ffn: hidden width; null takes `n_embd`.
     """
 
     def __init__(self, site: Site, n_qkv: int, n_ffn: int | None) -> None:

@@ -53,20 +53,20 @@ class LinearAttention(Attention):
         rule: `gla`, gated linear attention; `delta`, the delta rule, without decay; `gated_delta`,
             the delta rule with decay.
         n_head: heads H.
-        n_qkv: width of the queries of all heads together, and of the keys; None takes `n_embd`.
+        n_qkv: width of the queries of all heads together, and of the keys; null takes `n_embd`.
             The papers have a half of it in `gla`, three quarters in `gated_delta`.
-        n_v: width of the values of all heads together; None takes `n_qkv`. The papers have
+        n_v: width of the values of all heads together; null takes `n_qkv`. The papers have
             twice the keys' with `gla` and `gated_delta`.
         decay: `channel`, one for each channel of the keys, `sigmoid(x W_1^T W_2^T + c)^(1/root)`;
-            `head`, one for each head, `exp(-A softplus(x W_a^T + c))`; None takes the rule's,
+            `head`, one for each head, `exp(-A softplus(x W_a^T + c))`; null takes the rule's,
             which is `channel` for `gla` and `head` for `gated_delta`.
-        decay_rank: for `channel` alone: columns of W_2; None takes 16.
-        decay_root: for `channel` alone: the root; None takes 16. The higher, the longer the memory.
+        decay_rank: for `channel` alone: columns of W_2; null takes 16.
+        decay_root: for `channel` alone: the root; null takes 16. The higher, the longer the memory.
         conv: tokens that a causal convolution over each channel of q, k and v sees; 0 for none;
-            None takes 4 with the delta rules, 0 with `gla`. SiLU follows it, and with the delta
+            null takes 4 with the delta rules, 0 with `gla`. SiLU follows it, and with the delta
             rules comes without it too.
-        qk_norm: queries and keys of length 1; None does so with the delta rules, which need it.
-        gate: the output gate; None has it but for `delta`.
+        qk_norm: queries and keys of length 1; null does so with the delta rules, which need it.
+        gate: the output gate; null has it but for `delta`.
         head_norm: the norm over each head's output.
         chunk: tokens whose products are taken at once, a power of two; any gives the same result.
     """

@@ -32,18 +32,18 @@ class MultiHeadAttention(Attention):
 
     Args:
         n_head: query heads H.
-        n_kv_head: key and value heads; None takes `n_head`, 1 is multi-query attention.
-        n_qkv: width of all query heads together; None takes `n_embd`.
+        n_kv_head: key and value heads; null takes `n_head`, 1 is multi-query attention.
+        n_qkv: width of all query heads together; null takes `n_embd`.
         qk_norm: normalise queries and keys over each head with the recipe's norm, before they are
             rotated.
-        window: how many tokens a query sees, itself among them; None for all. The cache then keeps
+        window: how many tokens a query sees, itself among them; null for all. The cache then keeps
             as many.
         sink: give each head a learned score, 0 at the start, of a key whose value is zero: weight
             can go nowhere.
         temperature: what queries are multiplied by, a learned number for each head that starts at
-            this; None for none.
+            this; null for none.
         gate: multiply what the heads return by a sigmoid of the input, `elementwise` or one for
-            each head; None for none.
+            each head; null for none.
         value_embedding: add to the values, from a table of this block's own, a vector for each
             token id; the table starts at zero and has `vocab_size` rows.
     """

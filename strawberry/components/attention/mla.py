@@ -32,14 +32,14 @@ class MultiHeadLatentAttention(Attention):
 
     Args:
         n_head: heads H.
-        q_rank: width of the latent of the queries, `q = norm(x W_dq^T) W_uq^T`; None makes them
+        q_rank: width of the latent of the queries, `q = norm(x W_dq^T) W_uq^T`; null makes them
             from x.
-        kv_rank: width R of the latent of keys and values; None takes 2 N. The paper has 4 N, with
+        kv_rank: width R of the latent of keys and values; null takes 2 N. The paper has 4 N, with
             many more heads.
-        nope_width: width N of a head's part without rotation; None takes `n_embd / n_head`.
-        rope_width: width P of its rotated part, whose key is the same for all heads; None takes
+        nope_width: width N of a head's part without rotation; null takes `n_embd / n_head`.
+        rope_width: width P of its rotated part, whose key is the same for all heads; null takes
             the half of N, rounded up to an even number.
-        v_width: width E of a head's values; None takes N.
+        v_width: width E of a head's values; null takes N.
     """
 
     honours: ClassVar[frozenset[Place]] = frozenset({"rotary"})

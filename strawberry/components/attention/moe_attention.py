@@ -33,7 +33,7 @@ class MoEAttention(Attention):
         experts: experts E.
         active: how many of them each token goes to, k.
         n_kv_head: shared key and value heads G; an expert has a query head for each.
-        n_qkv: width of a token's queries together, k * G * D; None takes `n_embd`.
+        n_qkv: width of a token's queries together, k * G * D; null takes `n_embd`.
         qk_norm: normalise queries and keys over each head with the recipe's norm, before they are
             rotated.
         balance_loss: weight of the Switch balance loss, which is 1 at perfect balance.

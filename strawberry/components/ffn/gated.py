@@ -20,7 +20,7 @@ class Gated(FFN):
     """`(u * act(g)) W_out^T` with `[u | g] = x W_in^T`: the second half is the gate.
 
     Args:
-        n_ffn: hidden width; None takes 8/3 of `n_embd`, rounded up to a multiple of 8, which has
+        n_ffn: hidden width; null takes 8/3 of `n_embd`, rounded up to a multiple of 8, which has
             the parameters of a plain MLP of width 4 `n_embd`.
     """
 

@@ -34,7 +34,7 @@ class MLP(FFN):
     """`act(x W_in^T) W_out^T`.
 
     Args:
-        n_ffn: hidden width; None takes 4 `n_embd`.
+        n_ffn: hidden width; null takes 4 `n_embd`.
         activation: `gelu` (exact), `gelu_tanh` (its approximation), `relu` or `relu2` (its square).
     """
 

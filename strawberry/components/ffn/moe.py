@@ -52,16 +52,16 @@ class MoE(FFN):
         routing: who chooses: each `token` its experts, or each `expert` its tokens.
         experts: routed experts E.
         active: how many of them each token goes to; with `routing: expert`, in the mean.
-        n_ffn: hidden width of one expert; None shares the width of the dense network of that form
+        n_ffn: hidden width of one expert; null shares the width of the dense network of that form
             among active and shared experts, for about its FLOPs, in multiples of 8.
         expert: the form of every expert: a gated network, or the `mlp` of that activation.
         gate: `softmax` over all experts, or each expert's own `sigmoid`.
-        normalize: divide a token's gates by their sum; None does so unless `active` is 1 or experts
+        normalize: divide a token's gates by their sum; null does so unless `active` is 1 or experts
             choose.
         scale: what gates are multiplied by.
         shared: experts that every token goes through, beside the routed ones.
         noisy: noisy top-k: learned noise on the logits in training.
-        balance_loss: weight of the Switch balance loss, which is 1 at perfect balance; None takes
+        balance_loss: weight of the Switch balance loss, which is 1 at perfect balance; null takes
             0.01 where tokens choose, and experts that choose are balanced.
         z_loss: weight of the mean squared logsumexp of the logits; ST-MoE takes 1e-3.
         importance_loss: weight of the squared variation of the gates' sums; the paper takes 0.1.
@@ -71,9 +71,9 @@ class MoE(FFN):
             for none. DeepSeek takes 1e-3.
         capacity: where tokens choose, in training an expert takes at most this many times its even
             share of a batch's tokens, in their order, and drops the rest; then what happens to a
-            token depends on other sequences of the batch. None drops nothing; evaluation never
+            token depends on other sequences of the batch. Null drops nothing; evaluation never
             does. Where experts choose, each takes this many times its even share of a sequence's
-            tokens; None is 1.
+            tokens; null is 1.
     """
 
     def __init__(

@@ -43,9 +43,9 @@ class RoPE(Positional):
             i + R/2 is row 2i + 1.
         partial: share of a head's width that is rotated, rounded down to an even number R; the
             rest has no position.
-        scaling: how frequencies are stretched to a longer context; None leaves them.
+        scaling: how frequencies are stretched to a longer context; null leaves them.
         factor: how many times longer, s.
-        original_length: the length L that they were made for; None takes `block_size / factor`.
+        original_length: the length L that they were made for; null takes `block_size / factor`.
         beta_fast: for yarn, pairs that turn more often than this within L stay as they are.
         beta_slow: for yarn, pairs that turn less often than this are stretched in full.
     """

@@ -27,7 +27,7 @@ class ExpertChoiceRouter(ScoringRouter):
     """Top-k tokens for each step in training, a threshold otherwise.
 
     Args:
-        capacity: share of the sequence that each step takes, falling; None takes 1, (R-1)/R, ...
+        capacity: share of the sequence that each step takes, falling; null takes 1, (R-1)/R, ...
             1/R.
         capacity_warmup: optimizer steps in which the shares fall from 1, along half a cosine.
         scale: what gates are multiplied by.

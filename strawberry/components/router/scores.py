@@ -21,7 +21,7 @@ class ScoringRouter(Router):
 
     Args:
         site: the recursion.
-        capacity: share of the sequence for each step, falling; None takes 1, (R-1)/R ... 1/R.
+        capacity: share of the sequence for each step, falling; null takes 1, (R-1)/R ... 1/R.
         scale: what gates are multiplied by.
     """
 

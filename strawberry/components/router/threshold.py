@@ -23,7 +23,7 @@ class ThresholdRouter(PreciseBuffers, ScoringRouter):
     """Tokens whose score is above a running quantile go on.
 
     Args:
-        capacity: share of tokens that each step is to take, falling; None takes 1, (R-1)/R ... 1/R.
+        capacity: share of tokens that each step is to take, falling; null takes 1, (R-1)/R ... 1/R.
             A share of 1 takes all.
         scale: what gates are multiplied by.
         momentum: how much of the old threshold is kept at each optimizer step.

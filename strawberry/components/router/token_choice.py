@@ -25,7 +25,7 @@ class TokenChoiceRouter(Router):
 
     Args:
         gate: `softmax` over the depths, or each depth's own `sigmoid`.
-        scale: what the chosen depth's gate is multiplied by; None takes 1 for a softmax and 0.1
+        scale: what the chosen depth's gate is multiplied by; null takes 1 for a softmax and 0.1
             for sigmoids.
         balance_loss: weight of the Switch balance loss over depths, which is 1 at perfect balance.
         z_loss: weight of the mean squared logsumexp of the logits.

@@ -23,7 +23,7 @@ class BPE(TokenizerSource):
         path: a `tokenizer.json` to load, looked for from the current folder, then from the
             recipe's; any that the `tokenizers` library reads will do. The other fields are not
             used then.
-        vocab_size: ids in all, special tokens included; None takes `model.vocab_size`.
+        vocab_size: ids in all, special tokens included; null takes `model.vocab_size`.
         special_tokens: texts of the last ids; `<|eot|>`, which ends a document, is needed.
         pattern: how text is split first: `gpt2`, `gpt4`, `gpt4o`, `code`, or a regular
             expression that matches all of any text.

@@ -87,7 +87,7 @@ class FactorizedWeights(WeightSource):
     """Rank-limited matrices; parameters: rank * (sum of P over names + C for each block).
 
     Args:
-        rank: inner dimension of the factors; None takes a quarter of `n_embd`.
+        rank: inner dimension of the factors; null takes a quarter of `n_embd`.
         init: `corrected` starts every matrix at the deviation that it would have on its own;
             `original` draws both factors at fan-in `rank`, as the seed project does, which is
             twice too wide for a quarter rank.

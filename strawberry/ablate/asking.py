@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from strawberry.ablate.campaign import NONE, Question, answer, ask, digest, fingerprint
-from strawberry.ablate.ledger import Ledger
+from strawberry.ablate.campaign import NONE, Question, answer, ask, digest
 from strawberry.ablate.plan import Plan
 from strawberry.ablate.prepare import PreparedPlan
 from strawberry.ablate.spread import residual
 from strawberry.ablate.trials import identity
 from strawberry.data import open_dataset
+from strawberry.data.fingerprint import fingerprint
+from strawberry.train.ledger import OPENING, Ledger
 
 
 class Asking:
@@ -93,19 +95,30 @@ def standing(plan: Plan | Mapping[str, Any], entry: Mapping[str, Any] | None) ->
     """Where a question stands in its campaign, in sentences."""
     if not entry:
         return []
+    if entry["kind"] == OPENING:
+        times = "once" if entry["opening"] == 1 else f"{entry['opening']} times"
+        return [f"Measured on the locked test split, which was opened {times} (on {entry['when']}, "
+                f"by `{shlex.join(map(str, entry['command']))}`)."]  # fmt: skip
     alpha = float(plan.alpha if isinstance(plan, Plan) else plan["alpha"])
     before = f"{entry['asked']} other question{'s' * (entry['asked'] != 1)}"
+    opened = []
+    if entry.get("opened"):
+        opened = [f"The test split of these data had been opened before ({entry['opened']} times)."]
     if entry["campaign"] == NONE:
         return [f"Not corrected for other sweeps (`--campaign none`): {before} had been asked of "
-                "these data in this folder."]  # fmt: skip
+                "these data in this folder.", *opened]  # fmt: skip
     name = "this campaign" if entry["campaign"] == "main" else f"campaign {entry['campaign']!r}"
     look = f", look {entry['look']}" if entry["look"] > 1 else ""
-    found = [f"Question {entry['number']} of {name}{look}: alpha {alpha_of(alpha, entry):.2g} of "
-             f"{alpha:.2g}. Of these data {before} had been asked in this folder."]  # fmt: skip
+    spent = f"alpha {alpha_of(alpha, entry):.2g} of {alpha:.2g}"
+    sentences = [
+        f"Question {entry['number']} of {name}{look}: {spent}. "
+        f"Of these data {before} had been asked in this folder.",
+        *opened,
+    ]
     if entry.get("prior"):
         variance, freedom = entry["prior"]
-        found.append(
+        sentences.append(
             f"The noise of the campaign's earlier questions, {variance**0.5:.4f}, counts in this "
             f"one as {freedom:g} degrees of freedom."
         )
-    return found
+    return sentences

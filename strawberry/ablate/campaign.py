@@ -23,9 +23,8 @@ from typing import Any, Final
 import numpy as np
 
 from strawberry.ablate.extra import needs
-from strawberry.ablate.ledger import ANSWER, QUESTION, Ledger
 from strawberry.ablate.noise import Prior
-from strawberry.contracts.data import Dataset, Split
+from strawberry.train.ledger import ANSWER, OPENING, QUESTION, Ledger
 
 MAIN: Final = "main"
 """The campaign of those who name none."""
@@ -39,10 +38,6 @@ _REST: Final = 2.9319492
 """The sum of `k ** -POWER` over k = 2, 3, ..."""
 LEAST: Final = 4
 """Questions whose noise is known before that of others is judged by it."""
-_IDS: Final = 1 << 16
-"""Ids of a split that are looked at to tell it from others."""
-_BYTES: Final = 1 << 14
-"""Bytes of their text that do so: fewer than ids, so that all tokenizers come to as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +101,7 @@ def ask(ledger: Ledger, campaign: str, question: Question, **more: Any) -> dict[
             index=index,
             share=1.0 if campaign == NONE else share(index),
             asked=len({e.get("question") for e in asked} - {question.content}) + damaged,
+            opened=sum(e["kind"] == OPENING and e.get("val") == question.data for e in entries),
             prior=None if prior is None else [prior.variance, prior.freedom],
             comparisons=question.comparisons,
             **more,
@@ -153,29 +149,6 @@ def fit(noises: Sequence[tuple[float, float]]) -> Prior | None:
     own = float(2 ** max(0, math.floor(math.log2(own))))
     center = math.exp(float(logs.mean()) + float(special.digamma(own / 2)) - math.log(own / 2))
     return Prior(center, own)
-
-
-def fingerprint(dataset: Dataset, split: Split, block_size: int) -> str:
-    """A digest of the beginning of a split's text: the same for every tokenizer and window.
-
-    Where there is no text it is that of ids, or of a task's sequences.
-    """
-    found = hashlib.sha256()
-    arrays = dataset.arrays(split)
-    if arrays is None:
-        rows = max(1, min(64, _IDS // block_size))
-        rows = min(rows, dataset.rows_in(split, block_size) or rows)
-        for part in dataset.rows(split, 0, rows, block_size=block_size, seed=0):
-            found.update(np.ascontiguousarray(part).tobytes())
-        return found.hexdigest()[:16]
-    ids = np.concatenate([np.zeros(0, np.int64), *(part[:_IDS] for part in arrays)])[:_IDS]
-    tokenizer = dataset.tokenizer
-    if tokenizer is None:
-        found.update(ids.astype(np.int64).tobytes())
-    else:
-        text = tokenizer.decode_bytes(ids[ids != tokenizer.eot].tolist())
-        found.update(text[:_BYTES])
-    return found.hexdigest()[:16]
 
 
 def digest(*parts: Any) -> str:

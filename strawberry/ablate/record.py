@@ -6,20 +6,29 @@ import json
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from strawberry.contracts.execution import FINISHED
 from strawberry.errors import StrawberryError
+from strawberry.train.items import RowLosses, last_rows, read_rows
+from strawberry.train.ledger import FINAL, RECORD
 from strawberry.train.run import RunFolder
 
-RECORD = "ablation.json"
+__all__ = ["RECORD", "HasResult", "Record", "TrialRecord", "openings_of", "values_of"]
+
+TESTED_ROWS = "final/rows"
+"""Where rows of the test split are, by a trial's key."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """A trial as the record names it, with its result if it has been run."""
+    """A trial as the record names it, with its result if it has been run.
+
+    Attributes:
+        tested: what it came to on the test split, which takes the place of its last evaluation.
+    """
 
     cell: str
     stage: str
@@ -27,6 +36,7 @@ class TrialRecord:
     label: str
     key: str
     folder: Path
+    tested: Mapping[str, float] | None = field(default=None, hash=False)
 
     def result(self) -> dict[str, Any] | None:
         """What it came to, or None."""
@@ -35,11 +45,21 @@ class TrialRecord:
             result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
         except (OSError, ValueError):
             return None
-        return result if asked.get("key") == self.key else None
+        if asked.get("key") != self.key:
+            return None
+        if self.tested is not None:
+            result["metrics"] = {**result["metrics"], **self.tested}
+        return result
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of its log."""
         return RunFolder(self.folder / "run").metrics()
+
+    def items(self, last: int = 1) -> RowLosses | None:
+        """The loss of each row of text, the mean of its last evaluations."""
+        if self.tested is not None:
+            return read_rows(self.folder.parents[1] / TESTED_ROWS / f"{self.key}.npz")
+        return last_rows(RunFolder(self.folder / "run").rows, last)
 
 
 class HasResult(Protocol):
@@ -101,6 +121,22 @@ def _mean_of_last(trial: HasResult, metric: str, last: int) -> float:
     return statistics.fmean(values[-last:])
 
 
+def openings_of(folder: Path) -> list[dict[str, Any]]:
+    """The openings of the test split by an ablation's `--final`, oldest first."""
+    try:
+        content = json.loads((folder / FINAL).read_text())
+        return [dict(opened) for opened in content["openings"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StrawberryError(f"{folder / FINAL}: can't be read: {error}") from error
+
+
+def _failed(trial: TrialRecord) -> bool:
+    result = trial.result()
+    return result is not None and result["status"] != FINISHED
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What `ablation.json` holds, and the trials behind it."""
@@ -111,7 +147,12 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record:
-        """Raises StrawberryError if there is no ablation in that folder."""
+        """Raises StrawberryError if there is no ablation in that folder.
+
+        Of the folder `final` in an ablation's it is what was measured on the test split.
+        """
+        if folder.name == "final" and not (folder / RECORD).exists():
+            return cls.read(folder.parent).tested(folder)
         try:
             content = json.loads((folder / RECORD).read_text())
         except (OSError, ValueError) as error:
@@ -122,6 +163,24 @@ class Record:
             for t in content["trials"]
         )  # fmt: skip
         return cls(folder, content, trials)
+
+    def tested(self, folder: Path) -> Record:
+        """This record, with what its newest opened test split says."""
+        openings = openings_of(self.folder)
+        if not openings:
+            raise StrawberryError(f"{folder}: the test split was not opened (ablate --final)")
+        opened = dict(openings[-1])
+        values = opened.pop("values")
+        content = {
+            **self.content,
+            "name": f"{self.content['name']}, on the test split",
+            "plan": {**self.content["plan"], "last": 1},
+            "campaign": opened,
+        }
+        trials = tuple(replace(t, tested=values[t.key]) if t.key in values else t
+                       for t in self.trials if t.stage != "main" or t.key in values
+                       or _failed(t))  # fmt: skip
+        return Record(folder, content, trials)
 
     @property
     def command(self) -> str:

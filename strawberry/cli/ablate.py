@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from strawberry.ablate.report import ResultTable
     from strawberry.ablate.sweep import Sweep
     from strawberry.cli.ablate_display import SweepDisplay
-    from strawberry.plugin import Plugins
 
 
 STYLES = {
@@ -34,7 +33,8 @@ def command(
     recipe: Annotated[
         Path,
         typer.Argument(
-            help="A recipe, a plan (`ablate: RECIPE`), or with --reproduce a trial's folder."
+            help="A recipe or a plan (`ablate: RECIPE`); a trial's folder with --reproduce, an "
+            "ablation's with --final."
         ),
     ],
     vary: Annotated[
@@ -144,6 +144,12 @@ def command(
     reproduce: Annotated[
         bool, typer.Option("--reproduce", help="Run a finished trial again, from its record.")
     ] = False,
+    final: Annotated[
+        bool, typer.Option("--final", help="Open the locked test split of a finished ablation.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --final: although it was opened before.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compare variants of a recipe, fairly: budgets, seeds, verdicts.
@@ -158,6 +164,7 @@ def command(
     from strawberry.ablate.prepare import prepare
     from strawberry.ablate.suite import make_suite
     from strawberry.ablate.sweep import Sweep, default_folder, make_executor
+    from strawberry.cli import ablate_after as after
     from strawberry.cli import context
     from strawberry.cli.ablate_display import SweepDisplay
     from strawberry.cli.ablate_estimate import show_estimates
@@ -169,7 +176,10 @@ def command(
 
     plugins = context.plugins()
     if reproduce:
-        _reproduce(recipe, plugins, as_json=as_json)
+        after.reproduce(recipe, plugins, as_json=as_json)
+        return
+    if final:
+        after.final(recipe, again=again, as_json=as_json)
         return
     options: dict[str, Any] = {
         "vary": dict(parse_axis(text, plugins.registry.kinds) for text in vary or ()),
@@ -369,23 +379,3 @@ def _say_cells(prepared: PreparedPlan, out: Console) -> None:
         out.print(text + (f"; {cell.resized}" if cell.resized else ""))
         for warning in prepared.warnings[cell.name]:
             out.print(f"warning: {cell.name}: {warning}", style="yellow")
-
-
-def _reproduce(folder: Path, plugins: Plugins, *, as_json: bool) -> None:
-    from strawberry.ablate.reproduce import reproduce
-    from strawberry.cli.console import console, print_json
-
-    reproduction = reproduce(folder, plugins)
-    if as_json:
-        print_json(reproduction.to_dict())
-    else:
-        out = console()
-        out.print(
-            f"{reproduction.name}: {reproduction.metric} was {reproduction.before!r}, "
-            f"now is {reproduction.after!r}"
-        )
-        for line in reproduction.environment:
-            out.print(f"  {line}")
-        out.print(reproduction.verdict, style="green" if reproduction.agrees else "red")
-    if not reproduction.agrees:
-        raise typer.Exit(1)

@@ -31,13 +31,22 @@ def command(
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint of the lowest val_loss, not the newest.")
     ] = False,
+    split: Annotated[
+        str, typer.Option(help="val; or test, which is locked: opening it goes into the ledger.")
+    ] = "val",
+    again: Annotated[
+        bool, typer.Option("--again", help="Open the test split although it was opened before.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure the validation loss of a run."""
     from strawberry.cli import context
     from strawberry.cli.console import console, print_json
+    from strawberry.errors import StrawberryError
     from strawberry.train import evaluate_depths
 
+    if split not in ("val", "test"):
+        raise StrawberryError(f"--split: expected val or test, got {split!r}")
     rows = evaluate_depths(
         run,
         steps or [None],
@@ -45,7 +54,10 @@ def command(
         device=device,
         plugins=context.plugins(),
         best=best,
+        split="test" if split == "test" else "val",
+        again=again,
     )
+    rows = [{n.replace("val_", f"{split}_"): v for n, v in row.items()} for row in rows]
     if as_json:
         print_json(rows if steps else rows[0])
         return

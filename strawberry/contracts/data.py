@@ -193,6 +193,13 @@ class Dataset(abc.ABC):
         """
         return None
 
+    def groups(self, split: Split, first: int, count: int, *, block_size: int) -> Ids | None:
+        """The document, by number, in which each of these rows begins; None where that is unknown.
+
+        Rows of one document are alike, so that standard errors are taken over documents.
+        """
+        return None
+
     def seal(self) -> None:
         """Lock the test split: from then on its rows and its ids raise StrawberryError."""
         rows, arrays = self.rows, self.arrays

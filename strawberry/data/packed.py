@@ -86,6 +86,7 @@ class PackedDataset(Dataset):
         self._ids = ids
         self.splits = tuple(split for split in EVERY if split in ids)
         self._n_bytes = n_bytes
+        self._ends: dict[Split, Ids] = {}
         self.vocab_size = vocab_size
         self.fingerprint = fingerprint
         self.tokenizer = tokenizer
@@ -104,14 +105,31 @@ class PackedDataset(Dataset):
         if split == "train":
             starts = (uniform(seed, first, count) * (ids.size - block_size)).astype(np.int64)
         else:
-            n_windows = self.rows_in(split, block_size)
-            numbers = np.arange(first, first + count, dtype=np.int64)
-            starts = numbers % n_windows * golden_stride(n_windows) % n_windows * block_size
+            starts = self._fixed(split, first, count, block_size)
         windows = ids.windows(starts, block_size + 1)
         pair = np.empty((2, count, block_size), np.int64)
         pair[0] = windows[:, :-1]
         pair[1] = windows[:, 1:]
         return pair[0], pair[1]
+
+    def _fixed(self, split: Split, first: int, count: int, block_size: int) -> Ids:
+        """Where rows of a split whose rows are fixed begin."""
+        n_windows = self.rows_in(split, block_size)
+        numbers = np.arange(first, first + count, dtype=np.int64)
+        return numbers % n_windows * golden_stride(n_windows) % n_windows * block_size
+
+    def groups(self, split: Split, first: int, count: int, *, block_size: int) -> Ids | None:
+        """Documents, by the ends that come before a row; see `Dataset.groups`."""
+        if self.eot is None or split == "train":
+            return None
+        if split not in self._ends:
+            parts = self._ids[split].parts
+            begins = np.cumsum([0, *(part.size for part in parts)])
+            ends = [
+                at + np.flatnonzero(p == self.eot) for at, p in zip(begins, parts, strict=False)
+            ]
+            self._ends[split] = np.concatenate([np.zeros(0, np.int64), *ends])
+        return np.searchsorted(self._ends[split], self._fixed(split, first, count, block_size))
 
     def arrays(self, split: Split) -> Sequence[npt.NDArray[Any]]:
         """The memory-mapped ids of a split."""

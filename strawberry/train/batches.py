@@ -81,13 +81,13 @@ class Batches:
         parts, size = train.gradient_accumulation_steps, train.batch_size
         return [range(n * size, (n + 1) * size) for n in range(step * parts, (step + 1) * parts)]
 
-    def val(self, first: int, count: int) -> EvaluationRows:
-        """Rows `first` to `first + count - 1` of the validation split; ranks share them."""
+    def val(self, first: int, count: int, split: Split = "val") -> EvaluationRows:
+        """Rows `first` to `first + count - 1` of validation, or of a test; ranks share them."""
         mine = self.world.share(range(first, first + count))
-        x, y = self._rows("val", mine or range(first, first + 1))
+        x, y = self._rows(split, mine or range(first, first + 1))
         if not mine:
             y = np.full_like(y, UNPREDICTED[0])
-        n_bytes = self.dataset.n_bytes("val", y)
+        n_bytes = self.dataset.n_bytes(split, y)
         return EvaluationRows(*self._place(x, y), len(mine), n_bytes)
 
     def close(self) -> None:

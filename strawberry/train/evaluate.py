@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
+from strawberry.contracts.data import TEST, Split
 from strawberry.train import randomness
 from strawberry.train.batches import Batches
 from strawberry.train.device import Machine, machine_for
 from strawberry.train.documents import separator
+from strawberry.train.items import keeper
 from strawberry.train.means import WeightedMeans
 from strawberry.train.parallel.engine import Engine
+from strawberry.train.testing import ledger_around, open_test
 
 if TYPE_CHECKING:
+    from strawberry.data import Dataset
     from strawberry.plugin import Plugins
+
+
+Keep: TypeAlias = Callable[[Sequence[float], Sequence[int]], None]
+TEST_TIMES = 10
+"""How many evaluations' rows a test takes, where there are as many."""
 
 
 @torch.no_grad()
 def validate(
-    engine: Engine, batches: Batches, machine: Machine, iters: int | None = None
+    engine: Engine,
+    batches: Batches,
+    machine: Machine,
+    iters: int | None = None,
+    *,
+    split: Split = "val",
+    keep: Keep | None = None,
 ) -> dict[str, float]:
     """`val_loss` in nats a token, and `bits_per_byte` where there is text.
 
@@ -40,16 +55,26 @@ def validate(
     in generation. Where training chooses by looking ahead, as expert choice does,
     `val_loss_teacher` is what the same model comes to when it is allowed to here. The random state
     is left as it was, so that how often one looks does not change a run.
+
+    Args:
+        engine: the model.
+        batches: rows of its data.
+        machine: what computes.
+        iters: how many rows, in steps.
+        split: `val`; or `test`, with the same names of metrics.
+        keep: called with the nats, and with the number of targets, of each row.
     """
     model = engine.model
     was_training = model.training
     model.eval()
-    metrics = _measure(engine, batches, machine, iters, answers=batches.dataset.exact)
+    metrics = _measure(
+        engine, batches, machine, iters, split, answers=batches.dataset.exact, keep=keep
+    )
     routers = [module for module in model.modules() if hasattr(module, "teacher")]
     if routers:
         for router in routers:
             router.teacher = True  # type: ignore[assignment]
-        taught = _measure(engine, batches, machine, iters)
+        taught = _measure(engine, batches, machine, iters, split)
         metrics["val_loss_teacher"] = taught["val_loss"]
         for router in routers:
             router.teacher = False  # type: ignore[assignment]
@@ -62,12 +87,14 @@ def _measure(
     batches: Batches,
     machine: Machine,
     iters: int | None,
+    split: Split,
     *,
     answers: bool = False,
+    keep: Keep | None = None,
 ) -> dict[str, float]:
     """What `validate` tells, with what components report in evaluation as `val_NAME`."""
     world, size = engine.world, batches.recipe.train.batch_size
-    rows = n_rows(batches, iters)
+    rows = n_rows(batches, iters, split)
     nats: list[torch.Tensor] = []  # of each row; on the device, so that nothing waits for it
     asked: list[torch.Tensor] = []
     told = torch.zeros(4, dtype=torch.int64, device=machine.device)
@@ -75,7 +102,7 @@ def _measure(
     means = WeightedMeans()
     with randomness.held(machine.device):
         for first in range(0, rows, size):
-            batch = batches.val(first, min(size, rows - first))
+            batch = batches.val(first, min(size, rows - first), split)
             with machine.autocast():
                 loss = engine.measure(batch.x, batch.y, answers=answers)
             assert loss.rows is not None
@@ -87,6 +114,8 @@ def _measure(
             means.add(loss.terms, float(batch.rows))
     own = torch.cat(nats).tolist(), torch.cat(asked).tolist()
     sums, counts = (list(itertools.chain(*parts)) for parts in zip(*world.gather(own), strict=True))
+    if keep is not None:
+        keep(sums, counts)
     total, targets = math.fsum(sums), max(1, sum(counts))
     metrics = {"val_loss": total / targets}
     if (error := standard_error(sums, counts)) is not None:
@@ -115,12 +144,15 @@ def standard_error(sums: Sequence[float], counts: Sequence[int]) -> float | None
     return math.sqrt(squares * n / (n - 1)) / targets
 
 
-def n_rows(batches: Batches, iters: int | None = None) -> int:
-    """How many rows an evaluation takes: those of so many steps, and none of them twice."""
+def n_rows(batches: Batches, iters: int | None = None, split: Split = "val") -> int:
+    """How many rows an evaluation takes: those of so many steps, and none of them twice.
+
+    Of a test split, which is measured once, they are `TEST_TIMES` as many unless it is said.
+    """
     train = batches.recipe.train
     step = train.batch_size * train.gradient_accumulation_steps
-    wanted = (iters or train.eval_iters) * step
-    there = batches.dataset.rows_in("val", batches.recipe.model.block_size)
+    wanted = (iters or train.eval_iters * (TEST_TIMES if split == TEST else 1)) * step
+    there = batches.dataset.rows_in(split, batches.recipe.model.block_size)
     return wanted if there is None else min(wanted, max(1, there))
 
 
@@ -152,27 +184,39 @@ def evaluate_depths(
     device: str = "auto",
     plugins: Plugins | None = None,
     best: bool = False,
+    split: Split = "val",
+    again: bool = False,
+    dataset: Dataset | None = None,
+    keep: Path | None = None,
 ) -> list[dict[str, float]]:
     """The validation metrics of a run with so many recursion steps; None: those of training.
 
-    Raises StrawberryError as `load_run` and `LanguageModel.set_steps` do.
+    With `split` the locked test split is opened, which the ledger beside the run notes; `again`
+    does so although it was opened before. `dataset` is the run's, where it is open already.
+    `keep` is a file for the losses of rows (see `items`).
+
+    Raises StrawberryError as `load_run`, `open_test` and `LanguageModel.set_steps` do.
     """
     from strawberry.data import open_dataset
     from strawberry.train.load import load_run
 
     run = load_run(folder, device=device, plugins=plugins, best=best)
     machine = machine_for(run.recipe)
-    dataset = open_dataset(run.recipe)
+    if dataset is None and split == TEST:
+        ledger = ledger_around(run.folder)
+        dataset = open_test(run.recipe, ledger, again=again, folder=str(run.folder)).dataset
+    dataset = open_dataset(run.recipe) if dataset is None else dataset
     run.model.separator = separator(run.recipe, dataset)
     batches = Batches(dataset, run.recipe, machine.device)
     rows = []
+    kept = None if keep is None else keeper(keep, batches, split)
     try:
         for depth in depths:
             row: dict[str, float] = {"step": run.step}
             if depth is not None:
                 run.model.set_steps(depth)
                 row["recursion_steps"] = depth
-            metrics = validate(Engine(run.model), batches, machine, iters)
+            metrics = validate(Engine(run.model), batches, machine, iters, split=split, keep=kept)
             rows.append({**row, **metrics})
     finally:
         batches.close()

@@ -18,6 +18,7 @@ from strawberry.train.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.train.device import Machine
 from strawberry.train.documents import separator
 from strawberry.train.evaluate import validate
+from strawberry.train.items import keeper
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.parallel.engine import Engine, engine_for
 from strawberry.train.parallel.world import World
@@ -90,7 +91,12 @@ class Session:
     def evaluate(self) -> bool:
         """Measure the validation loss and tell of it; True if this is a best one to be kept."""
         with self.optimizers.evaluating():
-            self.metrics = validate(self.engine, self.batches, self.machine)
+            self.metrics = validate(
+                self.engine,
+                self.batches,
+                self.machine,
+                keep=keeper(self.run.rows / f"{self.step:09d}.npz", self.batches),
+            )
             self._referee()
         self.log({"step": self.step, **self.metrics})
         self.tell("evaluated", self.run.path, self.step, self.metrics)

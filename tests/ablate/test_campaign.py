@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from strawberry.ablate.campaign import NONE, Question, answer, ask, fingerprint, fit, share
-from strawberry.ablate.ledger import LEDGER, Ledger
+from strawberry.ablate.campaign import NONE, Question, answer, ask, fit, share
 from strawberry.ablate.noise import Prior, design
 from strawberry.ablate.null import FAR, RARE
 from strawberry.ablate.report import tabulate
 from strawberry.ablate.report.files import markdown
 from strawberry.ablate.statistics import compare
 from strawberry.data import open_dataset
+from strawberry.data.fingerprint import fingerprint
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
+from strawberry.train.ledger import LEDGER, Ledger
 from tests.ablate.conftest import PlanMaker
 from tests.ablate.test_sweep import scripted
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from strawberry.ablate.campaign import FIRST, Question, answer, ask, prior_of, share
 from strawberry.ablate.extra import needs
-from strawberry.ablate.ledger import Ledger
 from strawberry.ablate.noise import Prior, design
 from strawberry.ablate.spread import residual
 from strawberry.ablate.statistics import compare
+from strawberry.train.ledger import Ledger
 
 Numbers: TypeAlias = NDArray[np.float64]
 ALPHA = 0.05

@@ -42,6 +42,15 @@ def write_report(record: Record, table: ResultTable | None = None) -> list[Path]
     return [record.folder / name for name in files]
 
 
+def chance(p: float) -> str:
+    """A p-value; a small one with its first digits."""
+    return number(p, 3) if not p < SMALL else f"{p:.1e}"
+
+
+SMALL = 0.0005
+"""P-values below this have no digit among the first three."""
+
+
 def interval(c: Comparison | None) -> str:
     """The interval of a difference."""
     if c is None or not math.isfinite(c.low):
@@ -55,8 +64,9 @@ COLUMNS: dict[str, Callable[[CellRow], str]] = {
     "mean": lambda r: number(r.summary.mean),
     "sd": lambda r: number(r.summary.deviation),
     "difference": lambda r: number(r.comparison.difference, sign=True) if r.comparison else MISSING,
+    "windows": lambda r: number(r.windows),
     "interval": lambda r: interval(r.comparison),
-    "p": lambda r: number(r.comparison.corrected, 3) if r.comparison else MISSING,
+    "p": lambda r: chance(r.comparison.corrected) if r.comparison else MISSING,
     "detectable": lambda r: number(r.comparison.detectable) if r.comparison else MISSING,
     "verdict": lambda r: r.verdict,
     "bits/byte": lambda r: number(r.bits_per_byte),
@@ -156,11 +166,32 @@ def noise(table: ResultTable) -> list[str]:
             f"Noise of rows: {number(s.rows)}, `val_loss_se`. All cells have the same rows, so it "
             "is part of a difference only as far as cells differ in which rows they find hard."
         )
+    lines += _windows(table)
     if len(s.averaged) > 1:
         lasts = ", ".join(map(str, s.averaged))
         each = ", ".join(number(deviation) for deviation in s.averaged.values())
         lines.append(f"Were the metric a run's mean of its last {lasts} evaluations, the noise of "
                      f"seeds would be {each}.")  # fmt: skip
+    return lines
+
+
+def _windows(table: ResultTable) -> list[str]:
+    """What the intervals cover, and where windows of text are the larger noise."""
+    known = {row.name: (row.windows, row.comparison.error) for row in table.rows
+             if row.windows is not None and row.comparison is not None}  # fmt: skip
+    if not known:
+        return []
+    lines = ["Intervals and verdicts are about other seeds on the same windows of text. `windows` "
+             "is the standard error of a difference for other text of this kind, from pairs of "
+             "windows; no interval has it in it."]  # fmt: skip
+    larger = {n: both for n, both in known.items() if both[0] > both[1]}
+    if larger:
+        worst = max(larger, key=lambda name: larger[name][0])
+        lines.append(
+            f"The windows are the larger noise of {len(larger)} of {len(known)} differences, such "
+            f"as {worst}: {number(larger[worst][0])} of windows, {number(larger[worst][1])} of "
+            "seeds. A larger `train.eval_iters` tells more of them than more seeds do."
+        )
     return lines
 
 

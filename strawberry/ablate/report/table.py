@@ -14,7 +14,7 @@ from strawberry.ablate.factors import Effect, effects, grid
 from strawberry.ablate.forecast import Forecast, forecast
 from strawberry.ablate.known import finished, read_noise
 from strawberry.ablate.noise import RATIO
-from strawberry.ablate.record import Record, TrialRecord, values_of
+from strawberry.ablate.record import Record, TrialRecord, openings_of, values_of
 from strawberry.ablate.seeds import VARIED
 from strawberry.ablate.spread import Spread, spread
 from strawberry.ablate.statistics import (
@@ -26,7 +26,9 @@ from strawberry.ablate.statistics import (
     speedup,
     summary,
 )
+from strawberry.ablate.windows import windows_error
 from strawberry.contracts.execution import DISQUALIFIED, FINISHED
+from strawberry.train.items import RowLosses
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,9 @@ class CellRow:
         peak_bytes: the most memory of any of its processes.
         failed: trials of the main stage that did not finish, by status.
         planned: trials of the main stage.
+        windows: the standard error of the difference as an estimate for other text, from the rows
+            of an evaluation; `comparison.error` is that for other seeds on the same rows. None
+            where rows are not known, or the metric is not a mean over them.
     """
 
     name: str
@@ -67,6 +72,7 @@ class CellRow:
     peak_bytes: int | None
     failed: Mapping[str, int]
     planned: int
+    windows: float | None = None
 
     @property
     def verdict(self) -> Verdict | str:
@@ -181,7 +187,7 @@ def tabulate(record: Record) -> ResultTable:
         failures=tuple(_failures(record)),
         seconds=sum(float(r.get("spent", r.get("seconds", 0.0))) for r in results if r),
         campaign=asked,
-        standing=tuple(standing(plan, asked)),
+        standing=(*standing(plan, asked), *_openings(record)),
     )
 
 
@@ -194,6 +200,15 @@ def _forecast(record: Record, cells: Sequence[Mapping[str, Any]]) -> Forecast | 
     slots = record.content["environment"]["slots"]
     plan = {**plan, "alpha": alpha_of(plan["alpha"], record.content.get("campaign"))}
     return forecast(plan, cells, noise, slots=slots, done=finished(record))
+
+
+def _openings(record: Record) -> list[str]:
+    """That this sweep's test split was opened, where this is not the table of that."""
+    openings = openings_of(record.folder)
+    if not openings:
+        return []
+    times = "once" if len(openings) == 1 else f"{len(openings)} times"
+    return [f"The test split was opened {times} for this sweep: see `final`."]
 
 
 def _believable(trials: Sequence[TrialRecord], metric: str, last: int) -> dict[int, float]:
@@ -254,7 +269,21 @@ def _row(
         peak_bytes=max((r["peak_bytes"] for r in done if r.get("peak_bytes")), default=None),
         failed=failed,
         planned=len(trials),
+        windows=None if cell is baseline else _windows(record, name, baseline["name"]),
     )
+
+
+def _windows(record: Record, cell: str, baseline: str) -> float | None:
+    """The standard error of a cell's difference that is due to the windows of text."""
+    plan = record.content["plan"]
+    if plan["metric"] != "val_loss":
+        return None
+    kept: list[dict[int, RowLosses]] = []
+    for name in (cell, baseline):
+        done = [t for t in record.of(name) if (t.result() or {}).get("status") == FINISHED]
+        items = {trial.seed: trial.items(int(plan.get("last", 1))) for trial in done}
+        kept.append({seed: rows for seed, rows in items.items() if rows is not None})
+    return windows_error(*kept)
 
 
 def _curves(trials: list[TrialRecord], metric: str) -> dict[int, list[tuple[float, float]]]:

@@ -18,10 +18,13 @@ from typing import Any, Final
 
 import filelock
 
-from strawberry.ablate.record import RECORD
 from strawberry.errors import StrawberryError
 
 LEDGER: Final = "ledger.jsonl"
+FINAL: Final = "final/final.json"
+"""What a sweep's folder keeps of its test split's openings."""
+RECORD: Final = "ablation.json"
+"""The record in a sweep's folder."""
 QUESTION, ANSWER, OPENING = "question", "answer", "opening"
 _PATIENCE: Final = 60.0
 """Seconds to wait for another process that writes."""
@@ -97,13 +100,14 @@ class Ledger:
         return entry
 
     def _recorded(self) -> Iterator[dict[str, Any]]:
-        """The questions that the records of sweeps here, and of suites' tables, hold."""
-        for pattern in (f"*/{RECORD}", f"*/*/{RECORD}"):
+        """The questions and openings that sweeps here, and suites' tables, note themselves."""
+        for pattern in (f"*/{RECORD}", f"*/*/{RECORD}", f"*/{FINAL}", f"*/*/{FINAL}"):
             for path in sorted(self.folder.glob(pattern)):
-                with contextlib.suppress(OSError, ValueError, AttributeError):
-                    entry = json.loads(path.read_text()).get("campaign")
-                    if isinstance(entry, Mapping) and entry.get("kind") == QUESTION:
-                        yield dict(entry)
+                with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+                    content = json.loads(path.read_text())
+                    for entry in [content.get("campaign"), *content.get("openings", ())]:
+                        if isinstance(entry, Mapping) and entry.get("kind") in (QUESTION, OPENING):
+                            yield dict(entry)
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,54 @@
+"""What `strawberry ablate` does with what was run: a trial once more, a sweep's last word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from strawberry.plugin import Plugins
+
+
+def final(folder: Path, *, again: bool, as_json: bool) -> None:
+    """Measure a finished ablation, or a suite's tables, on the locked test split."""
+    from strawberry.ablate import final as last
+    from strawberry.ablate.report import tabulate, write_report
+    from strawberry.ablate.suite import is_suite, read_suite
+    from strawberry.cli.ablate import show_table, to_json
+    from strawberry.cli.console import console, print_json
+
+    folders = [folder / name for name in read_suite(folder)] if is_suite(folder) else [folder]
+    results: list[dict[str, Any]] = []
+    for each in folders:
+        record = last.final(each, again=again, say=console(stderr=True).print)
+        table = tabulate(record)
+        files = [str(file) for file in write_report(record, table)]
+        if as_json:
+            results.append(to_json(table, files))
+        else:
+            show_table(table, files, as_json=False)
+    if as_json:
+        print_json(results if is_suite(folder) else results[0])
+
+
+def reproduce(folder: Path, plugins: Plugins, *, as_json: bool) -> None:
+    """Run a finished trial again, and exit with code 1 if it comes to something else."""
+    from strawberry.ablate import reproduce as again
+    from strawberry.cli.console import console, print_json
+
+    reproduction = again.reproduce(folder, plugins)
+    if as_json:
+        print_json(reproduction.to_dict())
+    else:
+        out = console()
+        out.print(
+            f"{reproduction.name}: {reproduction.metric} was {reproduction.before!r}, "
+            f"now is {reproduction.after!r}"
+        )
+        for line in reproduction.environment:
+            out.print(f"  {line}")
+        out.print(reproduction.verdict, style="green" if reproduction.agrees else "red")
+    if not reproduction.agrees:
+        raise typer.Exit(1)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from strawberry.contracts.execution import FINISHED
 from strawberry.errors import StrawberryError
-from strawberry.train.items import RowLosses, last_rows, read_rows
+from strawberry.train.items import RowLosses, last_rows, read_rows, rows_of
 from strawberry.train.ledger import FINAL, RECORD
 from strawberry.train.run import RunFolder
 
@@ -59,7 +59,7 @@ class TrialRecord:
         """The loss of each row of text, the mean of its last evaluations."""
         if self.tested is not None:
             return read_rows(self.folder.parents[1] / TESTED_ROWS / f"{self.key}.npz")
-        return last_rows(RunFolder(self.folder / "run").rows, last)
+        return last_rows(rows_of(self.folder / "run"), last)
 
 
 class HasResult(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,7 +31,7 @@ WINDOWS: Final = 512
 MOST: Final = 30_000_000
 """Training ids that are looked through, from the split's beginning."""
 _PIECE: Final = 1 << 20
-_BASE: Final = np.uint64(0x9E3779B97F4A7C15)
+BASE: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,15 @@ class Overlap:
         copies: the share of them that stand in the training text.
         near: the share that nearly do, the copies among them.
         seen: the share of the training text that was looked through.
+        disguised: the share that is near copies with other blanks, line ends, case or names; None
+            where there is no text (`near.near_copies`).
     """
 
     windows: int
     copies: float
     near: float
     seen: float
+    disguised: float | None = None
 
 
 def overlap(train: Sequence[npt.NDArray[Any]], val: Sequence[npt.NDArray[Any]]) -> Overlap | None:
@@ -60,12 +63,12 @@ def overlap(train: Sequence[npt.NDArray[Any]], val: Sequence[npt.NDArray[Any]]) 
     windows = _windows(val)
     if not len(windows):
         return None
-    wanted = np.stack([_hashes(window) for window in windows])  # (windows, runs)
+    wanted = np.stack([runs(window) for window in windows])  # (windows, runs)
     known = np.unique(wanted)
     taken = np.zeros(known.size, bool)
     total, seen = sum(part.size for part in train), 0
     for piece in _pieces(train):
-        hashes = _hashes(piece)
+        hashes = runs(piece)
         at = np.searchsorted(known, hashes).clip(max=known.size - 1)
         taken[at[known[at] == hashes]] = True
         seen += piece.size
@@ -85,13 +88,19 @@ def known_overlap(dataset: Dataset) -> Overlap | None:
 
     None where the data set gives no arrays, or `val` has no window.
     """
-    key = digest(dataset.fingerprint, RUN, NEAR, WINDOW, WINDOWS, MOST)
+    from strawberry.data.near import VERSION, near_copies
+
+    tokenizer = dataset.tokenizer
+    whose = "" if tokenizer is None else tokenizer.fingerprint
+    key = digest(dataset.fingerprint, whose, RUN, NEAR, WINDOW, WINDOWS, MOST, VERSION)
     file = cache_folder() / "overlap" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Overlap(**json.loads(file.read_text()))
     train, val = dataset.arrays("train"), dataset.arrays("val")
     measured = overlap(train, val) if train is not None and val is not None else None
     if measured is not None:
+        if tokenizer is not None and train is not None and val is not None:
+            measured = replace(measured, disguised=near_copies(tokenizer, train, val))
         with contextlib.suppress(StrawberryError):  # a cache that can't be written is none
             write_file(file, json.dumps(asdict(measured)).encode())
     return measured
@@ -111,13 +120,13 @@ def _pieces(parts: Sequence[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
             yield part[at : at + _PIECE + RUN - 1]
 
 
-def _hashes(ids: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    """A hash of each run of `RUN` ids: a polynomial, whose terms are mixed first."""
+def runs(ids: npt.NDArray[Any], length: int = RUN) -> npt.NDArray[np.uint64]:
+    """A hash of each run of so many ids: a polynomial, whose terms are mixed first."""
     wide = ids.astype(np.uint64)
-    wide = (wide ^ (wide >> np.uint64(7))) * _BASE + np.uint64(1)
+    wide = (wide ^ (wide >> np.uint64(7))) * BASE + np.uint64(1)
     wide ^= wide >> np.uint64(29)
-    count = max(0, ids.size - RUN + 1)
+    count = max(0, ids.size - length + 1)
     total = np.zeros(count, np.uint64)
-    for offset in range(RUN):
-        total = total * _BASE + wide[offset : offset + count]
+    for offset in range(length):
+        total = total * BASE + wide[offset : offset + count]
     return total ^ (total >> np.uint64(32))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from strawberry.errors import StrawberryError
 from strawberry.train import checkpoint, randomness
 from strawberry.train.checkpoint import Checkpoint
+from strawberry.train.items import forget_rows
 from strawberry.train.recent import RecentSums
 from strawberry.train.run import RunFolder
 
@@ -27,10 +28,12 @@ def restore(session: Session, recent: RecentSums) -> list[str]:
     session.engine.settle()
     if not run.has_checkpoint():
         run.forget_after(0)
+        session.world.by_main(lambda: forget_rows(run.path, 0))
         return [f"{run.path}: nothing was saved yet; starting over"]
     loaded, warnings = newest_of(run, session)
     take(session, recent, loaded)
     run.forget_after(session.step)
+    session.world.by_main(lambda: forget_rows(run.path, session.step))
     return warnings
 
 

@@ -5,9 +5,9 @@ It holds:
     recipe.yaml     the recipe, resolved and filled in; loads again
     run.json        versions, plugins, device, data, seed, command
     metrics.jsonl   a row for each logged step, and for each evaluation
-    rows/           the loss of each row of each evaluation, see items.py
     tokenizer.json  the tokenizer of the data
     checkpoints/    see checkpoint.py
+    rows/           losses by row, see items.py
     nonfinite/      batches whose loss or gradient was not finite, if there were any
 """
 
@@ -56,7 +56,6 @@ class RunFolder:
         self.referee_file = self.path / "referee.json"
         self.tokenizer_file = self.path / "tokenizer.json"
         self.checkpoints = self.path / "checkpoints"
-        self.rows = self.path / "rows"
         self._lock = FolderLock(self.path, "is training here")
 
     @property
@@ -170,14 +169,6 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drop the rows past `step`, which a resumed run will write again."""
         self.take_log(self, step)
-        self._forget_rows(step)
-
-    @by_main
-    def _forget_rows(self, step: int) -> None:
-        """Remove the losses of rows of evaluations past `step`."""
-        for file in self.rows.glob("*.npz"):
-            if int(file.stem) > step:
-                file.unlink()
 
     @by_main
     def was_measured(self, step: int) -> bool:

@@ -18,7 +18,7 @@ from strawberry.train.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.train.device import Machine
 from strawberry.train.documents import separator
 from strawberry.train.evaluate import validate
-from strawberry.train.items import keeper
+from strawberry.train.items import keeper, rows_of
 from strawberry.train.optimizers import Optimizers
 from strawberry.train.parallel.engine import Engine, engine_for
 from strawberry.train.parallel.world import World
@@ -95,7 +95,7 @@ class Session:
                 self.engine,
                 self.batches,
                 self.machine,
-                keep=keeper(self.run.rows / f"{self.step:09d}.npz", self.batches),
+                keep=keeper(rows_of(self.run.path) / f"{self.step:09d}.npz", self.batches),
             )
             self._referee()
         self.log({"step": self.step, **self.metrics})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import json
 import os
 import sys
@@ -72,7 +73,7 @@ class Ledger:
             if entry is None:
                 damaged += 1
             else:
-                found.append(entry)
+                found.append(dict(entry))
         known = {_identity(entry) for entry in found}
         for entry in self._recorded():
             if _identity(entry) not in known:
@@ -110,6 +111,7 @@ class Ledger:
                             yield dict(entry)
 
 
+@functools.lru_cache(maxsize=4096)  # a ledger is read again for each question, and only grows
 def _entry(line: bytes) -> dict[str, Any] | None:
     """The entry of a line; None if it is damaged."""
     try:

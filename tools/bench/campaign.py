@@ -66,7 +66,7 @@ def campaigns(args: argparse.Namespace, *, planted: bool) -> list[list[str]]:
     if planted:
         shifts[[place - 1 for place in PLACES if place <= args.proposals]] = -args.shift
     found = []
-    for number in range(args.campaigns):
+    for number in range(args.planted if planted else args.campaigns):
         rng = np.random.default_rng([number, planted])
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             found.append(campaign(Path(folder), rng, args, shifts))
@@ -120,6 +120,7 @@ def main() -> None:
     """Print how often a campaign keeps chance, and what is found at which place."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--campaigns", type=int, default=300)
+    parser.add_argument("--planted", type=int, default=100, help="campaigns with better proposals")
     parser.add_argument("--proposals", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shift", type=float, default=2.0, help="of what is planted, deviations")
@@ -141,10 +142,14 @@ def main() -> None:
     print(f"{n} campaigns of {args.proposals} proposals that change nothing, {args.seeds} seeds:")
     print(f"  {kept} kept one ({kept / n:.3f}); {either} found one better or worse "
           f"({either / n:.3f}); alpha {ALPHA:g}")  # fmt: skip
+    print(f"  {time.process_time() - began:.0f} s of processor time", flush=True)
     print(f"  shares of alpha: {', '.join(f'{k}: {share(k):.2g}' for k in PLACES)}")
     verdicts = campaigns(args, planted=True)
     places = [place for place in PLACES if place <= args.proposals]
-    rates = [sum(found[place - 1] == "better" for found in verdicts) / n for place in places]
+    rates = [
+        sum(found[place - 1] == "better" for found in verdicts) / max(1, args.planted)
+        for place in places
+    ]
     print(f"| {args.shift:g} deviations better, at place | {' | '.join(map(str, places))} |")
     print(_line("found", rates))
     print(f"{time.process_time() - began:.0f} s of processor time")

@@ -7,8 +7,7 @@ It holds:
     metrics.jsonl   a row for each logged step, and for each evaluation
     tokenizer.json  the tokenizer of the data
     checkpoints/    see checkpoint.py
-    rows/           losses by row, see items.py
-    nonfinite/      batches whose loss or gradient was not finite, if there were any
+    nonfinite/      batches whose loss or gradient was not finite; in rows/ losses by row
 """
 
 from __future__ import annotations

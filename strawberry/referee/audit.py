@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from strawberry.errors import StrawberryError
 from strawberry.model.risks import declares
+from strawberry.referee.aging import aged_breach
 from strawberry.referee.dependence import (
     Breach,
     Kind,
@@ -25,6 +27,7 @@ from strawberry.referee.dependence import (
     outputs,
     pairs,
 )
+from strawberry.referee.losses import targets_breach
 from strawberry.referee.places import first_difference
 from strawberry.referee.recomputing import recomputing_breach
 from strawberry.referee.situations import Situation, disturbed, plain, special
@@ -40,8 +43,8 @@ DECLARED: Final[dict[Kind, str]] = {
 }
 """The attribute by which a component declares that it has no such dependence."""
 KINDS: Final = tuple(DECLARED)
-DENSE: Final = 67
-"""Up to this length every position is a cut. A prime, so that no chunk divides it."""
+DENSE: Final = 257
+"""Up to this length every position is a cut: one token in a hundred that cheats is seen."""
 CUTS: Final = 12
 """Cuts in a longer sequence."""
 FEW: Final = 4
@@ -104,8 +107,10 @@ def audit(
                 yield _unless_refused(told, partial(_broken, situation, kind, length, most))
     if "future" in kinds:
         yield _gradients(copy, longest_first[0], most)
+        yield from _losses(copy, longest_first[-1])
     if "history" in kinds:
         yield _recomputed(copy, longest_first[-1])
+        yield from _kept(copy, longest_first[-1])
 
 
 def _unless_refused(
@@ -148,6 +153,34 @@ def _recomputed(model: LanguageModel, length: int) -> Measurement:
     told = partial(Measurement, "history", "with recomputed activations", length, declared)
     objective = partial(_loss, model, ids)
     return _unless_refused(told, lambda: recomputing_breach(model, objective))
+
+
+def _kept(model: LanguageModel, length: int) -> Iterator[Measurement]:
+    """Whether outputs depend on what passes and steps leave: a count, that may grow by itself."""
+    ids = _limits("history", length, 1, model)[0].first
+    for situation in plain(model):
+        name = f"{situation.name}, as after many passes"
+        told = partial(
+            Measurement, "history", name, length, not declares(situation.model, "stateless")
+        )
+        yield _unless_refused(told, partial(aged_breach, situation.model, situation.run, ids))
+
+
+def _losses(model: LanguageModel, length: int) -> Iterator[Measurement]:
+    """Whether losses are those of the logits that a model gives without its targets."""
+    ids = _limits("history", length, 1, model)[0].first
+    one, vocab_size = torch.ones((), device=ids.device), model.embedding.num_embeddings
+    for training in (True, False):
+        other = deepcopy(model).train(training)
+        measure = partial(_nats, other, one)
+        dtype = other.embedding.weight.dtype
+        name = "given targets in training" if training else "given targets"
+        told = partial(Measurement, "loss", name, length, False)
+        yield _unless_refused(told, partial(targets_breach, measure, other, ids, vocab_size, dtype))
+
+
+def _nats(model: LanguageModel, one: Tensor, ids: Tensor, targets: Tensor) -> Tensor:
+    return model.loss(ids, targets, one, by_row=True).cross_entropy
 
 
 def _loss(model: LanguageModel, ids: Tensor) -> Tensor:

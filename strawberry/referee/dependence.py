@@ -28,7 +28,12 @@ Run: TypeAlias = Callable[[Tensor], Tensor]
 """Ids (B, T) -> outputs (B, T, ...)."""
 
 SEED: Final = 1_000_003
-NOISE: Final = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 1e-2}
+NOISE: Final = {
+    torch.float64: 1e-12,
+    torch.float32: 1e-5,
+    torch.bfloat16: 3e-2,
+    torch.float16: 1e-2,
+}
 """What rounding may change, as a share of the largest output."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,14 +23,13 @@ from strawberry.referee.dependence import (
     outputs,
     pairs,
 )
+from strawberry.referee.losses import ROUNDING
 from strawberry.referee.places import first_difference
 from strawberry.referee.writes import left_by
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
 
-TRAINED: Final = 10.0
-"""How much more rounding is allowed for trained weights than for new ones."""
 ROUNDS: Final = 3
 """A breach has to show so often again, with other draws: rounding can move a token to another
 expert once in a while."""
@@ -60,7 +58,7 @@ def judge(
         agree: whether any rank says so; ranks run the same passes together. In one process, its
             own word.
     """
-    noise = TRAINED * NOISE[dtype]
+    noise = ROUNDING * NOISE[dtype]
     first = outputs(run, x)
     kinds: dict[Kind, None] = {}
     for limits in _all_limits(model, x, seed):
@@ -104,24 +102,3 @@ def _confirmed(
                 left = left_by(model, partial(outputs, run, limits.first), kind)
                 return own and replace(own, place=place, detail=f"{own.detail}{left}")
     return None
-
-
-@torch.no_grad()
-def loss_breach(logits: Tensor, targets: Tensor, nats: float, dtype: torch.dtype) -> Breach | None:
-    """Whether a sum of losses is that of the distribution softmax(logits).
-
-    Args:
-        logits: (B, T, V).
-        targets: (B, T); negative ones don't count.
-        nats: the model's own sum of the losses of these targets.
-        dtype: that of the pass.
-    """
-    counted = targets >= 0
-    wide = logits[counted].double()
-    own = wide.logsumexp(-1) - wide.gather(-1, targets[counted][:, None])[:, 0]
-    expected = float(own.sum())
-    size = abs(nats - expected) / max(abs(expected), 1e-30)
-    if math.isfinite(size) and size <= TRAINED * NOISE[dtype]:
-        return None
-    detail = f"the loss is {nats:.6g} nats where the logits say {expected:.6g}"
-    return Breach("loss", size, detail)

@@ -57,12 +57,13 @@ def plain(model: LanguageModel) -> Iterator[Situation]:
 
 
 def special(model: LanguageModel, *, compiled: bool = True) -> Iterator[Situation]:
-    """Everything else: depths, documents, cache, bfloat16, a compiled graph."""
+    """Everything else: depths, documents, cache, other precisions, a compiled graph."""
     model = copy.deepcopy(model).eval()
     yield from _depths(model)
     yield from _documents(model)
     yield from _cached(model)
     yield from _bfloat16(model)
+    yield from _exactly(model)
     if compiled:
         yield from _compiled(model)
 
@@ -76,9 +77,10 @@ def _depths(model: LanguageModel) -> Iterator[Situation]:
 
 
 def _documents(model: LanguageModel) -> Iterator[Situation]:
-    other = copy.deepcopy(model)
-    other.separator = 0
-    yield Situation("with documents apart", other, _hidden(other))
+    for training in (False, True):
+        other = copy.deepcopy(model).train(training)
+        other.separator = 0
+        yield Situation(f"with documents apart{_mode(training)}", other, _hidden(other))
 
 
 def _cached(model: LanguageModel) -> Iterator[Situation]:
@@ -99,14 +101,28 @@ def _cached(model: LanguageModel) -> Iterator[Situation]:
 
 
 def _bfloat16(model: LanguageModel) -> Iterator[Situation]:
-    training = copy.deepcopy(model).train()
+    for training in (True, False):
+        other = copy.deepcopy(model).train(training)
 
-    @torch.no_grad()
-    def run(ids: Tensor) -> Tensor:
-        with torch.autocast(ids.device.type, torch.bfloat16):
-            return training.trunk(ids)[0].to(torch.bfloat16)
+        @torch.no_grad()
+        def run(ids: Tensor, other: LanguageModel = other) -> Tensor:
+            with torch.autocast(ids.device.type, torch.bfloat16):
+                return other.hidden(ids).to(torch.bfloat16)
 
-    yield Situation("in bfloat16", training, run)
+        yield Situation(f"in bfloat16{_mode(training)}", other, run)
+
+
+def _exactly(model: LanguageModel) -> Iterator[Situation]:
+    """In float64, where a gate that is all but shut shows what is behind it."""
+    if model.device.type == "mps":
+        return
+    for training in (True, False):
+        other = copy.deepcopy(model).double().train(training)
+        yield Situation(f"in float64{_mode(training)}", other, _hidden(other))
+
+
+def _mode(training: bool) -> str:
+    return ", in training" if training else ""
 
 
 def _compiled(model: LanguageModel) -> Iterator[Situation]:
@@ -118,4 +134,4 @@ def _compiled(model: LanguageModel) -> Iterator[Situation]:
 
 
 def _hidden(model: LanguageModel) -> Callable[[Tensor], Tensor]:
-    return torch.no_grad()(lambda ids: model.trunk(ids)[0])
+    return torch.no_grad()(model.hidden)

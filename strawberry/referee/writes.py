@@ -23,26 +23,42 @@ class _Holder(NamedTuple):
     Attributes:
         cls: the component's class, whose code is read for the line.
         values: the attributes, a dict or a view of one.
+        path: the module, in the model; empty for classes and globals.
     """
 
     cls: type
     values: Any
+    path: str = ""
 
 
-def writes(model: nn.Module, run: Callable[[], object]) -> list[str]:
-    """`FILE:LINE (NAME)` of each attribute that `run` leaves otherwise than it was.
+class Write(NamedTuple):
+    """An attribute that is not as it was: its name, what has it, and the line that writes it."""
+
+    name: str
+    values: Any
+    line: str
+    path: str
+
+
+def changed(model: nn.Module, run: Callable[[], object]) -> list[Write]:
+    """Each attribute that `run` leaves otherwise than it was.
 
     Looked at are modules, their buffers, their classes, and the globals of the files these are in.
     """
     holders = list(_holders(model))
     before = [{name: _mark(value) for name, value in holder.values.items()} for holder in holders]
     run()
-    lines: dict[str, None] = {}
-    for holder, marks in zip(holders, before, strict=True):
-        for name, value in list(holder.values.items()):
-            if name not in marks or not _same(marks[name], _mark(value)):
-                lines[_line(holder.cls, name)] = None
-    return list(lines)
+    return [
+        Write(name, holder.values, _line(holder.cls, name), holder.path)
+        for holder, marks in zip(holders, before, strict=True)
+        for name, value in list(holder.values.items())
+        if name not in marks or not _same(marks[name], _mark(value))
+    ]
+
+
+def writes(model: nn.Module, run: Callable[[], object]) -> list[str]:
+    """`FILE:LINE (NAME)` of each attribute that `run` leaves otherwise than it was."""
+    return list(dict.fromkeys(write.line for write in changed(model, run)))
 
 
 def left_by(model: nn.Module, run: Callable[[], object], kind: str) -> str:
@@ -69,11 +85,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 def _instances(model: nn.Module) -> Iterator[_Holder]:
     """The attributes and buffers of components and what they consist of."""
-    for module in model.modules():
+    for path, module in model.named_modules():
         cls = type(module)
         if not cls.__module__.startswith(_MODULES_OWN):
-            yield _Holder(cls, module.__dict__)
-            yield _Holder(cls, module._buffers)  # noqa: SLF001 (those that are None too)
+            where = f"{path} ({cls.__name__})"
+            yield _Holder(cls, module.__dict__, where)
+            yield _Holder(cls, module._buffers, where)  # noqa: SLF001 (those that are None too)
 
 
 def _holders(model: nn.Module) -> Iterator[_Holder]:

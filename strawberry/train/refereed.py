@@ -13,12 +13,13 @@ from strawberry.data.overlap import known_overlap
 from strawberry.model.risks import noncausal
 from strawberry.referee.dependence import NOISE, Breach, Run, outputs
 from strawberry.referee.draws import draws
-from strawberry.referee.judged import TRAINED, judge, loss_breach
+from strawberry.referee.judged import judge
+from strawberry.referee.losses import ROUNDING, targets_breach
 from strawberry.referee.places import recorded
 from strawberry.train.run import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from strawberry.train.batches import EvaluationRows
     from strawberry.train.session import Session
@@ -105,14 +106,19 @@ def _breaches(session: Session) -> list[Breach]:
             agree=lambda own: bool(session.world.most(own)),
         )
     ]
-    x, y = rows.x[:_ROWS], rows.y[:_ROWS]
+    vocab_size = model.embedding.num_embeddings
+    ids = rows.x[:_ROWS]
     with machine.autocast():
-        nats = outputs(lambda ids: session.engine.measure(ids, y).cross_entropy, x)
-        logits = outputs(session.engine.logits, x)
-    if bool((y >= 0).any()):
-        breaches.append(loss_breach(logits, y, float(nats), machine.dtype))
+        breaches.append(
+            targets_breach(_nats(session), session.engine.logits, ids, vocab_size, machine.dtype)
+        )
     breaches.append(_ranks_breach(session, run))
     return [breach for breach in breaches if breach is not None]
+
+
+def _nats(session: Session) -> Callable[[Tensor, Tensor], Tensor]:
+    """Ids and targets to the sum of losses by which the run is evaluated."""
+    return lambda x, y: session.engine.measure(x, y).cross_entropy
 
 
 def _ranks_breach(session: Session, run: Run) -> Breach | None:
@@ -123,7 +129,7 @@ def _ranks_breach(session: Session, run: Run) -> Breach | None:
     generator = torch.Generator().manual_seed(session.step)
     ids = torch.randint(vocab_size, (1, session.recipe.model.block_size), generator=generator)
     ids = ids.to(session.machine.device)
-    noise = TRAINED * NOISE[session.machine.dtype]
+    noise = ROUNDING * NOISE[session.machine.dtype]
     if not _apart(world.gather(_sums(outputs(run, ids))), noise):
         return None
     with recorded(session.model) as components:

@@ -12,7 +12,7 @@ from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.recipe.spec import Recipe
-from strawberry.referee.judged import loss_breach
+from strawberry.referee.losses import loss_breach
 from strawberry.train import RunResult
 from strawberry.train.run import RunFolder
 from tests.model import keepers

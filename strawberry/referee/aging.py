@@ -6,12 +6,23 @@ of a model is set to what it may come to, and the outputs are compared.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from strawberry.referee.dependence import Breach, Limits, Run, difference, outputs
+from strawberry.model.risks import declares
+from strawberry.referee.dependence import (
+    Breach,
+    Limits,
+    Run,
+    compared,
+    cuts,
+    difference,
+    outputs,
+    pairs,
+)
 from strawberry.referee.writes import changed, undisturbed
 
 if TYPE_CHECKING:
@@ -24,6 +35,7 @@ AGE = 1_000_000
 def aged_breach(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
     """The dependence of outputs (B, T, C) on numbers and tensors that passes leave behind.
 
+    On what checkpoints hold they may depend, as on parameters, but see no later tokens by it.
     The model is left as it was.
     """
 
@@ -32,22 +44,37 @@ def aged_breach(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
         if model.training:
             model.after_step()
 
+    saved = list(model.state_dict(keep_vars=True).values())
     with undisturbed(model):
         left = changed(model, live)
         live()
         before = outputs(run, ids)
         for write in left:
             kept = write.values.get(write.name)
-            if (aged := _aged(kept)) is None:
-                continue
+            if (aged := _aged(kept)) is None or not isinstance(write.values, dict):
+                continue  # classes can be read alone in this way
             write.values[write.name] = aged
-            limits = Limits("history", ids, ids, torch.ones_like(ids, dtype=torch.bool))
-            breach = difference(limits, before, outputs(run, ids))
+            if any(kept is buffer for buffer in saved):
+                breach = _ahead(model, run, ids)
+                detail = "outputs depend on later tokens, by"
+            else:
+                same = torch.ones_like(ids, dtype=torch.bool)
+                breach = difference(Limits("history", ids, ids, same), before, outputs(run, ids))
+                detail = "outputs depend on"
             write.values[write.name] = kept
             if breach is not None:
-                detail = f"outputs depend on what is kept at {write.line}"
-                return Breach("history", breach.size, detail, write.path)
+                detail = f"{detail} what is kept at {write.line}"
+                return replace(breach, detail=detail, place=write.path)
     return None
+
+
+def _ahead(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
+    """Whether outputs depend on later tokens, where the model says that they don't."""
+    if not declares(model, "causal"):
+        return None
+    at = cuts(ids.shape[1], len(ids))
+    (limits,) = pairs("future", ids, at, model.embedding.num_embeddings)
+    return difference(limits, *compared(run, limits))
 
 
 def _aged(value: Any) -> Any:

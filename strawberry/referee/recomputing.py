@@ -17,7 +17,7 @@ from torch import Tensor
 from strawberry.contracts import local
 from strawberry.model.stack import Block
 from strawberry.referee.dependence import NOISE, Breach, same_draws
-from strawberry.referee.writes import writes
+from strawberry.referee.writes import undisturbed, writes
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
@@ -33,20 +33,21 @@ def recomputing_breach(
 ) -> Breach | None:
     """The first parameter whose gradient is another one, with the lines that write what is kept.
 
-    The model is left as it was, but for what it writes on itself; it has no gradients afterwards.
+    The model is left as it was; it has no gradients afterwards.
 
     Args:
         model: the model, in training. Of shards every rank calls this, with an objective alike.
         objective: makes the loss.
         agree: whether any rank finds so; in one process, its own word.
     """
-    with _recompute(model, False):
-        before, again = _gradients(model, objective), _gradients(model, objective)
-    with _recompute(model, True):
-        breach = _compared(before, _gradients(model, objective))
-    if agree(_compared(before, again) is not None) or not agree(breach is not None):
-        return None  # what no call repeats is accused of its history
-    lines = writes(model, lambda: _gradients(model, objective))
+    with undisturbed(model):
+        with _recompute(model, False):
+            before, again = _gradients(model, objective), _gradients(model, objective)
+        with _recompute(model, True):
+            breach = _compared(before, _gradients(model, objective))
+        if agree(_compared(before, again) is not None) or not agree(breach is not None):
+            return None  # what no call repeats is accused of its history
+        lines = writes(model, lambda: _gradients(model, objective))
     left = f": kept between blocks by {', '.join(lines)}" if lines else ""
     breach = breach or Breach("history", 0.0, "on another rank, gradients are others")
     return replace(breach, detail=f"{breach.detail} where activations are computed again{left}")

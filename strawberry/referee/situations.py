@@ -77,6 +77,8 @@ def _depths(model: LanguageModel) -> Iterator[Situation]:
 
 
 def _documents(model: LanguageModel) -> Iterator[Situation]:
+    if not declares(model, "separates"):  # no recipe has it so
+        return
     for training in (False, True):
         other = copy.deepcopy(model).train(training)
         other.separator = 0

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from strawberry.errors import RecipeError
 from strawberry.referee.recomputing import recomputing_breach
-from strawberry.referee.writes import undisturbed
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
@@ -36,8 +35,7 @@ def check_recomputing(engine: Engine, recipe: Recipe, machine: Machine) -> None:
 
     was_training = model.training
     model.train()
-    with undisturbed(model):
-        breach = recomputing_breach(model, objective, lambda own: bool(world.most(own)))
+    breach = recomputing_breach(model, objective, lambda own: bool(world.most(own)))
     model.train(was_training)
     if breach is not None:
         message = f"makes another model: {breach}; keep it in `use.memo`, which is carried along"

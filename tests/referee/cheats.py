@@ -172,13 +172,15 @@ class RefusesWide(OnlyInHalf):
 
 
 def in_half(v: Tensor) -> Tensor:
-    if v.dtype == torch.float32:
+    if v.dtype != torch.bfloat16:
         raise StrawberryError("this mixer runs in half precision alone")
     return v
 
 
 class OnlyWithDocuments(Honest):
     """With documents apart, each token sees the next one."""
+
+    separates = True
 
     def seen(self, v: Tensor, use: Use) -> Tensor:
         if use.documents is None:

@@ -118,6 +118,8 @@ class HalfInEvaluation(Honest):
 class DocumentsInTraining(Honest):
     """With documents apart and in training, each token sees the next one."""
 
+    separates = True
+
     def seen(self, v: Tensor, use: Use) -> Tensor:
         peeks = use.documents is not None and self.training
         return following(v) if peeks else torch.zeros_like(v)

@@ -20,7 +20,7 @@ CHEATS = {
     "attention/Tiny": "future",
     "attention/ShutGate": "future",
     "attention/AfterCalls": "history",
-    "attention/AfterSteps": "history",
+    "attention/AfterSteps": "future",
     "attention/HalfInEvaluation": "future",
     "attention/DocumentsInTraining": "future",
     "attention/SecondDepth": "future",

@@ -26,8 +26,9 @@ Derived = dict[Any, list[Tensor]]
 class BlockUses:
     """The uses of a model's blocks, over sequences of `length` tokens.
 
-    With `recompute` nothing that a weight source derives is kept between blocks: each computes what
-    it needs again, and keeps it while its own gradients are computed.
+    With `recompute` a block keeps of what a weight source derives the result alone, which goes on
+    to later blocks. It computes the way there again, from step 0 on, and keeps that while its
+    gradients are computed.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class BlockUses:
         cost = Cost()
         if any(type(visit.weights).prepare is not WeightSource.prepare for visit in self.every):
             cost = self.meter.count(run, torch.empty(1, device=model.device), between=once.clear)
-            cost = replace(cost, saved_bytes=0) if self.recompute else cost
+            if self.recompute:  # the result alone is kept from block to block
+                cost = replace(cost, saved_bytes=_bytes_of(once))
         return cost, {
             key: [tensor.detach().requires_grad_() for tensor in values]
             for key, values in once.items()
@@ -152,6 +154,12 @@ class BlockUses:
             visit.block(ResidualStream(x, (written(x),) if model.keep_history else ()), first, 0)
         places = None if len(use.positions) == length else use.positions[None]
         return replace(use, shared=SharedKeys(store, 0, later=True, tokens=length, places=places))
+
+
+def _bytes_of(derived: Derived) -> int:
+    """Bytes of what was derived, each tensor once."""
+    storages = [tensor.untyped_storage() for values in derived.values() for tensor in values]
+    return sum({each._cdata: each.nbytes() for each in storages}.values())  # noqa: SLF001 (identity)
 
 
 def _state_bytes(visit: BlockUse, length: int, device: torch.device) -> int:

@@ -23,6 +23,10 @@ from strawberry.contracts import Tracker
 from strawberry.recipe.spec import Recipe
 from strawberry.train import Sampling, evaluate, load_run, train
 from strawberry.train.decode import sample_batch
+from strawberry.train.loop import log
+from strawberry.train.nonfinite import Guard
+from strawberry.train.recent import RecentSums
+from strawberry.train.session import Session
 from tests.support import recipe_of
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +61,10 @@ TRAIN = {
 }
 STEPS = TRAIN["max_iters"] - 1
 """Those whose stalls are taken down: what the first one makes may be kept."""
-LOGGED = ("log", "Guard.check", "Session.evaluate", "Guard.save", "Recent.pause")
+LOGGED = tuple(
+    function.__qualname__
+    for function in (log, Guard.check, Guard.save, Session.evaluate, RecentSums.pause)
+)
 """What happens at a log line, an evaluation or a checkpoint, and not in each step."""
 
 

@@ -131,7 +131,7 @@ def test_what_autograd_keeps(name, dtype):
 @pytest.mark.parametrize(
     "name",
     [
-        *("gpt2.yaml", "air.yaml", "moe.yaml", "mor_expert_choice.yaml"),
+        *("gpt2.yaml", "seed_air.yaml", "moe.yaml", "mor_expert_choice.yaml"),
         *("air_full.yaml", "retained.yaml", "mor_token_choice.yaml"),
     ],
 )

@@ -31,7 +31,7 @@ RECIPES = [
     ROOT / "recipes/seed.json",
     *sorted((ROOT / "plugins").glob("*/recipes/*.yaml")),
 ]
-QUICK = ("llama", "air", "moe", "mor_token_choice")
+QUICK = ("llama", "seed_air", "moe", "mor_token_choice")
 SMALL = ["model.vocab_size=256", "model.block_size=32", "tokenizer=bytes", "data=stdlib"]
 OFF = {"float32": 1e-5, "bfloat16": 0.02, "int8": 0.05}
 """How far the logits of half the tokens may be off, as a share of their deviation.

@@ -190,7 +190,7 @@ def test_overrides(load: Load) -> None:
 def test_star_means_all_blocks(plugins: Plugins) -> None:
     """`*` reaches the blocks at any depth: a part goes to all, a field to those with the part."""
     air = load_recipe(
-        RECIPES / "air.yaml",
+        RECIPES / "seed_air.yaml",
         ["model.stack.*.ffn=mlp", "model.stack[0].stack[0].ffn=none",
          "model.stack.*.ffn.n_ffn=32"],
         plugins=plugins,

@@ -142,7 +142,7 @@ def names(recipe):
 
 def test_star_reaches_nested_blocks():
     """`stack.*` stands for every block at any depth."""
-    recipe = load_recipe(ROOT / "recipes/air.yaml", ["model.stack.*.attention=mha"])
+    recipe = load_recipe(ROOT / "recipes/seed_air.yaml", ["model.stack.*.attention=mha"])
     (recur,) = recipe.model.stack
     repeat, block = recur.stack
 

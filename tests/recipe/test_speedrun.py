@@ -1,8 +1,10 @@
 """The GPU speedrun's recipe, with data as its users have it, on a CPU."""
 
+import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import strawberry
 from strawberry.model.accounting import account
@@ -57,3 +59,20 @@ def test_it_trains_on_fineweb_shards(tmp_path: Path):
 
     assert result.steps == 12
     assert result.metrics["val_loss"] < np.log(50304) - 1
+
+
+CHARACTERS = Path(__file__).parents[2] / "recipes/speedrun/char.yaml"
+
+
+def test_characters_train_on_a_text_that_the_user_has(tmp_path: Path):
+    """A byte is a token, validation is whole, and a few steps learn what little there is."""
+    (tmp_path / "text.txt").write_text("First Citizen:\nBefore we proceed, hear me.\n\n" * 200)
+    recipe = strawberry.load_recipe(
+        CHARACTERS,
+        [f"data.path={tmp_path / 'text.txt'}", "train.max_iters=4", "train.eval_interval=0"],
+    )
+    run = train(recipe, tmp_path / "run")
+
+    assert recipe.train.batch_size * recipe.train.eval_iters * recipe.model.block_size > 111_540
+    assert run.metrics["val_loss"] < 5.0
+    assert run.metrics["bits_per_byte"] == pytest.approx(run.metrics["val_loss"] / math.log(2))

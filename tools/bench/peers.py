@@ -62,7 +62,7 @@ def nanogpt(path: str, shape: Shape) -> nn.Module:
 
 
 def seed(path: str, shape: Shape) -> nn.Module:
-    """The seed project's model out of its `model.py`, with the sizes of recipes/air.yaml."""
+    """The seed project's model out of its `model.py`, with the sizes of recipes/seed_air.yaml."""
     module = from_file(path, "Strawberry")
     config = module.Config(
         vocab_size=shape.vocabulary,

@@ -108,7 +108,7 @@ def contenders(options: argparse.Namespace) -> dict[str, tuple[Maker, bool]]:
         if options.seed:
             found[f"the seed{after}"] = give(seed_step, options.seed, compiled=compiled), False
         found[f"hand: llama{after}"] = give(hand_step, compiled=compiled), True
-        for name in ("llama", "gpt2", "air"):
+        for name in ("llama", "gpt2", "seed_air"):
             found[f"ours: {name}{after}"] = give(our_step, name, compiled=compiled), True
     for name in ("llama", "gpt2"):
         make = give(our_step, name, compiled=False, recompute=True)

@@ -55,7 +55,16 @@ def recipe_at(bench: Bench, path: Path, **train: Any) -> Recipe:
 
 def every_recipe() -> list[Path]:
     """The recipes of recipes/, those that tell most first."""
-    first = ["gpt2", "llama", "air", "moe", "recursive", "muon", "deepseek", "mor_expert_choice"]
+    first = [
+        "gpt2",
+        "llama",
+        "seed_air",
+        "moe",
+        "recursive",
+        "muon",
+        "deepseek",
+        "mor_expert_choice",
+    ]
     paths = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
     return [paths.pop(name) for name in first] + list(paths.values())
 

@@ -14,10 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from strawberry.generation.text import generate as generate
     from strawberry.model.build import build
     from strawberry.recipe import load_recipe
-    from strawberry.train.generate import generate as generate
-    from strawberry.train.loop import train as train
+    from strawberry.training.loop import train as train
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "build", "generate", "load_recipe", "train"]
@@ -25,8 +25,8 @@ __all__ = ["__version__", "build", "generate", "load_recipe", "train"]
 _HOMES = {
     "load_recipe": "strawberry.recipe",
     "build": "strawberry.model.build",
-    "train": "strawberry.train",
-    "generate": "strawberry.train",
+    "train": "strawberry.training",
+    "generate": "strawberry.generation",
 }
 """Where the public names live; each is imported when it is first asked for, torch with it."""
 

@@ -15,7 +15,7 @@ from strawberry.ablate.spread import residual
 from strawberry.ablate.trials import identity
 from strawberry.data import open_dataset
 from strawberry.data.fingerprint import fingerprint
-from strawberry.train.ledger import OPENING, Ledger
+from strawberry.training.ledger import OPENING, Ledger
 
 
 class Asking:

@@ -24,7 +24,7 @@ import numpy as np
 
 from strawberry.ablate.extra import needs
 from strawberry.ablate.noise import Prior
-from strawberry.train.ledger import ANSWER, OPENING, QUESTION, Ledger
+from strawberry.training.ledger import ANSWER, OPENING, QUESTION, Ledger
 
 MAIN: Final = "main"
 """The campaign of those who name none."""

@@ -257,11 +257,11 @@ def _values_at(cell: Cell, path: str) -> Iterator[Any]:
 
 def seconds_a_step(recipe: Recipe, steps: int = 5) -> float:
     """The median time of a run's training step, of random tokens, here; two go before."""
-    from strawberry.train.device import machine_for
-    from strawberry.train.optimizers import Optimizers
-    from strawberry.train.parallel.engine import engine_for
-    from strawberry.train.parallel.world import World
-    from strawberry.train.step import Step
+    from strawberry.ranks.world import World
+    from strawberry.runs.device import machine_for
+    from strawberry.training.engine import engine_for
+    from strawberry.training.optimizers import Optimizers
+    from strawberry.training.step import Step
 
     machine, train = machine_for(recipe), recipe.train
     torch.manual_seed(0)

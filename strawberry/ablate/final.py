@@ -19,11 +19,11 @@ from strawberry.contracts.execution import FINISHED
 from strawberry.data import open_dataset
 from strawberry.data.fingerprint import fingerprint
 from strawberry.errors import StrawberryError
+from strawberry.files.atomic import write_atomic
 from strawberry.plugin import Plugins
-from strawberry.train.evaluate import evaluate_depths
-from strawberry.train.ledger import FINAL
-from strawberry.train.run import write_atomic
-from strawberry.train.testing import ledger_around, open_test
+from strawberry.training.evaluate import evaluate_depths
+from strawberry.training.ledger import FINAL
+from strawberry.training.testing import ledger_around, open_test
 
 
 def final(

@@ -6,7 +6,7 @@ import signal
 import strawberry.data
 import strawberry.model.build
 import strawberry.recipe.validate
-import strawberry.train.loop
+import strawberry.training.loop
 from strawberry.stopping import PATIENT
 
 for number in PATIENT:  # its trials are told by who started them

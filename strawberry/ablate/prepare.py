@@ -19,7 +19,7 @@ from strawberry.plugin import Plugins
 from strawberry.plugin.words import did_you_mean
 from strawberry.recipe import patch
 from strawberry.recipe.spec import Recipe
-from strawberry.train.horizon import untimely
+from strawberry.training.horizon import untimely
 
 RUNGS = (0.25, 0.5)
 """Shares of the steps after which successive halving drops half of the cells that are left."""
@@ -178,10 +178,10 @@ def check_metric(metric: str, recipe: Recipe) -> None:
 
 def _measured(recipe: Recipe) -> set[str]:
     """The names of what an evaluation of this recipe measures."""
-    from strawberry.train.batches import Batches
-    from strawberry.train.device import machine_for
-    from strawberry.train.evaluate import validate
-    from strawberry.train.parallel.engine import Engine
+    from strawberry.runs.device import machine_for
+    from strawberry.training.batches import Batches
+    from strawberry.training.engine import Engine
+    from strawberry.training.evaluate import validate
 
     small = {"train.batch_size": 1, "train.gradient_accumulation_steps": 1}
     recipe = patch(recipe, small)

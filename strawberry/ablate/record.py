@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from strawberry.contracts.execution import FINISHED
 from strawberry.errors import StrawberryError
-from strawberry.train.items import RowLosses, last_rows, read_rows, rows_of
-from strawberry.train.ledger import FINAL, RECORD
-from strawberry.train.run import RunFolder
+from strawberry.runs.folder import RunFolder
+from strawberry.training.items import RowLosses, last_rows, read_rows, rows_of
+from strawberry.training.ledger import FINAL, RECORD
 
 __all__ = ["RECORD", "HasResult", "Record", "TrialRecord", "openings_of", "values_of"]
 

@@ -12,8 +12,8 @@ from strawberry.ablate.worker import read_recipe
 from strawberry.contracts.execution import FINISHED
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
-from strawberry.train import train
-from strawberry.train.run import RunFolder
+from strawberry.runs.folder import RunFolder
+from strawberry.training import train
 
 CLOSE = 1e-3
 """How far apart, as a share, two results on different machines may be and agree."""

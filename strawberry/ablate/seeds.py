@@ -90,11 +90,11 @@ def _draws(recipe: Recipe) -> bool:
     from strawberry.data import open_dataset
     from strawberry.model.build import build
     from strawberry.recipe import patch
-    from strawberry.train import randomness
-    from strawberry.train.batches import Batches
-    from strawberry.train.device import machine_for
-    from strawberry.train.documents import separator
-    from strawberry.train.parallel.engine import Engine
+    from strawberry.runs import randomness
+    from strawberry.runs.device import machine_for
+    from strawberry.training.batches import Batches
+    from strawberry.training.documents import separator
+    from strawberry.training.engine import Engine
 
     recipe = patch(recipe, {"train.batch_size": 1, "train.gradient_accumulation_steps": 1})
     machine = machine_for(recipe)

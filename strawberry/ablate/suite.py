@@ -17,8 +17,8 @@ from strawberry.ablate.plan import Plan
 from strawberry.ablate.planfile import is_plan, read_plan
 from strawberry.ablate.record import RECORD, Record
 from strawberry.errors import StrawberryError
+from strawberry.files.atomic import write_atomic
 from strawberry.plugin import Plugins
-from strawberry.train.run import write_atomic
 
 SUITE = "suite.json"
 

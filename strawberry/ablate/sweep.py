@@ -34,8 +34,8 @@ from strawberry.errors import Location, RecipeError, StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.recipe.components import ComponentReader
 from strawberry.recipe.tree import in_order, located
+from strawberry.runs.folder import device_name
 from strawberry.stopping import heeded, stopped_by
-from strawberry.train.run import device_name
 
 TUNING_SEEDS = 1000
 """How far the seeds that tune are from those that confirm."""

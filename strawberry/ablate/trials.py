@@ -17,7 +17,7 @@ from strawberry.data import open_dataset
 from strawberry.plugin import Plugins
 from strawberry.recipe import patch
 from strawberry.recipe.spec import Recipe
-from strawberry.train.run import effective, flat
+from strawberry.runs.folder import effective, flat
 
 UNIMPORTANT = (
     "name",
@@ -94,7 +94,7 @@ class Trial:
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of its log."""
-        from strawberry.train.run import RunFolder
+        from strawberry.runs.folder import RunFolder
 
         return RunFolder(self.folder / "run").metrics()
 

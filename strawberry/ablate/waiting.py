@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from strawberry.errors import StrawberryError
-from strawberry.train.lock import FolderInUse, FolderLock
-from strawberry.train.run import write_atomic
+from strawberry.files.atomic import write_atomic
+from strawberry.files.lock import FolderInUse, FolderLock
 
 PATIENCE = 60.0
 """Seconds to wait for it."""

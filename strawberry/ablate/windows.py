@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.ablate.noise import Numbers
-from strawberry.train.items import RowLosses
+from strawberry.training.items import RowLosses
 
 
 def windows_error(cell: Mapping[int, RowLosses], baseline: Mapping[int, RowLosses]) -> float | None:

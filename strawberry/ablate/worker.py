@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from strawberry.ablate.waiting import PATIENCE, FolderMissing, wait_for
 from strawberry.contracts.execution import DISQUALIFIED, FINISHED, STOPPED
 from strawberry.errors import StrawberryError
+from strawberry.files.atomic import write_atomic
 from strawberry.stopping import PATIENT
-from strawberry.train.run import write_atomic
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
@@ -114,7 +114,8 @@ def _outcome(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """What the trial came to; no exception leaves this."""
     import torch
 
-    from strawberry.train import Diverged, Interrupted, OutOfMemory
+    from strawberry.runs.memory import OutOfMemory
+    from strawberry.training import Diverged, Interrupted
 
     try:
         return _run(folder, request)
@@ -138,14 +139,14 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """
     import torch
 
+    from strawberry.files.lock import FolderInUse
     from strawberry.plugin import Plugins
-    from strawberry.train import train
-    from strawberry.train.compiling import keep_compiled
-    from strawberry.train.device import machine_for
-    from strawberry.train.lock import FolderInUse
-    from strawberry.train.run import RunFolder
-    from strawberry.train.space import peak_memory
-    from strawberry.train.uncompiled import spare_compiler
+    from strawberry.runs.device import machine_for
+    from strawberry.runs.folder import RunFolder
+    from strawberry.training import train
+    from strawberry.training.compiling import keep_compiled
+    from strawberry.training.space import peak_memory
+    from strawberry.training.uncompiled import spare_compiler
 
     spare_compiler()
     keep_compiled()

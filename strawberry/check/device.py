@@ -23,10 +23,10 @@ from strawberry.contracts.numbers import WITHOUT_FLOAT64
 from strawberry.errors import StrawberryError
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.risks import declares
-from strawberry.train.device import Machine
-from strawberry.train.optimizers import Optimizers
-from strawberry.train.parallel.engine import Engine
-from strawberry.train.step import Step
+from strawberry.runs.device import Machine
+from strawberry.training.engine import Engine
+from strawberry.training.optimizers import Optimizers
+from strawberry.training.step import Step
 
 STEPS = 3
 """Steps of training; what the first one makes may be kept, so stalls count from the second on."""

@@ -23,8 +23,8 @@ from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.recipe.load import patch
 from strawberry.recipe.spec import Recipe
-from strawberry.train import train
-from strawberry.train.run import RunFolder
+from strawberry.runs.folder import RunFolder
+from strawberry.training import train
 
 SEEDS: Final = (1, 2, 3)
 PATIENCE: Final = 120.0

@@ -11,11 +11,11 @@ import torch
 from strawberry.check.outcome import Finding
 from strawberry.check.subject import Subject
 from strawberry.model.language_model import LanguageModel
-from strawberry.train import randomness
-from strawberry.train.device import Machine
-from strawberry.train.optimizers import Optimizers, make_schedule
-from strawberry.train.parallel.engine import Engine
-from strawberry.train.step import Step
+from strawberry.runs import randomness
+from strawberry.runs.device import Machine
+from strawberry.training.engine import Engine
+from strawberry.training.optimizers import Optimizers, make_schedule
+from strawberry.training.step import Step
 
 STEPS = 60
 WAIT = 12

@@ -14,9 +14,10 @@ from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
 from strawberry.contracts import Tracker
 from strawberry.errors import PluginError
+from strawberry.generation import load_run
 from strawberry.recipe.load import patch
 from strawberry.recipe.spec import Recipe
-from strawberry.train import load_run, train
+from strawberry.training import train
 
 STOPS = 5
 """The step after which the run fails that is then resumed."""

@@ -170,7 +170,7 @@ def command(
     from strawberry.cli.ablate_estimate import show_estimates
     from strawberry.cli.console import console
     from strawberry.recipe.yaml import parse
-    from strawberry.train.uncompiled import spare_compiler
+    from strawberry.training.uncompiled import spare_compiler
 
     spare_compiler()
 

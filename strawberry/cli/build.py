@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
     from strawberry.model.stack import Block, Stack
     from strawberry.recipe.spec import ComponentSpec, NodeSpec, Recipe, RecurSpec
-    from strawberry.train.optimizers import Assignment
-    from strawberry.train.parallel.memory import RankCost
+    from strawberry.training.optimizers import Assignment
+    from strawberry.training.rank_cost import RankCost
 
 
 def command(
@@ -54,10 +54,10 @@ def command(
     from strawberry.model.accounting import account
     from strawberry.model.build import build
     from strawberry.recipe import load_recipe
-    from strawberry.train.horizon import untimely
-    from strawberry.train.optimizers import assign
-    from strawberry.train.parallel.memory import rank_cost
-    from strawberry.train.uncompiled import spare_compiler
+    from strawberry.training.horizon import untimely
+    from strawberry.training.optimizers import assign
+    from strawberry.training.rank_cost import rank_cost
+    from strawberry.training.uncompiled import spare_compiler
 
     spare_compiler()
 
@@ -166,7 +166,7 @@ def _taken_apart(assignment: Assignment) -> str:
 
 
 def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str, str]]:
-    from strawberry.train.space import readable
+    from strawberry.training.space import readable
 
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.parameters.items())
     batch = f"{recipe.train.batch_size} x {report.block_size} tokens"
@@ -195,7 +195,7 @@ def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str
 
 def _rank_facts(rank: RankCost) -> list[tuple[str, str]]:
     """What each of several ranks holds and sends."""
-    from strawberry.train.space import readable
+    from strawberry.training.space import readable
 
     gathered = f", gathered {readable(rank.gathered)}" if rank.gathered else ""
     often = f", {rank.gathers} all-gathers a micro-batch" if rank.gathers else ""

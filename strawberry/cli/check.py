@@ -41,7 +41,7 @@ def command(
     """
     from strawberry.check import run
     from strawberry.cli.console import console, print_json
-    from strawberry.train.uncompiled import spare_compiler
+    from strawberry.training.uncompiled import spare_compiler
 
     spare_compiler()
 

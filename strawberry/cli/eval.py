@@ -43,7 +43,7 @@ def command(
     from strawberry.cli import context
     from strawberry.cli.console import console, print_json
     from strawberry.errors import StrawberryError
-    from strawberry.train import evaluate_depths
+    from strawberry.training import evaluate_depths
 
     if split not in ("val", "test"):
         raise StrawberryError(f"--split: expected val or test, got {split!r}")

@@ -75,8 +75,8 @@ def command(
     from strawberry.cli import context
     from strawberry.cli.console import print_json, say
     from strawberry.cli.terminal import warn
-    from strawberry.train import Sampling, generate_batch, load_run
-    from strawberry.train.generate import refuse_noncausal
+    from strawberry.generation import Sampling, generate_batch, load_run
+    from strawberry.generation.text import refuse_noncausal
 
     given = prompts or [""]
     alone = len(given) * samples == 1

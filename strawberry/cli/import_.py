@@ -29,8 +29,8 @@ def command(
     """
     from strawberry.cli import context
     from strawberry.cli.console import print_json
-    from strawberry.train import import_seed
-    from strawberry.train.uncompiled import spare_compiler
+    from strawberry.training import import_seed
+    from strawberry.training.uncompiled import spare_compiler
 
     spare_compiler()
 

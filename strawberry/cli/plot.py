@@ -17,7 +17,7 @@ def command(
 ) -> None:
     """Draw the loss and learning-rate curves of runs."""
     from strawberry.cli.console import console
-    from strawberry.train import plot
+    from strawberry.runs.plot import plot
 
     path = plot(runs, out or runs[0] / "loss.png")
     console().print(str(path), soft_wrap=True, highlight=False, markup=False)

@@ -9,7 +9,7 @@ import typer
 from annotated_types import Ge, Le
 
 if TYPE_CHECKING:
-    from strawberry.train.profile import ProfileRow, StepProfile
+    from strawberry.profiling.step import ProfileRow, StepProfile
 
 
 def command(
@@ -32,9 +32,9 @@ def command(
     from strawberry.cli import context
     from strawberry.cli.console import console, print_json
     from strawberry.cli.progress import shown
+    from strawberry.profiling.step import draw, profile
     from strawberry.recipe import load_recipe
-    from strawberry.train.profile import draw, profile
-    from strawberry.train.uncompiled import spare_compiler
+    from strawberry.training.uncompiled import spare_compiler
 
     spare_compiler()
 
@@ -82,7 +82,7 @@ def _show(profiled: StepProfile) -> None:
 
 
 def _total(profiled: StepProfile) -> ProfileRow:
-    from strawberry.train.profile import ProfileRow
+    from strawberry.profiling.step import ProfileRow
 
     total = ProfileRow("step", seconds=profiled.seconds)
     for row in profiled.rows:

@@ -71,9 +71,9 @@ def command(
         raise typer.Exit(_launch(loaded, run_dir, resume, nproc, max_restarts))
 
     from strawberry.cli.display import RunDisplay
-    from strawberry.train import Interrupted, train
-    from strawberry.train.run import RunFolder, RunMismatch
-    from strawberry.train.uncompiled import spare_compiler
+    from strawberry.runs.folder import RunFolder, RunMismatch
+    from strawberry.training import Interrupted, train
+    from strawberry.training.uncompiled import spare_compiler
 
     spare_compiler()
 
@@ -121,9 +121,9 @@ def _launch(
 ) -> int:
     """Train in several processes; returns the exit code that they agree on."""
     from strawberry.model.build import build
-    from strawberry.train.parallel.engine import check_ranks
-    from strawberry.train.parallel.launch import launch
-    from strawberry.train.run import new_run_folder
+    from strawberry.ranks.launch import launch
+    from strawberry.runs.folder import new_run_folder
+    from strawberry.training.engine import check_ranks
 
     # What is wrong with the recipe is said here, once, and not by each of the processes.
     check_ranks(recipe, build(recipe, "meta"), nproc)
@@ -148,8 +148,8 @@ def _sample(folder: Path, prompt: str) -> str:
     """
     from strawberry.cli import context
     from strawberry.cli.console import say
+    from strawberry.generation import generate, load_run
     from strawberry.model.risks import noncausal
-    from strawberry.train import generate, load_run
 
     loaded = load_run(folder, plugins=context.plugins())
     if names := noncausal(loaded.recipe, loaded.model):

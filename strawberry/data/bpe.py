@@ -22,8 +22,8 @@ import numpy.typing as npt
 from strawberry.contracts.data import Progress, Tokenizer, silent
 from strawberry.data.documents import encodable
 from strawberry.data.hub_format import to_document
-from strawberry.data.storage import digest, write_file
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import digest, write_file
 
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",

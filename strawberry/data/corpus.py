@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.contracts.data import EVERY, SPLITS, TEST, Corpus, Progress, Split, silent
-from strawberry.data.storage import FileFingerprints, stamps
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import FileFingerprints, stamps
 
 _DIGEST = 16
 _LINE_END = 4096  # characters back from the cut where a line's end is looked for

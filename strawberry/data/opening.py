@@ -19,9 +19,9 @@ from strawberry.contracts.data import (
 from strawberry.contracts.ids import check_tokenizer
 from strawberry.data.files import MissingError
 from strawberry.data.packed import too_short
-from strawberry.data.storage import cache_folder, digest
 from strawberry.data.texts import kept_dataset
 from strawberry.errors import FieldError, RecipeError, StrawberryError
+from strawberry.files.storage import cache_folder, digest
 from strawberry.recipe.seeds import seed_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def open_dataset(
         progress: called while something slow goes on.
         cache: the cache folder; None takes `STRAWBERRY_CACHE`, or else the platform's.
         test: leave the test split open, which is locked otherwise. Only what counts its openings
-            asks for this (`strawberry.train.testing`).
+            asks for this (`strawberry.training.testing`).
 
     Raises:
         RecipeError: the data can't be had or don't fit the model; located in the recipe.

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.data.storage import cache_folder, digest, write_file
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import cache_folder, digest, write_file
 
 if TYPE_CHECKING:
     from strawberry.contracts.data import Dataset

@@ -30,10 +30,10 @@ from strawberry.contracts.data import (
     silent,
 )
 from strawberry.contracts.ids import checked_ids
-from strawberry.data.storage import DamagedFileError, FileFingerprints, digest, write_file
 from strawberry.data.stream import IdStream
 from strawberry.data.tokenfile import SUFFIX, TokenFile, TokenWriter, open_tokens
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import DamagedFileError, FileFingerprints, digest, write_file
 
 META, TOKENIZER = "meta.json", "tokenizer.json"
 FORMAT = 1

@@ -19,9 +19,9 @@ from strawberry.contracts.data import Ids
 from strawberry.data.bpe import BPETokenizer, check_special, split_pattern
 from strawberry.data.packed import TOKENIZER
 from strawberry.data.pickled import load_plain
-from strawberry.data.storage import new_folder
 from strawberry.data.tokenfile import SUFFIX, TokenWriter
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import new_folder
 
 TOKENS = f"tokens{SUFFIX}"
 DATASET = {"dataset", "train_toks", "val_toks"}

@@ -7,9 +7,9 @@ from pathlib import Path
 from strawberry.contracts.data import EVERY, SPLITS, TEST, DataSite, Split, Tokenizer
 from strawberry.data.packed import PackedDataset, hold_back
 from strawberry.data.shards import IdFile, open_shards
-from strawberry.data.storage import FileFingerprints, digest
 from strawberry.data.stream import IdStream
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import FileFingerprints, digest
 
 
 class ShardedDataset(PackedDataset):

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.contracts.data import EVERY, TEST, Progress, Split, silent
-from strawberry.data.storage import FileFingerprints
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import FileFingerprints
 
 SUFFIXES: Final = (".bin", ".npy")
 _HEADER: Final = 256  # int32 numbers

@@ -23,7 +23,9 @@ from strawberry.data.documents import read_documents
 from strawberry.data.files import find_files
 from strawberry.data.packed import FORMAT, TOKENIZER, PackedDataset, PackedMeta, open_packed, pack
 from strawberry.data.reading import refuse_pickle
-from strawberry.data.storage import (
+from strawberry.data.tokenizer import load_tokenizer
+from strawberry.errors import StrawberryError
+from strawberry.files.storage import (
     DamagedFileError,
     FileFingerprints,
     cache_folder,
@@ -34,8 +36,6 @@ from strawberry.data.storage import (
     remove_orphans,
     write_file,
 )
-from strawberry.data.tokenizer import load_tokenizer
-from strawberry.errors import StrawberryError
 
 TRAIN_BYTES = 100_000_000
 """How much text a BPE is learnt from at most; more of it changes hardly a merge."""

@@ -18,8 +18,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.data.storage import DamagedFileError, FileFingerprints
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import DamagedFileError, FileFingerprints
 
 SUFFIX = ".tok"
 MAGIC = b"STRWTOK\n"

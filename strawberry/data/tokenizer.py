@@ -18,8 +18,8 @@ from strawberry.data.bpe import END_OF_TEXT, BPETokenizer
 from strawberry.data.documents import encodable
 from strawberry.data.hub_format import bytes_of, from_document
 from strawberry.data.reading import read_bytes, refuse_pickle
-from strawberry.data.storage import digest, write_file
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import digest, write_file
 
 _ENDS = (END_OF_TEXT, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>")
 

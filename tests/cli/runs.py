@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from strawberry.cli.app import run
-from tests.train.conftest import _quiet_machine, corpus, recipe_file
+from tests.training.conftest import _quiet_machine, corpus, recipe_file
 
 __all__ = ["_quiet_machine", "corpus", "recipe_file", "trained"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from strawberry.cli.app import run
 from strawberry.cli.generate import command
-from strawberry.train.sampling import SHOWN
+from strawberry.generation.sampling import SHOWN
 from tests.cli.runs import *  # noqa: F403 (fixtures)
 
 

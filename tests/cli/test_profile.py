@@ -11,7 +11,7 @@ from tests.cli.runs import *  # noqa: F403 (fixtures)
 @pytest.fixture(autouse=True)
 def _small_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """The device's peak is not looked at here."""
-    monkeypatch.setattr("strawberry.train.profile.SIDE", 64)
+    monkeypatch.setattr("strawberry.profiling.step.SIDE", 64)
 
 
 def test_a_table_and_a_picture(

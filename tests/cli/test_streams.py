@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from strawberry.train import checkpoint
+from strawberry.runs import checkpoint
 from tests.cli.runs import *  # noqa: F403 (fixtures)
 
 MAIN = "from strawberry.cli import main; main()"

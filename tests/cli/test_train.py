@@ -10,7 +10,7 @@ import pytest
 
 from strawberry.cli.app import run
 from strawberry.components.data.text import TextFiles
-from strawberry.train.optimizers import Optimizers
+from strawberry.training.optimizers import Optimizers
 from tests.cli.runs import *  # noqa: F403 (fixtures)
 
 RecipeFile = Callable[..., Path]

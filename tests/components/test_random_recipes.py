@@ -18,12 +18,12 @@ from safetensors.torch import load, save
 
 import strawberry
 from strawberry.errors import RecipeError
+from strawberry.generation import Sampling, sample_ids
 from strawberry.model.risks import is_causal
 from strawberry.plugin import Kind
 from strawberry.plugin.signature import fields_of
 from strawberry.recipe.fields import ModelFields, RecurFields
-from strawberry.train import Sampling, sample_ids
-from strawberry.train.optimizers import Optimizers
+from strawberry.training.optimizers import Optimizers
 from tests.support import REGISTRY, recipe_of
 
 FIXED = {"vocab_size", "block_size", "n_embd"}  # of the model: drawn below, or the same for all

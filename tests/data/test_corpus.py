@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from strawberry.data.corpus import FileCorpus
 from strawberry.data.documents import read_documents
-from strawberry.data.storage import FileFingerprints
 from strawberry.data.texts import left_out
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import FileFingerprints
 
 # The fixture that a property shares between its examples only makes folders.
 SHARED = [HealthCheck.function_scoped_fixture]
@@ -113,7 +113,7 @@ def test_a_corpus_that_is_known_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unchanged files give fingerprint and sizes from the cache; a changed one is read."""
-    monkeypatch.setattr("strawberry.data.storage._SETTLED_NS", -(10**18))
+    monkeypatch.setattr("strawberry.files.storage._SETTLED_NS", -(10**18))
     known = corpus_of(tmp_path, ["some text\n"] * 3)
     paths = sorted(tmp_path.glob("*.txt"))
 

@@ -9,9 +9,9 @@ import pytest
 from strawberry.contracts.data import EVERY, TEST, DataSite, Split
 from strawberry.data import FileCorpus, load_tokenizer, open_dataset, read_documents
 from strawberry.data.packed import PackedDataset, hold_back
-from strawberry.data.storage import FileFingerprints
 from strawberry.data.stream import IdStream
 from strawberry.errors import RecipeError, StrawberryError
+from strawberry.files.storage import FileFingerprints
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.recipe.spec import Recipe

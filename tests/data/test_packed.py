@@ -22,9 +22,9 @@ from strawberry.data.packed import (
     pack,
     read_meta,
 )
-from strawberry.data.storage import DamagedFileError, FileFingerprints, digest
 from strawberry.data.stream import IdStream
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import DamagedFileError, FileFingerprints, digest
 
 BATCH = 4
 

@@ -12,9 +12,9 @@ import pytest
 from strawberry.data.bpe import PATTERNS, SPECIAL_TOKENS
 from strawberry.data.pickled import load_plain
 from strawberry.data.seed_files import TOKENS, load_encoder, write_dataset
-from strawberry.data.storage import FileFingerprints
 from strawberry.data.tokenfile import open_tokens
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import FileFingerprints
 
 MERGES = [b"th", b"the", b" the", b"in", b"ing"]
 

@@ -13,9 +13,9 @@ from strawberry.contracts.data import DataSite
 from strawberry.data import load_tokenizer, prepare, texts
 from strawberry.data.bpe import byte_tokenizer
 from strawberry.data.packed import PackedDataset, open_packed
-from strawberry.data.storage import FileFingerprints
 from strawberry.data.texts import cached_bpe, sample, text_corpus, text_dataset, train_tokenizer
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import FileFingerprints
 
 TEXT = "".join(f"It was line {i} of {i * i}, or so they said.\n" for i in range(400))
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from strawberry.data import tokenfile
-from strawberry.data.storage import DamagedFileError, FileFingerprints
 from strawberry.data.tokenfile import TokenWriter, open_tokens
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import DamagedFileError, FileFingerprints
 
 HEADER = 128
 
@@ -128,7 +128,7 @@ def test_ids_are_hashed_once_for_each_file(
     calls: list[Path] = []
     path = written(tmp_path / "a.tok", [1, 2, 3, 4])
     monkeypatch.setattr(tokenfile, "_verify", lambda file: calls.append(file.path))
-    monkeypatch.setattr("strawberry.data.storage._SETTLED_NS", -(10**18))
+    monkeypatch.setattr("strawberry.files.storage._SETTLED_NS", -(10**18))
     for _ in range(3):
         open_tokens(path, FileFingerprints(cache))
     assert calls == [path]

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from strawberry.cli.app import run
 from strawberry.data.bpe import byte_tokenizer
-from strawberry.train.decode import Sequences
-from strawberry.train.generate import generate_batch
-from strawberry.train.load import load_run
+from strawberry.generation.decode import Sequences
+from strawberry.generation.load import load_run
+from strawberry.generation.text import generate_batch
 
 
 def test_ids_between_others_are_told_and_never_generated(

@@ -20,13 +20,14 @@ from strawberry.ablate.trials import Trial
 from strawberry.check.pretend import NAME, Stall, Stalls, accelerator
 from strawberry.components.optimizer import muon
 from strawberry.contracts import Tracker
+from strawberry.generation import Sampling, load_run
+from strawberry.generation.decode import sample_batch
 from strawberry.recipe.spec import Recipe
-from strawberry.train import Sampling, evaluate, load_run, train
-from strawberry.train.decode import sample_batch
-from strawberry.train.loop import log
-from strawberry.train.nonfinite import Guard
-from strawberry.train.recent import RecentSums
-from strawberry.train.session import Session
+from strawberry.training import evaluate, train
+from strawberry.training.guard import Guard
+from strawberry.training.loop import log
+from strawberry.training.recent import RecentSums
+from strawberry.training.session import Session
 from tests.support import recipe_of
 
 ROOT = Path(__file__).parents[2]

@@ -13,13 +13,14 @@ from strawberry.components.attention.softmax import Scores, attend
 from strawberry.components.optimizer.adamw import AdamW
 from strawberry.contracts import ParameterInfo
 from strawberry.data import open_dataset
+from strawberry.generation import Sampling
+from strawberry.generation.decode import sample_batch
 from strawberry.model import grouped
 from strawberry.model.build import build
-from strawberry.train import Sampling, randomness
-from strawberry.train.batches import Batches
-from strawberry.train.decode import sample_batch
-from strawberry.train.device import Machine
-from strawberry.train.space import peak_memory, total_memory
+from strawberry.runs import randomness
+from strawberry.runs.device import Machine
+from strawberry.training.batches import Batches
+from strawberry.training.space import peak_memory, total_memory
 from tests.support import TINY, recipe_of, tiny
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from strawberry.train import checkpoint
-from tests.train.conftest import _quiet_machine, corpus, make_recipe, recipe_file
+from strawberry.runs import checkpoint
+from tests.training.conftest import _quiet_machine, corpus, make_recipe, recipe_file
 
 __all__ = ["_quiet_machine", "corpus", "make_recipe", "recipe_file"]
 

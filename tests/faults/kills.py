@@ -23,9 +23,10 @@ import torch
 
 from strawberry.recipe import load_recipe
 from strawberry.recipe.spec import Recipe
-from strawberry.train import checkpoint, train
-from strawberry.train.run import RunFolder
-from tests.train.test_loop import rows, same_weights
+from strawberry.runs import checkpoint
+from strawberry.runs.folder import RunFolder
+from strawberry.training import train
+from tests.training.test_loop import rows, same_weights
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ("seed_air", "gpt2", "moe", "mor_token_choice", "muon")

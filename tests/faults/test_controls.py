@@ -18,17 +18,18 @@ import torch
 import yaml
 
 from strawberry.data import tokenfile
-from strawberry.data.storage import DamagedFileError, FileFingerprints
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import DamagedFileError, FileFingerprints
 from strawberry.model.build import build
-from strawberry.train import checkpoint, train
-from strawberry.train.run import RunFolder, new_run_folder
+from strawberry.runs import checkpoint
+from strawberry.runs.folder import RunFolder, new_run_folder
+from strawberry.training import train
 from tests.cli.conftest import site
 from tests.faults.conftest import Calls, raising
 from tests.faults.test_storage import WRITER, largest_file
 from tests.plugin.fakes import FakeSite
-from tests.train.conftest import RecipeMaker
-from tests.train.test_checkpoint import write
+from tests.runs.test_checkpoint import write
+from tests.training.conftest import RecipeMaker
 
 __all__ = ["site"]
 
@@ -193,8 +194,8 @@ def test_unguarded_a_tracker_would_be_a_traceback(
     make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Called as it is, a tracker that raises ends the run with an error that names nobody."""
-    from strawberry.train import loop
-    from tests.train.test_loop import Recorder
+    from strawberry.training import loop
+    from tests.training.test_loop import Recorder
 
     class Broken(Recorder):
         def step_done(self, run: Path, step: int, metrics: Any) -> None:

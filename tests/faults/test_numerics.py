@@ -19,20 +19,22 @@ from safetensors.torch import load_file
 from strawberry.data.packed import PackedDataset
 from strawberry.errors import PluginError, StrawberryError
 from strawberry.model.language_model import LanguageModel
-from strawberry.train import Diverged, OutOfMemory, checkpoint, train
-from strawberry.train import loop as loop_module
-from strawberry.train import recent as recent_module
-from strawberry.train import session as session_module
-from strawberry.train import spikes as spikes_module
-from strawberry.train.batches import Batches
-from strawberry.train.nonfinite import BACK_OFFS, IN_A_ROW
-from strawberry.train.optimizers import Optimizers
-from strawberry.train.parallel import engine as engine_module
-from strawberry.train.run import RunFolder
-from strawberry.train.spikes import SpikeDetector
+from strawberry.runs import checkpoint
+from strawberry.runs.folder import RunFolder
+from strawberry.runs.memory import OutOfMemory
+from strawberry.training import Diverged, train
+from strawberry.training import engine as engine_module
+from strawberry.training import loop as loop_module
+from strawberry.training import recent as recent_module
+from strawberry.training import session as session_module
+from strawberry.training import spikes as spikes_module
+from strawberry.training.batches import Batches
+from strawberry.training.guard import BACK_OFFS, IN_A_ROW
+from strawberry.training.optimizers import Optimizers
+from strawberry.training.spikes import SpikeDetector
 from tests.faults.conftest import Figure
-from tests.train.conftest import RecipeMaker
-from tests.train.test_loop import rows, same_weights
+from tests.training.conftest import RecipeMaker
+from tests.training.test_loop import rows, same_weights
 
 BAD = [math.nan, math.inf, -math.inf]
 SETTINGS = {"max_iters": 8, "checkpoint_interval": 2, "keep_checkpoints": 9}

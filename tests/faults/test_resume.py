@@ -1,4 +1,4 @@
-"""Section A: stops, kills and resumes; those of several ranks are in tests/train/parallel."""
+"""Section A: stops, kills and resumes; those of several ranks are in tests/training/parallel."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ import torch
 
 from strawberry.cli.app import run as command
 from strawberry.errors import StrawberryError
+from strawberry.generation import load_run
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
-from strawberry.train import checkpoint, load_run, train
-from strawberry.train import loop as loop_module
-from strawberry.train.checkpoint import CheckpointData, CheckpointPolicy
-from strawberry.train.optimizers import Optimizers
-from strawberry.train.restore import NEEDED
-from strawberry.train.signals import StopRequest
+from strawberry.runs import checkpoint
+from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
+from strawberry.training import loop as loop_module
+from strawberry.training import train
+from strawberry.training.optimizers import Optimizers
+from strawberry.training.restore import NEEDED
+from strawberry.training.signals import StopRequest
 from tests.faults.conftest import Calls, Figure, Killed, raising, reseal
+from tests.runs.test_checkpoint import write
 from tests.support import REGISTRY
-from tests.train.conftest import RecipeMaker
-from tests.train.test_checkpoint import write
-from tests.train.test_loop import rows, same_weights
+from tests.training.conftest import RecipeMaker
+from tests.training.test_loop import rows, same_weights
 
 OPTIMIZERS = REGISTRY.entries("optimizer")
 NOISE = """
@@ -200,11 +202,11 @@ def test_a_save_in_place_would_be_lost(tmp_path: Path) -> None:
 
 
 PHASES = {
-    "build": "strawberry.train.loop.build",
-    "data": "strawberry.train.session.open_dataset",
-    "warm-up": "strawberry.train.loop.Step",
-    "eval": "strawberry.train.session.validate",
-    "save": "strawberry.train.checkpoint.save",
+    "build": "strawberry.training.loop.build",
+    "data": "strawberry.training.session.open_dataset",
+    "warm-up": "strawberry.training.loop.Step",
+    "eval": "strawberry.training.session.validate",
+    "save": "strawberry.runs.checkpoint.save",
 }
 
 

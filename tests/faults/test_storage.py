@@ -20,12 +20,14 @@ import pytest
 
 from strawberry.cli.app import run as command
 from strawberry.errors import StrawberryError
-from strawberry.train import checkpoint, retry, space, train
-from strawberry.train.run import RunFolder
+from strawberry.files import retry
+from strawberry.runs import checkpoint
+from strawberry.runs.folder import RunFolder
+from strawberry.training import space, train
 from tests.faults.conftest import Calls, Figure, raising
-from tests.train.conftest import RecipeMaker
-from tests.train.test_checkpoint import steps, write
-from tests.train.test_loop import rows, same_weights
+from tests.runs.test_checkpoint import steps, write
+from tests.training.conftest import RecipeMaker
+from tests.training.test_loop import rows, same_weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,7 +132,8 @@ def test_a_real_small_disk(recipe_file: Callable[..., Path], tmp_path: Path) -> 
     recipe = recipe_file(train={"max_iters": 12, "checkpoint_interval": 1, "keep_checkpoints": 9})
     script = (
         "mount -t tmpfs -o size=700k none disk && "
-        f"{sys.executable} -c 'import strawberry.train.loop as l; l.check_disk = lambda *a: None; "
+        f"{sys.executable} -c 'import strawberry.training.loop as l; "
+        "l.check_disk = lambda *a: None; "
         f"from strawberry.cli import main; main()' train {recipe} --run-dir disk/run; "
         "code=$?; cp -r disk/run saved; exit $code"
     )
@@ -166,7 +169,7 @@ def test_room_is_asked_for_before_the_first_step(
 def test_what_is_asked_for_is_what_is_written(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     """The estimate of a checkpoint is the size of its tensors, up to headers."""
     from strawberry.model.build import build
-    from strawberry.train.optimizers import assign, state_bytes
+    from strawberry.training.optimizers import assign, state_bytes
 
     recipe = make_recipe(optimizer={"use": "muon"}, train={"max_iters": 1})
     train(recipe, tmp_path / "run")
@@ -183,7 +186,7 @@ def test_unasked_the_run_would_start(
     make_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the check the same disk lets the run begin."""
-    from strawberry.train import loop
+    from strawberry.training import loop
 
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("U", (), {"free": 1}))
     monkeypatch.setattr(loop, "check_disk", lambda *arguments: None)
@@ -387,7 +390,7 @@ def test_without_the_lock_two_would_write(tmp_path: Path, monkeypatch: pytest.Mo
 WRITER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
-from strawberry.train.run import RunFolder, write_atomic
+from strawberry.runs.folder import RunFolder, write_atomic
 
 def write(folder, acknowledge):
     run = RunFolder(folder)

@@ -21,8 +21,8 @@ from strawberry.ablate.sweep import Sweep, SweepObserver
 from strawberry.ablate.waiting import FolderMissing
 from strawberry.contracts.execution import Job
 from strawberry.errors import StrawberryError
+from strawberry.files.lock import FolderInUse
 from strawberry.plugin import Plugins
-from strawberry.train.lock import FolderInUse
 from tests.ablate.conftest import PlanMaker, make_plan, plugins, recipe_file
 from tests.ablate.test_sweep import DYING, FFN, Counts, Scripted, run, scripted
 from tests.faults.conftest import Figure

@@ -24,10 +24,12 @@ from strawberry.cli.app import run as command
 from strawberry.data import load_tokenizer
 from strawberry.data.pickled import load_plain
 from strawberry.errors import StrawberryError
-from strawberry.train import checkpoint, import_seed, load_run, train
+from strawberry.generation import load_run
+from strawberry.runs import checkpoint
+from strawberry.training import import_seed, train
 from tests.data.test_seed_files import encoder
 from tests.faults.conftest import Figure, reseal
-from tests.train.conftest import RecipeMaker
+from tests.training.conftest import RecipeMaker
 
 RUNS_CODE = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "pty.spawn",
              "ctypes.dlopen", "pickle.find_class")  # fmt: skip

@@ -14,8 +14,8 @@ import strawberry
 from strawberry.contracts import Router
 from strawberry.model.accounting import account, computes_in
 from strawberry.model.stack import Block, recompute_blocks
-from strawberry.train.optimizers import assign
-from strawberry.train.parallel.memory import rank_cost
+from strawberry.training.optimizers import assign
+from strawberry.training.rank_cost import rank_cost
 from tests.support import PLUGINS, TINY, recipe_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"

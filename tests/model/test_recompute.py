@@ -16,7 +16,7 @@ from strawberry.model.stack import recompute_blocks
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from tests.model import keepers
-from tests.train.test_compiling import TORCHS_OWN
+from tests.training.test_compiling import TORCHS_OWN
 
 LLAMA = Path(__file__).parents[2] / "recipes/llama.yaml"
 IDS = torch.arange(48).view(2, 24) % 61

@@ -9,7 +9,7 @@ import pytest
 import strawberry
 from strawberry.model.accounting import account
 from strawberry.recipe import load_recipe
-from strawberry.train import train
+from strawberry.training import train
 
 RECIPE = Path(__file__).parents[2] / "recipes/gpu/speedrun.yaml"
 

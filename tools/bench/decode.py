@@ -25,7 +25,7 @@ from turns import greedy, milliseconds, ratio, shown, take_turns
 from workers import Contender, Imports, Maker, working
 
 import strawberry
-from strawberry.model.packing import WeightFormat, pack_weights
+from strawberry.generation.packing import WeightFormat, pack_weights
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ import turns
 from torch import Tensor
 from turns import greedy, milliseconds, ratio, shown, take_turns
 
+from strawberry.generation import load_run
+from strawberry.generation.speculative import speculate
 from strawberry.model.language_model import LanguageModel
-from strawberry.train import load_run
-from strawberry.train.speculative import speculate
 
 PROMPTS = ("def ", "import ", "class ", "    return ", '"""')
 

@@ -29,7 +29,7 @@ from workers import Contender, Imports, Maker, working
 
 import strawberry
 from strawberry.model.stack import recompute_blocks
-from strawberry.train.optimizers import Optimizers
+from strawberry.training.optimizers import Optimizers
 
 SIDE = 2048  # of the matrices whose product is the peak
 RUNS = {"S": 4, "M": 1}  # steps in a turn

@@ -19,9 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import strawberry
 import strawberry.model.counting  # formulas that torch's counter is without
+from strawberry.generation import Sampling, sample_ids
 from strawberry.model.language_model import LanguageModel
 from strawberry.recipe import Recipe
-from strawberry.train import Sampling, sample_ids
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 WARM_UP = 2

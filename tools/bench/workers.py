@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from strawberry.train.memory import keep_freed_memory
+from strawberry.runs.memory import keep_freed_memory
 
 
 class Absent(Exception):  # noqa: N818 (not a mistake: a peer that is not installed)
@@ -91,7 +91,7 @@ def working(
 ) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
     """Workers by name, and why those that are not among them are absent.
 
-    A maker comes with whether its process keeps freed memory (see strawberry.train.memory).
+    A maker comes with whether its process keeps freed memory (see strawberry.runs.memory).
     """
     workers: dict[str, Worker] = {}
     absent: dict[str, str] = {}

@@ -14,11 +14,11 @@ from bench import RECIPES, Bench, Row
 from strawberry.model.build import build
 from strawberry.model.stack import recompute_blocks
 from strawberry.recipe import Recipe, load_recipe
-from strawberry.train.compiling import compile_model
-from strawberry.train.device import machine_for
-from strawberry.train.optimizers import Optimizers
-from strawberry.train.parallel.engine import Engine
-from strawberry.train.step import Step
+from strawberry.runs.device import machine_for
+from strawberry.training.compiling import compile_model
+from strawberry.training.engine import Engine
+from strawberry.training.optimizers import Optimizers
+from strawberry.training.step import Step
 
 AT_MOST: Final = {
     "vocab_size": 512,

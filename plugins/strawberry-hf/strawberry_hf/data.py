@@ -17,8 +17,8 @@ from strawberry.data import (
     text_dataset,
 )
 from strawberry.data.division import Division, HeldBack, check_division, divided_text
-from strawberry.data.storage import FileFingerprints, about
 from strawberry.errors import FieldError
+from strawberry.files.storage import FileFingerprints, about
 from strawberry_hf.arrow import (
     SUFFIXES,
     check_column,

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from strawberry.data.storage import new_folder
 from strawberry.errors import StrawberryError
-from strawberry.train import LoadedRun, load_run
+from strawberry.files.storage import new_folder
+from strawberry.generation import LoadedRun, load_run
 from strawberry_hf.config import config_of
 from strawberry_hf.recipes import head_order, shape_of_recipe
 from strawberry_hf.shape import Part, Shape, parts, theirs_of

@@ -17,7 +17,7 @@ from strawberry.errors import StrawberryError
 from strawberry.model.build import build
 from strawberry.recipe import load_recipe, patch
 from strawberry.recipe.spec import Recipe
-from strawberry.train import begin
+from strawberry.training import begin
 from strawberry_hf.config import shape_of_config
 from strawberry_hf.recipes import model_section
 from strawberry_hf.shape import Shape, ours_of, parts

@@ -9,9 +9,10 @@ import torch
 from hf_runs import MakeLoaded, MakeRecipe, MakeRun
 
 import strawberry
+from strawberry.generation import LoadedRun
 from strawberry.plugin import Plugins
 from strawberry.recipe.spec import Recipe
-from strawberry.train import LoadedRun, begin
+from strawberry.training import begin
 
 ROOT = Path(__file__).parents[3]
 SMALL = ["model.vocab_size=263", "model.block_size=24", "model.n_embd=24", "tokenizer=bytes",

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from strawberry.generation import LoadedRun, load_run
 from strawberry.recipe.spec import Recipe
-from strawberry.train import LoadedRun, load_run
 
 MakeRecipe: TypeAlias = Callable[..., Recipe]
 MakeLoaded: TypeAlias = Callable[..., LoadedRun]

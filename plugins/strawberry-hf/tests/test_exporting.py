@@ -10,7 +10,7 @@ from strawberry_hf import export_run
 
 import strawberry
 from strawberry.errors import RecipeError, StrawberryError
-from strawberry.train import LoadedRun, load_run
+from strawberry.generation import LoadedRun, load_run
 
 transformers = pytest.importorskip("transformers")
 

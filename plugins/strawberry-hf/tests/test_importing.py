@@ -13,9 +13,9 @@ from strawberry_hf import Imported, export_run, import_checkpoint
 import strawberry
 from strawberry.data.bpe import byte_tokenizer
 from strawberry.errors import RecipeError, StrawberryError
+from strawberry.generation import load_run
 from strawberry.plugin import Plugins
-from strawberry.train import load_run
-from strawberry.train.evaluate import evaluate
+from strawberry.training.evaluate import evaluate
 
 transformers = pytest.importorskip("transformers")
 

@@ -13,11 +13,11 @@ import strawberry
 from strawberry.check import of_component, run
 from strawberry.contracts import Tracker
 from strawberry.errors import PluginError, RecipeError, StrawberryError
+from strawberry.generation.load import load_run
 from strawberry.recipe import patch
 from strawberry.recipe.spec import Recipe
-from strawberry.train import train
-from strawberry.train.load import load_run
-from strawberry.train.optimizers import Optimizers
+from strawberry.training import train
+from strawberry.training.optimizers import Optimizers
 
 pytest.importorskip("pytorch_optimizer")
 pytest.importorskip("opt_einsum")

@@ -21,7 +21,7 @@ from typing import Any
 
 from strawberry.ablate.waiting import wait_for
 from strawberry.contracts.execution import FINISHED
-from strawberry.train.run import write_atomic
+from strawberry.files.atomic import write_atomic
 
 NODE = "node"
 """The file in which an attempt's node says its id and its name, once it has begun."""

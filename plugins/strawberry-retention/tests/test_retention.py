@@ -11,7 +11,7 @@ import strawberry
 from strawberry.cli.app import run
 from strawberry.contracts import Use
 from strawberry.errors import RecipeError, StrawberryError
-from strawberry.train import Sampling, sample_ids
+from strawberry.generation import Sampling, sample_ids
 
 HERE = Path(__file__).parent
 EPS = 1.1920929e-07

@@ -15,7 +15,7 @@ from strawberry.contracts import Tracker
 from strawberry.errors import PluginError, RecipeError, StrawberryError
 from strawberry.recipe import patch
 from strawberry.recipe.spec import Recipe
-from strawberry.train import train
+from strawberry.training import train
 
 pytest.importorskip("wandb")
 

@@ -17,7 +17,7 @@ from strawberry.ablate.report.table import CellRow, ResultTable, tabulate
 from strawberry.ablate.seeds import sentence
 from strawberry.ablate.spread import LAST
 from strawberry.ablate.statistics import Comparison
-from strawberry.train.run import write_atomic
+from strawberry.files.atomic import write_atomic
 
 
 def write_report(record: Record, table: ResultTable | None = None) -> list[Path]:

@@ -16,7 +16,7 @@ from strawberry.ablate.report.numbers import number
 from strawberry.ablate.report.page import behaviour, library, template
 from strawberry.ablate.report.suite_charts import suite_charts
 from strawberry.ablate.report.table import CellRow, ResultTable, tabulate
-from strawberry.train.run import write_atomic
+from strawberry.files.atomic import write_atomic
 
 MARKS = {
     "better": "+", "worse": "-", "baseline": "", "equivalent": "=", "no evidence": "~",

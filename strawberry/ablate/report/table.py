@@ -28,7 +28,7 @@ from strawberry.ablate.statistics import (
 )
 from strawberry.ablate.windows import windows_error
 from strawberry.contracts.execution import DISQUALIFIED, FINISHED
-from strawberry.train.items import RowLosses
+from strawberry.training.items import RowLosses
 
 
 @dataclass(frozen=True, slots=True)

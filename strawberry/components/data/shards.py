@@ -18,9 +18,9 @@ from strawberry.data.division import (
 from strawberry.data.files import find_files
 from strawberry.data.sharded import sharded_dataset
 from strawberry.data.shards import SUFFIXES, divide
-from strawberry.data.storage import about
 from strawberry.data.tokenizer import load_tokenizer, tokenizer_beside
 from strawberry.errors import FieldError, StrawberryError
+from strawberry.files.storage import about
 
 
 class ShardFiles(DataSource):

@@ -16,9 +16,9 @@ from pydantic import Field
 from strawberry.contracts.data import Dataset, DataSite, DataSource
 from strawberry.data.corpus import FileCorpus
 from strawberry.data.division import Division, HeldBack, check_division, divided_text
-from strawberry.data.storage import FileFingerprints, about
 from strawberry.data.texts import text_dataset
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import FileFingerprints, about
 
 # Tests and demonstrations, what is installed beside it, tables (`encodings`), bundled documents,
 # and packages that come and go with Python's version or with how it was packed.

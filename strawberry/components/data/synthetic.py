@@ -20,8 +20,8 @@ from strawberry.contracts.data import (
     Split,
     Task,
 )
-from strawberry.data.storage import digest
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import digest
 from strawberry.plugin.signature import Kind
 from strawberry.recipe.spec import ComponentSpec
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from strawberry.contracts.data import Dataset, DataSite, DataSource
 from strawberry.data.division import Division, HeldBack, check_division, divided_text
-from strawberry.data.storage import about
 from strawberry.data.texts import text_corpus, text_dataset
+from strawberry.files.storage import about
 
 
 class TextFiles(DataSource):

@@ -10,9 +10,9 @@ from strawberry.data.files import MissingError, candidates
 from strawberry.data.packed import META, open_packed, open_single, read_meta
 from strawberry.data.reading import refuse_pickle
 from strawberry.data.shards import SUFFIXES
-from strawberry.data.storage import FileFingerprints, about
 from strawberry.data.tokenizer import tokenizer_beside
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import FileFingerprints, about
 
 
 class Tokens(DataSource):

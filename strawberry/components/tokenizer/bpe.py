@@ -11,9 +11,9 @@ from strawberry.contracts.data import Corpus, DataSite, Tokenizer, TokenizerSour
 from strawberry.data.bpe import SPECIAL_TOKENS, check_room, check_special, split_pattern
 from strawberry.data.files import find_files
 from strawberry.data.reading import refuse_pickle
-from strawberry.data.storage import about
 from strawberry.data.texts import TRAIN_BYTES, cached_bpe
 from strawberry.data.tokenizer import INSTEAD, load_tokenizer
+from strawberry.files.storage import about
 
 
 class BPE(TokenizerSource):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from strawberry.contracts.data import Corpus, DataSite, TokenizerSource
 from strawberry.data.bpe import END_OF_TEXT, BPETokenizer, byte_tokenizer, check_special
-from strawberry.data.storage import about
+from strawberry.files.storage import about
 
 
 class ByteTokenizer(TokenizerSource):

@@ -13,7 +13,7 @@ import strawberry
 from strawberry.data import Dataset, open_dataset
 from strawberry.errors import RecipeError
 from strawberry.recipe import patch
-from strawberry.train import evaluate, train
+from strawberry.training import evaluate, train
 from tests.support import recipe_of
 
 MODEL: dict[str, Any] = {

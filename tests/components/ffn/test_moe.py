@@ -10,7 +10,7 @@ from strawberry.components.routing import ExpertRouter
 from strawberry.contracts import Use, WeightSource
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
-from strawberry.train.optimizers import assign
+from strawberry.training.optimizers import assign
 from tests.support import tiny
 
 B, T, C, F = 2, 11, 16, 8

@@ -10,7 +10,7 @@ from strawberry.components.router.expert_choice import ExpertChoiceRouter
 from strawberry.components.router.threshold import ThresholdRouter
 from strawberry.components.router.token_choice import TokenChoiceRouter
 from strawberry.contracts import RouterSite
-from strawberry.train import load_run
+from strawberry.generation import load_run
 from tests.support import TINY, recipe_of
 
 B, T, C, R = 2, 12, 8, 3

@@ -13,7 +13,7 @@ from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.risks import declares
 from strawberry.plugin import Plugins
-from strawberry.train.optimizers import Optimizers
+from strawberry.training.optimizers import Optimizers
 
 KINDS = ("attention", "ffn", "positional", "norm", "weights", "router")
 FLOAT32, GRADIENTS, BFLOAT16, ROUTED = 1e-3, 1e-2, 0.15, 0.5

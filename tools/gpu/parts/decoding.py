@@ -14,10 +14,10 @@ from bench import RECIPES, Bench, Measurements, Row, Skip, digits
 from steps import recipe_at
 from turns import greedy
 
+from strawberry.generation.packing import WeightFormat, pack_weights
 from strawberry.model.build import build
 from strawberry.model.language_model import LanguageModel
-from strawberry.model.packing import WeightFormat, pack_weights
-from strawberry.train.profile import OPTIMIZER, profile
+from strawberry.profiling.step import OPTIMIZER, profile
 
 
 def measurements(bench: Bench) -> Measurements:

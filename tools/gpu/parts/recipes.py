@@ -16,7 +16,7 @@ import torch
 from bench import Bench, Measurements, Row, Skip, Wrong, digits
 from steps import Steps, every_recipe, recipe_at
 
-from strawberry.train import train
+from strawberry.training import train
 
 STEPS = 20
 

@@ -17,8 +17,8 @@ from turns import flops_of
 from strawberry.model.accounting import account
 from strawberry.recipe import Recipe
 from strawberry.recipe.load import patch
-from strawberry.train.optimizers import assign, state_bytes
-from strawberry.train.space import total_memory
+from strawberry.training.optimizers import assign, state_bytes
+from strawberry.training.space import total_memory
 
 FIRST = ["speedrun", "recursive_124m", "air_124m"]
 

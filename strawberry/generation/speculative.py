@@ -1,0 +1,120 @@
+"""Self-speculative greedy decoding: few recursion steps draft, all of them verify.
+
+The model with fewer steps is a cheaper model that shares every weight. It drafts some tokens, and
+one pass at full depth over all of them says which are right: those are taken, and the first wrong
+one is replaced (Leviathan et al. 2023, arXiv 2211.17192, at temperature 0). The text is that of
+plain greedy decoding; what changes is how many passes at full depth it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from strawberry.contracts import Attention, WeightSource
+from strawberry.errors import StrawberryError
+from strawberry.generation.decode import sample_ids, without_gradients
+from strawberry.generation.sampling import Sampling
+
+if TYPE_CHECKING:
+    from strawberry.model.language_model import Cache, LanguageModel
+
+DRAFTED: Final = 4
+"""Tokens that are drafted at a time."""
+
+
+def check_draft(model: LanguageModel, draft_steps: int) -> None:
+    """Raises StrawberryError where the model can't draft with so few steps for itself."""
+    outermost = model.stack.outermost()
+    if not outermost:
+        raise StrawberryError("nothing recurs in this model: it has no fewer steps to draft with")
+    depth = max(recursion.steps for recursion in outermost)
+    if not 0 < draft_steps < depth:
+        raise StrawberryError(f"{draft_steps} draft steps are not between 1 and {depth - 1}")
+    for module in model.modules():
+        if isinstance(module, Attention) and not module.rewinds:
+            name = type(module).__name__
+            raise StrawberryError(f"{name} can't go back in its cache when a draft was wrong")
+        if (
+            isinstance(module, WeightSource)
+            and type(module).new_state is not WeightSource.new_state
+        ):
+            name = type(module).__name__
+            raise StrawberryError(f"{name} weights can't go back when a draft was wrong")
+    if any(recursion.router is not None for recursion in model.stack.recursions()):
+        raise StrawberryError("a router decides how deep each token goes: there is no draft depth")
+
+
+@torch.no_grad()
+def speculate(
+    model: LanguageModel, prompt: Tensor, max_new_tokens: int, draft_steps: int
+) -> Iterator[int]:
+    """The most likely ids after `prompt` (1, T), one at a time.
+
+    Where the text outgrows the model's window it is decoded plainly. Raises as `check_draft`.
+    """
+    check_draft(model, draft_steps)
+    length, limit = prompt.shape[1] + max_new_tokens, model.limit()
+    if limit is not None and length + DRAFTED > limit:
+        plain = sample_ids(model, prompt, max_new_tokens, Sampling(0.0), torch.Generator())
+        yield from (int(token) for token in plain)
+        return
+    text = torch.empty(1, length + DRAFTED, dtype=torch.long, device=prompt.device)
+    text[:, : prompt.shape[1]] = prompt
+    full = _Depth(model, [r.steps for r in model.stack.outermost()], length + DRAFTED)
+    draft = _Depth(model, [draft_steps] * len(full.steps), length + DRAFTED)
+    here = prompt.shape[1]
+    while here < length:
+        end = here + min(DRAFTED, length - here - 1)  # of what is guessed
+        for at in range(here, end):
+            text[:, at : at + 1] = draft.likely(text[:, :at], 1)
+        likely = full.likely(text[:, :end], end - here + 1)
+        # The one time in a round that the host waits for the device.
+        both: list[int] = torch.cat((text[0, here:end], likely[0])).tolist()
+        guessed, verified = both[: end - here], both[end - here :]
+        right = 0
+        while right < len(guessed) and guessed[right] == verified[right]:
+            right += 1
+        text[:, here : here + right + 1] = likely[:, : right + 1]
+        here += right + 1
+        for depth in (full, draft):
+            depth.cache.offset = min(depth.cache.offset, here - 1)
+        yield from verified[: right + 1]
+
+
+class _Depth:
+    """The model at some recursion steps, with a cache of its own."""
+
+    def __init__(self, model: LanguageModel, steps: list[int], length: int) -> None:
+        self.model = model
+        self.steps = steps
+        self._without_gradients = without_gradients(model)
+        with self._set(), self._without_gradients():
+            self.cache: Cache = model.new_cache(1, length)
+
+    def likely(self, ids: Tensor, count: int) -> Tensor:
+        """The most likely id after each of the last `count` of (1, T): (1, count).
+
+        The cache then has seen all.
+        """
+        with self._set(), self._without_gradients():
+            hidden, _ = self.model.trunk(ids[:, self.cache.offset :], self.cache)
+        logits = self.model.head_logits(hidden[:, -count:])
+        return self.model.drawn(logits).argmax(-1)
+
+    @contextmanager
+    def _set(self) -> Iterator[None]:
+        """Within it, the outermost recursions run these steps."""
+        recursions = self.model.stack.outermost()
+        before = [recursion.steps for recursion in recursions]
+        try:
+            for recursion, steps in zip(recursions, self.steps, strict=True):
+                recursion.set_steps(min(steps, recursion.steps))
+            yield
+        finally:
+            for recursion, steps in zip(recursions, before, strict=True):
+                recursion.set_steps(steps)

@@ -1,0 +1,216 @@
+"""Text from a trained model, for one prompt or for several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+
+from strawberry.contracts.ids import checked_ids
+from strawberry.data.streaming import TextStream
+from strawberry.errors import StrawberryError
+from strawberry.generation.decode import sample_batch
+from strawberry.generation.load import LoadedRun, load_run
+from strawberry.generation.sampling import SHOWN, Sampling
+from strawberry.generation.speculative import check_draft, speculate
+from strawberry.model.risks import declares, noncausal
+from strawberry.runs.memory import within_memory
+
+if TYPE_CHECKING:
+    from strawberry.data import Tokenizer
+
+Step: TypeAlias = list[tuple[int, int]]
+"""(row, id) of the rows that got a new one."""
+
+
+def generate(
+    run: str | Path | LoadedRun,
+    prompt: str = "",
+    *,
+    max_new_tokens: int = 256,
+    temperature: float = SHOWN.temperature,
+    top_k: int | None = SHOWN.top_k,
+    top_p: float | None = SHOWN.top_p,
+    seed: int = 0,
+    use_cache: bool = True,
+    allow_noncausal: Collection[str] = (),
+    steps: int | None = None,
+    stream: Callable[[str], None] | None = None,
+) -> str:
+    """Continue a prompt with a trained model, until its end-of-text token or the limit.
+
+    Args:
+        run: a run folder, or one that is loaded, with weights in whatever format it was.
+        prompt: text to continue; empty begins a document.
+        max_new_tokens: how many tokens at most.
+        temperature: divides the logits; 0 takes the most likely token.
+        top_k: only the k most likely tokens.
+        top_p: only the most likely tokens whose probabilities sum to p; None for all.
+        seed: of the sampling.
+        use_cache: False computes the whole sequence for each token; so it is in any case where
+            the model isn't causal.
+        allow_noncausal: components, as the recipe names them, that may be in the model though
+            their outputs depend on later tokens, such as `moe` with `routing: expert`.
+        steps: recursion steps, where not those of training.
+        stream: called with each piece of text as soon as it is whole.
+
+    Returns:
+        The new text, without the prompt. Raises StrawberryError as `load_run` does, and where
+        the model isn't causal without being allowed to.
+    """
+    ((text,),) = generate_batch(
+        run,
+        [prompt],
+        max_new_tokens=max_new_tokens,
+        sampling=Sampling(temperature, top_k, top_p),
+        seed=seed,
+        use_cache=use_cache,
+        allow_noncausal=allow_noncausal,
+        steps=steps,
+        stream=None if stream is None else lambda _, piece: stream(piece),
+    )
+    return text
+
+
+def generate_batch(
+    run: str | Path | LoadedRun,
+    prompts: Sequence[str],
+    *,
+    samples: int = 1,
+    max_new_tokens: int = 256,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    use_cache: bool = True,
+    allow_noncausal: Collection[str] = (),
+    steps: int | None = None,
+    draft_steps: int | None = None,
+    stream: Callable[[int, str], None] | None = None,
+) -> list[list[str]]:
+    """Continue several prompts side by side, each `samples` times; else as `generate`.
+
+    A prompt is read once for all of its samples. Sample n of every prompt has the seed `seed + n`,
+    so that a text does not depend on what is beside it. Where a component's outputs depend on other
+    sequences of a batch, each goes by itself.
+
+    Args:
+        run: a run folder, or one that is loaded.
+        prompts: texts to continue.
+        samples: how many continuations of each.
+        max_new_tokens: how many tokens at most.
+        sampling: how tokens are chosen; None as `generate` does.
+        seed: of the first sample.
+        use_cache: False computes whole sequences for each token.
+        allow_noncausal: components that may look ahead.
+        steps: recursion steps, where not those of training.
+        draft_steps: let so many recursion steps draft and all of them verify, a row at a time; the
+            text of `temperature` 0, which it needs, stays what it is.
+        stream: called with a row's number (prompt * samples + sample) and a piece of its text.
+
+    Returns:
+        The new texts, by prompt and sample.
+    """
+    _check_least(max_new_tokens=(max_new_tokens, 0), samples=(samples, 1))
+    if not prompts:
+        return []
+    sampling = sampling or SHOWN
+    sampling.check()
+    loaded = run if isinstance(run, LoadedRun) else load_run(run, weights="float32")
+    refuse_noncausal(loaded, allow_noncausal)
+    if steps is not None:
+        loaded.model.set_steps(steps)
+    if draft_steps is not None:
+        if sampling.temperature != 0:
+            raise StrawberryError("a draft is verified at temperature 0 only")
+        check_draft(loaded.model, draft_steps)
+    tokenizer = loaded.tokenizer()
+    loaded.model.drawable, loaded.model.gaps = tokenizer.vocab_size, tokenizer.gaps
+    starts = [_start(loaded, tokenizer, prompt) for prompt in prompts]
+    seeds = [seed + sample for _ in prompts for sample in range(samples)]
+    texts = [TextStream(tokenizer, starts[row // samples][1:]) for row in range(len(seeds))]
+    ended = [False] * len(texts)
+
+    def steps_of(prompts: Sequence[Sequence[int]], samples: int, first: int) -> Iterator[Step]:
+        """New ids, step by step, of rows that begin at `first`."""
+        if draft_steps is not None:
+            start = torch.tensor([list(prompts[0])], device=loaded.model.device)
+            for token in speculate(loaded.model, start, max_new_tokens, draft_steps):
+                yield [(0, token)]
+            return
+        generators = [
+            torch.Generator(device=loaded.model.device).manual_seed(each)
+            for each in seeds[first : first + len(prompts) * samples]
+        ]
+        yield from sample_batch(
+            loaded.model, prompts, max_new_tokens, sampling, generators,
+            samples=samples, use_cache=use_cache,
+        )  # fmt: skip
+
+    def read(prompts: Sequence[Sequence[int]], samples: int, first: int) -> None:
+        """Continue these; their rows begin at `first`."""
+        mine = slice(first, first + len(prompts) * samples)
+        for new in steps_of(prompts, samples, first):
+            for row, token in new:
+                take(first + row, token)
+            if all(ended[mine]):
+                break
+
+    def take(row: int, token: int) -> None:
+        """One more id of a row, unless its text has ended."""
+        ended[row] = ended[row] or token == tokenizer.eot
+        # The model's vocabulary may be larger than the tokenizer's.
+        if ended[row] or token >= tokenizer.vocab_size:
+            return
+        if stream is None:
+            texts[row].note(token)
+        elif piece := texts[row].add(token):
+            stream(row, piece)
+
+    def advice() -> str:
+        return f"lower max_new_tokens (now {max_new_tokens}) or samples (now {samples})"
+
+    with within_memory(advice):
+        if draft_steps is None and declares(loaded.model, "batch_independent"):
+            read(starts, samples, 0)
+        else:
+            for row in range(len(seeds)):
+                read([starts[row // samples]], 1, row)
+    for row, text in enumerate(texts):
+        if stream is not None and (rest := text.end()):
+            stream(row, rest)
+    decoded = [text.text() for text in texts]
+    return [decoded[i : i + samples] for i in range(0, len(decoded), samples)]
+
+
+def _check_least(**given: tuple[int, int]) -> None:
+    """Raises StrawberryError if one of these numbers is less than its least."""
+    for name, (value, least) in given.items():
+        if value < least:
+            raise StrawberryError(f"{name} must be at least {least}, got {value}")
+
+
+def _start(loaded: LoadedRun, tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """The ids of a prompt, and before them the end of text that documents begin after.
+
+    A prompt that begins with it itself has it once, as in training. Where a document is seen
+    alone, it is the last one.
+    """
+    ids: list[int] = checked_ids(tokenizer.encode(prompt, special=True), tokenizer).tolist()
+    if ids[:1] != [tokenizer.eot]:
+        ids = [tokenizer.eot, *ids]
+    if loaded.recipe.train.document_mask:
+        ids = ids[len(ids) - 1 - ids[::-1].index(tokenizer.eot) :]
+    return ids
+
+
+def refuse_noncausal(loaded: LoadedRun, allowed: Collection[str] = ()) -> None:
+    """Raises StrawberryError if a component that isn't causal is not among those allowed."""
+    short = {name.rsplit("/", 1)[-1] for name in allowed}
+    names = [name for name in noncausal(loaded.recipe, loaded.model) if name not in short]
+    if names:
+        options = " ".join(f"--allow-noncausal {name}" for name in names)
+        raise StrawberryError(
+            f"{loaded.folder}: {', '.join(names)}: not causal: each token was trained with later "
+            f"ones in sight, which are not there yet; to generate all the same, say {options}"
+        )

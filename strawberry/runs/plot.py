@@ -1,0 +1,90 @@
+"""Loss and learning-rate curves of runs, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from strawberry.errors import StrawberryError
+from strawberry.runs.folder import RunFolder
+
+
+def plot(folders: Sequence[str | Path], out: str | Path) -> Path:
+    """Draw the training loss, validation loss and learning rate of runs into one picture.
+
+    Where a recursion has a router, the share of tokens that runs each step is drawn too.
+    The ending of `out` chooses the format (.png, .svg, .pdf). Raises StrawberryError if a folder
+    holds no run, or if matplotlib is not installed.
+    """
+    runs = [(folder, RunFolder(folder).metrics()) for folder in folders]
+    routed = any("step_1_share" in row for _, rows in runs for row in rows)
+    figure, save = canvas(8, 7.5 if routed else 6)
+    heights = [3, 1, 1.5][: 3 if routed else 2]
+    top, bottom, *more = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    for number, (folder, rows) in enumerate(runs):
+        if not rows:
+            raise StrawberryError(f"{folder}: there is no metrics.jsonl with a row in it")
+        color, name = f"C{number % 10}", Path(folder).name
+        training = [(row["step"], row["loss"], row["lr"]) for row in rows if "loss" in row]
+        validation = [(row["step"], row["val_loss"]) for row in rows if "val_loss" in row]
+        if training:
+            steps, losses, rates = zip(*training, strict=True)
+            top.plot(steps, losses, color=color, alpha=0.4, linewidth=1, label=f"{name}, training")
+            bottom.plot(steps, rates, color=color, linewidth=1.5)
+        if validation:
+            steps, losses = zip(*validation, strict=True)
+            label = f"{name}, validation: {losses[-1]:.3f}"
+            top.plot(steps, losses, color=color, marker="o", markersize=4, label=label)
+        for axes in more:
+            _draw_shares(axes, rows, f"C{number % 10}", name if len(runs) > 1 else "")
+    top.set_ylabel("loss, nats a token")
+    bottom.set_ylabel("learning rate")
+    (more[-1] if more else bottom).set_xlabel("step")
+    for axes in (top, bottom, *more):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in (top, *more):
+        axes.legend(frameon=False, fontsize="small")
+    return save(out)
+
+
+def canvas(width: float, height: float) -> tuple[Any, Callable[[str | Path], Path]]:
+    """An empty figure of that size in inches, and what writes it to a file.
+
+    Raises StrawberryError if matplotlib is not installed; so does the other, if the file can't be
+    written, or its ending names no format.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        message = "plots need matplotlib: pip install 'strawberry-lab[plot]'"
+        raise StrawberryError(message) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+
+    def save(out: str | Path) -> Path:
+        path = Path(out)
+        try:
+            figure.savefig(path, dpi=150)
+        except (OSError, ValueError) as error:
+            raise StrawberryError(f"{path}: can't be written: {error}") from error
+        return path
+
+    return figure, save
+
+
+def _draw_shares(axes: Any, rows: Sequence[dict[str, Any]], color: str, name: str) -> None:
+    """The share of tokens that runs each recursion step, a line for each, fainter with depth."""
+    axes.set_ylabel("share of tokens")
+    axes.set_ylim(0, 1.05)
+    depth = 0
+    while any(f"step_{depth + 1}_share" in row for row in rows):
+        depth += 1
+    for number in range(1, depth + 1):
+        key = f"step_{number}_share"
+        steps, shares = zip(*((r["step"], r[key]) for r in rows if key in r), strict=True)
+        label = f"{name}, " if name else ""
+        fade = 1 - 0.7 * (number - 1) / max(1, depth - 1)
+        axes.plot(steps, shares, color=color, alpha=fade, label=f"{label}recursion step {number}")

@@ -1,0 +1,92 @@
+"""The global random generators: Python's, NumPy's and torch's, saved and put back as one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from strawberry.ranks.world import World
+
+
+def seed(value: int) -> None:
+    """Seed them all."""
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    torch.manual_seed(value)
+
+
+def numbers() -> dict[str, Any]:
+    """Python's and NumPy's global generators, as JSON."""
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    numpy = [str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)]
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": numpy,
+    }
+
+
+def tensors() -> dict[str, Tensor]:
+    """Torch's generators: the CPU's and each accelerator's."""
+    return {
+        "cpu": torch.get_rng_state(),
+        **{name: module.get_rng_state(*which) for name, module, which in _accelerators()},
+    }
+
+
+def _accelerators() -> Iterator[tuple[str, Any, tuple[int, ...]]]:
+    """The name of each, its module, and what that wants to know to find it."""
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    if kind is None:
+        return
+    module = torch.get_device_module(kind)
+    for index in range(torch.accelerator.device_count()):
+        yield f"{kind.type}:{index}", module, () if kind.type == "mps" else (index,)
+
+
+def held(device: torch.device) -> AbstractContextManager[None]:
+    """Within it torch's generators of the CPU and of `device` may be drawn from: they are put back.
+
+    MPS's isn't: torch's context asks it for a device's, and it has but one.
+    """
+    if device.type in ("cpu", "mps"):
+        return torch.random.fork_rng([])
+    return torch.random.fork_rng([device], device_type=device.type)
+
+
+def restore(state: Mapping[str, Any], saved: Mapping[str, Tensor]) -> None:
+    """Put back what `numbers` and `tensors` gave."""
+    version, values, gauss = state["python"]
+    random.setstate((version, tuple(values), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(saved["cpu"])
+    for name, module, which in _accelerators():
+        if name in saved:
+            module.set_rng_state(saved[name], *which)
+
+
+def of_ranks(world: World) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """The states of all ranks, on every rank: `numbers` of each, and all `tensors` by rank."""
+    every = world.gather((numbers(), tensors()))
+    named = {f"{rank}/{key}": t for rank, (_, own) in enumerate(every) for key, t in own.items()}
+    return [plain for plain, _ in every], named
+
+
+def restore_rank(
+    world: World, step: int, plain: list[dict[str, Any]], saved: Mapping[str, Tensor]
+) -> None:
+    """Put back this rank's part of what `of_ranks` gave; a rank that is new begins anew."""
+    if world.rank >= len(plain):
+        torch.manual_seed(torch.initial_seed() + step * world.size)
+        return
+    prefix = f"{world.rank}/"
+    own = {k.removeprefix(prefix): t for k, t in saved.items() if k.startswith(prefix)}
+    restore(plain[world.rank], own)

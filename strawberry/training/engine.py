@@ -1,0 +1,290 @@
+"""How the ranks of a run share its model: not at all (one process), by copies, or by shards.
+
+An engine computes losses and gradients that are those of the whole batch, whichever rank has which
+of its sequences; the loop knows nothing else of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from strawberry.contracts import placed_like, whole
+from strawberry.errors import RecipeError
+from strawberry.model.build import build
+from strawberry.model.stack import recompute_blocks
+from strawberry.ranks.world import World
+from strawberry.runs import checkpoint
+from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
+from strawberry.runs.memory import keep_freed_memory
+from strawberry.training.compiling import compile_model
+from strawberry.training.optimizers import assign
+from strawberry.training.recomputing import check_recomputing
+
+if TYPE_CHECKING:
+    from strawberry.model.language_model import LanguageModel, Loss
+    from strawberry.recipe.spec import Recipe
+    from strawberry.runs.device import Machine
+
+R = TypeVar("R")
+
+
+class Engine:
+    """The engine of one process, and what the others share.
+
+    Args:
+        model: the model, as built.
+        world: the ranks.
+    """
+
+    def __init__(self, model: LanguageModel, world: World | None = None) -> None:
+        self.model = model
+        self.world = world if world is not None else World()
+        self._saved: list[tuple[int, Path]] = []
+
+    def divisor(self, targets: Sequence[Tensor]) -> Tensor:
+        """What a step's sums over targets are divided by, given this rank's targets of each part.
+
+        Gradients are the mean over ranks, so it is the mean over ranks of the targets that count.
+        It stays on the device: nobody waits for it.
+        """
+        count = torch.stack([(y >= 0).sum() for y in targets]).sum()
+        return self.world.sum(count).clamp(min=1) / self.world.size
+
+    def loss(self, x: Tensor, y: Tensor, count: Tensor, share: float = 1.0) -> Loss:
+        """The part that this rank's rows (B, T) of a micro-batch have in the loss of a step.
+
+        Over micro-batches parts add up; over ranks their mean is taken. `count` comes from
+        `divisor`; `share` is the micro-batch's share of the step's tokens.
+        """
+        return self.model.loss(x, y, count=count, share=share)
+
+    def measure(self, x: Tensor, y: Tensor, *, answers: bool = False) -> Loss:
+        """Without gradients: the sum over targets (B, T), not their mean; for evaluation."""
+        one = torch.ones((), device=x.device)
+        return self.model.loss(x, y, count=one, answers=answers, by_row=True)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Ids (B, T) -> hidden states (B, T, C) below the head; for evaluation."""
+        return self.model.hidden(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Ids (B, T) -> logits (B, T, V); for evaluation."""
+        logits: Tensor = self.model(x)
+        return logits
+
+    def part(self, last: bool) -> AbstractContextManager[object]:
+        """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
+        return contextlib.nullcontext()
+
+    def clip(self, limit: float) -> Tensor:
+        """The norm of the whole gradient, which is scaled down to `limit` if that is not 0."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        return whole(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf))
+
+    def save(self, folder: Path, moment: CheckpointData, keep: CheckpointPolicy) -> None:
+        """Save a checkpoint; raises StrawberryError."""
+        path = self.world.by_main(lambda: checkpoint.save(folder, moment, keep))
+        self._saved.append((moment.state["step"], path))
+
+    def saved(self) -> list[tuple[int, Path]]:
+        """Steps and folders of checkpoints that have become whole on disk since the last call."""
+        saved, self._saved = self._saved, []
+        return saved
+
+    def settle(self) -> None:
+        """Wait until all checkpoints are whole on disk; raises StrawberryError."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the parameters and buffers of a checkpoint, whole or in shards."""
+        own = self.model.state_dict()
+        placed = {k: placed_like(t, own[k]) if k in own else t for k, t in tensors.items()}
+        self.model.load_state_dict(placed)
+
+    def compile(self, machine: Machine) -> None:
+        """Compile the model as the machine says."""
+        compile_model(self.model, machine)
+
+
+class ReplicatedEngine(Engine):
+    """Every rank has all of the model; gradients are averaged (DistributedDataParallel)."""
+
+    def __init__(self, model: LanguageModel, world: World, machine: Machine) -> None:
+        from torch.nn.parallel import DistributedDataParallel
+
+        super().__init__(model, world)
+        # Only where no token may run even the first step can a pass leave parameters out.
+        routers = [r.router for r in model.stack.recursions() if r.router is not None]
+        optional = any(router.shares()[0] < 1 for router in routers)
+        self.replica = DistributedDataParallel(
+            _LossOf(model),
+            # Only where a rank has one of several devices, as on CUDA, is there one to name.
+            device_ids=[machine.device] if machine.device.type == "cuda" else None,
+            forward_sync_buffers=False,  # each is a function of what ranks have agreed on
+            gradient_as_bucket_view=True,
+            find_unused_parameters=optional,
+        )
+
+    def loss(self, x: Tensor, y: Tensor, count: Tensor, share: float = 1.0) -> Loss:
+        """The part that this rank's rows have in the loss of a step."""
+        return self.replica(x, y, count, share)
+
+    def part(self, last: bool) -> AbstractContextManager[object]:
+        """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
+        return contextlib.nullcontext() if last else self.replica.no_sync()
+
+
+class _LossOf(nn.Module):
+    """A model whose forward pass is its loss."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, y: Tensor, count: Tensor, share: float) -> Loss:
+        return self.model.loss(x, y, count, share=share)
+
+
+class ShardedEngine(Engine):
+    """Every rank has a part of each parameter, its gradient and its state (FSDP2).
+
+    Parameters are gathered a unit at a time: a block, or an outermost recursion with all of its
+    blocks. Those of a recursion are used at every step, and so they are gathered once for all of
+    its steps, and its gradients are sent once. What is in no block (embedding, head, weight sources
+    of the whole stack) is gathered first and kept to the end of the backward pass.
+
+    With bfloat16, the parameters of blocks are gathered in it, and gradients are summed in float32.
+    Those outside of blocks stay in float32, and with them what blocks add to: autocast leaves it so
+    in one process too.
+
+    Each unit is divided as soon as it is drawn, and its part taken to the device: no rank ever
+    holds more of the model than its parts, and one unit.
+    """
+
+    def __init__(self, recipe: Recipe, world: World, machine: Machine) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import (
+            MixedPrecisionPolicy,
+            fully_shard,
+            register_fsdp_forward_method,
+        )
+
+        from strawberry.runs.shards import ShardWriter
+
+        mesh = init_device_mesh(machine.device.type, (world.size,))
+        lower = None if machine.dtype == torch.float32 else machine.dtype
+        self.units: list[Any] = []
+
+        def divide(unit: nn.Module, dtype: torch.dtype | None = lower) -> None:
+            policy = MixedPrecisionPolicy(
+                param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+            )
+            self.units.append(fully_shard(unit, mesh=mesh, mp_policy=policy))
+
+        model = build(recipe, place=divide)
+        divide(model, None)
+        super().__init__(model, world)
+        register_fsdp_forward_method(model, "loss")
+        register_fsdp_forward_method(model, "hidden")
+        self.writer = ShardWriter(world)
+
+    def measure(self, x: Tensor, y: Tensor, *, answers: bool = False) -> Loss:
+        """Without gradients: the sum over targets, not their mean; for evaluation."""
+        return self._divided(super().measure(x, y, answers=answers))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Ids (B, T) -> hidden states (B, T, C) below the head; for evaluation."""
+        return self._divided(super().hidden(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Ids (B, T) -> logits (B, T, V); for evaluation."""
+        return self._divided(super().logits(x))
+
+    def _divided(self, result: R) -> R:
+        """Put parameters back into shards, for which there is no backward pass; `result` again."""
+        for unit in self.units:
+            unit.reshard()
+        return result
+
+    @contextlib.contextmanager
+    def part(self, last: bool) -> Iterator[None]:
+        """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
+        self.units[-1].set_requires_gradient_sync(last)
+        yield
+
+    def save(self, folder: Path, moment: CheckpointData, keep: CheckpointPolicy) -> None:
+        """Begin to save a checkpoint in shards; raises StrawberryError if the last one failed."""
+        self.writer.save(folder, moment, keep)
+
+    def saved(self) -> list[tuple[int, Path]]:
+        """Steps and folders of checkpoints that have become whole on disk since the last call."""
+        return self.writer.done()
+
+    def settle(self) -> None:
+        """Wait until all checkpoints are whole on disk; raises StrawberryError."""
+        self.writer.wait()
+
+    def compile(self, machine: Machine) -> None:
+        """Compile block by block: between them parameters come and go."""
+        super().compile(replace(machine, compiled="blocks") if machine.compiled else machine)
+
+
+def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
+    """The engine that the recipe asks for, ready to train its freshly drawn model.
+
+    Blocks recompute, the model is compiled, and freed memory is kept, where the recipe says so.
+    Whatever trains a model, or times its training, takes its engine from here.
+
+    Raises RecipeError if the model can't be built, or the batch not be divided among the ranks.
+    """
+    check_divides(recipe, world.size)
+    keep_freed_memory(recipe.train.keep_memory)  # from the first parameter on
+    engine: Engine
+    if world.size == 1:
+        engine = Engine(build(recipe, machine.device))
+    elif recipe.train.parallel == "fsdp":
+        engine = ShardedEngine(recipe, world, machine)
+    else:
+        engine = ReplicatedEngine(build(recipe, machine.device), world, machine)
+    if recipe.train.checkpoint_activations:
+        recompute_blocks(engine.model)
+        check_recomputing(engine, recipe, machine)
+    engine.compile(machine)
+    return engine
+
+
+def check_ranks(recipe: Recipe, model: LanguageModel, size: int) -> None:
+    """Raises RecipeError if so many ranks can't train the recipe.
+
+    They can't where they would have unlike numbers of sequences, or where an optimizer doesn't say
+    that it can step shards. `model` may be on the meta device.
+    """
+    check_divides(recipe, size)
+    if size == 1 or recipe.train.parallel != "fsdp":
+        return
+    problems = [
+        a.component.problem("", f"{a.component.entry.name!r} can't step shards: write `ddp`")
+        for a in assign(recipe, model.parameter_infos())
+        if not a.factory.shards
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
+def check_divides(recipe: Recipe, size: int) -> None:
+    """Raises RecipeError if so many ranks can't have equally many sequences of a micro-batch."""
+    batch = recipe.train.batch_size
+    if batch % size:
+        message = (
+            f"{batch} sequences can't be divided among {size} ranks: batch_size is that of all "
+            f"ranks together, so write a multiple of {size}"
+        )
+        raise RecipeError([recipe.train.at.problem("batch_size", message)])

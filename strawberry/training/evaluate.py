@@ -1,0 +1,223 @@
+"""Validation loss on fixed rows: the same ones for every model, seed and batch size."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+
+from strawberry.contracts.data import TEST, Split
+from strawberry.runs import randomness
+from strawberry.runs.device import Machine, machine_for
+from strawberry.training.batches import Batches
+from strawberry.training.documents import separator
+from strawberry.training.engine import Engine
+from strawberry.training.items import keeper
+from strawberry.training.means import WeightedMeans
+from strawberry.training.testing import ledger_around, open_test
+
+if TYPE_CHECKING:
+    from strawberry.data import Dataset
+    from strawberry.plugin import Plugins
+
+
+Keep: TypeAlias = Callable[[Sequence[float], Sequence[int]], None]
+TEST_TIMES = 10
+"""How many evaluations' rows a test takes, where there are as many."""
+
+
+@torch.no_grad()
+def validate(
+    engine: Engine,
+    batches: Batches,
+    machine: Machine,
+    iters: int | None = None,
+    *,
+    split: Split = "val",
+    keep: Keep | None = None,
+) -> dict[str, float]:
+    """`val_loss` in nats a token, and `bits_per_byte` where there is text.
+
+    `val_loss_se` is the standard error of `val_loss` as an estimate for more text of this kind,
+    from the spread between rows. All models are measured on the same rows, so most of it is
+    common to them and not part of their differences.
+
+    It is measured on the first rows of the validation split, as many as `iters` steps have (None:
+    the recipe's `eval_iters`), each once. All are sums over these rows, so that they don't depend
+    on how the rows are divided over batches and ranks.
+
+    Where the data's targets are the only right answers there are `val_accuracy`, the share of them
+    that is told, and `val_solved`, the share of sequences without a mistake. Tokens are routed as
+    in generation. Where training chooses by looking ahead, as expert choice does,
+    `val_loss_teacher` is what the same model comes to when it is allowed to here. The random state
+    is left as it was, so that how often one looks does not change a run.
+
+    Args:
+        engine: the model.
+        batches: rows of its data.
+        machine: what computes.
+        iters: how many rows, in steps.
+        split: `val`; or `test`, with the same names of metrics.
+        keep: called with the nats, and with the number of targets, of each row.
+    """
+    model = engine.model
+    was_training = model.training
+    model.eval()
+    metrics = _measure(
+        engine, batches, machine, iters, split, answers=batches.dataset.exact, keep=keep
+    )
+    routers = [module for module in model.modules() if hasattr(module, "teacher")]
+    if routers:
+        for router in routers:
+            router.teacher = True  # type: ignore[assignment]
+        taught = _measure(engine, batches, machine, iters, split)
+        metrics["val_loss_teacher"] = taught["val_loss"]
+        for router in routers:
+            router.teacher = False  # type: ignore[assignment]
+    model.train(was_training)
+    return metrics
+
+
+def _measure(
+    engine: Engine,
+    batches: Batches,
+    machine: Machine,
+    iters: int | None,
+    split: Split,
+    *,
+    answers: bool = False,
+    keep: Keep | None = None,
+) -> dict[str, float]:
+    """What `validate` tells, with what components report in evaluation as `val_NAME`."""
+    world, size = engine.world, batches.recipe.train.batch_size
+    rows = n_rows(batches, iters, split)
+    nats: list[torch.Tensor] = []  # of each row; on the device, so that nothing waits for it
+    asked: list[torch.Tensor] = []
+    told = torch.zeros(4, dtype=torch.int64, device=machine.device)
+    n_bytes: float | None = 0.0
+    means = WeightedMeans()
+    with randomness.held(machine.device):
+        for first in range(0, rows, size):
+            batch = batches.val(first, min(size, rows - first), split)
+            with machine.autocast():
+                loss = engine.measure(batch.x, batch.y, answers=answers)
+            assert loss.rows is not None
+            nats.append(loss.rows)
+            asked.append((batch.y >= 0).sum(1))
+            if loss.answers is not None:
+                told += loss.answers
+            n_bytes = None if n_bytes is None or batch.n_bytes is None else n_bytes + batch.n_bytes
+            means.add(loss.terms, float(batch.rows))
+    own = torch.cat(nats).tolist(), torch.cat(asked).tolist()
+    sums, counts = (list(itertools.chain(*parts)) for parts in zip(*world.gather(own), strict=True))
+    if keep is not None:
+        keep(sums, counts)
+    total, targets = math.fsum(sums), max(1, sum(counts))
+    metrics = {"val_loss": total / targets}
+    if (error := standard_error(sums, counts)) is not None:
+        metrics["val_loss_se"] = error
+    if n_bytes is not None and (all_bytes := sum(world.gather(n_bytes))):
+        metrics["bits_per_byte"] = total / math.log(2) / all_bytes
+    if answers:
+        right, _, solved, tasks = world.sum(told).tolist()
+        metrics |= {"val_accuracy": right / targets, "val_solved": solved / max(1, tasks)}
+    return metrics | {f"val_{name}": value for name, value in means.numbers(world).items()}
+
+
+def standard_error(sums: Sequence[float], counts: Sequence[int]) -> float | None:
+    """That of the ratio `sum(sums) / sum(counts)`, with the pairs taken as a sample of text.
+
+    None of fewer than two pairs that count anything. To first order the ratio's error is the mean
+    of `sums - ratio * counts` over the mean count (Cochran 1977, Sampling Techniques, 6.3).
+    """
+    pairs = [(s, c) for s, c in zip(sums, counts, strict=True) if c]
+    n = len(pairs)
+    if n < 2:
+        return None
+    targets = sum(c for _, c in pairs)
+    ratio = math.fsum(s for s, _ in pairs) / targets
+    squares = math.fsum((s - ratio * c) ** 2 for s, c in pairs)
+    return math.sqrt(squares * n / (n - 1)) / targets
+
+
+def n_rows(batches: Batches, iters: int | None = None, split: Split = "val") -> int:
+    """How many rows an evaluation takes: those of so many steps, and none of them twice.
+
+    Of a test split, which is measured once, they are `TEST_TIMES` as many unless it is said.
+    """
+    train = batches.recipe.train
+    step = train.batch_size * train.gradient_accumulation_steps
+    wanted = (iters or train.eval_iters * (TEST_TIMES if split == TEST else 1)) * step
+    there = batches.dataset.rows_in(split, batches.recipe.model.block_size)
+    return wanted if there is None else min(wanted, max(1, there))
+
+
+def evaluate(
+    folder: str | Path,
+    *,
+    iters: int | None = None,
+    device: str = "auto",
+    plugins: Plugins | None = None,
+    best: bool = False,
+) -> dict[str, float]:
+    """The validation metrics of a run's newest checkpoint, over `iters` steps' rows.
+
+    None takes the recipe's `eval_iters`.
+
+    `best` takes its best checkpoint instead.
+    """
+    (metrics,) = evaluate_depths(
+        folder, [None], iters=iters, device=device, plugins=plugins, best=best
+    )
+    return metrics
+
+
+def evaluate_depths(
+    folder: str | Path,
+    depths: Sequence[int | None],
+    *,
+    iters: int | None = None,
+    device: str = "auto",
+    plugins: Plugins | None = None,
+    best: bool = False,
+    split: Split = "val",
+    again: bool = False,
+    dataset: Dataset | None = None,
+    keep: Path | None = None,
+) -> list[dict[str, float]]:
+    """The validation metrics of a run with so many recursion steps; None: those of training.
+
+    With `split` the locked test split is opened, which the ledger beside the run notes; `again`
+    does so although it was opened before. `dataset` is the run's, where it is open already.
+    `keep` is a file for the losses of rows (see `items`).
+
+    Raises StrawberryError as `load_run`, `open_test` and `LanguageModel.set_steps` do.
+    """
+    from strawberry.data import open_dataset
+    from strawberry.generation.load import load_run
+
+    run = load_run(folder, device=device, plugins=plugins, best=best)
+    machine = machine_for(run.recipe)
+    if dataset is None and split == TEST:
+        ledger = ledger_around(run.folder)
+        dataset = open_test(run.recipe, ledger, again=again, folder=str(run.folder)).dataset
+    dataset = open_dataset(run.recipe) if dataset is None else dataset
+    run.model.separator = separator(run.recipe, dataset)
+    batches = Batches(dataset, run.recipe, machine.device)
+    rows = []
+    kept = None if keep is None else keeper(keep, batches, split)
+    try:
+        for depth in depths:
+            row: dict[str, float] = {"step": run.step}
+            if depth is not None:
+                run.model.set_steps(depth)
+                row["recursion_steps"] = depth
+            metrics = validate(Engine(run.model), batches, machine, iters, split=split, keep=kept)
+            rows.append({**row, **metrics})
+    finally:
+        batches.close()
+    return rows

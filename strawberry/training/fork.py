@@ -1,0 +1,58 @@
+"""A new run that begins from another run's checkpoint, with a recipe or data of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from strawberry.errors import StrawberryError
+from strawberry.recipe import load_recipe
+from strawberry.runs.folder import RunFolder
+from strawberry.training.recent import RecentSums
+from strawberry.training.restore import newest_of, take
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
+    from strawberry.training.session import Session
+
+
+def fork(session: Session, recent: RecentSums, parent: RunFolder) -> None:
+    """Begin the session's run from the newest checkpoint of `parent`, at that step.
+
+    Weights, generators and the rows of the log are taken over; the state of the optimizers too,
+    if the recipe has the same ones. run.json names the parent, the step and what is different.
+
+    Raises:
+        StrawberryError: there is no checkpoint in `parent`, its weights don't fit, or it has done
+            as many steps as the recipe wants.
+    """
+    if not parent.exists:
+        raise StrawberryError(f"{parent.path}: is not a run folder; there is nothing to fork")
+    recipe, run = session.recipe, session.run
+    before = load_recipe(parent.path, plugins=recipe.plugins)
+    checkpoint, warnings = newest_of(RunFolder(parent.path, run.world), session)
+    same = (
+        _optimizer(before) == _optimizer(recipe) and checkpoint.state.get("optimizer") is not None
+    )
+    take(session, recent, checkpoint, optimizers=same)
+    if session.step >= recipe.train.max_iters:
+        raise StrawberryError(
+            f"{parent.path}: has done {session.step} steps; train.max_iters "
+            f"{recipe.train.max_iters} must be more"
+        )
+    session.best = None  # its checkpoint is in the parent
+    for line in warnings:
+        session.warn(line)
+    if not same:
+        session.warn("the optimizers are others than those of the fork's parent: they start afresh")
+    run.take_log(parent, session.step)
+    # Before the folder is a run: without a checkpoint, a resume would start over.
+    with session.optimizers.evaluating():
+        session.write(recent)
+    session.engine.settle()
+    changes = parent.changes(recipe, session.dataset)
+    origin = {"of": str(parent.path), "step": session.step, "changes": changes}
+    run.begin(recipe, session.dataset, session.machine, origin)
+
+
+def _optimizer(recipe: Recipe) -> Any:
+    return recipe.to_dict()["optimizer"]

@@ -1,0 +1,40 @@
+"""Warm-ups and decays that a run is too short for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strawberry.recipe.walk import specs
+from strawberry.training.optimizers import make_schedule
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
+
+
+def untimely(recipe: Recipe) -> list[str]:
+    """A line for each warm-up and decay that a run of so many steps doesn't come to the end of."""
+    train, schedule = recipe.train, make_schedule(recipe)
+    steps, warmup, end = train.max_iters, train.warmup_iters, train.lr_decay_iters
+    last, warnings = schedule(steps - 1), []
+    if warmup >= steps and last < train.learning_rate:
+        warnings.append(
+            f"the warm-up takes {warmup} steps, and the run has {steps}: the learning rate never "
+            "comes to its peak; lower train.warmup_iters"
+        )
+    elif end is not None and warmup > end and schedule(warmup) < train.learning_rate:
+        warnings.append(
+            f"the decay ends at step {end}, before the warm-up does at step {warmup}: the learning "
+            "rate never comes to its peak"
+        )
+    if end is not None and end > steps and last > schedule(end):
+        warnings.append(
+            f"the decay ends at step {end}, and the run has {steps}: the learning rate never comes "
+            "to its end; leave out train.lr_decay_iters"
+        )
+    for spec in specs(recipe, "model", "optimizer", "schedule"):
+        for name, value in spec.fields.items():
+            if name.endswith("warmup") and isinstance(value, int) and value >= steps:
+                warnings.append(
+                    f"{spec.use}: its {name} takes {value} steps, and the run has {steps}"
+                )
+    return list(dict.fromkeys(warnings))

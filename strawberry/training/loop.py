@@ -1,0 +1,261 @@
+"""The training loop: `train` makes the parts, `fit` is the loop over them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strawberry.contracts import Tracker
+from strawberry.errors import PluginError, StrawberryError
+from strawberry.model.build import build
+from strawberry.model.risks import ahead
+from strawberry.ranks.world import joined
+from strawberry.recipe.origin import Origin, noted_in
+from strawberry.runs.device import machine_for
+from strawberry.runs.folder import RunFolder, new_run_folder
+from strawberry.runs.memory import explained
+from strawberry.training.engine import check_ranks
+from strawberry.training.fork import fork
+from strawberry.training.guard import Guard
+from strawberry.training.horizon import untimely
+from strawberry.training.recent import Diverged, RecentSums
+from strawberry.training.restore import restore
+from strawberry.training.session import Session, open_session
+from strawberry.training.signals import StopRequest, stop_signals
+from strawberry.training.space import check_disk, check_memory
+from strawberry.training.spikes import SpikeDetector
+from strawberry.training.step import Step
+
+if TYPE_CHECKING:
+    from strawberry.data import Progress
+    from strawberry.recipe.spec import Recipe
+
+
+class Interrupted(StrawberryError):  # noqa: N818 (not a mistake: the user asked for it)
+    """A run was stopped by a signal, and saved; `exit_code` is 128 + the signal's number."""
+
+    def __init__(self, recipe: Recipe, folder: Path, step: int, number: int) -> None:
+        self.folder, self.step, self.exit_code = folder, step, 128 + number
+        words = ["strawberry", "train", str(recipe.source), "--run-dir", str(folder), "--resume"]
+        command = shlex.join(words)
+        super().__init__(f"stopped after step {step}, saved; go on with: {command}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run came to.
+
+    Attributes:
+        metrics: those of the last evaluation.
+        breaches: why its validation loss can't be believed, a line each.
+    """
+
+    folder: Path
+    steps: int
+    metrics: dict[str, float]
+    breaches: tuple[str, ...] = ()
+
+
+def train(
+    recipe: Recipe,
+    run_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    fork_of: str | Path | None = None,
+    trackers: Sequence[Tracker] = (),
+    progress: Progress | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> RunResult:
+    """Train a recipe to its `max_iters`, in a run folder.
+
+    Args:
+        recipe: what to train.
+        run_dir: the run folder; None takes `runs/NAME`, numbered if that is taken.
+        resume: go on from the newest whole checkpoint of `run_dir`.
+        fork_of: a run whose newest checkpoint this new run begins from, with another recipe or
+            other data than that one had.
+        trackers: observers of this run, beside those that the recipe names.
+        progress: called while data is prepared.
+        warn: told of what a user should know: a component that looks at later tokens, a damaged
+            checkpoint that was passed over.
+
+    Raises:
+        RecipeError: the recipe can't be built, or its data can't be had.
+        Interrupted: a signal stopped the run, which is saved.
+        Diverged: loss or gradient are not finite.
+        StrawberryError: the folder is taken, can't be written, or holds another run.
+    """
+    recipe = _placed(recipe, run_dir if resume else None, fork_of)
+    drawn = build(recipe, "meta")  # a recipe that can't be built fails before any data is read
+    machine = machine_for(recipe)
+    with joined(machine.device) as (world, device):
+        machine = replace(machine, device=device)
+        for line in [*ahead(recipe, drawn), *untimely(recipe)] if world.main else ():
+            warn(line)
+        check_ranks(recipe, drawn, world.size)
+        shares = world.size if recipe.train.parallel == "fsdp" else 1
+        world.by_main(lambda: check_memory(drawn, machine.device, shares))
+        run = RunFolder(world.by_main(lambda: _folder(recipe, run_dir)), world)
+        try:
+            again = run.take(resume)
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(explained(recipe, run))
+                named = [spec.construct(contract=Tracker) for spec in recipe.trackers if world.main]
+                session = open_session(
+                    recipe, run, machine, world, trackers=[*trackers, *named], progress=progress,
+                    warn=warn,
+                )  # fmt: skip
+                stack.callback(session.batches.close)
+                recent = RecentSums(machine, world)
+                world.by_main(
+                    lambda: check_disk(run, recipe.train, session.model, session.optimizers)
+                )
+                _start(session, recent, again, fork_of)
+                stop = stack.enter_context(stop_signals(insist=world.size == 1))
+                _run(session, stop, recent)
+        finally:
+            run.release()
+    return RunResult(run.path, session.step, session.metrics, tuple(run.breaches()))
+
+
+def _placed(recipe: Recipe, resumed: str | Path | None, parent: str | Path | None) -> Recipe:
+    """The recipe, which finds data where the run to go on with, or to begin from, has found it."""
+    before, after = (
+        (noted_in(Path(run)) if run is not None else None) or Origin() for run in (resumed, parent)
+    )
+    return replace(recipe, origin=before + recipe.origin + after)
+
+
+def _folder(recipe: Recipe, run_dir: str | Path | None) -> Path:
+    """The run's folder; raises StrawberryError where a restart would not find it again."""
+    if run_dir is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+        raise StrawberryError("--max-restarts needs --run-dir, so that a restart finds the run")
+    return Path(run_dir) if run_dir is not None else new_run_folder(recipe.name)
+
+
+def _start(session: Session, recent: RecentSums, again: bool, fork_of: str | Path | None) -> None:
+    """Put the session where the run is to go on, or begin the run."""
+    recipe, run, machine = session.recipe, session.run, session.machine
+    if again:
+        run.check_same(recipe, session.dataset)
+        for line in [*run.elsewhere(recipe, machine), *restore(session, recent)]:
+            session.warn(line)
+    elif fork_of is not None:
+        fork(session, recent, RunFolder(fork_of))
+    else:
+        run.begin(recipe, session.dataset, machine)
+
+
+def _run(session: Session, stop: StopRequest, recent: RecentSums) -> None:
+    """The loop; trackers are told of its beginning and of how it ended."""
+    run, world = session.run, session.world
+    try:
+        session.tell("model_built", session.model, session.recipe)
+        fit(session, stop, recent)
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        with contextlib.suppress(PluginError):  # `error` is what matters
+            session.tell("run_finished", run.path, status)
+        if isinstance(error, Diverged):  # all ranks have it; one says so
+            error.told = not world.main
+            world.barrier()
+        raise
+    session.tell("run_finished", run.path, "finished")
+
+
+def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
+    """The loop: from the session's step to the recipe's last."""
+    recipe, run, settings = session.recipe, session.run, session.recipe.train
+    step = Step(
+        session.engine, session.optimizers, session.batches.train, session.machine,
+        settings.grad_clip,
+    )  # fmt: skip
+    sequences = settings.batch_size * settings.gradient_accumulation_steps
+    step_tokens = sequences * recipe.model.block_size
+    guard = Guard(session, recent, lambda: restore(session, recent))
+    spikes = SpikeDetector(run.losses())
+    session.model.train()
+    if settings.on_nonfinite == "back_off" and session.step == 0:
+        session.save(recent)  # something to go back to
+    recent.start()
+    if session.step and measured(recipe, session.step) and not session.was_measured():
+        measure(session, recent)  # where that failed, the run is resumed
+        guard.save()
+    while session.step < settings.max_iters:
+        guard.begin_step()
+        recent.end_step(step.gradient(session.step, recent.add))
+        verdict = guard.judge()
+        if verdict == "again":
+            spikes = SpikeDetector(run.losses())
+            continue
+        (step.apply if verdict == "take" else step.skip)(session.step)
+        session.step += 1
+        last = session.step == settings.max_iters
+        asked = session.world.most(stop.asked)
+
+        if session.step % settings.log_interval == 0 or session.step == 1 or last:
+            guard.check()
+            log(session, recent, spikes, step_tokens)
+        best = False
+        if measured(recipe, session.step):
+            best = measure(session, recent)
+        if due(session.step, settings.checkpoint_interval) or last or asked or best:
+            recent.pause()
+            saved = guard.save()
+            recent.go_on()
+            if not saved:
+                continue
+        session.announce()
+        if asked and not last:
+            session.leave()
+            raise Interrupted(recipe, run.path, session.step, asked)
+    session.leave()
+
+
+def measured(recipe: Recipe, step: int) -> bool:
+    """Whether a run is evaluated after this step."""
+    return due(step, recipe.train.eval_interval) or step == recipe.train.max_iters
+
+
+def measure(session: Session, recent: RecentSums) -> bool:
+    """Evaluate after a step; True if that is a best one, to be saved.
+
+    An evaluation can fail where training did not, for want of memory for example. What was trained
+    is saved then, and a resumed run begins with the evaluation.
+    """
+    recent.pause()
+    try:
+        best = session.evaluate()
+    except Exception:
+        if session.world.size == 1:  # ranks save together, and fail one by one
+            with contextlib.suppress(Exception):  # what failed first is what is told
+                session.save(recent)
+        raise
+    recent.go_on()
+    return best
+
+
+def log(session: Session, recent: RecentSums, spikes: SpikeDetector, step_tokens: int) -> None:
+    """Write a row of what happened since the last one; trackers are told of it."""
+    row = {"step": session.step, **session.optimizers.rates(), **recent.row(step_tokens)}
+    if "loss" not in row:  # every step of it was skipped
+        session.log(row)
+        return
+    if (ratio := spikes.ratio(row["loss"])) is not None:
+        row["loss_spike"] = ratio
+        session.warn(
+            f"step {session.step}: loss {row['loss']:.4g} is {ratio:.3g} times what it was before"
+        )
+    session.log(row)
+    del row["step"]
+    session.tell("step_done", session.run.path, session.step, row)
+
+
+def due(step: int, interval: int) -> bool:
+    """Whether something that happens every `interval` steps (0: never) happens at this one."""
+    return interval > 0 and step % interval == 0

@@ -1,0 +1,42 @@
+"""Whether a run may compute its activations again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from strawberry.errors import RecipeError
+from strawberry.referee.recomputing import recomputing_breach
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
+    from strawberry.runs.device import Machine
+    from strawberry.training.engine import Engine
+
+_SHORT: Final = 67
+"""Tokens of the row by which gradients are compared."""
+
+
+def check_recomputing(engine: Engine, recipe: Recipe, machine: Machine) -> None:
+    """Raises RecipeError where activations that are computed again make another model.
+
+    It takes five passes forward and back over a short row, before anything is compiled.
+    """
+    model, world = engine.model, engine.world
+    generator = torch.Generator().manual_seed(recipe.seed)
+    shape = 1, min(_SHORT, recipe.model.block_size)
+    ids = torch.randint(recipe.model.vocab_size, shape, generator=generator).to(machine.device)
+
+    def objective() -> Tensor:
+        with machine.autocast():
+            return model.loss(ids, ids).total
+
+    was_training = model.training
+    model.train()
+    breach = recomputing_breach(model, objective, lambda own: bool(world.most(own)))
+    model.train(was_training)
+    if breach is not None:
+        message = f"makes another model: {breach}; keep it in `use.memo`, which is carried along"
+        raise RecipeError([recipe.train.at.problem("checkpoint_activations", message)])

@@ -1,0 +1,155 @@
+"""The referee's look at a run: at its first evaluation, and at its last."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from strawberry.data.overlap import known_overlap
+from strawberry.files.atomic import write_atomic
+from strawberry.model.risks import noncausal
+from strawberry.referee.dependence import NOISE, SEED, Breach, Run, outputs
+from strawberry.referee.draws import draws
+from strawberry.referee.judged import judge
+from strawberry.referee.losses import ROUNDING, targets_breach
+from strawberry.referee.places import recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from strawberry.training.batches import EvaluationRows
+    from strawberry.training.session import Session
+
+MUCH = 0.05
+"""The share of validation windows in the training text from which on it is told."""
+_ROWS = 2
+"""Rows whose loss is computed again, from the logits."""
+
+
+def referee(session: Session) -> None:
+    """Measure what the validation loss depends on; what must not be is told, and written down.
+
+    Everything runs as it does in `validate`: the same rows, compiled and cast alike. Several ranks
+    run the same passes together, each with its own rows.
+    """
+    before, model = session.run.breaches(), session.model
+    was_training = model.training
+    model.eval()
+    own = [str(breach) for breach in _breaches(session)]
+    drawn = draws(model, _run(session), _rows(session).x[:1])
+    model.train(was_training)
+    breaches = sorted({*before, *(line for lines in session.world.gather(own) for line in lines)})
+    if session.world.main:
+        content = {
+            "step": session.step,
+            "breaches": breaches,
+            "declared": noncausal(session.recipe, model),
+            "draws": drawn,
+            "overlap": session.run.judgement().get("overlap") or _overlap(session),
+        }
+        write_atomic(session.run.referee_file, json.dumps(content, indent=1) + "\n")
+    for line in drawn:
+        session.warn(f"{line} draws random numbers in evaluation: losses have its noise")
+    for line in breaches:
+        if line not in before:
+            session.warn(f"the validation loss can't be believed: {line}")
+
+
+def _overlap(session: Session) -> dict[str, float] | None:
+    """How much of the validation text is training text too; told where it is much.
+
+    With a tokenizer the text is what counts, in whatever guise, and else the ids.
+    """
+    measured = known_overlap(session.dataset)
+    if measured is None:
+        return None
+    share = measured.near if measured.disguised is None else measured.disguised
+    if max(share, measured.copies) > MUCH:
+        guise = "" if measured.disguised is None else "but for blanks, case and names, "
+        session.warn(
+            f"{max(share, measured.copies):.0%} of the validation text stands {guise}in the "
+            f"training text too ({measured.copies:.0%} to the letter)"
+        )
+    return asdict(measured)
+
+
+def _rows(session: Session) -> EvaluationRows:
+    """This rank's part of the first validation rows, a batch of them on each rank."""
+    return session.batches.val(0, session.recipe.train.batch_size * session.world.size)
+
+
+def _run(session: Session) -> Run:
+    """Ids to hidden states, compiled and cast as in the run."""
+
+    def run(ids: Tensor) -> Tensor:
+        with session.machine.autocast():
+            return session.engine.hidden(ids)
+
+    return run
+
+
+@torch.no_grad()
+def _breaches(session: Session) -> list[Breach]:
+    model, machine, recipe = session.model, session.machine, session.recipe
+    run, rows = _run(session), _rows(session)
+    breaches: list[Breach | None] = [
+        *judge(
+            model,
+            run,
+            rows.x,
+            seed=recipe.seed + session.step,
+            dtype=machine.dtype,
+            agree=lambda own: bool(session.world.most(own)),
+        )
+    ]
+    vocab_size = model.embedding.num_embeddings
+    ids = rows.x[:_ROWS]
+    with machine.autocast():
+        breaches.append(
+            targets_breach(_nats(session), session.engine.logits, ids, vocab_size, machine.dtype)
+        )
+    breaches.append(_ranks_breach(session, run))
+    return [breach for breach in breaches if breach is not None]
+
+
+def _nats(session: Session) -> Callable[[Tensor, Tensor], Tensor]:
+    """Ids and targets to the sum of losses by which the run is evaluated."""
+    return lambda x, y: session.engine.measure(x, y).cross_entropy
+
+
+def _ranks_breach(session: Session, run: Run) -> Breach | None:
+    """Whether ranks have other outputs for the same tokens: state that they don't share."""
+    world, vocab_size = session.world, session.recipe.model.vocab_size
+    if world.size == 1:
+        return None
+    generator = torch.Generator().manual_seed(session.step)
+    ids = torch.randint(vocab_size, (1, session.recipe.model.block_size), generator=generator)
+    ids = ids.to(session.machine.device)
+    noise = ROUNDING * NOISE[session.machine.dtype]
+    if not _apart(world.gather(_sums(outputs(run, ids))), noise):
+        return None
+    with recorded(session.model) as components:
+        outputs(run, ids)
+    every = world.gather([(path, _sums(y)) for path, y in components])
+    ours = (rows[0][0] for rows in zip(*every, strict=False) if _apart([r[1] for r in rows], noise))
+    path = next(ours, "")
+    place = f"{path} ({type(session.model.get_submodule(path)).__name__})" if path else ""
+    detail = "ranks have other outputs for the same tokens, so each has another model"
+    return Breach("history", 1.0, detail, place) if world.main else None
+
+
+def _sums(y: Tensor) -> tuple[float, float]:
+    """The sum of all numbers with drawn weights, and of their sizes: a norm fixes plain sums."""
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(SEED))
+    y = y.double()
+    return float((y * weights.to(y)).sum()), float(y.abs().sum())
+
+
+def _apart(sums: Sequence[tuple[float, float]], noise: float) -> bool:
+    """Whether sums over the same outputs differ by more than rounding."""
+    totals, sizes = zip(*sums, strict=True)
+    return not max(totals) - min(totals) <= noise * max(*sizes, 1e-30)

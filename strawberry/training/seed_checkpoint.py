@@ -1,0 +1,199 @@
+"""The seed project's checkpoints (`.strawberry`), made into run folders.
+
+Such a file is what `torch.save` made of {model, hyperparams, optimizer_hyperparams, optimizers,
+stats, device}. It is read by torch's weights-only loader, which builds tensors and plain data and
+calls nothing else. The weights are those of the seed's factorised model: `lr_qkvo` holds the rows
+of our three bases one below the other, `lr_layers` those of the blocks. Its other versions have
+other tensors and are refused by their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+import strawberry
+from strawberry.errors import Location, StrawberryError
+from strawberry.files.atomic import write_atomic
+from strawberry.model.build import build
+from strawberry.ranks.world import World
+from strawberry.recipe.seed import seed_recipe
+from strawberry.recipe.tree import located
+from strawberry.recipe.validate import validate
+from strawberry.runs import checkpoint, randomness
+from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
+from strawberry.runs.folder import RunFolder
+from strawberry.training.recent import RecentSums
+
+if TYPE_CHECKING:
+    from strawberry.data import Tokenizer
+    from strawberry.plugin import Plugins
+    from strawberry.recipe.spec import Recipe
+
+EMBEDDING, BASES, LAYERS = "unembed.weight", "block.lr_qkvo.weight", "block.lr_layers.weight"
+NAMES = {EMBEDDING, BASES, LAYERS, "embed.weight"}
+CONSTANTS = {"cos", "sin"}
+"""Tables that some versions save and that are computed here."""
+
+PREFIX = "_orig_mod."
+"""What torch.compile puts before a name."""
+
+
+def write_run(path: Path, out: Path, plugins: Plugins, tokenizer: Tokenizer | None) -> int:
+    """Make the new run folder `out` of a checkpoint; returns its step.
+
+    The optimizers' state is not taken over: a `--fork` of the run starts them afresh.
+
+    Raises StrawberryError if the file is no such checkpoint, or if the folder is in use.
+    """
+    saved = read(path)
+    recipe = _recipe(saved, path, plugins)
+    if tokenizer is not None and tokenizer.vocab_size > recipe.model.vocab_size:
+        raise StrawberryError(
+            f"the encoder has {tokenizer.vocab_size} ids, more than the {recipe.model.vocab_size} "
+            f"of {path}"
+        )
+    model = build(recipe)
+    _copy(model, _weights(saved, path), path)
+    step = _step(saved)
+    run = RunFolder(out)
+    run.hold()
+    try:
+        if run.exists:
+            raise StrawberryError(f"{out}: holds a run; name another folder")
+        _save(run, recipe, model, step)
+        if tokenizer is not None:
+            tokenizer.save(run.tokenizer_file)
+        info = {
+            "strawberry": strawberry.__version__,
+            "torch": torch.__version__,
+            "imported": {"file": str(path), "sha256": _digest(path)},
+            "data": {"use": recipe.data.use, "fingerprint": "unknown"},
+            "seed": recipe.seed,
+        }
+        write_atomic(run.info_file, json.dumps(info, indent=2) + "\n")
+        write_atomic(run.recipe_file, recipe.to_yaml())  # last: it makes the folder a run
+    finally:
+        run.release()
+    return step
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is an archive, as `torch.save` makes them."""
+    return zipfile.is_zipfile(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds: tensors on the CPU and plain data. Raises StrawberryError."""
+    _check_archive(path)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or hostile file provokes
+        reason = " ".join(str(error).split())[:200]
+        raise StrawberryError(
+            f"{path}: refused by torch's weights-only loader: {reason}"
+        ) from error
+    if not isinstance(saved, dict) or not {"model", "hyperparams"} <= saved.keys():
+        raise StrawberryError(f"{path}: not a checkpoint of the seed project")
+    return saved
+
+
+def _check_archive(path: Path) -> None:
+    """Raise StrawberryError for an archive that is none of `torch.save`, which never compresses."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise StrawberryError(f"{path}: not a whole archive: {error}") from error
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise StrawberryError(f"{path}: {entry.filename!r} is compressed, as torch never does")
+        if entry.filename.startswith("/") or ".." in Path(entry.filename).parts:
+            raise StrawberryError(f"{path}: {entry.filename!r} leads out of the archive")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise StrawberryError(f"{path}: its entries are larger than the file")
+
+
+def _recipe(saved: dict[str, Any], path: Path, plugins: Plugins) -> Recipe:
+    """The recipe of the checkpoint's hyper-parameters; raises RecipeError for what they are not."""
+    config = {"model_hyperparams": saved["hyperparams"], "seed": 0}
+    if isinstance(saved.get("optimizer_hyperparams"), dict):
+        config["optimizer_hyperparams"] = saved["optimizer_hyperparams"]
+    tree, notes = seed_recipe(located(config, Location(str(path), 1, 1)))
+    return validate(tree, path, plugins, notes)
+
+
+def _weights(saved: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """The tensors of the model, by the seed's names."""
+    given = saved["model"]
+    if not isinstance(given, dict) or not all(isinstance(v, Tensor) for v in given.values()):
+        raise StrawberryError(f"{path}: its model is not a mapping of tensors")
+    tensors = {str(name).removeprefix(PREFIX): tensor for name, tensor in given.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in CONSTANTS}
+    if tensors.keys() != NAMES:
+        odd = ", ".join(sorted(tensors.keys() ^ NAMES)[:5])
+        raise StrawberryError(
+            f"{path}: the model of another version of the seed project ({odd}); what can be "
+            f"imported has {', '.join(sorted(NAMES))}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.ndim != 2 or not tensor.is_floating_point() or tensor.layout != torch.strided:
+            raise StrawberryError(f"{path}: {name} is not a matrix of numbers")
+    if not torch.equal(tensors[EMBEDDING], tensors["embed.weight"]):
+        raise StrawberryError(f"{path}: embed.weight and {EMBEDDING} differ; the seed ties them")
+    return tensors
+
+
+@torch.no_grad()
+def _copy(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Fill the model; raises StrawberryError if a shape is not the one it has here."""
+    named = dict(model.named_parameters())
+    ours: dict[str, list[str]] = {EMBEDDING: ["embedding.weight"]}
+    ours[BASES] = [name for part in ("qkv", "swiglu", "out")
+                   for name in named if f".bases.attention_{part}_" in name]  # fmt: skip
+    ours[LAYERS] = [name for name in named if ".weights.blocks." in name]
+    for source, names in ours.items():
+        rows = torch.cat([named[name] for name in names])
+        if rows.shape != weights[source].shape:
+            have, want = list(weights[source].shape), list(rows.shape)
+            raise StrawberryError(f"{path}: {source} is {have}; its hyper-parameters say {want}")
+        start = 0
+        for name in names:
+            count = named[name].shape[0]
+            named[name].copy_(weights[source][start : start + count])
+            start += count
+
+
+def _step(saved: dict[str, Any]) -> int:
+    stats = saved.get("stats")
+    step = stats.get("step") if isinstance(stats, dict) else 0
+    return step if type(step) is int and step >= 0 else 0
+
+
+def _save(run: RunFolder, recipe: Recipe, model: nn.Module, step: int) -> None:
+    from strawberry.runs.device import machine_for
+
+    randomness.seed(recipe.seed)
+    random, generators = randomness.of_ranks(World())
+    state = {
+        "step": step,
+        "random": random,
+        "metrics": {},
+        "recent": RecentSums(machine_for(recipe)).state(),
+        "optimizer": None,
+        "scale": 1.0,
+        "best": None,
+    }
+    moment = CheckpointData(model.state_dict(), {}, generators, state)
+    checkpoint.save(run.checkpoints, moment, CheckpointPolicy(1))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,221 @@
+"""The parts of a run: what the loop works on, how it is saved, and how it is built."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from strawberry.contracts import Tracker, local
+from strawberry.data import open_dataset
+from strawberry.data.opening import wordless
+from strawberry.errors import PluginError
+from strawberry.ranks.world import World
+from strawberry.recipe.seeds import seed_of
+from strawberry.runs import randomness
+from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
+from strawberry.runs.device import Machine
+from strawberry.runs.folder import RunFolder
+from strawberry.training.batches import Batches
+from strawberry.training.documents import separator
+from strawberry.training.engine import Engine, engine_for
+from strawberry.training.evaluate import validate
+from strawberry.training.items import keeper, rows_of
+from strawberry.training.optimizers import Optimizers
+from strawberry.training.recent import Diverged, RecentSums, all_finite
+from strawberry.training.refereed import referee
+
+if TYPE_CHECKING:
+    from strawberry.data import Dataset, Progress
+    from strawberry.model.language_model import LanguageModel
+    from strawberry.recipe.spec import Recipe
+
+
+LONG = 200
+"""Steps of a run that the referee looks at twice."""
+
+
+@dataclass(slots=True)
+class Session:
+    """The parts of a run, built; `best` is the step and val_loss of the best checkpoint."""
+
+    recipe: Recipe
+    run: RunFolder
+    model: LanguageModel
+    optimizers: Optimizers
+    dataset: Dataset
+    batches: Batches
+    machine: Machine
+    trackers: Sequence[Tracker]
+    engine: Engine
+    world: World
+    warn: Callable[[str], None] = lambda _: None
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    refereed: bool = False
+
+    def tell(self, event: str, *arguments: Any) -> None:
+        """Tell trackers, and the plugins' lifecycle hooks, of an event of this run.
+
+        All are told, even after one has raised; then that is a PluginError. Of several ranks the
+        main one tells.
+        """
+        if not self.world.main:
+            return
+        failures: list[Exception] = []
+        for tracker in self.trackers:
+            try:
+                getattr(tracker, event)(*arguments)
+            except Exception as error:
+                name = type(tracker).__qualname__
+                message = f"tracker {name}: {event} raised {type(error).__name__}: {error}"
+                failures.append(PluginError(message))
+                failures[-1].__cause__ = error
+        plugins = self.recipe.plugins
+        if plugins is not None:
+            try:
+                hook = dict(zip(HOOKS[event], arguments, strict=True))
+                plugins.call(f"strawberry_{event}", **hook)
+            except PluginError as error:
+                failures.append(error)
+        if failures:
+            raise PluginError("\n".join(map(str, failures))) from failures[0]
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Add a row to the run's metrics; of several ranks the main one does."""
+        if self.world.main:
+            self.run.log(row)
+
+    def evaluate(self) -> bool:
+        """Measure the validation loss and tell of it; True if this is a best one to be kept."""
+        with self.optimizers.evaluating():
+            self.metrics = validate(
+                self.engine,
+                self.batches,
+                self.machine,
+                keep=keeper(rows_of(self.run.path) / f"{self.step:09d}.npz", self.batches),
+            )
+            self._referee()
+        self.log({"step": self.step, **self.metrics})
+        self.tell("evaluated", self.run.path, self.step, self.metrics)
+        if not self.recipe.train.keep_best:
+            return False
+        loss = self.world.by_main(lambda: self.metrics["val_loss"])  # all save, or none
+        if not math.isfinite(loss):
+            return False
+        if self.best is not None and loss >= self.best["val_loss"]:
+            return False
+        self.best = {"step": self.step, "val_loss": loss}
+        return True
+
+    def was_measured(self) -> bool:
+        """Whether the log has an evaluation of this step; the same on all ranks."""
+        return self.run.was_measured(self.step)
+
+    def _referee(self) -> None:
+        """Let the referee look, at the last evaluation, and in a long run at the first one too.
+
+        It takes about as long as two steps.
+        """
+        steps = self.recipe.train.max_iters
+        if self.step == steps or (steps >= LONG and not self.refereed):
+            referee(self)
+            self.refereed = True
+
+    def save(self, recent: RecentSums) -> None:
+        """Write a checkpoint of this moment; raises Diverged if it is not worth keeping."""
+        recent.check(self.step)
+        with self.optimizers.evaluating():
+            self.write(recent)
+        self.announce()
+
+    def announce(self) -> None:
+        """Tell of checkpoints that have become whole on disk."""
+        for step, path in self.engine.saved():
+            self.tell("checkpoint_saved", self.run.path, step, path)
+
+    def leave(self) -> None:
+        """Wait until checkpoints are whole, and for all ranks: the run ends well."""
+        self.engine.settle()
+        self.announce()
+        self.world.barrier()
+
+    def write(self, recent: RecentSums) -> None:
+        """Write the checkpoint's folder, or begin to; raises as `save` does."""
+        kept, plain = self.optimizers.state()
+        finite = all_finite(map(local, [*self.model.parameters(), *kept.values()]))
+        if self.world.most(not finite):
+            raise Diverged(self.step)
+        random, generators = randomness.of_ranks(self.world)
+        state = {
+            "step": self.step,
+            "random": random,
+            "metrics": self.metrics,
+            "recent": recent.state(),
+            "optimizer": plain,
+            "scale": self.optimizers.scale,
+            "best": self.best,
+        }
+        best = self.best["step"] if self.best else None
+        self.engine.save(
+            self.run.checkpoints,
+            CheckpointData(self.model.state_dict(), kept, generators, state),
+            CheckpointPolicy(self.recipe.train.keep_checkpoints, best, self.warn),
+        )
+
+
+HOOKS = {
+    "model_built": ("model", "recipe"),
+    "step_done": ("run", "step", "metrics"),
+    "evaluated": ("run", "step", "metrics"),
+    "checkpoint_saved": ("run", "step", "path"),
+    "run_finished": ("run", "status"),
+}
+"""The arguments of each lifecycle hook, in the order of the tracker's method."""
+
+
+def open_session(
+    recipe: Recipe,
+    run: RunFolder,
+    machine: Machine,
+    world: World,
+    *,
+    trackers: Sequence[Tracker] = (),
+    progress: Progress | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> Session:
+    """Build the parts of a run, at its first step.
+
+    Raises RecipeError if one can't be built, or the batch not be divided among the ranks.
+    """
+    dataset = open_by_one(recipe, world, progress)
+    tokenizer, room = dataset.tokenizer, recipe.model.vocab_size
+    unused = [] if tokenizer is None else wordless(tokenizer.vocab_size, room, tokenizer.gaps)
+    for line in [*dataset.notes, *unused] if world.main else ():
+        warn(line)
+    randomness.seed(seed_of(recipe, "dropout") + world.rank)
+    engine = engine_for(recipe, world, machine)
+    model = engine.model
+    model.separator = separator(recipe, dataset)
+    return Session(
+        recipe=recipe,
+        run=run,
+        model=model,
+        optimizers=Optimizers(recipe, model.parameter_infos(), machine.device),
+        dataset=dataset,
+        batches=Batches(dataset, recipe, machine.device, world),
+        machine=machine,
+        trackers=trackers,
+        engine=engine,
+        world=world,
+        warn=warn if world.main else lambda _: None,
+    )
+
+
+def open_by_one(recipe: Recipe, world: World, progress: Progress | None) -> Dataset:
+    """The recipe's data set; of several ranks one prepares it for all."""
+    opened: list[Dataset] = []
+    world.by_main(lambda: opened.append(open_dataset(recipe, progress=progress)))
+    return opened[0] if opened else open_dataset(recipe)

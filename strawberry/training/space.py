@@ -1,0 +1,92 @@
+"""Whether a run has room, on the disk and in memory, asked before its first step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+
+from strawberry.errors import StrawberryError
+from strawberry.runs.folder import RunFolder
+from strawberry.training.optimizers import Optimizers, state_bytes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from strawberry.recipe.spec import TrainSpec
+
+
+def check_disk(run: RunFolder, train: TrainSpec, model: nn.Module, optimizers: Optimizers) -> None:
+    """Raises StrawberryError if the run's checkpoints would not fit on the disk.
+
+    For a moment one more is there than is kept: the new one is whole before the old one goes.
+    """
+    each = _bytes_of(model) + state_bytes([assignment for assignment, _ in optimizers.parts])
+    saves = 1 + (train.max_iters // train.checkpoint_interval if train.checkpoint_interval else 0)
+    count = min(saves, train.keep_checkpoints + 1) + train.keep_best
+    held = sum(f.stat().st_size for f in run.checkpoints.rglob("*") if f.is_file())
+    free = shutil.disk_usage(run.path).free
+    if each * count > free + held:
+        raise StrawberryError(
+            f"{run.path}: {count} checkpoints of {readable(each)} need "
+            f"{readable(each * count - held)}, and {readable(free)} are free there. Make room, "
+            "name a --run-dir on another disk, or lower train.keep_checkpoints"
+        )
+
+
+def check_memory(model: nn.Module, device: torch.device, shares: int = 1) -> None:
+    """Raises StrawberryError if weights and gradients alone are more than the device's memory.
+
+    `model` may be on the meta device: nothing of it is read. `shares` is the number of ranks that
+    hold it in shards.
+    """
+    needed, total = 2 * _bytes_of(model) // shares, total_memory(device)
+    if total is not None and needed > total:
+        raise StrawberryError(
+            f"weights and gradients need {readable(needed)}, and {device} has {readable(total)} "
+            "of memory in all: make the model smaller (`strawberry build` shows where it is large)"
+        )
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of memory of a device; None where that can't be known."""
+    with contextlib.suppress(RuntimeError):  # that of devices whose memory is the host's
+        if device.type != "cpu":
+            return int(torch.accelerator.get_memory_info(device)[1])
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most memory so far: that of tensors on an accelerator that tells, else the process's.
+
+    None where neither can be known.
+    """
+    with contextlib.suppress(RuntimeError):  # a device that counts nothing
+        if device.type != "cpu" and (most := torch.accelerator.max_memory_allocated(device)):
+            return most
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def readable(number: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(number) < 1024:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:.4g} TiB"
+
+
+def _bytes_of(model: nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())

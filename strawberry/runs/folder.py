@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import os
 import platform
 import shlex
 import sys
@@ -27,13 +26,12 @@ import torch
 
 from strawberry.contracts import ranks
 from strawberry.errors import StrawberryError
+from strawberry.files.atomic import write_atomic
+from strawberry.files.lock import FolderLock
+from strawberry.files.retry import retried
+from strawberry.ranks.world import World, by_main
 from strawberry.recipe.origin import NOTED
 from strawberry.runs import checkpoint
-from strawberry.files.lock import FolderLock
-from strawberry.ranks.world import World
-from strawberry.ranks.world import by_main
-from strawberry.files.atomic import write_atomic
-from strawberry.files.retry import retried
 
 if TYPE_CHECKING:
     from strawberry.data import Dataset
@@ -372,8 +370,6 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     else:
         return {path: value}
     return {key: leaf for where, item in items for key, leaf in flat(item, where).items()}
-
-
 
 
 def new_run_folder(name: str) -> Path:

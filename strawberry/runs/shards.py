@@ -30,12 +30,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from strawberry.errors import StrawberryError
+from strawberry.ranks.world import RemoteFailure, World
 from strawberry.runs import checkpoint
-from strawberry.runs.checkpoint import SHARDS
-from strawberry.runs.checkpoint import CheckpointData
-from strawberry.runs.checkpoint import CheckpointPolicy
-from strawberry.ranks.world import RemoteFailure
-from strawberry.ranks.world import World
+from strawberry.runs.checkpoint import SHARDS, CheckpointData, CheckpointPolicy
 
 KNOWN = frozenset({
     ("torch", "Size"),

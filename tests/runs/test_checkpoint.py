@@ -8,8 +8,7 @@ import torch
 
 from strawberry.errors import StrawberryError
 from strawberry.runs import checkpoint
-from strawberry.runs.checkpoint import CheckpointData
-from strawberry.runs.checkpoint import CheckpointPolicy
+from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
 
 
 def write(folder: Path, step: int, keep: int = 10) -> Path:

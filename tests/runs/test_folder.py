@@ -4,11 +4,10 @@ from pathlib import Path
 import pytest
 
 from strawberry.errors import StrawberryError
-from strawberry.recipe import load_recipe
 from strawberry.generation import load_run
+from strawberry.recipe import load_recipe
+from strawberry.runs.folder import RunFolder, new_run_folder
 from strawberry.training import train
-from strawberry.runs.folder import RunFolder
-from strawberry.runs.folder import new_run_folder
 from tests.training.conftest import RecipeMaker
 
 

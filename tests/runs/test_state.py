@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from strawberry.errors import StrawberryError
-from strawberry.runs.state import pack
-from strawberry.runs.state import unpack
+from strawberry.runs.state import pack, unpack
 
 
 def test_containers_come_back_as_they_were() -> None:

@@ -24,8 +24,8 @@ def script(losses: Iterator[float], patch: pytest.MonkeyPatch) -> None:
     """Let evaluations come to these losses."""
     original = session_module.validate
 
-    def scripted(*arguments: Any) -> dict[str, float]:
-        return {**original(*arguments), "val_loss": next(losses)}
+    def scripted(*arguments: Any, **options: Any) -> dict[str, float]:
+        return {**original(*arguments, **options), "val_loss": next(losses)}
 
     patch.setattr(session_module, "validate", scripted)
 

@@ -23,12 +23,12 @@ def test_a_failed_evaluation_loses_no_step(
     """
     original, calls = session_module.validate, 0
 
-    def fail(*arguments: Any) -> dict[str, float]:
+    def fail(*arguments: Any, **options: Any) -> dict[str, float]:
         nonlocal calls
         calls += 1
         if calls == failing:
             raise MemoryError
-        return original(*arguments)
+        return original(*arguments, **options)
 
     recipe = make_recipe(train={"max_iters": 8, "eval_interval": 4})
     train(recipe, tmp_path / "whole")

@@ -140,6 +140,7 @@ def test_a_tokenizer_of_another_form_is_refused(
     class Odd:
         eot = 256
         vocab_size = 257
+        gaps = ()
 
         def save(self, path: Path) -> None:
             path.write_text("{}")

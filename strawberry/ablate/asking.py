@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from strawberry.ablate.campaign import NONE, Question, answer, ask, digest
+from strawberry.ablate.campaign import NONE, Question, answer, ask
 from strawberry.ablate.plan import Plan
 from strawberry.ablate.prepare import PreparedPlan
 from strawberry.ablate.spread import residual
 from strawberry.ablate.trials import identity
 from strawberry.data import open_dataset
 from strawberry.data.fingerprint import fingerprint
+from strawberry.files.storage import digest
 from strawberry.training.ledger import OPENING, Ledger
 
 

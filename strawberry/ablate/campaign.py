@@ -13,8 +13,6 @@ What earlier questions measured of the noise counts in later ones (`fit`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -149,12 +147,6 @@ def fit(noises: Sequence[tuple[float, float]]) -> Prior | None:
     own = float(2 ** max(0, math.floor(math.log2(own))))
     center = math.exp(float(logs.mean()) + float(special.digamma(own / 2)) - math.log(own / 2))
     return Prior(center, own)
-
-
-def digest(*parts: Any) -> str:
-    """A short digest of JSON values."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _seeds(text: str) -> int:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from strawberry.ablate.campaign import digest
 from strawberry.ablate.record import TESTED_ROWS, Record, TrialRecord, openings_of
 from strawberry.ablate.worker import read_recipe
 from strawberry.contracts.execution import FINISHED
@@ -20,6 +19,7 @@ from strawberry.data import open_dataset
 from strawberry.data.fingerprint import fingerprint
 from strawberry.errors import StrawberryError
 from strawberry.files.atomic import write_atomic
+from strawberry.files.storage import digest
 from strawberry.plugin import Plugins
 from strawberry.training.evaluate import evaluate_depths
 from strawberry.training.ledger import FINAL

@@ -236,12 +236,24 @@ def _run(sweep: Sweep, display: SweepDisplay) -> Record:
 
 
 def _finish(record: Record, *, as_json: bool) -> None:
+    from strawberry.cli.console import print_json
+
+    table, content = report_of(record, as_json=as_json)
+    if content is not None:
+        print_json(content)
+    need_baselines([table])
+
+
+def report_of(record: Record, *, as_json: bool) -> tuple[ResultTable, dict[str, Any] | None]:
+    """Write the report of an ablation, and show its table, or else give it as JSON."""
     from strawberry.ablate.report import tabulate, write_report
 
     table = tabulate(record)
     files = [str(file) for file in write_report(record, table)]
-    show_table(table, files, as_json=as_json)
-    need_baselines([table])
+    if as_json:
+        return table, to_json(table, files)
+    show_table(table, files)
+    return table, None
 
 
 def need_baselines(tables: Iterable[ResultTable]) -> None:
@@ -313,17 +325,14 @@ def show_suite(folder: Path) -> None:
         out.print(text)
 
 
-def show_table(table: ResultTable, files: list[str], *, as_json: bool) -> None:
+def show_table(table: ResultTable, files: list[str]) -> None:
     """The ranked table, what is not in it, and where the rest is."""
     from strawberry.ablate.report import outlook
     from strawberry.ablate.report.files import EFFECTS, FACTORS, gone, intervals_of, noise, shown
     from strawberry.ablate.report.numbers import number
-    from strawberry.cli.console import console, print_json, show
+    from strawberry.cli.console import console, show
     from strawberry.cli.console import table as new_table
 
-    if as_json:
-        print_json(to_json(table, files))
-        return
     out = console()
     narrow = ("interval", "active", "tokens", "tuning")
     columns = {name: make for name, make in shown(table).items() if name not in narrow}

@@ -14,21 +14,17 @@ if TYPE_CHECKING:
 def final(folder: Path, *, again: bool, as_json: bool) -> None:
     """Measure a finished ablation, or a suite's tables, on the locked test split."""
     from strawberry.ablate import final as last
-    from strawberry.ablate.report import tabulate, write_report
     from strawberry.ablate.suite import is_suite, read_suite
-    from strawberry.cli.ablate import show_table, to_json
+    from strawberry.cli.ablate import report_of
     from strawberry.cli.console import console, print_json
 
     folders = [folder / name for name in read_suite(folder)] if is_suite(folder) else [folder]
     results: list[dict[str, Any]] = []
     for each in folders:
         record = last.final(each, again=again, say=console(stderr=True).print)
-        table = tabulate(record)
-        files = [str(file) for file in write_report(record, table)]
-        if as_json:
-            results.append(to_json(table, files))
-        else:
-            show_table(table, files, as_json=False)
+        _, content = report_of(record, as_json=as_json)
+        if content is not None:
+            results.append(content)
     if as_json:
         print_json(results if is_suite(folder) else results[0])
 

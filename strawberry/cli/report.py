@@ -17,15 +17,13 @@ def command(
     The table, Markdown, CSV and the page, from its folder alone.
     """
     from strawberry.ablate.record import Record
-    from strawberry.ablate.report import tabulate, write_report
     from strawberry.ablate.suite import is_suite
     from strawberry.cli.ablate import (
         need_baselines,
+        report_of,
         show_suite,
-        show_table,
         suite_tables,
         suite_to_json,
-        to_json,
     )
     from strawberry.cli.console import print_json
 
@@ -38,14 +36,10 @@ def command(
                 show_suite(folder)
             tables += suite_tables(folder)
             continue
-        record = Record.read(folder)
-        table = tabulate(record)
+        table, content = report_of(Record.read(folder), as_json=as_json)
         tables.append(table)
-        files = [str(file) for file in write_report(record, table)]
-        if as_json:
-            records.append(to_json(table, files))
-        else:
-            show_table(table, files, as_json=False)
+        if content is not None:
+            records.append(content)
     if as_json:
         print_json(records)
     need_baselines(tables)

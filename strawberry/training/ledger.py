@@ -26,6 +26,8 @@ FINAL: Final = "final/final.json"
 """What a sweep's folder keeps of its test split's openings."""
 RECORD: Final = "ablation.json"
 """The record in a sweep's folder."""
+SUITE: Final = "suite.json"
+"""The names of its tables in a suite's folder."""
 QUESTION, ANSWER, OPENING = "question", "answer", "opening"
 _PATIENCE: Final = 60.0
 """Seconds to wait for another process that writes."""

@@ -39,8 +39,9 @@ def referee(session: Session) -> None:
     before, model = session.run.breaches(), session.model
     was_training = model.training
     model.eval()
-    own = [str(breach) for breach in _breaches(session)]
-    drawn = draws(model, _run(session), _rows(session).x[:1])
+    run, rows = _run(session), _rows(session)
+    own = [str(breach) for breach in _breaches(session, run, rows)]
+    drawn = draws(model, run, rows.x[:1])
     model.train(was_training)
     breaches = sorted({*before, *(line for lines in session.world.gather(own) for line in lines)})
     if session.world.main:
@@ -93,9 +94,8 @@ def _run(session: Session) -> Run:
 
 
 @torch.no_grad()
-def _breaches(session: Session) -> list[Breach]:
+def _breaches(session: Session, run: Run, rows: EvaluationRows) -> list[Breach]:
     model, machine, recipe = session.model, session.machine, session.recipe
-    run, rows = _run(session), _rows(session)
     breaches: list[Breach | None] = [
         *judge(
             model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from strawberry.data import open_dataset
 from strawberry.data.fingerprint import fingerprint
 from strawberry.data.opening import divided_ahead
 from strawberry.errors import StrawberryError
-from strawberry.training.ledger import OPENING, RECORD, Ledger
+from strawberry.training.ledger import OPENING, RECORD, SUITE, Ledger
 
 if TYPE_CHECKING:
     from strawberry.data import Dataset
@@ -26,7 +27,7 @@ def ledger_around(folder: Path) -> Ledger:
     folder = folder.absolute()
     sweep = folder.parents[2] if folder.name == "run" and len(folder.parents) > 2 else folder
     around = sweep.parent if (sweep / RECORD).exists() else folder.parent
-    return Ledger(around.parent if (around / "suite.json").exists() else around)
+    return Ledger(around.parent if (around / SUITE).exists() else around)
 
 
 def open_test(recipe: Recipe, ledger: Ledger, *, again: bool, **noted: Any) -> Opened:
@@ -62,12 +63,12 @@ def open_test(recipe: Recipe, ledger: Ledger, *, again: bool, **noted: Any) -> O
     return Opened(dataset, entry)
 
 
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A data set whose test split is open, and the ledger's entry of that."""
 
-    def __init__(self, dataset: Dataset, entry: dict[str, Any]) -> None:
-        self.dataset = dataset
-        self.entry = entry
+    dataset: Dataset
+    entry: dict[str, Any]
 
 
 def said(openings: Sequence[Mapping[str, Any]]) -> str:

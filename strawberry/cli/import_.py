@@ -19,11 +19,11 @@ def command(
     ],
     encoder: Annotated[
         Path | None,
-        typer.Option(help="The seed's encoder that goes with a checkpoint or a data set."),
+        typer.Option(help="The original's encoder that goes with a checkpoint or a data set."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Make a file of the seed project into one of ours.
+    """Make a file of the original project into one of ours.
 
     Nothing that is in it is run: pickles that do more than hold data are refused.
     """

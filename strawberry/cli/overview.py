@@ -53,7 +53,7 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
         "tokenizer": CommandEntry("strawberry.cli.tokenizer:command", "Train tokenizers."),
         "import": CommandEntry(
             "strawberry.cli.import_:command",
-            "Make a file of the seed project into one of ours.",
+            "Make a file of the original project into one of ours.",
         ),
     },
     "Toolkit": {

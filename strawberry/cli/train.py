@@ -20,7 +20,9 @@ SAMPLE_TOKENS = 120
 
 
 def command(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (.yaml) or a seed configuration.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe (.yaml, or a .json that a plugin reads).")
+    ],
     run_dir: Annotated[
         Path | None, typer.Option(help="The run folder; runs/NAME if not given.")
     ] = None,

@@ -43,7 +43,7 @@ PATTERNS = {
         r"| ?[^\s\p{L}\p{N}]+(?:\s*\n[^\S\n]*)?|\s*\n[^\S\n]*|\s+(?!\S)|\s+"
     ),
 }
-"""How text is split before merging; `gpt4o` is what the seed's encoder splits by.
+"""How text is split before merging; `gpt4o` is what the original's encoder splits by.
 
 `code` keeps the end of a line together with the blanks that the next one begins with, and with the
 punctuation before it: `):` and an indentation are one token in most of a Python file.

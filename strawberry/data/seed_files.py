@@ -1,8 +1,8 @@
-"""The seed project's pickled encoders and data sets, made into files of ours.
+"""The original project's pickled encoders and data sets, made into files of ours.
 
-- An encoder is {pattern, special: text -> id, vocab: id -> bytes}. The seed merges the leftmost
+- An encoder is {pattern, special: text -> id, vocab: id -> bytes}. The original merges the leftmost
   pair that is a token, we the pair that was learnt first: both decode alike, and a text may be
-  encoded in other tokens than the seed's.
+  encoded in other tokens than the original's.
 - A data set is {dataset: a list of ids for each document}, ends of documents included; an early
   version counted train_toks and val_toks too.
 """
@@ -30,12 +30,12 @@ UNUSED = b"\xff\xfe unused %d"
 
 
 def is_encoder(value: Any) -> bool:
-    """Whether plain data has the form of the seed's encoder."""
+    """Whether plain data has the form of the original's encoder."""
     return isinstance(value, dict) and value.keys() == {"pattern", "special", "vocab"}
 
 
 def is_dataset(value: Any) -> bool:
-    """Whether plain data has the form of the seed's data set."""
+    """Whether plain data has the form of the original's data set."""
     return isinstance(value, dict) and {"dataset"} <= value.keys() <= DATASET
 
 
@@ -43,7 +43,7 @@ def load_encoder(path: Path) -> BPETokenizer:
     """The tokenizer of an encoder file; raises StrawberryError if it is none, or not whole."""
     value = load_plain(path)
     if not is_encoder(value):
-        raise StrawberryError(f"{path}: not an encoder of the seed project")
+        raise StrawberryError(f"{path}: not an encoder of the original project")
     return encoder_of(value, path)
 
 
@@ -63,7 +63,7 @@ def encoder_of(value: dict[str, Any], path: Path) -> BPETokenizer:
         raise StrawberryError(f"{path}: the ids of special tokens don't follow the vocabulary")
     if not isinstance(pattern, str) or not all(isinstance(text, str) for text in texts):
         raise StrawberryError(f"{path}: its pattern and its special tokens must be texts")
-    # Two merges may make the same bytes; the seed encodes to the later one alone.
+    # Two merges may make the same bytes; the original encodes to the later one alone.
     last = {token: index for index, token in enumerate(tokens)}
     once = [t if last[t] == index else UNUSED % index for index, t in enumerate(tokens) if t]
     try:

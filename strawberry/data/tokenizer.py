@@ -29,7 +29,8 @@ _JOINING = ("Fuse", "ByteLevel")
 
 INSTEAD = (
     "leave the path out to learn a tokenizer of the data, or make a tokenizer.json with "
-    "`strawberry tokenizer train`, or of an encoder of the seed project with `strawberry import`"
+    "`strawberry tokenizer train`, or of an encoder of the original project "
+    "with `strawberry import`"
 )
 """What to do about a pickled encoder."""
 

@@ -1,4 +1,4 @@
-"""Recipes: YAML (or the seed project's JSON) in, a resolved and validated `Recipe` out."""
+"""Recipes: YAML (or the original project's JSON) in, a resolved and validated `Recipe` out."""
 
 from __future__ import annotations
 

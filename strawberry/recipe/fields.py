@@ -73,7 +73,7 @@ class ModelFields:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFields(SeedFields):
-    """The `train` section; names are the seed project's where it has one.
+    """The `train` section; names are the original project's where it has one.
 
     Args:
         max_iters: optimizer steps.

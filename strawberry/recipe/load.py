@@ -31,7 +31,7 @@ def load_recipe(
     """Read, override, resolve and validate a recipe.
 
     Args:
-        path: a recipe (.yaml), a configuration of the seed project (.json), or a run folder.
+        path: a recipe (.yaml), a configuration of the original project (.json), or a run folder.
         overrides: `model.n_embd=128` and the like, applied in order; values are YAML. A `Setting`
             is one that has its place in a file.
         plugins: what names are resolved with; None loads the plugins of this environment.

@@ -1,4 +1,4 @@
-"""The seed project's JSON configuration, read as a recipe.
+"""The original project's JSON configuration, read as a recipe.
 
 What each of its keys becomes (sections in brackets):
 
@@ -46,16 +46,16 @@ BOOLEANS = (
     "decay_lr",
 )  # fmt: skip
 RMS_EPS = 1.1920928955078125e-07
-"""What the seed's `rms_norm` adds in float32: the dtype's epsilon."""
+"""What the original's `rms_norm` adds in float32: the dtype's epsilon."""
 
 
 def is_seed_config(tree: Node) -> bool:
-    """Whether a file is a configuration of the seed project rather than a recipe."""
+    """Whether a file is a configuration of the original project rather than a recipe."""
     return tree.is_map and "model_hyperparams" in tree.value
 
 
 def seed_recipe(tree: Node) -> tuple[Node, list[str]]:
-    """The recipe tree that a seed configuration means, and notes; raises RecipeError."""
+    """The recipe tree that a configuration means, and notes; raises RecipeError."""
     config = _Config(tree)
     problems = in_order(config.problems())
     if problems:
@@ -99,7 +99,7 @@ class _Config:
         return located(value, self.tree.location if near is None else near.location)
 
     def problems(self) -> Iterator[Problem]:
-        """Keys that the seed does not have, and values that can't be honoured."""
+        """Keys that the original does not have, and values that can't be honoured."""
         for section, known in KNOWN.items():
             node = self.tree if not section else self.tree.get(section)
             if node is None:
@@ -107,7 +107,7 @@ class _Config:
             if not node.is_map:
                 yield Problem("expected a mapping", node.location, section)
                 continue
-            yield from unknown_keys(node, known, section or "a seed configuration", section)
+            yield from unknown_keys(node, known, section or "a configuration", section)
         section = self.tree.value["model_hyperparams"]
         required = KNOWN["model_hyperparams"] - {"n_ffn"} if section.is_map else ()
         for key in sorted(required):
@@ -127,8 +127,8 @@ class _Config:
         start = self.node("init_from")
         if start is not None and start.value != "scratch":
             message = (
-                "a pretrained seed model is a pickle, which a recipe never opens; write scratch, "
-                "or make it a run with `strawberry import` and begin with `train --fork` of it"
+                "a pretrained model is a pickle, which a recipe never opens; write scratch, or "
+                " make it a run with `strawberry import` and begin with `train --fork` of it"
             )
             yield Problem(message, start.location, "init_from")
 
@@ -188,7 +188,7 @@ class _Config:
         return self.at(section, fields)
 
     def optimizer(self) -> Node:
-        """The optimizer section, with the seed's defaults for what is not said."""
+        """The optimizer section, with the original's defaults for what is not said."""
         section = self.node("optimizer_hyperparams")
 
         def field(key: str, default: Any) -> Any:

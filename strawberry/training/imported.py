@@ -1,4 +1,4 @@
-"""Files of the seed project, made into ours: checkpoints, encoders, data sets."""
+"""Files of the original project, made into ours: checkpoints, encoders, data sets."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def import_seed(
     path: str | Path, out: str | Path, *, encoder: str | Path | None = None,
     plugins: Plugins | None = None,
 ) -> ImportedFile:  # fmt: skip
-    """Make a file of the seed project into one of ours; nothing in it is ever run.
+    """Make a file of the original project into one of ours; nothing in it is ever run.
 
     Args:
         path: a checkpoint (`.strawberry`), an encoder or a data set (`.bin`); its content decides.
         out: the run folder, the `tokenizer.json`, or the folder of tokens to make.
-        encoder: the seed's encoder that goes with a checkpoint or a data set.
+        encoder: the original's encoder that goes with a checkpoint or a data set.
         plugins: what recipes are resolved with; None loads those of this environment.
 
     Raises:
@@ -72,4 +72,4 @@ def import_seed(
         count = write_dataset(value, path, out, tokenizer)
         usage = f"data: {{use: tokens, path: {out / TOKENS}}}"
         return ImportedFile("dataset", out, count, usage)
-    raise StrawberryError(f"{path}: neither an encoder nor a data set of the seed project")
+    raise StrawberryError(f"{path}: neither an encoder nor a data set of the original project")

@@ -1,10 +1,10 @@
-"""The seed project's checkpoints (`.strawberry`), made into run folders.
+"""The original project's checkpoints (`.strawberry`), made into run folders.
 
 Such a file is what `torch.save` made of {model, hyperparams, optimizer_hyperparams, optimizers,
 stats, device}. It is read by torch's weights-only loader, which builds tensors and plain data and
-calls nothing else. The weights are those of the seed's factorised model: `lr_qkvo` holds the rows
-of our three bases one below the other, `lr_layers` those of the blocks. Its other versions have
-other tensors and are refused by their names.
+calls nothing else. The weights are those of the original's factorised model: `lr_qkvo` holds the
+rows of our three bases one below the other, `lr_layers` those of the blocks. Its other versions
+have other tensors and are refused by their names.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def read(path: Path) -> dict[str, Any]:
             f"{path}: refused by torch's weights-only loader: {reason}"
         ) from error
     if not isinstance(saved, dict) or not {"model", "hyperparams"} <= saved.keys():
-        raise StrawberryError(f"{path}: not a checkpoint of the seed project")
+        raise StrawberryError(f"{path}: not a checkpoint of the original project")
     return saved
 
 
@@ -130,7 +130,7 @@ def _recipe(saved: dict[str, Any], path: Path, plugins: Plugins) -> Recipe:
 
 
 def _weights(saved: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """The tensors of the model, by the seed's names."""
+    """The tensors of the model, by the original's names."""
     given = saved["model"]
     if not isinstance(given, dict) or not all(isinstance(v, Tensor) for v in given.values()):
         raise StrawberryError(f"{path}: its model is not a mapping of tensors")
@@ -139,14 +139,14 @@ def _weights(saved: dict[str, Any], path: Path) -> dict[str, Tensor]:
     if tensors.keys() != NAMES:
         odd = ", ".join(sorted(tensors.keys() ^ NAMES)[:5])
         raise StrawberryError(
-            f"{path}: the model of another version of the seed project ({odd}); what can be "
+            f"{path}: the model of another version of the original project ({odd}); what can be "
             f"imported has {', '.join(sorted(NAMES))}"
         )
     for name, tensor in tensors.items():
         if tensor.ndim != 2 or not tensor.is_floating_point() or tensor.layout != torch.strided:
             raise StrawberryError(f"{path}: {name} is not a matrix of numbers")
     if not torch.equal(tensors[EMBEDDING], tensors["embed.weight"]):
-        raise StrawberryError(f"{path}: embed.weight and {EMBEDDING} differ; the seed ties them")
+        raise StrawberryError(f"{path}: embed.weight and {EMBEDDING} differ; they are tied there")
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""The seed project's pickled encoders and data sets, as its own code writes them."""
+"""The original project's pickled encoders and data sets, as its own code writes them."""
 
 import pickle
 from collections import OrderedDict
@@ -32,7 +32,7 @@ def encoder(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Pickles a value as the seed does."""
+    """Pickles a value as the original does."""
 
     def pickled(value: Any, protocol: int | None = None) -> Path:
         path = tmp_path / "file.bin"
@@ -56,7 +56,7 @@ def test_an_encoder_has_the_seeds_vocabulary(write: Callable[..., Path], protoco
 
 
 def test_of_two_merges_with_the_same_bytes_the_later_counts(write: Callable[..., Path]) -> None:
-    """As in the seed, which encodes to that one alone; the other keeps its id."""
+    """As in the original, which encodes to that one alone; the other keeps its id."""
     value = encoder()
     value["vocab"][len(value["vocab"])] = b"the"
     value["special"] = {text: i + 1 for text, i in value["special"].items()}

@@ -104,7 +104,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path, content: bytes) -> None
 
 @pytest.mark.parametrize("name", ["cl8k.bin", "encoder.json"])
 def test_pickled_encoders_are_never_opened(tmp_path: Path, name: str) -> None:
-    """The seed's own encoder file is refused, by its name and by its content."""
+    """The original's own encoder file is refused, by its name and by its content."""
     path = tmp_path / name
     path.write_bytes(pickle.dumps({"pattern": "", "special": {}, "vocab": {}}))
     with pytest.raises(StrawberryError, match="never opened"):

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = [
     *sorted((ROOT / "recipes").glob("*.yaml")),
     *sorted((ROOT / "recipes/gpu").glob("*.yaml")),
-    ROOT / "recipes/seed.json",
+    ROOT / "recipes/original.json",
     *sorted((ROOT / "plugins").glob("*/recipes/*.yaml")),
 ]
 AT_MOST = {

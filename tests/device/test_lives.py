@@ -29,7 +29,7 @@ from tests.device.lives import (
 from tests.support import REGISTRY, TINY, recipe_of
 
 QUICK = {
-    "recipes/seed_air.yaml",
+    "recipes/original_air.yaml",
     "recipes/gpu/llama_7b.yaml",
     "recipes/mor_expert_choice.yaml",
     "attention/linear:gated_delta",

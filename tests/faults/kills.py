@@ -29,7 +29,7 @@ from strawberry.training import train
 from tests.training.test_loop import rows, same_weights
 
 ROOT = Path(__file__).parents[2]
-RECIPES = ("seed_air", "gpt2", "moe", "mor_token_choice", "muon")
+RECIPES = ("original_air", "gpt2", "moe", "mor_token_choice", "muon")
 TINY = [
     "seed=3", "data={use: stdlib, max_bytes: 400000}", "tokenizer=bpe", "model.vocab_size=512",
     "model.block_size=32", "train.batch_size=2", "train.warmup_iters=5", "train.max_iters=40",

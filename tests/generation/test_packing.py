@@ -28,10 +28,10 @@ from strawberry.model.risks import declares, is_causal
 ROOT = Path(__file__).parents[2]
 RECIPES = [
     *sorted((ROOT / "recipes").glob("*.yaml")),
-    ROOT / "recipes/seed.json",
+    ROOT / "recipes/original.json",
     *sorted((ROOT / "plugins").glob("*/recipes/*.yaml")),
 ]
-QUICK = ("llama", "seed_air", "moe", "mor_token_choice")
+QUICK = ("llama", "original_air", "moe", "mor_token_choice")
 SMALL = ["model.vocab_size=256", "model.block_size=32", "tokenizer=bytes", "data=stdlib"]
 OFF = {"float32": 1e-5, "bfloat16": 0.02, "int8": 0.05}
 """How far the logits of half the tokens may be off, as a share of their deviation.

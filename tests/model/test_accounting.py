@@ -14,7 +14,7 @@ from strawberry.model.accounting import account, computes_in
 from tests.support import PLUGINS, recipe_of, tiny
 
 ROOT = Path(__file__).parents[2]
-RECIPES = [*sorted((ROOT / "recipes").glob("*.yaml")), ROOT / "recipes/seed.json"]
+RECIPES = [*sorted((ROOT / "recipes").glob("*.yaml")), ROOT / "recipes/original.json"]
 
 LLAMA_70B = {
     "vocab_size": 128_256,

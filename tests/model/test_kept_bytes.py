@@ -112,7 +112,7 @@ def held(recipe) -> int:
     return report.activation_bytes + report.cast_bytes
 
 
-@pytest.fixture(params=[*sorted(p.name for p in RECIPES.glob("*.yaml")), "seed.json"])
+@pytest.fixture(params=[*sorted(p.name for p in RECIPES.glob("*.yaml")), "original.json"])
 def name(request) -> str:
     return request.param
 
@@ -131,7 +131,7 @@ def test_what_autograd_keeps(name, dtype):
 @pytest.mark.parametrize(
     "name",
     [
-        *("gpt2.yaml", "seed_air.yaml", "moe.yaml", "mor_expert_choice.yaml"),
+        *("gpt2.yaml", "original_air.yaml", "moe.yaml", "mor_expert_choice.yaml"),
         *("air_full.yaml", "retained.yaml", "mor_token_choice.yaml"),
     ],
 )

@@ -18,7 +18,7 @@ from strawberry.recipe import load_recipe
 from strawberry.recipe.yaml import dump
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-NAMES = [*sorted(file.name for file in RECIPES.glob("*.yaml")), "seed.json"]
+NAMES = [*sorted(file.name for file in RECIPES.glob("*.yaml")), "original.json"]
 TEXTS = [(RECIPES / name).read_text() for name in NAMES]
 MODEST = settings(
     max_examples=150,

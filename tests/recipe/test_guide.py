@@ -45,7 +45,7 @@ def test_examples_load(text: str, folder: Path, plugins: Plugins) -> None:
     if text.startswith("- "):
         text = "model:\n  stack:\n" + "".join(f"    {line}\n" for line in text.splitlines())
     if "extends:" not in text and "vocab_size:" not in text:
-        text = f"extends: seed_air.yaml\n{text}"
+        text = f"extends: original_air.yaml\n{text}"
     (folder / "example.yaml").write_text(text)
 
     assert load_recipe("example.yaml", plugins=plugins).model.stack

@@ -18,7 +18,9 @@ from tests.recipe.conftest import BASE, Load, Wrong
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-@pytest.mark.parametrize("file", [*sorted(RECIPES.glob("*.yaml")), RECIPES / "seed.json"], ids=str)
+@pytest.mark.parametrize(
+    "file", [*sorted(RECIPES.glob("*.yaml")), RECIPES / "original.json"], ids=str
+)
 def test_resolved_recipe_loads_to_an_equal_one(file: Path, folder: Path, plugins: Plugins) -> None:
     """What a run folder keeps of a recipe says the same as the recipe, as a file or a folder."""
     recipe = load_recipe(file, plugins=plugins)
@@ -190,7 +192,7 @@ def test_overrides(load: Load) -> None:
 def test_star_means_all_blocks(plugins: Plugins) -> None:
     """`*` reaches the blocks at any depth: a part goes to all, a field to those with the part."""
     air = load_recipe(
-        RECIPES / "seed_air.yaml",
+        RECIPES / "original_air.yaml",
         ["model.stack.*.ffn=mlp", "model.stack[0].stack[0].ffn=none",
          "model.stack.*.ffn.n_ffn=32"],
         plugins=plugins,

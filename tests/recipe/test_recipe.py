@@ -142,7 +142,7 @@ def names(recipe):
 
 def test_star_reaches_nested_blocks():
     """`stack.*` stands for every block at any depth."""
-    recipe = load_recipe(ROOT / "recipes/seed_air.yaml", ["model.stack.*.attention=mha"])
+    recipe = load_recipe(ROOT / "recipes/original_air.yaml", ["model.stack.*.attention=mha"])
     (recur,) = recipe.model.stack
     repeat, block = recur.stack
 
@@ -150,7 +150,7 @@ def test_star_reaches_nested_blocks():
     assert repeat.stack[0].attention.entry.name == "mha"
 
 
-@pytest.mark.parametrize("path", [*RECIPES, ROOT / "recipes/seed.json"], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*RECIPES, ROOT / "recipes/original.json"], ids=lambda p: p.name)
 def test_round_trip(path, tmp_path):
     """A recipe written out, resolved and filled, loads to an equal recipe."""
     recipe = load_recipe(path)

@@ -1,4 +1,4 @@
-"""The seed project's configuration, exactly as its README prints it."""
+"""The original project's configuration, exactly as its README prints it."""
 
 import json
 import re
@@ -12,12 +12,12 @@ from strawberry.model.build import build
 from strawberry.recipe import load_recipe
 from strawberry.recipe.seed import KNOWN
 
-TEXT = (Path(__file__).parents[1] / "data/seed.json").read_text()
+TEXT = (Path(__file__).parents[1] / "data/original.json").read_text()
 ROOT = Path(__file__).parents[2]
 
 
 def load(folder, text=TEXT, overrides=()):
-    path = folder / "seed.json"
+    path = folder / "original.json"
     path.write_text(text)
     return load_recipe(path, overrides)
 
@@ -29,7 +29,7 @@ def change(key, value):
 
 def test_recipes_has_the_same_text():
     """The file in recipes/ is that text too."""
-    assert (ROOT / "recipes/seed.json").read_text() == TEXT
+    assert (ROOT / "recipes/original.json").read_text() == TEXT
 
 
 def test_every_key_is_known():
@@ -104,7 +104,7 @@ def test_parameter_count_is_the_seeds(tmp_path):
     [
         (change("n_embd", '"wide"'), "expected a positive whole number"),
         (TEXT.replace('"n_layer"', '"n_layers"'), "has no 'n_layers'; did you mean 'n_layer'?"),
-        (change("init_from", '"pretrained,x"'), "a pretrained seed model is a pickle"),
+        (change("init_from", '"pretrained,x"'), "a pretrained model is a pickle"),
         (change("batch_size", "-4"), "expected at least 1, got -4"),
         (change("use_muon", '"no"'), "expected true or false, got 'no'"),
         (change("decay_lr", "1"), "expected true or false, got 1"),
@@ -125,6 +125,6 @@ def test_mistakes_are_located(tmp_path, text, expected):
 
 def test_it_builds():
     """The printed configuration builds through the public API."""
-    recipe = strawberry.load_recipe(ROOT / "recipes/seed.json")
+    recipe = strawberry.load_recipe(ROOT / "recipes/original.json")
 
     assert strawberry.build(recipe, device="meta").block_size == 256

@@ -1,4 +1,4 @@
-"""Checkpoints of the seed project, made into runs."""
+"""Checkpoints of the original project, made into runs."""
 
 import json
 import pickle
@@ -21,13 +21,13 @@ from strawberry.training import import_seed, train
 from tests.data.test_seed_files import encoder
 from tests.training.conftest import RecipeMaker
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "seed_air_l4.safetensors"
+GOLDEN = Path(__file__).parents[1] / "golden" / "original_air_l4.safetensors"
 Writer = Callable[..., Path]
 
 
 @pytest.fixture
 def golden() -> dict[str, Any]:
-    """The seed's numbers, and the hyper-parameters that they were made with."""
+    """The original's numbers, and the hyper-parameters that they were made with."""
     with safe_open(GOLDEN, "pt") as file:
         tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return {**tensors, "config": json.loads(file.metadata()["config"])}
@@ -35,7 +35,7 @@ def golden() -> dict[str, Any]:
 
 @pytest.fixture
 def write(golden: dict[str, Any], tmp_path: Path) -> Writer:
-    """Writes a checkpoint as the seed does, its compiled model's prefix and all."""
+    """Writes a checkpoint as the original does, its compiled model's prefix and all."""
 
     def save(prefix: str = "", **changes: Any) -> Path:
         names = ("block.lr_qkvo.weight", "block.lr_layers.weight", "embed.weight")
@@ -65,7 +65,7 @@ def write(golden: dict[str, Any], tmp_path: Path) -> Writer:
 def test_the_imported_model_has_the_seeds_logits(
     write: Writer, golden: dict[str, Any], tmp_path: Path, prefix: str
 ) -> None:
-    """Number for number, from the run folder alone, at the seed's step."""
+    """Number for number, from the run folder alone, at the original's step."""
     made = import_seed(write(prefix), tmp_path / "run")
     assert (made.kind, made.size) == ("checkpoint", 40)
     loaded = load_run(tmp_path / "run", device="cpu")
@@ -78,14 +78,14 @@ def test_the_imported_model_has_the_seeds_logits(
 def test_an_imported_run_can_be_forked(
     write: Writer, tmp_path: Path, corpus: Path, make_recipe: RecipeMaker
 ) -> None:
-    """Training goes on from the seed's weights and step, with the optimizer begun afresh."""
+    """Training goes on from the original's weights and step, with the optimizer begun afresh."""
     import_seed(write(), tmp_path / "seed")
     said: list[str] = []
     source = load_run(tmp_path / "seed", device="cpu").recipe
     fields = make_recipe(train={"max_iters": 42, "batch_size": 2}).to_dict()
     content = source.to_dict() | {key: fields[key] for key in ("data", "tokenizer", "train")}
     path = tmp_path / "recipe.json"
-    content["model"]["vocab_size"] = 300  # another vocabulary than the seed's can't be taken over
+    content["model"]["vocab_size"] = 300  # another vocabulary can't be taken over
     path.write_text(json.dumps(content))
     with pytest.raises(StrawberryError, match="does not fit this recipe"):
         train(load_recipe(path), tmp_path / "run", fork_of=tmp_path / "seed", warn=said.append)
@@ -113,7 +113,7 @@ def test_what_is_another_version_is_named(write: Writer, tmp_path: Path) -> None
     with pytest.raises(StrawberryError, match="r_layer"):
         import_seed(write(hyperparams={**_config(), "r_layer": 2}), tmp_path / "run")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(StrawberryError, match="not a checkpoint of the seed"):
+    with pytest.raises(StrawberryError, match="not a checkpoint of the original"):
         import_seed(tmp_path / "other.pt", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -14,7 +14,7 @@ from strawberry.runs.folder import RunFolder
 ROOT = Path(__file__).parents[2]
 RECIPES = [
     *sorted((ROOT / "recipes").glob("*.yaml")),
-    ROOT / "recipes/seed.json",
+    ROOT / "recipes/original.json",
     *sorted((ROOT / "plugins").glob("*/recipes/*.yaml")),
 ]
 SHORT = [

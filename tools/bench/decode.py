@@ -82,7 +82,7 @@ def contenders(options: argparse.Namespace, shape: Shape) -> dict[str, Maker]:
         found[name] = partial(globals()[name], *sizes)
     found["hand-written"] = partial(hand, *sizes)
     found["ours"] = partial(ours, *sizes)
-    for name in ("gpt2", "seed_air"):
+    for name in ("gpt2", "original_air"):
         found[f"ours: {name}"] = partial(ours, *sizes, recipe=name)
     for weights in get_args(WeightFormat):
         found[f"ours, {weights} packed"] = partial(ours, *sizes, weights=weights)

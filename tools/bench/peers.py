@@ -1,6 +1,6 @@
 """Models of one shape, by other libraries and by us; each function imports what it needs.
 
-nanoGPT and the seed project are files that the user has; the others are installed packages:
+nanoGPT and the original project are files that the user has; the others are installed packages:
 
     pip install transformers x-transformers litgpt
 """
@@ -61,8 +61,8 @@ def nanogpt(path: str, shape: Shape) -> nn.Module:
     return model
 
 
-def seed(path: str, shape: Shape) -> nn.Module:
-    """The seed project's model out of its `model.py`, with the sizes of recipes/seed_air.yaml."""
+def original(path: str, shape: Shape) -> nn.Module:
+    """The original project's model out of its `model.py`, sized as recipes/original_air.yaml."""
     module = from_file(path, "Strawberry")
     config = module.Config(
         vocab_size=shape.vocabulary,

@@ -32,7 +32,7 @@ STRAWBERRY = [sys.executable, "-m", "strawberry"]
 def main() -> None:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("recipe", nargs="?", default=str(RECIPES / "seed_air.yaml"))
+    parser.add_argument("recipe", nargs="?", default=str(RECIPES / "original_air.yaml"))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

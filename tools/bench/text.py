@@ -1,12 +1,12 @@
 """Learning a vocabulary and encoding text: ours, libraries, and pure Python.
 
-    python tools/bench/text.py [PATH...] [--vocab-size 8192] [--megabytes 10] [--seed PATH]
+    python tools/bench/text.py [PATH...] [--vocab-size 8192] [--megabytes 10] [--original PATH]
         [--kilobytes 100] [--merges 256] [--json]
 
 The text is that of the files given, or the source code of Python's own standard library. Ours is
-what `strawberry tokenizer train` does, and the tokenizer that it makes. `--seed` is the folder (or
-`encoder.py`) of the seed project, whose encoder is pure Python: it learns `--merges` merges of
-`--kilobytes`, and so does ours for comparison; it encodes with our vocabulary, from the left and
+what `strawberry tokenizer train` does, and the tokenizer that it makes. `--original` is the folder
+(or `encoder.py`) of the original project, whose encoder is pure Python: it learns `--merges` merges
+of `--kilobytes`, and so does ours for comparison; it encodes with our vocabulary, from the left and
 not by the rank of merges, so its ids may be others, but must stand for the same text. CPU seconds
 stand beside those of the clock, for a machine that others use.
 """
@@ -30,7 +30,7 @@ from strawberry.data import bpe
 from strawberry.data.bpe import BPETokenizer
 
 REPEATS = 3
-PATTERN = "gpt4o"  # what the seed's encoder splits by
+PATTERN = "gpt4o"  # what the original's encoder splits by
 
 
 def main() -> None:
@@ -39,7 +39,9 @@ def main() -> None:
     parser.add_argument("paths", nargs="*", type=Path)
     parser.add_argument("--vocab-size", type=int, default=8192)
     parser.add_argument("--megabytes", type=float, default=10.0, help="at most so much text")
-    parser.add_argument("--seed", metavar="PATH", help="the seed project's folder or encoder.py")
+    parser.add_argument(
+        "--original", metavar="PATH", help="the original project's folder or encoder.py"
+    )
     parser.add_argument("--kilobytes", type=float, default=100.0, help="text for pure Python")
     parser.add_argument("--merges", type=int, default=256, help="merges for pure Python")
     parser.add_argument("--json", action="store_true")
@@ -63,8 +65,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "encode: ours, all cores": row(together, size),
         **libraries(made, text, size),
     }
-    if options.seed:
-        rows |= against_seed(made, text[: int(options.kilobytes * 1e3)], options)
+    if options.original:
+        rows |= against_original(made, text[: int(options.kilobytes * 1e3)], options)
     return {
         "vocab_size": made.vocab_size,
         "bytes": size,
@@ -115,9 +117,9 @@ def libraries(made: BPETokenizer, text: str, size: int) -> dict[str, Any]:
     }
 
 
-def against_seed(made: BPETokenizer, text: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The pure-Python encoder of the seed project, and ours at the same work."""
-    encoder = from_file(Path(options.seed)).Encoder()
+def against_original(made: BPETokenizer, text: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The pure-Python encoder of the original project, and ours at the same work."""
+    encoder = from_file(Path(options.original)).Encoder()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "text.txt")
         file.write_text(text)
@@ -135,18 +137,18 @@ def against_seed(made: BPETokenizer, text: str, options: argparse.Namespace) -> 
     size = len(text.encode())
     small = f"{size / 1e3:.0f} KB"
     return {
-        f"learn {options.merges} of {small}: the seed": row(learning, size),
+        f"learn {options.merges} of {small}: the original": row(learning, size),
         f"learn {options.merges} of {small}: ours": row(ours, size),
-        f"encode {small}: the seed": {**row(encoding, size), "whole": whole},
+        f"encode {small}: the original": {**row(encoding, size), "whole": whole},
         f"encode {small}: ours, one thread": row(fast, size),
     }
 
 
 def from_file(path: Path) -> ModuleType:
-    """The seed's `encoder.py`, whose neighbours it imports by name."""
+    """The original's `encoder.py`, whose neighbours it imports by name."""
     file = path / "encoder.py" if path.is_dir() else path
     sys.path.insert(0, str(file.parent))
-    spec = importlib.util.spec_from_file_location("seed_encoder", file)
+    spec = importlib.util.spec_from_file_location("original_encoder", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

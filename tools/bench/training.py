@@ -1,14 +1,14 @@
 """Training steps of our recipes against other libraries, and against the same model by hand.
 
     python tools/bench/training.py [--shape S|M] [--dtype float32|bfloat16] [--compile]
-        [--nanogpt PATH] [--seed PATH] [--only NAME...] [--threads 2] [--repeats 7] [--json]
+        [--nanogpt PATH] [--original PATH] [--only NAME...] [--threads 2] [--repeats 7] [--json]
 
 A step is forward, backward and AdamW on one batch. Each contender has a process of its own, and
 they take turns within one run; ratios are over nanoGPT, or over the first contender without it.
-`--nanogpt` and `--seed` are the folders (or `model.py` files) of those projects. Packages that are
-not installed are skipped, and named. Ours keep freed memory, as `strawberry train` does by default;
-the others run as they come, and the hand-written llama has all of our tricks, so that what is
-between it and ours is what modularity costs. A share of the peak is that of a product of two
+`--nanogpt` and `--original` are the folders (or `model.py` files) of those projects. Packages that
+are not installed are skipped, and named. Ours keep freed memory, as `strawberry train` does by
+default; the others run as they come, and the hand-written llama has all of our tricks, so that what
+is between it and ours is what modularity costs. A share of the peak is that of a product of two
 matrices of 2,048, measured in turns with the rest.
 """
 
@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--compile", action="store_true", help="compiled forms too")
     parser.add_argument("--nanogpt", metavar="PATH", help="nanoGPT's folder or model.py")
-    parser.add_argument("--seed", metavar="PATH", help="the seed project's folder or model.py")
+    parser.add_argument(
+        "--original", metavar="PATH", help="the original project's folder or model.py"
+    )
     parser.add_argument("--only", metavar="NAME", nargs="+", help="contenders that contain NAME")
     options = parser.parse_args()
     turns.show(measure(options), table, options.json)
@@ -105,10 +107,13 @@ def contenders(options: argparse.Namespace) -> dict[str, tuple[Maker, bool]]:
         if options.nanogpt:
             make = give(nanogpt_step, options.nanogpt, compiled=compiled)
             found[f"nanoGPT{after}"] = make, False
-        if options.seed:
-            found[f"the seed{after}"] = give(seed_step, options.seed, compiled=compiled), False
+        if options.original:
+            found[f"the original{after}"] = (
+                give(original_step, options.original, compiled=compiled),
+                False,
+            )
         found[f"hand: llama{after}"] = give(hand_step, compiled=compiled), True
-        for name in ("llama", "gpt2", "seed_air"):
+        for name in ("llama", "gpt2", "original_air"):
             found[f"ours: {name}{after}"] = give(our_step, name, compiled=compiled), True
     for name in ("llama", "gpt2"):
         make = give(our_step, name, compiled=False, recompute=True)
@@ -165,10 +170,10 @@ def nanogpt_step(path: str, *, shape: str, dtype: str, compiled: bool) -> Conten
     return _step(lambda x, y: model(x, y)[1], _updating(optimizer), shape, dtype)
 
 
-def seed_step(path: str, *, shape: str, dtype: str, compiled: bool) -> Contender:
-    """The seed project's model, with torch's AdamW."""
+def original_step(path: str, *, shape: str, dtype: str, compiled: bool) -> Contender:
+    """The original project's model, with torch's AdamW."""
     Imports.done()
-    model: Any = peers.seed(path, peers.SHAPES[shape])
+    model: Any = peers.original(path, peers.SHAPES[shape])
     update = _adamw(model)
     if compiled:
         model = torch.compile(model)

@@ -58,7 +58,7 @@ def every_recipe() -> list[Path]:
     first = [
         "gpt2",
         "llama",
-        "seed_air",
+        "original_air",
         "moe",
         "recursive",
         "muon",

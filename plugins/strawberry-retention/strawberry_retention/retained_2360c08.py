@@ -1,4 +1,4 @@
-"""The Retention Mechanism as of the seed project's version 2360c08. It leaks; see `layer.py`.
+"""The Retention Mechanism as of the original project's version 2360c08. It leaks; see `layer.py`.
 
 From the stream x that enters the layer, over all n = B T tokens at once:
 

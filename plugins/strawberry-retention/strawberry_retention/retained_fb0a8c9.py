@@ -1,4 +1,4 @@
-"""The Retention Mechanism as of the seed project's version fb0a8c9. It leaks; see `layer.py`.
+"""The Retention Mechanism as of the original project's version fb0a8c9. It leaks; see `layer.py`.
 
 Each mixer's hidden halves u and v (B, T, C) give the weights of the next, V being (C, C) and
 learned:

@@ -1,1 +1,1 @@
-"""Silia, the seed project's later mixer, as a plugin."""
+"""Silia, the original project's later mixer, as a plugin."""

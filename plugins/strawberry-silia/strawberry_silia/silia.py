@@ -7,7 +7,7 @@
     y[t] -= (y[t] . v[t]) v[t] / |v[t]|^2                          exclusive self-attention
     y[t] *= sigmoid(g[t])                                          output gate
 
-The design is the seed project's; the gate is Qiu et al. 2025, arXiv 2505.06708, exclusive
+The design is the original project's; the gate is Qiu et al. 2025, arXiv 2505.06708, exclusive
 self-attention is arXiv 2603.09078.
 """
 

@@ -115,9 +115,9 @@ class AFT(Attention):
         n_qkv: width of q, k and v; null takes `n_embd`.
         qk_norm: root-mean-square normalisation of q and k over the whole width, without a gain.
         qk_eps: added to the mean square in that normalisation.
-        den_eps: added to the denominator, as the seed does with 1e-6; it pulls outputs to zero
+        den_eps: added to the denominator, as the original does with 1e-6; it pulls outputs to zero
             where all keys are very negative.
-        head: `linear` is the paper's output projection; `swiglu` the seed's mini-FFN.
+        head: `linear` is the paper's output projection; `swiglu` the original's mini-FFN.
         n_ffn: hidden width of the mini-FFN; null takes `n_embd`.
     """
 

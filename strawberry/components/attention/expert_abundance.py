@@ -2,7 +2,7 @@
 
 Q, K, V -> local-context mixture of experts of scaled dot-product attention -> the local parts side
 by side -> SwiGLU mini-FFN -> output projection; the residual is the block's. The pipeline is the
-seed project's; its code has the form with one expert and a full window (there called
+original project's; its code has the form with one expert and a full window (there called
 TheExpertAbundance), its mixture is worked out here, in `local_experts.py`.
 """
 
@@ -38,9 +38,9 @@ class ExpertAbundance(Attention):
     """Softmax attention with QK-norm, its heads shared out among routed experts.
 
     With one expert it is plain attention with a mini-FFN over the concatenated heads; the rows of
-    its QKV matrix are `[q_h | k_h | v_h]` for each head h, as in the seed's code. With several, a
-    token's cost falls with the share of experts that are active, and the decoding state with the
-    windows; the router is the block's own, whatever the weight source.
+    its QKV matrix are `[q_h | k_h | v_h]` for each head h, as in the original's code. With several,
+    a token's cost falls with the share of experts that are active, and the decoding state with
+    the windows; the router is the block's own, whatever the weight source.
 
     Args:
         n_head: query heads H of all routed experts together.

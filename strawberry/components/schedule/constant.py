@@ -6,7 +6,7 @@ from strawberry.contracts import Schedule, ScheduleSite
 
 
 class Constant(Schedule):
-    """`train.learning_rate` at every step, without a warm-up: the seed's `decay_lr: false`."""
+    """`train.learning_rate` at every step, without a warm-up: the original's `decay_lr: false`."""
 
     def __init__(self, site: ScheduleSite) -> None:
         self.site = site

@@ -1,4 +1,4 @@
-"""Warm-up, a constant part, and a cosine cooldown: the seed project's schedule."""
+"""Warm-up, a constant part, and a cosine cooldown: the original project's schedule."""
 
 from __future__ import annotations
 

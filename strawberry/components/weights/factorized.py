@@ -3,7 +3,7 @@
 A matrix W (out, in) is stored as rows of length C, the model width: P = out * in / C of them, in
 row-major order. Block l's rows for the projection named n are `A_n B_l^T` with A_n (P, rank),
 shared by every block that asks for the same name and shape, and B_l (C, rank), the block's own and
-the same for all of its projections. The seed project stacks the A_n of QKV, SwiGLU and output
+the same for all of its projections. The original project stacks the A_n of QKV, SwiGLU and output
 projection in one tensor and the B_l in another; the matrices are the same.
 
 To an optimizer A_n is as many matrices as there are among the rows of W, each with its share of the
@@ -89,7 +89,7 @@ class FactorizedWeights(WeightSource):
     Args:
         rank: inner dimension of the factors; null takes a quarter of `n_embd`.
         init: `corrected` starts every matrix at the deviation that it would have on its own;
-            `original` draws both factors at fan-in `rank`, as the seed project does, which is
+            `original` draws both factors at fan-in `rank`, as the original project does, which is
             twice too wide for a quarter rank.
     """
 

@@ -1,8 +1,8 @@
 """Weights that the sequence itself changes, made causal: a fast-weight memory.
 
-The seed project derived weights from a statistic of the input over all positions and all sequences,
-`OA = rms(sum_s o_s^T a_s)`, and so let the future in. Here a token sees the statistic of earlier
-tokens, or of earlier chunks of tokens, of its own sequence.
+The original project derived weights from a statistic of the input over all positions and all
+sequences, `OA = rms(sum_s o_s^T a_s)`, and so let the future in. Here a token sees the statistic of
+earlier tokens, or of earlier chunks of tokens, of its own sequence.
 
 B sequences, T tokens, C model width, R the memory's rank, S tokens a chunk, lambda the decay:
 

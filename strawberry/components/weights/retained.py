@@ -1,8 +1,8 @@
 """Weights retained from step to step: those of a recursion step follow from the last step's.
 
-The rules are the seed project's; its operands came from the input, which let later tokens and other
-sequences in. Here they are learned, so weights never see the input: R distinct sets of matrices
-from the parameters of one or two. `retention.py` has the equations.
+The rules are the original project's; its operands came from the input, which let later tokens and
+other sequences in. Here they are learned, so weights never see the input: R distinct sets of
+matrices from the parameters of one or two. `retention.py` has the equations.
 
 Theta, the weights of step 0, is each block's own, and so is Psi, the first transform of the rules
 that swap; M and V belong to the source, one of each for every length of rows. Step 0 computes with

@@ -1,8 +1,8 @@
 """The retention rules: how the weights of one recursion step follow from those of the step before.
 
 A matrix (out, in) is worked on as rows of `side` entries, (P, side): side is the model width C
-where `in` is a multiple of it, as in the seed project, whose parts are all rows of C; else `in`.
-A stack of experts' matrices has one more dimension in front, and each is updated by itself.
+where `in` is a multiple of it, as in the original project, whose parts are all rows of C; else
+`in`. A stack of experts' matrices has one more dimension in front, and each is updated by itself.
 
 With W the current weights, T the transform, M and V square matrices, g the gain, n the fan-in of
 the part, and N_n(X) = X n^-0.5 / (std(X) + 1e-8), the deviation over all entries of the part:

@@ -33,7 +33,7 @@ def everything(dataset: Dataset) -> str:
 
 
 def test_files_folders_and_patterns(tmp_path: Path, site: DataSite) -> None:
-    """The seed's JSON list, JSON lines and plain text come out as one corpus."""
+    """The original's JSON list, JSON lines and plain text come out as one corpus."""
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.json").write_text(json.dumps(["from a list", "and more of it"]))
     (tmp_path / "texts" / "b.jsonl").write_text('{"body": "from a line"}\n')

@@ -8,7 +8,7 @@ from tests.components.schedule.sites import site
 
 
 def seed_rate(s: int, peak: float, floor: float, W: int, N: int, f: str) -> float:
-    """The seed's schedule, term by term; the constant part's end is exact in rationals."""
+    """The original's schedule, term by term; the constant part's end is exact in rationals."""
     flat = int((1 - Fraction(f)) * N)
     if s < W:
         return peak * (s + 1) / (W + 1)

@@ -19,7 +19,7 @@ __all__ = ["figure"]
 NOISE = 2e-5
 """How far losses near 6 may be apart: sums over the batch are taken in another order."""
 
-MAIN = ("gpt2", "seed_air", "moe", "mor_token_choice", "mqar", "muon")
+MAIN = ("gpt2", "original_air", "moe", "mor_token_choice", "mqar", "muon")
 
 
 OWN: dict[str, dict[str, Any]] = {
@@ -85,10 +85,10 @@ def test_bfloat16_on_ranks_is_that_of_one_process(tmp_path: Path) -> None:
     """With copies, the losses of one process that takes the batch in the same halves.
 
     In shards norm gains are rounded too, which no first loss shows; what blocks add to is not.
-    That half of a batch is rounded by itself is what makes the losses of `seed_air` differ from
+    That half of a batch is rounded by itself is what makes the losses of `original_air` differ from
     those of the whole: its gradient is forty times as sensitive to rounding as that of `gpt2`.
     """
-    names, changes = ("gpt2", "seed_air"), {"train__dtype": "bfloat16"}
+    names, changes = ("gpt2", "original_air"), {"train__dtype": "bfloat16"}
     alone = [job(name, tmp_path / f"{name}-1", parts=2, **changes) for name in names]
     run(1, alone, tmp_path / "jobs")
     for parallel in ("ddp", "fsdp"):
@@ -174,7 +174,7 @@ def test_ranks_train_compiled(tmp_path: Path, parallel: str) -> None:
     assert found < NOISE
 
 
-@pytest.mark.parametrize("name", ["seed_air", "deepseek", "hybrid", "recursive"])
+@pytest.mark.parametrize("name", ["original_air", "deepseek", "hybrid", "recursive"])
 def test_units_are_placed_as_they_are_drawn(name: str) -> None:
     """A place is given, in order, what is gathered at a time, and may empty it at once."""
     recipe = load_recipe(RECIPES / f"{name}.yaml", sets())

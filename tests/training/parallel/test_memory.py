@@ -44,7 +44,7 @@ def compare(said: RankCost, measured: list[dict[str, Any]]) -> None:
 @pytest.mark.slow
 def test_a_recursion_is_gathered_once_each_way(tmp_path: Path) -> None:
     """Four blocks applied twice each: one all-gather forward and one back, beside the root's."""
-    said, measured = both("seed_air", "fsdp", 2, tmp_path / "job")
+    said, measured = both("original_air", "fsdp", 2, tmp_path / "job")
 
     compare(said, measured)
     for rank in measured:
@@ -55,7 +55,7 @@ def test_a_recursion_is_gathered_once_each_way(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("name", ["gpt2", "seed_air", "moe", "llama", "recursive"])
+@pytest.mark.parametrize("name", ["gpt2", "original_air", "moe", "llama", "recursive"])
 def test_what_is_said_of_a_rank_is_what_it_measures(
     tmp_path: Path, name: str, ranks: int, parallel: str
 ) -> None:

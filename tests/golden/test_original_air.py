@@ -1,4 +1,4 @@
-"""The seed project's own model, number for number."""
+"""The original project's own model, number for number."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 import strawberry
 from tests.support import recipe_of
 
-GOLDEN = Path(__file__).with_name("seed_air_l4.safetensors")
+GOLDEN = Path(__file__).with_name("original_air_l4.safetensors")
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-5}
 """In float64 what is left is the rounding of the golden numbers; float32 adds as much of ours."""
 
-SEED_AIR = {
+ORIGINAL_AIR = {
     "vocab_size": 96,
     "block_size": 24,
     "n_embd": 32,
@@ -52,7 +52,7 @@ SEED_AIR = {
 
 
 def seed_names(model):
-    """(our parameter, the seed's tensor, its rows) for every parameter of ours."""
+    """(our parameter, the original's tensor, its rows) for every parameter of ours."""
     names = dict(model.named_parameters())
     source = "stack.nodes.0.weights"
     rows = {"attention_qkv_192x32": 192, "attention_swiglu_64x64": 128, "attention_out_32x32": 32}
@@ -65,7 +65,7 @@ def seed_names(model):
     for block in range(4):
         parameter = names.pop(f"{source}.blocks.{block}")
         yield parameter, "block.lr_layers.weight", slice(32 * block, 32 * block + 32)
-    assert not names, f"parameters that the seed does not have: {sorted(names)}"
+    assert not names, f"parameters that the original does not have: {sorted(names)}"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def golden():
 
 @pytest.fixture(scope="module", params=TOLERANCE, ids=str)
 def model(golden, request):
-    model = strawberry.build(recipe_of(SEED_AIR)).to(request.param)
+    model = strawberry.build(recipe_of(ORIGINAL_AIR)).to(request.param)
     with torch.no_grad():
         for parameter, name, rows in seed_names(model):
             parameter.copy_(golden[f"param/{name}"][rows])
@@ -83,7 +83,7 @@ def model(golden, request):
 
 
 def test_logits_and_loss(model, golden):
-    """Logits and loss are the seed's to 1e-5."""
+    """Logits and loss are the original's to 1e-5."""
     with torch.no_grad():
         logits = model(golden["idx"])
         loss = model.loss(golden["idx"], golden["targets"])
@@ -94,7 +94,7 @@ def test_logits_and_loss(model, golden):
 
 
 def test_gradients(model, golden):
-    """The gradient of every parameter is the seed's to 1e-5."""
+    """The gradient of every parameter is the original's to 1e-5."""
     model.zero_grad()
     model.loss(golden["idx"], golden["targets"]).total.backward()
 

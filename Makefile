@@ -6,6 +6,7 @@ TORCH ?= torch>=2.13
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/strawberry-*)
+DEFAULT := plugins/strawberry-original
 
 .PHONY: run test install install-dev check clean
 
@@ -23,8 +24,8 @@ $(VENV)/torch:
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	touch $@
 
-$(VENV)/installed: $(VENV)/torch pyproject.toml
-	$(BIN)/python -m pip install --quiet -e .
+$(VENV)/installed: $(VENV)/torch pyproject.toml $(DEFAULT:%=%/pyproject.toml)
+	$(BIN)/python -m pip install --quiet -e . $(DEFAULT:%=-e ./%)
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/torch pyproject.toml $(PLUGINS:%=%/pyproject.toml)

@@ -51,10 +51,6 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
     "Text": {
         "data": CommandEntry("strawberry.cli.data:command", "Prepare token files."),
         "tokenizer": CommandEntry("strawberry.cli.tokenizer:command", "Train tokenizers."),
-        "import": CommandEntry(
-            "strawberry.cli.import_:command",
-            "Make a file of the original project into one of ours.",
-        ),
     },
     "Toolkit": {
         "new": CommandEntry(

@@ -22,8 +22,9 @@ torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from strawberry.lazily import lazily
 
 if TYPE_CHECKING:
     from strawberry.contracts.collectives import (
@@ -165,15 +166,4 @@ _MODULES = (
     "weights",
 )  # fmt: skip
 
-
-def __getattr__(name: str) -> Any:
-    for module in _MODULES if name in __all__ else ():
-        home = importlib.import_module(f"{__name__}.{module}")
-        if hasattr(home, name):
-            globals()[name] = value = getattr(home, name)
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, __all__, _MODULES)

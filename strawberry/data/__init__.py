@@ -19,31 +19,55 @@ from strawberry.contracts.data import (
     Tokenizer,
     TokenizerSource,
 )
+from strawberry.data.bpe import (
+    PATTERNS,
+    SPECIAL_TOKENS,
+    BPETokenizer,
+    byte_tokenizer,
+    check_special,
+    split_pattern,
+)
 from strawberry.data.corpus import FileCorpus
+from strawberry.data.division import Division, HeldBack, check_division, divided_text
 from strawberry.data.documents import read_documents
 from strawberry.data.files import find_files
 from strawberry.data.opening import load_run_tokenizer, open_dataset, sections
+from strawberry.data.reading import read_bytes
 from strawberry.data.texts import PreparedData, prepare, text_dataset
+from strawberry.data.tokenfile import TokenWriter, open_tokens
 from strawberry.data.tokenizer import load_tokenizer
 
 __all__ = [
+    "PATTERNS",
+    "SPECIAL_TOKENS",
+    "BPETokenizer",
     "Corpus",
     "DataSite",
     "DataSource",
     "Dataset",
+    "Division",
     "FileCorpus",
+    "HeldBack",
     "PreparedData",
     "Progress",
     "Split",
     "Task",
+    "TokenWriter",
     "Tokenizer",
     "TokenizerSource",
+    "byte_tokenizer",
+    "check_division",
+    "check_special",
+    "divided_text",
     "find_files",
     "load_run_tokenizer",
     "load_tokenizer",
     "open_dataset",
+    "open_tokens",
     "prepare",
+    "read_bytes",
     "read_documents",
     "sections",
+    "split_pattern",
     "text_dataset",
 ]

@@ -21,7 +21,7 @@ TEXT_INSTEAD = (
     "give the text that it was made from (.txt, .jsonl, or .json with a list of strings), or the "
     "folder that `strawberry data prepare` makes of that text, as data {use: tokens, path: ...}; "
     "ids of nanoGPT or llm.c, and .npy, are data {use: shards, path: ...}; a data set of the "
-    "original project goes through `strawberry import`"
+    "original project goes through `strawberry original import`"
 )
 """What to do about a pickled data set."""
 

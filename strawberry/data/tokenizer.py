@@ -30,7 +30,7 @@ _JOINING = ("Fuse", "ByteLevel")
 INSTEAD = (
     "leave the path out to learn a tokenizer of the data, or make a tokenizer.json with "
     "`strawberry tokenizer train`, or of an encoder of the original project "
-    "with `strawberry import`"
+    "with `strawberry original import`"
 )
 """What to do about a pickled encoder."""
 

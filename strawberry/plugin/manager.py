@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from strawberry.errors import PluginError
+from strawberry.errors import PluginError, StrawberryError
 from strawberry.plugin import loader
 from strawberry.plugin.hooks import Manager, new_manager
 from strawberry.plugin.kinds import Kinds
@@ -118,12 +118,32 @@ class Plugins:
                 raise
             except BaseException as error:  # SystemExit too: a plugin can't end the program
                 cause = cause or error
-                failures.append(
-                    f"plugin {implementation.plugin_name!r}: {hook_name} raised "
-                    f"{one_line(error)}{loader.place(error)}"
-                )
+                failures.append(_failure(implementation, hook_name, error))
         if failures:
             raise PluginError("\n".join(failures)) from cause
+
+    def ask(self, hook_name: str, **kwargs: Any) -> list[tuple[str, Any]]:
+        """What plugins answer to a hook, each with the plugin's name; without those that say None.
+
+        Raises:
+            StrawberryError: a plugin raised it, about what was asked.
+            PluginError: a plugin raised anything else.
+        """
+        answers = []
+        for implementation in reversed(getattr(self.hook, hook_name).get_hookimpls()):
+            arguments = (kwargs[name] for name in implementation.argnames)
+            try:
+                answers.append((implementation.plugin_name, implementation.function(*arguments)))
+            except (KeyboardInterrupt, StrawberryError):
+                raise
+            except BaseException as error:
+                raise PluginError(_failure(implementation, hook_name, error)) from error
+        return [(name, answer) for name, answer in answers if answer is not None]
+
+
+def _failure(implementation: Any, hook_name: str, error: BaseException) -> str:
+    raised = f"raised {one_line(error)}{loader.place(error)}"
+    return f"plugin {implementation.plugin_name!r}: {hook_name} {raised}"
 
 
 def _words(text: str) -> list[str]:

@@ -37,6 +37,25 @@ def strawberry_register(registry: Registrar) -> None:
 
 
 @_hookspec
+def strawberry_recipe_tree(tree: Any, path: Path) -> tuple[Any, list[str]] | None:
+    """Read a file of another program as a recipe.
+
+    Asked of a file that is YAML or JSON, holds a mapping, and has neither `model` nor `extends`.
+
+    Args:
+        tree: what the file holds, a `strawberry.recipe.Node`: each value knows its line.
+        path: the file.
+
+    Returns:
+        The recipe as such a tree, whose values keep the places that they come from, and notes on
+        how the file was understood; None for a file that is not this plugin's.
+
+    Raises:
+        RecipeError: the file is this plugin's, and something in it can't be honoured.
+    """
+
+
+@_hookspec
 def strawberry_model_built(model: Any, recipe: Any) -> None:
     """A model was built for training, and its first step is still to come."""
 

@@ -1,8 +1,23 @@
-"""Recipes: YAML (or the original project's JSON) in, a resolved and validated `Recipe` out."""
+"""Recipes: a YAML file in, a resolved and validated `Recipe` out."""
 
 from __future__ import annotations
 
-from strawberry.recipe.load import load_recipe, patch
-from strawberry.recipe.spec import Recipe
+from strawberry.recipe.load import load_recipe, patch, recipe_from
+from strawberry.recipe.spec import BlockSpec, ComponentSpec, NodeSpec, Recipe, RecurSpec
+from strawberry.recipe.tree import Node, in_order, located, show, unknown_keys
 
-__all__ = ["Recipe", "load_recipe", "patch"]
+__all__ = [
+    "BlockSpec",
+    "ComponentSpec",
+    "Node",
+    "NodeSpec",
+    "Recipe",
+    "RecurSpec",
+    "in_order",
+    "load_recipe",
+    "located",
+    "patch",
+    "recipe_from",
+    "show",
+    "unknown_keys",
+]

@@ -11,8 +11,8 @@ from typing import Any
 
 from strawberry.errors import Location, Problem, RecipeError
 from strawberry.plugin import Plugins
+from strawberry.recipe.foreign import read_by_plugin
 from strawberry.recipe.origin import origin_of
-from strawberry.recipe.seed import is_seed_config, seed_recipe
 from strawberry.recipe.spec import Recipe
 from strawberry.recipe.tree import Node, located, merge, parse_path, set_at, show
 from strawberry.recipe.validate import validate
@@ -31,7 +31,7 @@ def load_recipe(
     """Read, override, resolve and validate a recipe.
 
     Args:
-        path: a recipe (.yaml), a configuration of the original project (.json), or a run folder.
+        path: a recipe (.yaml), a file that a plugin reads as one, or a run folder.
         overrides: `model.n_embd=128` and the like, applied in order; values are YAML. A `Setting`
             is one that has its place in a file.
         plugins: what names are resolved with; None loads the plugins of this environment.
@@ -43,10 +43,33 @@ def load_recipe(
     source = Path(path)
     if source.is_dir():
         source /= "recipe.yaml"
-    tree, notes, files = _resolved(source, ())
+    plugins = plugins or Plugins.load()
+    tree, notes, files = _resolved(source, (), plugins)
     tree = _overridden(tree, overrides)
-    recipe = validate(tree, source, plugins or Plugins.load(), notes)
+    recipe = validate(tree, source, plugins, notes)
     return replace(recipe, origin=origin_of(files))
+
+
+def recipe_from(
+    content: Node | Mapping[str, Any],
+    source: str | Path,
+    *,
+    plugins: Plugins | None = None,
+    notes: Sequence[str] = (),
+) -> Recipe:
+    """The recipe of what a program made, not of a file.
+
+    Args:
+        content: the recipe as plain data, or as a tree whose values have places.
+        source: what it comes from, which errors name.
+        plugins: what names are resolved with; None loads the plugins of this environment.
+        notes: how the content was understood.
+
+    Raises:
+        RecipeError: with every problem found.
+    """
+    tree = located(content, Location(str(source), 1, 1))
+    return validate(tree, Path(source), plugins or Plugins.load(), notes)
 
 
 def patch(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:
@@ -70,11 +93,13 @@ def patch(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recip
     return replace(patched, origin=recipe.origin)
 
 
-def _resolved(source: Path, above: tuple[Path, ...]) -> tuple[Node, list[str], list[Path]]:
+def _resolved(
+    source: Path, above: tuple[Path, ...], plugins: Plugins
+) -> tuple[Node, list[str], list[Path]]:
     """The tree of a file with what it extends, notes on how it was understood, and the files."""
     tree = read_tree(source)
-    if is_seed_config(tree):
-        return *seed_recipe(tree), [source]
+    if (answer := read_by_plugin(tree, source, plugins)) is not None:
+        return *answer, [source]
     base = tree.get("extends")
     if base is None:
         if "set" in tree.keys:
@@ -82,7 +107,7 @@ def _resolved(source: Path, above: tuple[Path, ...]) -> tuple[Node, list[str], l
             raise RecipeError([Problem(message, tree.keys["set"], "set")])
         return tree, [], [source]
     target = _base(base, source, above)
-    inherited, notes, files = _resolved(target, (*above, source))
+    inherited, notes, files = _resolved(target, (*above, source), plugins)
     inherited = Node(_without(inherited, "name"), inherited.location, inherited.keys)
     merged = merge(inherited, Node(_without(tree, "extends", "set"), tree.location, tree.keys))
     return _with_settings(merged, tree.get("set")), notes, [source, *files]

@@ -1,24 +1,30 @@
-"""A run that begins with weights from elsewhere."""
+"""Runs that begin with weights from elsewhere."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+import strawberry
 from strawberry.errors import StrawberryError
+from strawberry.files.atomic import write_atomic
 from strawberry.model.build import build
 from strawberry.ranks.world import World
+from strawberry.runs import checkpoint, randomness
+from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.runs.device import machine_for
 from strawberry.runs.folder import RunFolder
 from strawberry.training.recent import RecentSums, all_finite
 from strawberry.training.session import open_session
 
 if TYPE_CHECKING:
-    from strawberry.data import Progress
+    from strawberry.data import Progress, Tokenizer
     from strawberry.recipe.spec import Recipe
 
 
@@ -48,9 +54,7 @@ def begin(
         StrawberryError: the weights are not finite, or not this model's, or the folder is taken or
             can't be written.
     """
-    for name, tensor in weights.items():
-        if not all_finite([tensor]):
-            raise StrawberryError(f"the weights are not finite: {name}")
+    _check_finite(weights)
     machine = machine_for(recipe)
     build(recipe, "meta")  # a recipe that can't be built fails before any data is read
     run = RunFolder(run_dir)
@@ -76,3 +80,71 @@ def begin(
     finally:
         run.release()
     return run.path
+
+
+def write_run(
+    recipe: Recipe,
+    run_dir: str | Path,
+    weights: Mapping[str, Tensor],
+    *,
+    step: int,
+    origin: Mapping[str, Any],
+    tokenizer: Tokenizer | None = None,
+) -> Path:
+    """Write a run that another program trained, on data that are not here.
+
+    It generates, and `train --fork` begins from it, with the optimizers' state afresh.
+
+    Args:
+        recipe: what the run was; its data need not exist.
+        run_dir: the run folder to make.
+        weights: the model's `state_dict`.
+        step: how many steps it was trained.
+        origin: where the weights come from, for `run.json`.
+        tokenizer: the run's.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        StrawberryError: the folder is taken or can't be written, or the weights are not finite.
+    """
+    _check_finite(weights)
+    run = RunFolder(run_dir)
+    run.hold()
+    try:
+        if run.exists:
+            raise StrawberryError(f"{run.path}: holds a run; name another folder")
+        randomness.seed(recipe.seed)
+        random, generators = randomness.of_ranks(World())
+        state = {
+            "step": step,
+            "random": random,
+            "metrics": {},
+            "recent": RecentSums(machine_for(recipe)).state(),
+            "optimizer": None,
+            "scale": 1.0,
+            "best": None,
+        }
+        data = CheckpointData(dict(weights), {}, generators, state)
+        checkpoint.save(run.checkpoints, data, CheckpointPolicy(1))
+        if tokenizer is not None:
+            tokenizer.save(run.tokenizer_file)
+        info = {
+            "strawberry": strawberry.__version__,
+            "torch": torch.__version__,
+            "imported": dict(origin),
+            "data": {"use": recipe.data.use, "fingerprint": "unknown"},
+            "seed": recipe.seed,
+        }
+        write_atomic(run.info_file, json.dumps(info, indent=2) + "\n")
+        write_atomic(run.recipe_file, recipe.to_yaml())  # last: it makes the folder a run
+    finally:
+        run.release()
+    return run.path
+
+
+def _check_finite(weights: Mapping[str, Tensor]) -> None:
+    for name, tensor in weights.items():
+        if not all_finite([tensor]):
+            raise StrawberryError(f"the weights are not finite: {name}")

@@ -19,15 +19,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save
+from strawberry_original.importing import import_file
+from strawberry_original.pickled import load_plain
 
 from strawberry.cli.app import run as command
 from strawberry.data import load_tokenizer
-from strawberry.data.pickled import load_plain
 from strawberry.errors import StrawberryError
 from strawberry.generation import load_run
 from strawberry.runs import checkpoint
-from strawberry.training import import_seed, train
-from tests.data.test_seed_files import encoder
+from strawberry.training import train
 from tests.faults.conftest import Figure, reseal
 from tests.training.conftest import RecipeMaker
 
@@ -98,7 +98,7 @@ def attacks(folder: Path, mark: Path) -> list[Path]:
     contents = {
         "a.bin": payload,
         "b.bin": by_build(mark),
-        "c.bin": pickle.dumps({**encoder(), "pattern": Payload(mark)}),
+        "c.bin": pickle.dumps({"pattern": Payload(mark), "special": {}, "vocab": {}}),
         "d.bin": pickle.dumps({"dataset": [[1, 2], Payload(mark)]}, 2),
         "e.pkl": b"cposix\nmkdir\n(S'" + str(mark).encode() + b"'\ntR.",  # protocol 0
         "f.safetensors": payload,
@@ -126,9 +126,9 @@ def attacks(folder: Path, mark: Path) -> list[Path]:
 
 
 READERS: dict[str, Callable[[Path], object]] = {
-    "import": lambda path: import_seed(path, path.with_name("out")),
+    "import": lambda path: import_file(path, path.with_name("out")),
     "tokenizer": load_tokenizer,
-    "encoder": lambda path: import_seed(path, path.with_name("out"), encoder=path),
+    "encoder": lambda path: import_file(path, path.with_name("out"), encoder=path),
 }
 
 

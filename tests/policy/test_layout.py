@@ -1,6 +1,7 @@
 """House rules that a machine can hold us to."""
 
 import ast
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,13 @@ def test_help_is_light():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_every_distribution_is_installed():
+    """The environment has all of plugins/, as recipes and tests of the core use some of them."""
+    names = {path.name for path in (ROOT / "plugins").glob("strawberry-*")}
+    missing = names - {each.name for each in importlib.metadata.distributions()}
+    assert not missing, f"`make install-dev`, or pip install --no-deps -e plugins/{min(missing)}"
 
 
 def test_the_project_speaks_of_itself_only():

@@ -16,6 +16,7 @@ from strawberry.model.build import build
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.recipe.yaml import dump
+from tests.plugin.fakes import hide_installed
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = [*sorted(file.name for file in RECIPES.glob("*.yaml")), "original.json"]
@@ -71,6 +72,15 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "overrides": {"name": st.sampled_from(NAMES), "overrides": OVERRIDES},
 }
 """What each of the tests below is given."""
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Plugins:
+    """The built-in components, and the reader of the original project's configurations."""
+    reader = RECIPES.parent / "plugins/strawberry-original/strawberry_original/plugin.py"
+    with pytest.MonkeyPatch.context() as patch:
+        hide_installed(patch)
+        return Plugins.load(files=[reader])
 
 
 @pytest.fixture(autouse=True)

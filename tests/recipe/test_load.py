@@ -18,9 +18,7 @@ from tests.recipe.conftest import BASE, Load, Wrong
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-@pytest.mark.parametrize(
-    "file", [*sorted(RECIPES.glob("*.yaml")), RECIPES / "original.json"], ids=str
-)
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=str)
 def test_resolved_recipe_loads_to_an_equal_one(file: Path, folder: Path, plugins: Plugins) -> None:
     """What a run folder keeps of a recipe says the same as the recipe, as a file or a folder."""
     recipe = load_recipe(file, plugins=plugins)

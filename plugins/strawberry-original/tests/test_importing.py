@@ -10,18 +10,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from strawberry_original.importing import import_file
 
-from strawberry.cli.app import run
-from strawberry.data.tokenfile import TokenWriter
+from strawberry.commands import run
+from strawberry.data import TokenWriter
 from strawberry.errors import StrawberryError
 from strawberry.generation import load_run
 from strawberry.recipe import load_recipe
-from strawberry.runs.folder import RunFolder
-from strawberry.training import import_seed, train
-from tests.data.test_seed_files import encoder
-from tests.training.conftest import RecipeMaker
+from strawberry.training import train
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "original_air_l4.safetensors"
+GOLDEN = Path(__file__).parents[3] / "tests/golden" / "original_air_l4.safetensors"
 Writer = Callable[..., Path]
 
 
@@ -62,11 +60,11 @@ def write(golden: dict[str, Any], tmp_path: Path) -> Writer:
 
 
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
-def test_the_imported_model_has_the_seeds_logits(
+def test_the_imported_model_has_the_originals_logits(
     write: Writer, golden: dict[str, Any], tmp_path: Path, prefix: str
 ) -> None:
     """Number for number, from the run folder alone, at the original's step."""
-    made = import_seed(write(prefix), tmp_path / "run")
+    made = import_file(write(prefix), tmp_path / "run")
     assert (made.kind, made.size) == ("checkpoint", 40)
     loaded = load_run(tmp_path / "run", device="cpu")
     with torch.no_grad():
@@ -75,20 +73,18 @@ def test_the_imported_model_has_the_seeds_logits(
     assert (logits - golden["logits"]).abs().max() < 2e-5
 
 
-def test_an_imported_run_can_be_forked(
-    write: Writer, tmp_path: Path, corpus: Path, make_recipe: RecipeMaker
-) -> None:
+def test_an_imported_run_can_be_forked(write: Writer, tmp_path: Path) -> None:
     """Training goes on from the original's weights and step, with the optimizer begun afresh."""
-    import_seed(write(), tmp_path / "seed")
+    import_file(write(), tmp_path / "original")
     said: list[str] = []
-    source = load_run(tmp_path / "seed", device="cpu").recipe
-    fields = make_recipe(train={"max_iters": 42, "batch_size": 2}).to_dict()
-    content = source.to_dict() | {key: fields[key] for key in ("data", "tokenizer", "train")}
+    source = load_run(tmp_path / "original", device="cpu").recipe
+    train_fields = {"max_iters": 42, "batch_size": 2, "log_interval": 1, "device": "cpu"}
+    content = source.to_dict() | {"data": "stdlib", "tokenizer": "bytes", "train": train_fields}
     path = tmp_path / "recipe.json"
     content["model"]["vocab_size"] = 300  # another vocabulary can't be taken over
     path.write_text(json.dumps(content))
     with pytest.raises(StrawberryError, match="does not fit this recipe"):
-        train(load_recipe(path), tmp_path / "run", fork_of=tmp_path / "seed", warn=said.append)
+        train(load_recipe(path), tmp_path / "run", fork_of=tmp_path / "original", warn=said.append)
     content["model"]["vocab_size"] = 96
     content["data"], content["tokenizer"] = (
         {"use": "tokens", "path": str(tmp_path / "t.tok")},
@@ -97,9 +93,10 @@ def test_an_imported_run_can_be_forked(
     with TokenWriter(tmp_path / "t.tok", 96) as writer:
         writer.append(np.arange(900) % 90, 0)
     path.write_text(json.dumps(content))
-    train(load_recipe(path), tmp_path / "run", fork_of=tmp_path / "seed", warn=said.append)
+    train(load_recipe(path), tmp_path / "run", fork_of=tmp_path / "original", warn=said.append)
     assert any("start afresh" in line for line in said)
-    rows = RunFolder(tmp_path / "run").metrics()  # the first one is the evaluation due before
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]  # the first one is the evaluation due before
     assert [row["step"] for row in rows if "loss" in row][:2] == [41, 42]
 
 
@@ -107,14 +104,14 @@ def test_what_is_another_version_is_named(write: Writer, tmp_path: Path) -> None
     """Other tensors, other shapes, other keys: each refusal says which, and leaves no folder."""
     path = write(model={"blocks.0.qkv.weight": torch.zeros(2, 2)})
     with pytest.raises(StrawberryError, match=r"another version.*blocks\.0\.qkv\.weight"):
-        import_seed(path, tmp_path / "run")
+        import_file(path, tmp_path / "run")
     with pytest.raises(StrawberryError, match="hyper-parameters say"):
-        import_seed(write(hyperparams={**_config(), "n_embd": 64}), tmp_path / "run")
+        import_file(write(hyperparams={**_config(), "n_embd": 64}), tmp_path / "run")
     with pytest.raises(StrawberryError, match="r_layer"):
-        import_seed(write(hyperparams={**_config(), "r_layer": 2}), tmp_path / "run")
+        import_file(write(hyperparams={**_config(), "r_layer": 2}), tmp_path / "run")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(StrawberryError, match="not a checkpoint of the original"):
-        import_seed(tmp_path / "other.pt", tmp_path / "run")
+        import_file(tmp_path / "other.pt", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -127,13 +124,15 @@ def _config() -> dict[str, int]:
 def test_the_command(write: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It says what the file was and how to use what it made; what is there is not overwritten."""
     made = tmp_path / "tokenizer.json"
-    (tmp_path / "cl.bin").write_bytes(pickle.dumps(encoder()))
-    assert run(["import", str(tmp_path / "cl.bin"), str(made)]) == 0
+    vocab = dict(enumerate(bytes([byte]) for byte in range(256)))
+    content = {"pattern": "gpt4o", "special": {"<|eot|>": 256}, "vocab": vocab}
+    (tmp_path / "cl.bin").write_bytes(pickle.dumps(content))
+    assert run(["original", "import", str(tmp_path / "cl.bin"), str(made)]) == 0
     assert f"tokenizer: {{use: bpe, path: {made}}}" in capsys.readouterr().out
-    (tmp_path / "data.bin").write_bytes(pickle.dumps({"dataset": [[1, 2, 3, 263]]}))
+    (tmp_path / "data.bin").write_bytes(pickle.dumps({"dataset": [[1, 2, 3, 256]]}))
     arguments = [str(tmp_path / "data.bin"), str(tmp_path / "tok"), "--json",
                  "--encoder", str(tmp_path / "cl.bin")]  # fmt: skip
-    assert run(["import", *arguments]) == 0
+    assert run(["original", "import", *arguments]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == 4
-    assert run(["import", *arguments]) == 2
+    assert run(["original", "import", *arguments]) == 2
     assert "already there" in capsys.readouterr().err

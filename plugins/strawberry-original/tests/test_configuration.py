@@ -5,15 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
+from strawberry_original.configuration import KNOWN, TRAIN_KEYS
 
 import strawberry
 from strawberry.errors import RecipeError
-from strawberry.model.build import build
+from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
-from strawberry.recipe.seed import KNOWN
 
-TEXT = (Path(__file__).parents[1] / "data/original.json").read_text()
-ROOT = Path(__file__).parents[2]
+FILE = Path(__file__).parents[3] / "recipes/original.json"
+TEXT = FILE.read_text()
 
 
 def load(folder, text=TEXT, overrides=()):
@@ -25,11 +25,6 @@ def load(folder, text=TEXT, overrides=()):
 def change(key, value):
     """The text with another value for a key."""
     return re.sub(rf'("{key}": )[^,\n/]+', rf"\g<1>{value}", TEXT, count=1)
-
-
-def test_recipes_has_the_same_text():
-    """The file in recipes/ is that text too."""
-    assert (ROOT / "recipes/original.json").read_text() == TEXT
 
 
 def test_every_key_is_known():
@@ -70,7 +65,7 @@ def test_what_it_becomes(tmp_path):
 def test_every_fourth_layer_is_the_expert_abundance(tmp_path):
     """n_layer counts weight sets; 4, 8, ... are the Expert Abundance."""
     recipe = load(tmp_path, change("n_layer", 6))
-    model = build(recipe, "meta")
+    model = strawberry.build(recipe, "meta")
     kinds = [type(v.block.attention).__name__ for v in model.visits()][::2]
 
     assert kinds == ["AFTSimple"] * 3 + ["ExpertAbundance"] + ["AFTSimple"] * 2
@@ -94,7 +89,7 @@ def test_parameter_count_is_the_seeds(tmp_path):
         tmp_path,
         change("n_layer", 4).replace('"n_qkv": 256,', '"n_qkv": 256').replace('"n_ffn": 256', ""),
     )
-    model = build(recipe, "meta")
+    model = strawberry.build(recipe, "meta")
 
     assert sum(p.numel() for p in model.parameters()) == 549_888
 
@@ -125,6 +120,29 @@ def test_mistakes_are_located(tmp_path, text, expected):
 
 def test_it_builds():
     """The printed configuration builds through the public API."""
-    recipe = strawberry.load_recipe(ROOT / "recipes/original.json")
+    recipe = strawberry.load_recipe(FILE)
 
     assert strawberry.build(recipe, device="meta").block_size == 256
+
+
+def test_every_key_is_in_the_guide():
+    """No key that a configuration may have is missing from the plugin's page."""
+    guide = (Path(__file__).parents[1] / "README.md").read_text()
+    same = set(TRAIN_KEYS)  # "the same names"
+    assert [key for key in KNOWN[""] - same if f"`{key}" not in guide] == []
+
+
+def test_a_recipe_extends_it(tmp_path):
+    """What a recipe says comes on top of what the configuration means."""
+    (tmp_path / "original.json").write_text(TEXT)
+    (tmp_path / "mine.yaml").write_text("extends: original.json\ntrain: {max_iters: 7}\n")
+    recipe = load_recipe(tmp_path / "mine.yaml")
+    assert (recipe.train.max_iters, recipe.model.n_embd) == (7, 64)
+
+
+def test_round_trip(tmp_path):
+    """The recipe written out loads to an equal one, without this plugin."""
+    recipe = load_recipe(FILE)
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    again = load_recipe(tmp_path, plugins=Plugins.load(disabled=["original"]))
+    assert again == recipe

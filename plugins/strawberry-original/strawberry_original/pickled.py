@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-from strawberry.data.reading import read_bytes
+from strawberry.data import read_bytes
 from strawberry.errors import StrawberryError
 
 PLAIN = frozenset({

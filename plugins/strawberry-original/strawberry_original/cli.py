@@ -1,4 +1,4 @@
-"""`strawberry import`."""
+"""`strawberry original`: files of the original project."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from typing import Annotated
 
 import typer
 
+command = typer.Typer(help="Import files of the original project.", add_completion=False)
+
 UNITS = {"checkpoint": "step", "encoder": "ids", "dataset": "tokens"}
 
 
-def command(
+@command.callback()
+def _original() -> None:
+    """Import files of the original project."""
+
+
+@command.command("import")
+def import_(
     file: Annotated[
         Path, typer.Argument(help="A .strawberry checkpoint, or an encoder or data set (.bin).")
     ],
@@ -27,14 +35,10 @@ def command(
 
     Nothing that is in it is run: pickles that do more than hold data are refused.
     """
-    from strawberry.cli import context
-    from strawberry.cli.console import print_json
-    from strawberry.training import import_seed
-    from strawberry.training.uncompiled import spare_compiler
+    from strawberry.commands import plugins, print_json
+    from strawberry_original.importing import import_file
 
-    spare_compiler()
-
-    imported = import_seed(file, out, encoder=encoder, plugins=context.plugins())
+    imported = import_file(file, out, encoder=encoder, plugins=plugins())
     unit = UNITS[imported.kind]
     if as_json:
         print_json({"kind": imported.kind, "path": str(imported.path), unit: imported.size})

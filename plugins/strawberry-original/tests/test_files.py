@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from strawberry_original.files import TOKENS, load_encoder, write_dataset
+from strawberry_original.pickled import load_plain
 
-from strawberry.data.bpe import PATTERNS, SPECIAL_TOKENS
-from strawberry.data.pickled import load_plain
-from strawberry.data.seed_files import TOKENS, load_encoder, write_dataset
-from strawberry.data.tokenfile import open_tokens
+from strawberry.data import PATTERNS, SPECIAL_TOKENS, open_tokens
 from strawberry.errors import StrawberryError
-from strawberry.files.storage import FileFingerprints
+from strawberry.files import FileFingerprints
 
 MERGES = [b"th", b"the", b" the", b"in", b"ing"]
 
@@ -43,7 +42,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_an_encoder_has_the_seeds_vocabulary(write: Callable[..., Path], protocol: int) -> None:
+def test_an_encoder_has_the_originals_vocabulary(write: Callable[..., Path], protocol: int) -> None:
     """Ids, bytes and special tokens are those of the file, in every protocol since Python 3."""
     value = encoder()
     made = load_encoder(write(value, protocol))

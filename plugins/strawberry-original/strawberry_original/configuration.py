@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from strawberry.errors import Problem, RecipeError
-from strawberry.recipe.tree import Node, in_order, located, show, unknown_keys
+from strawberry.recipe import Node, in_order, located, show, unknown_keys
 
 TRAIN_KEYS = (
     "gradient_accumulation_steps", "batch_size", "max_iters", "eval_interval", "log_interval",
@@ -49,12 +49,7 @@ RMS_EPS = 1.1920928955078125e-07
 """What the original's `rms_norm` adds in float32: the dtype's epsilon."""
 
 
-def is_seed_config(tree: Node) -> bool:
-    """Whether a file is a configuration of the original project rather than a recipe."""
-    return tree.is_map and "model_hyperparams" in tree.value
-
-
-def seed_recipe(tree: Node) -> tuple[Node, list[str]]:
+def recipe_tree(tree: Node) -> tuple[Node, list[str]]:
     """The recipe tree that a configuration means, and notes; raises RecipeError."""
     config = _Config(tree)
     problems = in_order(config.problems())
@@ -127,8 +122,8 @@ class _Config:
         start = self.node("init_from")
         if start is not None and start.value != "scratch":
             message = (
-                "a pretrained model is a pickle, which a recipe never opens; write scratch, or "
-                " make it a run with `strawberry import` and begin with `train --fork` of it"
+                "a pretrained model is a pickle, which a recipe never opens; write scratch, "
+                "or make it a run with `strawberry original import` and `train --fork` that"
             )
             yield Problem(message, start.location, "init_from")
 

@@ -10,7 +10,6 @@ have other tensors and are refused by their names.
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,21 +19,13 @@ from torch import Tensor, nn
 
 import strawberry
 from strawberry.errors import Location, StrawberryError
-from strawberry.files.atomic import write_atomic
-from strawberry.model.build import build
-from strawberry.ranks.world import World
-from strawberry.recipe.seed import seed_recipe
-from strawberry.recipe.tree import located
-from strawberry.recipe.validate import validate
-from strawberry.runs import checkpoint, randomness
-from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
-from strawberry.runs.folder import RunFolder
-from strawberry.training.recent import RecentSums
+from strawberry.recipe import Recipe, located, recipe_from
+from strawberry.training import write_run
+from strawberry_original.configuration import recipe_tree
 
 if TYPE_CHECKING:
     from strawberry.data import Tokenizer
     from strawberry.plugin import Plugins
-    from strawberry.recipe.spec import Recipe
 
 EMBEDDING, BASES, LAYERS = "unembed.weight", "block.lr_qkvo.weight", "block.lr_layers.weight"
 NAMES = {EMBEDDING, BASES, LAYERS, "embed.weight"}
@@ -45,7 +36,9 @@ PREFIX = "_orig_mod."
 """What torch.compile puts before a name."""
 
 
-def write_run(path: Path, out: Path, plugins: Plugins, tokenizer: Tokenizer | None) -> int:
+def import_checkpoint(
+    path: Path, out: Path, plugins: Plugins | None, tokenizer: Tokenizer | None
+) -> int:
     """Make the new run folder `out` of a checkpoint; returns its step.
 
     The optimizers' state is not taken over: a `--fork` of the run starts them afresh.
@@ -59,28 +52,12 @@ def write_run(path: Path, out: Path, plugins: Plugins, tokenizer: Tokenizer | No
             f"the encoder has {tokenizer.vocab_size} ids, more than the {recipe.model.vocab_size} "
             f"of {path}"
         )
-    model = build(recipe)
+    model = strawberry.build(recipe)
     _copy(model, _weights(saved, path), path)
     step = _step(saved)
-    run = RunFolder(out)
-    run.hold()
-    try:
-        if run.exists:
-            raise StrawberryError(f"{out}: holds a run; name another folder")
-        _save(run, recipe, model, step)
-        if tokenizer is not None:
-            tokenizer.save(run.tokenizer_file)
-        info = {
-            "strawberry": strawberry.__version__,
-            "torch": torch.__version__,
-            "imported": {"file": str(path), "sha256": _digest(path)},
-            "data": {"use": recipe.data.use, "fingerprint": "unknown"},
-            "seed": recipe.seed,
-        }
-        write_atomic(run.info_file, json.dumps(info, indent=2) + "\n")
-        write_atomic(run.recipe_file, recipe.to_yaml())  # last: it makes the folder a run
-    finally:
-        run.release()
+    origin = {"file": str(path), "sha256": _digest(path)}
+    weights = model.state_dict()
+    write_run(recipe, out, weights, step=step, origin=origin, tokenizer=tokenizer)
     return step
 
 
@@ -120,13 +97,13 @@ def _check_archive(path: Path) -> None:
         raise StrawberryError(f"{path}: its entries are larger than the file")
 
 
-def _recipe(saved: dict[str, Any], path: Path, plugins: Plugins) -> Recipe:
+def _recipe(saved: dict[str, Any], path: Path, plugins: Plugins | None) -> Recipe:
     """The recipe of the checkpoint's hyper-parameters; raises RecipeError for what they are not."""
     config = {"model_hyperparams": saved["hyperparams"], "seed": 0}
     if isinstance(saved.get("optimizer_hyperparams"), dict):
         config["optimizer_hyperparams"] = saved["optimizer_hyperparams"]
-    tree, notes = seed_recipe(located(config, Location(str(path), 1, 1)))
-    return validate(tree, path, plugins, notes)
+    tree, notes = recipe_tree(located(config, Location(str(path), 1, 1)))
+    return recipe_from(tree, path, plugins=plugins, notes=notes)
 
 
 def _weights(saved: dict[str, Any], path: Path) -> dict[str, Tensor]:
@@ -174,24 +151,6 @@ def _step(saved: dict[str, Any]) -> int:
     stats = saved.get("stats")
     step = stats.get("step") if isinstance(stats, dict) else 0
     return step if type(step) is int and step >= 0 else 0
-
-
-def _save(run: RunFolder, recipe: Recipe, model: nn.Module, step: int) -> None:
-    from strawberry.runs.device import machine_for
-
-    randomness.seed(recipe.seed)
-    random, generators = randomness.of_ranks(World())
-    state = {
-        "step": step,
-        "random": random,
-        "metrics": {},
-        "recent": RecentSums(machine_for(recipe)).state(),
-        "optimizer": None,
-        "scale": 1.0,
-        "best": None,
-    }
-    moment = CheckpointData(model.state_dict(), {}, generators, state)
-    checkpoint.save(run.checkpoints, moment, CheckpointPolicy(1))
 
 
 def _digest(path: Path) -> str:

@@ -15,15 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from strawberry.contracts.data import Ids
-from strawberry.data.bpe import BPETokenizer, check_special, split_pattern
-from strawberry.data.packed import TOKENIZER
-from strawberry.data.pickled import load_plain
-from strawberry.data.tokenfile import SUFFIX, TokenWriter
+from strawberry.contracts import Ids
+from strawberry.data import BPETokenizer, TokenWriter, check_special, split_pattern
 from strawberry.errors import StrawberryError
-from strawberry.files.storage import new_folder
+from strawberry.files import new_folder
+from strawberry_original.pickled import load_plain
 
-TOKENS = f"tokens{SUFFIX}"
+TOKENS, TOKENIZER = "tokens.tok", "tokenizer.json"
 DATASET = {"dataset", "train_toks", "val_toks"}
 UNUSED = b"\xff\xfe unused %d"
 """Bytes of an id that no text is encoded to: they are not UTF-8."""

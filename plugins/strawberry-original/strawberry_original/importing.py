@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strawberry.data.pickled import load_plain
-from strawberry.data.seed_files import (
+from strawberry.errors import StrawberryError
+from strawberry_original.checkpoint import import_checkpoint, is_archive
+from strawberry_original.files import (
     TOKENS,
     encoder_of,
     is_dataset,
@@ -16,8 +17,7 @@ from strawberry.data.seed_files import (
     load_encoder,
     write_dataset,
 )
-from strawberry.errors import StrawberryError
-from strawberry.training.seed_checkpoint import is_archive, write_run
+from strawberry_original.pickled import load_plain
 
 if TYPE_CHECKING:
     from strawberry.plugin import Plugins
@@ -33,7 +33,7 @@ class ImportedFile:
     usage: str
 
 
-def import_seed(
+def import_file(
     path: str | Path, out: str | Path, *, encoder: str | Path | None = None,
     plugins: Plugins | None = None,
 ) -> ImportedFile:  # fmt: skip
@@ -53,11 +53,7 @@ def import_seed(
         raise StrawberryError(f"{out}: is already there; name another")
     tokenizer = None if encoder is None else load_encoder(Path(encoder))
     if is_archive(path):
-        if plugins is None:
-            from strawberry.plugin import Plugins
-
-            plugins = Plugins.load()
-        step = write_run(path, out, plugins, tokenizer)
+        step = import_checkpoint(path, out, plugins, tokenizer)
         return ImportedFile(
             "checkpoint", out, step, shlex.join(["strawberry", "generate", str(out)])
         )

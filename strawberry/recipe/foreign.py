@@ -1,0 +1,34 @@
+"""Files of other programs, which plugins read as recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from strawberry.errors import PluginError, Problem, RecipeError
+from strawberry.plugin import Plugins
+from strawberry.recipe.tree import Node
+
+HOOK = "strawberry_recipe_tree"
+
+
+def read_by_plugin(tree: Node, path: Path, plugins: Plugins) -> tuple[Node, list[str]] | None:
+    """The recipe that a plugin reads in a file, and its notes; None if no plugin does.
+
+    Raises:
+        RecipeError: several plugins read it, or one can't honour what is in it.
+        PluginError: a plugin fails, or answers with something else.
+    """
+    if not tree.is_map or {"model", "extends"} & tree.value.keys():
+        return None
+    answers = plugins.ask(HOOK, tree=tree, path=path)
+    if len(answers) > 1:
+        names = " and ".join(repr(name) for name, _ in answers)
+        message = f"plugins {names} both read this file; `--no-plugin NAME` leaves one out"
+        raise RecipeError([Problem(message, tree.location)])
+    for name, answer in answers:
+        match answer:
+            case (Node() as recipe, list() as notes):
+                return recipe, notes
+        message = f"answered {type(answer).__name__}, not a tree and a list of notes"
+        raise PluginError(f"plugin {name!r}: {HOOK} {message}")
+    return None

@@ -16,7 +16,7 @@ from strawberry.ablate.trials import identity
 from strawberry.data import open_dataset
 from strawberry.data.fingerprint import fingerprint
 from strawberry.files.storage import digest
-from strawberry.training.ledger import OPENING, Ledger
+from strawberry.runs.ledger import OPENING, Ledger
 
 
 class Asking:

@@ -22,7 +22,7 @@ import numpy as np
 
 from strawberry.ablate.extra import needs
 from strawberry.ablate.noise import Prior
-from strawberry.training.ledger import ANSWER, OPENING, QUESTION, Ledger
+from strawberry.runs.ledger import ANSWER, OPENING, QUESTION, Ledger
 
 MAIN: Final = "main"
 """The campaign of those who name none."""

@@ -21,8 +21,8 @@ from strawberry.errors import StrawberryError
 from strawberry.files.atomic import write_atomic
 from strawberry.files.storage import digest
 from strawberry.plugin import Plugins
+from strawberry.runs.ledger import FINAL
 from strawberry.training.evaluate import evaluate_depths
-from strawberry.training.ledger import FINAL
 from strawberry.training.testing import ledger_around, open_test
 
 

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from strawberry.contracts.execution import FINISHED
 from strawberry.errors import StrawberryError
 from strawberry.runs.folder import RunFolder
+from strawberry.runs.ledger import FINAL, RECORD
 from strawberry.training.items import RowLosses, last_rows, read_rows, rows_of
-from strawberry.training.ledger import FINAL, RECORD
 
 __all__ = ["RECORD", "HasResult", "Record", "TrialRecord", "openings_of", "values_of"]
 

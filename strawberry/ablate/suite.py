@@ -19,7 +19,7 @@ from strawberry.ablate.record import RECORD, Record
 from strawberry.errors import StrawberryError
 from strawberry.files.atomic import write_atomic
 from strawberry.plugin import Plugins
-from strawberry.training.ledger import SUITE
+from strawberry.runs.ledger import SUITE
 
 
 def suite_names(path: Path) -> list[str]:

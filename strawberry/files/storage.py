@@ -69,10 +69,14 @@ def lock(cache: Path, key: str) -> BaseFileLock:
         return FileLock(folder / f"{key}.lock")
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one."""
+def write_file(path: Path, content: bytes, *, parents: bool = True) -> None:
+    """Write a file so that a crash leaves the old one or the new one.
+
+    Its folder is made where it is missing. With `parents` false that folder's own is not, so that
+    what was moved away stays away.
+    """
     with explained(f"can't write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=parents, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}{_PART}", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:

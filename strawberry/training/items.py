@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.errors import StrawberryError
-from strawberry.files.storage import explained, write_file
+from strawberry.files.storage import write_file
 
 if TYPE_CHECKING:
     from strawberry.contracts.data import Split
@@ -55,9 +55,7 @@ def keeper(path: Path, batches: Batches, split: Split = "val") -> Keep:
             **({} if group is None else {"group": np.asarray(group, np.int32)}),
         }
         np.savez_compressed(content, **arrays)
-        with explained(f"can't write {path}"):
-            path.parent.mkdir(exist_ok=True)  # no parents: a run folder that was moved stays away
-        write_file(path, content.getvalue())
+        write_file(path, content.getvalue(), parents=False)  # a run that was moved stays away
 
     return keep
 

@@ -12,7 +12,7 @@ from strawberry.data import open_dataset
 from strawberry.data.fingerprint import fingerprint
 from strawberry.data.opening import divided_ahead
 from strawberry.errors import StrawberryError
-from strawberry.training.ledger import OPENING, RECORD, SUITE, Ledger
+from strawberry.runs.ledger import OPENING, RECORD, SUITE, Ledger
 
 if TYPE_CHECKING:
     from strawberry.data import Dataset

@@ -19,7 +19,7 @@ from strawberry.data import open_dataset
 from strawberry.data.fingerprint import fingerprint
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
-from strawberry.training.ledger import LEDGER, Ledger
+from strawberry.runs.ledger import LEDGER, Ledger
 from tests.ablate.conftest import PlanMaker
 from tests.ablate.test_sweep import scripted
 

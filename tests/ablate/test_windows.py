@@ -15,8 +15,8 @@ from strawberry.ablate.windows import clustered, windows_error
 from strawberry.cli.app import run as command
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
+from strawberry.runs.ledger import OPENING, Ledger
 from strawberry.training.items import RowLosses, last_rows, read_rows
-from strawberry.training.ledger import OPENING, Ledger
 from tests.ablate.conftest import PlanMaker
 from tests.ablate.test_sweep import run
 

@@ -11,41 +11,20 @@ from torch import Tensor, nn
 
 from strawberry.contracts import FFN, Attention, Site, State, Use
 from strawberry.plugin import hookimpl
+from tests.referee.cheats import Honest
 
 
-class Mean(Attention):
+class Mean(Honest):
     """The mean of the values so far: sound."""
 
-    def __init__(self, site: Site) -> None:
-        super().__init__()
-        self.value = site.projection("value", site.n_embd, site.n_embd)
-        self.out = site.projection("out", site.n_embd, site.n_embd, output=True)
-
-    def forward(self, x: Tensor, use: Use) -> Tensor:
-        v = self.value(x, use)
-        total = v.cumsum(1)
-        if use.state is not None:
-            total = total + self.kept(use.state["sum"])
-            use.state["sum"] = total[:, -1:]
-        count = torch.arange(1, x.shape[1] + 1, device=x.device).to(x) + use.offset
-        return self.out(self.mixed(x, v, total, count[:, None]), use)
-
-    def kept(self, state: Tensor) -> Tensor:
-        return state
-
-    def mixed(self, x: Tensor, v: Tensor, total: Tensor, count: Tensor) -> Tensor:
-        return total / count
-
-    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        return {"sum": torch.zeros(batch, 1, self.value.in_features, device=device, dtype=dtype)}
+    cacheable = True
 
 
 class LeaksInTraining(Mean):
     """In training only, every token sees the mean of the sequence."""
 
-    def mixed(self, x: Tensor, v: Tensor, total: Tensor, count: Tensor) -> Tensor:
-        y = super().mixed(x, v, total, count)
-        return y + 0.1 * v.mean(1, keepdim=True) if self.training else y
+    def seen(self, v: Tensor, use: Use) -> Tensor:
+        return 0.1 * v.mean(1, keepdim=True) if self.training else torch.zeros_like(v)
 
 
 class LeaksByRounding(Attention):
@@ -75,7 +54,7 @@ class LeaksByRounding(Attention):
 class Blind(Mean):
     """A token sees those before it and not itself."""
 
-    def mixed(self, x: Tensor, v: Tensor, total: Tensor, count: Tensor) -> Tensor:
+    def mean(self, total: Tensor, v: Tensor, count: Tensor) -> Tensor:
         return (total - v) / count
 
 
@@ -101,9 +80,6 @@ class StopsInCache(Mean):
 
 class Short(Mean):
     """A token sees itself and the one before it."""
-
-    def mixed(self, x: Tensor, v: Tensor, total: Tensor, count: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         v = self.value(x, use)

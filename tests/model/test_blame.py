@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import strawberry
-from strawberry.components.ffn.swiglu import SwiGLU
+from strawberry.components.ffn.gated import SwiGLU
 from strawberry.errors import RecipeError
 from strawberry.model.accounting import account
 from strawberry.plugin import Plugins

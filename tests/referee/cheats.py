@@ -28,8 +28,21 @@ class Honest(Attention):
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         v = self.value(x, use)
-        count = torch.arange(1, x.shape[1] + 1, device=x.device).to(x)[:, None]
-        return self.out(v.cumsum(1) / count + self.seen(v, use), use)
+        total = v.cumsum(1)
+        if use.state is not None:
+            total = total + self.kept(use.state["sum"])
+            use.state["sum"] = total[:, -1:]
+        count = torch.arange(1, x.shape[1] + 1, device=x.device).to(x)[:, None] + use.offset
+        return self.out(self.mean(total, v, count) + self.seen(v, use), use)
+
+    def kept(self, state: Tensor) -> Tensor:
+        return state
+
+    def mean(self, total: Tensor, v: Tensor, count: Tensor) -> Tensor:
+        return total / count
+
+    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
+        return {"sum": torch.zeros(batch, 1, self.value.in_features, device=device, dtype=dtype)}
 
     def seen(self, v: Tensor, use: Use) -> Tensor:
         return torch.zeros_like(v)

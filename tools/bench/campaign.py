@@ -22,7 +22,7 @@ from strawberry.ablate.extra import needs
 from strawberry.ablate.noise import Prior, design
 from strawberry.ablate.spread import residual
 from strawberry.ablate.statistics import compare
-from strawberry.training.ledger import Ledger
+from strawberry.runs.ledger import Ledger
 
 Numbers: TypeAlias = NDArray[np.float64]
 ALPHA = 0.05

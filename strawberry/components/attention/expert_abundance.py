@@ -47,8 +47,6 @@ class ExpertAbundance(Attention):
         n_qkv: width of those heads together; null takes `n_embd`.
         n_ffn: hidden width of the mini-FFN; null takes `n_embd`.
         qk_eps: added to the mean square in the QK-norm, which has no gain.
-        qk_scale: what queries are multiplied by after it: scores lie within +-qk_scale sqrt(D), D
-            the width of a head, so that narrow heads need it to look at a few tokens alone.
         experts: routed experts E; each has H / E heads.
         active: how many of them each token goes to.
         shared: experts that every token goes to, beside the routed ones and of the same size.
@@ -74,7 +72,6 @@ class ExpertAbundance(Attention):
         n_qkv: Annotated[int, Ge(1)] | None = None,
         n_ffn: Annotated[int, Ge(1)] | None = None,
         qk_eps: Annotated[float, Gt(0)] = 1e-6,
-        qk_scale: Annotated[float, Gt(0)] = 1.0,
         experts: Annotated[int, Ge(1)] = 1,
         active: Annotated[int, Ge(1)] = 1,
         shared: Annotated[int, Ge(0)] = 0,
@@ -92,7 +89,6 @@ class ExpertAbundance(Attention):
         self.width = head_width(n_head, width)
         self.dropout = site.dropout
         self.qk_eps = qk_eps
-        self.qk_scale = qk_scale
         self.local: LocalExperts | None = None
         if experts > 1 or shared:
             self.honours = frozenset({"rotary"})  # type: ignore[misc]
@@ -131,7 +127,6 @@ class ExpertAbundance(Attention):
             hidden=hidden,
             windows=[window] * (experts + shared) if isinstance(window, int) else window,
             qk_eps=qk_eps,
-            qk_scale=qk_scale,
         )
         self.out = site.projection("out", site.n_embd, hidden, output=True)
 
@@ -149,7 +144,7 @@ class ExpertAbundance(Attention):
         per_head = self.qkv(x, use).view(B, T, self.n_head, 3 * self.width).transpose(1, 2)
         q, k, v = per_head.chunk(3, dim=-1)
         # A rotation keeps the mean square, so this is the norm after the rotation too.
-        q, k = self.qk_scale * unit_rms(q, self.qk_eps), unit_rms(k, self.qk_eps)
+        q, k = unit_rms(q, self.qk_eps), unit_rms(k, self.qk_eps)
         k, v = extend_kv(use.rotate(k), v, use, self.window)
         scores = Scores.of(
             use,

@@ -43,7 +43,6 @@ class LocalExperts(nn.Module):
         hidden: width of the mini-FFN.
         windows: of each expert, routed and shared; None for all of the past.
         qk_eps: added to the mean square in the QK-norm.
-        qk_scale: what queries are multiplied by after it.
     """
 
     waits = WAITS
@@ -61,7 +60,6 @@ class LocalExperts(nn.Module):
         hidden: int,
         windows: Sequence[int] | None,
         qk_eps: float,
-        qk_scale: float,
     ) -> None:
         super().__init__()
         if kv_heads < 1 or heads % kv_heads:
@@ -78,7 +76,6 @@ class LocalExperts(nn.Module):
         self.width = width
         self.kv_heads = kv_heads
         self.qk_eps = qk_eps
-        self.qk_scale = qk_scale
         self.dropout = site.dropout
         self.window = None if windows is None else max(windows)
         differ = windows is not None and len(set(windows)) > 1
@@ -109,7 +106,7 @@ class LocalExperts(nn.Module):
             windows=self._windows(expert),
             dropout=self.dropout if self.training else 0.0,
         )
-        q = self.qk_scale * unit_rms(self._as_heads(q, B), self.qk_eps)
+        q = unit_rms(self._as_heads(q, B), self.qk_eps)
         y = attend(use.rotate(q), k, v, scores)
         rows = dispatch.linear(dispatch.sort(self._as_parts(y)), self.swiglu.matrices(use))
         z = dispatch.combine(rows, choice.gate).view(B, T, -1)

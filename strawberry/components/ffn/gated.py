@@ -1,12 +1,14 @@
-"""What the gated networks share (Shazeer 2020, arXiv 2002.05202, eq. 5 and 6)."""
+"""The gated networks (Shazeer 2020, arXiv 2002.05202, eq. 5 and 6)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Annotated, ClassVar
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
+from torch.nn import functional as F
 
 from strawberry.contracts import FFN, Site, Use
 
@@ -37,3 +39,47 @@ class Gated(FFN):
         """(B, T, C) -> (B, T, C)."""
         u, gate = self.up(x, use).chunk(2, dim=-1)
         return self.down(u * type(self).activation(gate), use)
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+class Bilinear(Gated):
+    """`(u * g) W_out^T`: a gate without an activation; `[u | g] = x W_in^T`."""
+
+    activation: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(_identity)
+
+
+class GLU(Gated):
+    """`(u * sigmoid(g)) W_out^T`; `[u | g] = x W_in^T`."""
+
+    activation: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(torch.sigmoid)
+
+
+class ReGLU(Gated):
+    """`(u * max(g, 0)) W_out^T`; `[u | g] = x W_in^T`."""
+
+    activation: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(F.relu)
+
+
+class GEGLU(Gated):
+    """`(u * gelu(g)) W_out^T` with the exact GELU; `[u | g] = x W_in^T`."""
+
+    activation: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(F.gelu)
+
+
+class SwiGLU(Gated):
+    """`(u * silu(g)) W_out^T` with `[u | g] = x W_in^T`: the second half is the gate."""
+
+    activation: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(F.silu)
+
+
+FORMS: dict[str, type[Gated]] = {
+    "bilinear": Bilinear,
+    "geglu": GEGLU,
+    "glu": GLU,
+    "reglu": ReGLU,
+    "swiglu": SwiGLU,
+}
+"""Each by its name in a recipe."""

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -16,25 +15,12 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from strawberry.components.dispatch import WAITS, Dispatch, weighted
-from strawberry.components.ffn.bilinear import Bilinear
 from strawberry.components.ffn.expert_choice import ExpertChoiceMoE
-from strawberry.components.ffn.gated import gated_width
-from strawberry.components.ffn.geglu import GEGLU
-from strawberry.components.ffn.glu import GLU
+from strawberry.components.ffn.gated import FORMS, gated_width
 from strawberry.components.ffn.mlp import ACTIVATIONS
-from strawberry.components.ffn.reglu import ReGLU
-from strawberry.components.ffn.swiglu import SwiGLU
 from strawberry.components.routing import ExpertAssignment, ExpertRouter, RouterLosses
 from strawberry.contracts import FFN, Aux, Site, Term, Use
 from strawberry.errors import FieldError, StrawberryError
-
-GATED: dict[str, Callable[[Tensor], Tensor]] = {
-    "bilinear": Bilinear.activation,
-    "geglu": GEGLU.activation,
-    "glu": GLU.activation,
-    "reglu": ReGLU.activation,
-    "swiglu": SwiGLU.activation,
-}
 
 Form = Literal["bilinear", "geglu", "glu", "reglu", "swiglu", "gelu", "relu", "relu2"]
 
@@ -100,9 +86,9 @@ class MoE(FFN):
         super().__init__()
         self.form = expert
         self.capacity = capacity
-        dense = gated_width(site.n_embd) if expert in GATED else 4 * site.n_embd
+        dense = gated_width(site.n_embd) if expert in FORMS else 4 * site.n_embd
         hidden = n_ffn if n_ffn is not None else -(-dense // (active + shared) // 8) * 8
-        wide = 2 if expert in GATED else 1
+        wide = 2 if expert in FORMS else 1
         self.router: ExpertRouter | ExpertChoiceMoE
         if routing == "expert":
             refused = (normalize, noisy, balance_loss, importance_loss, load_loss, bias_rate)
@@ -158,10 +144,10 @@ class MoE(FFN):
 
     def _act(self, h: Tensor) -> Tensor:
         """The hidden values (..., F) from what comes before the activation."""
-        if self.form not in GATED:
+        if self.form not in FORMS:
             return ACTIVATIONS[self.form](h)
         u, gate = h.chunk(2, dim=-1)
-        return u * GATED[self.form](gate)
+        return u * FORMS[self.form].activation(gate)
 
     def _taken(
         self, x: Tensor, router: ExpertChoiceMoE, use: Use, up: Tensor, down: Tensor

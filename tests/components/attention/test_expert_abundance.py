@@ -47,7 +47,7 @@ def by_loops(mixer, x, windows, shared=0, softmax=False):
                     kv = j // (n // local.kv_heads)
                     first = max(0, t - windows[e] + 1)
                     products = [rms(queries[j]) @ rms(keys[s, kv]) for s in range(first, t + 1)]
-                    shares = (mixer.qk_scale * torch.stack(products) / D**0.5).softmax(0)
+                    shares = (torch.stack(products) / D**0.5).softmax(0)
                     part.append(shares @ values[first : t + 1, kv])
                 z += gate * (local.swiglu.weight[e] @ torch.cat(part))
             u, gate = z.chunk(2)
@@ -63,7 +63,6 @@ def by_loops(mixer, x, windows, shared=0, softmax=False):
         ({"experts": 4, "active": 3, "window": [1, 2, 4, 9]}, [1, 2, 4, 9]),
         ({"experts": 2, "active": 1, "window": [2, 5]}, [2, 5]),
         ({"experts": 2, "active": 1, "n_kv_head": 1}, [T] * 2),
-        ({"experts": 2, "active": 1, "qk_scale": 2.5}, [T] * 2),
         ({"experts": 2, "active": 1, "shared": 1, "window": [2, 3, 6]}, [2, 3, 6]),
         ({"experts": 4, "active": 4, "gate": "softmax"}, [T] * 4),
     ],
@@ -89,8 +88,8 @@ def test_definition(fields, windows):
 @pytest.mark.parametrize("window", [None, 3])
 def test_equal_experts_are_one(window):
     """Experts that are all alike give what one of them gives alone: the plain form."""
-    model, mixer = built("rope", experts=2, active=2, window=window, n_ffn=10, qk_scale=2.0)
-    plain_model, plain = built("rope", n_head=2, n_qkv=8, window=window, n_ffn=10, qk_scale=2.0)
+    model, mixer = built("rope", experts=2, active=2, window=window, n_ffn=10)
+    plain_model, plain = built("rope", n_head=2, n_qkv=8, window=window, n_ffn=10)
     local, n = mixer.local, 2
     q, k, v = (plain.qkv.weight.view(n, 3, D, C)[:, i].reshape(n * D, C) for i in range(3))
     with torch.no_grad():

@@ -44,6 +44,9 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
             "strawberry.cli.ablate:command",
             "Compare variants of a recipe, fairly: budgets, seeds, verdicts.",
         ),
+        "ladder": CommandEntry(
+            "strawberry.cli.ladder:command", "Say what runs of growing size tell of larger ones."
+        ),
         "report": CommandEntry(
             "strawberry.cli.report:command", "Make the report of an ablation or a suite anew."
         ),

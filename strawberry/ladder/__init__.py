@@ -1,0 +1,1 @@
+"""Scaling ladders: trained runs of growing size, and what they say of sizes that nobody trained."""

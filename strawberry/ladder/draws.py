@@ -1,0 +1,139 @@
+"""Uncertainty of a fit: a bootstrap over runs and seeds in which what is assumed is drawn as well.
+
+Each draw adds noise to the losses and fits them as the real ones were fitted. Drawn are, each time:
+the deviation of the noise, since a few runs tell it badly; what a size has in common over its seeds
+(a learning rate that suits it less); what each seed has of its own; and what is expected of floor
+and exponents, so that where the runs don't say, the draws are as wide as the literature (randomize
+then optimize: Bardsley et al. 2014, SIAM J. Sci. Comput. 36). A bootstrap that only picks among
+five sizes has no draw beyond the residuals that it saw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from strawberry.ladder.fit import Fit, solve
+from strawberry.ladder.table import Numbers, Places, Runs
+
+COUNT: Final = 200
+"""Draws, if not said otherwise."""
+_TAUS: Final = np.linspace(0.0, 3.0, 31)
+"""Deviations of what a size has of its own that are thought possible, in those that its seeds give
+to its mean."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is known of the noise of runs about a curve.
+
+    Attributes:
+        groups: of each run, the number of its size: (runs,).
+        within: sum of squares of seeds about their size's mean.
+        within_freedom: its degrees of freedom; 0 where no size has two seeds.
+        between: sum of squares of the sizes' means about the curve, times their seeds.
+        between_freedom: its degrees of freedom.
+        seeds: the mean number of seeds of a size.
+    """
+
+    groups: Places
+    within: float
+    within_freedom: float
+    between: float
+    between_freedom: float
+    seeds: float
+
+    def draw(self, rng: np.random.Generator) -> tuple[float, float]:
+        """A deviation of single runs, and one of what sizes have in common."""
+        free = max(self.between_freedom, 1.0)
+        if self.within_freedom < 1:
+            return float(np.sqrt(self.between / rng.chisquare(free))), 0.0
+        own = float(np.sqrt(self.within / rng.chisquare(self.within_freedom)))
+        own = max(own, 1e-9)
+        ratio = 1 + _TAUS**2  # variance of a size's mean, in those that its seeds alone give
+        log = -0.5 * free * np.log(ratio) - 0.5 * self.between / own**2 / ratio
+        log -= 0.5 * _TAUS**2  # expected to be no more than what seeds do to a mean
+        chance = np.exp(log - log.max())
+        tau = float(rng.choice(_TAUS, p=chance / chance.sum()))
+        return own, tau * own / np.sqrt(self.seeds)
+
+
+def noise_in(fit: Fit) -> Noise:
+    """The noise of a fit's runs: of seeds, and of sizes."""
+    residuals = fit.residuals()
+    groups = fit.runs.sizes()
+    count = np.bincount(groups)
+    means = np.bincount(groups, residuals) / count
+    within = float(((residuals - means[groups]) ** 2).sum())
+    clipped = np.clip(means, -3 * fit.noise, 3 * fit.noise)
+    between = float((count * clipped**2).sum())
+    return Noise(
+        groups,
+        within,
+        float(len(residuals) - len(count)),
+        max(between, 1e-14),
+        float(len(count) - fit.freedom),
+        float(count.mean()),
+    )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws of a fit's parameters and of the noise.
+
+    Attributes:
+        fit: the fit.
+        vectors: the law's parameters: (draws, size).
+        noise: deviation of one run's ln L about the curve in each draw: (draws,).
+    """
+
+    fit: Fit
+    vectors: Numbers
+    noise: Numbers
+
+    def curves(self, runs: Runs) -> Numbers:
+        """The curve's ln L at sizes: (draws, runs)."""
+        law = self.fit.law
+        return np.array([law.log_loss(vector, runs)[0] for vector in self.vectors])
+
+    def losses(self, runs: Runs) -> Numbers:
+        """The ln L of single runs at sizes, noise and all: (draws, runs)."""
+        curves = self.curves(runs)
+        rng = np.random.default_rng(len(runs))
+        return np.asarray(curves + self.noise[:, None] * rng.standard_normal(curves.shape))
+
+
+def draw(fit: Fit, count: int = COUNT, seed: int = 0) -> Draws:
+    """Draw a fit's parameters.
+
+    Args:
+        fit: the fit.
+        count: how many draws.
+        seed: of the generator; equal ones give equal draws.
+    """
+    rng = np.random.default_rng(seed)
+    known, law = noise_in(fit), fit.law
+    losses = np.log(fit.runs.loss)
+    vectors, noises = [], []
+    for _ in range(count):
+        own, common = known.draw(rng)
+        target = losses + own * rng.standard_normal(len(losses))
+        target += common * rng.standard_normal(known.groups.max() + 1)[known.groups]
+        drawn = np.where(np.isfinite(law.spread), law.spread, 0.0)
+        center = law.center + drawn * rng.standard_normal(law.size)
+        noise = float(np.hypot(own, common * np.sqrt(known.seeds)))
+        delta = max(fit.delta, fit.delta * noise / fit.noise)
+        vectors.append(
+            solve(law, fit.runs, fit.vector, noise=noise, delta=delta, target=target,
+                  center=center)[0]
+        )  # fmt: skip
+        noises.append(float(np.hypot(own, common)))
+    return Draws(fit, np.array(vectors), np.array(noises))
+
+
+def interval(values: Numbers, level: float = 0.9) -> tuple[Numbers, Numbers]:
+    """The ends of an interval that leaves as many draws below as above: of (draws, ...), (...)."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high

@@ -26,7 +26,7 @@ to its mean."""
 
 
 @dataclass(frozen=True)
-class Noise:
+class RunNoise:
     """What is known of the noise of runs about a curve.
 
     Attributes:
@@ -60,7 +60,7 @@ class Noise:
         return own, tau * own / np.sqrt(self.seeds)
 
 
-def noise_in(fit: Fit) -> Noise:
+def noise_in(fit: Fit) -> RunNoise:
     """The noise of a fit's runs: of seeds, and of sizes."""
     residuals = fit.residuals()
     groups = fit.runs.sizes()
@@ -69,7 +69,7 @@ def noise_in(fit: Fit) -> Noise:
     within = float(((residuals - means[groups]) ** 2).sum())
     clipped = np.clip(means, -3 * fit.noise, 3 * fit.noise)
     between = float((count * clipped**2).sum())
-    return Noise(
+    return RunNoise(
         groups,
         within,
         float(len(residuals) - len(count)),

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from strawberry.errors import StrawberryError
-from strawberry.ladder.draws import Draws, Noise, interval
+from strawberry.ladder.draws import Draws, RunNoise, interval
 from strawberry.ladder.table import Numbers, Places, Runs
 
 SLOPE: Final = 0.05
@@ -149,14 +149,14 @@ def _draw(
     return float(level), float(slope), _power(above[:, 0], scale, x)
 
 
-def _scatter(v: Numbers, rungs: Places, means: Numbers, target: Numbers, count: Places) -> Noise:
+def _scatter(v: Numbers, rungs: Places, means: Numbers, target: Numbers, count: Places) -> RunNoise:
     """The noise of pairs: of seeds about their rung, and of rungs about the line."""
     within = float(((v - target[rungs]) ** 2).sum())
     root = np.sqrt(count)[:, None]
     solution = np.linalg.lstsq(means * root, target * root[:, 0])[0]
     between = float((count * (target - means @ solution) ** 2).sum())
     freedom = len(count) - min(2, len(count) - 1)
-    return Noise(rungs, within, float(len(v) - len(count)), max(between, 1e-16), float(freedom),
+    return RunNoise(rungs, within, float(len(v) - len(count)), max(between, 1e-16), float(freedom),
                  float(count.mean()))  # fmt: skip
 
 

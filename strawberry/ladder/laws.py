@@ -23,7 +23,7 @@ from strawberry.ladder.table import Numbers, Places, Runs
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class PowerTerm:
     """A term of a law: `factor / column^exponent`.
 
     Attributes:
@@ -58,12 +58,12 @@ PHI: Final = 0.46
 """What a further turn of a recursion is worth (arXiv 2604.21106: 0.38 to 0.65)."""
 PHI_SPREAD: Final = 0.25
 
-SIZE = Term("parameters", "A", "a", EXPONENT, EXPONENT_SPREAD)
+SIZE = PowerTerm("parameters", "A", "a", EXPONENT, EXPONENT_SPREAD)
 EFFECTIVE = replace(SIZE, column="effective")
-TOKENS = Term("tokens", "B", "b", EXPONENT, EXPONENT_SPREAD)
-ALL = Term("training_flops", "K", "g", COMPUTE, COMPUTE_SPREAD)
+TOKENS = PowerTerm("tokens", "B", "b", EXPONENT, EXPONENT_SPREAD)
+ALL = PowerTerm("training_flops", "K", "g", COMPUTE, COMPUTE_SPREAD)
 
-TERMS: Final[Mapping[str, tuple[Term, ...]]] = {
+TERMS: Final[Mapping[str, tuple[PowerTerm, ...]]] = {
     "size_and_tokens": (SIZE, TOKENS),
     "compute": (ALL,),
     "recursion": (EFFECTIVE, TOKENS),
@@ -95,7 +95,7 @@ class Law:
     middle: tuple[float, ...]
     floor: float
     shared: bool = False
-    terms: tuple[Term, ...] = field(init=False)
+    terms: tuple[PowerTerm, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", TERMS[self.name])

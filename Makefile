@@ -6,7 +6,7 @@ TORCH ?= torch>=2.13
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/strawberry-*)
-DEFAULT := plugins/strawberry-original
+DEFAULT := $(addprefix plugins/strawberry-,fast-weights original)
 
 .PHONY: run test install install-dev check clean
 

@@ -22,7 +22,8 @@ def lazily(
 
     def get(name: str) -> Any:
         for module in modules if name in names else ():
-            home = importlib.import_module(module if "." in module else f"{package}.{module}")
+            absolute = module.startswith("strawberry.")
+            home = importlib.import_module(module if absolute else f"{package}.{module}")
             if hasattr(home, name):
                 value = getattr(home, name)
                 setattr(sys.modules[package], name, value)

@@ -47,7 +47,6 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.weights("factorized", f"{here}.weights.factorized:FactorizedWeights")
     registry.weights("retained", f"{here}.weights.retained:RetainedWeights")
     registry.weights("shared", f"{here}.weights.shared:SharedWeights")
-    registry.weights("fast_weights", f"{here}.weights.fast_weights:FastWeights")
     registry.weights("step_lora", f"{here}.weights.step_lora:StepLoRAWeights")
 
     registry.optimizer("adamw", f"{here}.optimizer.adamw:AdamW")

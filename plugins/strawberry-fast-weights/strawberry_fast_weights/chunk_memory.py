@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.components.weights.linear_memory import decayed_count, unit
-from strawberry.components.weights.owned import OwnedProjection
-from strawberry.components.weights.retention import SWAPS, Rule, Update
+from strawberry.components import SWAPS, OwnedProjection, Rule, Update
 from strawberry.contracts import ProjectionRequest, Use, drawn, wide, without_autocast
+from strawberry_fast_weights.linear_memory import decayed_count, unit
 
 
 class ChunkProjection(OwnedProjection):

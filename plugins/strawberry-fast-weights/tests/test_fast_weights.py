@@ -9,11 +9,25 @@ from torch.nn import functional as F
 import strawberry
 from strawberry.contracts import Use
 from strawberry.errors import RecipeError
-from tests.support import TINY, recipe_of, tiny
+from strawberry.plugin import Plugins
+from strawberry.recipe import recipe_from
+
+PLUGINS = Plugins.load()
+TINY = {"vocab_size": 61, "block_size": 16, "n_embd": 16}
 
 B, T, C = 2, 13, 16
 RULES = ["swap", "oa", "bilinear", "mlp"]
 SPLITS = [[T], [1] * T, [5, 1, 1, 6], [4, 4, 5]]
+
+
+def recipe_of(model, **sections):
+    """The recipe with this `model` section, and other sections as given."""
+    return recipe_from({"name": "test", "model": model, **sections}, "test", plugins=PLUGINS)
+
+
+def tiny(*stack, **model):
+    """A recipe of width 16 over these stack entries."""
+    return recipe_of({**TINY, **model, "stack": list(stack)})
 
 
 def projection_of(**fields):

@@ -30,10 +30,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from strawberry.components.weights.chunk_memory import ChunkProjection
-from strawberry.components.weights.linear_memory import LinearMemoryProjection
-from strawberry.components.weights.owned import OwnedBank, OwnedProjection
-from strawberry.components.weights.retention import Rule
+from strawberry.components import OwnedBank, OwnedProjection, Rule
 from strawberry.contracts import (
     Bank,
     Projection,
@@ -43,6 +40,8 @@ from strawberry.contracts import (
     WeightSource,
 )
 from strawberry.errors import FieldError
+from strawberry_fast_weights.chunk_memory import ChunkProjection
+from strawberry_fast_weights.linear_memory import LinearMemoryProjection
 
 
 class FastWeights(WeightSource):

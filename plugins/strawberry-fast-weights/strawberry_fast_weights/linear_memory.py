@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.components.attention.recurrence import recurrence
-from strawberry.components.norm.rmsnorm import unit_rms
-from strawberry.components.weights.owned import OwnedProjection
+from strawberry.components import OwnedProjection, recurrence, unit_rms
 from strawberry.contracts import (
     ProjectionRequest,
     State,

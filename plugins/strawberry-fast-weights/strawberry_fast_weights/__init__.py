@@ -1,0 +1,1 @@
+"""Fast weights: a memory of the sequence before the first projection of each block."""

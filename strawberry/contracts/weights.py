@@ -24,7 +24,8 @@ class ProjectionRequest:
         out_features: rows.
         in_features: columns.
         bias: whether an additive bias comes with it.
-        std: standard deviation at the start.
+        std: standard deviation at the start; 0 for a matrix of zeros, which a source that can't
+            give one, or can't learn from it, refuses with a ValueError.
         uniform: uniform (of that deviation) rather than normal.
         parts: the matrices among the rows. A source says which of its parameters hold them, by
             an attribute `parameter_parts = {"weight": request.parts}` of the parameter's module.

@@ -259,6 +259,8 @@ class _Builder:
             std = in_features**-0.5 if uniform else model.init_std
             if output and not uniform:
                 std *= (2 * self.depth) ** -0.5  # GPT-2's: the residual stream sums 2 L of them
+            if output and model.zero_outputs:
+                std = 0.0
             inside = MatrixLayout.of(parts if parts is not None else {name: out_features})
             if inside.rows != out_features:
                 message = f"its matrix {name} has {out_features} rows, its parts {inside.rows}"

@@ -127,6 +127,8 @@ class FactorizedWeights(WeightSource):
                 f"factorized weights need out * in divisible by n_embd {self.n_embd}; "
                 f"{request.name} is {out} x {width}"
             )
+        if request.std == 0 and self.init == "original":
+            raise ValueError(f"{request.name} can't start at zero with `init: original`")
         stack = f"{experts}x" if experts else ""
         basis = f"{request.name.replace('.', '_')}_{stack}{out}x{width}"
         if basis not in self.bases:

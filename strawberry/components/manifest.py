@@ -16,6 +16,7 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.attention("aft_simple", f"{here}.attention.aft_simple:AFTSimple")
     registry.attention("expert_abundance", f"{here}.attention.expert_abundance:ExpertAbundance")
     registry.attention("moe_attention", f"{here}.attention.moe_attention:MoEAttention")
+    registry.attention("ngram_heads", f"{here}.attention.ngram_heads:NGramHeads")
     registry.attention("linear", f"{here}.attention.linear:LinearAttention")
     registry.attention("mla", f"{here}.attention.mla:MultiHeadLatentAttention")
 

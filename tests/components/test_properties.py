@@ -213,7 +213,7 @@ def test_causality(model, idx, training, scale):
 def test_past_reaches_the_present(model, idx, request):
     """The last logits depend on an earlier token, in every model that mixes tokens."""
     changed = idx.clone()
-    changed[:, -2] = (changed[:, -2] + 1) % 61
+    changed[:, -2] = changed[:, -1]  # a repetition, for mixers that look for one
     with torch.no_grad():
         assert (model(changed) - model(idx))[:, -1].abs().max() > 1e-6
 

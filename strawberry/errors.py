@@ -9,6 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+__all__ = [
+    "FieldError",
+    "Location",
+    "PluginError",
+    "Problem",
+    "RecipeError",
+    "StrawberryError",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Location:

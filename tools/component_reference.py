@@ -82,7 +82,7 @@ def section(one: dict[str, Any], common: dict[str, Any]) -> str:
     lines = [f'### <a name="{one["kind"]}-{one["name"]}"></a>{one["kind"]}/{one["name"]}', ""]
     lines += [one["description"], ""]
     if one["plugin"] != "strawberry":
-        lines += [f"In `plugins/strawberry-{one['plugin']}`.", ""]
+        lines += [f"In `plugins/strawberry-{one['plugin'].replace('_', '-')}`.", ""]
     other = [
         f"`{name}: {json.dumps(value)}`"
         for name, value in one["capabilities"].items()

@@ -1,7 +1,7 @@
 """Ablations: the plan, fair budgets, trials, statistics, and the report.
 
 plan.py         what is compared with what, from options or a file
-    cells.py        named patches of a recipe
+cells.py        named patches of a recipe
 fair.py         budgets, and widths that make cells agree
 trials.py       what is run, known by the hash of all that decides its result
 worker.py       a trial, in a process of its own
@@ -11,3 +11,44 @@ sweep.py        all of it, in order; interrupted, the same call goes on
 statistics.py   what the numbers can and can't show
 report/         the tables and the page
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strawberry.lazily import lazily
+
+if TYPE_CHECKING:
+    from strawberry.ablate.plan import Plan
+    from strawberry.ablate.preparing import prepare
+    from strawberry.ablate.process import TrialActivity, TrialProcess, ask, outcome, stop
+    from strawberry.ablate.record import Record
+    from strawberry.ablate.report import tabulate
+    from strawberry.ablate.sweep import Sweep, SweepObserver, make_executor
+    from strawberry.ablate.waiting import wait_for
+    from strawberry.ablate.worker import GRACE, holds
+    from strawberry.stopping import STOPPING
+
+__all__ = [
+    "GRACE",
+    "STOPPING",
+    "Plan",
+    "Record",
+    "Sweep",
+    "SweepObserver",
+    "TrialActivity",
+    "TrialProcess",
+    "ask",
+    "holds",
+    "make_executor",
+    "outcome",
+    "prepare",
+    "stop",
+    "tabulate",
+    "wait_for",
+]
+
+_FOR_EXECUTORS = ("strawberry.stopping", "waiting", "process", "worker")
+_FOR_SWEEPS = ("plan", "preparing", "record", "report", "sweep")
+
+__getattr__, __dir__ = lazily(__name__, __all__, (*_FOR_EXECUTORS, *_FOR_SWEEPS))

@@ -10,7 +10,7 @@ from typing import Any
 
 from strawberry.ablate.campaign import NONE, Question, answer, ask
 from strawberry.ablate.plan import Plan
-from strawberry.ablate.prepare import PreparedPlan
+from strawberry.ablate.preparing import PreparedPlan
 from strawberry.ablate.spread import residual
 from strawberry.ablate.trials import identity
 from strawberry.data import open_dataset

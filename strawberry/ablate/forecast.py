@@ -20,7 +20,7 @@ from strawberry.ablate.statistics import LEAST
 from strawberry.errors import StrawberryError
 
 if TYPE_CHECKING:
-    from strawberry.ablate.prepare import PreparedPlan
+    from strawberry.ablate.preparing import PreparedPlan
 
 OTHERS = (3, 5, 8)
 """Numbers of seeds that are told beside the one that is asked for."""

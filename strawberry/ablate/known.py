@@ -18,7 +18,7 @@ from strawberry.contracts.execution import FINISHED
 from strawberry.errors import StrawberryError
 
 if TYPE_CHECKING:
-    from strawberry.ablate.prepare import PreparedPlan
+    from strawberry.ablate.preparing import PreparedPlan
 
 
 @dataclass(frozen=True, slots=True)

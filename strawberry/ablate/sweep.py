@@ -22,7 +22,7 @@ from strawberry.ablate.cells import Cell
 from strawberry.ablate.forecast import Forecast, Wanted, forecast, planned
 from strawberry.ablate.known import Noise, finished, own_trials, read_noise
 from strawberry.ablate.plan import Plan
-from strawberry.ablate.prepare import RUNGS, PreparedPlan, shortened
+from strawberry.ablate.preparing import RUNGS, PreparedPlan, shortened
 from strawberry.ablate.record import RECORD, Record, values_of
 from strawberry.ablate.seeds import held
 from strawberry.ablate.statistics import LEAST, compare, higher_is_better, undecided

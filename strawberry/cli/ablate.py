@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from strawberry.ablate.fair import Budget
-    from strawberry.ablate.prepare import PreparedPlan
+    from strawberry.ablate.preparing import PreparedPlan
     from strawberry.ablate.record import Record
     from strawberry.ablate.report import ResultTable
     from strawberry.ablate.sweep import Sweep
@@ -161,7 +161,7 @@ def command(
     from strawberry.ablate.forecast import Wanted
     from strawberry.ablate.known import earlier_noise
     from strawberry.ablate.planfile import make_plan
-    from strawberry.ablate.prepare import prepare
+    from strawberry.ablate.preparing import prepare
     from strawberry.ablate.suite import make_suite
     from strawberry.ablate.sweep import Sweep, default_folder, make_executor
     from strawberry.cli import ablate_after as after

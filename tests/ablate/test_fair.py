@@ -7,7 +7,7 @@ import pytest
 import strawberry
 from strawberry.ablate.cells import Cell
 from strawberry.ablate.fair import TOLERANCE, budget, matched, step_tokens
-from strawberry.ablate.prepare import prepare
+from strawberry.ablate.preparing import prepare
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.recipe import patch

@@ -13,7 +13,7 @@ from strawberry.ablate import forecast as module
 from strawberry.ablate.forecast import Forecast, Wanted, forecast
 from strawberry.ablate.known import Noise, earlier_noise
 from strawberry.ablate.plan import Plan
-from strawberry.ablate.prepare import prepare
+from strawberry.ablate.preparing import prepare
 from strawberry.ablate.report import outlook, tabulate
 from strawberry.ablate.statistics import compare
 from strawberry.ablate.sweep import Sweep

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from strawberry.ablate.factors import Grid
-from strawberry.ablate.prepare import prepare
+from strawberry.ablate.preparing import prepare
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import write_report
 from strawberry.ablate.report.levels import alone

@@ -13,7 +13,7 @@ from strawberry.ablate.cells import cells
 from strawberry.ablate.plan import Range
 from strawberry.ablate.planfile import is_plan
 from strawberry.ablate.planfile import make_plan as read
-from strawberry.ablate.prepare import prepare
+from strawberry.ablate.preparing import prepare
 from strawberry.ablate.seeds import held
 from strawberry.ablate.trials import UNIMPORTANT, Trials
 from strawberry.data.packed import PackedDataset

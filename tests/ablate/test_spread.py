@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from strawberry.ablate.prepare import prepare
+from strawberry.ablate.preparing import prepare
 from strawberry.ablate.report import tabulate
 from strawberry.ablate.spread import jitter, residual, spread
 from strawberry.ablate.sweep import Sweep, SweepObserver

@@ -13,7 +13,7 @@ import yaml
 
 from strawberry.ablate.cells import cells
 from strawberry.ablate.planfile import is_plan, make_plan
-from strawberry.ablate.prepare import prepare
+from strawberry.ablate.preparing import prepare
 from strawberry.ablate.report.summary import summarise, write_summary
 from strawberry.ablate.suite import make_suite, read_suite, suite_names, write_suite
 from strawberry.cli.app import run

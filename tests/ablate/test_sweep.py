@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from strawberry.ablate.plan import Plan, Range
-from strawberry.ablate.prepare import prepare
+from strawberry.ablate.preparing import prepare
 from strawberry.ablate.process import ask
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import tabulate, write_report

@@ -14,7 +14,7 @@ import filelock
 import pytest
 
 from strawberry.ablate import process, waiting
-from strawberry.ablate.prepare import prepare
+from strawberry.ablate.preparing import prepare
 from strawberry.ablate.process import TrialActivity
 from strawberry.ablate.report import tabulate
 from strawberry.ablate.sweep import Sweep, SweepObserver

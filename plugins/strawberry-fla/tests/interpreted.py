@@ -13,7 +13,6 @@ import importlib
 import json
 import logging
 import sys
-from pathlib import Path
 
 import torch
 from strawberry_fla import available
@@ -21,10 +20,8 @@ from triton.runtime import autotuner
 
 import strawberry
 from strawberry.contracts import Use
-from strawberry.errors import Location
 from strawberry.plugin import Plugins
-from strawberry.recipe.tree import located
-from strawberry.recipe.validate import validate
+from strawberry.recipe import recipe_from
 
 CASES = {
     "gla": ({"use": "fla/gla"}, {"rule": "gla", "n_qkv": 32, "n_v": 64}),
@@ -67,9 +64,7 @@ def built(attention, plugins):
         "norm": {"use": "rmsnorm", "eps": 1e-5},
         "stack": [{"attention": attention}],
     }
-    recipe = validate(
-        located({"name": "same", "model": model}, Location("same", 1, 1)), Path("same"), plugins
-    )
+    recipe = recipe_from({"name": "same", "model": model}, "same", plugins=plugins)
     model = strawberry.build(recipe).eval()
     return model, model.visits()[0].block.attention
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from strawberry.components.attention.recurrence import recurrence
+from strawberry.components import recurrence
 
 available = pytest.importorskip("strawberry_fla.available")
 pytest.importorskip("einops")

@@ -10,11 +10,10 @@ import torch
 
 import strawberry
 from strawberry.check import checks_for, of_component, run
-from strawberry.errors import Location, RecipeError, StrawberryError
-from strawberry.model.accounting import account
+from strawberry.errors import RecipeError, StrawberryError
+from strawberry.model import account
 from strawberry.plugin import Plugins
-from strawberry.recipe.tree import located
-from strawberry.recipe.validate import validate
+from strawberry.recipe import recipe_from
 
 available = pytest.importorskip("strawberry_fla.available")
 
@@ -60,7 +59,7 @@ def recipe_of(plugins, attention, **model):
             **model,
         },
     }
-    return validate(located(data, Location("fla", 1, 1)), Path("fla"), plugins)
+    return recipe_from(data, "fla", plugins=plugins)
 
 
 REFEREED = ("future", "batch", "history")

@@ -25,11 +25,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run as a folder that transformers loads."""
-    from strawberry.cli import context
-    from strawberry.cli.console import print_json
+    from strawberry.commands import plugins, print_json
     from strawberry_hf.exporting import export_run
 
-    exported = export_run(run, out, plugins=context.plugins())
+    exported = export_run(run, out, plugins=plugins())
     if as_json:
         print_json(
             {
@@ -63,19 +62,17 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Make a run of a checkpoint: llama, mistral, qwen2, qwen3 or gpt2."""
-    from strawberry.cli import context
-    from strawberry.cli.console import print_json
-    from strawberry.cli.progress import shown
+    from strawberry.commands import plugins, print_json, progress
     from strawberry_hf.importing import import_checkpoint
 
-    with shown() as progress:
+    with progress() as shown:
         imported = import_checkpoint(
             folder,
             run,
             recipe=recipe,
             overrides=overrides or (),
-            plugins=context.plugins(),
-            progress=progress,
+            plugins=plugins(),
+            progress=shown,
         )
     if as_json:
         print_json(

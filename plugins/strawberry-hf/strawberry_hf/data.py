@@ -12,13 +12,16 @@ from strawberry.data import (
     Dataset,
     DataSite,
     DataSource,
+    Division,
     FileCorpus,
+    HeldBack,
+    check_division,
+    divided_text,
     find_files,
     text_dataset,
 )
-from strawberry.data.division import Division, HeldBack, check_division, divided_text
 from strawberry.errors import FieldError
-from strawberry.files.storage import FileFingerprints, about
+from strawberry.files import FileFingerprints, about
 from strawberry_hf.arrow import (
     SUFFIXES,
     check_column,

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from strawberry.errors import StrawberryError
-from strawberry.files.storage import new_folder
+from strawberry.files import new_folder
 from strawberry.generation import LoadedRun, load_run
 from strawberry_hf.config import config_of
 from strawberry_hf.recipes import head_order, shape_of_recipe

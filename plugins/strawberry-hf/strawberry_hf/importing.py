@@ -12,11 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+import strawberry
 from strawberry.data import Progress
 from strawberry.errors import StrawberryError
-from strawberry.model.build import build
-from strawberry.recipe import load_recipe, patch
-from strawberry.recipe.spec import Recipe
+from strawberry.recipe import Recipe, load_recipe, patch
 from strawberry.training import begin
 from strawberry_hf.config import shape_of_config
 from strawberry_hf.recipes import model_section
@@ -94,7 +93,7 @@ def import_checkpoint(
     else:
         base = load_recipe(recipe, plugins=plugins)
     adapted = _recipe(base, shape, source, overrides)
-    blocks = [visit.path for visit in build(adapted, "meta").visits()]
+    blocks = [visit.path for visit in strawberry.build(adapted, "meta").visits()]
     weights = _weights(shape, files, blocks, source)
     path = begin(adapted, run, weights, progress=progress)
     return Imported(path, shape.model_type, sum(w.numel() for w in weights.values()))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from strawberry.errors import Problem, RecipeError
-from strawberry.model.language_model import LanguageModel
-from strawberry.recipe.spec import BlockSpec, ComponentSpec, NodeSpec, Recipe, RecurSpec
+from strawberry.model import LanguageModel
+from strawberry.recipe import BlockSpec, ComponentSpec, NodeSpec, Recipe, RecurSpec
 from strawberry_hf.shape import GATES, Shape
 
 OWNED = "strawberry/owned"

@@ -11,7 +11,7 @@ from hf_runs import MakeLoaded, MakeRecipe, MakeRun
 import strawberry
 from strawberry.generation import LoadedRun
 from strawberry.plugin import Plugins
-from strawberry.recipe.spec import Recipe
+from strawberry.recipe import Recipe
 from strawberry.training import begin
 
 ROOT = Path(__file__).parents[3]

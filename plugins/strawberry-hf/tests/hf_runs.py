@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from strawberry.generation import LoadedRun, load_run
-from strawberry.recipe.spec import Recipe
+from strawberry.recipe import Recipe
 
 MakeRecipe: TypeAlias = Callable[..., Recipe]
 MakeLoaded: TypeAlias = Callable[..., LoadedRun]

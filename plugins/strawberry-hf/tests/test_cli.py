@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hf_runs import MakeRun
 
-from strawberry.cli.app import run as strawberry_cli
+from strawberry.commands import run as strawberry_cli
 
 
 def test_export_and_import(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import strawberry
-from strawberry.contracts.data import SPLITS
+from strawberry.contracts import SPLITS
 from strawberry.data import Dataset, open_dataset
 from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins

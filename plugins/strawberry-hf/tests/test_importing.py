@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from strawberry_hf import Imported, export_run, import_checkpoint
 
 import strawberry
-from strawberry.data.bpe import byte_tokenizer
+from strawberry.data import byte_tokenizer
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.generation import load_run
 from strawberry.plugin import Plugins
-from strawberry.training.evaluate import evaluate
+from strawberry.training import evaluate
 
 transformers = pytest.importorskip("transformers")
 

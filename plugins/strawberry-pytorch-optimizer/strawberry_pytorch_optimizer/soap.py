@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 
 from strawberry.contracts import Beta, OptimizerSource, ParameterInfo
 from strawberry.plugin import Kind
-from strawberry.recipe.spec import ComponentSpec
+from strawberry.recipe import ComponentSpec
 from strawberry_pytorch_optimizer.library import library
 
 

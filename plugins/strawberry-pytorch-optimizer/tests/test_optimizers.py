@@ -13,11 +13,9 @@ import strawberry
 from strawberry.check import of_component, run
 from strawberry.contracts import Tracker
 from strawberry.errors import PluginError, RecipeError, StrawberryError
-from strawberry.generation.load import load_run
-from strawberry.recipe import patch
-from strawberry.recipe.spec import Recipe
-from strawberry.training import train
-from strawberry.training.optimizers import Optimizers
+from strawberry.generation import load_run
+from strawberry.recipe import Recipe, patch
+from strawberry.training import Optimizers, train
 
 pytest.importorskip("pytorch_optimizer")
 pytest.importorskip("opt_einsum")

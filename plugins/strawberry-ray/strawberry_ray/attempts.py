@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strawberry.ablate.waiting import wait_for
-from strawberry.contracts.execution import FINISHED
-from strawberry.files.atomic import write_atomic
+from strawberry.ablate import wait_for
+from strawberry.contracts import FINISHED
+from strawberry.files import write_atomic
 
 NODE = "node"
 """The file in which an attempt's node says its id and its name, once it has begun."""

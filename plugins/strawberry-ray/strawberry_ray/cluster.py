@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from strawberry.ablate import STOPPING
 from strawberry.errors import StrawberryError
-from strawberry.stopping import STOPPING
 
 STORE = 80 * 2**20
 """Bytes of Ray's object store on a cluster of our own: the least; nothing is kept there."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from strawberry.contracts.execution import Events, Executor, FinishedJob, Job
+from strawberry.contracts import Events, Executor, FinishedJob, Job
 from strawberry.errors import FieldError, StrawberryError
 from strawberry_ray import cluster
 from strawberry_ray.rounds import Round, Settings

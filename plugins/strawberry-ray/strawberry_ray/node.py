@@ -14,8 +14,7 @@ from typing import Any
 
 import ray
 
-from strawberry.ablate.process import TrialProcess, outcome, stop
-from strawberry.ablate.worker import holds
+from strawberry.ablate import TrialProcess, holds, outcome, stop
 from strawberry_ray.attempts import NODE
 
 UNFIT = "unfit"

@@ -12,9 +12,8 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from strawberry.ablate.process import TrialActivity
-from strawberry.ablate.worker import GRACE
-from strawberry.contracts.execution import Events, FinishedJob, Job
+from strawberry.ablate import GRACE, TrialActivity
+from strawberry.contracts import Events, FinishedJob, Job
 from strawberry.errors import StrawberryError
 from strawberry_ray import cluster
 from strawberry_ray.attempts import NODE, Claim, claim, release

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from strawberry.ablate.plan import Plan
+from strawberry.ablate import Plan
 from strawberry.plugin import Plugins
 from tests.ablate.conftest import recipe_file  # noqa: F401 (a fixture)
 from tests.ablate.test_sweep import DYING

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from strawberry_ray.attempts import claim, release
 
-from strawberry.ablate.process import TrialProcess
-from strawberry.ablate.worker import holds
+from strawberry.ablate import TrialProcess, holds
 from strawberry.recipe import load_recipe
 
 REQUEST = {"key": "k", "name": "n"}

@@ -15,12 +15,8 @@ from typing import Any
 
 import pytest
 
-from strawberry.ablate.plan import Plan
-from strawberry.ablate.prepare import prepare
-from strawberry.ablate.record import Record
-from strawberry.ablate.report import tabulate
-from strawberry.ablate.sweep import Sweep, SweepObserver, make_executor
-from strawberry.contracts.execution import FINISHED
+from strawberry.ablate import Plan, Record, Sweep, SweepObserver, make_executor, prepare, tabulate
+from strawberry.contracts import FINISHED
 from strawberry.plugin import Plugins
 from tests.ablate.test_sweep import FFN, WAYS
 

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from strawberry_ray import node
 from strawberry_ray.attempts import claim
 from strawberry_ray.cluster import places
 
-from strawberry.ablate.sweep import make_executor
+from strawberry.ablate import make_executor
 from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins
 
@@ -36,9 +37,7 @@ def test_places(nodes: list[tuple[int, int]], cpus: int, gpus: float, expected: 
 ])  # fmt: skip
 def test_fields_that_cannot_work(field: str, why: str) -> None:
     """They are refused where the executor is named."""
-    from strawberry.recipe.yaml import parse
-
-    wanted = parse(f"{{use: ray, {field}}}", "--executor").plain()
+    wanted = yaml.safe_load(f"{{use: ray, {field}}}")
     with pytest.raises(RecipeError, match=re.escape(f"executor.{field.partition(':')[0]}")) as told:
         make_executor(wanted, Plugins.load(disabled=["fla"]))
     assert why in str(told.value)

@@ -8,7 +8,7 @@ import yaml
 from safetensors.torch import load_file
 
 import strawberry
-from strawberry.cli.app import run
+from strawberry.commands import run
 from strawberry.contracts import Use
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.generation import Sampling, sample_ids

@@ -11,8 +11,7 @@ import pytest
 import strawberry
 from strawberry.contracts import Tracker
 from strawberry.errors import PluginError, RecipeError, StrawberryError
-from strawberry.recipe import patch
-from strawberry.recipe.spec import Recipe
+from strawberry.recipe import Recipe, patch
 
 pytest.importorskip("tensorboard")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard")

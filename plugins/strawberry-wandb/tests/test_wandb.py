@@ -13,8 +13,7 @@ import pytest
 import strawberry
 from strawberry.contracts import Tracker
 from strawberry.errors import PluginError, RecipeError, StrawberryError
-from strawberry.recipe import patch
-from strawberry.recipe.spec import Recipe
+from strawberry.recipe import Recipe, patch
 from strawberry.training import train
 
 pytest.importorskip("wandb")

@@ -369,7 +369,10 @@ class _Builder:
 
     def _head(self) -> nn.Linear:
         head = nn.Linear(self.spec.n_embd, self.spec.vocab_size, bias=False)
-        self._draw(head.weight)
+        if self.spec.zero_outputs:
+            draw(head.weight, 0.0, uniform=False)
+        else:
+            self._draw(head.weight)
         return head
 
     def _draw(self, table: Tensor) -> None:

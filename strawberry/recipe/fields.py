@@ -47,8 +47,9 @@ class ModelFields:
         init: `fan_in` (uniform with deviation fan_in^-0.5) or `normal` (deviation init_std,
             smaller by sqrt(2 depth) where a projection writes to the residual stream).
         init_std: deviation for `normal`.
-        zero_outputs: whether projections that write to the residual stream start at zero, so that
-            every block begins as nothing (Zhang et al. 2019, arXiv 1901.09321).
+        zero_outputs: whether projections that write to the residual stream, and a head of its own,
+            start at zero, so that every block begins as nothing (Zhang et al. 2019, arXiv
+            1901.09321).
         logit_softcap: bound on logits by c * tanh(logit / c), or null.
         placement: where a block's parts are normalised: `pre` before, `post` after they have been
             added, `sandwich` before, and once more before they are added.

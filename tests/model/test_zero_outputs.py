@@ -36,6 +36,15 @@ def test_starts_as_its_embeddings(weights):
     assert [name for name, p in model.named_parameters() if not p.grad.abs().max() > 0] == []
 
 
+def test_an_untied_head_starts_at_zero():
+    """At first every id is as likely as any other, and the embeddings are drawn all the same."""
+    model = strawberry.build(tiny(BLOCK, zero_outputs=True, tie_embeddings=False))
+    logits = model(torch.arange(8)[None])
+
+    assert not logits.any()
+    assert model.embedding.weight.std() > 0.1
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [

@@ -17,9 +17,6 @@ from strawberry.components.attention.aft_band import band_mean, band_state
 from strawberry.contracts import Site, State, Use, drawn
 from strawberry.errors import FieldError
 
-GAMMA = 0.1
-"""The biases' deviation at the start: close to AFT-simple, but so that they all learn at once."""
-
 
 class AFTConv(AFT):
     """A causal convolution over keys and values, and the mean of all that is further back.
@@ -31,6 +28,9 @@ class AFTConv(AFT):
         window: how many offsets have biases, the token's own among them.
         k_channels: `head` gives a head one key, as in the paper; `full` one for each channel.
         qk_norm: root-mean-square normalisation of q and k over their widths, without a gain.
+        gamma: the biases' deviation at the start. The default is close to AFT-simple, but so that
+            they all learn at once; with 1 a head prefers some offsets from the first step.
+        beta: the biases' mean at the start: a key in the window weighs exp(beta) of one beyond it.
     """
 
     parameter_kinds: ClassVar[dict[str, str]] = {"form": "vector"}
@@ -43,6 +43,8 @@ class AFTConv(AFT):
         n_head: Annotated[int, Ge(1)] = 4,
         window: Annotated[int, Ge(2)] = 32,
         k_channels: Literal["head", "full"] = "head",
+        gamma: float = 0.1,
+        beta: float = 0.0,
         **shared: Any,
     ) -> None:
         width = n_qkv if n_qkv is not None else site.n_embd
@@ -57,8 +59,8 @@ class AFTConv(AFT):
         self.n_head = n_head
         self.window = window
         self.form = drawn(n_head, window, std=1.0, uniform=False)
-        self.gamma = nn.Parameter(torch.full((n_head,), GAMMA))
-        self.beta = nn.Parameter(torch.zeros(n_head))
+        self.gamma = nn.Parameter(torch.full((n_head,), gamma))
+        self.beta = nn.Parameter(torch.full((n_head,), beta))
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
         """The mean with biases by distance: (B, T, N)."""

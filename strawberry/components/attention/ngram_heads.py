@@ -1,6 +1,6 @@
 """N-gram heads: what followed when the last few ids stood here before.
 
-    y[t] = W [x[s_n(t) + 1] for n in orders]
+    y[t] = W [x[s + 1] for s in s_n(t) of each order n, then in s_n(s_n(t)), and so on]
 
 with s_n(t) the latest s < t at which the n ids up to s are the n ids up to t; where there is none
 the vector is zero. Softmax attention can learn such a lookup, as an induction head; here no score
@@ -11,6 +11,7 @@ the latest alone is the match model of compressors (Mahoney 2005, PAQ).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 import torch
@@ -27,6 +28,7 @@ class NGramHeads(Attention):
 
     Args:
         orders: how many ids must be the same, for each head.
+        places: how many of the latest places each head looks at.
     """
 
     separates: ClassVar[bool] = True
@@ -38,24 +40,28 @@ class NGramHeads(Attention):
         site: Site,
         *,
         orders: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (1, 2, 3),
+        places: Annotated[int, Ge(1)] = 1,
     ) -> None:
         super().__init__()
         self.orders = orders
+        self.places = places
         self.width = site.n_embd
         self.vocab_size = site.vocab_size
-        self.out = site.projection("out", site.n_embd, len(orders) * site.n_embd, output=True)
+        heads = len(orders) * places
+        self.out = site.projection("out", site.n_embd, heads * site.n_embd, output=True)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         assert use.tokens is not None
         tokens, line = self._line(x, use.tokens, use)
         T, L = x.shape[1], tokens.shape[1]
-        places = latest(tokens, self.orders, self.vocab_size, use.documents)[:, :, L - T :]
+        place = latest(tokens, self.orders, self.vocab_size, use.documents)
+        every = list(chain(place, self.places))
         rows = torch.arange(len(x), device=x.device)[:, None] * L
         heads = []
-        for place in places.unbind(1):
-            found = line.flatten(0, 1).index_select(0, (rows + place + 1).flatten())
-            heads.append(found.view(x.shape) * (place >= 0)[..., None])
+        for places in torch.cat(every, dim=1)[..., L - T :].unbind(1):
+            after = line.flatten(0, 1).index_select(0, (rows + places + 1).flatten())
+            heads.append(after.view(x.shape) * (places >= 0)[..., None])
         return self.out(torch.cat(heads, dim=-1), use)
 
     def _line(self, x: Tensor, tokens: Tensor, use: Use) -> tuple[Tensor, Tensor]:
@@ -94,6 +100,13 @@ def latest(
         alone = torch.arange(T, 2 * T, device=tokens.device).expand(B, T)
         before = torch.where(first, alone, numbers.roll(1, dims=1))
     return torch.stack([places[order] for order in orders], dim=1)
+
+
+def chain(places: Tensor, length: int) -> Iterator[Tensor]:
+    """The places (B, orders, T), their own earlier places, and so on; -1 where there is none."""
+    for _ in range(length):
+        yield places
+        places = places.gather(2, places.clamp(min=0)).where(places >= 0, -1)
 
 
 def _repeats(keys: Tensor) -> tuple[Tensor, Tensor]:

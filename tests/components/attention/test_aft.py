@@ -240,3 +240,16 @@ def test_bounded_keys_are_summed_in_float32(shape):
     for ours, exact in zip(*found, strict=True):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours.double(), exact.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_biases_at_the_start():
+    """AFT-conv's biases have the mean and the deviation over offsets that the recipe names."""
+    form = {"use": "aft_conv", "window": 5, "n_head": 4, "gamma": 1.5, "beta": 3.0}
+    model = strawberry.build(tiny({"attention": {"n_qkv": N, **form}})).double()
+    mixer = model.visits()[0].block.attention
+    with torch.no_grad():
+        biases = [[bias(mixer, form, t, 0, c) for t in range(5)] for c in range(N)]
+    spread, mean = torch.std_mean(torch.tensor(biases), dim=1, correction=0)
+
+    torch.testing.assert_close(mean, torch.full_like(mean, 3.0), rtol=1e-5, atol=0)
+    torch.testing.assert_close(spread, torch.full_like(spread, 1.5), rtol=1e-5, atol=0)

@@ -1,5 +1,7 @@
 """N-gram heads against a loop over all earlier places, and within documents."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -11,23 +13,23 @@ IDS = [3, 3, 7, 3, 3, 7, 60, 3, 7, 60, 3, 3, 7, 60]
 
 
 def expected(mixer, x, starts):
-    """The equation, token by token: the latest place of the same ids, in the same document."""
+    """The equation, token by token: the latest places of the same ids, in the same document."""
     y = torch.zeros_like(x)
     for t in range(len(IDS)):
         begin = max(s for s in starts if s <= t)
         heads = []
-        for order in mixer.orders:
+        for back, order in itertools.product(range(1, mixer.places + 1), mixer.orders):
             gram = IDS[t - order + 1 : t + 1] if t - order + 1 >= begin else None
-            places = [s for s in range(begin + order - 1, t) if IDS[s - order + 1 : s + 1] == gram]
-            heads.append(x[places[-1] + 1] if places else torch.zeros_like(x[t]))
+            found = [s for s in range(begin + order - 1, t) if IDS[s - order + 1 : s + 1] == gram]
+            heads.append(x[found[-back] + 1] if len(found) >= back else torch.zeros_like(x[t]))
         y[t] = mixer.out.weight @ torch.cat(heads)
     return y
 
 
 @pytest.mark.parametrize("starts", [[0], [0, 1, 7]], ids=["one document", "three documents"])
 def test_equation(starts):
-    """Each head gets the vector after the latest place of its n ids, and none before a document."""
-    entry = {"attention": {"use": "ngram_heads", "orders": [1, 2, 4]}, "norm": "none"}
+    """Each head has what came after the latest places of its n ids, within a document."""
+    entry = {"attention": {"use": "ngram_heads", "orders": [1, 2, 4], "places": 2}, "norm": "none"}
     model = strawberry.build(tiny(entry)).double().eval()
     mixer = model.visits()[0].block.attention
     x = torch.randn(len(IDS), 16, dtype=torch.float64)

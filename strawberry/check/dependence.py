@@ -49,8 +49,9 @@ def _audited(subject: Subject, kind: Kind, what: str) -> str:
     declared = [m for m in seen if m.declared]
     for measured in seen:
         if measured.breach is not None and not measured.declared:
-            attribute = DECLARED[kind]
-            raise Finding(f"{measured.breach}, and it declares `{attribute} = True`")
+            attribute = DECLARED.get(measured.kind)
+            claim = f", and it declares `{attribute} = True`" if attribute else ""
+            raise Finding(f"{measured.breach}{claim}")
     if declared and not any(measured.breach for measured in declared):
         raise Finding(f"it declares `{DECLARED[kind]} = False`, and nothing depends on {what}")
     ways = len({measured.situation for measured in seen})

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from strawberry.contracts.ids import checked_ids
 from strawberry.errors import StrawberryError
 
+_R = TypeVar("_R")
 Split: TypeAlias = Literal["train", "val", "test"]
 Ids: TypeAlias = npt.NDArray[np.int64]
 SPLITS: tuple[Split, Split] = ("train", "val")
@@ -50,6 +51,8 @@ class Tokenizer(abc.ABC):
         eot: the id that ends each document; it also starts a generation without a prompt.
         fingerprint: hexadecimal digest of everything that decides the ids.
         gaps: ids between 0 and `vocab_size - 1` that stand for nothing; they are never generated.
+        lossless: whether the bytes of a text's ids are that text. Where it is False, bits per byte
+            are those of another text, which runs are told to have declared.
         use: what the recipe calls it, for messages; set by who opens it.
     """
 
@@ -58,6 +61,7 @@ class Tokenizer(abc.ABC):
     eot: int
     fingerprint: str
     gaps: tuple[int, ...] = ()
+    lossless: bool = True
     use: str = ""
 
     @abc.abstractmethod
@@ -140,6 +144,8 @@ class Dataset(abc.ABC):
         fingerprint: hexadecimal digest of all that rows depend on beside their arguments.
         exact: whether each target that is predicted is the only right answer, so that evaluation
             tells the share of right ones beside the loss.
+        predicts_all: whether every target is predicted; False where some are left out on purpose,
+            such as prompts. That matters where there is a tokenizer.
         notes: what a user should know of the data, such as documents that were left out.
         entry: the entry of the cache that holds the whole of it, if one does.
         splits: `SPLITS`, or `EVERY` where some of it is held back for a test.
@@ -150,6 +156,7 @@ class Dataset(abc.ABC):
     vocab_size: int
     fingerprint: str
     exact: bool = False
+    predicts_all: bool = True
     notes: tuple[str, ...] = ()
     entry: str | None = None
 
@@ -193,6 +200,13 @@ class Dataset(abc.ABC):
         """
         return None
 
+    def texts(self, split: Split) -> Iterator[str] | None:
+        """The documents that the ids of `arrays` stand for, in order; None where they are gone.
+
+        The referee compares ids and bytes with them.
+        """
+        return None
+
     def groups(self, split: Split, first: int, count: int, *, block_size: int) -> Ids | None:
         """The document, by number, in which each of these rows begins; None where that is unknown.
 
@@ -201,18 +215,22 @@ class Dataset(abc.ABC):
         return None
 
     def seal(self) -> None:
-        """Lock the test split: from then on its rows and its ids raise StrawberryError."""
-        rows, arrays = self.rows, self.arrays
+        """Lock the test split: from then on its rows, ids and text raise StrawberryError."""
+        self.guard(_check_open)
 
-        def sealed_rows(split: Split, *args: Any, **kwargs: Any) -> tuple[Ids, Ids]:
-            _check_open(split)
-            return rows(split, *args, **kwargs)
+    def guard(self, check: Callable[[Split], None]) -> None:
+        """Call `check` before each reading of rows, ids or text of a split; it may raise."""
+        for name in ("rows", "arrays", "texts"):
+            setattr(self, name, _guarded(getattr(self, name), check))
 
-        def sealed_arrays(split: Split) -> Sequence[npt.NDArray[Any]] | None:
-            _check_open(split)
-            return arrays(split)
 
-        self.rows, self.arrays = sealed_rows, sealed_arrays  # type: ignore[method-assign]
+def _guarded(read: Callable[..., _R], check: Callable[[Split], None]) -> Callable[..., _R]:
+    @functools.wraps(read)
+    def checked(split: Split, *args: Any, **kwargs: Any) -> _R:
+        check(split)
+        return read(split, *args, **kwargs)
+
+    return checked
 
 
 def _check_open(split: Split) -> None:

@@ -19,6 +19,7 @@ from strawberry.contracts.data import (
 from strawberry.contracts.ids import check_tokenizer
 from strawberry.data.files import MissingError
 from strawberry.data.packed import too_short
+from strawberry.data.readers import note
 from strawberry.data.texts import kept_dataset
 from strawberry.errors import FieldError, RecipeError, StrawberryError
 from strawberry.files.storage import cache_folder, digest
@@ -77,6 +78,7 @@ def open_dataset(
                 raise StrawberryError(too_short(split, n_tokens, site.block_size))
     if not test:
         dataset.seal()
+    dataset.guard(note)
     return dataset
 
 

@@ -8,6 +8,7 @@ al. (2020, arXiv 2005.14165, appendix C) look for.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +33,7 @@ MOST: Final = 30_000_000
 """Training ids that are looked through, from the split's beginning."""
 _PIECE: Final = 1 << 20
 BASE: Final = np.uint64(0x9E3779B97F4A7C15)
+_INVERSE: Final = np.uint64(pow(int(BASE), -1, 1 << 64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +123,25 @@ def _pieces(parts: Sequence[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
 
 
 def runs(ids: npt.NDArray[Any], length: int = RUN) -> npt.NDArray[np.uint64]:
-    """A hash of each run of so many ids: a polynomial, whose terms are mixed first."""
+    """A hash of each run of so many ids: a polynomial, whose terms are mixed first.
+
+    It is the difference of two sums from the beginning, so that long runs cost as much as short.
+    """
+    count = ids.size - length + 1
+    if count < 1:
+        return np.zeros(0, np.uint64)
     wide = ids.astype(np.uint64)
     wide = (wide ^ (wide >> np.uint64(7))) * BASE + np.uint64(1)
     wide ^= wide >> np.uint64(29)
-    count = max(0, ids.size - length + 1)
-    total = np.zeros(count, np.uint64)
-    for offset in range(length):
-        total = total * BASE + wide[offset : offset + count]
+    sums = np.zeros(ids.size + 1, np.uint64)
+    np.cumsum(wide * _powers(BASE, ids.size), out=sums[1:])
+    total = (sums[length:] - sums[:count]) * _powers(_INVERSE, count)
     return total ^ (total >> np.uint64(32))
+
+
+@functools.lru_cache(maxsize=4)
+def _powers(base: np.uint64, count: int) -> npt.NDArray[np.uint64]:
+    """The first powers of an odd number modulo 2^64."""
+    powers = np.full(count, base, np.uint64)
+    powers[:1] = 1
+    return np.cumprod(powers)

@@ -72,6 +72,9 @@ class PackedDataset(Dataset):
     Validation windows do not overlap. They come in an order in which any first few are spread
     evenly over the split (multiples of the golden ratio), so that the first N batches are a fair
     and fixed sample of it; after all of them, they start again.
+
+    Attributes:
+        corpus: the text that the ids were made of, where it is known.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class PackedDataset(Dataset):
         self.vocab_size = vocab_size
         self.fingerprint = fingerprint
         self.tokenizer = tokenizer
+        self.corpus: Corpus | None = None
 
     def n_tokens(self, split: Split) -> int:
         """Tokens in a split, ends of documents included."""
@@ -134,6 +138,10 @@ class PackedDataset(Dataset):
     def arrays(self, split: Split) -> Sequence[npt.NDArray[Any]]:
         """The memory-mapped ids of a split."""
         return self._ids[split].parts
+
+    def texts(self, split: Split) -> Iterator[str] | None:
+        """The documents of the corpus, where this was made of one that is there."""
+        return None if self.corpus is None else self.corpus.documents(split)
 
     def rows_in(self, split: Split, block_size: int) -> int:
         """Whole windows of a split."""

@@ -88,6 +88,7 @@ def text_dataset(corpus: Corpus, site: DataSite, special: bool = False) -> Packe
         folder, lambda: open_packed(folder, identities, tokenizer), make, site.progress
     )
     dataset.notes, dataset.entry = left_out(corpus), folder.name
+    dataset.corpus = corpus
     return dataset
 
 

@@ -64,6 +64,7 @@ class HubTokenizer(Tokenizer):
         self.vocab_size = 1 + max(ids)
         self.gaps = tuple(i for i in range(self.vocab_size) if i not in ids)
         self.fingerprint = digest(json.loads(document))
+        self.lossless = self._gives_back()
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """The ids of `text`; with `special`, the texts of special tokens become their ids."""
@@ -105,6 +106,14 @@ class HubTokenizer(Tokenizer):
     def save(self, path: Path) -> None:
         """Write the document that it came from."""
         write_file(path, self._document.encode())
+
+    def _gives_back(self) -> bool:
+        """Whether the document says nothing by which a text becomes another one."""
+        value = json.loads(self._document)
+        splitters = list(_flat(value.get("pre_tokenizer") or {}, "pretokenizers"))
+        changed = any(splitter.get("add_prefix_space") for splitter in splitters)
+        plain = value.get("normalizer") is None and not changed
+        return plain and self._decoders == {"ByteLevel"}
 
     def _check(self, ids: Sequence[int]) -> None:
         for i in ids:
@@ -163,12 +172,12 @@ class HubTokenizer(Tokenizer):
         return both.removeprefix(before).encode()
 
 
-def _flat(decoder: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A decoder, or those of a sequence, at any depth."""
-    if "decoders" not in decoder:
-        yield decoder
-    for one in decoder.get("decoders", ()):
-        yield from _flat(one)
+def _flat(part: dict[str, Any], of: str = "decoders") -> Iterator[dict[str, Any]]:
+    """A part of a document, or those of a sequence, at any depth."""
+    if of not in part:
+        yield part
+    for one in part.get(of, ()):
+        yield from _flat(one, of)
 
 
 def tokenizer_beside(file: Path) -> Tokenizer | None:

@@ -27,10 +27,11 @@ from strawberry.referee.dependence import (
     outputs,
     pairs,
 )
+from strawberry.referee.foreign import files_of_model, replaced
 from strawberry.referee.losses import targets_breach
 from strawberry.referee.places import first_difference
 from strawberry.referee.recomputing import recomputing_breach
-from strawberry.referee.situations import Situation, disturbed, plain, special
+from strawberry.referee.situations import Situation, disturbed, original, plain, special
 from strawberry.referee.writes import left_by
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def audit(
     longest_first = sorted(lengths, reverse=True)
     situations = chain(
         ((s, longest_first) for s in plain(copy)),
+        ((s, longest_first[-1:]) for s in original(model)),
         ((s, longest_first[-1:]) for s in special(copy, compiled=compiled)),
     )
     for situation, tried in situations:
@@ -104,10 +106,11 @@ def audit(
             declared = not declares(situation.model, DECLARED[kind])
             for length in tried:
                 told = partial(Measurement, kind, situation.name, length, declared)
-                yield _unless_refused(told, partial(_broken, situation, kind, length, most))
+                yield _unless_refused(told, partial(_broken, situation, kind, length, most, kinds))
     if "future" in kinds:
         yield _gradients(copy, longest_first[0], most)
         yield from _losses(copy, longest_first[-1])
+        yield from _code(model)
     if "history" in kinds:
         yield _recomputed(copy, longest_first[-1])
         yield from _kept(copy, longest_first[-1])
@@ -123,18 +126,31 @@ def _unless_refused(
         return told(None, str(error))
 
 
-def _broken(situation: Situation, kind: Kind, length: int, most: int) -> Breach | None:
-    """The first breach at that length, with its place."""
-    run = situation.run
-    for limits in _limits(kind, length, most, situation.model):
+def _broken(
+    situation: Situation, kind: Kind, length: int, most: int, kinds: Sequence[Kind]
+) -> Breach | None:
+    """The first breach at that length, with its place; of history too, if that is asked for."""
+    model, run = situation.model, situation.run
+    for limits in _limits(kind, length, most, model):
         before, after = compared(run, limits)
         breach = difference(limits, before, after)
-        if breach is not None and is_its_own(run, limits, before):
-            place = first_difference(situation.model, run, limits)
-            left = left_by(situation.model, partial(outputs, run, limits.first), kind)
-            detail = f"{breach.detail} {situation.name}{left}"
-            return replace(breach, detail=detail, place=place)
+        if breach is None:
+            continue
+        if kind == "history" or repeats(run, limits, before):
+            if is_its_own(run, limits, before):
+                return _placed(situation, limits, breach)
+        elif "history" in kinds and declares(model, "stateless"):
+            every = replace(limits, kind="history", same=torch.ones_like(limits.same))
+            detail = "the same batch has other outputs when it comes again"
+            return _placed(situation, every, replace(breach, kind="history", detail=detail))
     return None
+
+
+def _placed(situation: Situation, limits: Limits, breach: Breach) -> Breach:
+    """The breach with its place, and with what is left behind where that matters."""
+    place = first_difference(situation.model, situation.run, limits)
+    left = left_by(situation.model, partial(outputs, situation.run, limits.first), limits.kind)
+    return replace(breach, detail=f"{breach.detail} {situation.name}{left}", place=place)
 
 
 def _gradients(model: LanguageModel, length: int, most: int) -> Measurement:
@@ -164,6 +180,12 @@ def _kept(model: LanguageModel, length: int) -> Iterator[Measurement]:
             Measurement, "history", name, length, not declares(situation.model, "stateless")
         )
         yield _unless_refused(told, partial(aged_breach, situation.model, situation.run, ids))
+
+
+def _code(model: LanguageModel) -> Iterator[Measurement]:
+    """Whether components replace functions of Strawberry, or of what it computes with."""
+    for breach in replaced(files_of_model(model), model.modules()):
+        yield Measurement("code", "in what calls it", 0, False, breach)
 
 
 def _losses(model: LanguageModel, length: int) -> Iterator[Measurement]:
@@ -200,14 +222,19 @@ def is_its_own(
     """
     if limits.kind == "history":
         return True
-    everywhere = replace(limits, same=torch.ones_like(limits.same))
-    if agree(difference(everywhere, before, outputs(run, limits.first), noise) is not None):
-        return False  # the same batch gives other outputs at every call
+    if agree(not repeats(run, limits, before, noise)):
+        return False
     if limits.kind == "batch":
         return True
     # Rows that are changed otherwise change other rows: each is tried alone.
     rows = map(limits.row, range(len(limits.first)))
     return any([difference(alone, *compared(run, alone), noise) is not None for alone in rows])  # noqa: C419 (no rank leaves out a pass)
+
+
+def repeats(run: Run, limits: Limits, before: Tensor, noise: float | None = None) -> bool:
+    """Whether the first batch gives the same outputs again."""
+    everywhere = replace(limits, same=torch.ones_like(limits.same))
+    return difference(everywhere, before, outputs(run, limits.first), noise) is None
 
 
 def _limits(kind: Kind, length: int, most: int, model: LanguageModel) -> list[Limits]:

@@ -23,7 +23,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
 
-Kind: TypeAlias = Literal["future", "batch", "history", "loss"]
+Kind: TypeAlias = Literal["future", "batch", "history", "loss", "text", "code"]
 Run: TypeAlias = Callable[[Tensor], Tensor]
 """Ids (B, T) -> outputs (B, T, ...)."""
 
@@ -43,9 +43,10 @@ class Breach:
 
     Attributes:
         kind: on later tokens, on other sequences of the batch, or on earlier batches; `loss` where
-            the loss isn't that of the predicted distribution.
-        size: the change of the output, as a share of the largest.
-        detail: which token changes which output.
+            the loss isn't that of the predicted distribution, `text` where tokens or bytes aren't
+            those of the text, `code` where a component is in the way of what judges it.
+        size: the change of the output, as a share of the largest; of the others, how much is wrong.
+        detail: which token changes which output, or what else is wrong.
         place: the component in which it begins, by its path in the model; empty if not found.
     """
 
@@ -56,6 +57,8 @@ class Breach:
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
+        if self.kind in ("text", "code"):
+            return f"{where}{self.detail}"
         return f"{where}{self.detail}, by {self.size:.2g} of the largest output"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from strawberry.contracts import Router
 from strawberry.model.risks import declares
+from strawberry.referee.writes import undisturbed
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
@@ -46,6 +47,20 @@ def disturbed(model: LanguageModel) -> LanguageModel:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.add_(noise.to(parameter), alpha=DISTURBANCE)
     return other
+
+
+def original(model: LanguageModel) -> Iterator[Situation]:
+    """The model itself, in evaluation and in training: a component can make copies that behave.
+
+    It is left as it was once all has been taken.
+    """
+    before = model.training
+    with undisturbed(model):
+        try:
+            yield Situation("as it is, in evaluation", model.eval(), _hidden(model))
+            yield Situation("as it is, in training", model.train(), _hidden(model))
+        finally:
+            model.train(before)
 
 
 def plain(model: LanguageModel) -> Iterator[Situation]:

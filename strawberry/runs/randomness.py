@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,14 +51,21 @@ def _accelerators() -> Iterator[tuple[str, Any, tuple[int, ...]]]:
         yield f"{kind.type}:{index}", module, () if kind.type == "mps" else (index,)
 
 
-def held(device: torch.device) -> AbstractContextManager[None]:
-    """Within it torch's generators of the CPU and of `device` may be drawn from: they are put back.
+@contextlib.contextmanager
+def held(device: torch.device) -> Iterator[None]:
+    """Within it Python's, NumPy's, and torch's generators may be drawn from: they are put back.
 
-    MPS's isn't: torch's context asks it for a device's, and it has but one.
+    Torch's are those of the CPU and of `device`. MPS's isn't: torch's context asks it for a
+    device's, and it has but one.
     """
-    if device.type in ("cpu", "mps"):
-        return torch.random.fork_rng([])
-    return torch.random.fork_rng([device], device_type=device.type)
+    devices = [] if device.type in ("cpu", "mps") else [device]
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def restore(state: Mapping[str, Any], saved: Mapping[str, Tensor]) -> None:

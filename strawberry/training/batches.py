@@ -51,6 +51,10 @@ class Batches:
 
     Where the device has its own memory, a thread gathers the next step's into pinned memory and
     starts their copy meanwhile.
+
+    Attributes:
+        trained: inputs and targets of a step that was asked for last, on this rank.
+        evaluated: those of `val` since its first row was asked for, on this rank.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Batches:
         self._apart = device.type not in ("cpu", "mps")
         self._pool = ThreadPoolExecutor(1) if self._apart else None
         self._next: tuple[int, Future[list[MicroBatch]]] | None = None
+        self.trained: list[tuple[Ids, Ids]] = []
+        self.evaluated: list[tuple[Ids, Ids]] = []
 
     def train(self, step: int) -> list[MicroBatch]:
         """The micro-batches of a training step, from 0."""
@@ -87,6 +93,8 @@ class Batches:
         x, y = self._rows(split, mine or range(first, first + 1))
         if not mine:
             y = np.full_like(y, UNPREDICTED[0])
+        if split == "val":
+            self.evaluated = [*(self.evaluated if first else ()), (x, y)]
         n_bytes = self.dataset.n_bytes(split, y)
         return EvaluationRows(*self._place(x, y), len(mine), n_bytes)
 
@@ -97,7 +105,8 @@ class Batches:
 
     def _step(self, step: int) -> list[MicroBatch]:
         shares = [self.world.share(numbers) for numbers in self.numbers(step)]
-        return [self._place(*self._rows("train", share)) for share in shares]
+        self.trained = [self._rows("train", share) for share in shares]
+        return [self._place(*rows) for rows in self.trained]
 
     def _rows(self, split: Split, numbers: range) -> tuple[Ids, Ids]:
         """Rows of a data set, checked; raises PluginError for whatever else a plugin's may do."""

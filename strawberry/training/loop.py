@@ -19,6 +19,7 @@ from strawberry.recipe.origin import Origin, noted_in
 from strawberry.runs.device import machine_for
 from strawberry.runs.folder import RunFolder, new_run_folder
 from strawberry.runs.memory import explained
+from strawberry.training.account import tampered
 from strawberry.training.engine import check_ranks
 from strawberry.training.fork import fork
 from strawberry.training.guard import Guard
@@ -118,6 +119,8 @@ def train(
                 _start(session, recent, again, fork_of)
                 stop = stack.enter_context(stop_signals(insist=world.size == 1))
                 _run(session, stop, recent)
+                for line in tampered(session):
+                    session.warn(f"the validation loss can't be believed: {line}")
         finally:
             run.release()
     return RunResult(run.path, session.step, session.metrics, tuple(run.breaches()))

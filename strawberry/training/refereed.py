@@ -17,6 +17,7 @@ from strawberry.referee.draws import draws
 from strawberry.referee.judged import judge
 from strawberry.referee.losses import ROUNDING, targets_breach
 from strawberry.referee.places import recorded
+from strawberry.training.account import account, again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,16 +40,20 @@ def referee(session: Session) -> None:
     before, model = session.run.breaches(), session.model
     was_training = model.training
     model.eval()
+    evaluated = session.batches.evaluated
+    counted, excused = account(session, evaluated)
     run, rows = _run(session), _rows(session)
-    own = [str(breach) for breach in _breaches(session, run, rows)]
+    measured = _breaches(session, run, rows)
     drawn = draws(model, run, rows.x[:1])
+    own = [str(breach) for breach in (*counted, *measured, *again(session, evaluated))]
     model.train(was_training)
     breaches = sorted({*before, *(line for lines in session.world.gather(own) for line in lines)})
+    excused = [line for lines in session.world.gather(excused) for line in lines]
     if session.world.main:
         content = {
             "step": session.step,
             "breaches": breaches,
-            "declared": noncausal(session.recipe, model),
+            "declared": [*noncausal(session.recipe, model), *dict.fromkeys(excused)],
             "draws": drawn,
             "overlap": session.run.judgement().get("overlap") or _overlap(session),
         }

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from strawberry.contracts import Tracker, local
 from strawberry.data import open_dataset
 from strawberry.data.opening import wordless
+from strawberry.data.readers import Readers
 from strawberry.errors import PluginError
 from strawberry.ranks.world import World
 from strawberry.recipe.seeds import seed_of
+from strawberry.referee.foreign import files_of
 from strawberry.runs import randomness
 from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.runs.device import Machine
@@ -38,7 +40,14 @@ LONG = 200
 
 @dataclass(slots=True)
 class Session:
-    """The parts of a run, built; `best` is the step and val_loss of the best checkpoint."""
+    """The parts of a run, built.
+
+    Attributes:
+        best: the step and val_loss of the best checkpoint.
+        row_nats: the losses of the last evaluation's rows, of all ranks.
+        measured: the metrics of each evaluation of this process, by its step.
+        readers: who has read the validation split meanwhile.
+    """
 
     recipe: Recipe
     run: RunFolder
@@ -55,6 +64,9 @@ class Session:
     metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] | None = None
     refereed: bool = False
+    row_nats: Sequence[float] = ()
+    measured: dict[int, dict[str, float]] = field(default_factory=dict)
+    readers: Readers = field(default_factory=lambda: Readers(()))
 
     def tell(self, event: str, *arguments: Any) -> None:
         """Tell trackers, and the plugins' lifecycle hooks, of an event of this run.
@@ -67,7 +79,8 @@ class Session:
         failures: list[Exception] = []
         for tracker in self.trackers:
             try:
-                getattr(tracker, event)(*arguments)
+                # Each has a copy: what one writes into it is nobody else's measurement.
+                getattr(tracker, event)(*(dict(a) if isinstance(a, dict) else a for a in arguments))
             except Exception as error:
                 name = type(tracker).__qualname__
                 message = f"tracker {name}: {event} raised {type(error).__name__}: {error}"
@@ -76,7 +89,8 @@ class Session:
         plugins = self.recipe.plugins
         if plugins is not None:
             try:
-                hook = dict(zip(HOOKS[event], arguments, strict=True))
+                copies = (dict(a) if isinstance(a, dict) else a for a in arguments)
+                hook = dict(zip(HOOKS[event], copies, strict=True))
                 plugins.call(f"strawberry_{event}", **hook)
             except PluginError as error:
                 failures.append(error)
@@ -90,14 +104,16 @@ class Session:
 
     def evaluate(self) -> bool:
         """Measure the validation loss and tell of it; True if this is a best one to be kept."""
+        write = keeper(rows_of(self.run.path) / f"{self.step:09d}.npz", self.batches)
+
+        def keep(nats: Sequence[float], targets: Sequence[int]) -> None:
+            self.row_nats = nats
+            write(nats, targets)
+
         with self.optimizers.evaluating():
-            self.metrics = validate(
-                self.engine,
-                self.batches,
-                self.machine,
-                keep=keeper(rows_of(self.run.path) / f"{self.step:09d}.npz", self.batches),
-            )
+            self.metrics = validate(self.engine, self.batches, self.machine, keep=keep)
             self._referee()
+        self.measured[self.step] = dict(self.metrics)
         self.log({"step": self.step, **self.metrics})
         self.tell("evaluated", self.run.path, self.step, self.metrics)
         if not self.recipe.train.keep_best:
@@ -190,6 +206,7 @@ def open_session(
 
     Raises RecipeError if one can't be built, or the batch not be divided among the ranks.
     """
+    readers = Readers.active = Readers(files_of(recipe.plugins))
     dataset = open_by_one(recipe, world, progress)
     tokenizer, room = dataset.tokenizer, recipe.model.vocab_size
     unused = [] if tokenizer is None else wordless(tokenizer.vocab_size, room, tokenizer.gaps)
@@ -210,6 +227,7 @@ def open_session(
         trackers=trackers,
         engine=engine,
         world=world,
+        readers=readers,
         warn=warn if world.main else lambda _: None,
     )
 

@@ -1,0 +1,112 @@
+"""A run's evaluation, counted again: rows, tokens, bytes and losses, and who came near it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+
+from strawberry.files.atomic import write_atomic
+from strawberry.model.risks import declares
+from strawberry.referee.counted import Evaluated, counted_breaches
+from strawberry.referee.dependence import NOISE, Breach
+from strawberry.referee.foreign import files_of, files_of_model, replaced
+from strawberry.runs import randomness
+
+if TYPE_CHECKING:
+    from strawberry.contracts.data import Ids
+    from strawberry.training.session import Session
+
+Rows: TypeAlias = "Sequence[tuple[Ids, Ids]]"
+"""Inputs and targets (B, T) of each batch of an evaluation."""
+
+
+def account(session: Session, rows: Rows) -> tuple[list[Breach], list[str]]:
+    """What is wrong with how the last evaluation was counted, and what of it is declared.
+
+    Called by all ranks, each with its own rows.
+    """
+    evaluated, none = _evaluated(session, rows), (list[Breach](), list[str]())
+    counted = counted_breaches(session.dataset, evaluated) if session.world.main else none
+    breaches, declared = counted
+    return [*breaches, *_code(session)], declared
+
+
+def tampered(session: Session) -> list[str]:
+    """What the log says otherwise than it was measured, once all have been told; noted too."""
+    run, lines = session.run, []
+    if not session.world.main:
+        return []
+    for row in run.metrics():
+        measured = session.measured.get(int(row["step"])) if "val_loss" in row else None
+        if measured is not None and row != {"step": row["step"], **measured}:
+            lines.append(
+                f"{run.metrics_file.name}: step {row['step']} has val_loss {row['val_loss']} where "
+                f"{measured['val_loss']} was measured"
+            )
+    if lines and (judgement := run.judgement()):
+        judgement["breaches"] = sorted({*judgement["breaches"], *lines})
+        write_atomic(run.referee_file, json.dumps(judgement, indent=1) + "\n")
+    return lines
+
+
+def _evaluated(session: Session, rows: Rows) -> Evaluated:
+    """The rows of all ranks, as they were evaluated, and what came of them."""
+    batches, recipe, world = session.batches, session.recipe, session.world
+    x, y = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    kept = (y >= 0).any(1)  # the others fill up ranks that have no row
+    every = world.gather((x[kept], y[kept]))
+    trained = [np.concatenate([a, b[:, -1:]], 1) for a, b in batches.trained]
+    return Evaluated(
+        x=np.concatenate([inputs for inputs, _ in every]),
+        y=np.concatenate([targets for _, targets in every]),
+        nats=session.row_nats,
+        metrics=session.metrics,
+        trained=np.concatenate(trained) if trained else x[:0],
+        data=recipe.data.use,
+        tokenizer=recipe.tokenizer.use,
+    )
+
+
+@torch.no_grad()
+def again(session: Session, rows: Rows) -> Iterator[Breach]:
+    """Whether the first rows have the same losses when they are measured once more.
+
+    What behaves while the referee looks, or changes by being evaluated, shows here. So it comes
+    last. All ranks call it, each with its own rows.
+    """
+    world, batches, size = session.world, session.batches, session.recipe.train.batch_size
+    counts = world.gather(sum(len(x) for x, _ in rows))
+    begin = sum(counts[: world.rank])
+    batch = batches.val(0, min(size, sum(counts)))
+    if not np.array_equal(batches.evaluated[0][0], rows[0][0]):
+        detail = "the first rows of validation are others when they are asked for again"
+        yield Breach("text", 1.0, detail, f"data {session.recipe.data.use}")
+    with randomness.held(session.machine.device), session.machine.autocast():
+        loss = session.engine.measure(batch.x, batch.y)
+    assert loss.rows is not None
+    before = np.asarray(session.row_nats[begin : begin + len(batch.x)])
+    after = np.asarray(loss.rows.tolist())
+    if not declares(session.model, "stateless"):
+        return
+    size_of = np.abs(before - after) / np.maximum(np.abs(before), 1e-6)
+    if not size_of.max() <= NOISE[session.machine.dtype]:
+        row = int(size_of.argmax())
+        detail = (
+            f"row {begin + row} of validation has a loss of {before[row]:.6g} nats in evaluation "
+            f"and of {after[row]:.6g} when it is measured again"
+        )
+        yield Breach("history", float(size_of.max()), detail)
+
+
+def _code(session: Session) -> Iterator[Breach]:
+    """Whether components replace what judges them, or read what they are judged by."""
+    parts: list[object] = [session, session.engine, session.batches, session.machine, session.world]
+    parts += [session.run, session.optimizers, session.dataset, *session.model.modules()]
+    files = dict.fromkeys([*files_of(session.recipe.plugins), *files_of_model(session.model)])
+    yield from replaced(files, parts)
+    for line in session.readers.lines:
+        yield Breach("code", 1.0, f"the validation split is read by {line}")

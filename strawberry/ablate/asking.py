@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from strawberry.ablate.campaign import NONE, Question, answer, ask
+from strawberry.ablate.campaign import NONE, Question, answer, ask, foreseen
 from strawberry.ablate.plan import Plan
 from strawberry.ablate.preparing import PreparedPlan
 from strawberry.ablate.spread import residual
@@ -43,6 +43,28 @@ class Asking:
 
     def ask(self) -> None:
         """Note the question, or find it; raises StrawberryError if the ledger can't be had."""
+        self.question = self._question()
+        self.entry = ask(
+            self.ledger,
+            self.plan.campaign,
+            self.question,
+            plan=digest(self.plan.to_dict()),
+            alpha=self.plan.alpha,
+            folder=os.path.relpath(self._out, self.ledger.folder),
+        )
+
+    def foresee(self, before: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """Judge by what `ask` would note, and note nothing.
+
+        Args:
+            before: entries of sweeps that are to be asked before this one.
+
+        Raises StrawberryError if the data or the ledger can't be had.
+        """
+        self.entry = foreseen(self.ledger, self.plan.campaign, self._question(), before)
+        return self.entry
+
+    def _question(self) -> Question:
         plan, live = self.plan, self._prepared.live
         recipe = live[0].recipe
         assert recipe is not None
@@ -50,20 +72,12 @@ class Asking:
         how = plan.to_dict()
         compared = [how[name] for name in COMPARED]
         budget = self._prepared.budgets[live[0].name]
-        self.question = Question(
+        return Question(
             data=fingerprint(open_dataset(recipe), "val", recipe.model.block_size),
             content=digest(compared, first, sorted(others)),
             seeds=str(plan.seeds or f"auto {plan.max_seeds}"),
             comparisons=len(others),
             regime=digest(how["metric"], how["last"], how["vary_seed"], budget.tokens),
-        )
-        self.entry = ask(
-            self.ledger,
-            plan.campaign,
-            self.question,
-            plan=digest(how),
-            alpha=plan.alpha,
-            folder=os.path.relpath(self._out, self.ledger.folder),
         )
 
     def learn(self, values: Mapping[str, Mapping[int, float]]) -> None:

@@ -78,32 +78,55 @@ def ask(ledger: Ledger, campaign: str, question: Question, **more: Any) -> dict[
         StrawberryError: the ledger can't be read or written.
     """
     with ledger.held():
-        entries, damaged = ledger.read()
-        asked = [e for e in entries if e["kind"] == QUESTION and e["data"] == question.data]
-        mine = [e for e in asked if e.get("campaign") == campaign]
-        same = [e for e in mine if e.get("question") == question.content]
-        for entry in same:
-            if _seeds(entry["seeds"]) >= _seeds(question.seeds):
-                return entry
-        index = 1 + damaged + max([len(mine), *(e["index"] for e in mine)])
-        number = 1 + damaged + len({e.get("question") for e in mine})
-        prior = None if campaign == NONE else fit(_noises(entries, campaign, question))
-        return ledger.add(
-            QUESTION,
-            campaign=campaign,
-            data=question.data,
-            question=question.content,
-            seeds=question.seeds,
-            number=same[0]["number"] if same else number,
-            look=1 + len(same),
-            index=index,
-            share=1.0 if campaign == NONE else share(index),
-            asked=len({e.get("question") for e in asked} - {question.content}) + damaged,
-            opened=sum(e["kind"] == OPENING and e.get("val") == question.data for e in entries),
-            prior=None if prior is None else [prior.variance, prior.freedom],
-            comparisons=question.comparisons,
-            **more,
-        )
+        entry = foreseen(ledger, campaign, question)
+        if "when" in entry:
+            return entry
+        return ledger.add(QUESTION, **{k: v for k, v in entry.items() if k != "kind"}, **more)
+
+
+def foreseen(
+    ledger: Ledger,
+    campaign: str,
+    question: Question,
+    before: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """What `ask` would return, without when and by what it was asked where it is new.
+
+    Args:
+        ledger: as of `ask`; nothing is written.
+        campaign: as of `ask`.
+        question: as of `ask`.
+        before: entries that are not in the ledger yet.
+
+    Raises:
+        StrawberryError: the ledger can't be read.
+    """
+    read, damaged = ledger.read()
+    entries = [*read, *map(dict, before)]
+    asked = [e for e in entries if e["kind"] == QUESTION and e["data"] == question.data]
+    mine = [e for e in asked if e.get("campaign") == campaign]
+    same = [e for e in mine if e.get("question") == question.content]
+    for entry in same:
+        if _seeds(entry["seeds"]) >= _seeds(question.seeds):
+            return entry
+    index = 1 + damaged + max([len(mine), *(e["index"] for e in mine)])
+    number = 1 + damaged + len({e.get("question") for e in mine})
+    prior = None if campaign == NONE else fit(_noises(entries, campaign, question))
+    return {
+        "kind": QUESTION,
+        "campaign": campaign,
+        "data": question.data,
+        "question": question.content,
+        "seeds": question.seeds,
+        "number": same[0]["number"] if same else number,
+        "look": 1 + len(same),
+        "index": index,
+        "share": 1.0 if campaign == NONE else share(index),
+        "asked": len({e.get("question") for e in asked} - {question.content}) + damaged,
+        "opened": sum(e["kind"] == OPENING and e.get("val") == question.data for e in entries),
+        "prior": None if prior is None else [prior.variance, prior.freedom],
+        "comparisons": question.comparisons,
+    }
 
 
 def answer(
@@ -120,8 +143,8 @@ def answer(
 
 def prior_of(entry: Mapping[str, Any] | None) -> Prior | None:
     """What an entry says of the noise beforehand."""
-    found = None if entry is None else entry.get("prior")
-    return None if found is None else Prior(float(found[0]), float(found[1]))
+    prior = None if entry is None else entry.get("prior")
+    return None if prior is None else Prior(float(prior[0]), float(prior[1]))
 
 
 def fit(noises: Sequence[tuple[float, float]]) -> Prior | None:
@@ -158,7 +181,7 @@ def _noises(
     entries: Sequence[Mapping[str, Any]], campaign: str, question: Question
 ) -> list[tuple[float, float]]:
     """The noises of a campaign's earlier questions, the last that is known of each."""
-    found = {
+    noises = {
         e.get("question"): e["noise"]
         for e in entries
         if e["kind"] == ANSWER
@@ -166,7 +189,7 @@ def _noises(
         and e.get("regime") == question.regime
         and e.get("question") != question.content
     }
-    return [(float(variance), float(freedom)) for variance, freedom in found.values()]
+    return [(float(variance), float(freedom)) for variance, freedom in noises.values()]
 
 
 def _inverse_trigamma(value: float) -> float:

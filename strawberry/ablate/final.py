@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from strawberry.ablate.record import TESTED_ROWS, Record, TrialRecord, openings_of
+from strawberry.ablate.suite import is_suite
 from strawberry.ablate.worker import read_recipe
 from strawberry.contracts.execution import FINISHED
 from strawberry.data import open_dataset
@@ -53,9 +54,13 @@ def final(
     (folder / FINAL).parent.mkdir(exist_ok=True)
     if opened is None or opened["complete"]:
         ledger = ledger_around(folder)
-        where = os.path.relpath(folder, ledger.folder)
+        whole = folder.absolute().parent if is_suite(folder.absolute().parent) else folder
+        where = os.path.relpath(whole, ledger.folder)
+        joins = None if whole is folder else len(content["openings"])
         plan = digest(record.content["plan"])
-        opened = dict(open_test(first, ledger, again=again, folder=where, plan=plan).entry)
+        opened = dict(
+            open_test(first, ledger, again=again, joins=joins, folder=where, plan=plan).entry
+        )
         opened |= {"complete": False, "values": {}}
         content["openings"].append(opened)
         _write(folder, content)

@@ -138,13 +138,13 @@ def forecast(
     def finds(number: int) -> float:
         return noise.deviation * _finds(plan, cells, number)[""]
 
-    found = []
+    prospects = []
     for n in numbers:
-        made = {name: noise.deviation * part for name, part in _finds(plan, cells, n).items()}
-        found.append(Prospect(n, made.pop(""), made, seconds(n)))
+        parts = {name: noise.deviation * part for name, part in _finds(plan, cells, n).items()}
+        prospects.append(Prospect(n, parts.pop(""), parts, seconds(n)))
     needed = _needed(goal, finds)
     return Forecast(
-        noise=noise, metric=plan["metric"], asked=seeds, prospects=tuple(found),
+        noise=noise, metric=plan["metric"], asked=seeds, prospects=tuple(prospects),
         most=plan["max_seeds"] if seeds is None else None, wanted=goal, matters=matters,
         needed=needed, needed_seconds=None if needed is None else seconds(needed),
     )  # fmt: skip
@@ -172,17 +172,17 @@ def _finds(
     how = (drawn, float(plan.get("noise_ratio", RATIO)), level)
     size = len(cells)
     rows = [[-1.0, *(float(c == n) for c in range(1, size))] for n in range(1, size)]
-    found = {"": max(_detectable(size, _frozen(rows), *how), default=math.inf) * scale}
+    differences = {"": max(_detectable(size, _frozen(rows), *how), default=math.inf) * scale}
     values = {cell["name"]: dict.fromkeys(range(drawn), 0.0) for cell in cells}
-    made = grid(plan, cells, values)
-    if made is None:
-        return found
-    questions = asked(made, "main")
-    parts = _detectable(len(made.cells), _frozen([row for *_, row in questions]), *how)
+    factorial = grid(plan, cells, values)
+    if factorial is None:
+        return differences
+    questions = asked(factorial, "main")
+    parts = _detectable(len(factorial.cells), _frozen([row for *_, row in questions]), *how)
     for (factors, _, _), part in zip(questions, parts, strict=True):
-        name = list(made.levels)[factors[0]].rsplit(".", 1)[-1]
-        found[name] = max(found.get(name, 0.0), part * scale)
-    return found
+        name = list(factorial.levels)[factors[0]].rsplit(".", 1)[-1]
+        differences[name] = max(differences.get(name, 0.0), part * scale)
+    return differences
 
 
 def _frozen(rows: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:

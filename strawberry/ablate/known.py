@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,41 +68,43 @@ def read_noise(record: Record, plan: Mapping[str, Any], source: str) -> Noise | 
     cells = [c for c in record.content["cells"] if not c["skipped"] and not c["pruned"]]
     trials = {cell["name"]: record.of(cell["name"]) for cell in cells}
     values = {
-        name: values_of(found, plan["metric"], last=int(plan.get("last", 1)))
-        for name, found in trials.items()
+        name: values_of(of_cell, plan["metric"], last=int(plan.get("last", 1)))
+        for name, of_cell in trials.items()
     }
     deviation, freedom = residual(values)
     base = next(iter(values.values()), {})
     if deviation is None or not deviation > 0 or not base:
         return None
-    seconds = {name: found for name, of in trials.items() if (found := _seconds(of)) is not None}
+    measured = {name: _seconds(of_cell) for name, of_cell in trials.items()}
+    seconds = {name: value for name, value in measured.items() if value is not None}
     flops = {cell["name"]: float(cell["budget"]["flops"]) for cell in cells}
     chi2 = needs("scipy.stats").chi2
     low, high = (deviation * math.sqrt(freedom / chi2.ppf(p, freedom)) for p in (0.975, 0.025))
     baseline = statistics.fmean(base.values())
-    rate = statistics.median([found / flops[name] for name, found in seconds.items()] or [math.nan])
+    rates = [value / flops[name] for name, value in seconds.items()]
+    rate = statistics.median(rates or [math.nan])
     return Noise(deviation, freedom, low, high, baseline, rate, seconds, flops, source)
 
 
 def finished(record: Record | None) -> dict[str, int]:
     """How many trials of each cell came to their end."""
-    found: dict[str, int] = {}
-    for trial in record.trials if record is not None else ():
-        if trial.stage == "main" and (trial.result() or {}).get("status") == FINISHED:
-            found[trial.cell] = found.get(trial.cell, 0) + 1
-    return found
+    return Counter(
+        trial.cell
+        for trial in (record.trials if record is not None else ())
+        if trial.stage == "main" and (trial.result() or {}).get("status") == FINISHED
+    )
 
 
 def _seconds(trials: Sequence[Any]) -> float | None:
     """The median time of finished trials."""
     results = [result for trial in trials if (result := trial.result()) is not None]
-    found = [
+    spent = [
         float(result.get("spent", result.get("seconds", math.nan)))
         for result in results
         if result["status"] == FINISHED
     ]
-    found = [seconds for seconds in found if math.isfinite(seconds)]
-    return statistics.median(found) if found else None
+    known = [seconds for seconds in spent if math.isfinite(seconds)]
+    return statistics.median(known) if known else None
 
 
 def own_trials(folder: Path, key: Callable[[Mapping[str, Any], int], str | None]) -> Record | None:
@@ -148,16 +151,16 @@ def earlier_noise(folder: Path, prepared: PreparedPlan, table: str = "") -> Nois
         there = sentence(varied).rstrip(".")
         source += f"; there: {there[0].lower()}{there[1:]}"
     try:
-        found = read_noise(record, plan, source)
+        noise = read_noise(record, plan, source)
     except StrawberryError as error:
         raise StrawberryError(f"--noise-from {folder}: {error}") from error
-    if found is None:
+    if noise is None:
         raise StrawberryError(
             f"--noise-from {folder}: has no noise: it takes two cells that finished with two seeds"
         )
-    return found
+    return noise
 
 
-def _numbers(found: set[int]) -> str:
-    low, high = min(found), max(found)
+def _numbers(numbers: set[int]) -> str:
+    low, high = min(numbers), max(numbers)
     return f"{low}" if low == high else f"{low} to {high}"

@@ -175,6 +175,7 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         verdict = {"status": DISQUALIFIED, "error": "; ".join(done.breaches)}
     return {
         **verdict,
+        "declared": list(RunFolder(run).judgement().get("declared", [])),
         "steps": done.steps,
         "metrics": done.metrics,
         "seconds": time.perf_counter() - started,

@@ -14,6 +14,7 @@ from strawberry.model.risks import declares
 from strawberry.referee import Kind, audit
 from strawberry.referee.audit import DECLARED
 from strawberry.referee.dependence import outputs
+from strawberry.referee.draws import draws
 
 NOISE = 1e-5
 """What may change by rounding, relative to the largest value."""
@@ -35,7 +36,18 @@ def batch(subject: Subject) -> str:
 
 def history(subject: Subject) -> str:
     """Does any output depend on an earlier batch, or on draws that torch doesn't seed?"""
-    return _audited(subject, "history", "an earlier batch")
+    return _audited(subject, "history", "an earlier batch") + _drawn(subject)
+
+
+def _drawn(subject: Subject) -> str:
+    """Where random numbers are drawn: each look at an output begins with the same random state."""
+    text = ""
+    for mode in ("training", "evaluation"):
+        model = subject.model(training=mode == "training")
+        places = draws(model, model.hidden, subject.tokens())
+        if places:
+            text += f"; random numbers in {mode}: {', '.join(places)}"
+    return text
 
 
 def _audited(subject: Subject, kind: Kind, what: str) -> str:

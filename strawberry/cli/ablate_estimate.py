@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
+
+from strawberry.errors import StrawberryError
 
 if TYPE_CHECKING:
     from strawberry.ablate.sweep import Sweep
@@ -12,9 +15,13 @@ def show_estimates(sweeps: dict[str, Sweep], price: float | None, *, as_json: bo
     """Print what a sweep would take and show, or each table of a suite; a lone one has no name."""
     from strawberry.cli.console import console, print_json
 
+    before: list[dict[str, Any]] = []
+    for sweep in sweeps.values():
+        with contextlib.suppress(StrawberryError):  # told by the sweep; its whole alpha is taken
+            before.append(sweep.asking.foresee(before))
     if as_json:
-        found = {name: estimate(sweep, price) for name, sweep in sweeps.items()}
-        print_json(found.get("", found))
+        estimates = {name: estimate(sweep, price) for name, sweep in sweeps.items()}
+        print_json(estimates.get("", estimates))
         return
     for name, sweep in sweeps.items():
         if name:
@@ -53,21 +60,23 @@ def estimate(sweep: Sweep, price: float | None) -> dict[str, Any]:
         "seconds": total / slots,
         "device_hours": hours,
         "cost": None if price is None else price * hours,
+        "alpha": sweep.asking.alpha,
         "forecast": as_json(sweep.forecast()),
     }
 
 
 def _show(sweep: Sweep, price: float | None) -> None:
     """Its cells, their budgets and times, and what its seeds would show."""
+    from strawberry.ablate.asking import standing
     from strawberry.ablate.report import outlook
     from strawberry.ablate.report.numbers import short
     from strawberry.cli.console import console, show, table
 
-    made = estimate(sweep, price)
-    out, found = console(), made["cells"]
+    estimated = estimate(sweep, price)
+    out, cells = console(), estimated["cells"]
     rows = table("cell", "changes", "params", "active", "FLOP/token", "cache", "steps", "tokens",
                  "trials", "a trial")  # fmt: skip
-    for row in found:
+    for row in cells:
         changes = ", ".join(f"{k}={v}" for k, v in row["patch"].items()) or "nothing"
         rows.add_row(
             row["cell"], changes, short(row["parameters"]), short(row["active_parameters"]),
@@ -75,16 +84,19 @@ def _show(sweep: Sweep, price: float | None) -> None:
             short(row["tokens"]), str(row["trials"]), f"{row['seconds_a_trial']:.0f} s",
         )  # fmt: skip
     show(rows, out)
-    for name, why in made["skipped"].items():
+    for name, why in estimated["skipped"].items():
         out.print(f"skipped  {name}: {why}", style="yellow")
-    for row in found:
+    for row in cells:
         for warning in row["warnings"]:
             out.print(f"warning: {row['cell']}: {warning}", style="yellow")
-    trials = sum(row["trials"] for row in found)
-    text = f"{trials} trials, {made['slots']} at once: about {made['seconds'] / 60:.1f} minutes"
+    trials = sum(row["trials"] for row in cells)
+    minutes = estimated["seconds"] / 60
+    text = f"{trials} trials, {estimated['slots']} at once: about {minutes:.1f} minutes"
     text += " of training by a probe of each cell; evaluation and start-up come on top"
     out.print(text)
     if price is not None:
-        out.print(f"{made['device_hours']:.2f} device hours: {made['cost']:.2f}")
+        out.print(f"{estimated['device_hours']:.2f} device hours: {estimated['cost']:.2f}")
+    for line in standing(sweep.plan, sweep.asking.entry):
+        out.print(line)
     for line in outlook.dry(sweep.forecast()):
         out.print(line)

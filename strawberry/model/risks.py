@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from strawberry.recipe.walk import specs
 
@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 
     from strawberry.model.language_model import LanguageModel
     from strawberry.recipe.spec import Recipe
+
+
+DECLARATIONS: Final = {
+    "causal": "not causal",
+    "batch_independent": "depends on other sequences of the batch",
+    "stateless": "depends on earlier batches",
+}
+"""What a component can say of itself by an attribute that is False."""
 
 
 def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
@@ -78,6 +86,18 @@ def noncausal(recipe: Recipe, model: LanguageModel) -> list[str]:
     A component says so by an attribute `causal`, of its class or its own, that is False.
     """
     return _looking_ahead(recipe, model, training=False)
+
+
+def declarations(recipe: Recipe, model: LanguageModel) -> list[str]:
+    """A line for each dependence that a component declares in the mode at hand."""
+    names = {spec.entry.load(): spec.entry.name for spec in specs(recipe, "model")}
+    told = (
+        f"{names.get(type(module), type(module).__name__)}: {words}"
+        for module in model.modules()
+        for attribute, words in DECLARATIONS.items()
+        if not getattr(module, attribute, True)
+    )
+    return list(dict.fromkeys(told))
 
 
 def declares(model: nn.Module, capability: str) -> bool:

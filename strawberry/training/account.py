@@ -79,25 +79,25 @@ def again(session: Session, rows: Rows) -> Iterator[Breach]:
     last. All ranks call it, each with its own rows.
     """
     world, batches, size = session.world, session.batches, session.recipe.train.batch_size
-    counts = world.gather(sum(len(x) for x, _ in rows))
-    begin = sum(counts[: world.rank])
-    batch = batches.val(0, min(size, sum(counts)))
+    size = min(size, len(session.row_nats))
+    mine = world.share(range(size))
+    batch = batches.val(0, size)
     if not np.array_equal(batches.evaluated[0][0], rows[0][0]):
         detail = "the first rows of validation are others when they are asked for again"
         yield Breach("text", 1.0, detail, f"data {session.recipe.data.use}")
     with randomness.held(session.machine.device), session.machine.autocast():
         loss = session.engine.measure(batch.x, batch.y)
     assert loss.rows is not None
-    before = np.asarray(session.row_nats[begin : begin + len(batch.x)])
-    after = np.asarray(loss.rows.tolist())
-    if not declares(session.model, "stateless"):
+    before = np.asarray(session.row_nats[mine.start : mine.stop])
+    after = np.asarray(loss.rows[: batch.rows].tolist())
+    if not declares(session.model, "stateless") or not mine:
         return
     size_of = np.abs(before - after) / np.maximum(np.abs(before), 1e-6)
     if not size_of.max() <= NOISE[session.machine.dtype]:
         row = int(size_of.argmax())
         detail = (
-            f"row {begin + row} of validation has a loss of {before[row]:.6g} nats in evaluation "
-            f"and of {after[row]:.6g} when it is measured again"
+            f"row {mine.start + row} of validation has a loss of {before[row]:.6g} nats in "
+            f"evaluation and of {after[row]:.6g} when it is measured again"
         )
         yield Breach("history", float(size_of.max()), detail)
 

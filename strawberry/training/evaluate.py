@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -106,14 +105,16 @@ def _measure(
             with machine.autocast():
                 loss = engine.measure(batch.x, batch.y, answers=answers)
             assert loss.rows is not None
-            nats.append(loss.rows)
-            asked.append((batch.y >= 0).sum(1))
+            nats.append(loss.rows[: batch.rows])
+            asked.append((batch.y >= 0).sum(1)[: batch.rows])
             if loss.answers is not None:
                 told += loss.answers
             n_bytes = None if n_bytes is None or batch.n_bytes is None else n_bytes + batch.n_bytes
             means.add(loss.terms, float(batch.rows))
-    own = torch.cat(nats).tolist(), torch.cat(asked).tolist()
-    sums, counts = (list(itertools.chain(*parts)) for parts in zip(*world.gather(own), strict=True))
+    sums, counts = (
+        _in_order(world.gather([part.cpu() for part in nats])),
+        _in_order(world.gather([part.cpu() for part in asked])),
+    )
     if keep is not None:
         keep(sums, counts)
     total, targets = math.fsum(sums), max(1, sum(counts))
@@ -126,6 +127,12 @@ def _measure(
         right, _, solved, tasks = world.sum(told).tolist()
         metrics |= {"val_accuracy": right / targets, "val_solved": solved / max(1, tasks)}
     return metrics | {f"val_{name}": value for name, value in means.numbers(world).items()}
+
+
+def _in_order(ranks: Sequence[Sequence[torch.Tensor]]) -> list[Any]:
+    """What ranks measured of their rows of each batch, in the order of the rows."""
+    batches = zip(*ranks, strict=True)
+    return [value for parts in batches for part in parts for value in part.tolist()]
 
 
 def standard_error(sums: Sequence[float], counts: Sequence[int]) -> float | None:

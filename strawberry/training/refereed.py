@@ -11,7 +11,7 @@ from torch import Tensor
 
 from strawberry.data.overlap import known_overlap
 from strawberry.files.atomic import write_atomic
-from strawberry.model.risks import noncausal
+from strawberry.model.risks import declarations
 from strawberry.referee.dependence import NOISE, SEED, Breach, Run, outputs
 from strawberry.referee.draws import draws
 from strawberry.referee.judged import judge
@@ -53,7 +53,7 @@ def referee(session: Session) -> None:
         content = {
             "step": session.step,
             "breaches": breaches,
-            "declared": [*noncausal(session.recipe, model), *dict.fromkeys(excused)],
+            "declared": [*declarations(session.recipe, model), *dict.fromkeys(excused)],
             "draws": drawn,
             "overlap": session.run.judgement().get("overlap") or _overlap(session),
         }

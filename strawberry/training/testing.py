@@ -30,13 +30,17 @@ def ledger_around(folder: Path) -> Ledger:
     return Ledger(around.parent if (around / SUITE).exists() else around)
 
 
-def open_test(recipe: Recipe, ledger: Ledger, *, again: bool, **noted: Any) -> Opened:
+def open_test(
+    recipe: Recipe, ledger: Ledger, *, again: bool, joins: int | None = None, **noted: Any
+) -> Opened:
     """Open the test split of a recipe's data, and note that it was.
 
     Args:
         recipe: whose data.
         ledger: where it is noted.
         again: open it although it was opened before; that is counted.
+        joins: of a part of something (a table of a suite), in how many openings for the same
+            `folder` it has had its part: one beyond these is its own, and no other.
         noted: what is noted beside: the folder, the plan's digest.
 
     Raises:
@@ -54,6 +58,9 @@ def open_test(recipe: Recipe, ledger: Ledger, *, again: bool, **noted: Any) -> O
     with ledger.held():
         entries, _ = ledger.read()
         before = [e for e in entries if e["kind"] == OPENING and e["data"] == data]
+        same = [e for e in before if e.get("folder") == noted.get("folder")]
+        if joins is not None and len(same) > joins:
+            return Opened(dataset, same[joins])
         if before and not again:
             raise StrawberryError(f"{said(before)}; --again opens it once more, and is counted")
         entry = ledger.add(

@@ -5,11 +5,12 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from strawberry.ablate.campaign import NONE, Question, answer, ask, fit, share
+from strawberry.ablate.campaign import NONE, Question, answer, ask, fit, foreseen, share
 from strawberry.ablate.noise import Prior, design
 from strawberry.ablate.null import FAR, RARE
 from strawberry.ablate.report import tabulate
@@ -55,6 +56,21 @@ def test_what_is_a_question(tmp_path: Path) -> None:
     assert (named["number"], named["share"], named["asked"]) == (1, share(1), 3)
     free = ask(ledger, NONE, question("e"))
     assert (free["share"], free["asked"]) == (1.0, 4)
+
+
+def test_what_is_foreseen_is_what_is_asked(tmp_path: Path) -> None:
+    """A dry run tells the share that a sweep will have, after those that are to come before it."""
+    ledger = Ledger(tmp_path)
+    questions = [question(content) for content in "abb"]
+    before: list[dict[str, Any]] = []
+    for asked in questions:
+        before.append(foreseen(ledger, "main", asked, before))
+    assert ledger.read() == ([], 0)
+    entries = [ask(ledger, "main", asked) for asked in questions]
+    assert [e["share"] for e in before] == [e["share"] for e in entries]
+    assert [e["share"] for e in entries] == [share(1), share(2), share(2)]
+    known = foreseen(ledger, "main", questions[0])
+    assert known == entries[0]
 
 
 def test_damage_gains_nothing(tmp_path: Path) -> None:

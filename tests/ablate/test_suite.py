@@ -20,6 +20,7 @@ from strawberry.cli.app import run
 from strawberry.data import open_dataset
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.plugin import Plugins
+from strawberry.runs.ledger import OPENING, Ledger
 from tests.ablate.test_sweep import scripted
 
 PLANS = sorted((Path(__file__).parents[2] / "recipes/ablations").glob("*.yaml"))
@@ -134,6 +135,27 @@ def test_a_suite_through_the_command_line(
     assert set(json.loads(capsys.readouterr().out)) == {"narrow", "wide"}
     with pytest.raises(StrawberryError, match="holds no suite"):
         read_suite(tmp_path)
+
+
+def test_a_suite_opens_its_test_split_once(
+    suite_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All tables have their part in one opening; a second one is refused, or counted."""
+    out = tmp_path / "sweeps" / "out"
+    content = yaml.safe_load(suite_file.read_text()) | {"vary": {"ffn": ["swiglu", "geglu"]}}
+    suite_file.write_text(yaml.safe_dump(content, sort_keys=False))
+    data = f"data={{use: text, path: {tmp_path / 'text.txt'}, test_division: 0.2}}"
+    words = [str(suite_file), "--seeds", "1", "--set", "train.max_iters=2", "--set", data]
+    assert run(["ablate", *words, "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert run(["ablate", "--final", str(out), "--json"]) == 0
+    tables = json.loads(capsys.readouterr().out)
+    assert ["opened once" in table["standing"][0] for table in tables] == [True, True]
+    assert [len(row["values"]) for table in tables for row in table["rows"]] == [1, 1, 1, 1]
+    assert run(["ablate", "--final", str(out)]) == 2
+    assert run(["ablate", "--final", str(out), "--again"]) == 0
+    openings = [e for e in Ledger(out.parent).read()[0] if e["kind"] == OPENING]
+    assert [(e["opening"], e["folder"]) for e in openings] == [(1, "out"), (2, "out")]
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)

@@ -14,26 +14,28 @@ UNKNOWN = (
 )
 
 
-def lines(made: Forecast) -> list[str]:
+def lines(forecast: Forecast) -> list[str]:
     """The noise, what numbers of seeds find, and how many the wanted difference takes."""
-    noise, whats = made.noise, ["a difference from the baseline of "]
-    each = [_finds(p, whats.pop() if whats and p.seeds >= LEAST else "") for p in made.prospects]
-    found = [
-        f"Noise of a run in {made.metric}: {number(noise.deviation)} (95 %: {number(noise.low)} to "
-        f"{number(noise.high)}, {noise.freedom} degree{'s' * (noise.freedom > 1)} of freedom), "
-        f"by {noise.source}.",
+    noise, whats = forecast.noise, ["a difference from the baseline of "]
+    each = [
+        _finds(p, whats.pop() if whats and p.seeds >= LEAST else "") for p in forecast.prospects
+    ]
+    told = [
+        f"Noise of a run in {forecast.metric}: {number(noise.deviation)} "
+        f"(95 %: {number(noise.low)} to {number(noise.high)}, {noise.freedom} "
+        f"degree{'s' * (noise.freedom > 1)} of freedom), by {noise.source}.",
         f"With a chance of 80 %, {'; '.join(each)}.",
     ]
-    for factor in made.prospects[-1].factors:
-        known = [p for p in made.prospects if p.seeds >= LEAST]
+    for factor in forecast.prospects[-1].factors:
+        known = [p for p in forecast.prospects if p.seeds >= LEAST]
         each = [f"{p.seeds} find {number(p.factors[factor])}" for p in known]
-        found.append(f"For {factor}, over all levels of the other factors: {'; '.join(each)}.")
-    return [*found, _needs(made)]
+        told.append(f"For {factor}, over all levels of the other factors: {'; '.join(each)}.")
+    return [*told, _needs(forecast)]
 
 
-def dry(made: Forecast | None) -> list[str]:
+def dry(forecast: Forecast | None) -> list[str]:
     """A forecast before anything has run, or why there is none."""
-    return lines(made) if made is not None else [UNKNOWN]
+    return lines(forecast) if forecast is not None else [UNKNOWN]
 
 
 def _finds(prospect: Prospect, what: str) -> str:
@@ -45,14 +47,15 @@ def _finds(prospect: Prospect, what: str) -> str:
     return f"{prospect.seeds}{seeds} find {what}{number(prospect.finds)}{time}"
 
 
-def _needs(made: Forecast) -> str:
+def _needs(forecast: Forecast) -> str:
     """How many seeds the wanted difference takes."""
-    what = "which would matter, " if made.matters else ""
-    text = f"To find a difference of {number(made.wanted)}, {what}takes "
-    if made.needed is None:
+    what = "which would matter, " if forecast.matters else ""
+    text = f"To find a difference of {number(forecast.wanted)}, {what}takes "
+    if forecast.needed is None:
         return f"{text}more than {MOST:,} seeds."
-    seconds = made.needed_seconds
+    seconds = forecast.needed_seconds
     time = "" if seconds is None or not math.isfinite(seconds) else f" ({span(seconds)})"
-    over = made.most is not None and made.needed > made.most
-    about = "about " if made.needed > DRAWN else ""
-    return f"{text}{about}{made.needed} seeds{time}{f'; max_seeds is {made.most}' if over else ''}."
+    over = forecast.most is not None and forecast.needed > forecast.most
+    about = "about " if forecast.needed > DRAWN else ""
+    beyond = f"; max_seeds is {forecast.most}" if over else ""
+    return f"{text}{about}{forecast.needed} seeds{time}{beyond}."

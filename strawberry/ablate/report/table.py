@@ -101,7 +101,7 @@ class ResultTable:
         pruned: cells that ended early, and why.
         alpha: the chance of any false finding in the table.
         campaign: the ledger's entry of this question; empty in records of earlier versions.
-        standing: where it stands in its campaign, in sentences.
+        standing: where it stands in its campaign, and what its cells declare, in sentences.
     """
 
     metric: str
@@ -187,7 +187,7 @@ def tabulate(record: Record) -> ResultTable:
         failures=tuple(_failures(record)),
         seconds=sum(float(r.get("spent", r.get("seconds", 0.0))) for r in results if r),
         campaign=asked,
-        standing=(*standing(plan, asked), *_openings(record)),
+        standing=(*standing(plan, asked), *_openings(record), *_declared(record)),
     )
 
 
@@ -209,6 +209,15 @@ def _openings(record: Record) -> list[str]:
         return []
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
     return [f"The test split was opened {times} for this sweep: see `final`."]
+
+
+def _declared(record: Record) -> list[str]:
+    """What the referee was told to take at its word, by cell."""
+    lines = dict[str, None]()
+    for trial in record.trials:
+        for line in (trial.result() or {}).get("declared", ()):
+            lines[f"{trial.cell} declares: {line}."] = None
+    return list(lines)
 
 
 def _believable(trials: Sequence[TrialRecord], metric: str, last: int) -> dict[int, float]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.training import Diverged, train
 from strawberry.training.batches import Batches, MicroBatch
@@ -49,12 +50,14 @@ def divide(parts: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def work(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Train each `{recipe, sets, folder, resume, fork, poison, parts, port}`; how each ended."""
+    """Train each job of `ranks.job`, which may have `port` and `plugins` too; how each ended."""
     ended: list[dict[str, Any]] = []
     for job in jobs:
         if "RANK" in os.environ:  # each run meets at a place of its own
             os.environ["MASTER_PORT"] = str(job["port"])
-        recipe = load_recipe(Path(job["recipe"]), job["sets"])
+        files = [Path(file) for file in job.get("plugins", ())]
+        plugins = Plugins.load(files=files) if files else None
+        recipe = load_recipe(Path(job["recipe"]), job["sets"], plugins=plugins)
         with pytest.MonkeyPatch.context() as patch:
             if job.get("poison"):
                 poison(job["poison"], patch)

@@ -38,10 +38,10 @@ def breaches(folder: Path) -> list[str]:
 @pytest.mark.slow
 def test_two_ranks_find_what_one_process_finds(tmp_path: Path) -> None:
     """By copies and in shards each cheat is found with its place, and the rows are the same."""
-    run(1, jobs(tmp_path, "none")[:1], tmp_path / "one.json")
+    run(1, jobs(tmp_path / "one", "ddp")[:1], tmp_path / "one.json")
     every = [one for parallel in ("ddp", "fsdp") for one in jobs(tmp_path, parallel)]
     run(2, every, tmp_path / "two.json")
-    with np.load(tmp_path / "none-none/rows/000000003.npz") as alone:
+    with np.load(tmp_path / "one/ddp-none/rows/000000003.npz") as alone:
         expected = {name: alone[name] for name in alone.files}
     for parallel in ("ddp", "fsdp"):
         assert breaches(tmp_path / f"{parallel}-none") == []

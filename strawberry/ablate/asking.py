@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from strawberry.ablate.campaign import NONE, Question, answer, ask, foreseen
+from strawberry.ablate.campaign import NONE, Question, answer, ask, foreseen, prior_of
 from strawberry.ablate.plan import Plan
 from strawberry.ablate.preparing import PreparedPlan
 from strawberry.ablate.spread import residual
+from strawberry.ablate.statistics import compare, higher_is_better
 from strawberry.ablate.trials import identity
 from strawberry.data import open_dataset
 from strawberry.data.fingerprint import fingerprint
@@ -81,10 +82,34 @@ class Asking:
         )
 
     def learn(self, values: Mapping[str, Mapping[int, float]]) -> None:
-        """Note the noise of the sweep's runs, for later questions."""
+        """Note the noise of the sweep's runs, and whether all was found, for later questions."""
         deviation, freedom = residual(values)
         if deviation and self.question is not None and self.plan.campaign != NONE:
-            answer(self.ledger, self.entry, self.question, (deviation**2, freedom))
+            noise = (deviation**2, freedom)
+            decided = self._decided(values)
+            answer(self.ledger, self.entry, self.question, noise, decided=decided)
+
+    def _decided(self, values: Mapping[str, Mapping[int, float]]) -> bool:
+        """Whether every cell differs from the baseline.
+
+        A grid asks for its factors beside its cells, and seeds that are added look several times:
+        of these nothing is handed on.
+        """
+        baseline, *others = values
+        whole = len(others) == self.question.comparisons if self.question is not None else False
+        if not whole or self.plan.seeds is None or self.plan.mode == "grid":
+            return False
+        compared = compare(
+            values[baseline],
+            {name: values[name] for name in others},
+            effect=0.0,
+            alpha=self.alpha,
+            lower_is_better=not higher_is_better(self.plan.metric),
+            ratio=self.plan.noise_ratio,
+            prior=prior_of(self.entry),
+        )
+        verdicts = [compared[name].verdict if name in compared else "" for name in others]
+        return bool(verdicts) and set(verdicts) <= {"better", "worse"}
 
 
 COMPARED = (

@@ -1,12 +1,15 @@
 """A campaign: sweeps over the same validation text, whose verdicts are corrected for all of them.
 
-The k-th question of a campaign is judged at `share(k)` of alpha. The shares of all questions that
-may ever be asked sum to one, so that the chance of any false finding in the whole campaign is at
-most alpha, however long it gets (alpha spending; Bonferroni's inequality). That needs no
-independence: the questions of a campaign share their validation text, and mostly their baseline.
-Nothing is earned back, as alpha investing does (Foster and Stine 2008), which bounds another rate;
-and no question is let off for its p-value, as in ADDIS spending (Tian and Ramdas 2019), which does
-need independence.
+The k-th question of a campaign has `share(k)` of alpha. The shares of all questions that may ever
+be asked sum to one, so that the chance of any false finding in the whole campaign is at most alpha,
+however long it gets (alpha spending; Bonferroni's inequality). That needs no independence: the
+questions of a campaign share their validation text, and mostly their baseline.
+
+A question whose cells all turned out to differ hands its share on to the next one: online fallback
+(Tian and Ramdas 2021, arXiv 1910.04900). Up to the first false finding only what does differ has
+handed on its share, so that the sum over the others is at most alpha still. Nothing more is earned,
+as alpha investing does (Foster and Stine 2008), which bounds another rate; and no question is let
+off for its p-value, as in ADDIS spending, which does need independence.
 
 What earlier questions measured of the noise counts in later ones (`fit`).
 """
@@ -121,7 +124,7 @@ def foreseen(
         "number": same[0]["number"] if same else number,
         "look": 1 + len(same),
         "index": index,
-        "share": 1.0 if campaign == NONE else share(index),
+        "share": 1.0 if campaign == NONE else share(index) + _handed_on(entries, mine, index),
         "asked": len({e.get("question") for e in asked} - {question.content}) + damaged,
         "opened": sum(e["kind"] == OPENING and e.get("val") == question.data for e in entries),
         "prior": None if prior is None else [prior.variance, prior.freedom],
@@ -130,11 +133,25 @@ def foreseen(
 
 
 def answer(
-    ledger: Ledger, entry: Mapping[str, Any], question: Question, noise: tuple[float, int]
+    ledger: Ledger,
+    entry: Mapping[str, Any],
+    question: Question,
+    noise: tuple[float, int],
+    *,
+    decided: bool = False,
 ) -> None:
-    """Note the noise that a question's runs had: the variance of a run, and its freedom."""
+    """Note what came of a question.
+
+    Args:
+        ledger: in which it was asked.
+        entry: what `ask` returned.
+        question: what was asked.
+        noise: of its runs: the variance of one, and its freedom.
+        decided: whether every comparison was found to differ, so that its share is handed on.
+    """
     known = {"campaign": entry["campaign"], "data": entry["data"], "question": entry["question"],
-             "seeds": entry["seeds"], "regime": question.regime, "noise": list(noise)}  # fmt: skip
+             "seeds": entry["seeds"], "regime": question.regime, "noise": list(noise),
+             "index": entry["index"], "decided": decided}  # fmt: skip
     with ledger.held():
         entries, _ = ledger.read()
         if not any(e["kind"] == ANSWER and known.items() <= e.items() for e in entries):
@@ -170,6 +187,18 @@ def fit(noises: Sequence[tuple[float, float]]) -> Prior | None:
     own = float(2 ** max(0, math.floor(math.log2(own))))
     center = math.exp(float(logs.mean()) + float(special.digamma(own / 2)) - math.log(own / 2))
     return Prior(center, own)
+
+
+def _handed_on(
+    entries: Sequence[Mapping[str, Any]], mine: Sequence[Mapping[str, Any]], index: int
+) -> float:
+    """The share of the question before this one in its campaign, if all of that was found."""
+    before = next((e for e in mine if e["index"] == index - 1), None)
+    if before is None:
+        return 0.0
+    whose = {name: before[name] for name in ("campaign", "data", "index")}
+    answers = [e for e in entries if e["kind"] == ANSWER and whose.items() <= e.items()]
+    return float(before["share"]) if answers and all(e["decided"] for e in answers) else 0.0
 
 
 def _seeds(text: str) -> int:

@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from strawberry.cli.ablate_display import SweepDisplay
 
 
-STYLES = {
-    "better": "green", "worse": "red", "equivalent": "cyan", "baseline": "bold", "failed": "red",
-    "disqualified": "bold red",
-}  # fmt: skip
-"""How the rows of a verdict look."""
-
-
 def command(
     recipe: Annotated[
         Path,
@@ -247,6 +240,7 @@ def _finish(record: Record, *, as_json: bool) -> None:
 def report_of(record: Record, *, as_json: bool) -> tuple[ResultTable, dict[str, Any] | None]:
     """Write the report of an ablation, and show its table, or else give it as JSON."""
     from strawberry.ablate.report import tabulate, write_report
+    from strawberry.cli.ablate_table import show_table
 
     table = tabulate(record)
     files = [str(file) for file in write_report(record, table)]
@@ -323,46 +317,6 @@ def show_suite(folder: Path) -> None:
     out.print()
     for text in [*report.notes(summary), *(f"  {file}" for file in files)]:
         out.print(text)
-
-
-def show_table(table: ResultTable, files: list[str]) -> None:
-    """The ranked table, what is not in it, and where the rest is."""
-    from strawberry.ablate.report import outlook
-    from strawberry.ablate.report.files import EFFECTS, FACTORS, gone, intervals_of, noise, shown
-    from strawberry.ablate.report.numbers import number
-    from strawberry.cli.console import console, show
-    from strawberry.cli.console import table as new_table
-
-    out = console()
-    narrow = ("interval", "active", "tokens", "tuning")
-    columns = {name: make for name, make in shown(table).items() if name not in narrow}
-    rows = new_table(*columns)
-    out.print(f"\n{intervals_of(table)}")
-    if table.effects:
-        factors = new_table(*EFFECTS)
-        for effect in table.effects:
-            factors.add_row(*(make(effect) for make in EFFECTS.values()),
-                            style=STYLES.get(effect.comparison.verdict))  # fmt: skip
-        out.print()
-        show(factors, out)
-        out.print(FACTORS)
-    for row in table.rows:
-        rows.add_row(*(make(row) for make in columns.values()), style=STYLES.get(row.verdict))
-    out.print()
-    show(rows, out)
-    out.print(f"\n{table.measure} against {table.baseline}; a difference of "
-              f"{number(table.effect)} would matter")  # fmt: skip
-    for line in table.standing:
-        out.print(line)
-    for line in noise(table) + (outlook.lines(table.forecast) if table.forecast else []):
-        out.print(line)
-    for row in table.rows:
-        for warning in row.cell["warnings"]:
-            out.print(f"warning: {row.name}: {warning}", style="yellow")
-    for name, why in gone(table):
-        out.print(f"{name}: {why}", style="yellow")
-    for file in files:
-        out.print(f"  {file}")
 
 
 def to_json(table: ResultTable, files: list[str]) -> dict[str, Any]:

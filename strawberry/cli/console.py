@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -46,6 +48,26 @@ def table(*columns: str, title: str | None = None) -> Table:
     for column in columns:
         grid.add_column(column, overflow="fold")
     return grid
+
+
+def fitting(
+    columns: Mapping[str, Sequence[str]], spare: Sequence[str], width: int
+) -> tuple[list[str], list[str]]:
+    """The columns of a table that fit into a width, and those that are left out.
+
+    Args:
+        columns: the texts of each, by its head.
+        spare: those that may be left out, the first of them first.
+        width: characters of a line.
+    """
+    kept, left = list(columns), list[str]()
+    needs = {head: max(map(cell_len, (head, *texts))) + 2 for head, texts in columns.items()}
+    for head in (head for head in spare if head in columns):
+        if sum(needs[each] for each in kept) - 2 <= width:
+            break
+        kept.remove(head)
+        left.append(head)
+    return kept, left
 
 
 def show(renderable: Any, out: Console | None = None) -> None:

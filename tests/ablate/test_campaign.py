@@ -73,6 +73,20 @@ def test_what_is_foreseen_is_what_is_asked(tmp_path: Path) -> None:
     assert known == entries[0]
 
 
+def test_what_is_found_hands_on_its_share(tmp_path: Path) -> None:
+    """All that a question could spend goes to the next one, once, if all of it was found."""
+    ledger = Ledger(tmp_path)
+    first = ask(ledger, "main", question("a"))
+    answer(ledger, first, question("a"), (1.0, 4), decided=True)
+    second = ask(ledger, "main", question("b"))
+    assert second["share"] == share(1) + share(2)
+    answer(ledger, second, question("b"), (1.0, 4))
+    third = ask(ledger, "main", question("c"))
+    assert third["share"] == share(3)
+    assert ask(ledger, "main", question("d"))["share"] == share(4)  # the third has no answer yet
+    assert ask(ledger, "other", question("e"))["share"] == share(1)
+
+
 def test_damage_gains_nothing(tmp_path: Path) -> None:
     """An unreadable line counts as a question; a line that was cut short ends where it was cut."""
     ledger = Ledger(tmp_path)

@@ -38,15 +38,16 @@ def campaign(
     """The verdict of each proposal, in order; `shifts` is what each does to the loss."""
     ledger = Ledger(folder)
     block = rng.standard_normal(args.seeds) * BLOCK
-    baseline = dict(enumerate(block + rng.standard_normal(args.seeds)))
+    baseline = dict(enumerate(block + _noise(rng, args)))
     verdicts: list[str] = []
     for place, shift in enumerate(shifts):
         deviation = np.exp(args.unlike * rng.standard_normal())
-        values = block + shift + deviation * rng.standard_normal(args.seeds)
+        deviation *= args.noisier if place % 2 else 1.0
+        values = block + shift + deviation * _noise(rng, args)
         cells = {"proposal": dict(enumerate(values))}
         question = Question("text", f"{place}", f"{args.seeds}", 1, "regime")
         entry = ask(ledger, "main", question)
-        found = compare(
+        compared = compare(
             baseline,
             cells,
             effect=args.shift,
@@ -55,9 +56,18 @@ def campaign(
         )
         noise, freedom = residual({"recipe": baseline, **cells})
         assert noise is not None
-        answer(ledger, entry, question, (noise**2, freedom))
-        verdicts.append(found["proposal"].verdict)
+        verdict = compared["proposal"].verdict
+        decided = verdict in ("better", "worse")
+        answer(ledger, entry, question, (noise**2, freedom), decided=decided)
+        verdicts.append(verdict)
     return verdicts
+
+
+def _noise(rng: np.random.Generator, args: argparse.Namespace) -> Numbers:
+    """That of each seed's run, of deviation 1: normal, or with heavy tails."""
+    if not args.tails:
+        return rng.standard_normal(args.seeds)
+    return rng.standard_t(args.tails, args.seeds) / np.sqrt(args.tails / (args.tails - 2))
 
 
 def campaigns(args: argparse.Namespace, *, planted: bool) -> list[list[str]]:
@@ -65,12 +75,12 @@ def campaigns(args: argparse.Namespace, *, planted: bool) -> list[list[str]]:
     shifts = np.zeros(args.proposals)
     if planted:
         shifts[[place - 1 for place in PLACES if place <= args.proposals]] = -args.shift
-    found = []
+    every = []
     for number in range(args.planted if planted else args.campaigns):
         rng = np.random.default_rng([number, planted])
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            found.append(campaign(Path(folder), rng, args, shifts))
-    return found
+            every.append(campaign(Path(folder), rng, args, shifts))
+    return every
 
 
 def rules() -> dict[str, Callable[[Numbers], Numbers]]:
@@ -99,17 +109,17 @@ def rules() -> dict[str, Callable[[Numbers], Numbers]]:
 
 def found_by(rule: Callable[[Numbers], Numbers], args: argparse.Namespace) -> list[float]:
     """The share of planted proposals that are found at each place."""
-    made = design(((True,) * args.seeds,) * 2, ((-1.0, 1.0),))
+    table = design(((True,) * args.seeds,) * 2, ((-1.0, 1.0),))
     values = np.random.default_rng(1).standard_normal((20_000, 2 * args.seeds))
     values[:, args.seeds :] -= args.shift
-    found = []
+    rates = []
     for place in PLACES:
         freedom = 2 ** int(np.log2(max(1, (args.seeds - 1) * (place - 1) / 2)))
         prior = Prior(1.0, freedom) if place > 4 else None  # `fit` asks for four
-        critical = made.null(prior=prior).critical(ALPHA * float(rule(np.array(float(place)))))[0]
-        measured = made.measure(values, prior)
-        found.append(float((-measured.difference > critical * measured.error)[:, 0].mean()))
-    return found
+        critical = table.null(prior=prior).critical(ALPHA * float(rule(np.array(float(place)))))[0]
+        measured = table.measure(values, prior)
+        rates.append(float((-measured.difference > critical * measured.error)[:, 0].mean()))
+    return rates
 
 
 def _line(name: str, numbers: Sequence[float]) -> str:
@@ -125,6 +135,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shift", type=float, default=2.0, help="of what is planted, deviations")
     parser.add_argument("--unlike", type=float, default=0.0, help="deviation of the noises' logs")
+    parser.add_argument("--noisier", type=float, default=1.0, help="of every second proposal")
+    parser.add_argument("--tails", type=float, default=0.0, help="freedom of a t, for heavy tails")
     parser.add_argument("--folder", help="where ledgers are written; a RAM disk is fastest")
     parser.add_argument("--rules", action="store_true", help="compare ways to spend alpha")
     args = parser.parse_args()
@@ -144,6 +156,8 @@ def main() -> None:
           f"({either / n:.3f}); alpha {ALPHA:g}")  # fmt: skip
     print(f"  {time.process_time() - began:.0f} s of processor time", flush=True)
     print(f"  shares of alpha: {', '.join(f'{k}: {share(k):.2g}' for k in PLACES)}")
+    if not args.planted:
+        return
     verdicts = campaigns(args, planted=True)
     places = [place for place in PLACES if place <= args.proposals]
     rates = [

@@ -1,0 +1,70 @@
+"""What the referee takes of a trial: CPU seconds of its looks over those of the whole training.
+
+    python tools/bench/referee.py [RECIPE...] [--set PATH=VALUE] [--steps 600]
+
+Each recipe is trained from the start in this process, data prepared before and the referee's caches
+(overlap, fidelity) once empty and once filled. What a sweep pays is the second: its trials share a
+cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from strawberry.data import open_dataset
+from strawberry.files.storage import cache_folder
+from strawberry.recipe import load_recipe
+from strawberry.training import train
+from strawberry.training.refereed import referee
+
+KEPT = ("overlap", "fidelity")
+"""Folders of the cache that the referee keeps what it knows in."""
+
+
+def cost(recipe: Any) -> tuple[float, float]:
+    """CPU seconds of the referee's looks, and of the whole run."""
+    spent = [0.0]
+
+    def timed(session: Any) -> None:
+        began = time.process_time()
+        referee(session)
+        spent[0] += time.process_time() - began
+
+    looks = mock.patch("strawberry.training.session.referee", timed)
+    with looks, tempfile.TemporaryDirectory() as folder:
+        began = time.process_time()
+        train(recipe, Path(folder, "run"))
+        return spent[0], time.process_time() - began
+
+
+def main() -> None:
+    """Print a row for each recipe."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("recipes", nargs="*", default=["recipes/llama.yaml", "recipes/air.yaml"])
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--steps", type=int, default=600)
+    args = parser.parse_args()
+    print("| recipe | steps | first trial | later trials | of which looks |")
+    print("|---|---|---|---|---|")
+    for name in args.recipes:
+        recipe = load_recipe(Path(name), [f"train.max_iters={args.steps}", *args.set])
+        open_dataset(recipe)
+        for kept in KEPT:
+            shutil.rmtree(cache_folder() / kept, ignore_errors=True)
+        first, later = cost(recipe), cost(recipe)
+        shares = [f"{looks / (whole - looks):.2%}" for looks, whole in (first, later)]
+        print(
+            f"| {name} | {args.steps} | {' | '.join(shares)} | {later[0]:.1f} of {later[1]:.1f} s |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -121,11 +121,13 @@ class Null:
             chance = min(RARE, float(self._tail(low * math.exp(scale)).sum(axis=1).max()))
             return math.log(max(chance, 1e-300) / alpha)
 
+        if excess(0.0) <= 0:  # hardly rarer than what is counted, which is by chance the larger
+            return low
         high = 1.0
         while excess(high) > 0:
             high *= 2
-        found = needs("scipy.optimize").brentq(excess, 0.0, high, xtol=1e-4)
-        return low * math.exp(found)
+        root: float = needs("scipy.optimize").brentq(excess, 0.0, high, xtol=1e-4)
+        return low * math.exp(root)
 
     def _rare(self, statistic: float, question: int | None = None) -> float:
         """A small chance: of one question, or of any; see `corrected`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -30,6 +30,8 @@ from strawberry.referee.writes import left_by
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
 
+PIECE: Final = 32
+"""Tokens of a short piece of a row."""
 ROUNDS: Final = 3
 """A breach has to show so often again, with other draws: rounding can move a token to another
 expert once in a while."""
@@ -44,10 +46,12 @@ def judge(
     seed: int,
     dtype: torch.dtype,
     agree: Callable[[bool], bool] = bool,
+    pieces: bool = False,
 ) -> list[Breach]:
     """What the hidden states of a model in evaluation depend on, and must not.
 
-    It takes five passes over these rows, and a few more where something shows.
+    It takes five passes over these rows, three over their pieces, and a few more where something
+    shows.
 
     Args:
         model: the model, in evaluation.
@@ -57,17 +61,41 @@ def judge(
         dtype: that of the pass.
         agree: whether any rank says so; ranks run the same passes together. In one process, its
             own word.
+        pieces: whether rows are looked at in short pieces too. Each row of a pass has one token
+            from which on others come, so that a sight of the next token which is rare shows in
+            many short rows sooner.
     """
     noise = ROUNDING * NOISE[dtype]
-    first = outputs(run, x)
-    kinds: dict[Kind, None] = {}
-    for limits in _all_limits(model, x, seed):
-        last = outputs(run, limits.passes[-1])
-        shown = agree(difference(limits, first, last, noise) is not None)
-        if shown and agree(is_its_own(run, limits, first, noise, agree)):
-            kinds[limits.kind] = None
-    confirmed = (_confirmed(model, run, x, kind, seed, noise, agree) for kind in kinds)
+    kinds = _shown(model, run, x, seed, noise, agree, tuple(DECLARED))
+    rows = dict.fromkeys(kinds, x)
+    if pieces and "future" not in kinds and x.shape[1] > PIECE:
+        short = x[:, : x.shape[1] // PIECE * PIECE].reshape(-1, PIECE)
+        for kind in _shown(model, run, short, seed, noise, agree, ("future",)):
+            rows[kind] = short
+    confirmed = (
+        _confirmed(model, run, ids, kind, seed, noise, agree) for kind, ids in rows.items()
+    )
     return [breach for breach in confirmed if breach is not None]
+
+
+def _shown(
+    model: LanguageModel,
+    run: Run,
+    x: Tensor,
+    seed: int,
+    noise: float,
+    agree: Callable[[bool], bool],
+    kinds: Sequence[Kind],
+) -> list[Kind]:
+    """The kinds of dependence that show in these rows, on any rank, and are no other kind's."""
+    first = outputs(run, x)
+    shown: dict[Kind, None] = {}
+    for limits in (limits for limits in _all_limits(model, x, seed) if limits.kind in kinds):
+        last = outputs(run, limits.passes[-1])
+        differs = agree(difference(limits, first, last, noise) is not None)
+        if differs and agree(is_its_own(run, limits, first, noise, agree)):
+            shown[limits.kind] = None
+    return list(shown)
 
 
 def _all_limits(model: LanguageModel, x: Tensor, seed: int) -> list[Limits]:

@@ -109,6 +109,7 @@ def _breaches(session: Session, run: Run, rows: EvaluationRows) -> list[Breach]:
             seed=recipe.seed + session.step,
             dtype=machine.dtype,
             agree=lambda own: bool(session.world.most(own)),
+            pieces=not machine.compiled,  # another shape is another graph
         )
     ]
     vocab_size = model.embedding.num_embeddings

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import strawberry
+from strawberry.check import of_component
 from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.recipe.spec import Recipe
+from strawberry.referee.judged import judge
 from strawberry.referee.losses import loss_breach
 from strawberry.runs.folder import RunFolder
 from strawberry.training import RunResult
@@ -133,3 +135,17 @@ def test_a_loss_is_that_of_the_distribution() -> None:
     breach = loss_breach(logits, targets, improper, torch.float32)
     assert breach is not None
     assert "where the logits say" in str(breach)
+
+
+def test_a_rare_sight_of_the_next_token_is_found() -> None:
+    """A run's rows in short pieces show what one token in 29 sees, with few passes."""
+    plugins = Plugins.load(files=[CHEATS])
+    model, _ = of_component("attention", "SometimesOffByOne", plugins=plugins).long()
+    model.eval()
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randint(61, (8, 256), generator=generator)
+    breaches = [
+        judge(model, torch.no_grad()(model.hidden), x, seed=n, dtype=torch.float32, pieces=True)
+        for n in range(4)
+    ]
+    assert [[breach.kind for breach in each] for each in breaches] == [["future"]] * 4

@@ -29,7 +29,7 @@ from strawberry.ablate.statistics import LEAST, compare, higher_is_better, undec
 from strawberry.ablate.trials import Trial, Trials, undone
 from strawberry.ablate.tuning import Tuning
 from strawberry.ablate.waiting import LockedFolder
-from strawberry.contracts.execution import STOPPED, Events, Executor, FinishedJob
+from strawberry.contracts.execution import STOPPED, Events, Executor, ExecutorSite, FinishedJob
 from strawberry.errors import Location, RecipeError, StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.recipe.components import ComponentReader
@@ -380,7 +380,7 @@ def make_executor(wanted: Any, plugins: Plugins) -> Executor:
     spec = reader.component("executor", located(wanted, Location("--executor", 1, 1)), "executor")
     if spec is None:
         raise RecipeError(in_order(reader.problems))
-    executor: Executor = spec.construct(contract=Executor)
+    executor: Executor = spec.construct(ExecutorSite(Path.cwd()), contract=Executor)
     return executor
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
-from strawberry.contracts.data import IGNORED, Ids, Task
+from strawberry.contracts.data import IGNORED, Ids, Task, TaskSite
 from strawberry.errors import StrawberryError
 
 EXAMPLES: Final = 64
@@ -113,7 +113,9 @@ def room(subject: Subject) -> str:
 
 
 def _task(subject: Subject) -> Task:
-    task: Task = subject.recipe.data.fields["task"].construct(contract=Task)
+    task: Task = subject.recipe.data.fields["task"].construct(
+        TaskSite(*_room(subject)), contract=Task
+    )
     return task
 
 

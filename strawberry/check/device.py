@@ -19,6 +19,7 @@ from torch import Tensor
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.pretend import NAME, Stall, Stalls, accelerator, is_outside
 from strawberry.check.subject import Subject
+from strawberry.contracts import components
 from strawberry.contracts.numbers import WITHOUT_FLOAT64
 from strawberry.errors import StrawberryError
 from strawberry.model.language_model import LanguageModel
@@ -144,7 +145,7 @@ def _forget(stalls: Stalls) -> None:
 
 def _declared(subject: Subject) -> list[str]:
     """Why parts of the model have to wait, in their own words."""
-    every = (getattr(module, "waits", "") for module in subject.model().modules())
+    every = (component.waits for component in components(subject.model()))
     return list(dict.fromkeys(reason for reason in every if reason))
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from strawberry.check.outcome import Finding
 from strawberry.check.subject import Subject
-from strawberry.contracts.data import Corpus, DataSite, Split, Tokenizer, TokenizerSource
+from strawberry.contracts.data import Corpus, Split, Tokenizer, TokenizerSource
+from strawberry.data.opening import data_site
 from strawberry.data.tokenizer import load_tokenizer
 
 TEXTS: Final = (
@@ -121,22 +123,14 @@ def _same(first: Tokenizer, second: Tokenizer, how: str) -> None:
             raise Finding(f"{how}, it gives {text!r} other ids")
 
 
-def _source(subject: Subject) -> TokenizerSource:
-    source: TokenizerSource = subject.recipe.tokenizer.construct(contract=TokenizerSource)
+def _source(subject: Subject, cache: Path = Path()) -> TokenizerSource:
+    """The source, which keeps what it derives in `cache`."""
+    site = replace(data_site(subject.recipe, cache=cache), tokenizer=lambda _: _open(subject))
+    source: TokenizerSource = subject.recipe.tokenizer.construct(site, contract=TokenizerSource)
     return source
 
 
 def _open(subject: Subject) -> Tokenizer:
     """The tokenizer, made from the sample with nothing cached."""
-    recipe = subject.recipe
-    source, sample = _source(subject), _Sample()
     with tempfile.TemporaryDirectory() as folder:
-        site = DataSite(
-            vocab_size=recipe.model.vocab_size,
-            block_size=recipe.model.block_size,
-            seed=recipe.seed,
-            cache=Path(folder),
-            folders=recipe.origin.folders or (Path.cwd(),),
-            tokenizer=lambda corpus: source.open(site, corpus),
-        )
-        return source.open(site, sample)
+        return _source(subject, Path(folder)).open(_Sample())

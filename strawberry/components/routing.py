@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.contracts import Aux, Term, draw, summed, wide, without_autocast
+from strawberry.contracts import Aux, Component, Term, draw, summed, wide, without_autocast
 from strawberry.errors import FieldError
 
 R = TypeVar("R")
@@ -51,26 +51,7 @@ class RouterLosses:
     load: float = 0.0
 
 
-class PreciseBuffers(nn.Module):
-    """A module some of whose buffers keep their precision when it is moved: their steps are small.
-
-    Attributes:
-        precise_buffers: their names.
-    """
-
-    precise_buffers: ClassVar[tuple[str, ...]] = ()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        before = {name: getattr(self, name) for name in self.precise_buffers}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in before.items():
-            moved = getattr(self, name)
-            if buffer is not None and moved.dtype != buffer.dtype:
-                setattr(self, name, buffer.to(moved.device))
-        return self
-
-
-class ExpertRouter(PreciseBuffers):
+class ExpertRouter(Component):
     """Top-k token choice.
 
     Args:
@@ -89,7 +70,7 @@ class ExpertRouter(PreciseBuffers):
     """
 
     precise_buffers = ("bias",)
-    parameter_kinds: ClassVar[dict[str, str]] = {"weight": "router", "noise": "router"}
+    parameter_kinds = {"weight": "router", "noise": "router"}
 
     bias: Tensor | None
     load: Tensor

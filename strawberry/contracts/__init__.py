@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         summed,
         whole,
     )
+    from strawberry.contracts.component import Component, Place, components, keeps_state
     from strawberry.contracts.data import (
         EVERY,
         IGNORED,
@@ -50,13 +51,22 @@ if TYPE_CHECKING:
         Progress,
         Split,
         Task,
+        TaskSite,
         Tokenizer,
         TokenizerSource,
     )
     from strawberry.contracts.decay import Beta, Decay, DecayingSource, decay_groups
-    from strawberry.contracts.execution import FINISHED, STOPPED, Events, Executor, FinishedJob, Job
+    from strawberry.contracts.execution import (
+        FINISHED,
+        STOPPED,
+        Events,
+        Executor,
+        ExecutorSite,
+        FinishedJob,
+        Job,
+    )
     from strawberry.contracts.ids import checked_ids
-    from strawberry.contracts.mixing import FFN, Attention, Norm, Place, Positional, Site
+    from strawberry.contracts.mixing import FFN, Attention, Norm, Positional
     from strawberry.contracts.numbers import (
         draw,
         drawn,
@@ -67,21 +77,24 @@ if TYPE_CHECKING:
     )
     from strawberry.contracts.parts import Declared, MatrixLayout, MatrixRows, Unit, interleaved
     from strawberry.contracts.routing import Routed, Router, RouterSite
+    from strawberry.contracts.sites import InitialScale, NormSite, PositionalSite, Site
     from strawberry.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
     from strawberry.contracts.training import (
         Matrix,
+        OptimizerSite,
         OptimizerSource,
         ParameterInfo,
         Schedule,
         ScheduleSite,
         Tracker,
+        TrackerSite,
     )
     from strawberry.contracts.use import SharedKeys, State, Use
     from strawberry.contracts.weights import (
         Bank,
         Projection,
         ProjectionRequest,
-        WeightScope,
+        WeightSite,
         WeightSource,
     )
 
@@ -97,6 +110,7 @@ __all__ = [
     "Aux",
     "Bank",
     "Beta",
+    "Component",
     "Corpus",
     "DataSite",
     "DataSource",
@@ -106,18 +120,23 @@ __all__ = [
     "Declared",
     "Events",
     "Executor",
+    "ExecutorSite",
     "FinishedJob",
     "Ids",
+    "InitialScale",
     "Job",
     "Matrix",
     "MatrixLayout",
     "MatrixRows",
     "Metric",
     "Norm",
+    "NormSite",
+    "OptimizerSite",
     "OptimizerSource",
     "ParameterInfo",
     "Place",
     "Positional",
+    "PositionalSite",
     "Progress",
     "Projection",
     "ProjectionRequest",
@@ -131,15 +150,18 @@ __all__ = [
     "Split",
     "State",
     "Task",
+    "TaskSite",
     "Term",
     "Tokenizer",
     "TokenizerSource",
     "Tracker",
+    "TrackerSite",
     "Unit",
     "Use",
-    "WeightScope",
+    "WeightSite",
     "WeightSource",
     "checked_ids",
+    "components",
     "decay_groups",
     "draw",
     "drawn",
@@ -148,6 +170,7 @@ __all__ = [
     "has_values",
     "interleaved",
     "is_shard",
+    "keeps_state",
     "largest",
     "local",
     "mean_terms",
@@ -162,8 +185,8 @@ __all__ = [
 
 _MODULES = (
     "data", "execution", "ids",  # without torch, and so first
-    "decay", "mixing", "numbers", "parts", "collectives", "routing", "terms", "training", "use",
-    "weights",
+    "component", "decay", "mixing", "numbers", "parts", "collectives", "routing", "sites", "terms",
+    "training", "use", "weights",
 )  # fmt: skip
 
 __getattr__, __dir__ = lazily(__name__, __all__, _MODULES)

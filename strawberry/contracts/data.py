@@ -243,7 +243,7 @@ def _check_open(split: Split) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DataSite:
-    """What a source is told when it is opened.
+    """What a source of data, and one of tokenizers, is told.
 
     Attributes:
         vocab_size: the model's; no id may reach it.
@@ -265,7 +265,7 @@ class DataSite:
 
 
 class DataSource(abc.ABC):
-    """Where a recipe's data comes from. Constructed with `(*, fields)`.
+    """Where a recipe's data comes from. Constructed with `(site, *, fields)`, a `DataSite`.
 
     Attributes:
         prompt: a text that its documents may begin with, for the sample at the end of a run, which
@@ -274,8 +274,11 @@ class DataSource(abc.ABC):
 
     prompt: ClassVar[str] = ""
 
+    def __init__(self, site: DataSite) -> None:
+        self.site = site
+
     @abc.abstractmethod
-    def open(self, site: DataSite) -> Dataset:
+    def open(self) -> Dataset:
         """The data set, ready for batches.
 
         Raises:
@@ -284,25 +287,41 @@ class DataSource(abc.ABC):
             StrawberryError: anything else that the user can mend.
         """
 
-    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+    def known_ids(self, of_recipe: int | None) -> int | None:
         """How many ids its texts can have, where that is known without opening it; else None.
 
         Args:
-            folders: where a relative path is looked for.
             of_recipe: the same of the recipe's tokenizer: the answer of a source that uses it.
         """
         return None
 
-    def divided(self, folders: tuple[Path, ...]) -> str:
+    def divided(self) -> str:
         """How it is divided into splits, in words, as far as that is known without opening it."""
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSite:
+    """What a task is told of the model that is trained on it.
+
+    Attributes:
+        vocab_size: the model's; every id is less than this.
+        block_size: tokens of its sequences.
+    """
+
+    vocab_size: int
+    block_size: int
 
 
 class Task(abc.ABC):
     """A synthetic probe: sequences made by a rule, and the answers that the rule gives.
 
-    Constructed with `(*, fields)`. A recipe names it in `data: {use: synthetic, task: NAME}`.
+    Constructed with `(site, *, fields)`, a `TaskSite`. A recipe names it in
+    `data: {use: synthetic, task: NAME}`.
     """
+
+    def __init__(self, site: TaskSite) -> None:
+        self.site = site
 
     @abc.abstractmethod
     def example(
@@ -327,13 +346,16 @@ class Task(abc.ABC):
 
 
 class TokenizerSource(abc.ABC):
-    """What a recipe says of its tokenizer. Constructed with `(*, fields)`."""
+    """What a recipe says of its tokenizer. Constructed with `(site, *, fields)`, a `DataSite`."""
+
+    def __init__(self, site: DataSite) -> None:
+        self.site = site
 
     @abc.abstractmethod
-    def open(self, site: DataSite, corpus: Corpus) -> Tokenizer:
+    def open(self, corpus: Corpus) -> Tokenizer:
         """The tokenizer for that corpus; raises as `DataSource.open` does."""
 
-    def known_ids(self, folders: tuple[Path, ...]) -> int | None:
+    def known_ids(self) -> int | None:
         """How many ids it has, where that is known without a corpus; else None."""
         return None
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Lt
 
-from strawberry.contracts.training import OptimizerSource, ParameterInfo
+from strawberry.contracts.training import OptimizerSite, OptimizerSource, ParameterInfo
 
 Beta: TypeAlias = Annotated[float, Ge(0), Lt(1)]
 Decay: TypeAlias = Literal["matrices", "all"]
@@ -40,11 +40,13 @@ class DecayingSource(OptimizerSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         lr: Annotated[float, Gt(0)] | None = None,
         weight_decay: Annotated[float, Ge(0)] = 0.1,
         decay: Decay = "matrices",
     ) -> None:
+        super().__init__(site)
         self.lr = lr
         self.weight_decay = weight_decay
         self.decay: Decay = decay

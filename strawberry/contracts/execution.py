@@ -66,8 +66,25 @@ class Events:
         """Something that a person should know."""
 
 
+@dataclass(frozen=True, slots=True)
+class ExecutorSite:
+    """What an executor is told.
+
+    Attributes:
+        folder: where a relative path is looked for: the folder that the ablation was started in.
+    """
+
+    folder: Path = Path()
+
+
 class Executor(abc.ABC):
-    """Runs trials, as many at once as it has room for. Constructed with `(*, fields)`."""
+    """Runs trials, as many at once as it has room for.
+
+    Constructed with `(site, *, fields)`, an `ExecutorSite`.
+    """
+
+    def __init__(self, site: ExecutorSite) -> None:
+        self.site = site
 
     @property
     @abc.abstractmethod

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from strawberry.contracts.component import Component
 from strawberry.contracts.terms import Aux
 from strawberry.contracts.use import State
 
@@ -20,10 +21,14 @@ class RouterSite:
     Attributes:
         n_embd: model width C.
         steps: recursion steps R that it is trained with.
+        depth: unrolled depth of the whole model, in blocks.
+        around: recursion steps of each `recur` around that one, outermost first.
     """
 
     n_embd: int
     steps: int
+    depth: int = 1
+    around: tuple[int, ...] = ()
 
 
 class Routed(NamedTuple):
@@ -42,25 +47,25 @@ class Routed(NamedTuple):
     size: int | None = None
 
 
-class Router(nn.Module, abc.ABC):
+class Router(Component, abc.ABC):
     """Which tokens run a recursion's next step. Constructed with `(site, *, fields)`.
 
-    Only those that ran the last step are asked about the next one. A step is computed for the
-    tokens that go, and for no others.
+    The site is a `RouterSite`. Only those that ran the last step are asked about the next one. A
+    step is computed for the tokens that go, and for no others.
 
     Attributes:
-        causal: whether no decision depends on a later token, in the mode at hand.
-        batch_independent: whether none depends on another sequence of the batch.
         exact: whether in training the shares that are meant are those that run.
-        waits: why the host waits for an accelerator before a step.
-        limit: steps that are run at most, where fewer than in training; set by the recursion.
+        max_steps: steps that are run at most, where fewer than in training; set by the recursion.
+        teachable: whether `teach` lets it decide otherwise.
     """
 
-    causal: bool = True
-    batch_independent: bool = True
     exact: bool = False
+    teachable: bool = False
+    max_steps: int | None = None
     waits: str = "the data decide how many tokens run a step, and so the shapes"
-    limit: int | None = None
+
+    def teach(self, on: bool) -> None:
+        """Decide in evaluation as in training, where training looks ahead: to measure the gap."""
 
     @abc.abstractmethod
     def route(

@@ -62,6 +62,21 @@ class ParameterInfo:
         rows = self.parameter.shape[0 if self.parameter.ndim == 1 else -2]
         return MatrixLayout.single(self.name.rpartition(".")[2], rows)
 
+    @property
+    def fan_in(self) -> int:
+        """Columns of its matrices, what each output sums over; 1 for a vector."""
+        return self.parameter.shape[-1] if self.parameter.ndim > 1 else 1
+
+    @property
+    def fan_out(self) -> int:
+        """Rows of its matrices together; the length of a vector."""
+        return self.layout.rows if self.parameter.ndim else 1
+
+    @property
+    def heads(self) -> int:
+        """Into how many heads its rows divide, over all of its matrices; 1 where none says so."""
+        return max(part.heads for part in self.layout.parts) if self.parameter.ndim else 1
+
     def matrices(self) -> list[Matrix]:
         """Its logical matrices; none if it is no matrix, nor a stack of them."""
         if self.kind not in ("matrix", "bank"):
@@ -71,8 +86,29 @@ class ParameterInfo:
         return [Matrix(p.name, count, p.rows, columns, p.heads) for p in layout.parts]
 
 
+@dataclass(frozen=True, slots=True)
+class OptimizerSite:
+    """What an optimizer is told of the run.
+
+    Attributes:
+        learning_rate: the recipe's peak learning rate.
+        max_iters: optimizer steps of the run.
+        warmup_iters: those of the linear warm-up.
+        n_embd: model width C.
+        depth: unrolled depth of the model, in blocks.
+    """
+
+    learning_rate: float = 3e-3
+    max_iters: int = 1000
+    warmup_iters: int = 100
+    n_embd: int = 1
+    depth: int = 1
+
+
 class OptimizerSource(abc.ABC):
-    """A factory of a torch optimizer over some of the parameters. Constructed with `(*, fields)`.
+    """A factory of a torch optimizer over some of the parameters.
+
+    Constructed with `(site, *, fields)`, an `OptimizerSite`.
 
     `lr` is its peak learning rate (None: the recipe's `train.learning_rate`); the schedule scales
     all optimizers together. `rest`, where it is not None, is the optimizer (a spec, as in the
@@ -96,6 +132,9 @@ class OptimizerSource(abc.ABC):
     shards: bool = False
     needs_whole: bool = False
     unit: Unit = "parameter"
+
+    def __init__(self, site: OptimizerSite) -> None:
+        self.site = site
 
     def claims(self, info: ParameterInfo) -> bool:
         """Whether it can optimise that parameter."""
@@ -142,18 +181,38 @@ class ScheduleSite:
 
 
 class Schedule(abc.ABC):
-    """A learning rate as a pure function of the step. Constructed with `(site, *, fields)`."""
+    """A learning rate as a pure function of the step. Constructed with `(site, *, fields)`.
+
+    The site is a `ScheduleSite`.
+    """
 
     @abc.abstractmethod
     def __call__(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
 
 
-class Tracker:
-    """An observer of one run, named in the recipe's `trackers`. Constructed with `(*, fields)`.
+@dataclass(frozen=True, slots=True)
+class TrackerSite:
+    """What a tracker is told of its run.
 
-    Every method does nothing unless overridden.
+    Attributes:
+        recipe: the recipe's name.
+        max_iters: optimizer steps of the run.
     """
+
+    recipe: str = ""
+    max_iters: int = 0
+
+
+class Tracker:
+    """An observer of one run, named in the recipe's `trackers`.
+
+    Constructed with `(site, *, fields)`, a `TrackerSite`; one that is handed to a run by a program
+    needs none. Every method does nothing unless overridden.
+    """
+
+    def __init__(self, site: TrackerSite | None = None) -> None:
+        self.site = site or TrackerSite()
 
     def model_built(self, model: nn.Module, recipe: Any) -> None:
         """Before the first step."""

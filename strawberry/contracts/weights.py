@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from strawberry.contracts.component import Component
 from strawberry.contracts.parts import MatrixLayout
-from strawberry.contracts.use import State, Use
+from strawberry.contracts.use import Use
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,19 @@ class ProjectionRequest:
     parts: MatrixLayout
 
 
-class Projection(nn.Module, abc.ABC):
-    """A matrix (out_features, in_features) that some weight source answers for."""
+class Projection(Component, abc.ABC):
+    """A matrix (out_features, in_features) that some weight source answers for.
+
+    One that keeps a state finds it in the `use.state` of the component that calls it: the names in
+    its `new_state` begin with `name`.
+
+    Attributes:
+        name: of the request, such as `attention.qkv`.
+    """
 
     def __init__(self, request: ProjectionRequest) -> None:
         super().__init__()
+        self.name = request.name
         self.parts = request.parts
         self.in_features = request.in_features
         self.out_features = request.out_features
@@ -59,7 +67,7 @@ class Projection(nn.Module, abc.ABC):
         """The matrix of this use, dense: (out_features, in_features)."""
 
 
-class Bank(nn.Module, abc.ABC):
+class Bank(Component, abc.ABC):
     """A stack of E matrices (out_features, in_features), one for each expert, without biases."""
 
     def __init__(self, request: ProjectionRequest, experts: int) -> None:
@@ -75,39 +83,38 @@ class Bank(nn.Module, abc.ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class WeightScope:
-    """Where a weight source is opened.
+class WeightSite:
+    """The place where a weight source is opened.
 
     Attributes:
         n_embd: model width C.
         steps: recursion steps of the innermost `recur` at or around that place; 1 without one.
         level: which of `use.steps` is the step of that `recur`; None without one.
-        component: builds a nested source (a field declared with `Kind("weights")`) at this place.
+        make_component: builds a nested component at this place; `component` calls it.
     """
 
     n_embd: int
     steps: int = 1
     level: int | None = None
-    component: Callable[[Any], WeightSource] | None = None
+    make_component: Callable[[Any, WeightSite], Any] | None = None
+
+    def component(self, spec: Any) -> Any:
+        """A nested component, such as a source: the value of a field declared with `Kind(...)`."""
+        assert self.make_component is not None, "a source builds nested ones as it is constructed"
+        return self.make_component(spec, self)
 
     def step(self, use: Use) -> int:
         """The recursion step of a use, from 0; may be beyond `steps` if asked for more depth."""
         return 0 if self.level is None else use.steps[self.level]
 
 
-class WeightSource(nn.Module, abc.ABC):
+class WeightSource(Component, abc.ABC):
     """A weight source: how the matrices of the blocks in its scope come to be.
 
-    Constructed with `(scope, *, fields)`. Parameters that blocks share live on the source, which
-    is a module of the scope that opened it; at run time it arrives as `use.weights`. What it
-    computes once for a whole pass it keeps in `use.once`.
+    Constructed with `(site, *, fields)`, a `WeightSite`. Parameters that blocks share live on the
+    source, which is a module of the scope that opened it; at run time it arrives as `use.weights`.
+    What it computes once for a whole pass it keeps in `use.once`.
     """
-
-    same_cost: bool = True
-    """Whether every use costs the same, so that equal blocks need to be counted only once."""
-
-    separates: bool = True
-    """Whether it keeps documents apart, by `use.documents`; so does one that reads no tokens."""
 
     @abc.abstractmethod
     def projection(self, request: ProjectionRequest) -> Projection:
@@ -122,10 +129,3 @@ class WeightSource(nn.Module, abc.ABC):
 
         It holds lists of tensors. Their FLOPs are counted once for each pass.
         """
-
-    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """What each use of a block keeps for this source between cached calls.
-
-        It is in `use.state` beside the mixer's own, so names begin with `weights.`; batch first.
-        """
-        return {}

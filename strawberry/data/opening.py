@@ -48,26 +48,7 @@ def open_dataset(
     Raises:
         RecipeError: the data can't be had or don't fit the model; located in the recipe.
     """
-
-    def tokenizer(corpus: Corpus) -> Tokenizer:
-        spec = recipe.tokenizer
-        with spec.located():
-            source: TokenizerSource = spec.construct(contract=TokenizerSource)
-            opened = source.open(site, corpus)
-            opened.use = spec.use
-            check_tokenizer(opened)
-            _check_vocabulary(recipe, opened.vocab_size, f"the {spec.use} tokenizer")
-        return opened
-
-    site = DataSite(
-        vocab_size=recipe.model.vocab_size,
-        block_size=recipe.model.block_size,
-        seed=seed_of(recipe, "data"),
-        cache=cache or cache_folder(),
-        folders=_folders(recipe),
-        tokenizer=tokenizer,
-        progress=progress or silent,
-    )
+    site = data_site(recipe, cache=cache, progress=progress)
     spec = recipe.data
     with spec.located():
         dataset = _opened(recipe, site)
@@ -82,11 +63,38 @@ def open_dataset(
     return dataset
 
 
+def data_site(
+    recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None
+) -> DataSite:
+    """What the recipe's data source and its tokenizer are told; arguments as of `open_dataset`."""
+
+    def tokenizer(corpus: Corpus) -> Tokenizer:
+        spec = recipe.tokenizer
+        with spec.located():
+            source: TokenizerSource = spec.construct(site, contract=TokenizerSource)
+            opened = source.open(corpus)
+            opened.use = spec.use
+            check_tokenizer(opened)
+            _check_vocabulary(recipe, opened.vocab_size, f"the {spec.use} tokenizer")
+        return opened
+
+    site = DataSite(
+        vocab_size=recipe.model.vocab_size,
+        block_size=recipe.model.block_size,
+        seed=seed_of(recipe, "data"),
+        cache=cache or cache_folder(),
+        folders=_folders(recipe),
+        tokenizer=tokenizer,
+        progress=progress or silent,
+    )
+    return site
+
+
 def _opened(recipe: Recipe, site: DataSite) -> Dataset:
     """What the data source opens; where its text is gone, the tokens that a run noted."""
-    source: DataSource = recipe.data.construct(contract=DataSource)
+    source: DataSource = recipe.data.construct(site, contract=DataSource)
     try:
-        return source.open(site)
+        return source.open()
     except (FieldError, StrawberryError) as error:
         entry = recipe.origin.tokens.get(sections(recipe))
         kept = kept_dataset(entry, site.cache) if entry and _is_missing(error) else None
@@ -110,7 +118,8 @@ def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
     from strawberry.data.tokenizer import load_tokenizer
 
     with recipe.tokenizer.located():
-        source: TokenizerSource = recipe.tokenizer.construct(contract=TokenizerSource)
+        site = data_site(recipe)
+        source: TokenizerSource = recipe.tokenizer.construct(site, contract=TokenizerSource)
         tokenizer = source.load(path) or load_tokenizer(path)
         tokenizer.use = recipe.tokenizer.use
         check_tokenizer(tokenizer)
@@ -120,7 +129,7 @@ def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
 def divided_ahead(recipe: Recipe) -> str:
     """How the data are divided, in words, where that is known without opening them."""
     try:
-        return recipe.data.construct(contract=DataSource).divided(_folders(recipe))
+        return recipe.data.construct(data_site(recipe), contract=DataSource).divided()
     except (FieldError, StrawberryError, OSError):
         return ""  # told with its place when it is opened
 
@@ -130,11 +139,11 @@ def wordless_ahead(recipe: Recipe) -> list[str]:
 
     What can't be read is passed over: it is told with its place when it is opened.
     """
-    folders = _folders(recipe)
+    site = data_site(recipe)
     try:
-        tokenizer = recipe.tokenizer.construct(contract=TokenizerSource)
-        data = recipe.data.construct(contract=DataSource)
-        known = data.known_ids(folders, tokenizer.known_ids(folders))
+        tokenizer = recipe.tokenizer.construct(site, contract=TokenizerSource)
+        data = recipe.data.construct(site, contract=DataSource)
+        known = data.known_ids(tokenizer.known_ids())
     except (FieldError, StrawberryError):
         return []
     return wordless(known, recipe.model.vocab_size)

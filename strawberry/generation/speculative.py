@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from strawberry.contracts import Attention, WeightSource
+from strawberry.contracts import Attention, components, keeps_state
 from strawberry.errors import StrawberryError
 from strawberry.generation.decode import sample_ids, without_gradients
 from strawberry.generation.sampling import Sampling
@@ -35,16 +35,11 @@ def check_draft(model: LanguageModel, draft_steps: int) -> None:
     depth = max(recursion.steps for recursion in outermost)
     if not 0 < draft_steps < depth:
         raise StrawberryError(f"{draft_steps} draft steps are not between 1 and {depth - 1}")
-    for module in model.modules():
-        if isinstance(module, Attention) and not module.rewinds:
-            name = type(module).__name__
+    for component in components(model):
+        stateful = isinstance(component, Attention) or keeps_state(component)
+        if stateful and not component.rewinds:
+            name = type(component).__name__
             raise StrawberryError(f"{name} can't go back in its cache when a draft was wrong")
-        if (
-            isinstance(module, WeightSource)
-            and type(module).new_state is not WeightSource.new_state
-        ):
-            name = type(module).__name__
-            raise StrawberryError(f"{name} weights can't go back when a draft was wrong")
     if any(recursion.router is not None for recursion in model.stack.recursions()):
         raise StrawberryError("a router decides how deep each token goes: there is no draft depth")
 

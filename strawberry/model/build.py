@@ -15,16 +15,14 @@ from torch import Tensor, nn
 
 from strawberry.contracts import (
     Attention,
-    Bank,
-    Declared,
-    MatrixLayout,
+    InitialScale,
     Norm,
+    NormSite,
     Positional,
-    Projection,
-    ProjectionRequest,
+    PositionalSite,
     RouterSite,
     Site,
-    WeightScope,
+    WeightSite,
     WeightSource,
     draw,
 )
@@ -73,7 +71,9 @@ class _Scope:
 
     weights: WeightSource
     positional: Positional
-    recursion: WeightScope  # what a weight source that is opened here is told
+    recursion: WeightSite  # what a weight source that is opened here is told
+    norm: Callable[[NormSite], Norm]
+    steps: tuple[int, ...] = ()  # of each recursion around it, outermost first
     step_norms: int = 0  # norms that each place has, one for each step; 0 for a single one
 
 
@@ -94,12 +94,12 @@ class _Builder:
     def model(self) -> LanguageModel:
         spec = self.spec
         positional = self._positional(spec.positional)
-        outside = WeightScope(spec.n_embd)
+        outside = WeightSite(spec.n_embd)
         weights = self._weights(spec.weights, outside)
         norm = self._norm_of(spec.norm)
         parts = None
         if positional is not None and weights is not None and norm is not None:
-            scope = _Scope(weights, positional, outside)
+            scope = _Scope(weights, positional, outside, norm)
             nodes = [self._node(node, scope) for node in expand(spec.stack)]
             if not self.problems:
                 self.problems += pairings.of_positions(spec.positional, positional, self.honoured)
@@ -112,11 +112,15 @@ class _Builder:
         assert norm is not None
         return LanguageModel(
             embedding=self._embedding(),
-            embedding_norm=norm(spec.n_embd) if spec.embedding_norm else None,
+            embedding_norm=(
+                norm(NormSite(spec.n_embd, self.depth, role="embedding"))
+                if spec.embedding_norm
+                else None
+            ),
             positional=positional,
             weights=weights,
             stack=parts,
-            norm=norm(spec.n_embd),
+            norm=norm(NormSite(spec.n_embd, self.depth, role="head")),
             head=None if spec.tie_embeddings else self._head(),
             dropout=spec.dropout,
             block_size=spec.block_size,
@@ -132,13 +136,17 @@ class _Builder:
             inside = scope.recursion
             if isinstance(spec, RecurSpec):
                 level = 0 if inside.level is None else inside.level + 1
-                inside = WeightScope(self.spec.n_embd, spec.count, level)
+                inside = WeightSite(self.spec.n_embd, spec.count, level)
             own = None if spec.weights is None else self._weights(spec.weights, inside)
             if spec.weights is not None and own is None:
                 return None
             inner = replace(scope, weights=own or scope.weights, recursion=inside)
             if isinstance(spec, RecurSpec):
-                inner = replace(inner, step_norms=spec.count if spec.step_norms else 0)
+                inner = replace(
+                    inner,
+                    steps=(*scope.steps, spec.count),
+                    step_norms=spec.count if spec.step_norms else 0,
+                )
             node: Block | Stack
             if isinstance(spec, BlockSpec):
                 node = self._block(spec, inner, own)
@@ -163,7 +171,9 @@ class _Builder:
             return Stack(nodes, own)
         router = None
         if spec.router is not None:
-            router = self._construct(spec.router, RouterSite(self.spec.n_embd, spec.count))
+            around = scope.steps[:-1]
+            site = RouterSite(self.spec.n_embd, spec.count, self.depth, around)
+            router = self._construct(spec.router, site)
         problems = list(pairings.of_recursion(spec, nodes, self.spec.residual))
         self.problems += problems
         if problems:
@@ -187,13 +197,13 @@ class _Builder:
     def _block(self, spec: BlockSpec, scope: _Scope, own: WeightSource | None) -> Block:
         index = self.n_blocks
         self.n_blocks += 1
-        override = None if spec.positional is None else self._positional(spec.positional)
+        override = None if spec.positional is None else self._positional(spec.positional, index)
         if spec.positional is not None and override is None:
             raise _Broken
-        scope = replace(scope, positional=override or scope.positional)
-        norm = self._norm_of(spec.norm or self.spec.norm)
-        attention = self._part(spec.attention, scope, index, norm)
-        ffn = self._part(spec.ffn, scope, index, norm)
+        norm = scope.norm if spec.norm is None else self._norm_of(spec.norm)
+        scope = replace(scope, positional=override or scope.positional, norm=norm or scope.norm)
+        attention = self._part(spec.attention, scope, index)
+        ffn = self._part(spec.ffn, scope, index)
         if norm is None or (spec.attention and not attention) or (spec.ffn and not ffn):
             raise _Broken
         if isinstance(attention, Attention):
@@ -202,21 +212,25 @@ class _Builder:
             if self.train.document_mask:
                 self.problems += pairings.of_documents(spec, attention)
         before = self.spec.placement != "post"
-        around = per_step(norm, scope.step_norms)
+
+        def around(role: str) -> nn.Module:
+            site = NormSite(self.spec.n_embd, self.depth, index, scope.steps, role)
+            return per_step(lambda: scope.norm(site), scope.step_norms)
+
         return Block(
             attention=attention,
             ffn=ffn,
-            attention_norm=around(self.spec.n_embd) if attention is not None and before else None,
-            ffn_norm=around(self.spec.n_embd) if ffn is not None and before else None,
-            attention_join=self._join(around) if attention is not None else None,
-            ffn_join=self._join(around) if ffn is not None else None,
+            attention_norm=around("attention") if attention is not None and before else None,
+            ffn_norm=around("ffn") if ffn is not None and before else None,
+            attention_join=self._join(around, "attention") if attention is not None else None,
+            ffn_join=self._join(around, "ffn") if ffn is not None else None,
             positional=override,
             weights=own,
             dropout=self.spec.dropout,
             key=key_of(spec, scope.weights, scope.positional),
         )
 
-    def _join(self, norm: Callable[[int], nn.Module]) -> Join:
+    def _join(self, norm: Callable[[str], nn.Module], role: str) -> Join:
         spec = self.spec
         scale = spec.residual_scale
         if scale == "depth":
@@ -225,8 +239,8 @@ class _Builder:
         return kind(
             spec.n_embd,
             scale=scale,
-            inner=norm(spec.n_embd) if spec.placement == "sandwich" else None,
-            outer=norm(spec.n_embd) if spec.placement == "post" else None,
+            inner=norm(f"{role}.inner") if spec.placement == "sandwich" else None,
+            outer=norm(f"{role}.outer") if spec.placement == "post" else None,
         )
 
     # Components
@@ -236,80 +250,13 @@ class _Builder:
         spec: ComponentSpec | None,
         scope: _Scope,
         index: int,
-        norm: Callable[[int], Norm] | None,
     ) -> Any:
-        if spec is None or norm is None:
+        if spec is None:
             return None
-        return self._construct(spec, self._site(scope, index, norm, spec.kind))
+        return self._construct(spec, self._site(scope, index, spec.kind))
 
-    def _site(self, scope: _Scope, index: int, norm: Callable[[int], Norm], prefix: str) -> Site:
+    def _site(self, scope: _Scope, index: int, role: str) -> Site:
         model = self.spec
-
-        def request(
-            name: str,
-            out_features: int,
-            in_features: int,
-            output: bool,
-            bias: bool,
-            parts: Declared | MatrixLayout | None,
-        ) -> ProjectionRequest:
-            if out_features < 1 or in_features < 1:
-                raise ValueError(f"its matrix {name} would be {out_features} x {in_features}")
-            uniform = model.init == "fan_in"
-            std = in_features**-0.5 if uniform else model.init_std
-            if output and not uniform:
-                std *= (2 * self.depth) ** -0.5  # GPT-2's: the residual stream sums 2 L of them
-            if output and model.zero_outputs:
-                std = 0.0
-            inside = MatrixLayout.of(parts if parts is not None else {name: out_features})
-            if inside.rows != out_features:
-                message = f"its matrix {name} has {out_features} rows, its parts {inside.rows}"
-                raise ValueError(message)
-            return ProjectionRequest(
-                block=index,
-                name=f"{prefix}.{name}",
-                out_features=out_features,
-                in_features=in_features,
-                bias=bias,
-                std=std,
-                uniform=uniform,
-                parts=inside,
-            )
-
-        def projection(
-            name: str,
-            out_features: int,
-            in_features: int,
-            *,
-            output: bool = False,
-            bias: bool | None = None,
-            parts: Declared | MatrixLayout | None = None,
-        ) -> Projection:
-            biased = model.bias if bias is None else bias
-            return scope.weights.projection(
-                request(name, out_features, in_features, output, biased, parts)
-            )
-
-        def bank(
-            name: str,
-            experts: int,
-            out_features: int,
-            in_features: int,
-            *,
-            output: bool = False,
-            parts: Declared | MatrixLayout | None = None,
-        ) -> Bank:
-            return scope.weights.bank(
-                request(name, out_features, in_features, output, False, parts), experts
-            )
-
-        def component(nested: ComponentSpec) -> Any:
-            site = self._site(scope, index, norm, f"{prefix}.{nested.kind}")
-            built = self._construct(nested, site)
-            if built is None:
-                raise _Broken
-            return built
-
         return Site(
             n_embd=model.n_embd,
             vocab_size=model.vocab_size,
@@ -317,42 +264,49 @@ class _Builder:
             dropout=model.dropout,
             bias=model.bias,
             depth=self.depth,
-            projection=projection,
-            bank=bank,
-            norm=norm,
-            component=component,
+            block=index,
+            steps=scope.steps,
+            role=role,
             positional=scope.positional,
+            weights=scope.weights,
+            scale=InitialScale(
+                model.init == "fan_in", model.init_std, self.depth, zero_outputs=model.zero_outputs
+            ),
+            make_norm=scope.norm,
+            make_component=self._nested,
         )
 
-    def _positional(self, spec: ComponentSpec) -> Positional | None:
-        built: Positional | None = self._construct(spec, self.spec.n_embd, self.spec.block_size)
+    def _nested(self, spec: ComponentSpec, site: Site | WeightSite) -> Any:
+        """A component that a field of another one holds."""
+        built = self._construct(spec, site)
+        if built is None:
+            raise _Broken
         return built
 
-    def _weights(self, spec: ComponentSpec, scope: WeightScope) -> WeightSource | None:
-        def component(nested: ComponentSpec) -> WeightSource:
-            built: WeightSource | None = self._construct(nested, inside)
-            if built is None:
-                raise _Broken
-            return built
+    def _positional(self, spec: ComponentSpec, block: int | None = None) -> Positional | None:
+        site = PositionalSite(self.spec.n_embd, self.spec.block_size, block)
+        built: Positional | None = self._construct(spec, site)
+        return built
 
-        inside = replace(scope, component=component)
-        built: WeightSource | None = self._construct(spec, inside)
+    def _weights(self, spec: ComponentSpec, site: WeightSite) -> WeightSource | None:
+        site = replace(site, make_component=self._nested)
+        built: WeightSource | None = self._construct(spec, site)
         if built is not None and self.train.document_mask and not built.separates:
             message = "can't keep documents apart: write `train.document_mask: false`"
             self.problems.append(spec.problem("", f"{spec.entry.name!r} {message}"))
         return built
 
-    def _norm_of(self, spec: ComponentSpec) -> Callable[[int], Norm] | None:
+    def _norm_of(self, spec: ComponentSpec) -> Callable[[NormSite], Norm] | None:
         """A maker of the recipe's norms, tried once so that its problems are located."""
-        if self._construct(spec, self.spec.n_embd) is None:
+        if self._construct(spec, NormSite(self.spec.n_embd, self.depth)) is None:
             return None
         maker: Callable[..., Norm] = spec.entry.load()
-        return lambda features: maker(features, **spec.fields)
+        return lambda site: maker(site, **spec.fields)
 
-    def _construct(self, spec: ComponentSpec, *given: Any) -> Any:
+    def _construct(self, spec: ComponentSpec, site: Any) -> Any:
         """The component, or None once its refusal is a problem at its place in the recipe."""
         try:
-            return spec.construct(*given)
+            return spec.construct(site)
         except _Broken:  # a nested one, reported where it stands
             return None
         except RecipeError as error:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from strawberry.contracts import (
     Aux,
+    Component,
     MatrixLayout,
     Metric,
     Norm,
@@ -25,6 +26,7 @@ from strawberry.contracts import (
     State,
     Use,
     WeightSource,
+    components,
     mean_terms,
 )
 from strawberry.errors import StrawberryError
@@ -311,11 +313,9 @@ class LanguageModel(nn.Module):
             raise StrawberryError(str(error)) from error
 
     def after_step(self) -> None:
-        """Call `after_step()` of every module that has one, once: after each optimizer step."""
-        for module in self.modules():
-            hook = getattr(module, "after_step", None)
-            if hook is not None and module is not self:
-                hook()
+        """Call `after_step()` of every component, once: after each optimizer step."""
+        for component in components(self):
+            component.after_step()
 
     def new_cache(self, batch: int, length: int, dtype: torch.dtype | None = None) -> Cache:
         """An empty cache for `length` tokens of `batch` sequences.
@@ -323,9 +323,9 @@ class LanguageModel(nn.Module):
         Raises StrawberryError if a mixer has no decoding state.
         """
         self._check_length(length, None)
-        for module in self.modules():
-            if not getattr(module, "cacheable", True):
-                name = type(module).__name__
+        for component in components(self):
+            if not component.cacheable:
+                name = type(component).__name__
                 raise StrawberryError(f"{name} has no decoding state: go without a cache")
         dtype = dtype if dtype is not None else self.embedding.weight.dtype
         room = CacheShape(batch, length, self.device, dtype)
@@ -364,16 +364,16 @@ def _declared_kinds(model: LanguageModel) -> Iterator[tuple[str, str]]:
     yield "embedding.weight", "embedding"
     yield "head.weight", "embedding"
     for path, module in model.named_modules():
-        declared: dict[str, Any] = getattr(type(module), "parameter_kinds", {})
-        for name, kind in declared.items():
+        kinds = module.parameter_kinds if isinstance(module, Component) else {}
+        for name, kind in kinds.items():
             yield f"{path}.{name}", kind
 
 
 def _declared_parts(model: LanguageModel) -> Iterator[tuple[str, MatrixLayout]]:
     """(parameter name, matrices) as modules declare them; raises ValueError if they don't fit."""
     for path, module in model.named_modules():
-        declared: Mapping[str, MatrixLayout] = getattr(module, "parameter_parts", {})
-        for name, parts in declared.items():
+        layouts = module.parameter_parts if isinstance(module, Component) else {}
+        for name, parts in layouts.items():
             try:
                 parameter = module.get_parameter(name)
             except AttributeError:  # such as a bias that the recipe has none of

@@ -94,7 +94,7 @@ class Recursion(Stack):
         if self.router is not None and steps > self.trained_steps:
             raise ValueError(f"its router knows {self.trained_steps} steps, not {steps}")
         if self.router is not None:
-            self.router.limit = steps
+            self.router.max_steps = steps
         self.steps = steps
         self.schedule = tuple(recursion(len(self.nodes), steps, self.sharing))
 

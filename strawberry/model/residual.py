@@ -25,11 +25,9 @@ class PerStep(nn.Module):
         self.norms = nn.ModuleList(norms)
 
 
-def per_step(norm: Callable[[int], nn.Module], steps: int) -> Callable[[int], nn.Module]:
-    """A maker of norms of which each of `steps` steps has its own; 0 for one for all."""
-    if not steps:
-        return norm
-    return lambda features: PerStep(norm(features) for _ in range(steps))
+def per_step(norm: Callable[[], nn.Module], steps: int) -> nn.Module:
+    """A norm, or as many as there are steps, each with its own; 0 for one for all."""
+    return PerStep(norm() for _ in range(steps)) if steps else norm()
 
 
 def normed(norm: nn.Module | None, x: Tensor, use: Use) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from strawberry.contracts import components
 from strawberry.recipe.walk import specs
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _by_micro_batch(recipe: Recipe, model: LanguageModel) -> list[str]:
     A component says so by an attribute `by_micro_batch`: the fields that do.
     """
     parts = recipe.train.gradient_accumulation_steps
-    names = {name for module in model.modules() for name in getattr(module, "by_micro_batch", ())}
+    names = {name for component in components(model) for name in component.by_micro_batch}
     if parts == 1 or not names:
         return []
     return [
@@ -102,7 +103,7 @@ def declarations(recipe: Recipe, model: LanguageModel) -> list[str]:
 
 def declares(model: nn.Module, capability: str) -> bool:
     """Whether every part of the model declares this capability, in the mode that it is in."""
-    return all(getattr(module, capability, True) for module in model.modules())
+    return all(getattr(component, capability) for component in components(model))
 
 
 def is_causal(model: nn.Module) -> bool:
@@ -113,7 +114,7 @@ def is_causal(model: nn.Module) -> bool:
 def _looking_ahead(recipe: Recipe, model: LanguageModel, *, training: bool) -> list[str]:
     before = model.training
     model.train(training)
-    types = {type(module) for module in model.modules() if not getattr(module, "causal", True)}
+    types = {type(component) for component in components(model) if not component.causal}
     model.train(before)
     names = {spec.entry.load(): spec.entry.name for spec in specs(recipe, "model")}
     return sorted(names.get(found, found.__name__) for found in types)

@@ -18,10 +18,13 @@ from strawberry.contracts import (
     FFN,
     Attention,
     Aux,
+    Component,
     Positional,
+    Projection,
     State,
     Use,
     WeightSource,
+    components,
     with_aux,
 )
 from strawberry.model.residual import Join, ResidualStream, normed
@@ -137,20 +140,29 @@ class Block(nn.Module):
     def new_states(
         self, room: CacheShape, weights: WeightSource, later: bool = False
     ) -> Iterator[State]:
-        """The one state that a use of this block keeps, and what its weight source keeps.
+        """The one state that a use of this block keeps.
 
         With `later` the mixer uses the keys of an earlier step, and keeps none.
         """
         state: State = {}
-        if self.attention is not None and self.attention.cacheable and not later:
-            state = self.attention.new_state(*room)
-        yield {**state, **(self.weights or weights).new_state(*room)}
+        if self.attention is not None:
+            state = state_of(self.attention, room, own=not later)
+        yield state
 
     def visits(
         self, steps: tuple[int, ...], weights: WeightSource, path: str
     ) -> Iterator[BlockUse]:
         """This one use."""
         yield BlockUse(self, steps, self.weights or weights, path)
+
+
+def state_of(part: Component, room: CacheShape, *, own: bool = True) -> State:
+    """What one use of a part keeps: its own, where that is wanted, and that of its projections."""
+    state = part.new_state(*room) if own else {}
+    for inside in components(part):
+        if isinstance(inside, Projection):
+            state |= inside.new_state(*room)
+    return state
 
 
 def recomputed(

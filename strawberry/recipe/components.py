@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 
 from strawberry.errors import Location, Problem, StrawberryError
+from strawberry.plugin.conformance import check_class
 from strawberry.plugin.kinds import ComponentKind, Place
+from strawberry.plugin.registry import resolve
 from strawberry.plugin.signature import REQUIRED, RecipeField, fields_of, model_of
 from strawberry.recipe.messages import explain
 from strawberry.recipe.spec import ComponentSpec, Located
@@ -85,6 +87,9 @@ class ComponentReader:
         try:
             entry = self.plugins.registry.find(kind, name.value)
             cls = entry.load()
+            row = self.kinds[kind]
+            if row not in self.kinds.brought:  # what one of those is, its plugin says
+                check_class(cls, cast("type", resolve(row.contract, f"kind {kind!r}")))
             model_of(cls)
         except StrawberryError as error:
             self.say(str(error), name.location, path)

@@ -64,8 +64,8 @@ class ComponentSpec:
         """A problem at field `name` if it was written, else at the component."""
         return self.at.problem(name, message)
 
-    def construct(self, *given: Any, contract: type = object) -> Any:
-        """The component, constructed with what its contract hands over and with its fields.
+    def construct(self, site: Any, *, contract: type = object) -> Any:
+        """The component, constructed with its site, which its contract names, and with its fields.
 
         Raises:
             RecipeError: what its constructor refuses, at its place in the recipe.
@@ -73,7 +73,7 @@ class ComponentSpec:
         """
         with self.located():
             try:
-                component = self.entry.load()(*given, **self.fields)
+                component = self.entry.load()(site, **self.fields)
             except FieldError:
                 raise
             except ValueError as error:

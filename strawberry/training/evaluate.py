@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from strawberry.contracts import Router
 from strawberry.contracts.data import TEST, Split
 from strawberry.runs import randomness
 from strawberry.runs.device import Machine, machine_for
@@ -69,14 +70,16 @@ def validate(
     metrics = _measure(
         engine, batches, machine, iters, split, answers=batches.dataset.exact, keep=keep
     )
-    routers = [module for module in model.modules() if hasattr(module, "teacher")]
+    routers = [
+        module for module in model.modules() if isinstance(module, Router) and module.teachable
+    ]
     if routers:
         for router in routers:
-            router.teacher = True  # type: ignore[assignment]
+            router.teach(True)
         taught = _measure(engine, batches, machine, iters, split)
         metrics["val_loss_teacher"] = taught["val_loss"]
         for router in routers:
-            router.teacher = False  # type: ignore[assignment]
+            router.teach(False)
     model.train(was_training)
     return metrics
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strawberry.contracts import Tracker
+from strawberry.contracts import Tracker, TrackerSite
 from strawberry.errors import PluginError, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.risks import ahead
@@ -106,7 +106,9 @@ def train(
             again = run.take(resume)
             with contextlib.ExitStack() as stack:
                 stack.enter_context(explained(recipe, run))
-                named = [spec.construct(contract=Tracker) for spec in recipe.trackers if world.main]
+                site = TrackerSite(recipe.name, recipe.train.max_iters)
+                watching = recipe.trackers if world.main else ()
+                named = [spec.construct(site, contract=Tracker) for spec in watching]
                 session = open_session(
                     recipe, run, machine, world, trackers=[*trackers, *named], progress=progress,
                     warn=warn,

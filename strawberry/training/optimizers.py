@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from strawberry.contracts import (
+    OptimizerSite,
     OptimizerSource,
     ParameterInfo,
     Schedule,
@@ -21,6 +22,7 @@ from strawberry.contracts import (
     placed_like,
 )
 from strawberry.errors import RecipeError, StrawberryError
+from strawberry.model.unrolled import unrolled_depth
 from strawberry.recipe.spec import ComponentSpec
 from strawberry.runs.state import pack, unpack
 from strawberry.training.apart import SplitMatrices
@@ -51,7 +53,7 @@ def assign(recipe: Recipe, infos: Sequence[ParameterInfo]) -> list[Assignment]:
     What an optimizer does not claim goes to its `rest`. Raises RecipeError if a parameter is left,
     or if a selector matches nothing.
     """
-    left = list(infos)
+    left, site = list(infos), _site(recipe)
     assignments: list[Assignment] = []
     problems = []
     for spec in recipe.optimizer:
@@ -60,7 +62,7 @@ def assign(recipe: Recipe, infos: Sequence[ParameterInfo]) -> list[Assignment]:
             kinds = ", ".join(sorted({info.kind for info in infos}))
             message = f"no parameter is left for {spec.params!r}; kinds here: {kinds}"
             problems.append(spec.component.problem("params", message))
-        taken = list(_take(spec.component, chosen, recipe.train.learning_rate))
+        taken = list(_take(spec.component, chosen, site))
         assignments += taken
         names = {info.name for assignment in taken for info in assignment.infos}
         left = [info for info in left if info.name not in names]
@@ -73,15 +75,28 @@ def assign(recipe: Recipe, infos: Sequence[ParameterInfo]) -> list[Assignment]:
     return assignments
 
 
-def _take(spec: ComponentSpec, infos: Sequence[ParameterInfo], peak: float) -> Iterator[Assignment]:
+def _site(recipe: Recipe) -> OptimizerSite:
+    train, model = recipe.train, recipe.model
+    return OptimizerSite(
+        learning_rate=train.learning_rate,
+        max_iters=train.max_iters,
+        warmup_iters=train.warmup_iters,
+        n_embd=model.n_embd,
+        depth=unrolled_depth(model.stack),
+    )
+
+
+def _take(
+    spec: ComponentSpec, infos: Sequence[ParameterInfo], site: OptimizerSite
+) -> Iterator[Assignment]:
     """The assignment of one optimizer, and those of what it leaves to its `rest`."""
-    factory: OptimizerSource = spec.construct()
+    factory: OptimizerSource = spec.construct(site, contract=OptimizerSource)
     mine = tuple(info for info in infos if factory.claims(info))
     if mine:
-        yield Assignment(spec, factory, factory.lr or peak, mine)
+        yield Assignment(spec, factory, factory.lr or site.learning_rate, mine)
     others = [info for info in infos if not factory.claims(info)]
     if others and isinstance(factory.rest, ComponentSpec):
-        yield from _take(factory.rest, others, peak)
+        yield from _take(factory.rest, others, site)
 
 
 def _matches(selector: str, info: ParameterInfo) -> bool:

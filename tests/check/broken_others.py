@@ -24,7 +24,6 @@ from strawberry.contracts import (
 from strawberry.contracts.data import (
     Corpus,
     Dataset,
-    DataSite,
     DataSource,
     Ids,
     Split,
@@ -155,7 +154,7 @@ class Sound(DataSource):
 
     made = Numbers
 
-    def open(self, site: DataSite) -> Dataset:
+    def open(self) -> Dataset:
         ids = np.random.default_rng(0).integers(500, size=20_000, dtype=np.int64)
         return self.made(ids[:18_000], ids[18_000:])
 
@@ -208,7 +207,7 @@ class Redraws(Sound):
 class Shares(Sound):
     """Validates on what it trains on."""
 
-    def open(self, site: DataSite) -> Dataset:
+    def open(self) -> Dataset:
         ids = np.random.default_rng(0).integers(500, size=20_000, dtype=np.int64)
         return Numbers(ids, ids[10_000:])
 
@@ -241,7 +240,7 @@ class Bytewise(TokenizerSource):
 
     made = Letters
 
-    def open(self, site: DataSite, corpus: Corpus) -> Tokenizer:
+    def open(self, corpus: Corpus) -> Tokenizer:
         return self.made()
 
     def load(self, path: Path) -> Tokenizer:

@@ -131,7 +131,7 @@ def test_a_prepared_folder_has_it_too(tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare([str(tmp_path / "a.txt")], out, vocab_size=300, test_division=0.1, cache=tmp_path)
     site = DataSite(300, 8, 0, tmp_path / "cache", (tmp_path,), lambda _: load_tokenizer(out))
-    dataset = Tokens(path=str(out)).open(site)
+    dataset = Tokens(site, path=str(out)).open()
     assert isinstance(dataset, PackedDataset)
     assert dataset.splits == EVERY
-    assert "test" in Tokens(path=str(out)).divided((tmp_path,))
+    assert "test" in Tokens(site, path=str(out)).divided()

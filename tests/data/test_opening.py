@@ -14,7 +14,7 @@ import yaml
 
 from strawberry.data import DataSource, Tokenizer, load_run_tokenizer, open_dataset, prepare
 from strawberry.data.bpe import BPETokenizer, byte_tokenizer
-from strawberry.errors import PluginError, RecipeError
+from strawberry.errors import RecipeError
 from strawberry.recipe import load_recipe
 from strawberry.recipe.spec import Recipe
 
@@ -159,7 +159,7 @@ def test_a_damaged_prepared_folder_is_refused_by_name(folder: Path) -> None:
 
 
 def test_a_component_that_is_no_source_is_the_plugins_fault(folder: Path) -> None:
-    """A data component without `open` is said of its plugin, not of the recipe."""
+    """A data component that is no data source is refused with the line of its class."""
     from strawberry.plugin import Plugins
 
     (folder / "mine.py").write_text(
@@ -168,7 +168,7 @@ def test_a_component_that_is_no_source_is_the_plugins_fault(folder: Path) -> Non
         "@hookimpl\ndef strawberry_register(registry):\n    registry.data('odd', Odd)\n"
     )
     plugins = Plugins.load(files=[folder / "mine.py"])
-    with pytest.raises(PluginError, match=r"data 'odd' .* is not a DataSource"):
+    with pytest.raises(RecipeError, match=r"Odd \(.*mine.py:2\) is not a DataSource"):
         open_dataset(recipe(folder, "odd", plugins=plugins))
 
 
@@ -219,7 +219,7 @@ def test_a_tokenizer_that_gives_no_ids_is_named(
     made = Wrong([bytes([b]) for b in range(256)], ["<|eot|>"], None)
     monkeypatch.setattr(Wrong, "given", given)
     monkeypatch.setattr("strawberry.components.tokenizer.bytes.byte_tokenizer", lambda _: made)
-    with pytest.raises(PluginError, match=f"^tokenizer strawberry/bytes: {message}") as told:
+    with pytest.raises(RecipeError, match=f"^tokenizer strawberry/bytes: {message}") as told:
         open_dataset(recipe(folder, {"use": "text", "path": "text.txt"}, "bytes"))
     assert "\n" not in str(told.value)
 
@@ -232,5 +232,5 @@ def test_a_tokenizer_whose_end_is_none_of_its_ids_is_named(
     made = byte_tokenizer(["<|eot|>"])
     monkeypatch.setattr(made, name, value)
     monkeypatch.setattr("strawberry.components.tokenizer.bytes.byte_tokenizer", lambda _: made)
-    with pytest.raises(PluginError, match=f"^tokenizer strawberry/bytes: its {name} is "):
+    with pytest.raises(RecipeError, match=f"^tokenizer strawberry/bytes: its {name} is "):
         open_dataset(recipe(folder, {"use": "text", "path": "text.txt"}, "bytes"))

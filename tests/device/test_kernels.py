@@ -11,7 +11,7 @@ from strawberry.check.pretend import NAME, accelerator
 from strawberry.components.attention import flex
 from strawberry.components.attention.softmax import Scores, attend
 from strawberry.components.optimizer.adamw import AdamW
-from strawberry.contracts import ParameterInfo
+from strawberry.contracts import OptimizerSite, ParameterInfo
 from strawberry.data import open_dataset
 from strawberry.generation import Sampling
 from strawberry.generation.decode import sample_batch
@@ -84,7 +84,7 @@ def test_fused_adamw():
     for fused in (True, False):
         parameters = [torch.nn.Parameter(p.clone()) for p in start]
         infos = [ParameterInfo(str(n), p, "matrix") for n, p in enumerate(parameters)]
-        optimizer = AdamW().make(infos, lr=1e-2, device=torch.device("cpu"))
+        optimizer = AdamW(OptimizerSite()).make(infos, lr=1e-2, device=torch.device("cpu"))
         assert all(group["fused"] for group in optimizer.param_groups)
         for group in optimizer.param_groups:
             group.update(fused=fused, foreach=False)

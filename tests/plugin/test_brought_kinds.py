@@ -35,7 +35,7 @@ class Low(Adapter):
         rank: their inner width.
     """
 
-    def __init__(self, *, rank: Annotated[int, Ge(1)] = 4) -> None:
+    def __init__(self, site: object, *, rank: Annotated[int, Ge(1)] = 4) -> None:
         self.rank = rank
 
 
@@ -50,14 +50,14 @@ class Slow:
         steps: until when.
     """
 
-    def __init__(self, *, steps: int = 10) -> None:
+    def __init__(self, site: object, *, steps: int = 10) -> None:
         self.steps = steps
 
 
 def thin(subject):
     """Is its rank below the width?"""
     spec = next(iter(subject.recipe.model.stack)).components["adapter"]
-    return f"rank {spec.construct().rank} of {subject.recipe.model.n_embd}"
+    return f"rank {spec.construct(subject).rank} of {subject.recipe.model.n_embd}"
 
 
 @hookimpl

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from strawberry.contracts import FFN, Attention, Norm, Positional, Site, State, Use
+from strawberry.contracts import (
+    FFN,
+    Attention,
+    Norm,
+    NormSite,
+    Positional,
+    PositionalSite,
+    Site,
+    State,
+    Use,
+)
 from strawberry.errors import StrawberryError
 from strawberry.plugin import hookimpl
 
@@ -80,9 +90,9 @@ class SequenceMean(Honest):
 class SequenceNorm(Norm):
     """Normalised by statistics of the whole sequence."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, site: NormSite) -> None:
         super().__init__()
-        self.features = features
+        self.features = site.features
 
     def forward(self, x: Tensor) -> Tensor:
         dims = (1, 2) if x.ndim == 3 else (-1,)
@@ -92,9 +102,9 @@ class SequenceNorm(Norm):
 class BatchNorm(Norm):
     """Normalised by statistics of the batch."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, site: NormSite) -> None:
         super().__init__()
-        self.features = features
+        self.features = site.features
 
     def forward(self, x: Tensor) -> Tensor:
         return x / (x.square().mean((0, -1), keepdim=True) + 1e-6).sqrt()
@@ -237,7 +247,7 @@ class Mailbox(Positional):
 
     places = frozenset(["rotary"])
 
-    def __init__(self, n_embd: int, block_size: int) -> None:
+    def __init__(self, site: PositionalSite) -> None:
         super().__init__()
         self.last: Tensor | None = None
 
@@ -251,7 +261,7 @@ class Mirror(Positional):
 
     places = frozenset(["rotary"])
 
-    def __init__(self, n_embd: int, block_size: int) -> None:
+    def __init__(self, site: PositionalSite) -> None:
         super().__init__()
 
     def rotate(self, x_BHTD: Tensor, use: Use) -> Tensor:

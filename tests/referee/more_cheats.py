@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.contracts import FFN, Attention, Norm, Positional, Site, Use
+from strawberry.contracts import (
+    FFN,
+    Attention,
+    Norm,
+    NormSite,
+    Positional,
+    PositionalSite,
+    Site,
+    Use,
+)
 from strawberry.model.language_model import LanguageModel
 from strawberry.plugin import hookimpl
 from tests.referee.cheats import Honest
@@ -351,9 +360,9 @@ class RowStatistics(FFN):
 class MedianNorm(Norm):
     """Normalised by the median of the batch."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, site: NormSite) -> None:
         super().__init__()
-        self.features = features
+        self.features = site.features
 
     def forward(self, x: Tensor) -> Tensor:
         return x / (x.abs().median() + 1e-6)
@@ -364,7 +373,7 @@ class Backwards(Positional):
 
     places = frozenset(["rotary"])
 
-    def __init__(self, n_embd: int, block_size: int) -> None:
+    def __init__(self, site: PositionalSite) -> None:
         super().__init__()
 
     def rotate(self, x_BHTD: Tensor, use: Use) -> Tensor:

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from strawberry.components.optimizer.muon import Muon
-from strawberry.contracts import MatrixLayout, OptimizerSource, ParameterInfo, interleaved
+from strawberry.contracts import (
+    MatrixLayout,
+    OptimizerSite,
+    OptimizerSource,
+    ParameterInfo,
+    interleaved,
+)
 from strawberry.training.apart import SplitMatrices
 from strawberry.training.optimizers import Optimizers
 from tests.components.optimizer.test_muon import reference
@@ -139,7 +145,7 @@ def test_a_parameter_that_says_nothing_trains_otherwise(name: str) -> None:
 def test_muon_is_the_literal_iteration_on_every_matrix(case: str, adjust: Any) -> None:
     """In float64, one by one: its scale by the matrix's own shape, its decay that of all."""
     info = fused(case)
-    factory = Muon(adjust_lr=adjust, momentum=0.9)
+    factory = Muon(OptimizerSite(), adjust_lr=adjust, momentum=0.9)
     drive(factory, [info], lambda step: [values(CASES[case].shape, 9 + step)])
     every = [taken(case, values(CASES[case].shape, 9 + step)) for step in range(STEPS)]
     starts = taken(case, values(CASES[case].shape, 0))
@@ -156,7 +162,7 @@ def test_muon_by_head_is_that_of_each_head_s_rows() -> None:
     for case, heads in (("qkv", (3, 1, 1)), ("interleaved", (2, 2, 2))):
         info = fused(case)
         grads = [values(CASES[case].shape, 9 + step) for step in range(STEPS)]
-        drive(Muon(heads=True), [info], lambda step, grads=grads: [grads[step]])
+        drive(Muon(OptimizerSite(), heads=True), [info], lambda step, grads=grads: [grads[step]])
         for number, count in enumerate(heads):
 
             def heads_of(
@@ -168,7 +174,7 @@ def test_muon_by_head_is_that_of_each_head_s_rows() -> None:
                 ParameterInfo(f"head{i}", nn.Parameter(rows.clone()), "matrix")
                 for i, rows in enumerate(heads_of(values(CASES[case].shape, 0)))
             ]
-            drive(Muon(), own, lambda step, grads=grads: heads_of(grads[step]))
+            drive(Muon(OptimizerSite()), own, lambda step, grads=grads: heads_of(grads[step]))
             for found, each in zip(heads_of(info.parameter.detach()), own, strict=True):
                 torch.testing.assert_close(found, each.parameter.detach(), rtol=1e-4, atol=1e-5)
 
@@ -184,7 +190,7 @@ def test_a_shape_of_many_matrices_is_stepped_in_any_order(monkeypatch: pytest.Mo
             )
             for i, shape in enumerate(shapes)
         ]
-        drive(Muon(), infos, lambda step: [values(shape, step) for shape in shapes])
+        drive(Muon(OptimizerSite()), infos, lambda step: [values(shape, step) for shape in shapes])
         return [info.parameter.detach() for info in infos]
 
     together = run()

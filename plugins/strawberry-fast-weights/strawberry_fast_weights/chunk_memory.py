@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strawberry.components import SWAPS, OwnedProjection, Rule, Update
-from strawberry.contracts import ProjectionRequest, Use, drawn, wide, without_autocast
+from strawberry.contracts import ProjectionRequest, State, Use, drawn, wide, without_autocast
 from strawberry_fast_weights.linear_memory import decayed_count, unit
 
 
@@ -46,10 +46,18 @@ class ChunkProjection(OwnedProjection):
         self.value = made(rank, width)
         self.key = made(rank, width)
         self.transform = made(out, width) if rule in SWAPS else None
-        self.parameter_parts["transform"] = request.parts
+        self.parameter_parts = {**self.parameter_parts, "transform": request.parts}
         self.back = made(width, width) if rule == "mlp" else None
         self.tau = nn.Parameter(torch.ones(1)) if rule == "mlp" else None
         self.gamma = nn.Parameter(torch.full((1,), gamma))
+
+    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
+        """The sums of closed chunks and of the open one; in float32 at least."""
+        rank, sums = len(self.key), torch.promote_types(dtype, torch.float32)
+        return {
+            f"{self.name}.{name}": torch.zeros(batch, rank, rank, device=device, dtype=sums)
+            for name in ("closed", "open")
+        }
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
         """(B, T, C) -> (B, T, out_features)."""
@@ -72,7 +80,7 @@ class ChunkProjection(OwnedProjection):
         sums = self._summed(o, a, S)
         closed, opened = o.new_zeros(B, R, R), o.new_zeros(B, R, R)
         if state is not None:
-            closed, opened = (state[f"weights.{n}"].to(o.dtype) for n in ("closed", "open"))
+            closed, opened = (state[f"{self.name}.{n}"].to(o.dtype) for n in ("closed", "open"))
         starts = []
         for n in range(N):
             starts.append(closed)
@@ -86,8 +94,8 @@ class ChunkProjection(OwnedProjection):
                 last = self._summed(o[:, -1:], a[:, -1:], in_last)[:, 0]
                 if N == 1:
                     last = last + self.decay ** (in_last - before) * opened
-            state["weights.closed"].copy_(closed)
-            state["weights.open"].copy_(last)
+            state[f"{self.name}.closed"].copy_(closed)
+            state[f"{self.name}.open"].copy_(last)
         first = use.offset - before
         seen = torch.arange(first, first + N * S, S, device=o.device)
         return A / decayed_count(seen, self.decay, o.dtype).clamp(min=1.0)[:, None, None]

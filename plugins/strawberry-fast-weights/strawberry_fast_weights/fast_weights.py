@@ -26,17 +26,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from annotated_types import Ge, Gt, Le
-from torch import Tensor
 
 from strawberry.components import OwnedBank, OwnedProjection, Rule
 from strawberry.contracts import (
     Bank,
     Projection,
     ProjectionRequest,
-    State,
-    WeightScope,
+    WeightSite,
     WeightSource,
 )
 from strawberry.errors import FieldError
@@ -67,7 +64,7 @@ class FastWeights(WeightSource):
 
     def __init__(
         self,
-        scope: WeightScope,
+        site: WeightSite,
         *,
         form: Literal["linear", "chunk"] = "linear",
         rule: Rule | None = None,
@@ -81,10 +78,10 @@ class FastWeights(WeightSource):
             raise FieldError("rule", "the linear form has none: write `form: chunk`")
         if form == "linear" and chunk & (chunk - 1):
             raise FieldError("chunk", f"{chunk} is not a power of two")
-        self.n_embd = scope.n_embd
+        self.n_embd = site.n_embd
         self.form = form
         self.rule: Rule = rule or "oa"
-        self.rank = rank if rank is not None else max(1, scope.n_embd // 8)
+        self.rank = rank if rank is not None else max(1, site.n_embd // 8)
         self.decay = decay
         self.chunk = chunk
         self.gamma = gamma
@@ -113,19 +110,3 @@ class FastWeights(WeightSource):
     def bank(self, request: ProjectionRequest, experts: int) -> Bank:
         """A static stack."""
         return OwnedBank(request, experts)
-
-    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """The memory, whatever the length; sums in float32 at least."""
-        sums = torch.promote_types(dtype, torch.float32)
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(batch, *shape, device=device, dtype=sums)
-
-        if self.form == "linear":
-            return {
-                "weights.memory": zeros(self.rank, self.n_embd),
-                "weights.key": zeros(self.rank),
-                "weights.value": zeros(self.n_embd),
-            }
-        square = (self.rank, self.rank)
-        return {"weights.closed": zeros(*square), "weights.open": zeros(*square)}

@@ -41,6 +41,15 @@ class LinearMemoryProjection(OwnedProjection):
         self.query = drawn(rank, width, std=width**-0.5, uniform=True)
         self.gamma = nn.Parameter(torch.full((1,), gamma))
 
+    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
+        """The memory, whatever the length; sums in float32 at least."""
+        (R, C), sums = self.key.shape, torch.promote_types(dtype, torch.float32)
+        shapes = {"memory": (R, C), "key": (R,), "value": (C,)}
+        return {
+            f"{self.name}.{name}": torch.zeros(batch, *shape, device=device, dtype=sums)
+            for name, shape in shapes.items()
+        }
+
     def forward(self, x: Tensor, use: Use) -> Tensor:
         """(B, T, C) -> (B, T, out_features)."""
         q, k, v = (F.linear(x, w) for w in (self.query, self.key, self.value))
@@ -52,8 +61,8 @@ class LinearMemoryProjection(OwnedProjection):
     def _recall(self, q: Tensor, k: Tensor, v: Tensor, use: Use) -> Tensor:
         """(B, T, C): what tokens before each one wrote, by its query."""
         state, T = use.state, q.shape[1]
-        k, last_k = _shifted(k, state, "weights.key")
-        v, last_v = _shifted(v, state, "weights.value")
+        k, last_k = _shifted(k, state, f"{self.name}.key")
+        v, last_v = _shifted(v, state, f"{self.name}.value")
         seen = use.offset + torch.arange(T, device=q.device)
         log_decay = None
         if self.decay < 1:
@@ -70,13 +79,13 @@ class LinearMemoryProjection(OwnedProjection):
             v[:, None],
             log_decay=None if log_decay is None else log_decay[:, None],
             beta=None,
-            state=None if state is None else state["weights.memory"][:, None].to(q.dtype),
+            state=None if state is None else state[f"{self.name}.memory"][:, None].to(q.dtype),
             chunk=self.chunk,
         )
         if state is not None:
-            state["weights.memory"].copy_(memory[:, 0])
-            state["weights.key"].copy_(last_k)
-            state["weights.value"].copy_(last_v)
+            state[f"{self.name}.memory"].copy_(memory[:, 0])
+            state[f"{self.name}.key"].copy_(last_k)
+            state[f"{self.name}.value"].copy_(last_v)
         return y[:, 0] / decayed_count(seen, self.decay, y.dtype).clamp(min=1.0)[..., None]
 
     def extra_repr(self) -> str:

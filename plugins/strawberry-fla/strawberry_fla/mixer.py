@@ -35,7 +35,7 @@ class FlaMixer(Attention):
     writes: ClassVar[str]
     elsewhere: ClassVar[str]
     single_step: ClassVar[bool] = False
-    parameter_kinds: ClassVar[dict[str, str]] = {
+    parameter_kinds = {
         f"layer.{name}.weight": "vector" for name in ("q_conv1d", "k_conv1d", "v_conv1d", "conv1d")
     }
     recurrent: tuple[int, int, int]

@@ -57,6 +57,7 @@ class Datasets(DataSource):
 
     def __init__(
         self,
+        site: DataSite,
         *,
         path: str | None = None,
         name: str | None = None,
@@ -68,6 +69,7 @@ class Datasets(DataSource):
         test_division: HeldBack = 0.0,
         special: bool = False,
     ) -> None:
+        super().__init__(site)
         if (path is None) == (files is None):
             raise FieldError("path", "give either `path`, a data set on the hub, or local `files`")
         for key, value in (("name", name), ("revision", revision)):
@@ -86,17 +88,17 @@ class Datasets(DataSource):
         self.test_division = test_division
         self.special = special
 
-    def open(self, site: DataSite) -> Dataset:
+    def open(self) -> Dataset:
         """The data set; raises FieldError about the field that can't be had."""
         if self.files is not None:
-            corpus = self._of_files(self.files, site)
+            corpus = self._of_files(self.files)
         else:
-            corpus = self._of_rows(self._load(str(self.path), site), site)
-        return text_dataset(corpus, site, self.special)
+            corpus = self._of_rows(self._load(str(self.path)))
+        return text_dataset(corpus, self.site, self.special)
 
-    def _of_files(self, pattern: str, site: DataSite) -> Corpus:
+    def _of_files(self, pattern: str) -> Corpus:
         with about("files"):
-            files = find_files(pattern, site.folders, SUFFIXES)
+            files = find_files(pattern, self.site.folders, SUFFIXES)
             schemas = {file: schema_of(file) for file in files}
         with about("field"):
             for file, schema in schemas.items():
@@ -109,11 +111,11 @@ class Datasets(DataSource):
                 reader=f"columns 1, {self.field}",
                 data_division=self.data_division,
                 test_division=self.test_division,
-                identities=FileFingerprints(site.cache),
-                progress=site.progress,
+                identities=FileFingerprints(self.site.cache),
+                progress=self.site.progress,
             )
 
-    def _of_rows(self, rows: Any, site: DataSite) -> Corpus:
+    def _of_rows(self, rows: Any) -> Corpus:
         with about("field"):
             check_column(rows.features.arrow_schema, self.field, str(self.path))
         files = [Path(file["filename"]) for file in rows.cache_files]
@@ -131,26 +133,29 @@ class Datasets(DataSource):
                 reader=f"rows 1, {self.field}, {self.split}, {len(rows)}",
                 data_division=self.data_division,
                 test_division=self.test_division,
-                identities=FileFingerprints(site.cache),
-                progress=site.progress,
+                identities=FileFingerprints(self.site.cache),
+                progress=self.site.progress,
             )
 
-    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+    def known_ids(self, of_recipe: int | None) -> int | None:
         """Those of the recipe's tokenizer."""
         return of_recipe
 
-    def divided(self, folders: tuple[Path, ...]) -> str:
+    def divided(self) -> str:
         """By shares of the text."""
         return divided_text(self.data_division, self.test_division)
 
-    def _load(self, path: str, site: DataSite) -> Any:
+    def _load(self, path: str) -> Any:
         """The `datasets.Dataset`, memory-mapped from the library's cache."""
         import datasets
 
-        site.progress(f"loading {path}", 0, None)
-        if path.startswith((".", "/", "~")) and not any((f / path).is_dir() for f in site.folders):
+        folders = self.site.folders
+        self.site.progress(f"loading {path}", 0, None)
+        if path.startswith((".", "/", "~")) and not any(
+            (f / path).is_dir() for f in self.site.folders
+        ):
             raise FieldError("path", f"{path}: no such folder; files go under `files:`")
-        places = [folder / path for folder in site.folders if (folder / path).is_dir()]
+        places = [folder / path for folder in folders if (folder / path).is_dir()]
         with _refused(path, "name"):
             builder = datasets.load_dataset_builder(
                 str(places[0]) if places else path, self.name, revision=self.revision

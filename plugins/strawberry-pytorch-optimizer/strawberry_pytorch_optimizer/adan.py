@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.contracts import Beta, DecayingSource, ParameterInfo
+from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterInfo
 from strawberry_pytorch_optimizer.library import library
 
 
@@ -22,13 +22,14 @@ class Adan(DecayingSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         betas: tuple[Beta, Beta, Beta] = (0.98, 0.92, 0.99),
         eps: Annotated[float, Gt(0)] = 1e-8,
         weight_decay: Annotated[float, Ge(0)] = 0.02,
         **shared: Any,
     ) -> None:
-        super().__init__(weight_decay=weight_decay, **shared)
+        super().__init__(site, weight_decay=weight_decay, **shared)
         self.betas = betas
         self.eps = eps
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.contracts import Beta, DecayingSource, ParameterInfo
+from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterInfo
 from strawberry.errors import FieldError
 from strawberry_pytorch_optimizer.library import library
 
@@ -25,6 +25,7 @@ class AdEMAMix(DecayingSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         betas: tuple[Beta, Beta, Beta] = (0.9, 0.999, 0.9999),
         alpha: Annotated[float, Ge(0)] = 5.0,
@@ -34,7 +35,7 @@ class AdEMAMix(DecayingSource):
     ) -> None:
         if warmup is not None and 0 in (betas[0], betas[2]):
             raise FieldError("betas", "warmup needs both means' decay to be above 0")
-        super().__init__(**shared)
+        super().__init__(site, **shared)
         self.betas = betas
         self.alpha = alpha
         self.warmup = warmup

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Gt
 
-from strawberry.contracts import Beta, DecayingSource, ParameterInfo
+from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterInfo
 from strawberry_pytorch_optimizer.library import library
 
 
@@ -24,12 +24,13 @@ class ADOPT(DecayingSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         betas: tuple[Beta, Beta] = (0.9, 0.9999),
         eps: Annotated[float, Gt(0)] = 1e-6,
         **shared: Any,
     ) -> None:
-        super().__init__(**shared)
+        super().__init__(site, **shared)
         self.betas = betas
         self.eps = eps
 

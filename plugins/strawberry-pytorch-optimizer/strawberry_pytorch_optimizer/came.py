@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Gt
 
-from strawberry.contracts import Beta, DecayingSource, ParameterInfo
+from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterInfo
 from strawberry_pytorch_optimizer.library import library
 
 
@@ -27,12 +27,13 @@ class CAME(DecayingSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         betas: tuple[Beta, Beta, Beta] = (0.9, 0.999, 0.9999),
         clip: Annotated[float, Gt(0)] = 1.0,
         **shared: Any,
     ) -> None:
-        super().__init__(**shared)
+        super().__init__(site, **shared)
         self.betas = betas
         self.clip = clip
 

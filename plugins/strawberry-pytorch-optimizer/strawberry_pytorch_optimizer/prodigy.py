@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.contracts import Beta, DecayingSource, ParameterInfo
+from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterInfo
 from strawberry_pytorch_optimizer.library import library
 
 
@@ -26,6 +26,7 @@ class Prodigy(DecayingSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         lr: Annotated[float, Gt(0)] = 1.0,
         betas: tuple[Beta, Beta] = (0.9, 0.999),
@@ -34,7 +35,7 @@ class Prodigy(DecayingSource):
         weight_decay: Annotated[float, Ge(0)] = 0.0,
         **shared: Any,
     ) -> None:
-        super().__init__(weight_decay=weight_decay, lr=lr, **shared)
+        super().__init__(site, weight_decay=weight_decay, lr=lr, **shared)
         self.betas = betas
         self.d_coef = d_coef
         self.eps = eps

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 
-from strawberry.contracts import Beta, OptimizerSource, ParameterInfo
+from strawberry.contracts import Beta, OptimizerSite, OptimizerSource, ParameterInfo
 from strawberry.plugin import Kind
 from strawberry.recipe import ComponentSpec
 from strawberry_pytorch_optimizer.library import library
@@ -36,6 +36,7 @@ class SOAP(OptimizerSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         lr: Annotated[float, Gt(0)] | None = None,
         betas: tuple[Beta, Beta] = (0.95, 0.95),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from strawberry.contracts import Events, Executor, FinishedJob, Job
+from strawberry.contracts import Events, Executor, ExecutorSite, FinishedJob, Job
 from strawberry.errors import FieldError, StrawberryError
 from strawberry_ray import cluster
 from strawberry_ray.rounds import Round, Settings
@@ -32,6 +32,7 @@ class Ray(Executor):
 
     def __init__(
         self,
+        site: ExecutorSite,
         *,
         address: str | None = None,
         cpus: Annotated[int, Ge(1)] = 1,

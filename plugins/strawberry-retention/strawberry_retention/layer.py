@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional as F
 
-from strawberry.contracts import Attention, Place, Site, Use, wide, without_autocast
+from strawberry.contracts import Attention, Site, Use, wide, without_autocast
 from strawberry.errors import FieldError
 
 STD_EPS = 1e-8
@@ -49,11 +49,11 @@ class RetentionLayer(Attention):
         eps: added to the mean square wherever rows are normalised.
     """
 
-    causal: ClassVar[bool] = False
-    batch_independent: ClassVar[bool] = False
-    cacheable: ClassVar[bool] = False
-    routable: ClassVar[bool] = False
-    honours: ClassVar[frozenset[Place]] = frozenset({"rotary"})
+    causal = False
+    batch_independent = False
+    cacheable = False
+    routable = False
+    honours = frozenset({"rotary"})
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ softmax attention, and so is the one after the last update; the others are atten
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from annotated_types import Ge, Gt
 from torch import Tensor
@@ -34,7 +34,7 @@ class RetainedFb0a8c9(RetentionLayer):
     block has `norm: none`. It needs no FFN.
     """
 
-    parameter_kinds: ClassVar[dict[str, str]] = {"tau": "vector"}
+    parameter_kinds = {"tau": "vector"}
 
     def __init__(
         self,

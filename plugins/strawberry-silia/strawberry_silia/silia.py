@@ -13,14 +13,14 @@ self-attention is arXiv 2603.09078.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.contracts import Attention, Place, Site, State, Use, interleaved, wide
+from strawberry.contracts import Attention, Component, Site, State, Use, interleaved, wide
 from strawberry.errors import FieldError
 
 
@@ -37,8 +37,8 @@ class Silia(Attention):
         qk_eps: added to the mean square in the QK-norm, which has no gain.
     """
 
-    honours: ClassVar[frozenset[Place]] = frozenset({"rotary"})
-    separates: ClassVar[bool] = True
+    honours = frozenset({"rotary"})
+    separates = True
 
     def __init__(
         self,
@@ -83,13 +83,13 @@ class Silia(Attention):
         return {name: torch.zeros(shape, device=device, dtype=dtype) for name in names}
 
 
-class GatedAttention(nn.Module):
+class GatedAttention(Component):
     """One of Silia's attentions: (B, T, C) -> (B, T, out_features).
 
     The rows of its matrix are `[q_h | k_h | v_h | g_h]` for each head h, as in the author's code.
     """
 
-    parameter_kinds: ClassVar[dict[str, str]] = {"sink": "vector"}
+    parameter_kinds = {"sink": "vector"}
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge
 from torch import nn
 
-from strawberry.contracts import Tracker
+from strawberry.contracts import Tracker, TrackerSite
 from strawberry.errors import FieldError, StrawberryError
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ class TensorBoard(Tracker):
     """
 
     def __init__(
-        self, *, folder: str = "tensorboard", flush_secs: Annotated[int, Ge(1)] = 30
+        self,
+        site: TrackerSite,
+        *,
+        folder: str = "tensorboard",
+        flush_secs: Annotated[int, Ge(1)] = 30,
     ) -> None:
         if Path(folder).is_absolute() or ".." in Path(folder).parts:
             raise FieldError("folder", f"is in the run's folder, and so can't be {folder!r}")

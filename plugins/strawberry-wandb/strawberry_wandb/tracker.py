@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
-from strawberry.contracts import Tracker
+from strawberry.contracts import Tracker, TrackerSite
 from strawberry.errors import StrawberryError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class WandB(Tracker):
 
     def __init__(
         self,
+        site: TrackerSite,
         *,
         project: str = "strawberry",
         entity: str | None = None,

@@ -6,7 +6,7 @@ offsets; keys beyond it have bias 0. They are the same wherever a token stands, 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge
@@ -33,7 +33,7 @@ class AFTConv(AFT):
         beta: the biases' mean at the start: a key in the window weighs exp(beta) of one beyond it.
     """
 
-    parameter_kinds: ClassVar[dict[str, str]] = {"form": "vector"}
+    parameter_kinds = {"form": "vector"}
 
     def __init__(
         self,

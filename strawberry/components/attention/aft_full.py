@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
@@ -85,8 +85,8 @@ class AFTFull(AFT):
         rank: write w as u[t] . z[s] with vectors of this width; null learns each pair's bias.
     """
 
-    routable: ClassVar[bool] = False
-    parameter_kinds: ClassVar[dict[str, str]] = {
+    routable = False
+    parameter_kinds = {
         "biases": "embedding",
         "queries": "embedding",
         "keys": "embedding",

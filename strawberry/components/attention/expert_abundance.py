@@ -9,7 +9,7 @@ TheExpertAbundance), its mixture is worked out here, in `local_experts.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, MinLen
@@ -28,7 +28,7 @@ from strawberry.components.attention.softmax import (
 )
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.components.routing import ExpertRouter, RouterLosses
-from strawberry.contracts import Attention, Aux, Place, Site, State, Use, interleaved
+from strawberry.contracts import Attention, Aux, Site, State, Use, interleaved
 from strawberry.errors import FieldError
 
 Window = Annotated[int, Ge(1)]
@@ -60,9 +60,9 @@ class ExpertAbundance(Attention):
         z_loss: weight of the mean squared logsumexp of the router's logits.
     """
 
-    honours: ClassVar[frozenset[Place]] = frozenset({"rotary", "bias"})
-    separates: ClassVar[bool] = True
-    shares_keys: ClassVar[bool] = True
+    honours = frozenset({"rotary", "bias"})
+    separates = True
+    shares_keys = True
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class ExpertAbundance(Attention):
         self.qk_eps = qk_eps
         self.local: LocalExperts | None = None
         if experts > 1 or shared:
-            self.honours = frozenset({"rotary"})  # type: ignore[misc]
+            self.honours = frozenset({"rotary"})
         check_heads(site, n_head, self.width, self.honours)
         if experts == 1 and not shared:
             if active > 1:

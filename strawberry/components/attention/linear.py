@@ -7,7 +7,7 @@ et al. 2024, arXiv 2406.06484, eq. 3 and section 3.4. Gated DeltaNet: Yang et al
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -18,6 +18,7 @@ from strawberry.components.attention.recurrence import recurrence
 from strawberry.components.attention.softmax import head_width
 from strawberry.contracts import (
     Attention,
+    Component,
     Site,
     State,
     Use,
@@ -166,14 +167,14 @@ class LinearAttention(Attention):
         return state
 
 
-class ShortConv(nn.Module):
+class ShortConv(Component):
     """`y[t] = sum_{i < width} w[i] x[t - i]`, channel by channel, with zeros before the sequence.
 
     The weights start uniform with deviation width^-0.5. They are vectors to an optimizer: a row
     for each tap.
     """
 
-    parameter_kinds: ClassVar[dict[str, str]] = {"weight": "vector"}
+    parameter_kinds = {"weight": "vector"}
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()

@@ -20,17 +20,17 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from strawberry.components.attention.softmax import Scores, attend, extend_kv, new_kv
 from strawberry.components.dispatch import WAITS, Dispatch
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.components.routing import ExpertAssignment, ExpertRouter
-from strawberry.contracts import Aux, Site, State, Term, Use
+from strawberry.contracts import Aux, Component, Site, State, Term, Use
 from strawberry.errors import FieldError
 
 
-class LocalExperts(nn.Module):
+class LocalExperts(Component):
     """From the normalised input (B, T, C) to `[u | c]` (B, T, 2 * hidden), as above.
 
     Args:

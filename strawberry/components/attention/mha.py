@@ -9,7 +9,7 @@ embeddings: Zhou et al. 2024, arXiv 2410.17897, in the form that reads them from
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -23,7 +23,7 @@ from strawberry.components.attention.softmax import (
     head_width,
     new_kv,
 )
-from strawberry.contracts import Attention, Place, Site, State, Use, draw
+from strawberry.contracts import Attention, Site, State, Use, draw
 from strawberry.errors import FieldError
 
 
@@ -48,11 +48,11 @@ class MultiHeadAttention(Attention):
             token id; the table starts at zero and has `vocab_size` rows.
     """
 
-    honours: ClassVar[frozenset[Place]] = frozenset({"rotary", "bias"})
-    separates: ClassVar[bool] = True
-    shares_keys: ClassVar[bool] = True
-    rewinds: ClassVar[bool] = True
-    parameter_kinds: ClassVar[dict[str, str]] = {"values.weight": "embedding"}
+    honours = frozenset({"rotary", "bias"})
+    separates = True
+    shares_keys = True
+    rewinds = True
+    parameter_kinds = {"values.weight": "embedding"}
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class MultiHeadAttention(Attention):
             )
         check_heads(site, n_head, self.width, self.honours)
         self.window = window
-        self.rewinds = window is None  # type: ignore[misc]  # a ring has lost what it wrote over
+        self.rewinds = window is None  # a ring has lost what it wrote over
         self.dropout = site.dropout
         self.heads = [n_head, self.n_kv_head]
         q, kv = (n_head, self.width), (self.n_kv_head, self.width)

@@ -7,14 +7,14 @@ part, its rotated part and its values; R: width of the latent.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
 from strawberry.components.attention.softmax import Scores, attend, check_heads, head_width
-from strawberry.contracts import Attention, Place, Site, State, Use, interleaved
+from strawberry.contracts import Attention, Site, State, Use, interleaved
 
 
 class MultiHeadLatentAttention(Attention):
@@ -42,9 +42,9 @@ class MultiHeadLatentAttention(Attention):
         v_width: width E of a head's values; null takes N.
     """
 
-    honours: ClassVar[frozenset[Place]] = frozenset({"rotary"})
-    separates: ClassVar[bool] = True
-    rewinds: ClassVar[bool] = True
+    honours = frozenset({"rotary"})
+    separates = True
+    rewinds = True
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ heads in an expert: Shen et al. 2024 (JetMoE), arXiv 2404.07413.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
@@ -16,7 +16,7 @@ from torch import Tensor
 from strawberry.components.attention.softmax import Scores, attend, check_heads, extend_kv, new_kv
 from strawberry.components.dispatch import WAITS, Dispatch
 from strawberry.components.routing import ExpertRouter, RouterLosses
-from strawberry.contracts import Attention, Aux, Place, Site, State, Use
+from strawberry.contracts import Attention, Aux, Site, State, Use
 from strawberry.errors import FieldError
 
 
@@ -41,9 +41,9 @@ class MoEAttention(Attention):
         bias_rate: step of the bias that evens out the load without a loss, as in `moe`; 0 for none.
     """
 
-    honours: ClassVar[frozenset[Place]] = frozenset({"rotary"})
-    separates: ClassVar[bool] = True
-    shares_keys: ClassVar[bool] = True
+    honours = frozenset({"rotary"})
+    separates = True
+    shares_keys = True
     waits = WAITS
 
     def __init__(

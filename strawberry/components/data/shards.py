@@ -50,6 +50,7 @@ class ShardFiles(DataSource):
 
     def __init__(
         self,
+        site: DataSite,
         *,
         path: str,
         val: str | None = None,
@@ -60,6 +61,7 @@ class ShardFiles(DataSource):
         data_division: Division = 0.9,
         test_division: HeldBack = 0.0,
     ) -> None:
+        super().__init__(site)
         check_division(data_division, test_division)
         self.path = path
         self.val = val
@@ -70,15 +72,15 @@ class ShardFiles(DataSource):
         self.data_division = data_division
         self.test_division = test_division
 
-    def open(self, site: DataSite) -> Dataset:
+    def open(self) -> Dataset:
         """The data set; raises FieldError if files are not there, damaged, or hold other ids."""
         with about("path"):
-            files = find_files(self.path, site.folders, SUFFIXES)
-        divided = self._divided(files, site.folders)
+            files = find_files(self.path, self.site.folders, SUFFIXES)
+        divided = self._divided(files)
         with about("path"):
             if not divided["train"]:
                 raise StrawberryError(f"{self.path}: no file is left for training")
-        tokenizer = self._tokenizer(divided["train"][0], site.folders)
+        tokenizer = self._tokenizer(divided["train"][0])
         with about("path"):
             return sharded_dataset(
                 divided,
@@ -86,37 +88,37 @@ class ShardFiles(DataSource):
                 self.data_division,
                 tokenizer,
                 self.eot,
-                site,
+                self.site,
                 self.test_division,
             )
 
-    def _divided(self, files: list[Path], folders: tuple[Path, ...]) -> dict[Split, list[Path]]:
+    def _divided(self, files: list[Path]) -> dict[Split, list[Path]]:
         """The files of each split, as they are given or by their names; others are training."""
         found = divide(files)
         given: dict[Split, str | None] = {"val": self.val, TEST: self.test}
         for split, pattern in given.items():
             if pattern is not None:
                 with about(split):
-                    found[split] = find_files(pattern, folders, SUFFIXES)
+                    found[split] = find_files(pattern, self.site.folders, SUFFIXES)
         if both := [path for path in found["val"] if path in found[TEST]]:
             raise FieldError("test", f"{both[0]} is for validation already")
         held = {*found["val"], *found[TEST]}
         return {**found, "train": [path for path in files if path not in held]}
 
-    def _tokenizer(self, first: Path, folders: tuple[Path, ...]) -> Tokenizer | None:
+    def _tokenizer(self, first: Path) -> Tokenizer | None:
         if self.tokenizer is None:
             return tokenizer_beside(first)
         with about("tokenizer"):
-            return load_tokenizer(find_files(self.tokenizer, folders)[0])
+            return load_tokenizer(find_files(self.tokenizer, self.site.folders)[0])
 
-    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+    def known_ids(self, of_recipe: int | None) -> int | None:
         """Those of the tokenizer that is named, or beside the first file."""
-        tokenizer = self._tokenizer(find_files(self.path, folders, SUFFIXES)[0], folders)
+        tokenizer = self._tokenizer(find_files(self.path, self.site.folders, SUFFIXES)[0])
         return None if tokenizer is None else tokenizer.vocab_size
 
-    def divided(self, folders: tuple[Path, ...]) -> str:
+    def divided(self) -> str:
         """By files where their names or the recipe say so, else by shares."""
-        files = self._divided(find_files(self.path, folders, SUFFIXES), folders)
+        files = self._divided(find_files(self.path, self.site.folders, SUFFIXES))
         if not files["val"]:
             return divided_text(self.data_division, self.test_division)
         told = f"train {len(files['train'])} files, val {len(files['val'])}"

@@ -45,17 +45,19 @@ class Stdlib(DataSource):
 
     def __init__(
         self,
+        site: DataSite,
         *,
         max_bytes: Annotated[int, Field(ge=1)] = 16_000_000,
         data_division: Division = 0.9,
         test_division: HeldBack = 0.0,
     ) -> None:
+        super().__init__(site)
         self.max_bytes = max_bytes
         check_division(data_division, test_division)
         self.data_division = data_division
         self.test_division = test_division
 
-    def open(self, site: DataSite) -> Dataset:
+    def open(self) -> Dataset:
         """The data set; raises StrawberryError if this Python came without its sources."""
         root = Path(sysconfig.get_paths()["stdlib"])
         files = library_files(root, self.max_bytes)
@@ -72,16 +74,16 @@ class Stdlib(DataSource):
                 reader="python source 1",
                 data_division=self.data_division,
                 test_division=self.test_division,
-                identities=FileFingerprints(site.cache),
-                progress=site.progress,
+                identities=FileFingerprints(self.site.cache),
+                progress=self.site.progress,
             )
-        return text_dataset(corpus, site)
+        return text_dataset(corpus, self.site)
 
-    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+    def known_ids(self, of_recipe: int | None) -> int | None:
         """Those of the recipe's tokenizer."""
         return of_recipe
 
-    def divided(self, folders: tuple[Path, ...]) -> str:
+    def divided(self) -> str:
         """By shares of the text."""
         return divided_text(self.data_division, self.test_division)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from hashlib import sha256
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -19,6 +18,7 @@ from strawberry.contracts.data import (
     Ids,
     Split,
     Task,
+    TaskSite,
 )
 from strawberry.errors import StrawberryError
 from strawberry.files.storage import digest
@@ -48,27 +48,30 @@ class Synthetic(DataSource):
 
     def __init__(
         self,
+        site: DataSite,
         *,
         task: Annotated[ComponentSpec, Kind("task")],
         examples: Annotated[int, Ge(1)] | None = None,
         val_examples: Annotated[int, Ge(1)] = 1280,
         test_examples: Annotated[int, Ge(0)] = 1280,
     ) -> None:
+        super().__init__(site)
         self.task = task
         self.examples = examples
         self.val_examples = val_examples
         self.test_examples = test_examples
 
-    def open(self, site: DataSite) -> Dataset:
+    def open(self) -> Dataset:
         """The data set; raises RecipeError where the task has no room in the model."""
         sizes: dict[Split, int | None] = {"train": self.examples, "val": self.val_examples}
         if self.test_examples:
             sizes[TEST] = self.test_examples
-        task: Task = self.task.construct(contract=Task)
+        task_site = TaskSite(self.site.vocab_size, self.site.block_size)
+        task: Task = self.task.construct(task_site, contract=Task)
         with self.task.located():
-            return SyntheticDataset(task, sizes, site, self.task.to_dict())
+            return SyntheticDataset(task, sizes, self.site, self.task.to_dict())
 
-    def divided(self, folders: tuple[Path, ...]) -> str:
+    def divided(self) -> str:
         """By sequences."""
         train = "endless" if self.examples is None else f"{self.examples:,} sequences"
         test = f"test {self.test_examples:,} (locked)" if self.test_examples else "no test split"

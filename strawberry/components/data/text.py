@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from strawberry.contracts.data import Dataset, DataSite, DataSource
 from strawberry.data.division import Division, HeldBack, check_division, divided_text
 from strawberry.data.texts import text_corpus, text_dataset
@@ -30,6 +28,7 @@ class TextFiles(DataSource):
 
     def __init__(
         self,
+        site: DataSite,
         *,
         path: str,
         field: str = "text",
@@ -37,6 +36,7 @@ class TextFiles(DataSource):
         test_division: HeldBack = 0.0,
         special: bool = False,
     ) -> None:
+        super().__init__(site)
         self.path = path
         self.field = field
         check_division(data_division, test_division)
@@ -44,24 +44,24 @@ class TextFiles(DataSource):
         self.test_division = test_division
         self.special = special
 
-    def open(self, site: DataSite) -> Dataset:
+    def open(self) -> Dataset:
         """The data set; raises FieldError about `path` if there is no text in it."""
         with about("path"):
             corpus = text_corpus(
                 [self.path],
-                site.folders,
+                self.site.folders,
                 field=self.field,
                 data_division=self.data_division,
                 test_division=self.test_division,
-                cache=site.cache,
-                progress=site.progress,
+                cache=self.site.cache,
+                progress=self.site.progress,
             )
-        return text_dataset(corpus, site, self.special)
+        return text_dataset(corpus, self.site, self.special)
 
-    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+    def known_ids(self, of_recipe: int | None) -> int | None:
         """Those of the recipe's tokenizer."""
         return of_recipe
 
-    def divided(self, folders: tuple[Path, ...]) -> str:
+    def divided(self) -> str:
         """By shares of the text."""
         return divided_text(self.data_division, self.test_division)

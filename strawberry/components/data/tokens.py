@@ -29,19 +29,25 @@ class Tokens(DataSource):
     """
 
     def __init__(
-        self, *, path: str, data_division: Division = 0.9, test_division: HeldBack = 0.0
+        self,
+        site: DataSite,
+        *,
+        path: str,
+        data_division: Division = 0.9,
+        test_division: HeldBack = 0.0,
     ) -> None:
+        super().__init__(site)
         check_division(data_division, test_division)
         self.path = path
         self.test_division = test_division
         self.data_division = data_division
 
-    def open(self, site: DataSite) -> Dataset:
+    def open(self) -> Dataset:
         """The data set; raises FieldError about `path` if it is not there or damaged."""
-        identities = FileFingerprints(site.cache)
+        identities = FileFingerprints(self.site.cache)
         with about("path"):
             refuse_pickle(Path(self.path))
-            place = _find(self.path, site.folders)
+            place = _find(self.path, self.site.folders)
             if place.is_dir():
                 foreign = [f for f in sorted(place.iterdir()) if f.suffix in SUFFIXES]
                 if foreign and not (place / META).exists():
@@ -54,17 +60,17 @@ class Tokens(DataSource):
             tokenizer = tokenizer_beside(place)
             return open_single(place, identities, self.data_division, tokenizer, self.test_division)
 
-    def known_ids(self, folders: tuple[Path, ...], of_recipe: int | None) -> int | None:
+    def known_ids(self, of_recipe: int | None) -> int | None:
         """Those of the folder's tokenizer, or of the one beside the file."""
-        place = _find(self.path, folders)
+        place = _find(self.path, self.site.folders)
         if place.is_dir():
             return read_meta(place).vocab_size
         tokenizer = tokenizer_beside(place)
         return None if tokenizer is None else tokenizer.vocab_size
 
-    def divided(self, folders: tuple[Path, ...]) -> str:
+    def divided(self) -> str:
         """By tokens, of a folder; a file by shares."""
-        place = _find(self.path, folders)
+        place = _find(self.path, self.site.folders)
         if not place.is_dir():
             return divided_text(self.data_division, self.test_division)
         sizes = read_meta(place).n_tokens

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 
 from strawberry.ablate.process import TrialProcess, ask, stop, warm_up
-from strawberry.contracts.execution import Events, Executor, FinishedJob, Job
+from strawberry.contracts.execution import Events, Executor, ExecutorSite, FinishedJob, Job
 
 POLL = 0.05
 """Seconds between two looks at the processes."""
@@ -38,6 +38,7 @@ class LocalExecutor(Executor):
 
     def __init__(
         self,
+        site: ExecutorSite,
         *,
         jobs: Annotated[int, Ge(1)] | None = None,
         threads: Annotated[int, Ge(1)] = 1,

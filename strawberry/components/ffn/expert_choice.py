@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strawberry.components.routing import GATE_STD, entropy, precise, z_loss
-from strawberry.contracts import Aux, Term, draw
+from strawberry.contracts import Aux, Component, Term, draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class TokensTaken:
         return total.index_add(0, self.token.flatten(), parts).to(rows.dtype)
 
 
-class ExpertChoiceMoE(nn.Module):
+class ExpertChoiceMoE(Component):
     """Each expert's best tokens of a sequence.
 
     Args:
@@ -50,7 +50,7 @@ class ExpertChoiceMoE(nn.Module):
         z: weight of the z-loss.
     """
 
-    parameter_kinds: ClassVar[dict[str, str]] = {"weight": "router"}
+    parameter_kinds = {"weight": "router"}
 
     def __init__(
         self,

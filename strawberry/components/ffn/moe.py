@@ -94,12 +94,12 @@ class MoE(FFN):
             refused = (normalize, noisy, balance_loss, importance_loss, load_loss, bias_rate)
             _check_expert_choice(experts, active, *refused)
             share = (capacity if capacity is not None else 1.0) * active / experts
-            self.causal = False  # type: ignore[misc]
+            self.causal = False
             self.router = ExpertChoiceMoE(
                 site.n_embd, experts, share, gate=gate, scale=scale, z=z_loss
             )
         else:
-            self.batch_independent = capacity is None  # type: ignore[misc]
+            self.batch_independent = capacity is None
             self.by_micro_batch = () if capacity is None else ("capacity",)
             self.waits = WAITS
             balance = 0.01 if balance_loss is None else balance_loss

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from strawberry.contracts import Norm
+from strawberry.contracts import Norm, NormSite
 
 
 class DyT(Norm):
@@ -20,12 +20,12 @@ class DyT(Norm):
     """
 
     def __init__(
-        self, features: int, *, alpha: Annotated[float, Gt(0)] = 0.5, bias: bool = True
+        self, site: NormSite, *, alpha: Annotated[float, Gt(0)] = 0.5, bias: bool = True
     ) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.full((1,), alpha))
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features)) if bias else None
+        self.weight = nn.Parameter(torch.ones(site.features))
+        self.bias = nn.Parameter(torch.zeros(site.features)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) -> (..., features)."""

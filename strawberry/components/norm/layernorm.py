@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.contracts import Norm, wide
+from strawberry.contracts import Norm, NormSite, wide
 
 
 class LayerNorm(Norm):
@@ -17,12 +17,12 @@ class LayerNorm(Norm):
         bias: whether there is a learned bias for each feature, 0 at the start.
     """
 
-    def __init__(self, features: int, *, eps: float = 1e-5, bias: bool = True) -> None:
+    def __init__(self, site: NormSite, *, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__()
-        self.features = features
+        self.features = site.features
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features)) if bias else None
+        self.weight = nn.Parameter(torch.ones(site.features))
+        self.bias = nn.Parameter(torch.zeros(site.features)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) -> (..., features)."""

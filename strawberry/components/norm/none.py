@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from strawberry.contracts import Norm
+from strawberry.contracts import Norm, NormSite
 
 
 class NoNorm(Norm):
     """Hands its input on, for ablations of the norms."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, site: NormSite) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from strawberry.contracts import Norm, wide
+from strawberry.contracts import Norm, NormSite, wide
 
 
 class RMSNorm(Norm):
@@ -22,11 +22,11 @@ class RMSNorm(Norm):
         gain: whether there is a learned gain for each feature, 1 at the start.
     """
 
-    def __init__(self, features: int, *, eps: float = 1e-6, gain: bool = True) -> None:
+    def __init__(self, site: NormSite, *, eps: float = 1e-6, gain: bool = True) -> None:
         super().__init__()
-        self.features = features
+        self.features = site.features
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(features)) if gain else None
+        self.weight = nn.Parameter(torch.ones(site.features)) if gain else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) -> (..., features)."""

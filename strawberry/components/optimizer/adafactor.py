@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from strawberry.contracts import DecayingSource, ParameterInfo
+from strawberry.contracts import DecayingSource, OptimizerSite, ParameterInfo
 
 SMALLEST = 2e-19
 """Lower bound on the root of a mean square, and on a mean square's mean: the least whose square is
@@ -94,6 +94,7 @@ class Adafactor(DecayingSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         decay_power: Annotated[float, Gt(0), Le(1)] = 0.8,
         clip: Annotated[float, Ge(1)] = 1.0,
@@ -101,7 +102,7 @@ class Adafactor(DecayingSource):
         weight_decay: Annotated[float, Ge(0)] = 0.0,
         **shared: Any,
     ) -> None:
-        super().__init__(weight_decay=weight_decay, **shared)
+        super().__init__(site, weight_decay=weight_decay, **shared)
         self.decay_power = decay_power
         self.clip = clip
         self.min_scale = min_scale

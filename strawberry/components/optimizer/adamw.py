@@ -9,7 +9,7 @@ import torch
 from annotated_types import Gt
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
-from strawberry.contracts import Beta, DecayingSource, ParameterInfo
+from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterInfo
 
 
 class AdamW(DecayingSource):
@@ -24,12 +24,13 @@ class AdamW(DecayingSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         betas: tuple[Beta, Beta] = (0.9, 0.95),
         eps: Annotated[float, Gt(0)] = 1e-8,
         **shared: Any,
     ) -> None:
-        super().__init__(**shared)
+        super().__init__(site, **shared)
         self.betas = betas
         self.eps = eps
 

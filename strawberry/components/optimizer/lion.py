@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from strawberry.contracts import Beta, DecayingSource, ParameterInfo
+from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterInfo
 
 
 class Lion(DecayingSource):
@@ -28,12 +28,13 @@ class Lion(DecayingSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         betas: tuple[Beta, Beta] = (0.9, 0.99),
         weight_decay: Annotated[float, Ge(0)] = 0.5,
         **shared: Any,
     ) -> None:
-        super().__init__(weight_decay=weight_decay, **shared)
+        super().__init__(site, weight_decay=weight_decay, **shared)
         self.betas = betas
 
     def make(

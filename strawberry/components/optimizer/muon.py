@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from strawberry.contracts import (
     Beta,
     MatrixLayout,
+    OptimizerSite,
     OptimizerSource,
     ParameterInfo,
     Unit,
@@ -58,6 +59,7 @@ class Muon(OptimizerSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         lr: Annotated[float, Gt(0)] | None = None,
         momentum: Beta = 0.95,

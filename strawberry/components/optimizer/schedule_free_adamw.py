@@ -17,7 +17,7 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
-from strawberry.contracts import Beta, DecayingSource, ParameterInfo
+from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterInfo
 
 
 class ScheduleFreeAdamW(DecayingSource):
@@ -37,12 +37,13 @@ class ScheduleFreeAdamW(DecayingSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         betas: tuple[Annotated[float, Gt(0), Lt(1)], Beta] = (0.9, 0.95),
         eps: Annotated[float, Gt(0)] = 1e-8,
         **shared: Any,
     ) -> None:
-        super().__init__(**shared)
+        super().__init__(site, **shared)
         self.betas = betas
         self.eps = eps
 

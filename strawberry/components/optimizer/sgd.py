@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge
 
-from strawberry.contracts import Beta, DecayingSource, ParameterInfo
+from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterInfo
 from strawberry.errors import FieldError
 
 
@@ -30,6 +30,7 @@ class SGD(DecayingSource):
 
     def __init__(
         self,
+        site: OptimizerSite,
         *,
         momentum: Beta = 0.9,
         dampening: Beta = 0.0,
@@ -41,7 +42,7 @@ class SGD(DecayingSource):
             raise FieldError("nesterov", "there is no momentum to look ahead along")
         if nesterov and dampening:
             raise FieldError("nesterov", "can't be had with dampening")
-        super().__init__(weight_decay=weight_decay, **shared)
+        super().__init__(site, weight_decay=weight_decay, **shared)
         self.momentum = momentum
         self.dampening = dampening
         self.nesterov = nesterov

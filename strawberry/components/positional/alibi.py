@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from strawberry.contracts import Place, Positional
+from strawberry.contracts import Positional, PositionalSite
 
 
 class ALiBi(Positional):
@@ -18,9 +16,9 @@ class ALiBi(Positional):
     be placed.
     """
 
-    places: ClassVar[frozenset[Place]] = frozenset({"bias"})
+    places = frozenset({"bias"})
 
-    def __init__(self, n_embd: int, block_size: int) -> None:
+    def __init__(self, site: PositionalSite) -> None:
         super().__init__()
 
     def bias(self, n_head: int, queries: Tensor, keys: Tensor) -> Tensor:

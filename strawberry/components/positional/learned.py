@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
-from strawberry.contracts import Place, Positional, draw
+from strawberry.contracts import Positional, PositionalSite, draw
 
 
 class LearnedPositions(Positional):
@@ -17,12 +15,14 @@ class LearnedPositions(Positional):
         std: standard deviation of the normal that the table starts from.
     """
 
-    places: ClassVar[frozenset[Place]] = frozenset({"embedding"})
-    parameter_kinds: ClassVar[dict[str, str]] = {"table.weight": "embedding"}
+    places = frozenset({"embedding"})
+    parameter_kinds = {"table.weight": "embedding"}
 
-    def __init__(self, n_embd: int, block_size: int, *, std: float = 0.02) -> None:
+    def __init__(self, site: PositionalSite, *, std: float = 0.02) -> None:
         super().__init__()
-        self.table = nn.Embedding(block_size, n_embd, _weight=torch.empty(block_size, n_embd))
+        self.table = nn.Embedding(
+            site.block_size, site.n_embd, _weight=torch.empty(site.block_size, site.n_embd)
+        )
         draw(self.table.weight, std, uniform=False)
 
     def embed(self, positions: Tensor) -> Tensor:

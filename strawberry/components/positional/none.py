@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from strawberry.contracts import Positional
+from strawberry.contracts import Positional, PositionalSite
 
 
 class NoPosition(Positional):
     """Adds nothing and rotates nothing (NoPE)."""
 
-    def __init__(self, n_embd: int, block_size: int) -> None:
+    def __init__(self, site: PositionalSite) -> None:
         super().__init__()

@@ -13,13 +13,13 @@ the length L that f was made for:
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from strawberry.contracts import Place, Positional, Use, exact, wide
+from strawberry.contracts import Positional, PositionalSite, Use, exact, wide
 from strawberry.errors import FieldError
 
 SPAN = 4096
@@ -50,12 +50,11 @@ class RoPE(Positional):
         beta_slow: for yarn, pairs that turn less often than this are stretched in full.
     """
 
-    places: ClassVar[frozenset[Place]] = frozenset({"rotary"})
+    places = frozenset({"rotary"})
 
     def __init__(
         self,
-        n_embd: int,
-        block_size: int,
+        site: PositionalSite,
         *,
         base: Annotated[float, Gt(1)] = 10000.0,
         sign: Literal[1, -1] = 1,
@@ -78,7 +77,7 @@ class RoPE(Positional):
         self.partial = partial
         self.scaling = scaling
         self.factor = factor
-        self.original_length = original_length or block_size / factor
+        self.original_length = original_length or site.block_size / factor
         self.betas = beta_slow, beta_fast
 
     def check(self, n_head: int, width: int) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from strawberry.contracts import Place, Positional, exact
+from strawberry.contracts import Positional, PositionalSite, exact
 
 
 class Sinusoidal(Positional):
@@ -22,18 +22,17 @@ class Sinusoidal(Positional):
             beside embeddings of deviation s this is about `s * sqrt(2)`.
     """
 
-    places: ClassVar[frozenset[Place]] = frozenset({"embedding"})
+    places = frozenset({"embedding"})
 
     def __init__(
         self,
-        n_embd: int,
-        block_size: int,
+        site: PositionalSite,
         *,
         base: Annotated[float, Gt(1)] = 10000.0,
         scale: Annotated[float, Gt(0)] = 1.0,
     ) -> None:
         super().__init__()
-        self.n_embd = n_embd
+        self.n_embd = site.n_embd
         self.base = base
         self.scale = scale
 

@@ -7,13 +7,13 @@ geometrically up to `max_distance`; all beyond share the last.
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from strawberry.contracts import Place, Positional, exact
+from strawberry.contracts import Positional, PositionalSite, exact
 from strawberry.errors import FieldError
 
 
@@ -28,13 +28,12 @@ class T5Bias(Positional):
         max_distance: from this distance on all share the last bucket.
     """
 
-    places: ClassVar[frozenset[Place]] = frozenset({"bias"})
-    parameter_kinds: ClassVar[dict[str, str]] = {"table": "embedding"}
+    places = frozenset({"bias"})
+    parameter_kinds = {"table": "embedding"}
 
     def __init__(
         self,
-        n_embd: int,
-        block_size: int,
+        site: PositionalSite,
         *,
         n_head: Annotated[int, Ge(1)] = 4,
         buckets: Annotated[int, Ge(4)] = 32,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from annotated_types import Ge, Gt, Le, MinLen
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from strawberry.components.router.scores import ScoringRouter
 from strawberry.components.routing import precise
-from strawberry.contracts import Aux, Routed, RouterSite, State, Term, has_values
+from strawberry.contracts import Aux, Component, Routed, RouterSite, State, Term, has_values
 
 
 class ExpertChoiceRouter(ScoringRouter):
@@ -38,8 +38,7 @@ class ExpertChoiceRouter(ScoringRouter):
     """
 
     exact = True
-    teacher: bool = False
-    """Choose by top-k in evaluation too, to measure what threshold and top-k differ by."""
+    teachable = True
 
     optimizer_steps: Tensor
 
@@ -55,6 +54,7 @@ class ExpertChoiceRouter(ScoringRouter):
         z_loss: Annotated[float, Ge(0)] = 0.0,
     ) -> None:
         super().__init__(site, capacity, scale)
+        self.causal = False  # as modules are built in training mode
         self.capacity_warmup = capacity_warmup
         self.aux_loss = aux_loss
         self.z_loss = z_loss
@@ -63,10 +63,14 @@ class ExpertChoiceRouter(ScoringRouter):
             self.predictors.extend(Predictor(site.n_embd) for _ in range(site.steps))
         self.register_buffer("optimizer_steps", torch.zeros((), dtype=torch.int64))
 
-    @property
-    def causal(self) -> bool:  # type: ignore[override]
-        """Whether the threshold chooses, and not the top of a sequence."""
-        return not (self.training or self.teacher)
+    def train(self, mode: bool = True) -> Self:
+        """The top of a sequence chooses in training; in evaluation the threshold does, causally."""
+        self.causal = not mode
+        return super().train(mode)
+
+    def teach(self, on: bool) -> None:
+        """Choose by top-k in evaluation too, to measure what threshold and top-k differ by."""
+        self.causal = not (on or self.training)
 
     def route(
         self, x: Tensor, step: int, carried: State, length: int, real: Tensor | None
@@ -87,7 +91,7 @@ class ExpertChoiceRouter(ScoringRouter):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """The count stays with the host, which would have to wait for it in every step."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         if not self.optimizer_steps.is_meta:
             self.optimizer_steps = self.optimizer_steps.cpu()
         return self
@@ -122,10 +126,10 @@ class ExpertChoiceRouter(ScoringRouter):
         return tuple(terms)
 
 
-class Predictor(nn.Module):
+class Predictor(Component):
     """A small network that guesses from a token whether a step will take it: (..., C) -> (...)."""
 
-    parameter_kinds: dict[str, str] = {"up.weight": "router", "down.weight": "router"}  # noqa: RUF012
+    parameter_kinds = {"up.weight": "router", "down.weight": "router"}
 
     def __init__(self, n_embd: int) -> None:
         super().__init__()

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -25,7 +24,7 @@ class ScoringRouter(Router):
         scale: what gates are multiplied by.
     """
 
-    parameter_kinds: ClassVar[dict[str, str]] = {"weight": "router"}
+    parameter_kinds = {"weight": "router"}
 
     def __init__(self, site: RouterSite, capacity: Sequence[float] | None, scale: float) -> None:
         super().__init__()

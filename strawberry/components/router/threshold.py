@@ -15,11 +15,10 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from torch import Tensor
 
 from strawberry.components.router.scores import ScoringRouter
-from strawberry.components.routing import PreciseBuffers
 from strawberry.contracts import Aux, Routed, RouterSite, State, Term, gathered, has_values
 
 
-class ThresholdRouter(PreciseBuffers, ScoringRouter):
+class ThresholdRouter(ScoringRouter):
     """Tokens whose score is above a running quantile go on.
 
     Args:

@@ -65,8 +65,8 @@ class TokenChoiceRouter(Router):
         B, T, _ = x.shape
         choice = self.depths(x.flatten(0, 1))
         last = choice.expert.view(B, T)
-        if self.limit is not None:
-            last = last.clamp(max=self.limit - 1)
+        if self.max_steps is not None:
+            last = last.clamp(max=self.max_steps - 1)
         carried = {"last": last, "gate": choice.gate.view(B, T), "first": x}
         return Routed(torch.ones_like(last, dtype=torch.bool), carried, choice.terms, size=T)
 

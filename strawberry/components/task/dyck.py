@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge
 
 from strawberry.components.task.layout import need_ids
-from strawberry.contracts.data import Ids, Task
+from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class Dyck(Task):
@@ -27,7 +27,7 @@ class Dyck(Task):
     """
 
     def __init__(
-        self, *, kinds: Annotated[int, Ge(1)] = 8, depth: Annotated[int, Ge(1)] = 8
+        self, site: TaskSite, *, kinds: Annotated[int, Ge(1)] = 8, depth: Annotated[int, Ge(1)] = 8
     ) -> None:
         self.kinds = kinds
         self.depth = depth

@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge
 
 from strawberry.components.task.layout import need_ids, need_length, next_tokens
-from strawberry.contracts.data import Ids, Task
+from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class FuzzyInContextRecall(Task):
@@ -30,6 +30,7 @@ class FuzzyInContextRecall(Task):
 
     def __init__(
         self,
+        site: TaskSite,
         *,
         key_length: Annotated[int, Ge(1)] = 3,
         value_length: Annotated[int, Ge(1)] = 3,

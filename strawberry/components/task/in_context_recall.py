@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from strawberry.components.task.layout import need_ids, need_length, next_tokens, one_of
-from strawberry.contracts.data import Ids, Task
+from strawberry.contracts.data import Ids, Task, TaskSite
 from strawberry.errors import FieldError
 
 
@@ -29,7 +29,11 @@ class InContextRecall(Task):
     noise_ids: int = 0
 
     def __init__(
-        self, *, multi_query: bool = True, train_on: Literal["answers", "all"] = "answers"
+        self,
+        site: TaskSite,
+        *,
+        multi_query: bool = True,
+        train_on: Literal["answers", "all"] = "answers",
     ) -> None:
         self.multi_query = multi_query
         self.train_on = train_on
@@ -75,13 +79,14 @@ class NoisyInContextRecall(InContextRecall):
 
     def __init__(
         self,
+        site: TaskSite,
         *,
         noise: float = 0.2,
         noise_ids: int = 16,
         multi_query: bool = True,
         train_on: Literal["answers", "all"] = "answers",
     ) -> None:
-        super().__init__(multi_query=multi_query, train_on=train_on)
+        super().__init__(site, multi_query=multi_query, train_on=train_on)
         if not 0 < noise < 1:
             raise FieldError("noise", f"{noise:g} is no share between 0 and 1")
         if noise_ids < 1:

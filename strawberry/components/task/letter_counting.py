@@ -10,7 +10,7 @@ import numpy.typing as npt
 from annotated_types import Ge
 
 from strawberry.components.task.layout import need_ids, need_length, unanswered
-from strawberry.contracts.data import Ids, Task
+from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class LetterCounting(Task):
@@ -36,6 +36,7 @@ class LetterCounting(Task):
 
     def __init__(
         self,
+        site: TaskSite,
         *,
         pieces: Annotated[int, Ge(1)] = 64,
         letters: Annotated[int, Ge(2)] = 8,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.components.task.layout import need_ids, need_length, unanswered
-from strawberry.contracts.data import Ids, Task
+from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class Memorization(Task):
@@ -23,7 +23,7 @@ class Memorization(Task):
         facts_seed: seed of the values, the same in training and evaluation.
     """
 
-    def __init__(self, *, facts_seed: int = 12345) -> None:
+    def __init__(self, site: TaskSite, *, facts_seed: int = 12345) -> None:
         self.facts_seed = facts_seed
 
     def example(

@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge
 
 from strawberry.components.task.layout import need_ids
-from strawberry.contracts.data import Ids, Task
+from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class ModularSums(Task):
@@ -18,7 +18,7 @@ class ModularSums(Task):
         modulus: digits are 0 to `modulus` - 1; 2 is parity.
     """
 
-    def __init__(self, *, modulus: Annotated[int, Ge(2)] = 5) -> None:
+    def __init__(self, site: TaskSite, *, modulus: Annotated[int, Ge(2)] = 5) -> None:
         self.modulus = modulus
 
     def example(

@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from strawberry.components.task.layout import need_ids, need_length, unanswered
-from strawberry.contracts.data import Ids, Task
+from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class MQAR(Task):
@@ -28,6 +28,7 @@ class MQAR(Task):
 
     def __init__(
         self,
+        site: TaskSite,
         *,
         pairs: Annotated[int, Ge(1)] = 8,
         power: Annotated[float, Gt(0), Le(1)] = 0.01,

@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge
 
 from strawberry.components.task.layout import need_ids, need_length, unanswered
-from strawberry.contracts.data import Ids, Task
+from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class SelectiveCopying(Task):
@@ -23,7 +23,7 @@ class SelectiveCopying(Task):
         copied: tokens to copy.
     """
 
-    def __init__(self, *, copied: Annotated[int, Ge(1)] = 16) -> None:
+    def __init__(self, site: TaskSite, *, copied: Annotated[int, Ge(1)] = 16) -> None:
         self.copied = copied
 
     def example(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.components.task.layout import need_ids
-from strawberry.contracts.data import Ids, Task
+from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class StateTracking(Task):
@@ -25,7 +25,9 @@ class StateTracking(Task):
         group: all permutations of n things (`sN`), or the even ones (`aN`).
     """
 
-    def __init__(self, *, group: Literal["s3", "s4", "s5", "a4", "a5"] = "s5") -> None:
+    def __init__(
+        self, site: TaskSite, *, group: Literal["s3", "s4", "s5", "a4", "a5"] = "s5"
+    ) -> None:
         self.group = group
 
     def example(

@@ -32,6 +32,7 @@ class BPE(TokenizerSource):
 
     def __init__(
         self,
+        site: DataSite,
         *,
         path: str | None = None,
         vocab_size: Annotated[int, Field(ge=257)] | None = None,
@@ -39,6 +40,7 @@ class BPE(TokenizerSource):
         pattern: str = "gpt4",
         train_bytes: Annotated[int, Field(ge=1)] = TRAIN_BYTES,
     ) -> None:
+        super().__init__(site)
         with about("special_tokens"):
             check_special(special_tokens)
         with about("pattern"):
@@ -49,11 +51,11 @@ class BPE(TokenizerSource):
         self.pattern = pattern
         self.train_bytes = train_bytes
 
-    def open(self, site: DataSite, corpus: Corpus) -> Tokenizer:
+    def open(self, corpus: Corpus) -> Tokenizer:
         """The tokenizer for a corpus; what is learnt is cached."""
         if self.path is not None:
-            return _loaded(self.path, site.folders)
-        size = self.vocab_size or site.vocab_size
+            return _loaded(self.path, self.site.folders)
+        size = self.vocab_size or self.site.vocab_size
         with about("vocab_size"):
             check_room(size, self.special_tokens)
         return cached_bpe(
@@ -62,14 +64,14 @@ class BPE(TokenizerSource):
             special_tokens=self.special_tokens,
             pattern=self.pattern,
             train_bytes=self.train_bytes,
-            cache=site.cache,
-            progress=site.progress,
+            cache=self.site.cache,
+            progress=self.site.progress,
         )
 
-    def known_ids(self, folders: tuple[Path, ...]) -> int | None:
+    def known_ids(self) -> int | None:
         """Those of the file, or as many as are to be learnt."""
         if self.path is not None:
-            return _loaded(self.path, folders).vocab_size
+            return _loaded(self.path, self.site.folders).vocab_size
         return self.vocab_size
 
 

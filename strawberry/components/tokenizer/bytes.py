@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from strawberry.contracts.data import Corpus, DataSite, TokenizerSource
 from strawberry.data.bpe import END_OF_TEXT, BPETokenizer, byte_tokenizer, check_special
 from strawberry.files.storage import about
@@ -16,15 +14,16 @@ class ByteTokenizer(TokenizerSource):
         special_tokens: texts of the ids from 256 on; `<|eot|>`, which ends a document, is needed.
     """
 
-    def __init__(self, *, special_tokens: tuple[str, ...] = (END_OF_TEXT,)) -> None:
+    def __init__(self, site: DataSite, *, special_tokens: tuple[str, ...] = (END_OF_TEXT,)) -> None:
+        super().__init__(site)
         with about("special_tokens"):
             check_special(special_tokens)
         self.special_tokens = special_tokens
 
-    def open(self, site: DataSite, corpus: Corpus) -> BPETokenizer:
+    def open(self, corpus: Corpus) -> BPETokenizer:
         """The tokenizer; the corpus does not matter."""
         return byte_tokenizer(self.special_tokens)
 
-    def known_ids(self, folders: tuple[Path, ...]) -> int:
+    def known_ids(self) -> int:
         """The bytes and the special tokens."""
         return 256 + len(self.special_tokens)

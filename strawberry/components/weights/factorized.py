@@ -24,7 +24,7 @@ from strawberry.contracts import (
     Projection,
     ProjectionRequest,
     Use,
-    WeightScope,
+    WeightSite,
     WeightSource,
     drawn,
 )
@@ -95,7 +95,7 @@ class FactorizedWeights(WeightSource):
 
     def __init__(
         self,
-        scope: WeightScope,
+        site: WeightSite,
         *,
         rank: int | None = None,
         init: Literal["corrected", "original"] = "corrected",
@@ -103,8 +103,8 @@ class FactorizedWeights(WeightSource):
         super().__init__()
         if rank is not None and rank < 1:
             raise FieldError("rank", f"{rank} is not a positive number")
-        self.n_embd = scope.n_embd
-        self.rank = rank if rank is not None else max(1, scope.n_embd // 4)
+        self.n_embd = site.n_embd
+        self.rank = rank if rank is not None else max(1, site.n_embd // 4)
         self.init = init
         self.bases = nn.ParameterDict()
         self.blocks = nn.ParameterDict()

@@ -11,7 +11,7 @@ from strawberry.contracts import (
     Projection,
     ProjectionRequest,
     Use,
-    WeightScope,
+    WeightSite,
     WeightSource,
     drawn,
 )
@@ -61,7 +61,7 @@ class OwnedBank(Bank):
 class OwnedWeights(WeightSource):
     """Gives each block matrices of its own; a shared block (`recur`) uses them at every step."""
 
-    def __init__(self, scope: WeightScope) -> None:
+    def __init__(self, site: WeightSite) -> None:
         super().__init__()
 
     def projection(self, request: ProjectionRequest) -> Projection:

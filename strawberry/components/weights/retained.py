@@ -31,10 +31,11 @@ from strawberry.components.weights.retention import (
 )
 from strawberry.contracts import (
     Bank,
+    Component,
     Projection,
     ProjectionRequest,
     Use,
-    WeightScope,
+    WeightSite,
     WeightSource,
     drawn,
     wide,
@@ -43,7 +44,7 @@ from strawberry.contracts import (
 from strawberry.errors import FieldError
 
 
-class RetainedMatrix(nn.Module):
+class RetainedMatrix(Component):
     """What one matrix, or one stack (E, out, in), starts from.
 
     Attributes:
@@ -169,23 +170,23 @@ class RetainedWeights(WeightSource):
 
     def __init__(
         self,
-        scope: WeightScope,
+        site: WeightSite,
         *,
         rule: Rule = "swap",
         rank: Annotated[int, Ge(1)] | None = None,
         gain: Literal["learned", "rms", "none"] = "learned",
     ) -> None:
         super().__init__()
-        if scope.level is None:
+        if site.level is None:
             raise ValueError("no step to retain weights from: open this source at a `recur`")
         if rank is not None and rule not in SWAPS:
             raise FieldError("rank", f"the rule {rule!r} has no transform of its own")
-        self.scope = replace(scope, component=None)  # a copy that can be pickled
-        self.n_embd = scope.n_embd
+        self.site = replace(site, make_component=None)  # a copy that can be pickled
+        self.n_embd = site.n_embd
         self.rule: Rule = rule
         self.rank = rank
         self.gain = gain
-        self.recurs = scope.steps > 1
+        self.recurs = site.steps > 1
         self.squares = nn.ParameterDict()
         self.parts: list[RetainedMatrix] = []  # a list: they are modules of their blocks
         self.kept: dict[int, ParameterCache] = {}
@@ -220,7 +221,7 @@ class RetainedWeights(WeightSource):
 
     def at(self, part: RetainedMatrix, use: Use) -> Tensor:
         """The part's matrix, or stack, at this use's step."""
-        step = self.scope.step(use) if self.recurs else 0
+        step = self.site.step(use) if self.recurs else 0
         parameters = [*part.parameters(), *(square for _, square in self.mixes(part.side))]
         if may_keep(parameters):
             kept = self.kept.get(part.number)
@@ -243,7 +244,7 @@ class RetainedWeights(WeightSource):
     @torch.no_grad()
     def dense(self, steps: int | None = None) -> dict[int, dict[str, list[Tensor]]]:
         """The matrices of every block, by name: one for each of `steps`, as in training."""
-        count = steps or self.scope.steps
+        count = steps or self.site.steps
         weights: dict[int, dict[str, list[Tensor]]] = {}
         for part in self.parts:
             values: list[Tensor] = []
@@ -259,7 +260,7 @@ class RetainedWeights(WeightSource):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RetainedWeights:
         """Forget what was kept, where parameters move to another device or dtype."""
         self.kept.clear()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         return self
 
     def __getstate__(self) -> dict[str, Any]:

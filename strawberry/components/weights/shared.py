@@ -12,7 +12,7 @@ from strawberry.contracts import (
     Projection,
     ProjectionRequest,
     Use,
-    WeightScope,
+    WeightSite,
     WeightSource,
     drawn,
 )
@@ -64,7 +64,7 @@ class SharedWeights(WeightSource):
     matrices are among its rows.
     """
 
-    def __init__(self, scope: WeightScope) -> None:
+    def __init__(self, site: WeightSite) -> None:
         super().__init__()
         self.matrices = nn.ParameterDict()
         self.biases = nn.ParameterDict()

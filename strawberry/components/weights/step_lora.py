@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from strawberry.contracts import (
     Bank,
+    Component,
     Projection,
     ProjectionRequest,
-    State,
     Use,
-    WeightScope,
+    WeightSite,
     WeightSource,
     drawn,
 )
@@ -28,7 +28,7 @@ from strawberry.plugin import Kind
 from strawberry.recipe.spec import ComponentSpec
 
 
-class Deltas(nn.Module):
+class Deltas(Component):
     """For each step A (rank, in) and B (out, rank), or a stack of each; B is zero at the start."""
 
     def __init__(
@@ -39,14 +39,14 @@ class Deltas(nn.Module):
         rank = min(source.rank, out, width)
         self.down = nn.ParameterList()
         self.up = nn.ParameterList()
-        for _ in range(source.scope.steps):
+        for _ in range(source.site.steps):
             self.down.append(drawn(*stack, rank, width, std=width**-0.5, uniform=True))
             self.up.append(nn.Parameter(torch.zeros(*stack, out, rank)))
         self.parameter_parts = {f"up.{step}": request.parts for step in range(len(self.up))}
 
     def at(self, use: Use) -> tuple[Tensor, Tensor]:
         """A and B of this use's step; beyond the trained steps those of the last."""
-        step = min(_source(use).scope.step(use), len(self.down) - 1)
+        step = min(_source(use).site.step(use), len(self.down) - 1)
         return self.down[step], self.up[step]
 
     def dense(self, use: Use) -> Tensor:
@@ -102,20 +102,19 @@ class StepLoRAWeights(WeightSource):
 
     def __init__(
         self,
-        scope: WeightScope,
+        site: WeightSite,
         *,
         rank: Annotated[int, Ge(1)] = 8,
         alpha: Annotated[float, Gt(0)] | None = None,
         of: Annotated[ComponentSpec, Kind("weights")] = "strawberry/owned",  # type: ignore[assignment]
     ) -> None:
         super().__init__()
-        if scope.steps == 1:
+        if site.steps == 1:
             raise ValueError("no steps to tell apart: open this source at a `recur` of 2 or more")
-        assert scope.component is not None
-        self.scope = replace(scope, component=None)  # a copy that can be pickled
+        self.site = replace(site, make_component=None)  # a copy that can be pickled
         self.rank = rank
         self.scale = 1.0 if alpha is None else alpha / rank
-        self.of: WeightSource = scope.component(of)
+        self.of: WeightSource = site.component(of)
         self.same_cost = self.of.same_cost
         self.separates = self.of.separates
 
@@ -130,10 +129,6 @@ class StepLoRAWeights(WeightSource):
     def prepare(self, use: Use) -> None:
         """What the nested source computes once in a pass."""
         self.of.prepare(replace(use, weights=self.of))
-
-    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """What the nested source keeps."""
-        return self.of.new_state(batch, length, device, dtype)
 
 
 def _source(use: Use) -> StepLoRAWeights:

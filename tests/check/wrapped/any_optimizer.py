@@ -8,7 +8,9 @@ from strawberry.plugin import hookimpl
 
 
 class PytorchOptimizer(OptimizerSource):
-    def __init__(self, *, name: str = "adan", lr: float | None = None, weight_decay: float = 0.1):
+    def __init__(
+        self, site, *, name: str = "adan", lr: float | None = None, weight_decay: float = 0.1
+    ):
         if name not in get_supported_optimizers():
             raise FieldError("name", f"pytorch-optimizer has no {name!r}")
         self.lr, self.name, self.weight_decay = lr, name, weight_decay

@@ -50,7 +50,7 @@ def test_nanogpts_folder(tmp_path: Path, site: DataSite) -> None:
     IDS[:900].astype(np.uint16).tofile(tmp_path / "train.bin")
     IDS[900:].astype(np.uint16).tofile(tmp_path / "val.bin")
     (tmp_path / "meta.pkl").write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
-    dataset = ShardFiles(path=".").open(site)
+    dataset = ShardFiles(site, path=".").open()
     assert everything(dataset, "train") == IDS[:900].tolist()
     assert everything(dataset, "val") == IDS[900:].tolist()
     assert (dataset.tokenizer, dataset.vocab_size, dataset.eot) == (None, 258, None)
@@ -71,7 +71,7 @@ def test_shards_of_llm_c(
     }
     for name, ids in {**parts, "b_val_000000": IDS[:50]}.items():
         llm_c(tmp_path / f"{name}.bin", ids, magic, version, dtype)
-    dataset = ShardFiles(path="b_*.bin", eot=7).open(site)
+    dataset = ShardFiles(site, path="b_*.bin", eot=7).open()
     assert everything(dataset, "train") == IDS.tolist()
     assert everything(dataset, "val") == IDS[:50].tolist()
     assert dataset.eot == 7
@@ -82,7 +82,7 @@ def test_arrays(tmp_path: Path, site: DataSite, dtype: npt.DTypeLike) -> None:
     """`.npy` of any integers; `val` names the other split, which a folder's files leave out."""
     np.save(tmp_path / "a.npy", IDS[:600].astype(dtype))
     np.save(tmp_path / "z.npy", IDS[600:].astype(dtype))
-    dataset = ShardFiles(path=str(tmp_path), val="z.npy").open(site)
+    dataset = ShardFiles(site, path=str(tmp_path), val="z.npy").open()
     assert everything(dataset, "train") == IDS[:600].tolist()
     assert everything(dataset, "val") == IDS[600:].tolist()
 
@@ -91,7 +91,7 @@ def test_the_end_is_validation_where_no_file_is(tmp_path: Path, site: DataSite) 
     """One stream is divided, whatever files it is in, and `dtype` says how wide raw ids are."""
     IDS[:500].astype(np.uint32).tofile(tmp_path / "a.bin")
     IDS[500:].astype(np.uint32).tofile(tmp_path / "b.bin")
-    dataset = ShardFiles(path=".", dtype="uint32", data_division=0.4).open(site)
+    dataset = ShardFiles(site, path=".", dtype="uint32", data_division=0.4).open()
     assert everything(dataset, "train") == IDS[:400].tolist()
     assert everything(dataset, "val") == IDS[400:].tolist()
 
@@ -101,14 +101,14 @@ def test_bytes_of_text_are_those_of_the_tokenizer(tmp_path: Path, site: DataSite
     IDS.astype(np.uint16).tofile(tmp_path / "train.bin")
     np.array([65, 256, 66, 256], np.uint16).tofile(tmp_path / "val.bin")
     byte_tokenizer(["<|eot|>", "<|sep|>"]).save(tmp_path / "bytes.json")
-    named = ShardFiles(path=".", tokenizer="bytes.json").open(site)
+    named = ShardFiles(site, path=".", tokenizer="bytes.json").open()
     ids = np.array([65, 256, 66, 256, -1])
     assert (named.n_bytes("val", ids), named.eot) == (2, 256)
     (tmp_path / "bytes.json").rename(tmp_path / "tokenizer.json")
-    assert ShardFiles(path=".").open(site).n_bytes("val", ids) == 2
-    assert ShardFiles(path=".", eot=65).open(site).n_bytes("val", ids) == 1
+    assert ShardFiles(site, path=".").open().n_bytes("val", ids) == 2
+    assert ShardFiles(site, path=".", eot=65).open().n_bytes("val", ids) == 1
     with pytest.raises(FieldError, match="no such file") as told:
-        ShardFiles(path=".", tokenizer="bytes.json").open(site)
+        ShardFiles(site, path=".", tokenizer="bytes.json").open()
     assert told.value.field == "tokenizer"
 
 
@@ -119,8 +119,9 @@ def test_data_decides_the_fingerprint(tmp_path: Path, site: DataSite) -> None:
         ("uint16", 0.5, 3), ("uint32", 0.5, 3), ("uint16", 0.6, 3), ("uint16", 0.5, 4),
     ):  # fmt: skip
         np.array([0, 1, 2, last] * 30, np.uint16).tofile(tmp_path / "a.bin")
-        source = ShardFiles(path="a.bin", dtype=dtype, data_division=division)  # type: ignore[arg-type]
-        found.add(source.open(replace(site, vocab_size=1 << 20)).fingerprint)
+        large = replace(site, vocab_size=1 << 20)
+        source = ShardFiles(large, path="a.bin", dtype=dtype, data_division=division)  # type: ignore[arg-type]
+        found.add(source.open().fingerprint)
     assert len(found) == 4
 
 
@@ -141,7 +142,7 @@ def test_what_is_no_shard(tmp_path: Path, site: DataSite, content: bytes, messag
     """Damaged and foreign files are refused by name, and nothing is unpickled."""
     (tmp_path / "a.bin").write_bytes(content)
     with pytest.raises(FieldError, match=message):
-        ShardFiles(path="a.bin").open(site)
+        ShardFiles(site, path="a.bin").open()
 
 
 @pytest.mark.parametrize("array", [np.zeros((3, 2), np.int32), np.ones(9), np.array([1, -2])])
@@ -151,24 +152,24 @@ def test_arrays_that_hold_no_ids(
     """More dimensions, fractions and negative numbers are refused."""
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(FieldError, match=r"one-dimensional array of integers|not negative"):
-        ShardFiles(path="a.npy").open(site)
+        ShardFiles(site, path="a.npy").open()
 
 
 def test_files_that_are_missing(tmp_path: Path, site: DataSite) -> None:
     """An empty folder, validation alone, and Megatron's format are refused with the reason."""
     with pytest.raises(FieldError, match=r"\.bin, \.npy"):
-        ShardFiles(path=".").open(site)
+        ShardFiles(site, path=".").open()
     IDS.astype(np.uint16).tofile(tmp_path / "val.bin")
     with pytest.raises(FieldError, match="no file is left for training"):
-        ShardFiles(path=".").open(site)
+        ShardFiles(site, path=".").open()
     IDS.astype(np.uint16).tofile(tmp_path / "text_document.bin")
     index = tmp_path / "text_document.idx"
     index.write_bytes(b"MMIDIDX")
     with pytest.raises(FieldError, match="Megatron"):
-        ShardFiles(path=".").open(site)
+        ShardFiles(site, path=".").open()
     index.unlink()
     with pytest.raises(FieldError, match="258 ids"):
-        ShardFiles(path="text*.bin", val="val.bin", eot=50256).open(site)
+        ShardFiles(site, path="text*.bin", val="val.bin", eot=50256).open()
 
 
 def test_windows_of_a_stream() -> None:

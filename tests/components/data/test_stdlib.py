@@ -45,11 +45,11 @@ def test_a_small_share_is_spread_over_the_names() -> None:
 
 def test_it_opens_the_same_every_time(site: DataSite, tmp_path: Path) -> None:
     """Another cache and another order of the disk give the same tokens; another cap does not."""
-    first = Stdlib(max_bytes=200_000).open(site)
+    first = Stdlib(site, max_bytes=200_000).open()
     assert first.n_tokens("train") > first.n_tokens("val") > 15_000  # type: ignore[operator]
     other = DataSite(257, 64, 0, tmp_path / "other", site.folders, site.tokenizer)
-    assert Stdlib(max_bytes=200_000).open(other).fingerprint == first.fingerprint
-    assert Stdlib(max_bytes=100_000).open(site).fingerprint != first.fingerprint
+    assert Stdlib(other, max_bytes=200_000).open().fingerprint == first.fingerprint
+    assert Stdlib(site, max_bytes=100_000).open().fingerprint != first.fingerprint
     x, _ = first.rows("train", 0, 4, block_size=64, seed=0)
     assert first.tokenizer is not None
     assert " " in first.tokenizer.decode(x[0].tolist())
@@ -71,8 +71,8 @@ def test_a_python_without_sources_is_told_so(
     """Where there is no text, the way out is another source, or a larger cap."""
     monkeypatch.setattr(stdlib.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path / "none")})
     with pytest.raises(StrawberryError, match=r"no library sources in .*none.*use: text"):
-        Stdlib().open(site)
+        Stdlib(site).open()
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "empty.py").touch()
     with pytest.raises(FieldError, match="there is no text in it"):
-        Stdlib().open(site)
+        Stdlib(site).open()

@@ -38,10 +38,10 @@ def test_files_folders_and_patterns(tmp_path: Path, site: DataSite) -> None:
     (tmp_path / "texts" / "a.json").write_text(json.dumps(["from a list", "and more of it"]))
     (tmp_path / "texts" / "b.jsonl").write_text('{"body": "from a line"}\n')
     (tmp_path / "texts" / "c.txt").write_text("from a text")
-    found = everything(TextFiles(path="texts", field="body", data_division=0.5).open(site))
+    found = everything(TextFiles(site, path="texts", field="body", data_division=0.5).open())
     for text in ("from a list<|eot|>", "and more of it<|eot|>", "line<|eot|>", "text<|eot|>"):
         assert text in found
-    some = everything(TextFiles(path="texts/*.json", data_division=0.5).open(site))
+    some = everything(TextFiles(site, path="texts/*.json", data_division=0.5).open())
     assert "from a list" in some
     assert "from a line" not in some
 
@@ -49,8 +49,8 @@ def test_files_folders_and_patterns(tmp_path: Path, site: DataSite) -> None:
 def test_special_tokens_in_documents(tmp_path: Path, site: DataSite) -> None:
     """`special` turns their texts into ids, and is not confused with data that has none."""
     (tmp_path / "a.txt").write_text("question<|sep|>answer\n" * 9)
-    plain = TextFiles(path="a.txt").open(site)
-    special = TextFiles(path="a.txt", special=True).open(site)
+    plain = TextFiles(site, path="a.txt").open()
+    special = TextFiles(site, path="a.txt", special=True).open()
     assert plain.n_tokens("train") - special.n_tokens("train") == 6 * 8  # type: ignore[operator]
     assert plain.fingerprint != special.fingerprint
 
@@ -59,5 +59,5 @@ def test_a_wrong_path_is_a_wrong_field(site: DataSite) -> None:
     """What is wrong with the path is said of the field `path`."""
     for path in ("none.txt", "data.bin", ""):
         with pytest.raises(FieldError) as caught:
-            TextFiles(path=path).open(site)
+            TextFiles(site, path=path).open()
         assert caught.value.field == "path"

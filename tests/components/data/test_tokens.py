@@ -29,14 +29,14 @@ def site(tmp_path: Path) -> DataSite:
 
 def test_a_folder_or_one_of_its_files(site: DataSite, tmp_path: Path) -> None:
     """A folder has its splits; a file is divided, and finds the tokenizer beside it."""
-    folder = Tokens(path="out").open(site)
-    file = Tokens(path=str(tmp_path / "out" / "train.tok"), data_division=0.5).open(site)
+    folder = Tokens(site, path="out").open()
+    file = Tokens(site, path=str(tmp_path / "out" / "train.tok"), data_division=0.5).open()
     n_tokens = folder.n_tokens("train")
     assert n_tokens is not None
     assert file.n_tokens("train") == round(n_tokens / 2)
     assert file.tokenizer is not None
     (tmp_path / "out" / "tokenizer.json").unlink()
-    assert Tokens(path="out/train.tok").open(site).tokenizer is None
+    assert Tokens(site, path="out/train.tok").open().tokenizer is None
 
 
 def test_what_is_no_token_file_is_refused(site: DataSite, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_is_no_token_file_is_refused(site: DataSite, tmp_path: Path) -> Non
         "cut": "train.tok: No such file",
     }.items():
         with pytest.raises(FieldError, match=message) as caught:
-            Tokens(path=path).open(site)
+            Tokens(site, path=path).open()
         assert caught.value.field == "path"
 
 
@@ -61,4 +61,4 @@ def test_ids_of_another_project_are_led_to_shards(site: DataSite, tmp_path: Path
     (tmp_path / "nano").mkdir()
     (tmp_path / "nano" / "train.bin").write_bytes(bytes(64))
     with pytest.raises(FieldError, match=r"such as train\.bin, are data \{use: shards\}"):
-        Tokens(path="nano").open(site)
+        Tokens(site, path="nano").open()

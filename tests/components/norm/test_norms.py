@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import strawberry
 from strawberry.components.norm.dyt import DyT
 from strawberry.components.norm.rmsnorm import rms_norm
+from strawberry.contracts import NormSite
 from tests.support import tiny
 
 
@@ -43,7 +44,7 @@ def test_rms_norm_does_not_pretend_to_a_second_derivative():
 @pytest.mark.parametrize("bias", [True, False])
 def test_dyt(bias):
     """`gain * tanh(alpha x) + bias`, number by number."""
-    norm = DyT(3, alpha=0.7, bias=bias)
+    norm = DyT(NormSite(3), alpha=0.7, bias=bias)
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
         if bias:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from strawberry.components.optimizer.adafactor import Adafactor
+from strawberry.contracts import OptimizerSite
 from tests.components.optimizer.cases import close, drive, gradients, info, starts
 
 RATES = [0.01, 0.03, 0.02, 0.02, 0.005]
@@ -53,7 +54,12 @@ def test_equals_the_paper_s_algorithm(clip: float) -> None:
     infos = [info("matrix", 4, 3), info("column", 4, 1), info("bank", 2, 3, 4), info("gain", 5),
              info("scalar")]  # fmt: skip
     before, grads = starts(infos), gradients(infos, len(RATES))
-    drive(Adafactor(decay_power=0.7, clip=clip, weight_decay=0.2), infos, RATES, grads)
+    drive(
+        Adafactor(OptimizerSite(), decay_power=0.7, clip=clip, weight_decay=0.2),
+        infos,
+        RATES,
+        grads,
+    )
     close(infos, [
         reference(start, [row[i] for row in grads], RATES, 0.7, clip, 1e-3,
                   0.2 if start.ndim > 1 else 0.0)
@@ -66,8 +72,8 @@ def test_no_step_is_larger_than_the_root_allows() -> None:
     rates = [0.9, 0.9, 0.9, 0.9]
     infos, bounded = [info("matrix", 4, 3)], [info("matrix", 4, 3)]
     grads = gradients(infos, 4)
-    drive(Adafactor(), infos, rates, grads)
-    drive(Adafactor(), bounded, [min(0.9, t**-0.5) for t in range(1, 5)], grads)
+    drive(Adafactor(OptimizerSite()), infos, rates, grads)
+    drive(Adafactor(OptimizerSite()), bounded, [min(0.9, t**-0.5) for t in range(1, 5)], grads)
     torch.testing.assert_close(infos[0].parameter, bounded[0].parameter)
 
 
@@ -77,8 +83,10 @@ def test_the_size_of_gradients_does_not_matter(shape: tuple[int, ...], factor: f
     """Gradients a million times larger, or of 1e-8, make the same steps."""
     plain, scaled = [info("w", *shape)], [info("w", *shape)]
     grads = gradients(plain, 3)
-    drive(Adafactor(), plain, [0.01] * 3, grads)
-    drive(Adafactor(), scaled, [0.01] * 3, [[g * factor for g in row] for row in grads])
+    drive(Adafactor(OptimizerSite()), plain, [0.01] * 3, grads)
+    drive(
+        Adafactor(OptimizerSite()), scaled, [0.01] * 3, [[g * factor for g in row] for row in grads]
+    )
     torch.testing.assert_close(scaled[0].parameter, plain[0].parameter, rtol=1e-5, atol=1e-6)
 
 
@@ -88,17 +96,17 @@ def test_rows_without_gradient_stay_until_they_have_one() -> None:
     before = each.parameter.detach().clone()
     seen = torch.zeros(4, 3)
     seen[1] = 1.0
-    drive(Adafactor(), [each], [0.01, 0.01], [[seen], [seen]])
+    drive(Adafactor(OptimizerSite()), [each], [0.01, 0.01], [[seen], [seen]])
     moved = (each.parameter != before).all(1)
     assert moved.tolist() == [False, True, False, False]
     assert each.parameter.isfinite().all()
-    drive(Adafactor(), [each], [0.01], [[torch.zeros(4, 3)]])
+    drive(Adafactor(OptimizerSite()), [each], [0.01], [[torch.zeros(4, 3)]])
     assert each.parameter.isfinite().all()
 
 
 def test_state_is_rows_and_columns() -> None:
     """A matrix keeps m + n numbers, a stack that for each matrix, a vector all of its own."""
     infos = [info("matrix", 40, 30), info("bank", 2, 30, 40), info("gain", 5)]
-    optimizer = drive(Adafactor(), infos, [0.01], gradients(infos, 1))
+    optimizer = drive(Adafactor(OptimizerSite()), infos, [0.01], gradients(infos, 1))
     sizes = [sum(v.numel() for v in optimizer.state[i.parameter].values() if v.ndim) for i in infos]
     assert sizes == [70, 140, 5]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from strawberry.components.optimizer.adamw import AdamW
-from strawberry.contracts import ParameterInfo
+from strawberry.contracts import OptimizerSite, ParameterInfo
 
 CPU = torch.device("cpu")
 
@@ -37,7 +37,7 @@ def test_equals_the_paper_s_algorithm(decay: str) -> None:
     """Several steps over a matrix and a vector give the literal loop's numbers."""
     infos = [info("matrix", 4, 3), info("gain", 5)]
     starts = [i.parameter.detach().clone() for i in infos]
-    factory = AdamW(betas=(0.8, 0.9), eps=1e-6, weight_decay=0.2, decay=decay)  # type: ignore[arg-type]
+    factory = AdamW(OptimizerSite(), betas=(0.8, 0.9), eps=1e-6, weight_decay=0.2, decay=decay)  # type: ignore[arg-type]
     optimizer = factory.make(infos, lr=0.05, device=CPU)
     grads: list[list[Tensor]] = [[], []]
     for step in range(6):
@@ -56,7 +56,7 @@ def test_vectors_do_not_shrink_unless_asked_to() -> None:
     """With no gradient at work, a gain stays as it is and a matrix shrinks."""
     infos = [info("matrix", 3, 3), info("gain", 3)]
     starts = [i.parameter.detach().clone() for i in infos]
-    optimizer = AdamW(weight_decay=0.5).make(infos, lr=0.1, device=CPU)
+    optimizer = AdamW(OptimizerSite(), weight_decay=0.5).make(infos, lr=0.1, device=CPU)
     for each in infos:
         each.parameter.grad = torch.zeros_like(each.parameter)
     optimizer.step()
@@ -66,14 +66,19 @@ def test_vectors_do_not_shrink_unless_asked_to() -> None:
 
 def test_is_fused_where_the_device_has_it() -> None:
     """On a CPU the fused kernel is used; a meta parameter, which has none, still steps."""
-    assert AdamW().make([info("matrix", 2, 2)], lr=0.1, device=CPU).defaults["fused"]
+    assert AdamW(OptimizerSite()).make([info("matrix", 2, 2)], lr=0.1, device=CPU).defaults["fused"]
     empty = nn.Parameter(torch.empty(3, 3, device="meta"))
     empty.grad = torch.empty_like(empty)
-    made = AdamW().make([ParameterInfo("m", empty, "matrix")], lr=0.1, device=torch.device("meta"))
+    made = AdamW(OptimizerSite()).make(
+        [ParameterInfo("m", empty, "matrix")], lr=0.1, device=torch.device("meta")
+    )
     made.step()
     assert made.state[empty]["exp_avg"].shape == (3, 3)
 
 
 def test_takes_every_kind_of_parameter() -> None:
     """It claims whatever it is offered, so it can be the last of any list."""
-    assert all(AdamW().claims(i) for i in (info("a", 2, 2), info("b", 3), info("c", 2, 3, 4)))
+    assert all(
+        AdamW(OptimizerSite()).claims(i)
+        for i in (info("a", 2, 2), info("b", 3), info("c", 2, 3, 4))
+    )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from strawberry.components.optimizer import muon as muon_module
 from strawberry.components.optimizer.muon import Muon, precision
-from strawberry.contracts import ParameterInfo
+from strawberry.contracts import OptimizerSite, ParameterInfo
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def test_equals_the_literal_iteration(nesterov: bool, rows: int, columns: int, a
     """Steps agree with a float64 loop."""
     info = matrix(rows, columns)
     start = info.parameter.detach().clone()
-    factory = Muon(nesterov=nesterov, adjust_lr=adjust, momentum=0.9)  # type: ignore[arg-type]
+    factory = Muon(OptimizerSite(), nesterov=nesterov, adjust_lr=adjust, momentum=0.9)  # type: ignore[arg-type]
     optimizer = factory.make([info], lr=0.02, device=CPU)
     generator = torch.Generator().manual_seed(1)
     grads = [torch.randn(rows, columns, generator=generator) for _ in range(4)]
@@ -65,7 +65,7 @@ def test_equals_the_literal_iteration(nesterov: bool, rows: int, columns: int, a
 @pytest.mark.parametrize("momentum", [0.95, 0.9])
 def test_momentum_warms_up_as_a_function_of_the_step_alone(momentum: float) -> None:
     """From 0.85 at step 0 linearly to the momentum; asking out of order changes nothing."""
-    factory = Muon(momentum=momentum, momentum_warmup=300)
+    factory = Muon(OptimizerSite(), momentum=momentum, momentum_warmup=300)
     optimizer = factory.make([matrix(4, 4)], lr=0.02, device=CPU)
     for step in (900, 0, 150, 299, 300, 0):
         factory.before_step(optimizer, step)
@@ -76,7 +76,7 @@ def test_momentum_warms_up_as_a_function_of_the_step_alone(momentum: float) -> N
 
 def test_without_a_warmup_the_momentum_stays() -> None:
     """No warm-up steps leave the momentum at what the recipe says, from the first step."""
-    factory = Muon(momentum=0.7)
+    factory = Muon(OptimizerSite(), momentum=0.7)
     optimizer = factory.make([matrix(4, 4)], lr=0.02, device=CPU)
     factory.before_step(optimizer, 0)
     assert optimizer.param_groups[0]["momentum"] == 0.7
@@ -97,7 +97,7 @@ def test_equals_torch_s_own_to_the_bit(
     ours, torchs = matrix(*shape), matrix(*shape)
     fields: dict[str, Any] = {"momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.3}
     optimizers = [
-        Muon(**fields, adjust_lr=adjust).make([ours], lr=0.02, device=CPU),
+        Muon(OptimizerSite(), **fields, adjust_lr=adjust).make([ours], lr=0.02, device=CPU),
         torch.optim.Muon([torchs.parameter], lr=0.02, **fields, adjust_lr_fn=adjust),
     ]
     for step in range(4):
@@ -115,7 +115,7 @@ def test_a_stack_is_stepped_matrix_by_matrix(shape: tuple[int, ...]) -> None:
     start = torch.randn(shape, generator=generator)
     bank = ParameterInfo("bank", nn.Parameter(start.clone()), "bank")
     alone = [ParameterInfo("w", nn.Parameter(w.clone()), "matrix") for w in start]
-    factory = Muon(weight_decay=0.0)
+    factory = Muon(OptimizerSite(), weight_decay=0.0)
     together = factory.make([bank], lr=0.02, device=CPU)
     apart = factory.make(alone, lr=0.02, device=CPU)
     for _ in range(3):
@@ -137,7 +137,7 @@ def test_claims_hidden_matrices_and_stacks_of_them() -> None:
     def of(kind: str, *shape: int) -> ParameterInfo:
         return ParameterInfo("p", nn.Parameter(torch.zeros(shape)), kind)
 
-    muon = Muon()
+    muon = Muon(OptimizerSite())
     assert muon.claims(of("matrix", 4, 4))
     assert not muon.claims(of("embedding", 4, 4))
     assert muon.claims(of("bank", 2, 4, 4))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from strawberry.components.optimizer.schedule_free_adamw import ScheduleFreeAdamW
+from strawberry.contracts import OptimizerSite
 from tests.components.optimizer.cases import CPU, close, drive, gradients, info, starts
 
 RATES = [0.01, 0.02, 0.05, 0.05, 0.05, 0.03, 0.01]
@@ -40,7 +41,9 @@ def test_equals_the_paper_s_algorithm(decay: str) -> None:
     """Trained, evaluated and stepped weights are the literal loop's y, x and z."""
     infos = [info("matrix", 4, 3), info("bank", 2, 3, 4), info("gain", 5), info("scalar")]
     before, grads = starts(infos), gradients(infos, len(RATES))
-    factory = ScheduleFreeAdamW(betas=(0.8, 0.9), eps=1e-6, weight_decay=0.2, decay=decay)  # type: ignore[arg-type]
+    factory = ScheduleFreeAdamW(
+        OptimizerSite(), betas=(0.8, 0.9), eps=1e-6, weight_decay=0.2, decay=decay
+    )  # type: ignore[arg-type]
     optimizer = drive(factory, infos, RATES, grads)
     expected = []
     for i, start in enumerate(before):
@@ -58,7 +61,7 @@ def test_equals_the_paper_s_algorithm(decay: str) -> None:
 def test_evaluating_leaves_no_trace() -> None:
     """After it, even after an error within it, each bit and each state is as it was."""
     infos = [info("matrix", 4, 3), info("gain", 5), info("idle", 2)]
-    factory = ScheduleFreeAdamW()
+    factory = ScheduleFreeAdamW(OptimizerSite())
     optimizer = factory.make(infos, lr=0.1, device=CPU)
     with factory.evaluating(optimizer):  # before the first step there is nothing to exchange
         assert not optimizer.state
@@ -78,7 +81,7 @@ def test_evaluating_leaves_no_trace() -> None:
 def test_the_first_average_is_the_first_step() -> None:
     """After one step all three sequences are one."""
     each = info("matrix", 3, 3)
-    factory = ScheduleFreeAdamW()
+    factory = ScheduleFreeAdamW(OptimizerSite())
     optimizer = drive(factory, [each], [0.1], gradients([each], 1))
     z = optimizer.state[each.parameter]["z"]
     assert torch.equal(each.parameter, z)
@@ -89,7 +92,7 @@ def test_the_first_average_is_the_first_step() -> None:
 def test_a_warmup_hardly_counts_in_the_average() -> None:
     """Steps at a hundredth of the peak weigh ten thousand times less."""
     each = info("matrix", 3, 3)
-    factory = ScheduleFreeAdamW(betas=(0.9, 0.9))
+    factory = ScheduleFreeAdamW(OptimizerSite(), betas=(0.9, 0.9))
     optimizer = drive(factory, [each], [1e-5, 1e-5, 1e-3], gradients([each], 3))
     state = optimizer.state[each.parameter]
     assert state["weights"] == pytest.approx(1e-6 + 2e-10)

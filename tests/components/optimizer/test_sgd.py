@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from strawberry.components.optimizer.sgd import SGD
+from strawberry.contracts import OptimizerSite
 from strawberry.errors import FieldError
 from tests.components.optimizer.cases import CPU, close, drive, gradients, info, starts
 
@@ -32,7 +33,9 @@ def test_equals_the_equations(momentum: float, dampening: float, nesterov: bool)
     """Plain, with momentum, dampened and looking ahead: the literal loop's numbers."""
     infos = [info("matrix", 4, 3), info("bank", 2, 3, 4), info("gain", 5), info("scalar")]
     before, grads = starts(infos), gradients(infos, len(RATES))
-    factory = SGD(momentum=momentum, dampening=dampening, nesterov=nesterov, weight_decay=0.2)
+    factory = SGD(
+        OptimizerSite(), momentum=momentum, dampening=dampening, nesterov=nesterov, weight_decay=0.2
+    )
     drive(factory, infos, RATES, grads)
     close(infos, [
         reference(start, [row[i] for row in grads], RATES, momentum, dampening, nesterov,
@@ -44,14 +47,14 @@ def test_equals_the_equations(momentum: float, dampening: float, nesterov: bool)
 def test_without_momentum_nothing_is_kept() -> None:
     """Plain descent has no state."""
     each = info("matrix", 4, 3)
-    optimizer = drive(SGD(momentum=0.0), [each], [0.1], gradients([each], 1))
+    optimizer = drive(SGD(OptimizerSite(), momentum=0.0), [each], [0.1], gradients([each], 1))
     assert not optimizer.state[each.parameter]
 
 
 def test_a_first_gradient_may_come_late() -> None:
     """A parameter that had no gradient so far begins its momentum when it has one."""
     first, late = info("first", 3), info("late", 3)
-    optimizer = SGD().make([first, late], lr=0.1, device=CPU)
+    optimizer = SGD(OptimizerSite()).make([first, late], lr=0.1, device=CPU)
     before = late.parameter.detach().clone()
     first.parameter.grad = torch.ones(3)
     optimizer.step()
@@ -65,5 +68,5 @@ def test_a_first_gradient_may_come_late() -> None:
 def test_looking_ahead_needs_plain_momentum(fields: dict[str, float]) -> None:
     """Nesterov's form without momentum, or with dampening, is refused by its field."""
     with pytest.raises(FieldError) as caught:
-        SGD(nesterov=True, **fields)
+        SGD(OptimizerSite(), nesterov=True, **fields)
     assert caught.value.field == "nesterov"

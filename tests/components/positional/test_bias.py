@@ -8,6 +8,7 @@ import torch
 import strawberry
 from strawberry.components.positional.alibi import ALiBi, slopes
 from strawberry.components.positional.t5_bias import T5Bias
+from strawberry.contracts import PositionalSite
 from strawberry.errors import RecipeError
 from tests.support import tiny
 
@@ -29,7 +30,7 @@ def test_alibi_slopes_of_other_numbers():
 
 def test_alibi():
     """The bias of head h is minus its slope times the distance."""
-    bias = ALiBi(16, 16).bias(4, torch.tensor([7, 8]), torch.arange(9))
+    bias = ALiBi(PositionalSite(16, 16)).bias(4, torch.tensor([7, 8]), torch.arange(9))
     for h in range(4):
         for row, t in enumerate((7, 8)):
             for s in range(t + 1):
@@ -47,7 +48,7 @@ def by_hand(distance, buckets=8, longest=20):
 
 def test_t5_buckets():
     """One for each near distance, then geometrically wider, the last for all that is far."""
-    positional = T5Bias(16, 16, buckets=8, max_distance=20)
+    positional = T5Bias(PositionalSite(16, 16), buckets=8, max_distance=20)
     found = positional.bucket(torch.arange(-3, 60)).tolist()
 
     assert found == [by_hand(d) for d in range(-3, 60)]
@@ -56,7 +57,7 @@ def test_t5_buckets():
 
 def test_t5_bias():
     """The number of a head for the bucket of the distance."""
-    positional = T5Bias(16, 16, n_head=3, buckets=8, max_distance=20)
+    positional = T5Bias(PositionalSite(16, 16), n_head=3, buckets=8, max_distance=20)
     with torch.no_grad():
         positional.table.normal_()
     bias = positional.bias(3, torch.tensor([4, 30]), torch.arange(31))

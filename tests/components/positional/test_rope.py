@@ -7,7 +7,7 @@ import torch
 
 import strawberry
 from strawberry.components.positional.rope import RoPE
-from strawberry.contracts import Use
+from strawberry.contracts import PositionalSite, Use
 from strawberry.errors import RecipeError
 from tests.support import tiny
 
@@ -45,7 +45,7 @@ def frequency(i, rotated, scaling=None, factor=1.0, length=64):
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_each_pair_turns(form):
     """Pair by pair, by position times frequency; what is not rotated stays as it is."""
-    rope = RoPE(16, 256, **form)
+    rope = RoPE(PositionalSite(16, 256), **form)
     x = torch.randn(1, 1, 3, D, dtype=torch.float64)
     positions = [0, 5, 1000]
     rotated = int(form.get("partial", 1.0) * D) // 2 * 2
@@ -67,7 +67,7 @@ def test_each_pair_turns(form):
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_scores_depend_on_distance_alone(form):
     """Rotated queries and keys have the same product wherever they stand, near and far."""
-    rope = RoPE(16, 256, **form)
+    rope = RoPE(PositionalSite(16, 256), **form)
     q, k = torch.randn(2, 1, 1, 1, D, dtype=torch.float64)
 
     def score(i, j):
@@ -80,7 +80,10 @@ def test_scores_depend_on_distance_alone(form):
 
 def test_interleaved_is_half_with_other_rows():
     """The documented permutation of rows takes one layout to the other."""
-    half, interleaved = RoPE(16, 256), RoPE(16, 256, layout="interleaved")
+    half, interleaved = (
+        RoPE(PositionalSite(16, 256)),
+        RoPE(PositionalSite(16, 256), layout="interleaved"),
+    )
     x = torch.randn(1, 1, 4, D)
     order = [i // 2 + (D // 2) * (i % 2) for i in range(D)]  # row 2i is i, row 2i + 1 is i + D/2
     positions = [0, 3, 8, 100]
@@ -92,8 +95,8 @@ def test_interleaved_is_half_with_other_rows():
 
 def test_linear_scaling_stays_inside_the_trained_angles():
     """Four times as long, stretched by four: no angle is larger than it was."""
-    rope = RoPE(16, 256, scaling="linear", factor=4.0)
-    plain = RoPE(16, 64)
+    rope = RoPE(PositionalSite(16, 256), scaling="linear", factor=4.0)
+    plain = RoPE(PositionalSite(16, 64))
 
     stretched, before = (r.frequencies(D, torch.device("cpu")) for r in (rope, plain))
     assert (255 * stretched <= 64 * before).all()
@@ -101,12 +104,12 @@ def test_linear_scaling_stays_inside_the_trained_angles():
 
 def test_original_length_follows_from_the_block():
     """Without one, the recipe's block size is the length after stretching."""
-    assert RoPE(16, 256, scaling="yarn", factor=4.0).original_length == 64
+    assert RoPE(PositionalSite(16, 256), scaling="yarn", factor=4.0).original_length == 64
 
 
 def test_positions_of_each_sequence():
     """Inside a routed recursion each sequence has positions of its own."""
-    rope = RoPE(16, 256)
+    rope = RoPE(PositionalSite(16, 256))
     x = torch.randn(2, 3, 2, D)
     both = rotate(rope, x, [[0, 4], [2, 9]])
 

@@ -7,13 +7,16 @@ import torch
 
 import strawberry
 from strawberry.components.positional.sinusoidal import Sinusoidal
+from strawberry.contracts import PositionalSite
 from tests.support import tiny
 
 
 @pytest.mark.parametrize("width", [8, 7])
 def test_sinusoids(width):
     """Sine at even, cosine at odd numbers, of the position over base^(2i/C)."""
-    found = Sinusoidal(width, 16, base=100.0, scale=0.5).embed(torch.tensor([0, 3, 500]))
+    found = Sinusoidal(PositionalSite(width, 16), base=100.0, scale=0.5).embed(
+        torch.tensor([0, 3, 500])
+    )
     for row, position in enumerate((0, 3, 500)):
         for c in range(width):
             angle = position / 100.0 ** (2 * (c // 2) / width)

@@ -20,9 +20,10 @@ from strawberry.components.task.modular_sums import ModularSums
 from strawberry.components.task.mqar import MQAR
 from strawberry.components.task.selective_copying import SelectiveCopying
 from strawberry.components.task.state_tracking import StateTracking
-from strawberry.contracts.data import Task
+from strawberry.contracts.data import Task, TaskSite
 from strawberry.errors import FieldError, StrawberryError
 
+SITE = TaskSite(64, 64)  # these go by the sizes that `example` is given
 Reading = Callable[[list[int]], dict[int, int]]
 """The answers that a sequence of inputs asks for, by position."""
 
@@ -98,7 +99,7 @@ def _sign(p: tuple[int, ...]) -> int:
 
 def letters(inputs: list[int]) -> dict[int, int]:
     """Ids: 6 pieces, 4 letters, counts 0 to 6, a filler. A letter asks about what is before it."""
-    spelling = LetterCounting(pieces=6, letters=4, piece_length=3, word_length=2).spelling()
+    spelling = LetterCounting(SITE, pieces=6, letters=4, piece_length=3, word_length=2).spelling()
     found, t = {}, 0
     while t < len(inputs) and inputs[t] != 17:
         word = list(itertools.takewhile(lambda x: x < 6, inputs[t:]))
@@ -137,26 +138,26 @@ def recall(*, marks: int, noise: int, multi: bool) -> Reading:
 
 
 CASES: dict[str, tuple[Task, Reading, int]] = {
-    "mqar": (MQAR(pairs=4), mqar, 40),
-    "induction_heads": (InductionHeads(), induction, 40),
-    "selective_copying": (SelectiveCopying(copied=5), selective, 40),
-    "compression": (Compression(), compression, 40),
-    "modular_sums": (ModularSums(), modular, 40),
-    "dyck": (Dyck(kinds=3, depth=2), brackets, 7),
-    "state_tracking": (StateTracking(group="a4"), permutations, 12),
+    "mqar": (MQAR(SITE, pairs=4), mqar, 40),
+    "induction_heads": (InductionHeads(SITE), induction, 40),
+    "selective_copying": (SelectiveCopying(SITE, copied=5), selective, 40),
+    "compression": (Compression(SITE), compression, 40),
+    "modular_sums": (ModularSums(SITE), modular, 40),
+    "dyck": (Dyck(SITE, kinds=3, depth=2), brackets, 7),
+    "state_tracking": (StateTracking(SITE, group="a4"), permutations, 12),
     "letter_counting": (
-        LetterCounting(pieces=6, letters=4, piece_length=3, word_length=2),
+        LetterCounting(SITE, pieces=6, letters=4, piece_length=3, word_length=2),
         letters,
         18,
     ),
-    "in_context_recall": (InContextRecall(), recall(marks=0, noise=0, multi=True), 40),
+    "in_context_recall": (InContextRecall(SITE), recall(marks=0, noise=0, multi=True), 40),
     "in_context_recall, one question": (
-        InContextRecall(multi_query=False),
+        InContextRecall(SITE, multi_query=False),
         recall(marks=1, noise=0, multi=False),
         40,
     ),
     "noisy_in_context_recall": (
-        NoisyInContextRecall(noise=0.4, noise_ids=8),
+        NoisyInContextRecall(SITE, noise=0.4, noise_ids=8),
         recall(marks=0, noise=8, multi=True),
         40,
     ),
@@ -186,14 +187,14 @@ def test_answers_are_those_of_the_rule(name: str, length: int) -> None:
 def test_memorised_facts_never_change() -> None:
     """A key has one value in all sequences, no two keys share one, and another seed has others."""
     known: dict[int, int] = {}
-    for inputs, targets in sequences(Memorization(), 21, 9):
+    for inputs, targets in sequences(Memorization(SITE), 21, 9):
         assert (targets[0::2] == -1).all()
         for key, mark, value in zip(inputs[0::2], inputs[1::2], targets[1::2], strict=False):
             assert mark == 20
             assert 0 <= key < 10 <= value < 20
             assert known.setdefault(int(key), int(value)) == value
     assert len(set(known.values())) == len(known) == 10
-    inputs, targets = next(sequences(Memorization(facts_seed=1), 21, 9))
+    inputs, targets = next(sequences(Memorization(SITE, facts_seed=1), 21, 9))
     assert any(known[int(k)] != v for k, v in zip(inputs[0::2], targets[1::2], strict=False))
 
 
@@ -212,7 +213,7 @@ def test_fuzzy_recall_repeats_whole_values(training: bool) -> None:
 
     In evaluation a key has all of its tokens.
     """
-    task = FuzzyInContextRecall()
+    task = FuzzyInContextRecall(SITE)
     again = 0
     for inputs, targets in sequences(task, 21, 60, training=training):
         whole = [*inputs.tolist(), int(targets[-1])]
@@ -237,7 +238,7 @@ def test_fuzzy_recall_repeats_whole_values(training: bool) -> None:
 
 def test_training_may_predict_everything() -> None:
     """`train_on: all` has every next token as a target, in training alone."""
-    for task in (InContextRecall(train_on="all"), FuzzyInContextRecall(train_on="all")):
+    for task in (InContextRecall(SITE, train_on="all"), FuzzyInContextRecall(SITE, train_on="all")):
         for inputs, targets in sequences(task, 40, 32, training=True):
             assert (targets[:-1] == inputs[1:]).all()
         assert any((targets == -1).any() for _, targets in sequences(task, 40, 32))
@@ -245,7 +246,7 @@ def test_training_may_predict_everything() -> None:
 
 def test_spelled_words_have_nothing_hidden() -> None:
     """Letter by letter, the count is that of the letters before the question."""
-    task = LetterCounting(pieces=6, letters=4, piece_length=3, word_length=2, spelled=True)
+    task = LetterCounting(SITE, pieces=6, letters=4, piece_length=3, word_length=2, spelled=True)
     for inputs, targets in sequences(task, 18, 40):
         start = 0
         for t in np.flatnonzero(targets != -1):
@@ -260,7 +261,7 @@ def test_gaps_follow_the_power_law() -> None:
     """Questions near the pairs are more common than far ones, and alike if the power is 1."""
 
     def mean(power: float) -> float:
-        task = MQAR(pairs=1, power=power)
+        task = MQAR(SITE, pairs=1, power=power)
         places = [np.flatnonzero(targets != -1)[0] for _, targets in sequences(task, 40, 202)]
         return float(np.mean(places))
 
@@ -271,13 +272,13 @@ def test_gaps_follow_the_power_law() -> None:
 @pytest.mark.parametrize(
     ("task", "vocab_size", "length", "message"),
     [
-        (MQAR(pairs=8), 64, 31, "8 pairs and as many questions needs 32 tokens"),
-        (MQAR(pairs=8), 16, 64, "8 pairs needs a vocabulary of 18; model.vocab_size is 16"),
-        (SelectiveCopying(copied=16), 16, 32, "needs 33 tokens; model.block_size is 32"),
-        (StateTracking(group="s5"), 119, 8, "the group s5 needs a vocabulary of 120"),
-        (LetterCounting(), 80, 32, "needs a vocabulary of 89"),
-        (FuzzyInContextRecall(), 6, 64, "needs a vocabulary of 7"),
-        (Dyck(kinds=8), 16, 8, "8 kinds of brackets needs a vocabulary of 17"),
+        (MQAR(SITE, pairs=8), 64, 31, "8 pairs and as many questions needs 32 tokens"),
+        (MQAR(SITE, pairs=8), 16, 64, "8 pairs needs a vocabulary of 18; model.vocab_size is 16"),
+        (SelectiveCopying(SITE, copied=16), 16, 32, "needs 33 tokens; model.block_size is 32"),
+        (StateTracking(SITE, group="s5"), 119, 8, "the group s5 needs a vocabulary of 120"),
+        (LetterCounting(SITE), 80, 32, "needs a vocabulary of 89"),
+        (FuzzyInContextRecall(SITE), 6, 64, "needs a vocabulary of 7"),
+        (Dyck(SITE, kinds=8), 16, 8, "8 kinds of brackets needs a vocabulary of 17"),
     ],
 )
 def test_what_has_no_room_is_refused(
@@ -297,5 +298,5 @@ def test_what_has_no_room_is_refused(
 def test_noise_is_a_share_of_some_ids(noise: float, ids: int, field: str) -> None:
     """Anything else is refused at its field."""
     with pytest.raises(FieldError) as caught:
-        NoisyInContextRecall(noise=noise, noise_ids=ids)
+        NoisyInContextRecall(SITE, noise=noise, noise_ids=ids)
     assert caught.value.field == field

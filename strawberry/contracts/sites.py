@@ -1,0 +1,214 @@
+"""What a module of a model is told where it is built.
+
+Every component is constructed with `(site, *, fields)`: the site says where it stands, the fields
+are its recipe's. These are the sites of what a model is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from strawberry.contracts.parts import Declared, MatrixLayout
+
+if TYPE_CHECKING:
+    from strawberry.contracts.mixing import Norm, Positional
+    from strawberry.contracts.weights import Bank, Projection, WeightSource
+
+
+@dataclass(frozen=True, slots=True)
+class NormSite:
+    """The place where a normalisation is built.
+
+    Attributes:
+        features: width of the dimension that it normalises.
+        depth: unrolled depth of the whole model, in blocks.
+        block: which block it is in; None outside of blocks. Numbered as in `Site`.
+        steps: recursion steps of each `recur` around it, outermost first.
+        role: what it is for: `attention` before the attention of a block, `attention.q` inside of
+            it, `embedding`, `head`.
+    """
+
+    features: int
+    depth: int = 1
+    block: int | None = None
+    steps: tuple[int, ...] = ()
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PositionalSite:
+    """The place where a positional component is built.
+
+    Attributes:
+        n_embd: model width C.
+        block_size: longest training sequence, in tokens.
+        block: the block whose own it is; None for the model's.
+    """
+
+    n_embd: int
+    block_size: int
+    block: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InitialScale:
+    """How matrices are drawn.
+
+    Attributes:
+        uniform: uniform with deviation fan_in^-0.5, or else normal with deviation `std`.
+        std: of the normal.
+        depth: unrolled depth of the model; what writes to the residual stream is drawn smaller by
+            the root of twice that, where it is normal.
+        zero_outputs: whether what writes to the residual stream starts at zero instead.
+    """
+
+    uniform: bool
+    std: float
+    depth: int
+    zero_outputs: bool = False
+
+    def of(self, fan_in: int, *, output: bool) -> float:
+        """The deviation of a matrix with so many columns."""
+        if output and self.zero_outputs:
+            return 0.0
+        if self.uniform:
+            return fan_in**-0.5
+        # GPT-2's: the residual stream sums 2 L outputs.
+        return self.std * (2 * self.depth) ** -0.5 if output else self.std
+
+
+Wrap: TypeAlias = "Callable[[str, Projection], Projection]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The place where a part of a block is built, and the means to build it.
+
+    Attributes:
+        n_embd: model width C.
+        vocab_size: number of token ids V.
+        block_size: longest training sequence, in tokens.
+        dropout: the recipe's dropout probability; the block drops residual outputs itself.
+        bias: whether the recipe wants additive biases.
+        depth: unrolled depth of the whole model, in blocks.
+        block: which block it is in, from 0, in the order in which blocks are built; a block that
+            recurs is one.
+        steps: recursion steps of each `recur` around it, outermost first; empty outside of any.
+        role: what it is built for, from the block inwards: `attention`, `ffn`, `attention.ffn`.
+        positional: the positional component in force here.
+        weights: the weight source in force here; `projection` and `bank` ask it.
+        scale: how matrices are drawn.
+        make_norm: makes the recipe's normalisation; `norm` calls it.
+        make_component: builds a nested component; `component` calls it.
+        wraps: what is put around each projection, innermost first; see `wrapped`.
+    """
+
+    n_embd: int
+    vocab_size: int
+    block_size: int
+    dropout: float
+    bias: bool
+    depth: int
+    block: int
+    steps: tuple[int, ...]
+    role: str
+    positional: Positional
+    weights: WeightSource
+    scale: InitialScale
+    make_norm: Callable[[NormSite], Norm]
+    make_component: Callable[[Any, Site], Any]
+    wraps: tuple[Wrap, ...] = field(default=())
+
+    def projection(
+        self,
+        name: str,
+        out_features: int,
+        in_features: int,
+        *,
+        output: bool = False,
+        bias: bool | None = None,
+        parts: Declared | MatrixLayout | None = None,
+    ) -> Projection:
+        """A matrix (out_features, in_features) from the weight source in force.
+
+        Args:
+            name: the component's own name for it, such as `qkv`.
+            out_features: rows.
+            in_features: columns.
+            output: whether it writes to the residual stream; such matrices start smaller.
+            bias: whether it has an additive bias; None takes the recipe's.
+            parts: the matrices among its rows, if several: `{"q": 64, "k": 64}`, with heads
+                `{"q": (4, 16), "k": (4, 16)}`, or `interleaved(...)`.
+
+        Raises:
+            ValueError: the sizes or the parts can't be.
+            FieldError: the weight source can't give it.
+        """
+        biased = self.bias if bias is None else bias
+        projection = self.weights.projection(
+            self._request(name, out_features, in_features, output, biased, parts)
+        )
+        for wrap in self.wraps:
+            projection = wrap(name, projection)
+        return projection
+
+    def bank(
+        self,
+        name: str,
+        experts: int,
+        out_features: int,
+        in_features: int,
+        *,
+        output: bool = False,
+        parts: Declared | MatrixLayout | None = None,
+    ) -> Bank:
+        """A stack of `experts` such matrices, without biases; raises as `projection` does."""
+        request = self._request(name, out_features, in_features, output, False, parts)
+        return self.weights.bank(request, experts)
+
+    def norm(self, features: int, role: str = "") -> Norm:
+        """The recipe's normalisation over the last `features` numbers, such as for QK-norm."""
+        role = ".".join(filter(None, (self.role, role)))
+        return self.make_norm(NormSite(features, self.depth, self.block, self.steps, role))
+
+    def component(self, spec: Any) -> Any:
+        """A nested component: the value of a field that is declared with `Kind(...)`."""
+        return self.make_component(spec, replace(self, role=f"{self.role}.{spec.kind}".lstrip(".")))
+
+    def wrapped(self, wrap: Wrap) -> Site:
+        """The same place, where `wrap(name, projection)` is what a component gets of each.
+
+        It may return the projection as it is, or a `Projection` around it, such as one that is
+        followed by a convolution.
+        """
+        return replace(self, wraps=(*self.wraps, wrap))
+
+    def _request(
+        self,
+        name: str,
+        out_features: int,
+        in_features: int,
+        output: bool,
+        bias: bool,
+        parts: Declared | MatrixLayout | None,
+    ) -> Any:
+        from strawberry.contracts.weights import ProjectionRequest
+
+        if out_features < 1 or in_features < 1:
+            raise ValueError(f"its matrix {name} would be {out_features} x {in_features}")
+        inside = MatrixLayout.of(parts if parts is not None else {name: out_features})
+        if inside.rows != out_features:
+            message = f"its matrix {name} has {out_features} rows, its parts {inside.rows}"
+            raise ValueError(message)
+        return ProjectionRequest(
+            block=self.block,
+            name=f"{self.role}.{name}",
+            out_features=out_features,
+            in_features=in_features,
+            bias=bias,
+            std=self.scale.of(in_features, output=output),
+            uniform=self.scale.uniform,
+            parts=inside,
+        )

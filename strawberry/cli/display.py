@@ -25,7 +25,7 @@ SPARK = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 class RunDisplay(Tracker):
     """Shows a run's steps; a context manager, so that the terminal is always put back."""
 
-    def __init__(self, site: TrackerSite, console: Console) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
         self.plain = not console.is_terminal
         self.glyphs = SPARK if console.encoding.startswith("utf") else BARS

@@ -50,8 +50,8 @@ def _constructor(cls: type) -> Iterator[str]:
         return
     parameters = list(inspect.signature(constructor).parameters.values())[1:]
     handed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    needed = [p.name for p in handed if p.default is p.empty]  # others are for subclasses to give
-    if needed != ["site"] or handed[0].name != "site":
+    others = [p for p in handed[1:] if p.default is p.empty]  # the rest is for subclasses to give
+    if not handed or handed[0].name != "site" or others:
         has = ", ".join(["self", *(p.name for p in handed), "..."])
         yield (
             f"`__init__({has})` ({_line(constructor)}): a component is constructed with "

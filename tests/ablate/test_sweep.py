@@ -156,7 +156,7 @@ class Scripted(Executor):
 
     slots = 1
 
-    def __init__(self, site: ExecutorSite, loss: Callable[[Mapping[str, Any]], float | None]) -> None:
+    def __init__(self, loss: Callable[[Mapping[str, Any]], float | None]) -> None:
         self.loss = loss
 
     def run(self, jobs: Sequence[Job], events: Events) -> Iterator[FinishedJob]:

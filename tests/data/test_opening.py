@@ -14,7 +14,7 @@ import yaml
 
 from strawberry.data import DataSource, Tokenizer, load_run_tokenizer, open_dataset, prepare
 from strawberry.data.bpe import BPETokenizer, byte_tokenizer
-from strawberry.errors import RecipeError
+from strawberry.errors import PluginError, RecipeError
 from strawberry.recipe import load_recipe
 from strawberry.recipe.spec import Recipe
 
@@ -219,7 +219,7 @@ def test_a_tokenizer_that_gives_no_ids_is_named(
     made = Wrong([bytes([b]) for b in range(256)], ["<|eot|>"], None)
     monkeypatch.setattr(Wrong, "given", given)
     monkeypatch.setattr("strawberry.components.tokenizer.bytes.byte_tokenizer", lambda _: made)
-    with pytest.raises(RecipeError, match=f"^tokenizer strawberry/bytes: {message}") as told:
+    with pytest.raises(PluginError, match=f"^tokenizer strawberry/bytes: {message}") as told:
         open_dataset(recipe(folder, {"use": "text", "path": "text.txt"}, "bytes"))
     assert "\n" not in str(told.value)
 
@@ -232,5 +232,5 @@ def test_a_tokenizer_whose_end_is_none_of_its_ids_is_named(
     made = byte_tokenizer(["<|eot|>"])
     monkeypatch.setattr(made, name, value)
     monkeypatch.setattr("strawberry.components.tokenizer.bytes.byte_tokenizer", lambda _: made)
-    with pytest.raises(RecipeError, match=f"^tokenizer strawberry/bytes: its {name} is "):
+    with pytest.raises(PluginError, match=f"^tokenizer strawberry/bytes: its {name} is "):
         open_dataset(recipe(folder, {"use": "text", "path": "text.txt"}, "bytes"))

@@ -130,7 +130,7 @@ class Life:
 class _Begin(Tracker):
     """Forgets what stalled the first step."""
 
-    def __init__(self, site: TrackerSite, stalls: Stalls) -> None:
+    def __init__(self, stalls: Stalls) -> None:
         self.stalls = stalls
 
     def step_done(self, run: Path, step: int, metrics: Mapping[str, float]) -> None:

@@ -16,11 +16,12 @@ from tests.recipe.conftest import BASE
 PLUGIN = '''
 from typing import Annotated, Any, Literal
 from annotated_types import Ge, Len
+from strawberry.contracts import Tracker
 from strawberry.plugin import Kind, hookimpl
 from strawberry.recipe.spec import ComponentSpec
 
 
-class Watch:
+class Watch(Tracker):
     """Watches.
 
     Args:
@@ -37,6 +38,7 @@ class Watch:
 
     def __init__(
         self,
+        site,
         *,
         inner: Annotated[ComponentSpec, Kind("optimizer")],
         maybe: Annotated[ComponentSpec, Kind("ffn")] | None = None,

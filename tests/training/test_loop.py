@@ -31,7 +31,7 @@ TIMES = ("tokens_per_second", "seconds")
 class StopAt(Tracker):
     """Asks for a stop, as a signal would, once a step is done."""
 
-    def __init__(self, site: TrackerSite, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.step = step
         original = Optimizers.step
 
@@ -323,7 +323,7 @@ def test_rows_have_what_is_promised(make_recipe: RecipeMaker, tmp_path: Path) ->
 class Recorder(Tracker):
     """Keeps what it is told."""
 
-    def __init__(self, site: TrackerSite) -> None:
+    def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
 
     def model_built(self, model: Any, recipe: Any) -> None:  # noqa: D102

@@ -11,19 +11,35 @@ from strawberry.training import train
 from tests.training.conftest import RecipeMaker
 
 PLUGIN = """
+from strawberry import contracts
 from strawberry.errors import FieldError
 from strawberry.plugin import hookimpl
 
 class Picky:
-    def __init__(self, *given, size: int = 1) -> None:
+    def __init__(self, site, *, size: int = 1) -> None:
         if size == 2:
             raise FieldError("size", "must not be two")
         raise ValueError("not today")
 
+class Optimizer(Picky, contracts.OptimizerSource):
+    def make(self, infos, *, lr, device): ...
+
+class Schedule(Picky, contracts.Schedule):
+    def __call__(self, step): ...
+
+class Data(Picky, contracts.DataSource):
+    def open(self): ...
+
+class Tokenizer(Picky, contracts.TokenizerSource):
+    def open(self, corpus): ...
+
+class Tracker(Picky, contracts.Tracker):
+    pass
+
 @hookimpl
 def strawberry_register(registry):
-    for kind in ("optimizer", "schedule", "data", "tokenizer", "tracker"):
-        registry.add(kind, "picky", Picky)
+    for kind in (Optimizer, Schedule, Data, Tokenizer, Tracker):
+        registry.add(kind.__name__.lower(), "picky", kind)
 """
 
 

@@ -12,7 +12,7 @@ the latest alone is the match model of compressors (Mahoney 2005, PAQ).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, MinLen
@@ -31,9 +31,9 @@ class NGramHeads(Attention):
         places: how many of the latest places each head looks at.
     """
 
-    separates: ClassVar[bool] = True
-    routable: ClassVar[bool] = False
-    rewinds: ClassVar[bool] = True
+    separates = True
+    routable = False
+    rewinds = True
 
     def __init__(
         self,

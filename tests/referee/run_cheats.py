@@ -132,10 +132,10 @@ class NotToTheLetter(Bytes):
 class Opens(TokenizerSource):
     """Opens one of these tokenizers."""
 
-    def __init__(self, *, name: str = "Bytes") -> None:
+    def __init__(self, site: DataSite, *, name: str = "Bytes") -> None:
         self.name = name
 
-    def open(self, site: DataSite, corpus: Corpus) -> Tokenizer:
+    def open(self, corpus: Corpus) -> Tokenizer:
         tokenizer: Tokenizer = globals()[self.name]()
         return tokenizer
 
@@ -143,10 +143,12 @@ class Opens(TokenizerSource):
 class Plain(DataSource):
     """A text file, and a data set over it that can be patched."""
 
-    def __init__(self, *, path: str) -> None:
+    def __init__(self, site: DataSite, *, path: str) -> None:
+        super().__init__(site)
         self.path = path
 
-    def open(self, site: DataSite) -> Dataset:
+    def open(self) -> Dataset:
+        site = self.site
         corpus = text_corpus([self.path], site.folders, cache=site.cache)
         dataset = text_dataset(self.corpus(corpus), site)
         self.patch(dataset, dataset.rows)

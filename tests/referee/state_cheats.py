@@ -24,7 +24,9 @@ from strawberry.contracts import (
     FFN,
     Attention,
     Norm,
+    NormSite,
     Positional,
+    PositionalSite,
     Projection,
     ProjectionRequest,
     Routed,
@@ -300,7 +302,7 @@ class AsksTheBatch(ThresholdRouter):
 class RunningNorm(Norm):
     """Normalised by a running mean, which evaluation moves too."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, site: NormSite) -> None:
         super().__init__()
         self.register_buffer("size", torch.ones(()))
 
@@ -312,7 +314,7 @@ class RunningNorm(Norm):
 class ChunkNorm(Norm):
     """Normalised by statistics of eight tokens together."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, site: NormSite) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -330,9 +332,9 @@ class ReadsTheCaller(Positional):
 
     places = frozenset(["embedding"])
 
-    def __init__(self, n_embd: int, block_size: int) -> None:
+    def __init__(self, site: PositionalSite) -> None:
         super().__init__()
-        self.n_embd = n_embd
+        self.n_embd = site.n_embd
 
     def embed(self, positions: Tensor) -> Tensor:
         frame: Any = sys._getframe()

@@ -15,10 +15,10 @@ from strawberry.contracts import FFN, Attention, Use
 from strawberry.errors import Location, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.language_model import LanguageModel
-from strawberry.plugin import ComponentKind, Kinds, Plugins, RegistryEntry
+from strawberry.plugin import Kinds, Plugins, RegistryEntry
+from strawberry.recipe.around import around
 from strawberry.recipe.load import patch
 from strawberry.recipe.spec import Recipe
-from strawberry.recipe.tree import Node, located, parse_path, set_at
 from strawberry.recipe.validate import validate
 
 LENGTH: Final = 13
@@ -27,6 +27,8 @@ SHORT: Final = 67
 LONG: Final = 256
 """Tokens of the sequences in which the referee looks for forbidden dependence."""
 SEED: Final = 5
+SMALL: Final = {"vocab_size": 61, "block_size": 64, "n_embd": 32}
+TRAIN: Final = {"max_iters": 100, "batch_size": 4}
 
 
 @dataclass(frozen=True)
@@ -139,39 +141,20 @@ def of_component(
     # What is no mixer itself has the usual one beside it, which rotates.
     rotary = "rotary" in getattr(entry.load(), "honours", ("rotary",))
 
+    small: dict[str, Any] = {
+        "name": "check",
+        "model": {**SMALL, "positional": "rope" if rotary else "none"},
+    }
+    if "train" not in row.around:
+        small["train"] = TRAIN
+
     def recipe(use: str, given: Mapping[str, Any]) -> Recipe:
-        tree = _around(row, {"use": use, **given}, title, rotary=rotary)
+        tree = around(row, {"use": use, **given}, small, Location(title, 1, 1))
         return validate(tree, Path(title), plugins)
 
     base = recipe(row.usual, {}) if row.usual else None
     made = recipe(name, fields or {})
     return Subject(f"{kind}/{name}", kind, made, entry, base, fields or {})
-
-
-def _around(kind: ComponentKind, component: dict[str, Any], title: str, *, rotary: bool) -> Node:
-    """A recipe in which a component has its place: a block, and one that recurs."""
-    where = Location(title, 1, 1)
-    block = {"attention": "mha", "ffn": "swiglu"}
-    tree = located(
-        {
-            "name": "check",
-            "model": {
-                "vocab_size": 61,
-                "block_size": 64,
-                "n_embd": 32,
-                "positional": "rope" if rotary else "none",
-                "stack": [block, {"recur": 2, "stack": [block]}],
-            },
-            "train": {"max_iters": 100, "batch_size": 4},
-        },
-        where,
-    )
-    settings = dict(kind.around)
-    if kind.checked_at:
-        settings[kind.checked_at] = [component] if kind.many == "list" else component
-    for path, value in settings.items():
-        tree = set_at(tree, parse_path(path, where), located(value, where))
-    return tree
 
 
 def with_length(recipe: Recipe, block_size: int) -> Recipe:

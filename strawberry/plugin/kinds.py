@@ -44,6 +44,7 @@ class ComponentKind:
         around: what a recipe that is checked with one says beside it, by paths.
         checks: for a kind that a plugin brings, what `strawberry check` looks at beside the
             contract: functions of a `Subject`, as `module:attribute`, by name.
+        role: what one does where it stands, for the guide; "" for the summary.
         usual: the component beside which `strawberry check` judges others; "" for none.
     """
 
@@ -59,6 +60,7 @@ class ComponentKind:
     held: str = ""
     plain: str | None = None
     usual: str = ""
+    role: str = ""
     around: Mapping[str, Any] = field(default_factory=dict, compare=False)
     checks: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -119,35 +121,43 @@ CORE: Final = (
     ComponentKind(
         "norm", "normalisation", "strawberry.contracts:Norm", ("model", "block"),
         default="strawberry/rmsnorm", plain="none", usual="rmsnorm",
+        role="before each part of a block, and before the head",
     ),
     ComponentKind(
         "positional", "positional component", "strawberry.contracts:Positional", ("model", "block"),
         default="strawberry/none", plain="none", usual="rope",
+        role="where order comes from",
     ),
     ComponentKind(
         "router", "router of tokens to recursion depths", "strawberry.contracts:Router", ("recur",),
         default="strawberry/token_choice", nothing=True, around={"model.stack[1].recur": 3},
+        role="chooses the tokens that run each step; the others skip its work",
     ),
     ComponentKind(
         "weights", "weight source", "strawberry.contracts:WeightSource", ("model", "entry"),
         default="strawberry/owned", plain="owned", usual="owned",
         around={"model.stack[1].recur": 3},
+        role="the source of projection matrices",
     ),
     ComponentKind(
         "data", "data source", "strawberry.contracts:DataSource", ("recipe",),
         default="strawberry/stdlib", around={"model.vocab_size": 512, "tokenizer": "bytes"},
+        role="where text or tokens come from",
     ),
     ComponentKind(
         "tokenizer", "tokenizer", "strawberry.contracts:TokenizerSource", ("recipe",),
         default="strawberry/bpe", around={"model.vocab_size": 512},
+        role="how text becomes ids",
     ),
     ComponentKind(
         "optimizer", "optimizer", "strawberry.contracts:OptimizerSource", ("recipe",),
         default="strawberry/adamw", many="either", selects=True,
+        role="what steps the parameters",
     ),
     ComponentKind(
         "schedule", "learning-rate schedule", "strawberry.contracts:Schedule", ("recipe",),
         default="strawberry/trapezoid",
+        role="the learning rate over the steps",
     ),
     ComponentKind(
         "task", "synthetic task", "strawberry.contracts:Task", held="data.task",
@@ -160,6 +170,7 @@ CORE: Final = (
             "model.vocab_size": 257, "model.block_size": 16, "model.dropout": 0.1,
             "tokenizer": "bytes", "train": _SHORT,
         },
+        role="what watches a run",
     ),
     ComponentKind(
         "executor", "way to run many trainings", "strawberry.contracts:Executor",

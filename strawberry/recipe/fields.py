@@ -95,7 +95,8 @@ class TrainFields(SeedFields):
         warmup_iters: steps of linear warm-up.
         lr_decay_iters: steps until the schedule reaches min_lr; null takes max_iters.
         cooldown_frac: share of lr_decay_iters in which `trapezoid` decays.
-        min_lr: learning rate at the end, at most the peak; null takes a tenth of the peak.
+        min_lr: learning rate at the end, at most the peak; null takes a tenth of the peak. An
+            optimizer with an `lr` of its own ends at the same share of that.
         grad_clip: largest norm of the whole gradient; 0 does not clip.
         z_loss: weight of the mean squared logsumexp of the logits in the training loss.
         label_smoothing: share of a target's probability that is spread over the vocabulary.

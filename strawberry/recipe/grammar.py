@@ -4,17 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from strawberry.plugin.kinds import ComponentKind, Kinds
 from strawberry.plugin.words import did_you_mean
 from strawberry.recipe.fields import ModelFields, RecurFields, TrainFields
 
+
+class Word(NamedTuple):
+    """A key of a recipe that is no component: what it means, and what holds if it is absent."""
+
+    meaning: str
+    absent: str = ""
+
+
+RECIPE: Final = {
+    "name": Word("names runs and their folders: at most 100 letters, no `/`", "the file's name"),
+    "seed": Word("a whole number, or `auto` for one that is drawn and recorded", "`1337`"),
+    "extends": Word("a recipe to start from, by its path from this one"),
+    "set": Word("what is changed of that, by paths as for `--set`: `model.stack[0].router`"),
+    "requires": Word("distributions that must be installed: `strawberry-silia>=0.1`", "none"),
+    "model": Word("the architecture: see below", "must be there"),
+    "train": Word("how long, how fast, on what: see below", "all defaults"),
+}
+ENTRY: Final = {
+    "repeat": Word("so many copies, each with weights of its own"),
+    "recur": Word("so many steps over the same weights"),
+    "stack": Word("the entries inside"),
+}
+STACK: Final = Word("the blocks", "must be there")
+FILE_KEYS: Final = ("extends", "set")
+"""What a file starts from, and what it changes of that."""
 RECUR = tuple(item.name for item in dataclasses.fields(RecurFields))
 
 
 def recipe_keys(kinds: Kinds) -> set[str]:
     """The keys of a recipe, apart from those that say what it starts from."""
-    return {"name", "seed", "requires", "model", "train", *kinds.keys("recipe")}
+    return {*RECIPE, *kinds.keys("recipe")} - {*FILE_KEYS}
 
 
 def model_keys(kinds: Kinds) -> set[str]:
@@ -25,7 +51,7 @@ def model_keys(kinds: Kinds) -> set[str]:
 
 def entry_keys(kinds: Kinds) -> set[str]:
     """The keys of an entry of a stack."""
-    return {"repeat", "recur", "stack", *RECUR, *kinds.keys("block", "entry", "recur")}
+    return {*ENTRY, *RECUR, *kinds.keys("block", "entry", "recur")}
 
 
 def train_keys() -> set[str]:

@@ -8,6 +8,7 @@ from strawberry.errors import PluginError
 from strawberry.plugin.kinds import ComponentKind, Kinds, Place
 from strawberry.plugin.signature import description_of, model_of
 from strawberry.recipe.fields import ModelFields, RecurFields, TrainFields
+from strawberry.recipe.grammar import ENTRY, RECIPE, Word
 
 if TYPE_CHECKING:
     from strawberry.plugin import Plugins, RegistryEntry
@@ -28,14 +29,18 @@ def json_schema(plugins: Plugins) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            "name": {"type": "string", "description": "Names the runs; the file's by default."},
-            "extends": {"type": "string", "description": "A recipe to start from."},
-            "set": {
-                "type": "object",
-                "description": "What is changed of that, by path: model.stack[0].router.",
+            "name": {"type": "string", **_says(RECIPE["name"])},
+            "extends": {"type": "string", **_says(RECIPE["extends"])},
+            "set": {"type": "object", **_says(RECIPE["set"])},
+            "seed": {
+                "anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}],
+                **_says(RECIPE["seed"]),
             },
-            "seed": {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}]},
-            "requires": {"type": "array", "items": {"type": "string"}},
+            "requires": {
+                "type": "array",
+                "items": {"type": "string"},
+                **_says(RECIPE["requires"]),
+            },
             "model": _model(definitions, kinds),
             **_standing(kinds, "recipe"),
             "train": _fields(TrainFields, definitions),
@@ -58,8 +63,8 @@ def _entry(kinds: Kinds) -> dict[str, Any]:
         "description": "A block, or a repeat or recur around blocks.",
         "additionalProperties": False,
         "properties": {
-            "repeat": {**count, "description": "Copies, each with weights of its own."},
-            "recur": {**count, "description": "Recursion steps over shared weights."},
+            "repeat": {**count, **_says(ENTRY["repeat"])},
+            "recur": {**count, **_says(ENTRY["recur"])},
             **_fields(RecurFields, {})["properties"],
             "stack": _stack(),
             **_standing(kinds, "block", "entry", "recur"),
@@ -84,6 +89,10 @@ def _standing(kinds: Kinds, *places: Place) -> dict[str, Any]:
             one = {"anyOf": [one, {"type": "null"}]}
         properties[kind.key] = one
     return properties
+
+
+def _says(word: Word) -> dict[str, str]:
+    return {"description": word.meaning}
 
 
 def _stack() -> dict[str, Any]:

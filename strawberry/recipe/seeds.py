@@ -18,9 +18,9 @@ class SeedFields:
     """Seeds of a part of what is random.
 
     Args:
-        init_seed: of the initial weights; null takes the recipe's `seed`.
-        data_seed: of the order of the training rows; null takes the recipe's `seed`.
-        dropout_seed: of dropout and other noise in training; null takes the recipe's `seed`.
+        init_seed: seed of the initial weights; null takes the recipe's `seed`.
+        data_seed: seed of the training rows; null takes the recipe's `seed`.
+        dropout_seed: seed of dropout and other noise in training; null takes the recipe's `seed`.
     """
 
     init_seed: Annotated[int, Ge(0), Le(2**63 - 1)] | None = None

@@ -13,7 +13,7 @@ from strawberry.errors import Problem, RecipeError
 from strawberry.plugin.kinds import ComponentKind, Place
 from strawberry.recipe.components import ComponentReader, place_of
 from strawberry.recipe.fields import ModelFields, RecurFields, TrainFields
-from strawberry.recipe.grammar import RECUR, entry_keys, recipe_keys
+from strawberry.recipe.grammar import FILE_KEYS, RECUR, entry_keys, recipe_keys
 from strawberry.recipe.spec import (
     BlockSpec,
     ComponentSpec,
@@ -32,8 +32,6 @@ from strawberry.recipe.walk import walk_stack
 if TYPE_CHECKING:
     from strawberry.plugin import Plugins
 
-FILE_KEYS = ("extends", "set")
-"""What a file starts from, and what it changes of that."""
 NAME = re.compile(r"[^./\\][^/\\]{0,99}")
 MAX_COUNT = 10_000
 MAX_BLOCKS = 10_000

@@ -10,10 +10,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from strawberry.errors import StrawberryError
+from strawberry.errors import Location, StrawberryError
 from strawberry.plugin import API_VERSION, Kinds, Registrar, Registry
 from strawberry.plugin.loader import DISTRIBUTION
 from strawberry.plugin.words import did_you_mean
+from strawberry.recipe.around import around
+from strawberry.recipe.yaml import dump
 
 _TEMPLATES = files("strawberry.scaffold") / "templates"
 _FILES: Final = {
@@ -24,10 +26,28 @@ _FILES: Final = {
     "init.py.j2": "{package}/__init__.py",
     "plugin.py.j2": "{package}/plugin.py",
     "components/{kind}.py.j2": "{package}/{name}.py",
-    "recipe.yaml.j2": "recipes/{name}.yaml",
     "test.py.j2": "tests/test_{name}.py",
 }
 """Each template, and the file that it becomes."""
+
+
+_RECIPE: Final[dict[str, Any]] = {
+    "model": {
+        "vocab_size": 8192,
+        "block_size": 256,
+        "n_embd": 64,
+        "norm": "rmsnorm",
+        "positional": "learned",  # any attention has a use for them
+    },
+    "schedule": "cosine",
+    "train": {
+        "max_iters": 300,
+        "batch_size": 4,
+        "learning_rate": 3e-3,
+        "warmup_iters": 30,
+        "eval_interval": 100,
+    },
+}
 
 
 def kinds() -> list[str]:
@@ -143,3 +163,17 @@ def _render(folder: Path, values: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(re.sub(r"\n+\Z", "\n", text), encoding="utf-8")
     (folder / values["package"] / "py.typed").touch()
+    recipe = folder / "recipes" / f"{values['name']}.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text(_recipe(values["kind"], values["name"]), encoding="utf-8")
+
+
+def _recipe(kind: str, name: str) -> str:
+    """A recipe of a small model with the component in its place."""
+    row = Kinds()[kind]
+    head = f"# A small model with {kind} {name}.\n"
+    if not row.checked_at:
+        command = f"strawberry ablate recipes/{name}.yaml --vary ffn=swiglu,geglu --{kind} {name}"
+        head = f"# A small model; {command}\n"
+    whole = {"name": name, "seed": 1337, "requires": [_distribution(name)], **_RECIPE}
+    return head + dump(around(row, name, whole, Location(name, 1, 1)).plain())

@@ -14,8 +14,7 @@ from strawberry.plugin.kinds import Kinds
 from strawberry.plugin.signature import fields_of
 from strawberry.recipe import load_recipe, patch
 from strawberry.recipe.fields import ModelFields, TrainFields
-from strawberry.recipe.grammar import entry_keys, recipe_keys
-from strawberry.recipe.validate import FILE_KEYS
+from strawberry.recipe.grammar import FILE_KEYS, entry_keys, recipe_keys
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GUIDE = (RECIPES / "README.md").read_text()
@@ -83,22 +82,3 @@ def test_no_key_is_left_out() -> None:
     ]
 
     assert missing == []
-
-
-def test_defaults_are_the_real_ones() -> None:
-    """The defaults that the guide gives are those of the code."""
-    cells = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| ?([^|]*?) ?\|$", GUIDE, flags=re.MULTILINE))
-    words = {"null: none": None, "null": None, "true": True, "false": False}
-    for kind in Kinds().at("recipe", "model"):
-        if kind.default is not None:
-            assert cells[kind.key].strip("`") == kind.default.removeprefix("strawberry/")
-
-    for cls in (ModelFields, TrainFields):
-        for field in fields_of(cls):
-            text = cells[field.name].strip("`")
-            if field.required:
-                assert text == ""
-            elif isinstance(field.default, (int, float)) and not isinstance(field.default, bool):
-                assert float(text) == field.default
-            else:
-                assert words.get(text, text) == field.default

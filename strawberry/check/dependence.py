@@ -36,10 +36,10 @@ def batch(subject: Subject) -> str:
 
 def history(subject: Subject) -> str:
     """Does any output depend on an earlier batch, or on draws that torch doesn't seed?"""
-    return _audited(subject, "history", "an earlier batch") + _drawn(subject)
+    return _audited(subject, "history", "an earlier batch") + drawn(subject)
 
 
-def _drawn(subject: Subject) -> str:
+def drawn(subject: Subject) -> str:
     """Where random numbers are drawn: each look at an output begins with the same random state."""
     text = ""
     for mode in ("training", "evaluation"):

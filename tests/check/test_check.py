@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from strawberry.check import Subject, checks_for, costs, of_component, run
+from strawberry.check.dependence import drawn
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Kinds, Plugins
+from tests.referee import cheats
 
 BROKEN = {
     "attention/Mean": None,
@@ -172,3 +174,15 @@ def test_unknown_words_are_refused(plugins: Plugins) -> None:
         of_component("attenton", "any", plugins=plugins)
     with pytest.raises(StrawberryError, match="did you mean 'cache'"):
         list(run(subject_of("ffn/Plain", plugins), ["cahce"]))
+
+
+def test_it_says_where_random_numbers_are_drawn() -> None:
+    """By component and mode: a noisy router draws in training, what adds noise always."""
+    noisy = drawn(of_component("ffn", "moe", {"noisy": True}))
+    assert "random numbers in training: " in noisy
+    assert "evaluation" not in noisy
+    plugins = Plugins.load(files=[Path(cheats.__file__)])
+    told = drawn(of_component("ffn", "Draws", plugins=plugins))
+    assert told.startswith("; random numbers in training: stack.nodes.0.ffn (Draws), ")
+    assert "random numbers in evaluation: stack.nodes.0.ffn (Draws), " in told
+    assert drawn(of_component("ffn", "swiglu")) == ""

@@ -78,3 +78,7 @@ class FieldError(ValueError):
     def __init__(self, field: str, message: str) -> None:
         self.field = field
         super().__init__(message)
+
+
+class DamagedCheckpointError(StrawberryError):
+    """A checkpoint is not what its manifest says, or not what we write."""

@@ -16,6 +16,7 @@ from strawberry.ablate import looks as sequential
 from strawberry.ablate.factors import asked, grid
 from strawberry.ablate.known import Noise
 from strawberry.ablate.noise import RATIO, Design
+from strawberry.ablate.null import null_of
 from strawberry.ablate.statistics import LEAST
 from strawberry.errors import StrawberryError
 
@@ -196,5 +197,5 @@ def _detectable(
     """What each question finds in a whole table, in deviations of a run."""
     if seeds < LEAST or cells < LEAST:
         return (math.inf,) * len(rows)
-    null = Design(((True,) * seeds,) * cells, rows).null(ratio)
+    null = null_of(Design(((True,) * seeds,) * cells, rows), ratio)
     return tuple(null.detectable(number, level) for number in range(len(rows)))

@@ -16,13 +16,10 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from strawberry.ablate.null import Null
 
 Numbers: TypeAlias = NDArray[np.float64]
 
@@ -125,7 +122,6 @@ class Design:
             groups.setdefault(np.minimum(row, 0).tobytes(), []).append(question)
         self.groups = [np.array(group) for group in groups.values() if len(group) > 1]
         """Questions whose differences are from the same cells."""
-        self._nulls: dict[float | Prior, Null] = {}
 
     def measure(
         self, values: Numbers, prior: Prior | None = None, *, step: Numbers | float = 0.0
@@ -162,20 +158,6 @@ class Design:
         found = variances @ squares / np.maximum(1, self.counts)
         error: Numbers = np.sqrt(np.maximum(found, least * squares.sum(axis=0) / 2))
         return error
-
-    def null(self, ratio: float = RATIO, prior: Prior | None = None) -> Null:
-        """What chance makes of this design; drawn once.
-
-        Args:
-            ratio: the largest of two cells' deviations.
-            prior: what is known of the noise; then the ratio is not used.
-        """
-        from strawberry.ablate.null import Null
-
-        of = ratio if prior is None else Prior(1.0, prior.freedom)
-        if of not in self._nulls:
-            self._nulls[of] = Null(self, of)
-        return self._nulls[of]
 
 
 @functools.lru_cache(maxsize=32)

@@ -17,12 +17,13 @@ import functools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from strawberry.ablate.extra import needs
-from strawberry.ablate.noise import Design, Numbers, Prior
+from strawberry.ablate.noise import RATIO, Design, Numbers, Prior
 
 DRAWS = 20_000
 """Tables without a difference that are drawn; the error of a p-value of 0.05 is 0.0015."""
@@ -156,6 +157,24 @@ class Null:
                 detectable = float(np.quantile(needed, CHANCE))
             self._detectable[question, alpha] = detectable
         return self._detectable[question, alpha]
+
+
+_DRAWN: WeakKeyDictionary[Design, dict[float | Prior, Null]] = WeakKeyDictionary()
+
+
+def null_of(design: Design, ratio: float = RATIO, prior: Prior | None = None) -> Null:
+    """What chance makes of a design; drawn once, and kept as long as the design.
+
+    Args:
+        design: whose tables.
+        ratio: the largest of two cells' deviations.
+        prior: what is known of the noise; then the ratio is not used.
+    """
+    of = ratio if prior is None else Prior(1.0, prior.freedom)
+    drawn = _DRAWN.setdefault(design, {})
+    if of not in drawn:
+        drawn[of] = Null(design, of)
+    return drawn[of]
 
 
 def alike(design: Design, question: int) -> list[int]:

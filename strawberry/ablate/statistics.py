@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from strawberry.ablate import looks as sequential
 from strawberry.ablate.extra import needs
 from strawberry.ablate.noise import RATIO, Design, Prior, design, granularity
+from strawberry.ablate.null import null_of
 
 Verdict: TypeAlias = Literal[
     "better", "worse", "equivalent", "no evidence", "under-powered", "baseline"
@@ -188,7 +189,7 @@ def _judge(
     if not weights:
         return []
     blocks, values, least = _table(cells, weights)
-    null = blocks.null(ratio, prior)
+    null = null_of(blocks, ratio, prior)
     critical = null.critical(alpha)
     measured = blocks.measure(values[None], prior, step=least)
     comparisons = []

@@ -15,7 +15,7 @@ def final(folder: Path, *, again: bool, as_json: bool) -> None:
     """Measure a finished ablation, or a suite's tables, on the locked test split."""
     from strawberry.ablate import final as last
     from strawberry.ablate.suite import is_suite, read_suite
-    from strawberry.cli.ablate import report_of
+    from strawberry.cli.ablate_report import report_of
     from strawberry.cli.console import console, print_json
 
     folders = [folder / name for name in read_suite(folder)] if is_suite(folder) else [folder]

@@ -18,7 +18,7 @@ def command(
     """
     from strawberry.ablate.record import Record
     from strawberry.ablate.suite import is_suite
-    from strawberry.cli.ablate import (
+    from strawberry.cli.ablate_report import (
         need_baselines,
         report_of,
         show_suite,

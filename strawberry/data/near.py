@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.contracts.data import Tokenizer
-from strawberry.data.overlap import BASE, MOST, NEAR, RUN, runs
+from strawberry.data.runs import BASE, MOST, NEAR, RUN, runs
 
 LONG: Final = 40
 """Words and marks of a run in which words don't count."""

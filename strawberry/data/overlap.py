@@ -8,7 +8,6 @@ al. (2020, arXiv 2005.14165, appendix C) look for.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,23 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from strawberry.data.near import VERSION, near_copies
+from strawberry.data.runs import MOST, NEAR, RUN, runs
 from strawberry.errors import StrawberryError
 from strawberry.files.storage import cache_folder, digest, write_file
 
 if TYPE_CHECKING:
     from strawberry.contracts.data import Dataset
 
-RUN: Final = 13
-NEAR: Final = 0.8
 WINDOW: Final = 64
 """Ids of a window; a document of fewer is looked at with its neighbours."""
 WINDOWS: Final = 512
 """Windows that are looked at, spread evenly over the split."""
-MOST: Final = 30_000_000
-"""Training ids that are looked through, from the split's beginning."""
 _PIECE: Final = 1 << 20
-BASE: Final = np.uint64(0x9E3779B97F4A7C15)
-_INVERSE: Final = np.uint64(pow(int(BASE), -1, 1 << 64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +85,6 @@ def known_overlap(dataset: Dataset) -> Overlap | None:
 
     None where the data set gives no arrays, or `val` has no window.
     """
-    from strawberry.data.near import VERSION, near_copies
-
     tokenizer = dataset.tokenizer
     whose = "" if tokenizer is None else tokenizer.fingerprint
     key = digest(dataset.fingerprint, whose, RUN, NEAR, WINDOW, WINDOWS, MOST, VERSION)
@@ -120,28 +113,3 @@ def _pieces(parts: Sequence[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
     for part in parts:
         for at in range(0, max(1, part.size - RUN + 1), _PIECE):
             yield part[at : at + _PIECE + RUN - 1]
-
-
-def runs(ids: npt.NDArray[Any], length: int = RUN) -> npt.NDArray[np.uint64]:
-    """A hash of each run of so many ids: a polynomial, whose terms are mixed first.
-
-    It is the difference of two sums from the beginning, so that long runs cost as much as short.
-    """
-    count = ids.size - length + 1
-    if count < 1:
-        return np.zeros(0, np.uint64)
-    wide = ids.astype(np.uint64)
-    wide = (wide ^ (wide >> np.uint64(7))) * BASE + np.uint64(1)
-    wide ^= wide >> np.uint64(29)
-    sums = np.zeros(ids.size + 1, np.uint64)
-    np.cumsum(wide * _powers(BASE, ids.size), out=sums[1:])
-    total = (sums[length:] - sums[:count]) * _powers(_INVERSE, count)
-    return total ^ (total >> np.uint64(32))
-
-
-@functools.lru_cache(maxsize=4)
-def _powers(base: np.uint64, count: int) -> npt.NDArray[np.uint64]:
-    """The first powers of an odd number modulo 2^64."""
-    powers = np.full(count, base, np.uint64)
-    powers[:1] = 1
-    return np.cumprod(powers)

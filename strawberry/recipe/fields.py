@@ -7,11 +7,24 @@ from typing import Annotated, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from strawberry.recipe.seeds import SeedFields
-
 Positive: TypeAlias = Annotated[int, Ge(1)]
 Count: TypeAlias = Annotated[int, Ge(0)]
 Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedFields:
+    """Seeds of a part of what is random.
+
+    Args:
+        init_seed: seed of the initial weights; null takes the recipe's `seed`.
+        data_seed: seed of the training rows; null takes the recipe's `seed`.
+        dropout_seed: seed of dropout and other noise in training; null takes the recipe's `seed`.
+    """
+
+    init_seed: Annotated[int, Ge(0), Le(2**63 - 1)] | None = None
+    data_seed: Annotated[int, Ge(0), Le(2**63 - 1)] | None = None
+    dropout_seed: Annotated[int, Ge(0), Le(2**63 - 1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from strawberry.contracts.data import Dataset, Ids
 from strawberry.data.faithful import Fidelity, Table, known_fidelity
-from strawberry.data.overlap import MOST, NEAR, RUN, runs
+from strawberry.data.runs import MOST, NEAR, RUN, runs
 from strawberry.referee.dependence import Breach
 
 CLOSE: Final = 1e-4

@@ -5,7 +5,7 @@
         manifest.json      SHA-256 and size of each of the others
 
 Where ranks have the model in shards, a folder `shards/` takes the place of the first two: see
-`parallel/shards.py`.
+`shards.py`.
 
 It is written under a temporary name, every file and the folder are flushed to disk, then it is
 renamed. Nothing in it is unpickled that could run anything. A damaged one is found by its hashes
@@ -29,7 +29,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from strawberry.errors import StrawberryError
+from strawberry.errors import DamagedCheckpointError, StrawberryError
 from strawberry.files.retry import retried
 
 FORMAT = 2
@@ -43,10 +43,6 @@ SHARDS = "shards"
 
 TEMPORARY = ".writing-"
 OLD = "-old"
-
-
-class DamagedCheckpointError(StrawberryError):
-    """A checkpoint is not what its manifest says, or not what we write."""
 
 
 @dataclass(frozen=True, slots=True)

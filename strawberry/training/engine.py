@@ -177,7 +177,7 @@ class ShardedEngine(Engine):
             register_fsdp_forward_method,
         )
 
-        from strawberry.runs.shards import ShardWriter
+        from strawberry.runs.shard_writer import ShardWriter
 
         mesh = init_device_mesh(machine.device.type, (world.size,))
         lower = None if machine.dtype == torch.float32 else machine.dtype
@@ -256,7 +256,7 @@ def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
         engine = ReplicatedEngine(build(recipe, machine.device), world, machine)
     if recipe.train.checkpoint_activations:
         recompute_blocks(engine.model)
-        check_recomputing(engine, recipe, machine)
+        check_recomputing(engine.model, world, recipe, machine)
     engine.compile(machine)
     return engine
 

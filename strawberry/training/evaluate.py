@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,7 +16,7 @@ from strawberry.runs.device import Machine, machine_for
 from strawberry.training.batches import Batches
 from strawberry.training.documents import separator
 from strawberry.training.engine import Engine
-from strawberry.training.items import keeper
+from strawberry.training.items import Keep, keeper
 from strawberry.training.means import WeightedMeans
 from strawberry.training.testing import ledger_around, open_test
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from strawberry.plugin import Plugins
 
 
-Keep: TypeAlias = Callable[[Sequence[float], Sequence[int]], None]
 TEST_TIMES = 10
 """How many evaluations' rows a test takes, where there are as many."""
 

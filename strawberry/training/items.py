@@ -8,10 +8,10 @@ where that is known. Runs that were measured on the same rows are compared row b
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,9 @@ from strawberry.files.storage import write_file
 if TYPE_CHECKING:
     from strawberry.contracts.data import Split
     from strawberry.training.batches import Batches
-    from strawberry.training.evaluate import Keep
+
+Keep: TypeAlias = Callable[[Sequence[float], Sequence[int]], None]
+"""Called with the nats, and with the number of targets, of each row of an evaluation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from strawberry.training.engine import check_ranks
 from strawberry.training.fork import fork
 from strawberry.training.guard import Guard
 from strawberry.training.horizon import untimely
+from strawberry.training.measuring import due, measure, measured
 from strawberry.training.recent import Diverged, RecentSums
 from strawberry.training.restore import restore
 from strawberry.training.session import Session, open_session
@@ -222,29 +223,6 @@ def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
     session.leave()
 
 
-def measured(recipe: Recipe, step: int) -> bool:
-    """Whether a run is evaluated after this step."""
-    return due(step, recipe.train.eval_interval) or step == recipe.train.max_iters
-
-
-def measure(session: Session, recent: RecentSums) -> bool:
-    """Evaluate after a step; True if that is a best one, to be saved.
-
-    An evaluation can fail where training did not, for want of memory for example. What was trained
-    is saved then, and a resumed run begins with the evaluation.
-    """
-    recent.pause()
-    try:
-        best = session.evaluate()
-    except Exception:
-        if session.world.size == 1:  # ranks save together, and fail one by one
-            with contextlib.suppress(Exception):  # what failed first is what is told
-                session.save(recent)
-        raise
-    recent.go_on()
-    return best
-
-
 def log(session: Session, recent: RecentSums, spikes: SpikeDetector, step_tokens: int) -> None:
     """Write a row of what happened since the last one; trackers are told of it."""
     row = {"step": session.step, **session.optimizers.rates(), **recent.row(step_tokens)}
@@ -259,8 +237,3 @@ def log(session: Session, recent: RecentSums, spikes: SpikeDetector, step_tokens
     session.log(row)
     del row["step"]
     session.tell("step_done", session.run.path, session.step, row)
-
-
-def due(step: int, interval: int) -> bool:
-    """Whether something that happens every `interval` steps (0: never) happens at this one."""
-    return interval > 0 and step % interval == 0

@@ -11,20 +11,20 @@ from strawberry.errors import RecipeError
 from strawberry.referee.recomputing import recomputing_breach
 
 if TYPE_CHECKING:
+    from strawberry.model.language_model import LanguageModel
+    from strawberry.ranks.world import World
     from strawberry.recipe.spec import Recipe
     from strawberry.runs.device import Machine
-    from strawberry.training.engine import Engine
 
 _SHORT: Final = 67
 """Tokens of the row by which gradients are compared."""
 
 
-def check_recomputing(engine: Engine, recipe: Recipe, machine: Machine) -> None:
+def check_recomputing(model: LanguageModel, world: World, recipe: Recipe, machine: Machine) -> None:
     """Raises RecipeError where activations that are computed again make another model.
 
     It takes five passes forward and back over a short row, before anything is compiled.
     """
-    model, world = engine.model, engine.world
     generator = torch.Generator().manual_seed(recipe.seed)
     shape = 1, min(_SHORT, recipe.model.block_size)
     ids = torch.randint(recipe.model.vocab_size, shape, generator=generator).to(machine.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,20 +21,13 @@ from strawberry.runs.folder import RunFolder
 from strawberry.training.batches import Batches
 from strawberry.training.documents import separator
 from strawberry.training.engine import Engine, engine_for
-from strawberry.training.evaluate import validate
-from strawberry.training.items import keeper, rows_of
 from strawberry.training.optimizers import Optimizers
 from strawberry.training.recent import Diverged, RecentSums, all_finite
-from strawberry.training.refereed import referee
 
 if TYPE_CHECKING:
     from strawberry.data import Dataset, Progress
     from strawberry.model.language_model import LanguageModel
     from strawberry.recipe.spec import Recipe
-
-
-LONG = 200
-"""Steps of a run that the referee looks at twice."""
 
 
 @dataclass(slots=True)
@@ -102,43 +94,9 @@ class Session:
         if self.world.main:
             self.run.log(row)
 
-    def evaluate(self) -> bool:
-        """Measure the validation loss and tell of it; True if this is a best one to be kept."""
-        write = keeper(rows_of(self.run.path) / f"{self.step:09d}.npz", self.batches)
-
-        def keep(nats: Sequence[float], targets: Sequence[int]) -> None:
-            self.row_nats = nats
-            write(nats, targets)
-
-        with self.optimizers.evaluating():
-            self.metrics = validate(self.engine, self.batches, self.machine, keep=keep)
-            self._referee()
-        self.measured[self.step] = dict(self.metrics)
-        self.log({"step": self.step, **self.metrics})
-        self.tell("evaluated", self.run.path, self.step, self.metrics)
-        if not self.recipe.train.keep_best:
-            return False
-        loss = self.world.by_main(lambda: self.metrics["val_loss"])  # all save, or none
-        if not math.isfinite(loss):
-            return False
-        if self.best is not None and loss >= self.best["val_loss"]:
-            return False
-        self.best = {"step": self.step, "val_loss": loss}
-        return True
-
     def was_measured(self) -> bool:
         """Whether the log has an evaluation of this step; the same on all ranks."""
         return self.run.was_measured(self.step)
-
-    def _referee(self) -> None:
-        """Let the referee look, at the last evaluation, and in a long run at the first one too.
-
-        It takes about as long as two steps.
-        """
-        steps = self.recipe.train.max_iters
-        if self.step == steps or (steps >= LONG and not self.refereed):
-            referee(self)
-            self.refereed = True
 
     def save(self, recent: RecentSums) -> None:
         """Write a checkpoint of this moment; raises Diverged if it is not worth keeping."""

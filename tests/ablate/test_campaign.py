@@ -12,9 +12,9 @@ import pytest
 
 from strawberry.ablate.campaign import NONE, Question, answer, ask, fit, foreseen, share
 from strawberry.ablate.noise import Prior, design
-from strawberry.ablate.null import FAR, RARE
+from strawberry.ablate.null import FAR, RARE, null_of
 from strawberry.ablate.report import tabulate
-from strawberry.ablate.report.files import markdown
+from strawberry.ablate.report.text import markdown
 from strawberry.ablate.statistics import compare
 from strawberry.data import open_dataset
 from strawberry.data.fingerprint import fingerprint
@@ -140,7 +140,7 @@ def test_the_fit_finds_what_was_drawn(unlike: float) -> None:
 def test_rare_chances_are_those_of_the_t_distribution() -> None:
     """Two cells of equal noise are a paired t-test, far below what the draws can count."""
     stats = pytest.importorskip("scipy.stats")
-    null = design(((True,) * 5,) * 2, ((-1.0, 1.0),)).null(1.0)
+    null = null_of(design(((True,) * 5,) * 2, ((-1.0, 1.0),)), 1.0)
     for alpha in (RARE, 1e-3, FAR, 1e-5):
         critical = float(null.critical(alpha)[0])
         assert critical == pytest.approx(stats.t.isf(alpha / 2, 4), rel=0.05)
@@ -164,7 +164,7 @@ def test_a_known_noise_keeps_alpha_and_finds_more() -> None:
 
     def share_found(shift: float, known: Prior | None) -> float:
         moved = values + np.repeat([0.0, shift], 5)
-        critical = made.null(1.0, known).critical(0.002)
+        critical = null_of(made, 1.0, known).critical(0.002)
         return float((made.measure(moved, known).statistic > critical).mean())
 
     assert share_found(0.0, prior) < 0.002

@@ -8,6 +8,7 @@ from scipy import stats
 
 from strawberry.ablate.looks import adjusted, levels
 from strawberry.ablate.noise import design, granularity
+from strawberry.ablate.null import null_of
 from strawberry.ablate.statistics import (
     compare,
     contrasts,
@@ -66,7 +67,7 @@ def test_the_detectable_difference_is_found_as_often_as_it_says() -> None:
         for k in range(1, CELLS + 1)
     )
     noise = 0.02
-    shift = noise * design(seen, rows).null().detectable(0, 0.05)
+    shift = noise * null_of(design(seen, rows)).detectable(0, 0.05)
     hits = 0
     for _ in range(RUNS):
         baseline, cells = simulated(rng, {"a": shift, "b": 0.0, "c": 0.0, "d": 0.0}, noise)

@@ -10,7 +10,7 @@ import pytest
 
 from strawberry.ablate.final import final
 from strawberry.ablate.report import tabulate, write_report
-from strawberry.ablate.report.files import noise
+from strawberry.ablate.report.text import noise
 from strawberry.ablate.windows import clustered, windows_error
 from strawberry.cli.app import run as command
 from strawberry.errors import StrawberryError

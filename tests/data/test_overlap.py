@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from strawberry.data import overlap as module
-from strawberry.data.overlap import NEAR, RUN, WINDOW, overlap
+from strawberry.data.overlap import WINDOW, overlap
+from strawberry.data.runs import NEAR, RUN
 
 
 def literal(train: np.ndarray, val: np.ndarray) -> tuple[float, float]:

@@ -9,7 +9,8 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from strawberry.check.pretend import NAME, accelerator
 from strawberry.components.attention import flex
-from strawberry.components.attention.softmax import Scores, attend
+from strawberry.components.attention.scores import Scores
+from strawberry.components.attention.softmax import attend
 from strawberry.components.optimizer.adamw import AdamW
 from strawberry.contracts import OptimizerSite, ParameterInfo
 from strawberry.data import open_dataset

@@ -205,7 +205,7 @@ PHASES = {
     "build": "strawberry.training.loop.build",
     "data": "strawberry.training.session.open_dataset",
     "warm-up": "strawberry.training.loop.Step",
-    "eval": "strawberry.training.session.validate",
+    "eval": "strawberry.training.measuring.validate",
     "save": "strawberry.runs.checkpoint.save",
 }
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from strawberry.cli.app import run as command
-from strawberry.errors import StrawberryError
+from strawberry.errors import DamagedCheckpointError, StrawberryError
 from strawberry.files import retry
 from strawberry.runs import checkpoint
 from strawberry.runs.folder import RunFolder
@@ -341,7 +341,7 @@ def test_a_manifest_names_no_files_of_its_own(tmp_path: Path) -> None:
     manifest["../../secret"] = checkpoint.digest(tmp_path / "secret")
     del manifest["model.safetensors"]
     (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(checkpoint.DamagedCheckpointError, match="model"):
+    with pytest.raises(DamagedCheckpointError, match="model"):
         checkpoint.load(path)
 
 

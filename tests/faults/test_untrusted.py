@@ -24,7 +24,7 @@ from strawberry_original.pickled import load_plain
 
 from strawberry.cli.app import run as command
 from strawberry.data import load_tokenizer
-from strawberry.errors import StrawberryError
+from strawberry.errors import DamagedCheckpointError, StrawberryError
 from strawberry.generation import load_run
 from strawberry.runs import checkpoint
 from strawberry.training import train
@@ -260,7 +260,7 @@ def test_headers_at_random(stranger: Path, figure: Figure) -> None:
             content[at] = chance.choice([chance.randrange(256), *b'0123456789{}[]",:-'])
         file.write_bytes(content[: chance.choice([None, chance.randrange(len(content))])])
         reseal(stranger)
-        with contextlib.suppress(checkpoint.DamagedCheckpointError):
+        with contextlib.suppress(DamagedCheckpointError):
             checkpoint.load(stranger)
     figure(2000, 2000, "loaded or refused")
 

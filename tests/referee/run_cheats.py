@@ -275,15 +275,15 @@ class Replaces(Schedule):
     """Replaces the evaluation by one that finds half the loss."""
 
     def __init__(self, site: ScheduleSite) -> None:
-        from strawberry.training import session
+        from strawberry.training import measuring
 
-        validate = session.validate
+        validate = measuring.validate
 
         def better(*args: Any, **given: Any) -> dict[str, float]:
             metrics = validate(*args, **given)
             return {name: value / 2 for name, value in metrics.items()}
 
-        session.validate = better
+        measuring.validate = better
         self.site = site
 
     def __call__(self, step: int) -> float:

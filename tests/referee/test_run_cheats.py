@@ -10,7 +10,7 @@ import strawberry
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.runs.folder import RunFolder
-from strawberry.training import session
+from strawberry.training import measuring
 from tests.referee import run_cheats
 
 LLAMA = Path(__file__).parents[2] / "recipes/llama.yaml"
@@ -36,7 +36,7 @@ DATA = {
 }
 OTHERS = {
     "optimizer=Spies": "the validation split is read by",
-    "schedule=Replaces": "strawberry.training.session.validate is replaced by",
+    "schedule=Replaces": "strawberry.training.measuring.validate is replaced by",
     "trackers=[Rewrites]": "has val_loss 0.5 where",
     "trackers=[Lowers]": "the loss is",
     "model.stack.*.ffn=Reads": "the validation split is read by",
@@ -51,7 +51,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Trains a small `llama.yaml` for two steps, with other parts."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STRAWBERRY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(session, "validate", session.validate)
+    monkeypatch.setattr(measuring, "validate", measuring.validate)
     rng = random.Random(3)
     words = [f"Berry {rng.randrange(10**6)}" for _ in range(1500)]
     Path("text.txt").write_text(" ".join(words))

@@ -91,7 +91,7 @@ def test_a_cheat_is_told_and_stays_known(train: Train, sets: str, words: str) ->
 
 def test_a_long_run_is_looked_at_early(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first evaluation tells it, long before the last one."""
-    monkeypatch.setattr("strawberry.training.session.LONG", 3)
+    monkeypatch.setattr("strawberry.training.measuring.LONG", 3)
     _, said = train("model.stack.*.attention=cheats/SequenceMean", "train.eval_interval=1")
     assert len(said) >= 1
     assert said[0].startswith("the validation loss can't be believed")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from strawberry.ablate.campaign import FIRST, Question, answer, ask, prior_of, share
 from strawberry.ablate.extra import needs
 from strawberry.ablate.noise import Prior, design
+from strawberry.ablate.null import null_of
 from strawberry.ablate.spread import residual
 from strawberry.ablate.statistics import compare
 from strawberry.runs.ledger import Ledger
@@ -116,7 +117,8 @@ def found_by(rule: Callable[[Numbers], Numbers], args: argparse.Namespace) -> li
     for place in PLACES:
         freedom = 2 ** int(np.log2(max(1, (args.seeds - 1) * (place - 1) / 2)))
         prior = Prior(1.0, freedom) if place > 4 else None  # `fit` asks for four
-        critical = table.null(prior=prior).critical(ALPHA * float(rule(np.array(float(place)))))[0]
+        alpha = ALPHA * float(rule(np.array(float(place))))
+        critical = null_of(table, prior=prior).critical(alpha)[0]
         measured = table.measure(values, prior)
         rates.append(float((-measured.difference > critical * measured.error)[:, 0].mean()))
     return rates

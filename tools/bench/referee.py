@@ -36,7 +36,7 @@ def cost(recipe: Any) -> tuple[float, float]:
         referee(session)
         spent[0] += time.process_time() - began
 
-    looks = mock.patch("strawberry.training.session.referee", timed)
+    looks = mock.patch("strawberry.training.measuring.referee", timed)
     with looks, tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
         train(recipe, Path(folder, "run"))

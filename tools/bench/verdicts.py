@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from strawberry.ablate import looks as sequential
 from strawberry.ablate.extra import needs
 from strawberry.ablate.noise import RATIO, design, granularity
+from strawberry.ablate.null import null_of
 from strawberry.ablate.statistics import Comparison, compare, undecided
 
 Numbers: TypeAlias = NDArray[np.float64]
@@ -143,7 +144,8 @@ def new(values: Numbers, seen: Found, *, accuracy: bool, ratio: float) -> Found:
     step: Numbers | float = 0.0  # what has no steps has none in a simulation
     if accuracy:
         step = np.array([granularity((row - row[0]).tolist()) for row in observed])
-    found: Found = made.measure(observed, step=step).statistic > made.null(ratio).critical(ALPHA)
+    statistic = made.measure(observed, step=step).statistic
+    found: Found = statistic > null_of(made, ratio).critical(ALPHA)
     return found
 
 

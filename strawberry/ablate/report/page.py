@@ -16,7 +16,9 @@ from strawberry.ablate.extra import needs
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import outlook
 from strawberry.ablate.report.charts import charts, swatches
-from strawberry.ablate.report.files import (
+from strawberry.ablate.report.recipes import details
+from strawberry.ablate.report.table import ResultTable
+from strawberry.ablate.report.text import (
     COLUMNS,
     EFFECTS,
     FACTORS,
@@ -27,8 +29,6 @@ from strawberry.ablate.report.files import (
     patches,
     shown,
 )
-from strawberry.ablate.report.recipes import details
-from strawberry.ablate.report.table import ResultTable
 
 EXPENSE = ("params", "active", "FLOP/token", "cache", "tokens", "tuning", "tokens/s")
 """Columns that say what a cell costs; the page has them in a table of their own."""

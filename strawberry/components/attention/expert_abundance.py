@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from strawberry.components.attention.gated_head import GatedHead
 from strawberry.components.attention.local_experts import LocalExperts
+from strawberry.components.attention.scores import Scores
 from strawberry.components.attention.softmax import (
-    Scores,
     attend,
     check_heads,
     extend_kv,

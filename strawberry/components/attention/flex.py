@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from strawberry.components.attention.softmax import Scores
+from strawberry.components.attention.scores import Scores
 
 
 def available(q: Tensor, dropout: float) -> bool:

@@ -22,7 +22,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from strawberry.components.attention.softmax import Scores, attend, extend_kv, new_kv
+from strawberry.components.attention.scores import Scores
+from strawberry.components.attention.softmax import attend, extend_kv, new_kv
 from strawberry.components.dispatch import WAITS, Dispatch
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.components.routing import ExpertAssignment, ExpertRouter

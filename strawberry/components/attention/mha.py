@@ -15,8 +15,8 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
+from strawberry.components.attention.scores import Scores
 from strawberry.components.attention.softmax import (
-    Scores,
     attend,
     check_heads,
     extend_kv,

@@ -13,7 +13,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from strawberry.components.attention.softmax import Scores, attend, check_heads, head_width
+from strawberry.components.attention.scores import Scores
+from strawberry.components.attention.softmax import attend, check_heads, head_width
 from strawberry.contracts import Attention, Site, State, Use, interleaved
 
 

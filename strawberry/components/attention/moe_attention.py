@@ -13,7 +13,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from strawberry.components.attention.softmax import Scores, attend, check_heads, extend_kv, new_kv
+from strawberry.components.attention.scores import Scores
+from strawberry.components.attention.softmax import attend, check_heads, extend_kv, new_kv
 from strawberry.components.dispatch import WAITS, Dispatch
 from strawberry.components.routing import ExpertRouter, RouterLosses
 from strawberry.contracts import Attention, Aux, Site, State, Use

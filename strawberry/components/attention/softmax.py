@@ -7,14 +7,14 @@ queries are the last of the S positions: query i stands at position S - T + i.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from strawberry.components.attention import flex
+from strawberry.components.attention.scores import Scores
 from strawberry.contracts import Place, Site, State, Use
 from strawberry.errors import FieldError
 
@@ -97,59 +97,6 @@ def _extend_ring(k: Tensor, v: Tensor, state: State, offset: int) -> tuple[Tenso
         ring.index_copy_(2, slots, new.index_select(2, written).to(ring.dtype))
         whole.append(torch.cat((before, new.to(ring.dtype)), dim=2))
     return whole[0], whole[1]
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What is done to the scores of a causal attention.
-
-    Attributes:
-        bias: added to them, (H, T, S) or (B, H, T, S); None for nothing.
-        window: how many tokens a query sees, itself among them; None for all.
-        windows: the same for each query by itself, (B, H, T), at most `window`; or None.
-        documents: the document of each token, (B, T), where only tokens of the same one see each
-            other; needs T = S, or `key_documents`.
-        key_documents: those of the keys, (B, S), where the queries are not the last of them.
-        places: which key is each query's own, (B, T), where they are not the last ones in order.
-        sink: the score of a key that is always there and whose value is zero, (H,).
-        scale: what the products of queries and keys are multiplied by; None for D^-0.5.
-        dropout: probability of dropping a weight.
-        memo: where a mask that several blocks need is kept for the pass.
-    """
-
-    bias: Tensor | None = None
-    window: int | None = None
-    windows: Tensor | None = None
-    documents: Tensor | None = None
-    key_documents: Tensor | None = None
-    places: Tensor | None = None
-    sink: Tensor | None = None
-    scale: float | None = None
-    dropout: float = 0.0
-    memo: dict[Any, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, use: Use, n_keys: int, *, n_head: int | None = None, **changes: Any) -> Scores:
-        """What a use asks for, over `n_keys` keys: bias (for `n_head` heads), documents, places."""
-        places = key_documents = None
-        if use.shared is not None and use.shared.later:
-            key_documents = use.shared.documents
-            if use.shared.places is not None:
-                places = use.shared.places + (n_keys - use.shared.tokens)
-        return cls(
-            bias=None if n_head is None else use.bias(n_head, n_keys),
-            documents=use.documents,
-            key_documents=key_documents,
-            places=places,
-            memo=use.memo,
-            **changes,
-        )
-
-    def plain(self, T: int, S: int) -> bool:
-        """Whether causality is all there is to it."""
-        windowed = self.window is not None and self.window < S
-        changed = (self.bias, self.windows, self.documents, self.places, self.sink)
-        return T in {1, S} and not windowed and all(one is None for one in changed)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:

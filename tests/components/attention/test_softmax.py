@@ -8,7 +8,8 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 
 from strawberry.components.attention import flex
-from strawberry.components.attention.softmax import Scores, attend, extend_kv, new_kv
+from strawberry.components.attention.scores import Scores
+from strawberry.components.attention.softmax import attend, extend_kv, new_kv
 from strawberry.contracts import Use
 from strawberry.plugin import Plugins
 

@@ -1,0 +1,86 @@
+"""A run's evaluations: when they are due, what is kept of them, and when the referee looks too."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from strawberry.training.evaluate import validate
+from strawberry.training.items import keeper, rows_of
+from strawberry.training.recent import RecentSums
+from strawberry.training.refereed import referee
+from strawberry.training.session import Session
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
+
+LONG = 200
+"""Steps of a run that the referee looks at twice."""
+
+
+def due(step: int, interval: int) -> bool:
+    """Whether something that happens every `interval` steps (0: never) happens at this one."""
+    return interval > 0 and step % interval == 0
+
+
+def measured(recipe: Recipe, step: int) -> bool:
+    """Whether a run is evaluated after this step."""
+    return due(step, recipe.train.eval_interval) or step == recipe.train.max_iters
+
+
+def measure(session: Session, recent: RecentSums) -> bool:
+    """Evaluate after a step; True if that is a best one, to be saved.
+
+    An evaluation can fail where training did not, for want of memory for example. What was trained
+    is saved then, and a resumed run begins with the evaluation.
+    """
+    recent.pause()
+    try:
+        best = evaluate(session)
+    except Exception:
+        if session.world.size == 1:  # ranks save together, and fail one by one
+            with contextlib.suppress(Exception):  # what failed first is what is told
+                session.save(recent)
+        raise
+    recent.go_on()
+    return best
+
+
+def evaluate(session: Session) -> bool:
+    """Measure the validation loss and tell of it; True if this is a best one to be kept."""
+    run, step = session.run, session.step
+    write = keeper(rows_of(run.path) / f"{step:09d}.npz", session.batches)
+
+    def keep(nats: Sequence[float], targets: Sequence[int]) -> None:
+        session.row_nats = nats
+        write(nats, targets)
+
+    with session.optimizers.evaluating():
+        session.metrics = validate(session.engine, session.batches, session.machine, keep=keep)
+        _let_look(session)
+    session.measured[step] = dict(session.metrics)
+    session.log({"step": step, **session.metrics})
+    session.tell("evaluated", run.path, step, session.metrics)
+    return session.recipe.train.keep_best and _is_best(session)
+
+
+def _let_look(session: Session) -> None:
+    """Let the referee look, at the last evaluation, and in a long run at the first one too.
+
+    It takes about as long as two steps.
+    """
+    steps = session.recipe.train.max_iters
+    if session.step == steps or (steps >= LONG and not session.refereed):
+        referee(session)
+        session.refereed = True
+
+
+def _is_best(session: Session) -> bool:
+    """Whether no evaluation of the run was better; it is noted as the best one then."""
+    loss = session.world.by_main(lambda: session.metrics["val_loss"])  # all save, or none
+    if not math.isfinite(loss) or (session.best is not None and loss >= session.best["val_loss"]):
+        return False
+    session.best = {"step": session.step, "val_loss": loss}
+    return True

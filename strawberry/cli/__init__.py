@@ -1,4 +1,4 @@
-"""The command line: a file a verb. It parses and prints, and decides nothing."""
+"""The command line: one module for each verb, which parses arguments and prints results."""
 
 import atexit
 import os
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 def main() -> None:
-    """The console script `strawberry`: run the command line and exit with its code."""
+    """Run the command line and exit with its code; the console script `strawberry`."""
     from strawberry.cli.streams import survive_readers
 
     outputs = survive_readers()
@@ -33,11 +33,11 @@ def main() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End a rank of several with all that an exit does, but for taking the interpreter apart.
+    """End one of several ranks: run exit handlers, but don't finalise the interpreter.
 
-    Threads of gloo's outlive that, since modules of torch's keep their group for good. One of them
-    that wants the GIL then, to drop a tensor, is unwound by force, which aborts the process: a run
-    that had come to its end would be told as killed.
+    gloo's threads outlive finalisation, because torch modules keep their process group for good. A
+    thread that then needs the GIL to release a tensor is unwound by force. That aborts the process,
+    and a finished run would be reported as killed.
     """
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 (as multiprocessing does)
     atexit._run_exitfuncs()  # noqa: SLF001

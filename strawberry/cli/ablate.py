@@ -1,4 +1,4 @@
-"""`strawberry ablate`: variants of a recipe, compared so that the table can be believed."""
+"""`strawberry ablate`: compare variants of a recipe."""
 
 from __future__ import annotations
 
@@ -24,129 +24,139 @@ def command(
     recipe: Annotated[
         Path,
         typer.Argument(
-            help="A recipe or a plan (`ablate: RECIPE`); a trial's folder with --reproduce, an "
-            "ablation's with --final."
+            help="A recipe, or a plan (`ablate: RECIPE`). With --reproduce: a trial's folder; "
+            "with --final: an ablation's."
         ),
     ],
     vary: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH=A,B", help="Values of a path, such as ffn=swiglu,moe."),
+        typer.Option(metavar="PATH=A,B", help="Values to compare, such as ffn=swiglu,moe."),
     ] = None,
     mode: Annotated[
         str | None,
         typer.Option(help="grid, one_at_a_time, leave_one_out, paired or random."),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(help="Cells that --mode random draws."), Ge(1), Counted
+        int | None, typer.Option(help="Number of cells that --mode random draws."), Ge(1), Counted
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="N|auto", help="Training seeds a cell; 3.")
+        str | None, typer.Option(metavar="N|auto", help="Training seeds for each cell, or auto; 3.")
     ] = None,
     vary_seed: Annotated[
-        str | None, typer.Option(help="What seeds vary: init,data,dropout or some; all.")
+        str | None, typer.Option(help="Randomness to vary by seed: init,data,dropout; all.")
     ] = None,
     max_seeds: Annotated[
-        int | None, typer.Option(help="The most that auto takes; 10."), Ge(3), Counted
+        int | None, typer.Option(help="Maximum number of seeds with auto; 10."), Ge(3), Counted
     ] = None,
     match: Annotated[
         str | None,
-        typer.Option(help="Resize cells to agree in params, active_params, flops or time."),
+        typer.Option(help="Resize cells to equal params, active_params, flops or time."),
     ] = None,
     width: Annotated[
-        str | None, typer.Option(metavar="PATH", help="What --match resizes; n_ffn if there.")
+        str | None,
+        typer.Option(metavar="PATH", help="Field that --match resizes; n_ffn if present."),
     ] = None,
     tune: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH=A,B", help="Tried for every cell alike; PATH=LOW..HIGH too."),
+        typer.Option(
+            metavar="PATH=A,B", help="Values tried for every cell alike, or PATH=LOW..HIGH."
+        ),
     ] = None,
     tune_trials: Annotated[
         int | None,
-        typer.Option(help="Trials a cell where --tune has a range; 6."),
+        typer.Option(help="Trials for each cell if --tune has a range; 6."),
         Ge(1),
         Counted,
     ] = None,
     tune_seeds: Annotated[
-        int | None, typer.Option(help="Seeds of a tuning trial; 1."), Ge(1), Counted
+        int | None, typer.Option(help="Seeds of each tuning trial; 1."), Ge(1), Counted
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(help="Training tokens of each trial."), Ge(1), Le(10**18)
+        int | None, typer.Option(help="Training token budget of each trial."), Ge(1), Le(10**18)
     ] = None,
     flops: Annotated[
-        float | None, typer.Option(help="Training FLOPs of each trial."), Gt(0), Le(1e30)
+        float | None, typer.Option(help="Training FLOP budget of each trial."), Gt(0), Le(1e30)
     ] = None,
     halving: Annotated[
-        bool | None, typer.Option("--halving", help="End the worse half of the cells early.")
+        bool | None, typer.Option("--halving", help="Stop the worse half of the cells early.")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="What is compared; val_loss.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric to compare; val_loss.")] = None,
     last: Annotated[
         int | None,
-        typer.Option(help="Compare the mean of a run's last evaluations, this many; 1."),
+        typer.Option(help="Compare the mean of the last K evaluations; 1."),
         Ge(1),
         Counted,
     ] = None,
     effect: Annotated[
         float | None,
-        typer.Option(help="The share of the baseline that matters; 0.01."),
+        typer.Option(help="Smallest relative difference that matters; 0.01."),
         Gt(0),
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(help="The chance of any false finding in the table; 0.05."),
+        typer.Option(help="Chance of any false finding in the table; 0.05."),
         Gt(0),
         Lt(1),
     ] = None,
     noise_ratio: Annotated[
         float | None,
-        typer.Option(help="How unlike cells' noises may be for that to hold; 4."),
+        typer.Option(help="Largest ratio between cells' noises for which alpha holds; 4."),
         Ge(1),
         Le(100),
     ] = None,
     campaign: Annotated[
         str | None,
-        typer.Option(help="Sweeps of this name share alpha; none: no correction for others."),
+        typer.Option(help="Sweeps with this name share alpha; none: no correction for others."),
     ] = None,
     causal: Annotated[
         bool | None, typer.Option("--causal", help="Leave out cells that see later tokens.")
     ] = None,
     executor: Annotated[
-        str | None, typer.Option(help="What runs the trials, such as '{use: local, jobs: 4}'.")
+        str | None, typer.Option(help="Executor of the trials, such as '{use: local, jobs: 4}'.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The ablation's folder; the same plan has the same one.")
+        Path | None,
+        typer.Option(help="Folder of the ablation; derived from the plan if not given."),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="K=V", help="Override, for every cell."),
+        typer.Option("--set", metavar="K=V", help="Override a recipe field in every cell."),
     ] = None,
     noise_from: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="An earlier ablation, to tell what seeds will show."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Take the noise of an earlier ablation, to predict what seeds can detect.",
+        ),
     ] = None,
     find: Annotated[
         str | None,
-        typer.Option(metavar="DIFFERENCE", help="Tell how many seeds find it: 0.02, or 1%."),
+        typer.Option(
+            metavar="DIFFERENCE", help="Show how many seeds detect this difference: 0.02, or 1%."
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the cells, their budgets and times; run none.")
+        bool,
+        typer.Option("--dry-run", help="Print the cells, their budgets and times; train nothing."),
     ] = False,
     price: Annotated[
-        float | None, typer.Option(help="Of an hour of one device, for --dry-run."), Ge(0)
+        float | None, typer.Option(help="Price of one device for an hour, for --dry-run."), Ge(0)
     ] = None,
     reproduce: Annotated[
-        bool, typer.Option("--reproduce", help="Run a finished trial again, from its record.")
+        bool, typer.Option("--reproduce", help="Run a finished trial again from its record.")
     ] = False,
     final: Annotated[
         bool, typer.Option("--final", help="Open the locked test split of a finished ablation.")
     ] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="With --final: although it was opened before.")
+        bool, typer.Option("--again", help="With --final: open the test split once more.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Compare variants of a recipe, fairly: budgets, seeds, verdicts.
+    """Compare recipe variants: equal budgets, paired seeds, verdicts.
 
-    Every cell is trained with the same seeds: equal ones have the same data order.
-    Interrupted, the same command goes on, and never trains again what is done.
+    Every cell trains with the same seeds, and equal seeds give the same data order. The same
+    command continues an interrupted ablation, and keeps its finished trials.
     """
     from strawberry.ablate.axes import parse_axis
     from strawberry.ablate.forecast import Wanted

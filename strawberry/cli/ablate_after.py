@@ -1,4 +1,4 @@
-"""What `strawberry ablate` does with what was run: a trial once more, a sweep's last word."""
+"""`strawberry ablate --reproduce` and `--final`: work on finished trials and sweeps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def final(folder: Path, *, again: bool, as_json: bool) -> None:
 
 
 def reproduce(folder: Path, plugins: Plugins, *, as_json: bool) -> None:
-    """Run a finished trial again, and exit with code 1 if it comes to something else."""
+    """Run a finished trial again; exit with code 1 if the result differs."""
     from strawberry.ablate import reproduce as again
     from strawberry.cli.console import console, print_json
 
@@ -40,8 +40,8 @@ def reproduce(folder: Path, plugins: Plugins, *, as_json: bool) -> None:
     else:
         out = console()
         out.print(
-            f"{reproduction.name}: {reproduction.metric} was {reproduction.before!r}, "
-            f"now is {reproduction.after!r}"
+            f"{reproduction.name}: {reproduction.metric} was {reproduction.before!r}, is "
+            f"now {reproduction.after!r}"
         )
         for line in reproduction.environment:
             out.print(f"  {line}")

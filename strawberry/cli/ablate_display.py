@@ -1,4 +1,4 @@
-"""What an ablation looks like while it goes on: a live table, or a line for each trial."""
+"""Progress of an ablation: a live table, or one line for each trial."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from strawberry.contracts.execution import FINISHED, FinishedJob, Job
 
 
 class SweepDisplay(SweepObserver):
-    """Shows the trials of each cell; a context manager, so that the terminal is put back."""
+    """Shows the trials of each cell; a context manager that restores the terminal."""
 
     def __init__(self, console: Console, folder: Path, slots: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class SweepDisplay(SweepObserver):
             self.live = None
 
     def stage(self, name: str, trials: Sequence[Trial], done: int) -> None:
-        """A round of trials begins."""
+        """Start a round of trials."""
         self.name, self.total, self.done, self.fresh = name, len(trials), done, 0
         self.started_at = time.monotonic()
         self.trials = {trial.name: trial for trial in trials}
@@ -55,17 +55,17 @@ class SweepDisplay(SweepObserver):
                 self._note(trial.name, result)
             else:
                 self.state[trial.name] = "waiting"
-        text = f"{name}: {len(trials)} trials, {done} done already, {self.slots} at once"
+        text = f"{name}: {len(trials)} trials, {done} already done, {self.slots} at once"
         self.console.print(f"{text}, in {self.folder}", style=None)
         self._show()
 
     def start(self, job: Job) -> None:
-        """A trial was started."""
+        """Show that a trial started."""
         self.state[job.name] = "running"
         self._show()
 
     def end(self, ended: FinishedJob) -> None:
-        """A trial ended."""
+        """Show that a trial ended."""
         self.done += 1
         self.fresh += 1
         self._note(ended.job.name, ended.result)
@@ -82,11 +82,11 @@ class SweepDisplay(SweepObserver):
         self._show()
 
     def say(self, text: str) -> None:
-        """Something that a person should know."""
+        """Show a warning."""
         self.console.print(text, style="yellow")
 
     def forecast(self, made: Forecast | None) -> None:
-        """What the seeds will be able to show."""
+        """Show what the seeds can detect."""
         for line in outlook.dry(made):
             self.console.print(line)
 

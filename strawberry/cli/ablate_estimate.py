@@ -1,4 +1,4 @@
-"""What `strawberry ablate --dry-run` shows: what an ablation would take, before it runs."""
+"""`strawberry ablate --dry-run`: budgets, costs and times, before anything is trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def show_estimates(sweeps: dict[str, Sweep], price: float | None, *, as_json: bool) -> None:
-    """Print what a sweep would take and show, or each table of a suite; a lone one has no name."""
+    """Print the estimate of a sweep, or of each table of a suite; a single one has no name."""
     from strawberry.cli.console import console, print_json
 
     before: list[dict[str, Any]] = []
@@ -30,7 +30,7 @@ def show_estimates(sweeps: dict[str, Sweep], price: float | None, *, as_json: bo
 
 
 def estimate(sweep: Sweep, price: float | None) -> dict[str, Any]:
-    """Every cell: what it changes, what it costs, and how long it would take, by a short probe."""
+    """Print each cell: its changes, its cost, and its estimated time from a short probe."""
     from strawberry.ablate.fair import seconds_a_step
     from strawberry.ablate.statistics import as_json
     from strawberry.ablate.tuning import trials_a_cell
@@ -66,7 +66,7 @@ def estimate(sweep: Sweep, price: float | None) -> dict[str, Any]:
 
 
 def _show(sweep: Sweep, price: float | None) -> None:
-    """Its cells, their budgets and times, and what its seeds would show."""
+    """The cells, their budgets and times, and what the seeds can detect."""
     from strawberry.ablate.asking import standing
     from strawberry.ablate.report import outlook
     from strawberry.ablate.report.numbers import short
@@ -92,7 +92,7 @@ def _show(sweep: Sweep, price: float | None) -> None:
     trials = sum(row["trials"] for row in cells)
     minutes = estimated["seconds"] / 60
     text = f"{trials} trials, {estimated['slots']} at once: about {minutes:.1f} minutes"
-    text += " of training by a probe of each cell; evaluation and start-up come on top"
+    text += " of training, from a probe of each cell; evaluation and start-up are extra"
     out.print(text)
     if price is not None:
         out.print(f"{estimated['device_hours']:.2f} device hours: {estimated['cost']:.2f}")

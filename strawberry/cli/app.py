@@ -1,7 +1,7 @@
-"""The application: a group that imports a verb when it is used, and the boundary for errors.
+"""The application: imports a verb when it is used, and turns errors into messages.
 
-The verbs are those of `overview.VERBS`; any other word is looked for among the commands of plugins,
-which are loaded only then.
+Verbs are those of `overview.VERBS`. Plugins are loaded only for another word, to look for it among
+their commands.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ _HOISTED = ("--plugin", "--no-plugin")
 
 
 class LazyGroup(typer.core.TyperGroup):
-    """The verbs of `overview.VERBS` and of plugins, each imported when it is asked for."""
+    """A command group that imports a verb of `overview.VERBS` or of a plugin on demand."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names of all verbs."""
+        """Return the names of all verbs."""
         return list(VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a verb, or None if there is no such verb."""
+        """Return the command of a verb, or None if there is no such verb."""
         if cmd_name not in VERBS:
             return _brought(cmd_name)
         module, _, attribute = VERBS[cmd_name].target.partition(":")
         return as_command(getattr(importlib.import_module(module), attribute), cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
-        """Take the global options, which decide what verbs there are, and run one."""
+        """Read the global options, which decide which verbs exist, and run a verb."""
         files, disabled = (ctx.params[name] or () for name in ("plugin", "no_plugin"))
         context.configure(files=[Path(file) for file in files], disabled=disabled)
         return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The verb that the arguments begin with; a misspelt one is told its neighbour."""
+        """Resolve the verb; an unknown one is an error that suggests a similar name."""
         if args[0] not in VERBS and not args[0].startswith("-"):
             known = [*VERBS, *context.plugins().commands()]
             if args[0] not in known:
@@ -67,7 +67,7 @@ class LazyGroup(typer.core.TyperGroup):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """What a shell may complete: verbs, without importing them, and options."""
+        """Complete verbs, without importing them, and options."""
         items = [
             _CompletionItem(name, help=verb.help)
             for name, verb in VERBS.items()
@@ -95,7 +95,7 @@ def as_command(source: Any, name: str) -> Any:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line and return its exit code; errors are on standard error by then."""
+    """Run the command line and return its exit code; errors are printed to standard error."""
     with contextlib.suppress(AttributeError, ValueError, io.UnsupportedOperation):
         faulthandler.enable()  # a plugin that crashes the interpreter is then named by its file
     group = typer.main.get_group(_app)
@@ -122,9 +122,9 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[list[int]]:
-    """Within it SIGTERM and the like end a command as Ctrl-C does, clearing away what is half-done.
+    """Let SIGTERM and similar signals end a command as Ctrl-C does, with its cleanup.
 
-    Gives the list of such signals.
+    Yields the list of signals received.
     """
     signals: list[int] = []
 
@@ -137,7 +137,7 @@ def terminable() -> Iterator[list[int]]:
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with the global plugin options moved in front of the verb."""
+    """Move the global plugin options in front of the verb."""
     front: list[str] = []
     rest: list[str] = []
     queue = list(arguments)
@@ -183,12 +183,12 @@ _app = typer.Typer(
 
 
 def _brought(name: str) -> Any:
-    """The command of that name that a plugin brings, or None."""
+    """The plugin command of that name, or None."""
     owners = context.plugins().commands().get(name, [])
     if len(owners) > 1:
         names = " and ".join(command.plugin for command in owners)
         raise PluginError(
-            f"command {name!r} is brought by {names}: `--no-plugin NAME` leaves one out"
+            f"command {name!r} is provided by {names}; `--no-plugin NAME` disables one"
         )
     for command in owners:
         try:
@@ -199,7 +199,7 @@ def _brought(name: str) -> Any:
 
 
 def _take_literally(command: Any) -> None:
-    """Keep rich from reading `[name]` in help texts as markup, and a line's end as a break."""
+    """Keep rich from reading `[name]` in help texts as markup, and keep line breaks."""
     for item in (command, *command.params):
         if getattr(item, "help", None):
             item.help = re.sub(r"\[(?=[a-z#/@])", r"\\[", item.help)
@@ -209,7 +209,7 @@ def _take_literally(command: Any) -> None:
 
 
 def _usage(error: Any) -> str:
-    """A usage error as one line, with where to read more."""
+    """Format a usage error as one line, with the help command to read."""
     text = error.format_message().rstrip(".")
     text = text[:1].lower() + text[1:]
     return f"{text}; see `{error.ctx.command_path} --help`" if error.ctx else text

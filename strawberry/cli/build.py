@@ -1,4 +1,4 @@
-"""`strawberry build`: the model of a recipe, looked at without allocating it."""
+"""`strawberry build`: show a recipe's model without allocating it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 
 def command(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (.yaml), a seed JSON, or a run folder.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="A recipe (.yaml), a JSON file of the original project, or a run folder."
+        ),
+    ],
     world_size: Annotated[
         int | None,
         typer.Option(help="Show memory and traffic per rank for N ranks."),
@@ -35,7 +40,7 @@ def command(
         Counted,
     ] = None,
     parallel: Annotated[
-        str | None, typer.Option(help="How they share the model: ddp or fsdp.")
+        str | None, typer.Option(help="How ranks share the model: ddp or fsdp.")
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -43,10 +48,10 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Show a recipe's model: its tree, parameters, FLOPs and memory.
+    """Show a recipe's model: tree, parameters, FLOPs, memory.
 
-    Nothing is allocated: a model of any size is answered in seconds. Also shown: which optimizer
-    takes which parameters, and what is risky.
+    Nothing is allocated, so a model of any size takes seconds. The report includes the optimizer of
+    each parameter, and warnings.
     """
     from strawberry.cli import context
     from strawberry.cli.console import print_json
@@ -153,7 +158,7 @@ def _show(
 
 
 def _taken_apart(assignment: Assignment) -> str:
-    """As how many matrices, or heads, an optimizer that treats each as one takes its parameters."""
+    """The number of matrices, or heads, that an optimizer treats separately."""
     unit = assignment.factory.unit
     if unit == "parameter":
         return ""
@@ -194,7 +199,7 @@ def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str
 
 
 def _rank_facts(rank: RankCost) -> list[tuple[str, str]]:
-    """What each of several ranks holds and sends."""
+    """Lines for the memory and traffic of each rank."""
     from strawberry.training.space import readable
 
     gathered = f", gathered {readable(rank.gathered)}" if rank.gathered else ""
@@ -244,7 +249,7 @@ def _add_nodes(
     length: int,
     index: int = 0,
 ) -> int:
-    """Lines for the nodes of `stack` from `index` on; returns the index after them."""
+    """Add lines for the nodes of `stack` from `index` on; returns the index after them."""
     from strawberry.recipe.spec import BlockSpec, RecurSpec
 
     for spec in specs:
@@ -271,7 +276,7 @@ def _add_nodes(
 
 
 def _brought(components: Mapping[str, Any]) -> Iterator[str]:
-    """The components of kinds that plugins bring: a model of ours says nothing of those."""
+    """The components of kinds that plugins provide; the tree shows no others of them."""
     from strawberry.recipe.spec import ComponentSpec
 
     ours = {kind.key for kind in CORE}
@@ -281,7 +286,7 @@ def _brought(components: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _how(spec: RecurSpec) -> str:
-    """How a recursion goes: its sharing, and what departs from the plain form."""
+    """Describe a recursion: its sharing, and settings other than the default."""
     parts = [f" {spec.sharing}"]
     if spec.router is not None:
         parts.append(f"router {_label(spec.router)}")
@@ -295,7 +300,7 @@ def _how(spec: RecurSpec) -> str:
 
 
 def styled(markup: str) -> Text:
-    """Text with rich's markup; only what this module writes itself goes through here."""
+    """Text with rich's markup, for text that this module writes itself."""
     from rich.text import Text
 
     return Text.from_markup(markup)

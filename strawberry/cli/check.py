@@ -1,4 +1,4 @@
-"""`strawberry check`: whether a component, or a recipe's model, holds what it promises."""
+"""`strawberry check`: check a component, or a recipe's model, against its contract."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def command(
     subject: Annotated[
         str,
         typer.Argument(
-            metavar="COMPONENT|RECIPE", help="Such as attention/mha, mha, or recipes/air.yaml."
+            metavar="COMPONENT|RECIPE",
+            help="Component or recipe, such as attention/mha, mha or recipes/air.yaml.",
         ),
     ],
     overrides: Annotated[
@@ -30,14 +31,15 @@ def command(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="CHECK", help="This check alone; may be repeated."),
+        typer.Option("--only", metavar="CHECK", help="Run this check alone; may be repeated."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON.")] = False,
 ) -> None:
-    """Prove that a component, or a recipe's model, keeps its promises.
+    """Check that a component, or a recipe's model, keeps its contract.
 
-    Causality, batch, cache, gradients, forms, costs, learning. A component is put into a small
-    model; a recipe's model is taken as it is. Exits with 1 if a check fails.
+    Checks causality, batch independence, cache, gradients, forms, costs and learning. A component
+    is put into a small model; a recipe's model is checked directly. Exits with code 1 if a check
+    fails.
     """
     from strawberry.check import run
     from strawberry.cli.console import console, print_json
@@ -63,7 +65,7 @@ def command(
 
 
 def _subject(word: str, overrides: list[str]) -> Subject:
-    """The recipe of that path, or the component of that name."""
+    """The recipe at that path, or the component of that name."""
     from strawberry.check import of_component, of_recipe
     from strawberry.cli import context
     from strawberry.cli.components import kind_of
@@ -79,7 +81,7 @@ def _subject(word: str, overrides: list[str]) -> Subject:
 
 
 def _fields(overrides: list[str]) -> dict[str, Any]:
-    """`["window=8"]` as fields; values are YAML."""
+    """Parse `["window=8"]` into fields; values are YAML."""
     from strawberry.errors import StrawberryError
     from strawberry.recipe.yaml import parse
 

@@ -1,4 +1,4 @@
-"""`strawberry components`: what a recipe can be assembled from."""
+"""`strawberry components`: list components and their fields."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from strawberry.plugin.words import did_you_mean
 
 def command(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="Such as attention, ffn or optimizer.")
+        str | None,
+        typer.Argument(metavar="KIND", help="A kind, such as attention, ffn or optimizer."),
     ] = None,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A component, as recipes name it.")
+        str | None, typer.Argument(metavar="NAME", help="A component, by its name in recipes.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the components, or show the fields of one.
+    """List components, or show the fields of one.
 
-    With a name: each field with its type, its default and what it means, and where the source is.
-    As JSON the list has all of that for every component.
+    With a name, shows each field with its type, default and meaning, and the source file. With
+    --json, the list has these details for every component.
     """
     registry = context.plugins().registry
     if name is None and kind is not None and kind not in registry.kinds:
@@ -46,17 +47,19 @@ def command(
 
 
 def kind_of(registry: Registry, word: str) -> str:
-    """The kind of the component that `word` names; it was meant as a kind if there is none."""
+    """The kind of the component `word`; if no component has that name, `word` is a kind."""
     entries = registry.entries()
     kinds = sorted({entry.kind for entry in entries if word in (entry.name, entry.full_name)})
     if len(kinds) == 1:
         return kinds[0]
     if kinds:
-        raise LookupFailure(f"{word!r} is of several kinds: write {' or '.join(kinds)} before it")
+        raise LookupFailure(
+            f"{word!r} exists in several kinds; write {' or '.join(kinds)} before it"
+        )
     known = registry.kinds.names
     near = did_you_mean(word, [*known, *(entry.name for entry in entries)])
     raise LookupFailure(
-        f"no kind or component is called {word!r}{near or '; kinds: ' + ', '.join(known)}"
+        f"unknown kind or component {word!r}{near or '; kinds: ' + ', '.join(known)}"
     )
 
 
@@ -94,7 +97,7 @@ def _as_dict(registry: Registry, entry: RegistryEntry) -> dict[str, Any]:
 
 
 def _loaded(entry: RegistryEntry) -> dict[str, Any]:
-    """Its details, or why it can't be imported; the others are listed all the same."""
+    """A component's details, or the reason why it can't be imported."""
     try:
         return {**_details(entry.load()), "error": None}
     except PluginError as error:
@@ -150,7 +153,7 @@ def _field(field: RecipeField) -> dict[str, Any]:
 
 
 def _literal(value: Any) -> str:
-    """A default as a recipe would write it."""
+    """Format a default as a recipe writes it."""
     import json
 
     try:

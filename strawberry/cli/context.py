@@ -1,4 +1,4 @@
-"""What all verbs share: the plugins, loaded once, as the global options want them."""
+"""State that all verbs share: the global options, and the plugins loaded with them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _state = _State()
 
 
 def configure(files: Sequence[Path] = (), disabled: Sequence[str] = ()) -> None:
-    """Take the global options, and forget plugins that were loaded under others."""
+    """Store the global options, and forget plugins that were loaded under others."""
     _state.files, _state.disabled, _state.plugins = tuple(files), tuple(disabled), None
 
 
 def plugins(*, quiet: bool = False) -> Plugins:
-    """The plugins; loaded at the first call, which warns of those that can't be used."""
+    """The plugins. The first call loads them and warns of those that can't be used."""
     if _state.plugins is None:
         from strawberry.plugin import Plugins
 
@@ -42,13 +42,13 @@ def plugins(*, quiet: bool = False) -> Plugins:
 
 
 def options() -> list[str]:
-    """The global options, as they were given."""
+    """The global options, as given."""
     files = [word for file in _state.files for word in ("--plugin", str(file))]
     return files + [word for name in _state.disabled for word in ("--no-plugin", name)]
 
 
 def versions() -> str:
-    """What `strawberry --version` prints: a line for us, and a line for each plugin."""
+    """The output of `strawberry --version`: one line for Strawberry and one for each plugin."""
     from strawberry.plugin import API_VERSION
     from strawberry.plugin.loader import DISTRIBUTION
 

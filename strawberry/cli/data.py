@@ -1,4 +1,4 @@
-"""`strawberry data`: text to token files."""
+"""`strawberry data`: encode text into token files."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ def prepare(
     paths: Annotated[
         list[str], typer.Argument(help="Text files, folders or patterns (.txt, .jsonl, .json).")
     ],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json; without it, a BPE is trained.")
+        Path | None, typer.Option(help="A tokenizer.json; a BPE is trained if not given.")
     ] = None,
     vocab_size: Annotated[
         int,
-        typer.Option(help="Ids of the BPE that is trained, special tokens included."),
+        typer.Option(help="Vocabulary size of the trained BPE, special tokens included."),
         Ge(1),
         Le(1 << 30),
     ] = 8192,
     data_division: Annotated[
-        float, typer.Option(help="Share of the text that is for training."), Gt(0), Lt(1)
+        float, typer.Option(help="Share of the text for training."), Gt(0), Lt(1)
     ] = 0.9,
     test_division: Annotated[
         float,
-        typer.Option(help="Share of the text that is held back for a test."),
+        typer.Option(help="Share of the text for a locked test split."),
         Ge(0),
         Lt(1),
     ] = 0.0,
-    field: Annotated[str, typer.Option(help="Text field of JSON objects.")] = "text",
+    field: Annotated[str, typer.Option(help="Name of the text field in JSON objects.")] = "text",
     special: Annotated[
-        bool, typer.Option("--special", help="Texts of special tokens become their ids.")
+        bool, typer.Option("--special", help="Encode the texts of special tokens as their ids.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What a run looks like while it goes on: a live panel in a terminal, plain lines elsewhere."""
+"""Progress of a run: a live panel in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPARK = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 
 
 class RunDisplay(Tracker):
-    """Shows a run's steps; a context manager, so that the terminal is always put back."""
+    """Shows the steps of a run; a context manager that restores the terminal."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -56,7 +56,7 @@ class RunDisplay(Tracker):
         self._live().update(Text(f"{stage}{share}", style="cyan"))
 
     def model_built(self, model: nn.Module, recipe: Any) -> None:
-        """Say what is about to be trained."""
+        """Show the model and device before training starts."""
         self._stop()
         self.last = recipe.train.max_iters
         count = sum(p.numel() for p in model.parameters())
@@ -68,7 +68,7 @@ class RunDisplay(Tracker):
     # While it runs
 
     def step_done(self, run: Path, step: int, metrics: Mapping[str, float]) -> None:
-        """A logged step."""
+        """Show a logged step."""
         now = time.perf_counter()
         if not self.started:
             self.started, self.first = now, step
@@ -83,7 +83,7 @@ class RunDisplay(Tracker):
             self._live().update(self._panel(run))
 
     def evaluated(self, run: Path, step: int, metrics: Mapping[str, float]) -> None:
-        """An evaluation; it stays on the screen."""
+        """Show an evaluation, which stays on the screen."""
         self.validation = metrics
         bits = metrics.get("bits_per_byte")
         text = f"step {step}  validation loss {metrics['val_loss']:.4f}"
@@ -95,7 +95,7 @@ class RunDisplay(Tracker):
         self.console.print(text, style=None if self.plain else "bold")
 
     def run_finished(self, run: Path, status: str) -> None:
-        """Put the terminal back."""
+        """Restore the terminal."""
         self._stop()
 
     def _live(self) -> Live:
@@ -143,7 +143,7 @@ class RunDisplay(Tracker):
 
 
 def spark(values: list[float], width: int, glyphs: str = BARS) -> str:
-    """A line of bars, at most `width` of them, from the smallest value to the largest."""
+    """A line of at most `width` bars, scaled from the smallest value to the largest."""
     if not values:
         return ""
     size = max(1, -(-len(values) // max(1, width)))

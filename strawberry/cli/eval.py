@@ -1,4 +1,4 @@
-"""`strawberry eval`."""
+"""`strawberry eval`: measure the validation loss of a run."""
 
 from __future__ import annotations
 
@@ -16,27 +16,32 @@ def command(
     iters: Annotated[
         int | None,
         typer.Option(
-            help="As many sequences as this many steps have; the recipe's eval_iters if not given.",
+            help="Evaluate as many sequences as N training steps use; the recipe's eval_iters "
+            "if not given."
         ),
         Ge(1),
         Counted,
     ] = None,
     steps: Annotated[
         list[int] | None,
-        typer.Option(help="Recursion steps, where not those of training; may be repeated."),
+        typer.Option(help="Recursion steps; those of training if not given; may be repeated."),
         Ge(1),
         Depth,
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     best: Annotated[
-        bool, typer.Option("--best", help="The checkpoint of the lowest val_loss, not the newest.")
+        bool,
+        typer.Option(
+            "--best", help="Load the checkpoint with the lowest val_loss, not the newest."
+        ),
     ] = False,
     split: Annotated[
-        str, typer.Option(help="val; or test, which is locked: opening it goes into the ledger.")
+        str,
+        typer.Option(
+            help="val or test; the test split is locked, and opening it is recorded in the ledger."
+        ),
     ] = "val",
-    again: Annotated[
-        bool, typer.Option("--again", help="Open the test split although it was opened before.")
-    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Open the test split once more.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure the validation loss of a run."""

@@ -1,4 +1,4 @@
-"""`strawberry generate`."""
+"""`strawberry generate`: continue prompts with a trained model."""
 
 from __future__ import annotations
 
@@ -15,41 +15,46 @@ def command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     prompts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PROMPT]...", help="Texts to continue; none begins a document."),
+        typer.Argument(
+            metavar="[PROMPT]...",
+            help="Prompts to continue; without one, text starts from a new document.",
+        ),
     ] = None,
     samples: Annotated[
-        int, typer.Option(help="How many continuations of each prompt."), Ge(1), Le(4096)
+        int, typer.Option(help="Continuations of each prompt."), Ge(1), Le(4096)
     ] = 1,
     max_new_tokens: Annotated[
-        int, typer.Option(help="How many tokens at most."), Ge(0), Counted
+        int, typer.Option(help="Maximum number of new tokens."), Ge(0), Counted
     ] = 256,
     temperature: Annotated[
         float, typer.Option(help="Divides the logits; 0 takes the most likely token."), Ge(0)
     ] = 0.6,
     top_k: Annotated[
-        int | None, typer.Option(help="Only the K most likely tokens."), Ge(1), Counted
+        int | None, typer.Option(help="Sample from the K most likely tokens."), Ge(1), Counted
     ] = None,
     top_p: Annotated[
         float,
-        typer.Option(help="Only the most likely that sum to probability P; 1 for all."),
+        typer.Option(help="Sample from the most likely tokens with total probability P."),
         Gt(0),
         Le(1),
     ] = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling."), Ge(0), Le(2**63 - 1)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of the sampling."), Ge(0), Le(2**63 - 1)
+    ] = 0,
     cache: Annotated[
-        bool, typer.Option(help="Keep the state of what was read; slow without.")
+        bool, typer.Option(help="Use a decoding cache; generation is slow without it.")
     ] = True,
     allow_noncausal: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Generate though component NAME looks at later tokens; may be repeated. "
-            "Such a model is computed whole for each token.",
+            help="Generate although component NAME sees later tokens; may be repeated. The "
+            "whole sequence is computed again for each token.",
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Recursion steps, where not those of training."),
+        typer.Option(help="Recursion steps; those of training if not given."),
         Ge(1),
         Depth,
     ] = None,
@@ -61,15 +66,18 @@ def command(
     ] = None,
     weights: Annotated[
         Literal["float32", "bfloat16", "int8"],
-        typer.Option(help="Round matrices to fewer bytes, which are read once for each token."),
+        typer.Option(help="Round matrices to fewer bits: less memory traffic for each token."),
     ] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     best: Annotated[
-        bool, typer.Option("--best", help="The checkpoint of the lowest val_loss, not the newest.")
+        bool,
+        typer.Option(
+            "--best", help="Load the checkpoint with the lowest val_loss, not the newest."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Continue a prompt with a trained model, or several side by side."""
+    """Continue prompts with a trained model."""
     import time
 
     from strawberry.cli import context

@@ -1,4 +1,4 @@
-"""`strawberry new`: a plugin to begin with."""
+"""`strawberry new`: create a plugin."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import typer
 
 
 def command(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="Such as attention, ffn, tracker.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name in recipes.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="A kind, such as attention, ffn or tracker.")
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component in recipes.")],
     folder: Annotated[
-        Path, typer.Option("--dir", help="Where the plugin's folder is made.")
+        Path, typer.Option("--dir", help="Folder in which the plugin's folder is created.")
     ] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print the folder as JSON.")] = False,
 ) -> None:
-    """Make an installable plugin with one working component.
+    """Create an installable plugin with one working component.
 
-    With a recipe that uses it, tests, and a CI file; change the component into your own.
+    The plugin has a recipe that uses the component, tests and a CI file. Replace the component by
+    your own.
     """
     import shlex
 

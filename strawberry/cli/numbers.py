@@ -1,6 +1,6 @@
-"""Numbers on the command line: within their bounds, and finite, before anything is done or printed.
+"""Bounds of numbers on the command line, checked before anything runs or is printed.
 
-The bounds stand in an option's annotation, as they do for a recipe's fields:
+An option's annotation has the bounds, as for a recipe's fields:
 
     top_p: Annotated[float | None, typer.Option(help="..."), Gt(0), Le(1)] = None
 """
@@ -17,13 +17,13 @@ from annotated_types import Ge, Gt, Le, Lt
 
 Bound: TypeAlias = Ge | Gt | Le | Lt
 Counted: Final = Le(2**31 - 1)
-"""The most of anything that is counted one by one."""
+"""Upper bound of counts."""
 Depth: Final = Le(10_000)
-"""The most recursion steps."""
+"""Upper bound of recursion steps."""
 
 
 def bounded(command: Any) -> None:
-    """Let a typer command, and those below it, check its numbers as they are read."""
+    """Let a typer command, and its subcommands, check numbers when they are read."""
     if command.callback is not None:
         hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
         for param in command.params:
@@ -35,7 +35,7 @@ def bounded(command: Any) -> None:
 
 
 def is_number(annotation: Any) -> bool:
-    """Whether a parameter is a number, or a list of them, if it is given."""
+    """Return whether a parameter is a number, or a list of numbers."""
     if get_origin(annotation) is Annotated:
         return is_number(get_args(annotation)[0])
     return annotation in (int, float) or any(map(is_number, get_args(annotation)))
@@ -48,7 +48,7 @@ def bounds_of(annotation: Any) -> list[Bound]:
 
 
 def refusal(value: float, bounds: Iterable[Bound]) -> str | None:
-    """Why a number can't be, or None."""
+    """The reason why a number is out of bounds, or None."""
     if not math.isfinite(value):
         return f"expected a finite number, got {value}"
     words, right = [], True
@@ -60,7 +60,7 @@ def refusal(value: float, bounds: Iterable[Bound]) -> str | None:
 
 
 def _read(bound: Bound, value: Any) -> tuple[str, Any, bool]:
-    """A bound in words, its limit, and whether a value keeps to it."""
+    """A bound in words, its limit, and whether a value is within it."""
     limit: Any
     match bound:
         case Ge(limit):
@@ -74,7 +74,7 @@ def _read(bound: Bound, value: Any) -> tuple[str, Any, bool]:
 
 
 def _checking(bounds: Sequence[Bound], then: Callable[..., Any] | None) -> Callable[..., Any]:
-    """A parameter's callback that refuses what is out of bounds."""
+    """A parameter callback that rejects values out of bounds."""
 
     def check(ctx: Any, param: Any, value: Any) -> Any:
         for number in value if isinstance(value, (list, tuple)) else [value]:

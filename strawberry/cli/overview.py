@@ -1,4 +1,4 @@
-"""What `strawberry --help` shows: every verb with one line, known without importing any of them."""
+"""The text of `strawberry --help`, known without importing any verb."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from strawberry.cli.terminal import BOLD, CYAN, paint
 
 
 class CommandEntry(NamedTuple):
-    """A verb: where its command is, and the first line of its help."""
+    """A verb: the location of its command, and the first line of its help."""
 
     target: str
     help: str
@@ -18,15 +18,15 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
     "Models": {
         "build": CommandEntry(
             "strawberry.cli.build:command",
-            "Show a recipe's model: its tree, parameters, FLOPs and memory.",
+            "Show a recipe's model: tree, parameters, FLOPs, memory.",
         ),
         "train": CommandEntry(
             "strawberry.cli.train:command",
-            "Train the model of a recipe, or go on with an interrupted run.",
+            "Train a recipe's model, or resume an interrupted run.",
         ),
         "generate": CommandEntry(
             "strawberry.cli.generate:command",
-            "Continue a prompt with a trained model, or several side by side.",
+            "Continue prompts with a trained model.",
         ),
         "eval": CommandEntry(
             "strawberry.cli.eval:command", "Measure the validation loss of a run."
@@ -36,19 +36,19 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
             "Show where a training step's time and memory go, by component.",
         ),
         "plot": CommandEntry(
-            "strawberry.cli.plot:command", "Draw the loss and learning-rate curves of runs."
+            "strawberry.cli.plot:command", "Plot loss and learning-rate curves of runs."
         ),
     },
     "Comparisons": {
         "ablate": CommandEntry(
             "strawberry.cli.ablate:command",
-            "Compare variants of a recipe, fairly: budgets, seeds, verdicts.",
+            "Compare recipe variants: equal budgets, paired seeds, verdicts.",
         ),
         "ladder": CommandEntry(
             "strawberry.cli.ladder:command", "Say what runs of growing size tell of larger ones."
         ),
         "report": CommandEntry(
-            "strawberry.cli.report:command", "Make the report of an ablation or a suite anew."
+            "strawberry.cli.report:command", "Write the report of an ablation or a suite again."
         ),
     },
     "Text": {
@@ -57,17 +57,17 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
     },
     "Toolkit": {
         "new": CommandEntry(
-            "strawberry.cli.new:command", "Make an installable plugin with one working component."
+            "strawberry.cli.new:command", "Create an installable plugin with one working component."
         ),
         "check": CommandEntry(
             "strawberry.cli.check:command",
-            "Prove that a component, or a recipe's model, keeps its promises.",
+            "Check that a component, or a recipe's model, keeps its contract.",
         ),
         "components": CommandEntry(
-            "strawberry.cli.components:command", "List the components, or show the fields of one."
+            "strawberry.cli.components:command", "List components, or show the fields of one."
         ),
         "plugins": CommandEntry(
-            "strawberry.cli.plugins:command", "List the plugins, and what is wrong with them."
+            "strawberry.cli.plugins:command", "List plugins and their problems."
         ),
         "schema": CommandEntry(
             "strawberry.cli.schema:command", "Print the JSON Schema of recipes, for editors."
@@ -78,11 +78,11 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
 VERBS: Final = {name: verb for group in GROUPS.values() for name, verb in group.items()}
 
 OPTIONS: Final = {
-    "--plugin FILE": "Load a local one-file plugin too; may be repeated.",
-    "--no-plugin NAME": "Go on without a plugin; `all`: without any installed.",
-    "--version": "Show the versions of Strawberry and of its plugins.",
-    "--install-completion": "Let this shell complete commands.",
-    "-h, --help": "Show this, or the help of a command.",
+    "--plugin FILE": "Load a one-file plugin; may be repeated.",
+    "--no-plugin NAME": "Disable a plugin; `all` disables every installed one.",
+    "--version": "Show the versions of Strawberry and its plugins.",
+    "--install-completion": "Install completion for this shell.",
+    "-h, --help": "Show this page, or the help of a command.",
 }
 
 
@@ -96,8 +96,8 @@ def overview() -> str:
     for group, verbs in GROUPS.items():
         rows = {name: verb.help for name, verb in verbs.items()}
         lines += _section(group, rows, 12)
-    lines += ["", "Plugins may bring more: `strawberry plugins` lists their commands."]
-    lines += _section("Options, anywhere on the line", OPTIONS, 22)
+    lines += ["", "Plugins can add commands; `strawberry plugins` lists them."]
+    lines += _section("Options, accepted anywhere on the line", OPTIONS, 22)
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""`strawberry plot`."""
+"""`strawberry plot`: draw loss and learning-rate curves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def command(
     runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="The picture; loss.png in the first run folder if not given."),
+        typer.Option(help="Picture to write; loss.png in the first run folder if not given."),
     ] = None,
 ) -> None:
-    """Draw the loss and learning-rate curves of runs."""
+    """Plot loss and learning-rate curves of runs."""
     from strawberry.cli.console import console
     from strawberry.runs.plot import plot
 

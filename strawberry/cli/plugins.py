@@ -1,4 +1,4 @@
-"""`strawberry plugins`: what was found, what it brings, and what is wrong with it."""
+"""`strawberry plugins`: list plugins, what they provide, and their problems."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _STYLES = {"ok": "green", "broken": "bold red", "incompatible": "bold red", "dis
 def command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the plugins, and what is wrong with them.
+    """List plugins and their problems.
 
-    For each: its distribution and version, the plugin API that it supports, whether it loaded and
-    how long that took, its components, commands and hooks, its file, and its errors in full.
+    Shows for each plugin: distribution and version, supported plugin API, load state and time,
+    components, commands, hooks, file, and full errors.
     """
     plugins = context.plugins(quiet=True)
     if json:
@@ -62,7 +62,7 @@ def _show(record: PluginRecord, out: Console) -> None:
     for kind, entries in groupby(record.entries, key=lambda entry: entry.kind):
         rows.add_row(kind, ", ".join(entry.name for entry in entries))
     for command in record.commands:
-        taken = f" (never reached: {command.name} is Strawberry's own)"
+        taken = f" (unreachable: {command.name} is a command of Strawberry)"
         rows.add_row(
             "command", f"{command.name}: {command.help}{taken if command.name in VERBS else ''}"
         )

@@ -1,4 +1,4 @@
-"""`strawberry profile`."""
+"""`strawberry profile`: time and memory of a training step, by component."""
 
 from __future__ import annotations
 
@@ -13,19 +13,27 @@ if TYPE_CHECKING:
 
 
 def command(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (.yaml), a seed JSON, or a run folder.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="A recipe (.yaml), a JSON file of the original project, or a run folder."
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="K=V", help="Override, such as train.batch_size=16."),
     ] = None,
-    steps: Annotated[int, typer.Option(help="How many steps to profile."), Ge(1), Le(10_000)] = 5,
-    out: Annotated[Path | None, typer.Option(help="Draw a picture too (.png, .svg, .pdf).")] = None,
+    steps: Annotated[int, typer.Option(help="Number of steps to profile."), Ge(1), Le(10_000)] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="Also draw a picture (.png, .svg, .pdf).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Show where a training step's time and memory go, by component.
 
-    Times are shares of a step under a profiler, of the time of one without. FLOPs are those of
-    matrix products, counted as they are done; the peak is that of a large product on this device.
+    A component's time is its share of a profiled step, times the duration of an unprofiled one.
+    FLOPs are counted in matrix products as they run. The peak is measured by a large product on
+    this device.
     """
     from dataclasses import asdict
 
@@ -70,11 +78,7 @@ def _show(profiled: StepProfile) -> None:
         rows.add_row(*_cells(row, profiled))
     rows.add_row(*_cells(_total(profiled), profiled), style="bold")
     show(rows)
-    memory = (
-        ""
-        if profiled.peak_bytes is None
-        else f"; memory at its highest {_size(profiled.peak_bytes)}"
-    )
+    memory = "" if profiled.peak_bytes is None else f"; peak memory {_size(profiled.peak_bytes)}"
     console().print(
         f"peak: {profiled.peak_flops / 1e9:,.0f} GFLOP/s in a large matrix product{memory}",
         soft_wrap=True,

@@ -1,4 +1,4 @@
-"""What slow work on data looks like: a live bar on a terminal, a line a stage elsewhere."""
+"""Progress of slow work on data: a live bar on a terminal, a line for each stage elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from strawberry.cli.console import console
 
 @contextlib.contextmanager
 def shown() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A callback for `open_dataset(recipe, progress=...)` and the like; it shows on stderr."""
+    """A callback that shows progress on stderr, as for `open_dataset(recipe, progress=...)`."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -51,7 +51,7 @@ def shown() -> Iterator[Callable[[str, int, int | None], None]]:
 
 
 class _Lines:
-    """A line when a stage begins."""
+    """Print a line when a stage begins."""
 
     def __init__(self) -> None:
         self._stage = ""

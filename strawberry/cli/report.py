@@ -1,4 +1,4 @@
-"""`strawberry report`: the report of an ablation, from its folder alone."""
+"""`strawberry report`: write the report of an ablation from its folder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 
 
 def command(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of ablations.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of ablations or suites.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
-    """Make the report of an ablation or a suite anew.
+    """Write the report of an ablation or a suite again.
 
-    The table, Markdown, CSV and the page, from its folder alone.
+    Writes the table, Markdown, CSV and the page from the folder alone.
     """
     from strawberry.ablate.record import Record
     from strawberry.ablate.suite import is_suite

@@ -1,7 +1,7 @@
-"""Standard output and error that nobody need read: a run doesn't end because a reader did.
+"""Standard output and error that survive a reader that goes away.
 
-`strawberry train ... | head -1`, a terminal that is gone, a descriptor that was never open: what is
-written there is lost, and nothing else.
+In `strawberry train ... | head -1`, a closed terminal or a descriptor that was never open, output
+is lost, but the run continues.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def survive_readers() -> list[_Output]:
-    """Put streams that survive their readers in the place of standard output and error."""
+    """Replace standard output and error by streams that survive their readers."""
     for descriptor in (0, 1, 2):
         # A file that is opened later must not get the number of a stream that is closed.
         with contextlib.suppress(OSError):
@@ -31,12 +31,12 @@ def survive_readers() -> list[_Output]:
 
 
 class _Output(io.FileIO):
-    """A descriptor that is written to; `full` is the error of a disk that had no room for it."""
+    """A descriptor to write to; `full` is the error of a full disk."""
 
     full: OSError | None = None
 
     def write(self, content: Any) -> int:
-        """Write, or else let go: of all that follows if there is no reader, or of this."""
+        """Write text; without a reader drop all further output, on an error only this text."""
         try:
             while (written := super().write(content)) is None:
                 select.select([], [self], [])  # somebody made the terminal non-blocking
@@ -52,7 +52,7 @@ class _Output(io.FileIO):
 
 
 def _stream(descriptor: int, given: TextIO | None) -> tuple[TextIO, _Output]:
-    """A text stream like the one that is there, if one is."""
+    """A text stream like the existing one, if there is one."""
     output = _Output(descriptor, "w", closefd=False)
     stream = io.TextIOWrapper(
         io.BufferedWriter(output),

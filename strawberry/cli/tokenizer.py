@@ -1,4 +1,4 @@
-"""`strawberry tokenizer`: vocabularies out of text."""
+"""`strawberry tokenizer`: train tokenizers."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="The tokenizer.json to write.")],
     vocab_size: Annotated[
-        int, typer.Option(help="Ids in all, special tokens included."), Ge(1), Le(1 << 30)
+        int, typer.Option(help="Vocabulary size, special tokens included."), Ge(1), Le(1 << 30)
     ],
     special: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="A special token, instead of the usual; repeatable."),
+        typer.Option(
+            metavar="TEXT", help="A special token, in place of the default ones; may be repeated."
+        ),
     ] = None,
     pattern: Annotated[
         str,
-        typer.Option(help="How text is split: gpt2, gpt4, gpt4o, code, or a regular expression."),
+        typer.Option(help="Splitting of text: gpt2, gpt4, gpt4o, code, or a regular expression."),
     ] = "gpt4",
-    field: Annotated[str, typer.Option(help="Text field of JSON objects.")] = "text",
+    field: Annotated[str, typer.Option(help="Name of the text field in JSON objects.")] = "text",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Learn a byte-level BPE of some text."""
+    """Train a byte-level BPE on text."""
     from strawberry.cli.console import print_json
     from strawberry.cli.progress import shown
     from strawberry.cli.terminal import warn
@@ -69,6 +71,6 @@ def train(
         warn(line)
     rate = trained.n_bytes / 1e6 / max(trained.seconds, 1e-9)
     typer.echo(
-        f"{out}: vocabulary {trained.tokenizer.vocab_size:,}, "
-        f"learnt of {trained.n_bytes / 1e6:.2f} MB in {trained.seconds:.2f} s ({rate:.1f} MB/s)"
+        f"{out}: vocabulary {trained.tokenizer.vocab_size:,}, trained on "
+        f"{trained.n_bytes / 1e6:.2f} MB in {trained.seconds:.2f} s ({rate:.1f} MB/s)"
     )

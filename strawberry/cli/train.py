@@ -1,4 +1,4 @@
-"""`strawberry train`."""
+"""`strawberry train`: train a recipe's model."""
 
 from __future__ import annotations
 
@@ -27,21 +27,24 @@ def command(
         Path | None, typer.Option(help="The run folder; runs/NAME if not given.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run-dir.")
+        bool, typer.Option("--resume", help="Resume from the newest checkpoint of --run-dir.")
     ] = False,
     fork: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Begin a new run from the newest checkpoint of RUN, with this recipe.",
+            help="Start a new run of this recipe from the newest checkpoint of RUN.",
         ),
     ] = None,
     nproc: Annotated[
-        int, typer.Option(help="Processes on this machine that share each batch."), Ge(1), Le(4096)
+        int,
+        typer.Option(help="Number of processes on this machine that share each batch."),
+        Ge(1),
+        Le(4096),
     ] = 1,
     max_restarts: Annotated[
         int,
-        typer.Option(help="How often to go on when one of --nproc processes dies."),
+        typer.Option(help="How often to restart when one of the --nproc processes dies."),
         Ge(0),
         Counted,
     ] = 0,
@@ -51,9 +54,10 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train the model of a recipe, or go on with an interrupted run.
+    """Train a recipe's model, or resume an interrupted run.
 
-    Ctrl-C saves a checkpoint and says how to go on; a second one stops at once. On several
+    Ctrl-C saves a checkpoint and prints the command to resume; a second Ctrl-C stops at once. On
+    several machines: `torchrun ... -m strawberry train RECIPE --run-dir DIR`.
     machines: `torchrun ... -m strawberry train RECIPE --run-dir DIR`.
     """
     from strawberry.cli import context
@@ -64,9 +68,9 @@ def command(
 
     loaded = load_recipe(recipe, overrides or (), plugins=context.plugins())
     if resume and run_dir is None:
-        raise StrawberryError("--resume needs --run-dir, the folder of the run to go on with")
+        raise StrawberryError("--resume needs --run-dir, the folder of the run to resume")
     if resume and fork is not None:
-        raise StrawberryError("--resume goes on in a folder, --fork begins another: give one")
+        raise StrawberryError("--resume continues a run and --fork starts another; give only one")
 
     main = os.environ.get("RANK", "0") == "0"  # of several processes, the one that speaks
     if nproc > 1 and "RANK" not in os.environ:
@@ -96,7 +100,7 @@ def command(
         if not main:
             raise typer.Exit(stop.exit_code) from None
         words = ["strawberry", "train", str(recipe), "--run-dir", str(stop.folder), "--resume"]
-        sys.stderr.write(f"stopped after step {stop.step}, saved; go on with:\n")
+        sys.stderr.write(f"stopped after step {stop.step}, saved; resume with:\n")
         sys.stderr.write(f"  {shlex.join([*words, *_options(overrides)])}\n")
         raise typer.Exit(stop.exit_code) from None
     except RunMismatch as error:
@@ -121,7 +125,7 @@ def command(
 def _launch(
     recipe: Recipe, run_dir: Path | None, resume: bool, nproc: int, max_restarts: int
 ) -> int:
-    """Train in several processes; returns the exit code that they agree on."""
+    """Train in several processes; returns their common exit code."""
     from strawberry.model.build import build
     from strawberry.ranks.launch import launch
     from strawberry.runs.folder import new_run_folder
@@ -134,7 +138,7 @@ def _launch(
 
 
 def _options(overrides: list[str] | None) -> list[str]:
-    """What a command that is advised has to have of this one."""
+    """The options of this command that a suggested command needs too."""
     from strawberry.cli import context
 
     ranks = os.environ.get("WORLD_SIZE", "1")
@@ -144,9 +148,9 @@ def _options(overrides: list[str] | None) -> list[str]:
 
 
 def _sample(folder: Path, prompt: str) -> str:
-    """What the model makes of a prompt, as a first impression; nothing where it isn't causal.
+    """Print the model's continuation of a prompt; nothing if the model is not causal.
 
-    Returns the options that it would take to generate.
+    Returns the options that generation needs.
     """
     from strawberry.cli import context
     from strawberry.cli.console import say
@@ -155,7 +159,7 @@ def _sample(folder: Path, prompt: str) -> str:
 
     loaded = load_run(folder, plugins=context.plugins())
     if names := noncausal(loaded.recipe, loaded.model):
-        sys.stdout.write(f"\nno sample: not causal: {', '.join(names)}\n")
+        sys.stdout.write(f"\nno sample, because the model is not causal: {', '.join(names)}\n")
         return "".join(f" --allow-noncausal {name}" for name in names)
     sys.stdout.write("\nsample:\n")
     say(prompt)

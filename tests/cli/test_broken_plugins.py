@@ -132,7 +132,7 @@ def test_a_slow_import_is_named_and_can_be_left_out(place: Place, seconds: int) 
     place.install("sleepy", f"import time\ntime.sleep({seconds})")
     waited = place.run("plugins", "--json")
     assert "waiting for plugin 'sleepy' to import" in waited.stderr
-    assert "`--no-plugin sleepy` goes on without it" in waited.stderr
+    assert "`--no-plugin sleepy` disables it" in waited.stderr
     records = json.loads(waited.stdout)["plugins"]
     assert {r["name"]: r["seconds"] >= seconds for r in records}["sleepy"]
     assert "waiting" not in place.run("components", "norm", "--no-plugin", "sleepy").stderr

@@ -69,7 +69,7 @@ def test_apps_and_functions_run(talker: FakeSite, capsys: pytest.CaptureFixture[
             "error: unknown command 'talc'; did you mean 'talk'?; see `strawberry --help`\n",
         ),
         (["count", "x"], "see `strawberry count --help`"),
-        (["gone"], "plugin 'talker': command 'gone' (talk_cli:gon): no 'gon' in that module"),
+        (["gone"], "plugin 'talker': command 'gone' (talk_cli:gon): that module has no 'gon'"),
         (["lost"], "plugin 'talker': command 'lost' (no_such_module:x): ModuleNotFoundError"),
         (["three"], "plugin 'talker': command 'three': "),
         (["--no-plugin", "talker", "talk"], "error: unknown command 'talk'"),
@@ -94,7 +94,7 @@ def test_our_verbs_stay_ours(talker: FakeSite, capsys: pytest.CaptureFixture[str
     """A command with the name of a verb is never reached."""
     assert run(["train", "--help"]) == 0
 
-    assert "Train the model of a recipe" in capsys.readouterr().out
+    assert "Train a recipe's model" in capsys.readouterr().out
 
 
 def test_two_owners_are_told_apart(talker: FakeSite, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +102,7 @@ def test_two_owners_are_told_apart(talker: FakeSite, capsys: pytest.CaptureFixtu
     talker.install("rival", brings("count talk_cli:alone"))
 
     assert run(["count", "1"]) == 2
-    assert "command 'count' is brought by rival and talker: `--no-pl" in capsys.readouterr().err
+    assert "command 'count' is provided by rival and talker; `--no-pl" in capsys.readouterr().err
     assert run(["count", "1", "--no-plugin", "rival"]) == 0
 
 
@@ -111,7 +111,7 @@ def test_plugins_lists_them(talker: FakeSite, capsys: pytest.CaptureFixture[str]
     assert run(["plugins"]) == 0
     said = capsys.readouterr().out
     assert "command  talk: Do it.\n" in said
-    assert "command  train: Do it. (never reached: train is Strawberry's own)\n" in said
+    assert "command  train: Do it. (unreachable: train is a command of Strawberry)\n" in said
     assert run(["plugins", "--json"]) == 0
     (record,) = [r for r in json.loads(capsys.readouterr().out)["plugins"] if r["commands"]]
     assert {"name": "talk", "target": "talk_cli:command", "help": "Do it."} in record["commands"]

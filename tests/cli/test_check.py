@@ -46,9 +46,9 @@ def test_a_recipe_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["mhaa"], "no kind or component is called 'mhaa'; did you mean 'mha'?"),
+        (["mhaa"], "unknown kind or component 'mhaa'; did you mean 'mha'?"),
         (["attention/mhaa"], "unknown attention 'mhaa'; did you mean 'mha'?"),
-        (["mha", "--only", "futur"], "no check is called 'futur'; did you mean 'future'?"),
+        (["mha", "--only", "futur"], "unknown check 'futur'; did you mean 'future'?"),
         (["mha", "--set", "n_head"], "a field is name=value"),
         (["mha", "--set", "n_haed=2"], "did you mean 'n_head'?"),
     ],

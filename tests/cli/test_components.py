@@ -133,10 +133,10 @@ def test_one_without_fields(mine: list[str], capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["norn"], "no kind or component is called 'norn'; did you mean 'norm'?"),
-        (["qqqq"], "no kind or component is called 'qqqq'; kinds: attention, "),
+        (["norn"], "unknown kind or component 'norn'; did you mean 'norm'?"),
+        (["qqqq"], "unknown kind or component 'qqqq'; kinds: attention, "),
         (["norm", "rmsnrm"], "unknown norm 'rmsnrm'; did you mean 'rmsnorm'?"),
-        (["mine2"], "'mine2' is of several kinds: write norm or task before it"),
+        (["mine2"], "'mine2' exists in several kinds; write norm or task before it"),
     ],
 )
 def test_unknown(

@@ -36,7 +36,7 @@ def test_a_tokenizer_is_trained_and_used(capsys: pytest.CaptureFixture[str]) -> 
     assert run([*prepare, "again"]) == 0
     assert "data: {use: tokens, path: again}" in capsys.readouterr().out
     assert run(train) == 0
-    assert "t.json: vocabulary 290, learnt of 0.01 MB" in capsys.readouterr().out
+    assert "t.json: vocabulary 290, trained on 0.01 MB" in capsys.readouterr().out
 
 
 def test_documents_that_are_left_out_are_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +53,7 @@ def test_documents_that_are_left_out_are_said(capsys: pytest.CaptureFixture[str]
         ["train", "recipe.yaml", "--run-dir", "run"],
     ):
         assert run(command) == 0
-        assert "2 of 42 documents are empty or null, and left out" in capsys.readouterr().err
+        assert "2 of 42 documents are empty or null and were left out" in capsys.readouterr().err
 
 
 def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,12 +71,18 @@ def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
     [
         (["data", "prepare", "none.txt", "--out", "out"], "none.txt: no such file or folder"),
         (["data", "prepare", "a.bin", "--out", "out"], "a.bin: a pickle or binary file"),
-        (["data", "prepare", "text.txt", "--out", "."], ".: already there and not empty"),
+        (["data", "prepare", "text.txt", "--out", "."], ".: exists and is not empty"),
         (["data", "prepare", "text.txt"], "missing option '--out'"),
         (["data", "prepare", "text.txt", "--out", "o", "--tokenizer", "no.json"], "no.json: No su"),
-        (["data", "prepare", "text.txt", "--out", "o", "--vocab-size", "9"], "9 is too small"),
-        (["tokenizer", "train", "text.txt", "--out", "t", "--vocab-size", "9"], "9 is too small"),
-        (["tokenizer", "train", "text.txt", "--out", ".", "--vocab-size", "300"], ".: a folder"),
+        (
+            ["data", "prepare", "text.txt", "--out", "o", "--vocab-size", "9"],
+            "must be at least 263",
+        ),
+        (
+            ["tokenizer", "train", "text.txt", "--out", "t", "--vocab-size", "9"],
+            "must be at least 263",
+        ),
+        (["tokenizer", "train", "text.txt", "--out", ".", "--vocab-size", "300"], ".: is a folder"),
         (["tokenizer"], "missing command"),
     ],
 )

@@ -77,14 +77,14 @@ def test_a_model_that_is_not_causal(
     assert run(["train", str(recipe), "--run-dir", str(folder)]) == 0
     said = capsys.readouterr()
     assert said.err.count(warning) == 1
-    assert "no sample: not causal: moe" in said.out
+    assert "no sample, because the model is not causal: moe" in said.out
     assert "--allow-noncausal moe" in said.out.replace("\n", " ")
 
     assert run(["generate", str(folder), "line"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert "moe: not causal: " in said.err
-    assert said.err.rstrip().endswith("--allow-noncausal moe")
+    assert said.err.rstrip().endswith("pass --allow-noncausal moe to generate anyway")
     assert said.err.count("\n") == 1
     assert run(["generate", str(folder), "line", "--allow-noncausal", "moe"]) == 0
     assert capsys.readouterr().out.startswith("line")

@@ -120,5 +120,5 @@ def test_advice_has_what_was_given(
     assert run([*command, "--resume", *more]) == 2
     said = capsys.readouterr().err
     assert "optimizer.weight_decay: 0.1 -> 0.3" in said
-    advised = shlex.split(said.rpartition("in a new folder: strawberry ")[2])
+    advised = shlex.split(said.rpartition("start another run: strawberry ")[2])
     assert advised == ["train", command[1], "--fork", str(folder), "--no-plugin", "wandb", *more]

@@ -23,17 +23,17 @@ def import_(
         Path, typer.Argument(help="A .strawberry checkpoint, or an encoder or data set (.bin).")
     ],
     out: Annotated[
-        Path, typer.Argument(help="The run folder, tokenizer.json or folder of tokens to make.")
+        Path, typer.Argument(help="Run folder, tokenizer.json or token folder to create.")
     ],
     encoder: Annotated[
         Path | None,
-        typer.Option(help="The original's encoder that goes with a checkpoint or a data set."),
+        typer.Option(help="The encoder of a checkpoint or data set of the original project."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Make a file of the original project into one of ours.
+    """Import a checkpoint, encoder or data set of the original project.
 
-    Nothing that is in it is run: pickles that do more than hold data are refused.
+    No code in the file is run: pickles that hold more than data are refused.
     """
     from strawberry.commands import plugins, print_json
     from strawberry_original.importing import import_file

@@ -1,6 +1,6 @@
 """Strawberry: invent, build, train and ablate language-model architectures.
 
-The whole of it, in four lines:
+A complete run, in four lines:
 
     recipe = strawberry.load_recipe("recipes/air.yaml")
     model = strawberry.build(recipe)          # an ordinary nn.Module: ids (B, T) -> logits
@@ -28,7 +28,7 @@ _HOMES = {
     "train": "strawberry.training",
     "generate": "strawberry.generation",
 }
-"""Where the public names live; each is imported when it is first asked for, torch with it."""
+"""Modules of the public names; each is imported on first access, with torch."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""`python -m strawberry` is `strawberry`."""
+"""`python -m strawberry` runs the command line."""
 
 from strawberry.cli import main
 

@@ -1,7 +1,7 @@
-"""What Strawberry says when a user's input is wrong: what, where, and what would be right.
+"""Errors for users: what is wrong, where, and what would be right.
 
-Everything that a person can get wrong is a `StrawberryError`; the command line prints its text and
-exits with its `exit_code`, without a traceback. Anything else that escapes is a bug of ours.
+Every user error is a `StrawberryError`. The command line prints its text and exits with its
+`exit_code`, without a traceback. Any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place in a text file; `line` and `column` count from 1."""
+    """A position in a text file; `line` and `column` count from 1."""
 
     file: str
     line: int
@@ -33,7 +33,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong; `path` is its place in the recipe (`model.stack[2].attention`)."""
+    """One error; `path` is its path in the recipe (`model.stack[2].attention`)."""
 
     message: str
     location: Location | None = None
@@ -47,14 +47,14 @@ class Problem:
 
 
 class StrawberryError(Exception):
-    """A mistake of the user, or a state of the machine that they can mend; its text says which."""
+    """A user's mistake, or a state of the machine that the user can fix, described in its text."""
 
     exit_code = 2
     told = False  # whether it has been said already, by another process
 
 
 class RecipeError(StrawberryError):
-    """Everything that is wrong with a recipe, all at once.
+    """All errors of a recipe.
 
     `problems` holds at least one `Problem`; `str()` gives one line for each.
     """
@@ -65,14 +65,14 @@ class RecipeError(StrawberryError):
 
 
 class PluginError(StrawberryError):
-    """A plugin that something needs is broken, incompatible or disabled."""
+    """A required plugin is broken, incompatible or disabled."""
 
 
 class FieldError(ValueError):
-    """Raised in a component's constructor: the value of `field` can't work, and `message` says why.
+    """Raised in a component's constructor if the value of `field` is invalid, with the reason.
 
     The builder turns it into a `Problem` at that field's line of the recipe. A plain `ValueError`
-    does the same at the component's own line.
+    is reported at the component's line.
     """
 
     def __init__(self, field: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""A sweep as a question of a campaign: what it asks, at what alpha, and what it learns of noise."""
+"""Record a sweep as a question of a campaign: its subject, its alpha, and its noise."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from strawberry.runs.ledger import OPENING, Ledger
 
 
 class Asking:
-    """The question of a sweep, in the ledger of the folder in which sweeps lie.
+    """The question of a sweep, in the ledger of the folder that contains the sweeps.
 
     Args:
         prepared: the sweep's cells.
         out: the sweep's folder.
-        folder: in which the ledger is; None takes the folder around the sweep's.
+        folder: the folder with the ledger; None takes the parent of the sweep's folder.
     """
 
     def __init__(self, prepared: PreparedPlan, out: Path, folder: Path | None) -> None:
@@ -39,11 +39,11 @@ class Asking:
 
     @property
     def alpha(self) -> float:
-        """What this sweep's verdicts may spend."""
+        """The alpha that this sweep's verdicts may spend."""
         return alpha_of(self.plan.alpha, self.entry)
 
     def ask(self) -> None:
-        """Note the question, or find it; raises StrawberryError if the ledger can't be had."""
+        """Record or find the question; raises StrawberryError if the ledger is not accessible."""
         self.question = self._question()
         self.entry = ask(
             self.ledger,
@@ -55,12 +55,12 @@ class Asking:
         )
 
     def foresee(self, before: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-        """Judge by what `ask` would note, and note nothing.
+        """Judge by the entry that `ask` would record, without recording it.
 
         Args:
-            before: entries of sweeps that are to be asked before this one.
+            before: entries of sweeps that will be asked before this one.
 
-        Raises StrawberryError if the data or the ledger can't be had.
+        Raises StrawberryError if the data or the ledger is not accessible.
         """
         self.entry = foreseen(self.ledger, self.plan.campaign, self._question(), before)
         return self.entry
@@ -82,7 +82,7 @@ class Asking:
         )
 
     def learn(self, values: Mapping[str, Mapping[int, float]]) -> None:
-        """Note the noise of the sweep's runs, and whether all was found, for later questions."""
+        """Record the noise of the sweep's runs, and whether every cell differs, for later questions."""
         deviation, freedom = residual(values)
         if deviation and self.question is not None and self.plan.campaign != NONE:
             noise = (deviation**2, freedom)
@@ -90,10 +90,10 @@ class Asking:
             answer(self.ledger, self.entry, self.question, noise, decided=decided)
 
     def _decided(self, values: Mapping[str, Mapping[int, float]]) -> bool:
-        """Whether every cell differs from the baseline.
+        """Return whether every cell differs from the baseline.
 
-        A grid asks for its factors beside its cells, and seeds that are added look several times:
-        of these nothing is handed on.
+        A grid also asks about its factors, and added seeds look several times; these pass on no
+        share.
         """
         baseline, *others = values
         whole = len(others) == self.question.comparisons if self.question is not None else False
@@ -123,42 +123,47 @@ COMPARED = (
     "vary_seed",
     "noise_ratio",
 )
-"""What of a plan makes another question of the same cells."""
+"""The plan's fields that distinguish questions about the same cells."""
 
 
 def alpha_of(alpha: float, entry: Mapping[str, Any] | None) -> float:
-    """The alpha of a question; all of it where the record is of no campaign."""
+    """The alpha of a question; the plan's whole alpha if the record has no campaign."""
     return alpha * float(entry.get("share", 1.0)) if entry else alpha
 
 
 def standing(plan: Plan | Mapping[str, Any], entry: Mapping[str, Any] | None) -> list[str]:
-    """Where a question stands in its campaign, in sentences."""
+    """The state of a question in its campaign, in sentences."""
     if not entry:
         return []
     if entry["kind"] == OPENING:
         times = "once" if entry["opening"] == 1 else f"{entry['opening']} times"
-        return [f"Measured on the locked test split, which was opened {times} (on {entry['when']}, "
-                f"by `{shlex.join(map(str, entry['command']))}`)."]  # fmt: skip
+        return [
+            f"Measured on the locked test split. It was opened {times} (on {entry['when']}, "
+            f"by `{shlex.join(map(str, entry['command']))}`)."
+        ]
     alpha = float(plan.alpha if isinstance(plan, Plan) else plan["alpha"])
     before = f"{entry['asked']} other question{'s' * (entry['asked'] != 1)}"
     opened = []
     if entry.get("opened"):
-        opened = [f"The test split of these data had been opened before ({entry['opened']} times)."]
+        opened = [f"The test split of this data had been opened before ({entry['opened']} times)."]
     if entry["campaign"] == NONE:
-        return [f"Not corrected for other sweeps (`--campaign none`): {before} had been asked of "
-                "these data in this folder.", *opened]  # fmt: skip
+        return [
+            "Not corrected for other sweeps (`--campaign none`). This folder had asked "
+            f"{before} of this data before.",
+            *opened,
+        ]
     name = "this campaign" if entry["campaign"] == "main" else f"campaign {entry['campaign']!r}"
     look = f", look {entry['look']}" if entry["look"] > 1 else ""
     spent = f"alpha {alpha_of(alpha, entry):.2g} of {alpha:.2g}"
     sentences = [
-        f"Question {entry['number']} of {name}{look}: {spent}. "
-        f"Of these data {before} had been asked in this folder.",
+        f"Question {entry['number']} of {name}{look}: {spent}. This folder had asked "
+        f"{before} of this data before.",
         *opened,
     ]
     if entry.get("prior"):
         variance, freedom = entry["prior"]
         sentences.append(
-            f"The noise of the campaign's earlier questions, {variance**0.5:.4f}, counts in this "
-            f"one as {freedom:g} degrees of freedom."
+            "The noise estimate includes the campaign's earlier questions: "
+            f"{variance**0.5:.4f}, worth {freedom:g} degrees of freedom."
         )
     return sentences

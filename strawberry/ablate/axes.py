@@ -1,4 +1,4 @@
-"""The axes of a plan: a path in a recipe, and the values that it takes."""
+"""The axes of a plan: a recipe path, and its values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from strawberry.recipe.yaml import parse
 
 
 def parse_axis(text: str, kinds: Kinds | None = None) -> tuple[str, Values]:
-    """`--vary PATH=VALUE,VALUE`, or `PATH=LOW..HIGH`; values are YAML.
+    """Parse `--vary PATH=VALUE,VALUE`, or `PATH=LOW..HIGH`; values are YAML.
 
-    Raises StrawberryError, or RecipeError for what is not YAML.
+    Raises StrawberryError, or RecipeError for invalid YAML.
     """
     path, equals, rest = text.partition("=")
     if not equals or not path or not rest.strip():
@@ -23,20 +23,20 @@ def parse_axis(text: str, kinds: Kinds | None = None) -> tuple[str, Values]:
     if (ends := re.fullmatch(r"\s*([^\s,{\[]+?)\.\.([^\s,]+)\s*", rest)) is not None:
         low, high = (parse(end, text).plain() for end in ends.groups())
         if not is_range(low, high):
-            message = f"a range is two numbers, the smaller first: {low}..{high}"
+            message = f"a range is two numbers, the smaller one first, got {low}..{high}"
             raise StrawberryError(f"{path}: {message}")
         return full_path(path, kinds), Range(low, high)
     return full_path(path, kinds), tuple(parse(f"[{rest}]", text).plain())
 
 
 def is_range(low: Any, high: Any) -> bool:
-    """Whether these are two numbers, the smaller first."""
+    """Return whether these are two numbers, the smaller one first."""
     numbers = all(isinstance(e, (int, float)) and not isinstance(e, bool) for e in (low, high))
     return numbers and low < high
 
 
 def full_path(path: str, kinds: Kinds | None = None) -> str:
-    """A short name's path in a recipe: `ffn` is `model.stack.*.ffn`, `n_embd` `model.n_embd`."""
+    """Expand a short name: `ffn` is `model.stack.*.ffn`, `n_embd` is `model.n_embd`."""
     kinds = kinds or Kinds()
     head, dot, rest = path.partition(".")
     for kind in kinds.at("block", "model"):

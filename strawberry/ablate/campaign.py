@@ -1,17 +1,17 @@
-"""A campaign: sweeps over the same validation text, whose verdicts are corrected for all of them.
+"""A campaign: sweeps over the same validation text, with verdicts corrected for all of them.
 
-The k-th question of a campaign has `share(k)` of alpha. The shares of all questions that may ever
-be asked sum to one, so that the chance of any false finding in the whole campaign is at most alpha,
-however long it gets (alpha spending; Bonferroni's inequality). That needs no independence: the
-questions of a campaign share their validation text, and mostly their baseline.
+The k-th question of a campaign spends `share(k)` of alpha. The shares of all possible questions sum
+to 1, so the chance of any false finding in the whole campaign is at most alpha (alpha spending;
+Bonferroni's inequality). This needs no independence: the questions of a campaign share their
+validation text, and usually their baseline.
 
-A question whose cells all turned out to differ hands its share on to the next one: online fallback
-(Tian and Ramdas 2021, arXiv 1910.04900). Up to the first false finding only what does differ has
-handed on its share, so that the sum over the others is at most alpha still. Nothing more is earned,
-as alpha investing does (Foster and Stine 2008), which bounds another rate; and no question is let
-off for its p-value, as in ADDIS spending, which does need independence.
+A question whose cells all differ passes its share on to the next one: online fallback (Tian and
+Ramdas 2021, arXiv 1910.04900). Before the first false finding, only true differences have passed on
+their share, so the sum over the others is still at most alpha. Alpha investing (Foster and Stine
+2008) would earn more alpha back, but bounds a different rate. ADDIS spending would drop questions by
+p-value, but needs independence.
 
-What earlier questions measured of the noise counts in later ones (`fit`).
+The noise of earlier questions counts in later ones (`fit`).
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from strawberry.ablate.noise import Prior
 from strawberry.runs.ledger import ANSWER, OPENING, QUESTION, Ledger
 
 MAIN: Final = "main"
-"""The campaign of those who name none."""
+"""The default campaign."""
 NONE: Final = "none"
-"""The name that asks for no correction."""
+"""The campaign name for no correction."""
 FIRST: Final = 0.5
-"""The share of alpha that a campaign's first question has."""
+"""The share of alpha that a campaign's first question spends."""
 POWER: Final = 1.3
-"""Later shares fall by this power of their number."""
+"""Exponent by which later shares decrease with their number."""
 _REST: Final = 2.9319492
 """The sum of `k ** -POWER` over k = 2, 3, ..."""
 LEAST: Final = 4
-"""Questions whose noise is known before that of others is judged by it."""
+"""Number of earlier questions with known noise that the prior needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a sweep asks.
+    """The subject of a sweep.
 
     Attributes:
-        data: digest of the text that answers it.
-        content: digest of all that is compared; the same for more seeds of the same cells.
-        seeds: how many there are, or `auto` and the most.
-        comparisons: cells beside the baseline.
-        regime: digest of what noises have to agree in to be compared.
+        data: digest of the validation text.
+        content: digest of everything that is compared; seeds don't change it.
+        seeds: number of seeds, or `auto` and their maximum.
+        comparisons: number of cells without the baseline.
+        regime: digest of the settings that must agree for noises to be comparable.
     """
 
     data: str
@@ -61,21 +61,21 @@ class Question:
 
 
 def share(index: int) -> float:
-    """The share of alpha that the question of this number has, from 1; all of them sum to 1."""
+    """The share of alpha of question `number`, counted from 1; all shares sum to 1."""
     return FIRST if index <= 1 else (1 - FIRST) * index**-POWER / _REST
 
 
 def ask(ledger: Ledger, campaign: str, question: Question, **more: Any) -> dict[str, Any]:
     """The ledger's entry of a question, new or known.
 
-    The same question with the same seeds, or fewer, is known. With more seeds it keeps its number,
-    but is another look at these data, and has a share of its own.
+    The same question with the same seeds, or fewer, is already recorded. With more seeds it keeps
+    its number, but is another look at the data, with its own share.
 
     Args:
-        ledger: of the folder in which the sweeps lie.
-        campaign: its name; `NONE` for no correction, which is noted too.
-        question: what is asked.
-        more: noted beside it: the sweep's folder, the plan's digest, alpha.
+        ledger: the ledger of the folder that contains the sweeps.
+        campaign: its name; `NONE` for no correction, which is recorded too.
+        question: the question.
+        more: further entries: the sweep's folder, the plan's digest, alpha.
 
     Raises:
         StrawberryError: the ledger can't be read or written.
@@ -140,14 +140,14 @@ def answer(
     *,
     decided: bool = False,
 ) -> None:
-    """Note what came of a question.
+    """Record the result of a question.
 
     Args:
-        ledger: in which it was asked.
+        ledger: the ledger of the question.
         entry: what `ask` returned.
-        question: what was asked.
-        noise: of its runs: the variance of one, and its freedom.
-        decided: whether every comparison was found to differ, so that its share is handed on.
+        question: the question.
+        noise: noise of its runs: the variance of a run, and its degrees of freedom.
+        decided: whether every cell differs, so that its share is passed on.
     """
     known = {"campaign": entry["campaign"], "data": entry["data"], "question": entry["question"],
              "seeds": entry["seeds"], "regime": question.regime, "noise": list(noise),
@@ -159,17 +159,17 @@ def answer(
 
 
 def prior_of(entry: Mapping[str, Any] | None) -> Prior | None:
-    """What an entry says of the noise beforehand."""
+    """The prior noise that an entry records."""
     prior = None if entry is None else entry.get("prior")
     return None if prior is None else Prior(float(prior[0]), float(prior[1]))
 
 
 def fit(noises: Sequence[tuple[float, float]]) -> Prior | None:
-    """The noise of a campaign's cells, and how unlike they are; None of fewer than `LEAST`.
+    """The prior noise of a campaign's cells, and its spread; None with fewer than `LEAST` noises.
 
-    By moments of the logarithms of variances (Smyth 2004, section 6.2). Its freedom is at most
-    half of what was measured: that the noises look alike may be luck. It is rounded down to a
-    power of two.
+    Uses moments of the logarithms of variances (Smyth 2004, section 6.2). The degrees of freedom
+    are at most half of those measured, because noises may look alike by luck. They are rounded down
+    to a power of two.
 
     Args:
         noises: variances, and their degrees of freedom.
@@ -192,7 +192,7 @@ def fit(noises: Sequence[tuple[float, float]]) -> Prior | None:
 def _handed_on(
     entries: Sequence[Mapping[str, Any]], mine: Sequence[Mapping[str, Any]], index: int
 ) -> float:
-    """The share of the question before this one in its campaign, if all of that was found."""
+    """The share of the previous question of the campaign, if it was decided; else 0."""
     before = next((e for e in mine if e["index"] == index - 1), None)
     if before is None:
         return 0.0
@@ -202,14 +202,14 @@ def _handed_on(
 
 
 def _seeds(text: str) -> int:
-    """How many seeds a question has at most."""
+    """The maximum number of seeds of a question."""
     return int(str(text).split()[-1])
 
 
 def _noises(
     entries: Sequence[Mapping[str, Any]], campaign: str, question: Question
 ) -> list[tuple[float, float]]:
-    """The noises of a campaign's earlier questions, the last that is known of each."""
+    """The latest noise of each of a campaign's earlier questions."""
     noises = {
         e.get("question"): e["noise"]
         for e in entries

@@ -1,4 +1,4 @@
-"""The cells of a plan: named patches of one recipe, each built once to see that it can be."""
+"""The cells of a plan: named patches of one recipe, each built once to check it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ POSITIONAL = "model.positional"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A column of the comparison: a named patch, and the recipe that it makes.
+    """A column of the comparison: a named patch, and the resulting recipe.
 
     Attributes:
         name: unique in the plan.
-        patch: the value of each path that it changes, in the order of application.
+        patch: the value of each changed path, in the order of application.
         recipe: the recipe, or None if the cell can't be built.
-        skipped: why it can't.
-        resized: what was changed so that budgets agree, as `path: a -> b`.
+        skipped: the reason why it can't be built.
+        resized: changes that make budgets agree, as `path: a -> b`.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Cell:
     resized: str = ""
 
     def changed(self, more: Mapping[str, Any], base: Recipe) -> Cell:
-        """The cell with further values on top; raises RecipeError if they can't be."""
+        """The cell with further values; raises RecipeError if they are invalid."""
         patched = {**self.patch, **more}
         return replace(self, patch=patched, recipe=patch(base, patched))
 
 
 def cells(plan: Plan, plugins: Plugins) -> tuple[Recipe, list[Cell]]:
-    """The recipe, and all cells; the first is the baseline. What can't be built says why.
+    """The recipe and all cells, baseline first. Cells that can't be built have a reason.
 
     Raises RecipeError or StrawberryError if the recipe or the baseline can't be built.
     """
@@ -63,19 +63,19 @@ def cells(plan: Plan, plugins: Plugins) -> tuple[Recipe, list[Cell]]:
     for name, patched in itertools.chain(_patches(plan, base, vary), plan.cells.items()):
         cell = _cell(name, {full_path(k, kinds): v for k, v in patched.items()}, base)
         if cell.name in by_name:
-            raise StrawberryError(f"two cells are called {cell.name!r}")
+            raise StrawberryError(f"two cells have the same name {cell.name!r}")
         by_name[cell.name] = cell
     ordered = list(by_name.values())
     if not ordered or ordered[0].recipe is None:
         why = f": {ordered[0].skipped}" if ordered else ""
-        raise StrawberryError(f"the baseline can't be built{why}")
+        raise StrawberryError(f"can't build the baseline{why}")
     return base, ordered
 
 
 def _cell(name: str, patched: Mapping[str, Any], base: Recipe) -> Cell:
-    """The cell; where its mixers can't place tokens as the recipe says, it does without.
+    """The cell; without its positional component if its mixers can't use it.
 
-    That is a change like any other: the patch holds it, and so every table shows it.
+    The patch records that change, so every table shows it.
     """
     why = ""
     for more in ({}, {POSITIONAL: "none"}):
@@ -116,7 +116,7 @@ def _patches(
     else:
         listed = [_listed(given) for given in vary.values()]
         if plan.mode == "paired" and len({len(row) for row in listed}) > 1:
-            raise StrawberryError("paired lists must be equally long")
+            raise StrawberryError("paired lists must have equal lengths")
         rows = itertools.product(*listed) if plan.mode == "grid" else zip(*listed, strict=True)
         for row in rows:
             yield _name(paths, row), dict(zip(paths, row, strict=True))
@@ -138,7 +138,7 @@ def _draws(vary: Mapping[str, Values], count: int, seed: int) -> Iterator[list[A
 
 
 def _at(values: Values, share: float) -> Any:
-    """The value at a share of the way."""
+    """The value at a fraction of the range."""
     if not isinstance(values, Range):
         return values[min(int(share * len(values)), len(values) - 1)]
     if values.whole:
@@ -153,7 +153,7 @@ def _at(values: Values, share: float) -> Any:
 
 
 def _every(path: str, values: Values, plugins: Plugins) -> Values:
-    """The values, with every component of the registry where they say `all`."""
+    """The values; `all` becomes every registered component."""
     if isinstance(values, Range) or EVERY not in values:
         return values
     kind = kind_at(parse_path(path, None), plugins.registry.kinds)
@@ -168,7 +168,7 @@ def _every(path: str, values: Values, plugins: Plugins) -> Values:
 
 
 def _name(paths: Sequence[str], values: Sequence[Any]) -> str:
-    """`attention=mha ffn=swiglu`; a path's last word, or two where one would be ambiguous."""
+    """`attention=mha ffn=swiglu`: a path's last word, or two where one is ambiguous."""
     words = [path.rsplit(".", 1)[-1] for path in paths]
     if len(set(words)) < len(words):
         words = [".".join(path.replace("*.", "").rsplit(".", 2)[-2:]) for path in paths]
@@ -176,7 +176,7 @@ def _name(paths: Sequence[str], values: Sequence[Any]) -> str:
 
 
 def _parts(recipe: Recipe) -> Iterator[tuple[str, str, Any]]:
-    """What a recipe has and could do without: its name, its path, and what it is without."""
+    """Optional parts of a recipe: name, path, and the value without the part."""
     assert recipe.plugins is not None
     kinds = recipe.plugins.registry.kinds
     steps = list(walk(recipe))

@@ -1,4 +1,4 @@
-"""What ablations need beyond the core: the extra `ablate`."""
+"""Packages of the extra `ablate`, which ablations need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from strawberry.errors import StrawberryError
 
 
 def needs(module: str) -> Any:
-    """A module of the extra; raises StrawberryError where it is not installed."""
+    """Import a module of the extra; raises StrawberryError if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

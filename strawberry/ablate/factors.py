@@ -1,9 +1,9 @@
-"""A grid as a factorial design: what each factor does over all levels of the others.
+"""A grid as a factorial design: the effect of each factor over all levels of the others.
 
 A level's main effect is the mean of its cells minus that of the first level's cells, over the
-combinations of the other factors that both have. The interaction of two levels is by how much one
-level's effect changes with the other factor's level. Both are contrasts of the same runs, with all
-of them behind every number, so that they show what single cells are too few for (Fisher 1935).
+combinations of the other factors that both have. The interaction of two levels is the change of one
+level's effect with the other factor's level. Both are contrasts of the same runs. Every number uses
+all runs, so effects are more precise than single cells (Fisher 1935).
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from strawberry.ablate.statistics import LEAST, Comparison, contrasts
 
 Kind: TypeAlias = Literal["main", "interaction"]
 Place: TypeAlias = tuple[int, ...]
-"""The number of the level of each factor."""
+"""The level number of each factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a level does, or how two levels of two factors change each other's effect.
+    """The effect of a level, or the interaction of two levels of two factors.
 
     Attributes:
         kind: `main`, or `interaction`.
-        factors: paths in the recipe: one, or two.
-        levels: what is compared, as text.
+        factors: one or two paths in the recipe.
+        levels: the compared levels, as text.
         against: the first levels, as text.
-        over: combinations of the other factors' levels that it is a mean over.
-        runs: runs on each side.
-        comparison: difference, interval, p-value and verdict; each kind is a family of its own.
+        over: number of combinations of the other factors' levels in the mean.
+        runs: number of runs on each side.
+        comparison: difference, interval, p-value and verdict; each kind is its own family.
     """
 
     kind: Kind
@@ -54,7 +54,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The cells of a grid by their places, and the levels of its factors."""
+    """The cells of a grid by position, and the levels of its factors."""
 
     levels: Mapping[str, Sequence[str]]
     cells: Mapping[Place, Mapping[int, float]]
@@ -67,7 +67,7 @@ class Grid:
                 yield (factor,), (level,), self._weights((factor,), terms)
 
     def pairs(self) -> Iterator[tuple[Place, Place, list[tuple[float, Place]]]]:
-        """Each two levels after the first of two factors: the same."""
+        """Each pair of levels after the first, for two factors: the same."""
         sizes = [len(names) for names in self.levels.values()]
         for one, other in itertools.combinations(range(len(sizes)), 2):
             for i, j in itertools.product(range(1, sizes[one]), range(1, sizes[other])):
@@ -77,7 +77,7 @@ class Grid:
     def _weights(
         self, factors: Place, terms: Sequence[tuple[float, Place]]
     ) -> list[tuple[float, Place]]:
-        """Weights of cells: the mean over what the other factors have for all of the terms."""
+        """Weights of cells: a mean over the combinations that all terms have."""
         sizes = [len(names) for names in self.levels.values()]
         rest = [range(1) if f in factors else range(n) for f, n in enumerate(sizes)]
         weights = []
@@ -98,7 +98,7 @@ def grid(
     cells: Sequence[Mapping[str, Any]],
     values: Mapping[str, Mapping[int, float]],
 ) -> Grid | None:
-    """The grid of a record's plan and cells; None where two factors or more didn't vary."""
+    """The grid of a record's plan and cells; None unless at least two factors vary."""
     paths, own = list(plan["vary"]), plan.get("cells") or ()
     if plan["mode"] != "grid" or len(paths) < 2:
         return None
@@ -123,7 +123,7 @@ def grid(
 
 
 def shown(value: Any) -> str:
-    """A level for people: a component by its name and fields."""
+    """Format a level: a component by its name and fields."""
     if isinstance(value, Mapping) and "use" in value:
         rest = ",".join(f"{k}={shown(v)}" for k, v in value.items() if k != "use")
         return f"{value['use']}({rest})" if rest else str(value["use"])
@@ -131,14 +131,14 @@ def shown(value: Any) -> str:
 
 
 def effects(grid: Grid | None, **how: Any) -> tuple[Effect, ...]:
-    """Main effects, then interactions of two factors; `how` is as of `contrasts`."""
+    """Main effects, then interactions of two factors; for `how` see `contrasts`."""
     if grid is None:
         return ()
     return (*_family(grid, "main", **how), *_family(grid, "interaction", **how))
 
 
 def asked(made: Grid, kind: Kind) -> list[tuple[Place, Place, list[float]]]:
-    """Questions of a kind: factors, levels, and a weight of each cell in their order."""
+    """Questions of a kind: factors, levels, and a weight for each cell in order."""
     places = list(made.cells)
     found = []
     for factors, levels, weights in made.main() if kind == "main" else made.pairs():

@@ -1,4 +1,4 @@
-"""Budgets of a cell, and the widths that make cells agree in one of them."""
+"""Budgets of a cell, and the widths that make cells agree in a budget."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ if TYPE_CHECKING:
     from strawberry.ablate.plan import Plan
 
 TOLERANCE = 0.01
-"""How far apart matched cells may be."""
+"""Largest relative difference between matched cells."""
 WIDTHS = (
     ("ffn", "n_ffn"),
     ("attention", "n_qkv"),
 )
-"""Fields of blocks that set how large they are and nothing else, in the order of preference."""
+"""Fields of blocks that change only the size, in the order of preference."""
 WIDEST = 1 << 20
 REFUSED = 128
-"""Widths in a row that a component may refuse: those between multiples of its heads."""
+"""Longest run of widths that a component may reject: those between multiples of its heads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a cell costs. FLOPs are of training, forward and backward, where not said otherwise.
+    """The cost of a cell. FLOPs are training FLOPs, forward and backward, unless named otherwise.
 
     Attributes:
-        active_parameters: those that take part in a token: of a bank of experts, the active ones.
-        cache_bytes: of one sequence as long as the block size.
-        tokens: training tokens of one trial, drawn again or not.
+        active_parameters: parameters that take part in a token; of a bank of experts, the active
+            ones.
+        cache_bytes: decoding cache of one sequence of block_size tokens.
+        tokens: training tokens of one trial, repeated ones included.
     """
 
     parameters: int
@@ -56,7 +57,7 @@ class Budget:
         return self.flops_per_token * self.tokens
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert to JSON values."""
         return {**asdict(self), "flops": self.flops}
 
 
@@ -67,11 +68,11 @@ def step_tokens(recipe: Recipe) -> int:
 
 
 def budget(recipe: Recipe, known: dict[str, Budget] | None = None) -> Budget:
-    """What training this recipe once costs; raises RecipeError if it can't be built.
+    """The training cost of a recipe; raises RecipeError if it can't be built.
 
     Args:
-        recipe: what is trained.
-        known: budgets by what they depend on; models that were counted aren't counted again.
+        recipe: the recipe to train.
+        known: budgets by what they depend on; reused for models counted before.
     """
     sizes = [recipe.to_dict()["model"], recipe.train.batch_size]
     key = json.dumps(sizes, sort_keys=True, default=str)
@@ -83,7 +84,7 @@ def budget(recipe: Recipe, known: dict[str, Budget] | None = None) -> Budget:
 
 
 def _count(recipe: Recipe) -> Budget:
-    """The budget of no steps."""
+    """The budget of zero steps."""
     model = build(recipe, "meta")
     report = account(recipe, model)
     return Budget(
@@ -98,16 +99,16 @@ def _count(recipe: Recipe) -> Budget:
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """Unique parameters."""
+    """Number of unique parameters."""
     return sum(p.numel() for p in model.parameters())
 
 
 def active_parameters(model: torch.nn.Module) -> int:
-    """Parameters that take part in a token.
+    """Number of parameters that take part in a token.
 
-    A module with banks of experts has a router among its parts, which says `experts` and `active`,
-    or else the `share` of tokens that an expert takes; without one, all experts are active. Experts
-    of a bank beyond the router's are shared ones.
+    A module with banks of experts has a router among its submodules. The router has `experts` and
+    `active`, or the `share` of tokens of each expert. Without a router all experts are active.
+    Further experts of a bank are shared ones.
     """
     idle = 0.0
     for owner in model.modules():
@@ -130,7 +131,7 @@ def active_parameters(model: torch.nn.Module) -> int:
 
 
 def limited(cell: Cell, plan: Plan, base: Recipe) -> Cell:
-    """The cell with as many steps as the plan's budget of tokens or FLOPs comes to."""
+    """The cell with the number of steps that the plan's token or FLOP budget allows."""
     assert cell.recipe is not None
     if plan.tokens is None and plan.flops is None:
         return cell
@@ -148,11 +149,11 @@ def limited(cell: Cell, plan: Plan, base: Recipe) -> Cell:
 
 
 def matched(cell: Cell, baseline: Recipe, plan: Plan, base: Recipe) -> Cell:
-    """The cell with a width that makes it agree with the baseline in `plan.match`.
+    """The cell with a width that matches the baseline in `plan.match`.
 
-    Where one width is too coarse, as that of many experts is, it stays just below, and the next one
-    makes up for the rest. Raises StrawberryError if that doesn't do; measured time takes what is
-    nearest.
+    Where one width is too coarse, as with many experts, it stays just below and the next width
+    closes the gap. Raises StrawberryError if that fails; for measured time the nearest width is
+    taken.
     """
     assert cell.recipe is not None
     measure = MEASURES[plan.match]
@@ -169,14 +170,14 @@ def matched(cell: Cell, baseline: Recipe, plan: Plan, base: Recipe) -> Cell:
             continue
         if abs(off) <= TOLERANCE or plan.match == "time":
             return replace(nearest, resized=_difference(cell, nearest))
-        tried.append(f"{path} comes to {off:+.1%} at the nearest")
+        tried.append(f"the nearest {path} is {off:+.1%} off")
         current = below
-    hint = "; ".join(tried) or "it has no width to change; name one with --width"
-    raise StrawberryError(f"can't be matched in {plan.match}: {hint}")
+    hint = "; ".join(tried) or "there is no width to change; name one with --width"
+    raise StrawberryError(f"can't match {plan.match}: {hint}")
 
 
 def _difference(before: Cell, after: Cell) -> str:
-    """The widths that were changed, as `path: a -> b`."""
+    """The changed widths, as `path: a -> b`."""
     return ", ".join(
         f"{path}: {'/'.join(sorted({str(v) for v in _values_at(before, path)})) or '-'} -> {value}"
         for path, value in after.patch.items()
@@ -185,7 +186,7 @@ def _difference(before: Cell, after: Cell) -> str:
 
 
 def _widths(recipe: Recipe) -> Iterator[str]:
-    """Paths of the widths that some block of the recipe has."""
+    """Paths of the widths that a block of the recipe has."""
     for part, name in WIDTHS:
         if any(_has(block, part, name) for block in blocks(recipe.model.stack)):
             yield f"model.stack.*.{part}.{name}"
@@ -199,16 +200,16 @@ def _has(block: BlockSpec, part: str, name: str) -> bool:
 def _resized(
     cell: Cell, path: str, goal: float, measure: Callable[[Recipe], float], base: Recipe
 ) -> tuple[Cell, Cell, float]:
-    """The cells of the nearest width and of the largest one below the goal.
+    """The cells with the nearest width, and with the largest width below the goal.
 
-    What is measured grows with the width, and nearly in proportion: the next width to try is where
-    a line through the nearest ones on both sides meets the goal. Widths that the components refuse
-    are stepped over. Also returns how far the nearest is off.
+    The cost grows nearly in proportion to the width. The next width to try is where a line through
+    the nearest tried widths meets the goal. Widths that components reject are skipped. Also returns
+    the relative error of the nearest width.
     """
     known: dict[int, float] = {}
 
     def at(width: int) -> int:
-        """Measure the width, or the first after it that works, which is returned."""
+        """Measure the width, or the first one after it that works; returns that width."""
         for candidate in range(width, width + REFUSED):
             if candidate in known:
                 return candidate
@@ -224,12 +225,12 @@ def _resized(
 
     low = at(1)
     if known[low] > goal * (1 + TOLERANCE):
-        raise StrawberryError(f"{path}={low} is too much already")
+        raise StrawberryError(f"even {path}={low} exceeds the budget")
     high = at(64)
     while known[high] < goal:
         low, high = high, at(high * 2)
         if high > WIDEST:
-            raise StrawberryError(f"{path} would have to be more than {WIDEST}")
+            raise StrawberryError(f"{path} would have to exceed {WIDEST}")
     top = known[high]
     while high - low > 1 and top > known[low]:
         share = (goal - known[low]) / (top - known[low])
@@ -256,7 +257,7 @@ def _values_at(cell: Cell, path: str) -> Iterator[Any]:
 
 
 def seconds_a_step(recipe: Recipe, steps: int = 5) -> float:
-    """The median time of a run's training step, of random tokens, here; two go before."""
+    """Median time of a training step on random tokens on this machine, after two warm-up steps."""
     from strawberry.ranks.world import World
     from strawberry.runs.device import machine_for
     from strawberry.training.engine import engine_for
@@ -284,4 +285,4 @@ MEASURES: dict[str, Callable[[Recipe], float]] = {
     "flops": lambda recipe: account(recipe).flops_training_per_token,
     "time": seconds_a_step,
 }
-"""What cells can be made to agree in."""
+"""Costs in which cells can be made to agree."""

@@ -1,7 +1,7 @@
-"""The last word on a sweep: its trials' saved weights on the locked test split, opened once.
+"""Evaluate a sweep's saved weights on the locked test split, which is opened once.
 
-`final/final.json` in the sweep's folder holds each opening: the ledger's entry and what was
-measured. One that was interrupted goes on without being another.
+`final/final.json` in the sweep's folder records each opening: the ledger's entry and the results.
+An interrupted opening is resumed, and counts once.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def final(
     """Measure a finished sweep on the test split, and return the record of that.
 
     Args:
-        folder: the sweep's.
-        again: open the test split although it was opened before.
-        device: where models are evaluated.
-        say: told of each trial.
+        folder: the sweep's folder.
+        again: open the test split once more.
+        device: device of the evaluation.
+        say: callback with a line for each trial.
 
     Raises:
         StrawberryError: the sweep is not finished, there is no test split, or it was opened before.
@@ -71,8 +71,8 @@ def final(
         dataset = open_dataset(recipe, test=True)
         if fingerprint(dataset, "test", recipe.model.block_size) != opened["data"]:
             raise StrawberryError(
-                f"{trial.cell}: its test split is other text than the baseline's, so that they "
-                "can't be compared on it"
+                f"{trial.cell}: its test split differs from the baseline's, so the two can't be "
+                "compared"
             )
         say(f"{trial.cell} seed {trial.seed} ({number} of {len(trials)})")
         (metrics,) = evaluate_depths(
@@ -87,18 +87,18 @@ def final(
 
 
 def _finished(record: Record) -> list[TrialRecord]:
-    """The trials that were run to their ends; raises StrawberryError where some are still to be."""
+    """The finished trials; raises StrawberryError if some have not run."""
     gone = {c["name"] for c in record.content["cells"] if c["skipped"] or c["pruned"]}
     trials = [t for t in record.trials if t.stage == "main" and t.cell not in gone]
     results = {trial: trial.result() for trial in trials}
     waiting = [trial for trial, result in results.items() if result is None]
     if waiting:
         raise StrawberryError(
-            f"{record.folder}: {len(waiting)} trials have not been run; `{record.command}` goes on"
+            f"{record.folder}: {len(waiting)} trials have not run; `{record.command}` runs them"
         )
     done = [trial for trial, result in results.items() if result and result["status"] == FINISHED]
     if not done:
-        raise StrawberryError(f"{record.folder}: no trial finished: there is nothing to test")
+        raise StrawberryError(f"{record.folder}: no trial finished, so there is nothing to test")
     return list({trial.key: trial for trial in done}.values())
 
 

@@ -1,7 +1,7 @@
-"""What numbers of seeds will be able to show, and how long they take, from the noise that is known.
+"""Forecast what numbers of seeds can detect, and their time, from known noise.
 
-The noise is that of finished trials: of the same sweep, or of an earlier one. A number of seeds
-`finds` the difference that its table would show with a chance of 80 %, as `detectable` has it.
+The noise comes from finished trials of this sweep or of an earlier one. A number of seeds `finds`
+the difference that its table would detect with a chance of 80 %, as in `detectable`.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ if TYPE_CHECKING:
     from strawberry.ablate.preparing import PreparedPlan
 
 OTHERS = (3, 5, 8)
-"""Numbers of seeds that are told beside the one that is asked for."""
+"""Numbers of seeds that are shown in addition to the requested one."""
 DRAWN = 12
-"""Seeds up to which tables are drawn; beyond, a difference goes with the root of the number."""
+"""Number of seeds up to which tables are simulated; beyond it, the difference scales with
+1/sqrt(seeds).
+"""
 MOST = 1000
-"""Beyond it a number of seeds is not told."""
+"""Largest number of seeds that is shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A difference that shall be found: in the metric's unit, or as a share of the baseline."""
+    """A difference to detect: in the metric's unit, or relative to the baseline."""
 
     value: float
     share: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Wanted:
-        """`0.02`, or `1%`; raises StrawberryError for anything else."""
+        """Parse `0.02`, or `1%`; raises StrawberryError for anything else."""
         number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
         try:
             value = float(number) / (100 if percent else 1)
@@ -55,13 +57,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """What a number of seeds finds.
+    """The result of a number of seeds.
 
     Attributes:
-        seeds: of each cell.
-        finds: the difference from the baseline that is found with a chance of 80 %.
+        seeds: number for each cell.
+        finds: the difference from the baseline that is detected with a chance of 80 %.
         factors: the same for each factor of a grid, over all levels of the others.
-        seconds: to train what of it is not trained yet.
+        seconds: time to train the missing trials.
     """
 
     seeds: int
@@ -72,16 +74,16 @@ class Prospect:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What the seeds asked for will be able to show, and what others would.
+    """What the requested seeds can detect, and what other numbers could.
 
     Attributes:
-        metric: in whose unit differences are.
-        asked: seeds; None if they are added until all is decided.
-        most: seeds at which adding them ends; None if they are not added.
-        wanted: the difference that shall be found.
-        matters: whether that is the one that matters; else it was named.
-        needed: seeds that find it; None if that are more than 1,000.
-        needed_seconds: to train what of these is not trained yet.
+        metric: the metric, in whose unit differences are.
+        asked: number of seeds; None if seeds are added until all is decided.
+        most: maximum number of seeds if they are added; else None.
+        wanted: the difference to detect.
+        matters: whether that is the plan's `effect` rather than a given one.
+        needed: seeds that detect it; None if more than 1,000.
+        needed_seconds: time to train the missing trials of these.
     """
 
     noise: Noise
@@ -96,7 +98,7 @@ class Forecast:
 
 
 def planned(prepared: PreparedPlan) -> list[dict[str, Any]]:
-    """The cells that can be run, as a record has them."""
+    """The runnable cells, in the form of a record."""
     return [
         {
             "name": cell.name,
@@ -116,15 +118,15 @@ def forecast(
     done: Mapping[str, int] | None = None,
     wanted: Wanted | None = None,
 ) -> Forecast:
-    """What seeds will be able to show, by a noise.
+    """Forecast what seeds can detect, from the noise.
 
     Args:
-        plan: as `Plan.to_dict` has it.
-        cells: those that are compared, baseline first, as records have them.
-        noise: of a run.
-        slots: trials at once.
-        done: finished trials of each cell.
-        wanted: the difference that shall be found; the plan's `effect` if it is None.
+        plan: the plan, in the form of `Plan.to_dict`.
+        cells: the compared cells, baseline first, in the form of records.
+        noise: noise of a run.
+        slots: number of concurrent trials.
+        done: number of finished trials of each cell.
+        wanted: the difference to detect; None takes the plan's `effect`.
     """
     matters, wanted = wanted is None, wanted or Wanted(plan["effect"], share=True)
     goal = wanted.value * (abs(noise.baseline) if wanted.share else 1.0)
@@ -152,7 +154,7 @@ def forecast(
 
 
 def _needed(goal: float, finds: Callable[[int], float]) -> int | None:
-    """The least number of seeds that finds the difference."""
+    """The smallest number of seeds that detects the difference."""
     if finds(DRAWN) > goal:
         more = math.ceil(DRAWN * (finds(DRAWN) / goal) ** 2)
         return more if more <= MOST else None
@@ -162,7 +164,7 @@ def _needed(goal: float, finds: Callable[[int], float]) -> int | None:
 def _finds(
     plan: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], seeds: int
 ) -> dict[str, float]:
-    """What is found, in deviations of a run: under "" against the baseline, and by factor."""
+    """The detected difference, in deviations of a run: under "" the baseline's, and by factor."""
     drawn = min(seeds, DRAWN)
     scale = math.sqrt(drawn / seeds)
     level = plan["alpha"]
@@ -194,7 +196,7 @@ def _frozen(rows: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
 def _detectable(
     cells: int, rows: tuple[tuple[float, ...], ...], seeds: int, ratio: float, level: float
 ) -> tuple[float, ...]:
-    """What each question finds in a whole table, in deviations of a run."""
+    """The difference that each question of a whole table detects, in deviations of a run."""
     if seeds < LEAST or cells < LEAST:
         return (math.inf,) * len(rows)
     null = null_of(Design(((True,) * seeds,) * cells, rows), ratio)

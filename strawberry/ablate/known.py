@@ -1,4 +1,4 @@
-"""What finished trials tell of trials to come: how noisy they are, and how long they take."""
+"""Noise and duration of finished trials, as estimates for further trials."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What finished trials tell of trials to come.
+    """Noise and duration of finished trials.
 
     Attributes:
-        deviation: of a run, what the means of cells and of seeds leave; in the metric's unit.
+        deviation: standard deviation of a run after cell and seed means, in the metric's unit.
         freedom: its degrees of freedom.
-        low, high: of the deviation, with a chance of 95 %.
-        baseline: the mean of the baseline.
-        rate: seconds of a FLOP, the median.
-        seconds: of a trial of each cell.
-        flops: of a trial of each cell.
-        source: where it is from, for people.
+        low, high: 95 % interval of the deviation.
+        baseline: mean of the baseline.
+        rate: median seconds per FLOP.
+        seconds: duration of a trial of each cell.
+        flops: FLOPs of a trial of each cell.
+        source: origin of the estimate, in words.
     """
 
     deviation: float
@@ -48,7 +48,7 @@ class Noise:
     source: str
 
     def trial(self, cell: Mapping[str, Any]) -> float:
-        """Seconds of a trial of a cell as records have it: as long as it took, or by its FLOPs."""
+        """Duration of a trial of a recorded cell: measured, or estimated from its FLOPs."""
         name, flops = cell["name"], float(cell["budget"]["flops"])
         if self.flops.get(name) == flops and name in self.seconds:
             return self.seconds[name]
@@ -56,12 +56,12 @@ class Noise:
 
 
 def read_noise(record: Record, plan: Mapping[str, Any], source: str) -> Noise | None:
-    """The noise of a record's finished trials; None where they are too few to tell.
+    """The noise of a record's finished trials; None if there are too few.
 
     Args:
-        record: of this sweep or of an earlier one.
-        plan: whose metric is wanted, as `Plan.to_dict` has it.
-        source: what the record is, for people.
+        record: the record of this sweep or of an earlier one.
+        plan: names the metric, in the form of `Plan.to_dict`.
+        source: description of the record, in words.
 
     Raises StrawberryError if the trials did not measure the metric.
     """
@@ -87,7 +87,7 @@ def read_noise(record: Record, plan: Mapping[str, Any], source: str) -> Noise | 
 
 
 def finished(record: Record | None) -> dict[str, int]:
-    """How many trials of each cell came to their end."""
+    """Number of finished trials of each cell."""
     return Counter(
         trial.cell
         for trial in (record.trials if record is not None else ())
@@ -96,7 +96,7 @@ def finished(record: Record | None) -> dict[str, int]:
 
 
 def _seconds(trials: Sequence[Any]) -> float | None:
-    """The median time of finished trials."""
+    """Median duration of finished trials."""
     results = [result for trial in trials if (result := trial.result()) is not None]
     spent = [
         float(result.get("spent", result.get("seconds", math.nan)))
@@ -108,11 +108,11 @@ def _seconds(trials: Sequence[Any]) -> float | None:
 
 
 def own_trials(folder: Path, key: Callable[[Mapping[str, Any], int], str | None]) -> Record | None:
-    """The record of a sweep's folder, with those of its trials that are the sweep's still.
+    """The record of a sweep's folder, with the trials that still belong to the sweep.
 
     Args:
-        folder: the sweep's; None comes back if it has no record.
-        key: of the trial of a cell, as records have it, with a seed; None if there is no such cell.
+        folder: the sweep's folder; the result is None if it has no record.
+        key: returns the key of a recorded cell's trial with a seed; None if there is no such cell.
     """
     try:
         record = Record.read(folder)
@@ -128,14 +128,14 @@ def own_trials(folder: Path, key: Callable[[Mapping[str, Any], int], str | None]
 
 
 def earlier_noise(folder: Path, prepared: PreparedPlan, table: str = "") -> Noise:
-    """The noise of an earlier sweep, for one that is prepared; its source says what differs.
+    """The noise of an earlier sweep, for a prepared one; `source` names the differences.
 
     Args:
-        folder: of the earlier sweep, or of a suite.
+        folder: folder of the earlier sweep, or of a suite.
         prepared: the new sweep.
-        table: its name in its suite, whose noise is taken if `folder` is a suite's.
+        table: name of the table in its suite, used if `folder` is a suite's.
 
-    Raises StrawberryError if there is none.
+    Raises StrawberryError if there is no noise estimate.
     """
     folder = folder / table if is_suite(folder) else folder
     record = Record.read(folder)
@@ -145,7 +145,7 @@ def earlier_noise(folder: Path, prepared: PreparedPlan, table: str = "") -> Nois
     steps = {c["budget"]["steps"] for c in content["cells"] if c["budget"]}
     own = {budget.steps for budget in prepared.budgets.values()}
     if steps != own:
-        source += f" of {_numbers(steps)} steps, where these have {_numbers(own)}"
+        source += f" of {_numbers(steps)} steps, but these trials have {_numbers(own)}"
     varied = tuple(content["plan"].get("vary_seed", VARIED))
     if varied != prepared.plan.vary_seed:
         there = sentence(varied).rstrip(".")
@@ -156,7 +156,8 @@ def earlier_noise(folder: Path, prepared: PreparedPlan, table: str = "") -> Nois
         raise StrawberryError(f"--noise-from {folder}: {error}") from error
     if noise is None:
         raise StrawberryError(
-            f"--noise-from {folder}: has no noise: it takes two cells that finished with two seeds"
+            f"--noise-from {folder}: no noise estimate; it needs two cells that finished "
+            "with two seeds"
         )
     return noise
 

@@ -1,8 +1,8 @@
-"""How the chance of a false finding is spent over the looks at a table whose seeds are added.
+"""How alpha is spent over the looks at a table while seeds are added.
 
-Lan and DeMets (1983) with Pocock's spending function: by the share t of the seeds that are in,
-alpha * log(1 + (e - 1) t) is spent. The level of each look follows from the joint distribution of
-the statistics at all looks (Armitage, McPherson and Rowe 1969), and is used as a level of p-values.
+Uses Pocock's spending function (Lan and DeMets 1983): at a share t of the seeds, alpha * log(1 + (e
+- 1) t) is spent. The level of each look follows from the joint distribution of the statistics of
+all looks (Armitage, McPherson and Rowe 1969). It is used as a level of p-values.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from strawberry.ablate.extra import needs
 
 FIRST = 3
-"""Seeds at the first look; each of the next has one more."""
+"""Seeds at the first look; each later look has one more."""
 GRID = 301
 
 
 @functools.lru_cache(maxsize=256)
 def levels(looks: int, alpha: float) -> tuple[float, ...]:
-    """The two-sided level of each look: the chance that any is passed by chance is `alpha`."""
+    """The two-sided level of each look; with these, the chance of any false pass is `alpha`."""
     if looks <= 1:
         return (alpha,)
     normal = needs("scipy.stats").norm
@@ -49,7 +49,7 @@ def levels(looks: int, alpha: float) -> tuple[float, ...]:
 
 
 def adjusted(p: float, look: int, looks: int) -> float:
-    """The least alpha with which a p-value at this look (from 0) would pass its level."""
+    """The smallest alpha at which a p-value of this look (from 0) would pass its level."""
     if looks <= 1 or not 0 < p < 1:
         return p
     known = [10.0**-power for power in np.linspace(6, 0.02, 25)]

@@ -1,13 +1,13 @@
 """The noise of a table of cells by seeds, and what it says of differences.
 
-A table is a randomised block design: cells are treatments, seeds are blocks. What is left of it
-after the means of cells and of seeds knows the noise from all runs together. A cell's variance is
-solved from these residuals, each of which holds a part of the others' noise (Grubbs 1948). Where it
-is small it is lifted towards the pooled one (Smyth 2004, with a fixed prior), since a few runs that
-agree are mostly luck; a large one is never lowered. Where earlier questions of a campaign have
-measured the noise (`Prior`), it is lifted towards theirs instead. A noisy baseline moves all
-differences at once: a difference counts in full where it stands out among those from the same
-baseline too, and for less where it does not. `null` says how large all of that gets by chance.
+A table is a randomised block design: cells are treatments, seeds are blocks. The residuals after
+cell and seed means estimate the noise from all runs together. A cell's variance is solved from
+these residuals, each of which contains a part of the other cells' noise (Grubbs 1948). A small
+variance is raised towards the pooled one (Smyth 2004, with a fixed prior), because a few runs that
+agree are mostly luck. A large variance is never lowered. If earlier questions of a campaign
+measured the noise (`Prior`), it is raised towards theirs instead. A noisy baseline moves all
+differences at once. A difference therefore counts in full only where it also stands out among those
+from the same baseline. `null` computes how large these statistics get by chance.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from numpy.typing import NDArray
 Numbers: TypeAlias = NDArray[np.float64]
 
 PRIOR = 2.5
-"""Degrees of freedom of the pooled variance by which a small variance of a cell is lifted."""
+"""Degrees of freedom of the pooled variance, towards which small variances are raised."""
 SHARED = 1.6
-"""How many times as large a difference has to be that all cells share with this one."""
+"""Factor on a difference that all cells share with this one."""
 APART = 0.7
-"""Weight of the statistic of a difference from the others, beside that from the baseline."""
+"""Weight of the statistic against the other differences, relative to that against the baseline."""
 RATIO = 4.0
-"""The largest ratio of two cells' standard deviations for which the error rate is kept."""
+"""Largest ratio of two cells' standard deviations for which the error rate holds."""
 TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What is known of cells' noise beforehand (Smyth 2004).
+    """Prior knowledge of cells' noise (Smyth 2004).
 
     Attributes:
-        variance: of a run.
-        freedom: how much it counts, in degrees of freedom; the fewer, the more cells differ.
+        variance: variance of a run.
+        freedom: its weight in degrees of freedom; the fewer, the more cells differ.
     """
 
     variance: float
@@ -49,13 +49,13 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What tables say of a design's questions: (tables, questions) each.
+    """A design's statistics in each table; all arrays are (tables, questions).
 
     Attributes:
-        difference: the answer.
+        difference: the estimated difference.
         error: its standard error.
         middle: the median of the other differences from the same baseline.
-        apart: standard error of the difference from `middle`; 0 where there is no other.
+        apart: standard error of the difference from `middle`; 0 without other differences.
     """
 
     difference: Numbers
@@ -65,7 +65,7 @@ class Measured:
 
     @property
     def doubt(self) -> Numbers:
-        """What the error is multiplied by: from 1 to `SHARED`, more where all cells differ so."""
+        """Factor on the error: from 1 to `SHARED`, larger if all cells differ by as much."""
         size = np.abs(self.difference) / np.maximum(self.error, TINY)
         away = (self.difference - self.middle) * np.sign(self.difference)
         alone = APART * away / np.maximum(self.apart, TINY)
@@ -74,12 +74,12 @@ class Measured:
 
     @property
     def statistic(self) -> Numbers:
-        """The difference in errors, doubt in them."""
+        """The difference in units of its error, after doubt."""
         found: Numbers = np.abs(self.difference) / np.maximum(self.error * self.doubt, TINY)
         return found
 
     def needed(self, critical: float) -> Numbers:
-        """What has to be added to a difference so that its statistic passes a critical value."""
+        """The amount to add to a difference for its statistic to reach a critical value."""
         full = critical * self.error - self.difference
         apart = critical * self.apart / APART + self.middle - self.difference
         least = np.minimum(np.maximum(full, apart), full + (SHARED - 1) * critical * self.error)
@@ -87,10 +87,10 @@ class Measured:
 
 
 class Design:
-    """Which cells have which seeds, and what is asked of them.
+    """Which cells have which seeds, and the questions about them.
 
     Args:
-        seen: cells x seeds: what has a value. Every seed has two or more.
+        seen: cells x seeds; True where there is a value. Every seed has at least two.
         contrasts: questions x cells: weights that sum to 0.
     """
 
@@ -126,13 +126,13 @@ class Design:
     def measure(
         self, values: Numbers, prior: Prior | None = None, *, step: Numbers | float = 0.0
     ) -> Measured:
-        """What tables say of the questions.
+        """Statistics of the questions.
 
         Args:
             values: tables x observed values, cell by cell.
-            prior: what is known of the noise beside these values.
-            step: in which the metric comes, for each table or for all. No error of a difference of
-                two cells is taken to be less: one of a step, however often, may be of rounding.
+            prior: knowledge of the noise beyond these values.
+            step: resolution of the metric, for each table or for all. It is the smallest error of a
+                difference of two cells: a difference of one step may be rounding.
         """
         squares = (values @ self.residual) ** 2
         sums = squares @ self.of_cell.T
@@ -153,7 +153,7 @@ class Design:
         return Measured(difference, self._error(variances, self.contrasts, least), middle, apart)
 
     def _error(self, variances: Numbers, weights: Numbers, least: Numbers) -> Numbers:
-        """Standard errors of weighted sums of the cells' means."""
+        """Standard errors of weighted sums of cell means."""
         squares = (weights**2).T
         found = variances @ squares / np.maximum(1, self.counts)
         error: Numbers = np.sqrt(np.maximum(found, least * squares.sum(axis=0) / 2))
@@ -162,14 +162,14 @@ class Design:
 
 @functools.lru_cache(maxsize=32)
 def design(seen: tuple[tuple[bool, ...], ...], contrasts: tuple[tuple[float, ...], ...]) -> Design:
-    """The design; equal ones are made, and drawn, once."""
+    """The design; equal designs are built and sampled once."""
     return Design(seen, contrasts)
 
 
 def granularity(differences: Sequence[float]) -> float:
-    """The step in which differences come: 1/160 for an accuracy of 160 answers, about 0 for a loss.
+    """The resolution of differences: 1/160 for an accuracy of 160 answers, about 0 for a loss.
 
-    That is their greatest common divisor, to a millionth of the largest.
+    It is their greatest common divisor, to a millionth of the largest.
     """
     sizes = sorted(abs(d) for d in differences if d)
     least = 1e-6 * sizes[-1] if sizes else 0.0

@@ -1,14 +1,14 @@
-"""How large differences get by chance, where there is none.
+"""The distribution of differences under the null hypothesis.
 
-How large the largest of all statistics of a table gets is found by Monte Carlo, for equal noise
-and for each of `noises`; the worst of them counts, so that unequal noise is no way to a false
-finding (a max-T test in the sense of Westfall and Young 1993). Where earlier questions of a
-campaign have measured the noise, tables are drawn whose cells are as unlike as theirs were.
+The largest statistic of a table is sampled by Monte Carlo, for equal noise and for each of
+`noises`. The worst of them counts, so unequal noise can't cause a false finding (a max-T test in
+the sense of Westfall and Young 1993). If earlier questions of a campaign measured the noise, cells
+of the sampled tables differ as much as theirs did.
 
-Chances of less than `RARE` are not counted but computed: given the variances a difference is
-normal, so that its chance is at most the mean of normal tails over the draws, and that of any
-question at most their sum. Below `FAR` they fall by the power of the statistic by which they fall
-there; a t distribution falls faster.
+Probabilities below `RARE` are computed, not counted. Given the variances, a difference is normal,
+so its tail probability is at most the mean of normal tails over the draws. That of any question is
+at most their sum. Below `FAR` the tail is extrapolated by its power law at `FAR`; a t distribution
+falls faster.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from strawberry.ablate.extra import needs
 from strawberry.ablate.noise import RATIO, Design, Numbers, Prior
 
 DRAWS = 20_000
-"""Tables without a difference that are drawn; the error of a p-value of 0.05 is 0.0015."""
+"""Number of sampled tables; the standard error of a p-value of 0.05 is 0.0015."""
 SCALED = 0.01
-"""The chance at which the statistics of questions are brought to one scale."""
+"""Probability at which the statistics of questions are brought to one scale."""
 CHANCE = 0.8
-"""The chance of finding the smallest difference that is called detectable."""
+"""The power at which a difference is called detectable."""
 RARE = 0.0025
-"""Chances below this are computed: too few draws are that large to be counted."""
+"""Probabilities below this are computed, because too few draws exceed them."""
 FAR = 1e-4
-"""Chances below this are extrapolated: too few draws have variances that small."""
+"""Probabilities below this are extrapolated, because too few draws have small variances."""
 
 
 class _Noise(NamedTuple):
-    """A noise that tables are drawn with.
+    """The noise of sampled tables.
 
     Attributes:
-        deviations: of the cells; or tables x cells.
-        scaling: how strongly each takes part in what a seed does.
+        deviations: of the cells, or tables x cells.
+        scaling: sensitivity of each cell to a seed's effect.
     """
 
     deviations: Numbers
@@ -50,14 +50,14 @@ class _Noise(NamedTuple):
 
 
 class Null:
-    """Statistics of tables without any difference, for each noise that is to be feared.
+    """Statistics of tables without any difference, for each noise considered.
 
-    A question whose cells have fewer runs than others' has a wider statistic. It is brought to the
-    others' scale first, so that it does not set what all of them have to exceed.
+    A question whose cells have fewer runs has a wider statistic. It is rescaled to the others
+    first, so it doesn't set the critical value of all.
 
     Args:
-        design: whose tables.
-        of: the ratio of `noises`; or what is known of the noise, in units of its variance.
+        design: design of the tables.
+        of: the ratio for `noises`, or the prior noise in units of its variance.
     """
 
     def __init__(self, design: Design, of: float | Prior) -> None:
@@ -82,24 +82,24 @@ class Null:
         self._detectable: dict[tuple[int, float], float] = {}
 
     def corrected(self, question: int, statistic: float) -> float:
-        """The chance that any question's statistic is that large, with the worst noise."""
+        """Probability that any question's statistic is this large, under the worst noise."""
         scaled = statistic / float(self.scales[question])
         counted = _chance(self.largest, scaled)
         return counted if counted >= RARE else min(RARE, self._rare(scaled))
 
     def p(self, question: int, statistic: float) -> float:
-        """The chance that this question's statistic is that large, with the worst noise."""
+        """Probability that this question's statistic is this large, under the worst noise."""
         counted = _chance(self.single[:, question], statistic)
         if counted >= RARE:
             return counted
         return min(RARE, self._rare(statistic / float(self.scales[question]), question))
 
     def critical(self, alpha: float) -> Numbers:
-        """What the statistic of each question has to exceed for a `corrected` of `alpha`."""
+        """The critical value of each question's statistic for a `corrected` of `alpha`."""
         return self.scales * self._critical(alpha)
 
     def _critical(self, alpha: float) -> float:
-        """The same before scales."""
+        """The same, before rescaling."""
         if alpha >= RARE:
             place = math.floor(alpha * (DRAWS + 1) + 1e-9) - 1
             return float(self.largest[:, DRAWS - 1 - place].max())
@@ -110,12 +110,12 @@ class Null:
 
     @functools.cached_property
     def _far(self) -> tuple[float, float]:
-        """The statistic whose chance is `FAR`, and by which power of it chances fall from there."""
+        """The statistic with probability `FAR`, and the power law of the tail beyond it."""
         last, before = self._solved(FAR), self._solved(2 * FAR)
         return last, math.log(2) / math.log(last / before)
 
     def _solved(self, alpha: float) -> float:
-        """`_critical` of a chance that is too small to be counted."""
+        """`_critical` for a probability too small to count."""
         low = self._critical(RARE)
 
         def excess(scale: float) -> float:
@@ -131,16 +131,16 @@ class Null:
         return low * math.exp(root)
 
     def _rare(self, statistic: float, question: int | None = None) -> float:
-        """A small chance: of one question, or of any; see `corrected`."""
+        """A small probability: of one question, or of any; see `corrected`."""
         last, power = self._far
         tail = self._tail(min(statistic, last))
         chance = tail.sum(axis=1) if question is None else tail[:, question]
         return float(chance.max()) * min(1.0, last / statistic) ** power
 
     def _tail(self, statistic: float) -> Numbers:
-        """The chance of so large a statistic, before scales, by noise and question.
+        """Probability of a statistic this large, before rescaling, by noise and question.
 
-        Given each draw's variances, and if nothing is in doubt: at most that.
+        An upper bound: given each draw's variances, and without doubt.
         """
         erfc = needs("scipy.special").erfc
         return np.stack([
@@ -149,7 +149,7 @@ class Null:
         ])  # fmt: skip
 
     def detectable(self, question: int, alpha: float) -> float:
-        """The difference that is found with a chance of 80 %, in deviations of an equal noise."""
+        """The difference detected with a chance of 80 %, in deviations of an equal noise."""
         if (question, alpha) not in self._detectable:
             critical, detectable = float(self.critical(alpha)[question]), math.inf
             if math.isfinite(critical):
@@ -178,17 +178,17 @@ def null_of(design: Design, ratio: float = RATIO, prior: Prior | None = None) ->
 
 
 def alike(design: Design, question: int) -> list[int]:
-    """The questions with the same weights of cells that have as many runs."""
+    """Questions with the same weights of cells and equally many runs."""
     runs = design.seen.sum(axis=1)
     kinds = [sorted(zip(row[row != 0], runs[row != 0], strict=True)) for row in design.contrasts]
     return [number for number, kind in enumerate(kinds) if kind == kinds[question]]
 
 
 def noises(design: Design, of: float | Prior, rng: np.random.Generator) -> Iterator[_Noise]:
-    """What is to be feared: of cells as unlike as a prior's, or up to a ratio of deviations.
+    """Noises to guard against: cells as unequal as a prior's, or up to a ratio of deviations.
 
-    Up to a ratio: equal noise; one cell of each number of runs, half or all but one noisier; cells
-    that grow with the block.
+    Up to a ratio: equal noise; one cell of each number of runs noisier; half or all but one
+    noisier; cells that scale with the block.
     """
     cells = len(design.seen)
     none = np.zeros(cells)
@@ -214,9 +214,9 @@ def _deviation(design: Design, own: Numbers, scaling: Numbers) -> Numbers:
     """The true deviation of each question's difference: (questions,) or (tables, questions).
 
     Args:
-        design: whose questions.
-        own: deviations of the values; or tables x values.
-        scaling: how strongly each cell takes part in what a seed does.
+        design: the design of the questions.
+        own: deviations of the values, or tables x values.
+        scaling: sensitivity of each cell to a seed's effect.
     """
     seeds = np.eye(design.seen.shape[1])[design.seed]  # values x seeds
     shared = seeds.T @ (design.means * scaling[design.cell][:, None])
@@ -225,6 +225,6 @@ def _deviation(design: Design, own: Numbers, scaling: Numbers) -> Numbers:
 
 
 def _chance(of: NDArray[np.floating], statistic: float) -> float:
-    """The share of draws, rows apart and sorted, that are that large; of the row with the most."""
+    """The share of draws at least this large, with rows sorted; for the row with the most."""
     below = min(int(np.searchsorted(row, statistic, side="left")) for row in of)
     return (DRAWS - below + 1) / (DRAWS + 1)

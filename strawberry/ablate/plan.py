@@ -1,4 +1,4 @@
-"""The plan of an ablation: what is compared with what, and how."""
+"""The plan of an ablation: what is compared, and how."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Some: TypeAlias = Annotated[int, Ge(1), Le(2**31 - 1)]
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Numbers from `low` to `high`; on a logarithmic scale if that spans a factor of ten."""
+    """Numbers from `low` to `high`, on a logarithmic scale if they span a factor of ten."""
 
     low: float
     high: float
 
     @property
     def log(self) -> bool:
-        """Whether they are drawn on a logarithmic scale."""
+        """True if values are drawn on a logarithmic scale."""
         return self.low > 0 and self.high / self.low >= 10
 
     @property
     def whole(self) -> bool:
-        """Whether they are whole numbers."""
+        """True if values are whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
@@ -45,26 +45,26 @@ class PlanFields:
     """The plain fields of a plan.
 
     Args:
-        mode: `grid` all combinations; `one_at_a_time` the recipe, and each value by itself;
-            `leave_one_out` the recipe, and it without each part; `paired` the first values
-            together, then the second ones; `random` draws `samples` of them, ranges too.
-        samples: how many are drawn in `random`.
-        max_seeds: the most, if they are added.
-        match: what the cells are made to agree in.
-        width: the path that is resized for that; null finds one.
+        mode: `grid` takes all combinations; `one_at_a_time` the recipe, and each value by itself;
+            `leave_one_out` the recipe, and the recipe without each part; `paired` the first values
+            together, then the second ones; `random` draws `samples` of them, also from ranges.
+        samples: number of cells drawn in `random`.
+        max_seeds: maximum number of seeds if they are added.
+        match: the cost in which cells are made to agree.
+        width: the path to resize for that; null finds one.
         tune_seeds: seeds of each tuning trial.
-        tune_trials: how many are drawn where a path to tune has a range.
-        tokens: training tokens of each trial; null leaves `train.max_iters`.
-        flops: training FLOPs of each trial, as an alternative.
-        halving: whether the worse half of the cells ends early, in rungs.
-        metric: what cells are compared by; lower is better, unless it is an accuracy.
-        last: of how many of a run's last evaluations the metric is the mean.
-        effect: the least difference that matters, as a share of the baseline's value.
-        alpha: the rate of false findings over the whole table.
-        noise_ratio: the largest ratio of two cells' noises for which that rate is kept.
+        tune_trials: number of trials where a path to tune has a range.
+        tokens: training token budget of each trial; null leaves `train.max_iters`.
+        flops: training FLOP budget of each trial, as an alternative.
+        halving: stop the worse half of the cells early, in rungs.
+        metric: metric to compare; lower is better, unless it is an accuracy.
+        last: number of a run's last evaluations whose mean is the metric.
+        effect: smallest difference that matters, relative to the baseline's value.
+        alpha: chance of any false finding in the whole table.
+        noise_ratio: largest ratio of two cells' noises for which alpha holds.
         causal: leave out cells that see later tokens.
-        campaign: which sweeps its verdicts are corrected for: those of the same name over the same
-            validation text in the same folder; `none` corrects for none.
+        campaign: sweeps with this name over the same validation text in the same folder share
+            alpha; `none` corrects for no others.
     """
 
     mode: Mode = "grid"
@@ -88,18 +88,18 @@ class PlanFields:
 
 @dataclass(frozen=True, slots=True)
 class Plan(PlanFields):
-    """What is to be compared, and how.
+    """The subject and method of a comparison.
 
     Attributes:
         recipe: the recipe's file.
-        overrides: applied to it before anything else: a plan's `set`, then `--set`.
+        overrides: overrides of the recipe: a plan's `set`, then `--set`.
         vary: the values of each path.
-        cells: named patches of one's own, beside those.
-        seeds: training seeds a cell; None adds them until all is decided.
-        vary_seed: what they vary, some of `init`, `data`, `dropout`; the rest is held.
+        cells: additional cells, as named patches.
+        seeds: number of training seeds for each cell; None adds seeds until all is decided.
+        vary_seed: randomness that seeds vary, some of `init`, `data`, `dropout`; the rest is fixed.
         tune: the values of each path that every cell tries.
-        executor: the component that runs the trials, as a recipe would write it.
-        folder: that of the plan's own file, from which its relative paths may start.
+        executor: the component that runs the trials, as in a recipe.
+        folder: the folder of the plan's file; relative paths may start there.
     """
 
     recipe: Path
@@ -114,11 +114,11 @@ class Plan(PlanFields):
 
     @property
     def looks(self) -> int:
-        """How often the table may be looked at: once, or after each seed that is added."""
+        """Number of looks at the table: one, or one after each added seed."""
         return 1 if self.seeds is not None else self.max_seeds - 2
 
     def to_dict(self) -> dict[str, Any]:
-        """As a plan's YAML would write it."""
+        """The plan as its YAML would write it."""
         written: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)

@@ -1,6 +1,6 @@
-"""Reading a plan: the file and the command line's options, by the rules that recipes are read by.
+"""Read a plan from a file and the command line, by the rules of recipes.
 
-Every mistake is located, and all are told at once.
+All errors are located and reported together.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from strawberry.recipe.tree import Node, in_order, located, parse_path, show
 from strawberry.recipe.yaml import read_tree
 
 MARKS = ("ablate", "vary", "tune", "cells", "suite")
-"""Keys by which a file is known for a plan: no recipe has them."""
+"""Keys that identify a file as a plan: no recipe has them."""
 HANDED = ("vary", "tune", "overrides")
-"""Options that come as fields of a plan, and add to what the file says."""
+"""Options that add to a plan's fields instead of replacing them."""
 OWN = ("ablate", "set", "suite", "vary", "tune", "cells", "seeds", "vary_seed", "executor")
 EVERY = "all"
-"""As a value of a component's axis: every component of that kind in the registry."""
+"""The value of a component's axis that stands for every registered component of the kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """What a plan's file and the options over it come to.
+    """The contents of a plan's file, with the options applied.
 
     Attributes:
         plan: the plan, without the settings of a suite's tables.
-        settings: what `set` says, by path.
-        tables: what each table of the plan's `suite` sets beside that, by its name.
-        options: overrides of the command line, which come last.
+        settings: the plan's `set`, by path.
+        tables: further settings of each table of the plan's `suite`, by its name.
+        options: overrides of the command line, applied last.
     """
 
     plan: Plan
@@ -48,14 +48,14 @@ class PlanFile:
     options: tuple[str, ...] = ()
 
     def table(self, name: str | None) -> Plan:
-        """The plan of a table, or of all where it has none."""
+        """The plan of a table, or the whole plan if it has no tables."""
         settings = {**self.settings, **(self.tables.get(name, {}) if name is not None else {})}
         made = (Setting(path, value) for path, value in settings.items())
         return replace(self.plan, overrides=(*made, *self.options))
 
 
 def is_plan(path: Path) -> bool:
-    """Whether a file is a plan and not a recipe."""
+    """Return whether a file is a plan rather than a recipe."""
     if not path.is_file() or path.suffix not in (".yaml", ".yml"):
         return False
     tree = read_tree(path)
@@ -68,23 +68,23 @@ def make_plan(
     table: str | None = None,
     plugins: Plugins | None = None,
 ) -> Plan:
-    """The plan of a recipe or of a plan's file, with the command line's options over it.
+    """Read the plan of a recipe or of a plan's file, with the command line's options.
 
     Args:
-        path: the recipe, or the plan.
-        options: fields of the plan; what is None is not given.
-        table: which of the plan's `suite` it is, if that has tables.
-        plugins: what names are resolved with; None loads the plugins of this environment.
+        path: path of the recipe or the plan.
+        options: fields of the plan; None means not given.
+        table: name of the table, if the plan's `suite` has tables.
+        plugins: resolve names; None loads the plugins of this environment.
 
     Raises:
-        RecipeError: the file or an option is wrong; with every problem, located.
-        StrawberryError: that is no plan.
+        RecipeError: the file or an option is wrong; contains every problem, located.
+        StrawberryError: the file is not a plan.
     """
     return read_plan(path, options, plugins).table(table)
 
 
 def read_plan(path: Path, options: Mapping[str, Any], plugins: Plugins | None = None) -> PlanFile:
-    """What a plan's file says with the options over it; see `make_plan`."""
+    """Read a plan's file with the options applied; see `make_plan`."""
     if is_plan(path):
         tree, folder = read_tree(path), path.absolute().parent
     else:
@@ -115,7 +115,7 @@ class _PlanReader(ComponentReader):
         self.kinds = plugins.registry.kinds
 
     def plan(self, beside: Path, folder: Path | None, options: Mapping[str, Any]) -> PlanFile:
-        """The whole plan; what is wrong in it has its default."""
+        """The whole plan; wrong fields have their defaults."""
         fields = self.fields(PlanFields, self.tree, "", "a plan", others=OWN) or {}
         given = {name: value for name, value in fields.items() if name in self.tree.value}
         if (seeds := self.tree.get("seeds")) is not None:
@@ -136,17 +136,17 @@ class _PlanReader(ComponentReader):
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
-        """Keep the problems of an error that is raised."""
+        """Collect the problems of an error."""
         try:
             yield
         except RecipeError as error:
             self.problems += error.problems
 
     def recipe(self, beside: Path) -> Path:
-        """The recipe that a plan is of."""
+        """The plan's recipe."""
         node = self.tree.get("ablate")
         if node is None:
-            self.say("`ablate:` is missing: the path of the recipe", self.tree.location, "")
+            self.say("`ablate:` is missing; give the path of the recipe", self.tree.location, "")
             return beside
         if not isinstance(node.value, str):
             message = f"expected the path of a recipe, relative to this plan, got {show(node)}"
@@ -154,22 +154,22 @@ class _PlanReader(ComponentReader):
             return beside
         path = beside / node.value
         if not path.is_file() and "ablate" in self.tree.keys:
-            self.say(f"there is no file {str(path)!r}", node.location, "ablate")
+            self.say(f"no such file: {str(path)!r}", node.location, "ablate")
         return path
 
     def seeds(self, node: Node) -> int | None:
-        """How many seeds, or None for `auto`."""
+        """Number of seeds, or None for `auto`."""
         value = node.value
         if value is None or value == "auto":
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
-            message = f"expected a whole number of 1 or more, or auto, got {show(node)}"
+            message = f"expected a whole number of at least 1, or auto, got {show(node)}"
             self.say(message, node.location, "seeds")
             return None
         return value
 
     def mapping(self, parent: Node, key: str, path: str, what: str) -> Iterator[tuple[str, Node]]:
-        """What stands under a key, by name; nothing where nothing or something wrong does."""
+        """The mapping under a key; empty if missing or wrong."""
         node = parent.get(key)
         if node is None or node.value is None:
             return
@@ -181,7 +181,7 @@ class _PlanReader(ComponentReader):
     # Paths and their values
 
     def steps(self, path: str, where: Location, place: str) -> list[str | int]:
-        """The steps of a path in a recipe, noted as `place` of the plan; [] if it is none."""
+        """The steps of a recipe path, reported at `place` of the plan; [] if it is invalid."""
         with self.gathered():
             steps = parse_path(path, where)
             if not (message := misstep(steps, self.kinds)):
@@ -190,7 +190,7 @@ class _PlanReader(ComponentReader):
         return []
 
     def named(self, steps: list[str | int], node: Node, path: str) -> None:
-        """See that the component at a path is one, and has these fields."""
+        """Check that the component at a path exists and has these fields."""
         kind = kind_at(steps, self.kinds)
         fields_alone = node.is_map and "use" not in node.value
         nothing = node.value is None or node.value in ("none", EVERY)
@@ -206,17 +206,17 @@ class _PlanReader(ComponentReader):
             path, full = f"{key}.{written}", full_path(written, self.kinds)
             where = self.tree.value[key].keys[written]
             if full in read:
-                self.say(f"{full} stands here again", where, path)
+                self.say(f"duplicate path {full}", where, path)
             read[full] = self.values(self.steps(full, where, path), node, path)
         return read
 
     def values(self, steps: list[str | int], node: Node, path: str) -> Values:
-        """A list of values, one alone, or a range."""
+        """A list of values, a single value, or a range."""
         if node.is_map and {"low", "high"} & set(node.value):
             given: Any = node.plain()
             low, high = given.get("low"), given.get("high")
             if len(given) != 2 or not is_range(low, high):
-                message = "a range is `low` and `high`, two numbers, the smaller first"
+                message = "a range is `low` and `high`: two numbers, the smaller one first"
                 self.say(message, node.location, path)
                 return ()
             return Range(low, high)
@@ -228,7 +228,7 @@ class _PlanReader(ComponentReader):
             self.named(steps, item, f"{path}[{index}]" if node.is_list else path)
             plain = item.plain()
             if any(plain == other and type(plain) is type(other) for other in seen):
-                self.say(f"{show(item)} stands here again", item.location, f"{path}[{index}]")
+                self.say(f"duplicate value {show(item)}", item.location, f"{path}[{index}]")
             seen.append(plain)
         return tuple(seen)
 
@@ -240,14 +240,14 @@ class _PlanReader(ComponentReader):
             settings = self.settings(self.tree.value["cells"], name, path, short=True)
             read[name] = {key: value.plain() for key, value in settings.items()}
             if not node.value:
-                message = f"expected what the cell changes, got {show(node)}"
+                message = f"expected the changes of the cell, got {show(node)}"
                 self.say(message, node.location, path)
         return read
 
     def settings(
         self, parent: Node, key: str, path: str, *, short: bool = False
     ) -> dict[str, Node]:
-        """A mapping of paths in the recipe, or of their short names, to what is set there."""
+        """A mapping from recipe paths, or their short names, to values."""
         read: dict[str, Node] = {}
         for written, value in self.mapping(parent, key, path, "paths in the recipe"):
             full = full_path(written, self.kinds) if short else written
@@ -257,29 +257,31 @@ class _PlanReader(ComponentReader):
         return read
 
     def suite(self) -> dict[str, dict[str, Node]]:
-        """What each table sets."""
+        """The settings of each table."""
         node = self.tree.get("suite")
         if node is None or node.value is None:
             return {}
         if not node.is_map or not node.value:
-            message = "expected by name what each table sets in the recipe"
+            message = "expected a mapping from table names to recipe changes"
             self.say(message, node.location, "suite")
             return {}
         for name in node.value:
             if "/" in name or name.startswith("."):
-                message = "a table's name is a folder's, without / or a dot first"
+                message = (
+                    "a table's name must be a folder name, without / and without a leading dot"
+                )
                 self.say(message, node.keys[name], "suite")
         return {name: self.settings(node, name, f"suite.{name}") for name in node.value}
 
     # The whole
 
     def agree(self, plan: Plan) -> None:
-        """See that what the sections say goes together."""
+        """Check that the sections are consistent."""
         if plan.tokens is not None and plan.flops is not None:
-            self.at("flops", "give a budget of tokens or of flops, not of both")
+            self.at("flops", "give a budget in tokens or in FLOPs, not both")
         for path, values in plan.vary.items():
             if isinstance(values, Range) and plan.mode != "random":
-                self.at("vary", f"{path}: a range is for --mode random, or for --tune")
+                self.at("vary", f"{path}: a range needs --mode random or --tune")
         if not plan.vary and not plan.cells and plan.mode != "leave_one_out":
             self.at("vary", "nothing varies: give --vary PATH=VALUE,VALUE or --mode leave_one_out")
         if plan.width is not None:
@@ -287,7 +289,7 @@ class _PlanReader(ComponentReader):
                 parse_path(plan.width, self.tree.value["width"].location)
 
     def at(self, key: str, message: str) -> None:
-        """Note a problem at a key; without a place where only options are to blame."""
+        """Report a problem at a key; without a place if only options are involved."""
         if key in self.tree.keys or "ablate" in self.tree.keys:
             self.say(message, self.tree.keys.get(key, self.tree.location), key)
         else:

@@ -1,4 +1,4 @@
-"""What every trial imports, imported once: trials are forked from a process that has it."""
+"""Modules that every trial imports; trials are forked from a process that has imported them."""
 
 # ruff: noqa: F401 (imported to be there)
 import signal

@@ -1,4 +1,4 @@
-"""A plan made ready: its cells built and held to budgets, and what can't be compared refused."""
+"""Prepare a plan: build its cells, apply budgets, and reject incomparable cells."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from strawberry.recipe.spec import Recipe
 from strawberry.training.horizon import untimely
 
 RUNGS = (0.25, 0.5)
-"""Shares of the steps after which successive halving drops half of the cells that are left."""
+"""Fractions of the steps after which successive halving drops half of the remaining cells."""
 
 
 @dataclass(slots=True)
 class PreparedPlan:
-    """A plan made ready to run: its recipe, its cells with their budgets, baseline first."""
+    """A plan ready to run: its recipe, and its cells with budgets, baseline first."""
 
     plan: Plan
     base: Recipe
@@ -37,25 +37,25 @@ class PreparedPlan:
 
     @property
     def live(self) -> list[Cell]:
-        """The cells that can be run."""
+        """The runnable cells."""
         return [cell for cell in self.cells if cell.recipe is not None]
 
 
 def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None) -> PreparedPlan:
-    """Build every cell, hold it to the plan's budget, and match its widths.
+    """Build every cell, apply the plan's budget, and match its widths.
 
-    A cell that can't be run as the plan says is left out and says why, and so does one that is the
-    same trial as another.
+    A cell that can't run as planned is left out with a reason. So is a cell that is the same trial
+    as another.
 
     Args:
-        plan: what is compared.
-        plugins: what names are resolved with.
-        known: budgets that were counted already; see `budget`.
+        plan: the plan.
+        plugins: resolve names.
+        known: budgets counted before; see `budget`.
 
     Raises:
         RecipeError: the recipe or the baseline can't be built.
-        StrawberryError: the same, a budget can't be kept to, the metric isn't measured, or all
-            cells are the same trial.
+        StrawberryError: the same, a budget can't be met, the metric isn't measured, or all cells
+            are the same trial.
     """
     base, made = cells(plan, plugins)
     done: list[Cell] = []
@@ -76,7 +76,7 @@ def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None
 
 
 def _ready(cell: Cell, baseline: Cell | None, plan: Plan, base: Recipe) -> Cell:
-    """The cell as it will be run; raises StrawberryError for what is in its way."""
+    """The cell as it will run; raises StrawberryError if it can't."""
     if cell.recipe is None:
         return cell
     if baseline is not None and plan.match != "none":
@@ -89,7 +89,9 @@ def _ready(cell: Cell, baseline: Cell | None, plan: Plan, base: Recipe) -> Cell:
         whose = "the baseline sees later tokens: " if baseline is None else ""
         raise StrawberryError(f"{whose}{warnings[0]}")
     for path in cell.patch.keys() & plan.tune.keys():
-        raise StrawberryError(f"{path}: is varied and tuned; tuning would undo what varies")
+        raise StrawberryError(
+            f"{path}: is both varied and tuned; tuning would override the varied value"
+        )
     check_varied(plan.vary_seed, cell.recipe)
     check_effect(plan.vary_seed, cell.recipe)
     check_last(plan, cell.recipe)
@@ -102,21 +104,21 @@ def _ready(cell: Cell, baseline: Cell | None, plan: Plan, base: Recipe) -> Cell:
 
 
 def tuned_values(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Each value that tuning may try, by itself; the ends of a range.
+    """Each value that tuning may try, by itself; for a range, its ends.
 
-    Raises StrawberryError for a path that doesn't enter a trial.
+    Raises StrawberryError for a path that has no effect on a trial.
     """
     for path, values in plan.tune.items():
         if not matters(path):
-            raise StrawberryError(f"{path}: doesn't enter a trial: there is nothing to tune")
+            raise StrawberryError(f"{path}: has no effect on a trial, so it can't be tuned")
         for value in (values.low, values.high) if isinstance(values, Range) else values:
             yield {path: value}
 
 
 def _distinct(candidates: list[Cell]) -> list[Cell]:
-    """The cells, of which those that are the same trial as an earlier one are left out.
+    """The cells, without those that are the same trial as an earlier one.
 
-    Raises StrawberryError where nothing is left to compare.
+    Raises StrawberryError if nothing remains to compare.
     """
     first: dict[str, Cell] = {}
     distinct = []
@@ -125,23 +127,23 @@ def _distinct(candidates: list[Cell]) -> list[Cell]:
             other = first.setdefault(identity(cell.recipe), cell)
             if other is not cell:
                 paths = [p for p in {**cell.patch, **other.patch} if not matters(p)]
-                why = f": {', '.join(paths)} doesn't enter a trial" if paths else ""
+                why = f": {', '.join(paths)} has no effect on a trial" if paths else ""
                 text = f"the same trial as {other.name}{why}"
                 cell = replace(cell, recipe=None, skipped=text)  # noqa: PLW2901
         distinct.append(cell)
     alike = [cell.skipped for cell in distinct if cell.skipped.startswith("the same trial as ")]
     if alike and len(first) == 1:
-        raise StrawberryError(f"nothing is compared: {alike[0]}")
+        raise StrawberryError(f"there is nothing to compare: {alike[0]}")
     return distinct
 
 
 def shortened(steps: int, rung: float) -> int:
-    """The steps of a trial of halving."""
+    """The number of steps of a halving trial."""
     return max(1, int(steps * rung))
 
 
 def check_last(plan: Plan, recipe: Recipe) -> None:
-    """Raises StrawberryError if a trial has fewer evaluations than the metric is a mean of."""
+    """Raises StrawberryError if a trial has fewer evaluations than `last`."""
     steps = recipe.train.max_iters
     if plan.halving:
         steps = shortened(steps, RUNGS[0])
@@ -150,15 +152,16 @@ def check_last(plan: Plan, recipe: Recipe) -> None:
     if has < plan.last:
         after = f"every {interval} of {steps} steps" if interval > 0 else "after the last step"
         raise StrawberryError(
-            f"last: a trial has {has} evaluation{'s' if has > 1 else ''}, {after}: {plan.last} "
-            "asks for more; set train.eval_interval lower"
+            f"last: a trial has {has} evaluation{'s' if has > 1 else ''}, {after}, but "
+            f"{plan.last} are needed; lower train.eval_interval"
         )
 
 
 def check_metric(metric: str, recipe: Recipe) -> None:
     """Raises StrawberryError if an evaluation of this recipe doesn't measure the metric.
 
-    What the data decides is known at once; for the rest the model is drawn and measured on a row.
+    Metrics of the data are known at once. For the others the model is initialised and measured on
+    one row.
     """
     if metric == "val_loss":
         return
@@ -171,13 +174,13 @@ def check_metric(metric: str, recipe: Recipe) -> None:
     known = _measured(recipe)
     if metric not in known:
         raise StrawberryError(
-            f"metric: an evaluation doesn't measure {metric!r}; it measures "
+            f"metric: an evaluation doesn't measure {metric!r}; available: "
             f"{', '.join(sorted(known))}{did_you_mean(metric, known)}"
         )
 
 
 def _measured(recipe: Recipe) -> set[str]:
-    """The names of what an evaluation of this recipe measures."""
+    """The names of the metrics that an evaluation of this recipe measures."""
     from strawberry.runs.device import machine_for
     from strawberry.training.batches import Batches
     from strawberry.training.engine import Engine

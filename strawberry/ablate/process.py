@@ -1,6 +1,6 @@
-"""The process of one trial, for every executor: started, watched, told of, stopped.
+"""Start, watch and stop the worker process of a trial.
 
-It ends with the process that started it, and by its own hand at the latest `GRACE` seconds later.
+The worker exits at most `GRACE` seconds after its parent.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from strawberry.ablate.worker import GRACE, child
 
 
 def ask(folder: Path, request: Mapping[str, Any], say: Say = silent) -> None:
-    """Make a trial's folder with the request in it; the folder around it is waited for.
+    """Create a trial's folder with the request in it; waits for the parent folder.
 
-    Raises Away if that does not come back.
+    Raises Away if the parent folder doesn't come back.
     """
     wait_for(folder.parent, say)
     folder.mkdir(exist_ok=True)
@@ -32,12 +32,13 @@ def ask(folder: Path, request: Mapping[str, Any], say: Say = silent) -> None:
 
 
 class TrialProcess:
-    """A worker on the request that `folder/trial.json` holds; what it prints is in `log.txt`.
+    """A worker for the request in `folder/trial.json`; its output goes to `log.txt`.
 
     Args:
-        folder: the trial's.
-        environment: variables that the worker has beside those of this process.
-        silence: seconds without a logged step, evaluation or checkpoint until it counts as hanging.
+        folder: the trial's folder.
+        environment: additional environment variables of the worker.
+        silence: seconds without a logged step, evaluation or checkpoint after which it counts as
+            hung.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], silence: float) -> None:
@@ -53,7 +54,7 @@ class TrialProcess:
         )  # not before: the first one waits for all imports
 
     def look(self) -> dict[str, Any] | None:
-        """How it ended, or None while it runs; one that is silent for too long is killed."""
+        """The trial's outcome, or None while it runs; kills a worker that is silent too long."""
         code = self._process.exitcode
         if code is not None:
             self._process.join()
@@ -61,27 +62,27 @@ class TrialProcess:
         if self._life.goes_on():
             return None
         self.kill()
-        text = f"nothing was heard of it for {self._life.silence:g} s"
+        text = f"no progress for {self._life.silence:g} s"
         return {"status": "silent", "error": text}
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it at once."""
         self._process.kill()
         self._process.join()
 
     def ask_to_stop(self) -> None:
-        """It saves, and stops."""
+        """Ask it to save and stop."""
         self._process.terminate()
 
     def wait(self, seconds: float) -> None:
-        """Until it has ended; what takes longer than this is killed."""
+        """Wait until it has ended; kill it after this timeout."""
         self._process.join(max(0.1, seconds))
         if self._process.exitcode is None:
             self.kill()
 
 
 def stop(processes: Sequence[TrialProcess]) -> None:
-    """Ask all to save and stop, and wait for them."""
+    """Ask all workers to save and stop, and wait for them."""
     for one in processes:
         one.ask_to_stop()
     deadline = time.monotonic() + GRACE
@@ -90,9 +91,9 @@ def stop(processes: Sequence[TrialProcess]) -> None:
 
 
 class TrialActivity:
-    """Whether something goes on in a trial's folder.
+    """Detects progress in a trial's folder.
 
-    A change counts, and not the time that is written on it: clocks of machines differ.
+    Any change counts, not its timestamp, because machines' clocks differ.
     """
 
     def __init__(self, folder: Path, silence: float) -> None:
@@ -103,7 +104,7 @@ class TrialActivity:
         self._heard = time.monotonic()
 
     def goes_on(self) -> bool:
-        """Whether the last change is no longer ago than `silence`."""
+        """Return whether the last change is at most `silence` ago."""
         seen = self._times()
         if seen != self._seen:
             self._seen, self._heard = seen, time.monotonic()
@@ -118,20 +119,20 @@ class TrialActivity:
 
 
 def outcome(folder: Path, code: int) -> dict[str, Any]:
-    """What the worker left in its folder, or what its exit code says."""
+    """The worker's result file, or what its exit code says."""
     try:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
         if code < 0:
             name = signal.Signals(-code).name
-            hint = "; was memory short?" if name == "SIGKILL" else ""
+            hint = " (out of memory?)" if name == "SIGKILL" else ""
             return {"status": "killed", "error": f"killed by {name}{hint}"}
         return {"status": "failed", "error": f"exit code {code}; see {folder / 'log.txt'}"}
     return result
 
 
 def _context() -> Any:
-    """Processes forked from one that has imported everything, where there is such a thing."""
+    """A process that has imported everything and forks workers, where the system supports it."""
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
@@ -140,7 +141,7 @@ def _context() -> Any:
 
 
 def warm_up() -> None:
-    """Start the process that trials are forked from, and return while it imports what they need."""
+    """Start the process that forks trials; returns while it is still importing."""
     if _context().get_start_method() == "forkserver":
         with _without_main():
             forkserver.ensure_running()
@@ -148,7 +149,7 @@ def warm_up() -> None:
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Hide this process's main module, which every child would import, and no trial needs."""
+    """Hide this process's main module, which every child would import."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

@@ -1,4 +1,4 @@
-"""An ablation's folder, read back: cells, trials, and what became of each."""
+"""Read an ablation's folder: cells, trials, and their results."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from strawberry.training.items import RowLosses, last_rows, read_rows, rows_of
 __all__ = ["RECORD", "HasResult", "Record", "TrialRecord", "openings_of", "values_of"]
 
 TESTED_ROWS = "final/rows"
-"""Where rows of the test split are, by a trial's key."""
+"""Path of the test split's rows, by a trial's key."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """A trial as the record names it, with its result if it has been run.
+    """A recorded trial, with its result if it has run.
 
     Attributes:
-        tested: what it came to on the test split, which takes the place of its last evaluation.
+        tested: the result on the test split, which replaces its last evaluation.
     """
 
     cell: str
@@ -39,7 +39,7 @@ class TrialRecord:
     tested: Mapping[str, float] | None = field(default=None, hash=False)
 
     def result(self) -> dict[str, Any] | None:
-        """What it came to, or None."""
+        """The result, or None."""
         try:
             asked = json.loads((self.folder / "trial.json").read_text())
             result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
@@ -56,7 +56,7 @@ class TrialRecord:
         return RunFolder(self.folder / "run").metrics()
 
     def items(self, last: int = 1) -> RowLosses | None:
-        """The loss of each row of text, the mean of its last evaluations."""
+        """The loss of each row of text, as the mean of its last evaluations."""
         if self.tested is not None:
             return read_rows(self.folder.parents[1] / TESTED_ROWS / f"{self.key}.npz")
         return last_rows(rows_of(self.folder / "run"), last)
@@ -75,10 +75,10 @@ class HasResult(Protocol):
 
     @property
     def label(self) -> str:
-        """What is tried."""
+        """The tuned values."""
 
     def result(self) -> dict[str, Any] | None:
-        """What it came to."""
+        """The result."""
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of its log."""
@@ -92,10 +92,10 @@ def values_of(
     *,
     last: int = 1,
 ) -> dict[int, float]:
-    """The metric of finished trials by seed; of one cell and label, if given.
+    """The metric of finished trials by seed; for one cell and label, if given.
 
-    It is the mean of the run's `last` evaluations. Raises StrawberryError where it wasn't measured,
-    or not as often.
+    The metric is the mean of the run's `last` evaluations. Raises StrawberryError if it wasn't
+    measured, or not often enough.
     """
     values = {}
     for trial in trials:
@@ -105,7 +105,7 @@ def values_of(
         if result is not None and result["status"] == FINISHED:
             if metric not in result["metrics"]:
                 known = ", ".join(sorted(result["metrics"]))
-                raise StrawberryError(f"no metric {metric!r} was measured; there is {known}")
+                raise StrawberryError(f"metric {metric!r} was not measured; available: {known}")
             values[trial.seed] = float(result["metrics"][metric])
             if last > 1:
                 values[trial.seed] = _mean_of_last(trial, metric, last)
@@ -116,7 +116,7 @@ def _mean_of_last(trial: HasResult, metric: str, last: int) -> float:
     values = [row[metric] for row in trial.rows() if metric in row]
     if len(values) < last:
         raise StrawberryError(
-            f"{trial.cell} seed {trial.seed}: has {len(values)} evaluations, and last is {last}"
+            f"{trial.cell} seed {trial.seed}: has {len(values)} evaluations, but last is {last}"
         )
     return statistics.fmean(values[-last:])
 
@@ -139,7 +139,7 @@ def _failed(trial: TrialRecord) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What `ablation.json` holds, and the trials behind it."""
+    """The contents of `ablation.json`, and its trials."""
 
     folder: Path
     content: Mapping[str, Any]
@@ -147,16 +147,16 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record:
-        """Raises StrawberryError if there is no ablation in that folder.
+        """Raises StrawberryError if the folder has no ablation.
 
-        Of the folder `final` in an ablation's it is what was measured on the test split.
+        In an ablation's folder `final`, the record holds the results on the test split.
         """
         if folder.name == "final" and not (folder / RECORD).exists():
             return cls.read(folder.parent).tested(folder)
         try:
             content = json.loads((folder / RECORD).read_text())
         except (OSError, ValueError) as error:
-            raise StrawberryError(f"{folder}: holds no ablation ({RECORD})") from error
+            raise StrawberryError(f"{folder}: contains no ablation ({RECORD})") from error
         trials = tuple(
             TrialRecord(t["cell"], t["stage"], t["seed"], t["label"], t["key"],
                         folder / t["folder"])
@@ -165,10 +165,10 @@ class Record:
         return cls(folder, content, trials)
 
     def tested(self, folder: Path) -> Record:
-        """This record, with what its newest opened test split says."""
+        """This record, with the results of the newest opening of the test split."""
         openings = openings_of(self.folder)
         if not openings:
-            raise StrawberryError(f"{folder}: the test split was not opened (ablate --final)")
+            raise StrawberryError(f"{folder}: the test split has not been opened (ablate --final)")
         opened = dict(openings[-1])
         values = opened.pop("values")
         content = {
@@ -184,7 +184,7 @@ class Record:
 
     @property
     def command(self) -> str:
-        """The command that wrote it, as one types it, however the program was started."""
+        """The command that wrote it, in the form in which one types it."""
         program, *rest = self.content["command"]
         path = Path(program)
         if path.stem == "strawberry" or path.parts[-2:] == ("strawberry", "__main__.py"):

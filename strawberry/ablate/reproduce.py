@@ -1,4 +1,4 @@
-"""One published trial, run again from its record alone."""
+"""Repeat one published trial from its record alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from strawberry.runs.folder import RunFolder
 from strawberry.training import train
 
 CLOSE = 1e-3
-"""How far apart, as a share, two results on different machines may be and agree."""
+"""Largest relative difference of results on different machines that still counts as agreement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """What came of it; `environment` has a line for each thing that is not as it was."""
+    """The result of a repetition; `environment` has a line for each difference."""
 
     name: str
     metric: str
@@ -33,49 +33,51 @@ class Reproduction:
 
     @property
     def agrees(self) -> bool:
-        """To the bit on the machine that it was run on, closely on another."""
+        """Bit-identical on the original machine, close on another."""
         if not self.environment:
             return self.same_losses == self.losses
         return abs(self.after - self.before) <= CLOSE * abs(self.before)
 
     @property
     def verdict(self) -> str:
-        """In one line."""
+        """The result in one line."""
         if self.same_losses == self.losses:
-            return f"agrees: all {self.losses} logged losses are the same to the bit"
+            return f"match: all {self.losses} logged losses are bit-identical"
         share = abs(self.after - self.before) / abs(self.before)
         word = "agrees" if self.agrees else "DIFFERS"
-        same = f"{self.same_losses} of {self.losses} logged losses are the same to the bit"
-        return f"{word}: {same}, and the result is {share:.2%} off"
+        same = f"{self.same_losses} of {self.losses} logged losses are bit-identical"
+        return f"{word}: {same}, and the result differs by {share:.2%}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert to JSON values."""
         return {**asdict(self), "agrees": self.agrees, "verdict": self.verdict}
 
 
 def _check(file: Path, record: Any, wanted: tuple[str, ...]) -> None:
     missing = [key for key in wanted if not isinstance(record, dict) or key not in record]
     if missing:
-        raise StrawberryError(f"{file}: not a whole record: it lacks {', '.join(missing)}")
+        raise StrawberryError(f"{file}: incomplete record; missing: {', '.join(missing)}")
 
 
 def reproduce(folder: Path, plugins: Plugins, metric: str = "val_loss") -> Reproduction:
-    """Train a finished trial once more in a temporary folder, and compare every logged loss.
+    """Train a finished trial again in a temporary folder, and compare every logged loss.
 
     Args:
         folder: the trial's folder, or its `result.json`.
-        plugins: those of this environment; the trial's one-file plugins are loaded beside.
-        metric: what is compared in the end.
+        plugins: those of this environment; the trial's one-file plugins are loaded in addition.
+        metric: the final metric to compare.
 
     Raises:
-        StrawberryError: there is no finished trial, or it can't be run here.
+        StrawberryError: there is no finished trial, or it can't run here.
     """
     folder = folder.parent if folder.name == "result.json" else folder
     try:
         request = json.loads((folder / "trial.json").read_text())
         result = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError) as error:
-        raise StrawberryError(f"{folder}: holds no trial (trial.json and result.json)") from error
+        raise StrawberryError(
+            f"{folder}: contains no trial (trial.json and result.json)"
+        ) from error
     _check(folder / "trial.json", request, ("name", "source", "recipe", "plugin_files", "disabled"))
     _check(folder / "result.json", result, ("status", "metrics"))
     if result["status"] != FINISHED:
@@ -111,7 +113,7 @@ def reproduce(folder: Path, plugins: Plugins, metric: str = "val_loss") -> Repro
 
 
 def _losses(run: RunFolder) -> dict[tuple[int, str], float]:
-    """Everything that was logged and isn't about time."""
+    """All logged values that are not about time."""
     return {
         (row["step"], name): value
         for row in run.metrics()

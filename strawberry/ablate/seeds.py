@@ -1,4 +1,4 @@
-"""What the seeds of a plan vary: initial weights, data order, dropout, or some of them."""
+"""The randomness that a plan's seeds vary: initial weights, data order, dropout."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ WORDS = {"init": "initial weights", "data": "data order", "dropout": "dropout"}
 
 
 def read_varied(given: Any, place: Location | None = None) -> tuple[Randomness, ...]:
-    """The parts that `init,data` or a list of them names, in the order of `VARIED`.
+    """Parse `init,data` or a list; the result has the order of `VARIED`.
 
-    Raises RecipeError, at `place` if that is known.
+    Raises RecipeError, at `place` if given.
     """
     words = [word.strip() for word in given.split(",")] if isinstance(given, str) else given
     message = ""
@@ -36,26 +36,26 @@ def read_varied(given: Any, place: Location | None = None) -> tuple[Randomness, 
 
 
 def held(varied: Collection[str], base: Recipe) -> dict[str, int]:
-    """The seeds that each trial has from the recipe, by path: those of what does not vary."""
+    """The seeds that stay fixed in every trial, by path."""
     return {f"train.{part}_seed": seed_of(base, part) for part in VARIED if part not in varied}
 
 
 def check_varied(varied: Collection[str], recipe: Recipe) -> None:
-    """Raises StrawberryError if a recipe fixes a seed that shall vary."""
+    """Raises StrawberryError if a recipe fixes a seed that should vary."""
     for part in VARIED:
         own = getattr(recipe.train, f"{part}_seed")
         if part in varied and own is not None:
             raise StrawberryError(
-                f"train.{part}_seed: is {own} in every trial, and vary_seed has {part!r}: set it "
-                "to null, or leave it out of vary_seed"
+                f"train.{part}_seed: is {own} in every trial, but vary_seed includes {part!r}; "
+                "set it to null, or leave it out of vary_seed"
             )
 
 
 def check_effect(varied: Collection[str], recipe: Recipe) -> None:
-    """Raises RecipeError, located, if all seeds would be one and the same run.
+    """Raises RecipeError, located, if all seeds would be the same run.
 
-    Data may have rows that no seed changes, and a model may draw nothing in training. Both are
-    tried, where initial weights don't vary.
+    Seeds may not change the rows of some data, and a model may draw no random numbers in training.
+    Both are tested unless initial weights vary.
     """
     if "init" in varied:
         return
@@ -67,14 +67,14 @@ def check_effect(varied: Collection[str], recipe: Recipe) -> None:
     if "dropout" in varied:
         if _draws(recipe):
             return
-        still = f"is {recipe.model.dropout:g}, and the model draws nothing in training"
+        still = f"is {recipe.model.dropout:g}, and the model draws no random numbers in training"
         why.append(recipe.model.at.problem("dropout", still))
-    same = f"vary_seed: all seeds would be the same run, where only {' and '.join(varied)} varies"
+    same = f"vary_seed: all seeds would be the same run, because only {' and '.join(varied)} varies"
     raise RecipeError([replace(problem, message=f"{problem.message}; {same}") for problem in why])
 
 
 def _rows_differ(recipe: Recipe) -> bool:
-    """Whether another seed gives other training rows, of the first steps."""
+    """Return whether another seed changes the training rows of the first steps."""
     from strawberry.data import open_dataset
 
     dataset, seed, count = open_dataset(recipe), seed_of(recipe, "data"), 16
@@ -86,7 +86,7 @@ def _rows_differ(recipe: Recipe) -> bool:
 
 
 def _draws(recipe: Recipe) -> bool:
-    """Whether the model draws random numbers in a pass of training, of a row."""
+    """Return whether the model draws random numbers in a training pass over a row."""
     from strawberry.data import open_dataset
     from strawberry.model.build import build
     from strawberry.recipe import patch
@@ -116,7 +116,7 @@ def _draws(recipe: Recipe) -> bool:
 
 
 def sentence(varied: Collection[str]) -> str:
-    """Which noise the intervals are of."""
+    """The noise that the intervals cover, in a sentence."""
     others = [WORDS[part] for part in VARIED if part not in varied]
     text = f"Seeds vary {', '.join(WORDS[part] for part in VARIED if part in varied)}"
-    return f"{text}; {' and '.join(others)} are the recipe's." if others else f"{text}."
+    return f"{text}; {' and '.join(others)} come from the recipe." if others else f"{text}."

@@ -1,4 +1,4 @@
-"""What the noise of a table is made of: seeds, a run's last evaluations, an evaluation's rows."""
+"""Sources of a table's noise: seeds, a run's last evaluations, an evaluation's rows."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from strawberry.ablate.noise import design
 
 LAST = 5
-"""Evaluations of a run whose scatter is taken."""
+"""Number of a run's last evaluations whose scatter is measured."""
 MEANS = (1, 2, 3, LAST)
-"""How many of a run's last evaluations a mean is tried over."""
+"""Numbers of last evaluations for which a mean is tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Standard deviations of one run's metric; None where there is too little to tell.
+    """Standard deviations of one run's metric; None where there is too little data.
 
     Attributes:
-        seeds: what the means of cells and of seeds leave of the table; the rest is part of it.
+        seeds: deviation after cell and seed means; it includes the others.
         freedom: its degrees of freedom.
-        jitter: of a run's last five evaluations about a parabola over their steps.
-        rows: the standard error of an evaluation, from its rows. All cells have the same rows.
-        averaged: `seeds`, were the metric the mean of this many last evaluations.
+        jitter: deviation of a run's last five evaluations around a parabola over their steps.
+        rows: standard error of an evaluation, from its rows. All cells have the same rows.
+        averaged: `seeds` with the mean of this many last evaluations as the metric.
     """
 
     seeds: float | None
@@ -44,8 +44,8 @@ def spread(
 
     Args:
         values: the metric by cell and seed.
-        curves: each of these runs' evaluations, as steps and values.
-        errors: standard errors of runs' last evaluations.
+        curves: the evaluations of these runs, as steps and values.
+        errors: standard errors of the runs' last evaluations.
     """
     seeds, freedom = residual(values)
     runs = [curves[cell].get(seed, ()) for cell, found in values.items() for seed in found]
@@ -63,7 +63,7 @@ def spread(
 
 
 def residual(values: Mapping[str, Mapping[int, float]]) -> tuple[float | None, int]:
-    """The deviation that cells and seeds leave, and its degrees of freedom."""
+    """The deviation after cell and seed means, and its degrees of freedom."""
     cells = [found for found in values.values() if found]
     seeds = sorted({seed for found in cells for seed in found})
     if min(len(cells), len(seeds)) < 2:
@@ -78,7 +78,7 @@ def residual(values: Mapping[str, Mapping[int, float]]) -> tuple[float | None, i
 
 
 def jitter(runs: Sequence[Sequence[tuple[float, float]]]) -> float | None:
-    """The deviation of the last five evaluations about a parabola, over all runs that have five."""
+    """The deviation of a run's last five evaluations around a parabola, over all such runs."""
     squares, freedom = 0.0, 0
     for run in runs:
         if len(run) < LAST:

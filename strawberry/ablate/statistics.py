@@ -1,7 +1,7 @@
-"""What so many seeds can and can't show: intervals, corrected p-values, power, verdicts.
+"""What a number of seeds can show: intervals, corrected p-values, power, verdicts.
 
-Every difference is judged by the noise of the whole table (`noise`): difference, interval, p-value,
-`detectable` and verdict come from one statistic and its distribution, and so agree.
+Every difference is judged by the noise of the whole table (`noise`). Difference, interval, p-value,
+`detectable` and verdict come from one statistic and its distribution, so they agree.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Verdict: TypeAlias = Literal[
     "better", "worse", "equivalent", "no evidence", "under-powered", "baseline"
 ]
 LEAST = 2
-"""Seeds that both have, for a comparison."""
+"""Minimum number of shared seeds for a comparison."""
 RESAMPLES = 5000
 ROUNDING = 1e-12
-"""Differences that are smaller, as a share of the values, are those of sums in another order."""
+"""Smaller relative differences are rounding of sums in another order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,16 @@ class Comparison:
 
     Attributes:
         n: seeds that all of its cells have.
-        difference: mean over them of cell - baseline.
-        low, high: interval of it; all of a table's hold together with a chance of 1 - alpha.
+        difference: mean of cell - baseline over these seeds.
+        low, high: its interval; all intervals of a table hold together with a chance of 1 - alpha.
         p: two-sided p-value of this question alone.
-        corrected: the chance that any question of the table is answered so by chance.
-        detectable: the smallest true difference that is found with a chance of 80 %.
-        verdict: `better` or `worse` if the interval leaves 0 out, that is if `corrected` is at most
-            alpha; `equivalent` if it lies within the difference that matters; else `no evidence`
-            if `detectable` is at most that, and `under-powered` if not.
+        corrected: chance that any question of the table has such an answer by chance.
+        detectable: smallest true difference that is detected with a chance of 80 %.
+        verdict: `better` or `worse` if the interval excludes 0, that is if `corrected` is at most
+            alpha; `equivalent` if the interval lies within the difference that matters; else `no
+            evidence` if `detectable` is at most that, and `under-powered` otherwise.
         error: standard error of the difference.
-        deviation: the noise of a run, by this question's cells.
+        deviation: the noise of a run, from this question's cells.
     """
 
     n: int
@@ -71,7 +71,7 @@ class Comparison:
 
 
 def summary(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> CellSummary:
-    """Mean, deviation, and the bootstrap interval of the mean (BCa; of two values, plain)."""
+    """Mean, deviation, and bootstrap interval of the mean (BCa; plain for two values)."""
     n = len(values)
     if n == 0:
         return CellSummary(0, math.nan, math.nan, math.nan, math.nan)
@@ -104,19 +104,19 @@ def compare(
     ratio: float = RATIO,
     prior: Prior | None = None,
 ) -> dict[str, Comparison]:
-    """Every cell against the baseline; values are by seed.
+    """Compare every cell with the baseline; values are by seed.
 
     Args:
         baseline: the baseline's values.
-        cells: those of the other cells.
-        effect: the least difference that matters, in the values' unit.
+        cells: the other cells' values.
+        effect: smallest difference that matters, in the values' unit.
         alpha: the chance of any false finding in the table.
-        lower_is_better: what `better` means.
-        looks: how often the table may be looked at before the seeds are all in: first with 3 seeds,
-            then with each that is added. `looks.levels` says what alpha each look has.
-        ratio: the largest ratio of two cells' deviations for which alpha is kept.
-        prior: what earlier questions of the campaign tell of the noise; then cells may be as
-            unlike as theirs were, and `ratio` is not used.
+        lower_is_better: defines `better`.
+        looks: number of looks at the table until all seeds are in: the first at 3 seeds, then one
+            after each added seed. `looks.levels` gives the alpha of each look.
+        ratio: largest ratio of two cells' deviations for which alpha holds.
+        prior: noise of the campaign's earlier questions. Cells may then differ as much as theirs
+            did, and `ratio` is unused.
     """
     names = list(cells)
     weights = [[-1.0, *(float(name == other) for other in names)] for name in names]
@@ -138,17 +138,17 @@ def contrasts(
     ratio: float = RATIO,
     prior: Prior | None = None,
 ) -> list[Comparison]:
-    """Several weighted sums of cells, judged as one family; see `compare`.
+    """Judge several weighted sums of cells as one family; see `compare`.
 
     Args:
         cells: values by seed.
         weights: for each question a weight of each cell; they sum to 0.
-        effect: the least difference that matters.
+        effect: smallest difference that matters.
         alpha: the chance of any false finding among these questions.
-        lower_is_better: what `better` means.
-        looks: as of `compare`.
-        ratio: as of `compare`.
-        prior: as of `compare`.
+        lower_is_better: defines `better`.
+        looks: see `compare`.
+        ratio: see `compare`.
+        prior: see `compare`.
     """
     finite = [{s: v for s, v in cell.items() if math.isfinite(v)} for cell in cells]
     common = [_common(finite, row) for row in weights]
@@ -185,7 +185,7 @@ def _judge(
     ratio: float,
     prior: Prior | None,
 ) -> list[Comparison]:
-    """Questions that have seeds enough; any difference that is found is called `better`."""
+    """Answer the questions with enough seeds; any detected difference is called `better`."""
     if not weights:
         return []
     blocks, values, least = _table(cells, weights)
@@ -217,7 +217,7 @@ def _judge(
 def _table(
     cells: Sequence[Mapping[int, float]], weights: Sequence[Sequence[float]]
 ) -> tuple[Design, NDArray[np.float64], float]:
-    """The design of the cells that are asked about, their values, and the metric's step."""
+    """The design of the cells in question, their values, and the metric's resolution."""
     used = [number for number in range(len(cells)) if any(row[number] for row in weights)]
     seeds = [
         seed for seed in sorted({s for number in used for s in cells[number]})
@@ -245,7 +245,7 @@ def _common(cells: Sequence[Mapping[int, float]], row: Sequence[float]) -> list[
 def _differences(
     cells: Sequence[Mapping[int, float]], row: Sequence[float], seeds: Sequence[int]
 ) -> list[float]:
-    """A question's answer with each of the seeds."""
+    """A question's estimate for each of the seeds."""
     return [
         sum(weight * cell[seed] for cell, weight in zip(cells, row, strict=True) if weight)
         for seed in seeds
@@ -255,7 +255,7 @@ def _differences(
 def steps_to(
     curve: Sequence[tuple[float, float]], goal: float, *, lower_is_better: bool = True
 ) -> float | None:
-    """Where a curve of (step, value) first reaches `goal`, between its points; None: never."""
+    """The interpolated step at which a curve of (step, value) first reaches `goal`, or None."""
     before: tuple[float, float] | None = None
     for step, value in curve:
         if value <= goal if lower_is_better else value >= goal:
@@ -273,9 +273,9 @@ def speedup(
     *,
     lower_is_better: bool = True,
 ) -> float | None:
-    """Steps that the baseline took to its last value, over those of the cell: the mean ratio.
+    """Steps of the baseline to its last value, divided by those of the cell; mean over seeds.
 
-    More than 1: the cell is there sooner. None if it never gets there with some seed.
+    Above 1 the cell is faster. None if it never gets there with some seed.
     """
     ratios = []
     for seed in curves.keys() & baseline.keys():
@@ -290,12 +290,12 @@ def speedup(
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether a metric is a score rather than a loss."""
+    """Return whether a metric is a score rather than a loss."""
     return metric.endswith(("accuracy", "solved"))
 
 
 def undecided(comparisons: Mapping[str, Comparison], effect: float) -> list[str]:
-    """Cells about which more seeds could still tell: no verdict, and an interval too wide."""
+    """Cells that more seeds could still decide: no verdict, and a wide interval."""
     return [
         name
         for name, c in comparisons.items()
@@ -304,7 +304,7 @@ def undecided(comparisons: Mapping[str, Comparison], effect: float) -> list[str]
 
 
 def as_json(value: Any) -> Any:
-    """What JSON can hold: dataclasses as mappings, and null for numbers that are not finite."""
+    """Convert to JSON values: dataclasses as mappings, non-finite numbers as null."""
     if is_dataclass(value) and not isinstance(value, type):
         return as_json(asdict(value))
     if isinstance(value, Mapping):

@@ -1,8 +1,7 @@
-"""A suite: the same comparison under several settings of the recipe, a table for each.
+"""A suite: the same comparison under several settings of the recipe, with a table for each.
 
-A plan has one where it says `suite:`, by name what each table sets in the recipe. Tables are
-ablations of their own, in folders of their own; the chance of a false finding is shared out among
-them, so that it holds for the whole suite.
+A plan is a suite if it has `suite:`, a mapping from table names to settings of the recipe. Tables
+are ablations in their own folders. They share alpha, so it holds for the whole suite.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from strawberry.runs.ledger import SUITE
 
 
 def suite_names(path: Path) -> list[str]:
-    """The tables that a plan's file has, in order; none for any other file.
+    """The tables of a plan's file, in order; none for any other file.
 
     Raises RecipeError if the plan is wrong.
     """
@@ -40,29 +39,29 @@ def make_suite(
 
 
 def write_suite(folder: Path, path: Path, names: list[str]) -> None:
-    """Note which tables a folder is to have."""
+    """Record which tables a folder will have."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / SUITE, json.dumps({"plan": str(path), "tables": names}, indent=1))
 
 
 def is_suite(folder: Path) -> bool:
-    """Whether a folder holds a suite."""
+    """Return whether a folder contains a suite."""
     return (folder / SUITE).exists()
 
 
 def read_suite(folder: Path) -> dict[str, Record | None]:
-    """The records of a suite's tables, in the plan's order; None for those not begun yet.
+    """The records of a suite's tables, in the plan's order; None for those that have not started.
 
-    Raises StrawberryError if there is no suite in that folder, or nothing of it yet.
+    Raises StrawberryError if the folder has no suite, or no table has started.
     """
     try:
         names = json.loads((folder / SUITE).read_text())["tables"]
     except (OSError, ValueError, KeyError) as error:
-        raise StrawberryError(f"{folder}: holds no suite ({SUITE})") from error
+        raise StrawberryError(f"{folder}: contains no suite ({SUITE})") from error
     records = {
         name: Record.read(folder / name) if (folder / name / RECORD).exists() else None
         for name in names
     }
     if not any(records.values()):
-        raise StrawberryError(f"{folder}: no table of this suite has been begun")
+        raise StrawberryError(f"{folder}: no table of this suite has started")
     return records

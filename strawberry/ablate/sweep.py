@@ -1,4 +1,4 @@
-"""An ablation from its plan to its record; interrupted anywhere, the same call goes on."""
+"""Run an ablation from its plan to its record; the same call resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ from strawberry.runs.folder import device_name
 from strawberry.stopping import heeded, stopped_by
 
 TUNING_SEEDS = 1000
-"""How far the seeds that tune are from those that confirm."""
+"""Offset between the seeds for tuning and those for the comparison."""
 
 
 class SweepStopped(StrawberryError):  # noqa: N818 (not a mistake: the user asked for it)
-    """An ablation was stopped by a signal; its trials are saved."""
+    """A signal stopped an ablation; its trials are saved."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.exit_code = 128 + number
-        super().__init__(f"stopped; trials are saved in {folder}; the same command goes on")
+        super().__init__(f"stopped; trials are saved in {folder}; run the same command to continue")
 
 
 class SweepObserver(Events):
-    """Sees an ablation go on; this one looks away."""
+    """Receives progress events; the base class ignores them."""
 
     def stage(self, name: str, trials: Sequence[Trial], done: int) -> None:
-        """A round of trials begins, of which some are done already."""
+        """A round of trials begins; some may be done already."""
 
     def end(self, ended: FinishedJob) -> None:
         """A trial ended."""
 
     def forecast(self, made: Forecast | None) -> None:
-        """What the seeds will be able to show; None: that is known after two seeds."""
+        """What the seeds can detect; None until two seeds are finished."""
 
 
 def default_folder(plan: Plan) -> Path:
@@ -70,16 +70,16 @@ def default_folder(plan: Plan) -> Path:
 
 
 class Sweep:
-    """Runs what was prepared, into a folder.
+    """Runs a prepared plan in a folder.
 
     Args:
         prepared: the plan's cells.
-        executor: what runs the trials.
+        executor: runs the trials.
         out: the folder.
-        watcher: is told what happens.
-        noise: of an earlier sweep, for what is told before this one's first trials are done.
-        wanted: the difference that shall be found; None takes the one that matters.
-        ledger: the folder whose ledger counts its question; None takes the one around `out`.
+        watcher: receives progress events.
+        noise: noise of an earlier sweep, for forecasts before this one's first trials finish.
+        wanted: difference to detect; None takes the one that matters.
+        ledger: folder of the ledger that counts the question; None takes the parent of `out`.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class Sweep:
         """Tune, halve, train every cell with every seed, and write the record.
 
         Raises:
-            Stopped: a signal ended it; what was done stays done.
-            StrawberryError: the folder is in use or away and stays so, or nothing can be run.
+            Stopped: a signal stopped it; finished trials remain.
+            StrawberryError: the folder is in use, or missing for too long, or nothing can run.
         """
         with self.folder.held(), self._stoppable(), contextlib.closing(self.executor):
             self.asking.ask()
@@ -129,9 +129,9 @@ class Sweep:
             return self._write()
 
     def forecast(self) -> Forecast | None:
-        """What the seeds will be able to show; None while no noise is known.
+        """What the seeds can detect; None while no noise is known.
 
-        The noise of this sweep's own finished trials counts before that of an earlier one.
+        The noise of this sweep's own finished trials takes precedence over an earlier one's.
         """
         known = own_trials(self.out, self._key)
         source = f"finished trials in {self.out}"
@@ -144,7 +144,7 @@ class Sweep:
                         done=finished(known), wanted=self.wanted)  # fmt: skip
 
     def _key(self, recorded: Mapping[str, Any], seed: int) -> str | None:
-        """That of a trial of a cell which a record has; None if the plan has it no more."""
+        """The key of a recorded cell's trial; None if the plan no longer has it."""
         for cell in self.prepared.live:
             if cell.name == recorded["name"]:
                 return self._trial(cell, seed, values=recorded["tuned"]).key
@@ -153,7 +153,7 @@ class Sweep:
     # The stages
 
     def _tune(self) -> None:
-        """The same number of trials for every cell; the best on validation is taken."""
+        """Tune every cell with the same number of trials; the best on validation is taken."""
         if not self.plan.tune:
             return
         by_name = {cell.name: cell for cell in self.prepared.live}
@@ -177,7 +177,7 @@ class Sweep:
                 self.tuned[cell.name] = best
 
     def _halve(self) -> None:
-        """Short runs, after which the worse half of the cells ends; the baseline stays."""
+        """Run short trials, after which the worse half of the cells stops; the baseline stays."""
         for rung in RUNGS:
             left = self._left()
             if len(left) < 4:
@@ -205,9 +205,9 @@ class Sweep:
                 self.pruned[name] = f"{text} after {rung:.0%} of the steps"
 
     def _main(self, *, pilot: bool) -> None:
-        """Every cell with every seed; with `seeds: auto`, one more until all is decided.
+        """Train every cell with every seed; with `seeds: auto`, add seeds until all is decided.
 
-        With `pilot`, what the seeds will be able to show is told after the first two.
+        With `pilot`, the forecast is reported after the first two seeds.
         """
         count = self.plan.seeds or 3
         if pilot and count > LEAST:
@@ -280,7 +280,7 @@ class Sweep:
         )
 
     def _run(self, stage: str, trials: Sequence[Trial]) -> None:
-        """Run those that are not done; the record is written before and after."""
+        """Run the missing trials; the record is written before and after."""
         known = {_entry(trial) for trial in self.all}
         self.all += [trial for trial in trials if _entry(trial) not in known]
         self._write()
@@ -305,14 +305,14 @@ class Sweep:
             raise SweepStopped(self.out, signal.SIGTERM)
 
     def _keep(self, ended: FinishedJob) -> None:
-        """What the worker could not write itself."""
+        """Write the result of a trial whose worker could not."""
         path = ended.job.folder / "result.json"
         if not path.exists():
             self.folder.write(path, json.dumps(dict(ended.result), indent=1))
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:
-        """Within it, a signal stops the trials, which save, and raises Stopped."""
+        """In this context a signal stops the trials, which save, and raises Stopped."""
 
         def stop(number: int) -> None:
             raise SweepStopped(self.out, number)
@@ -321,7 +321,7 @@ class Sweep:
             yield
 
     def _write(self) -> Record:
-        """The record of what is known so far."""
+        """Write the record of all results so far."""
         prepared = self.prepared
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         content = {
@@ -372,9 +372,9 @@ class Sweep:
 
 
 def make_executor(wanted: Any, plugins: Plugins) -> Executor:
-    """The executor that `wanted` names, as a recipe would: `local`, or a mapping with `use`.
+    """The executor that `wanted` names, as in a recipe: `local`, or a mapping with `use`.
 
-    Raises RecipeError for what it is not, and StrawberryError for what it refuses.
+    Raises RecipeError for anything else, and StrawberryError if it is refused.
     """
     reader = ComponentReader(plugins)
     spec = reader.component("executor", located(wanted, Location("--executor", 1, 1)), "executor")
@@ -385,7 +385,7 @@ def make_executor(wanted: Any, plugins: Plugins) -> Executor:
 
 
 def _entry(trial: Trial) -> tuple[str, str, str, str]:
-    """What a trial is in the record: cells that came to the same trial have it both."""
+    """A trial's entry in the record; cells with the same trial share it."""
     return trial.cell, trial.stage, trial.label, trial.key
 
 
@@ -394,5 +394,5 @@ def _label(values: Mapping[str, Any]) -> str:
 
 
 def _as_generator(iterator: Iterator[FinishedJob]) -> Any:
-    """What can be closed, so that an executor learns of a stop at once."""
+    """An iterator with `close`, so that an executor learns of a stop at once."""
     return iterator if hasattr(iterator, "close") else (item for item in iterator)

@@ -1,4 +1,4 @@
-"""Trials: a cell with a seed, known by the hash of all that decides what comes of it."""
+"""Trials: a cell with a seed, identified by the hash of all that determines the result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNIMPORTANT = (
     "train.checkpoint_interval",
     "train.log_interval",
 )
-"""What a trial's result doesn't depend on, or only as much as on the machine."""
+"""Recipe paths that don't affect a trial's result, or only as the machine does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Trial:
     Attributes:
         cell: the cell's name.
         stage: `main`, `tune` or `halving`.
-        label: what is tried beside the seed, such as a learning rate.
-        key: the hash; the trial's folder carries it.
+        label: the tuned values, such as a learning rate.
+        key: the hash; part of the folder's name.
     """
 
     cell: str
@@ -56,11 +56,11 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """Name for people."""
         return " ".join(filter(None, [self.cell, self.label, f"seed {self.seed}"]))
 
     def job(self) -> Job:
-        """What an executor is given; the folder in which the trial's is to stand is made."""
+        """The request for an executor; creates the parent of the trial's folder."""
         self.folder.parent.mkdir(exist_ok=True)
         plugins = self.recipe.plugins
         records = [] if plugins is None else plugins.records
@@ -78,7 +78,7 @@ class Trial:
         return Job(self.name, self.folder, request)
 
     def result(self) -> dict[str, Any] | None:
-        """What it came to, if it has been run and is the same trial still."""
+        """The result, if the trial has run and its request is unchanged."""
         try:
             result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
             asked = json.loads((self.folder / "trial.json").read_text())
@@ -88,7 +88,7 @@ class Trial:
 
     @property
     def done(self) -> bool:
-        """Whether it has been run to its end; one that crashed or diverged has not."""
+        """Return whether it finished; a crashed or diverged trial has not."""
         result = self.result()
         return result is not None and result.get("status") in (FINISHED, DISQUALIFIED)
 
@@ -100,11 +100,11 @@ class Trial:
 
 
 class Trials:
-    """Makes trials of recipes; data is fingerprinted once for each data section.
+    """Creates trials of recipes; the fingerprint of each data section is computed once.
 
     Args:
-        folder: the ablation's.
-        say: told what a user should know of the data.
+        folder: the ablation's folder.
+        say: receives notes about the data.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None] = lambda _: None) -> None:
@@ -123,7 +123,7 @@ class Trials:
         label: str = "",
         values: Mapping[str, Any] | None = None,
     ) -> Trial:
-        """The trial of a recipe with this seed, and with `values` on top."""
+        """The trial of a recipe with this seed, and with `values` applied."""
         recipe = patch(recipe, {**(values or {}), "seed": seed})
         key = self._key(recipe)
         folder = self.folder / "trials" / f"{_safe(cell)}-{seed}-{key[:10]}"
@@ -141,7 +141,7 @@ class Trials:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _fingerprint(self, recipe: Recipe) -> str:
-        """That of the recipe's data; asked once for equal data sections."""
+        """The fingerprint of the recipe's data; computed once for equal data sections."""
         parts = {
             "data": recipe.data.to_dict(),
             "tokenizer": recipe.tokenizer.to_dict(),
@@ -157,18 +157,18 @@ class Trials:
 
 
 def matters(path: str) -> bool:
-    """Whether a trial's result depends on this path of its recipe."""
+    """Return whether a recipe path affects a trial's result."""
     return not any(path == each or path.startswith(f"{each}.") for each in UNIMPORTANT)
 
 
 def identity(recipe: Recipe) -> str:
-    """All of a recipe that decides what comes of a trial, beside seed and data."""
+    """All of a recipe that determines a trial's result, apart from seed and data."""
     wanted = {path: value for path, value in effective(recipe).items() if matters(path)}
     return json.dumps([wanted, versions(recipe)], sort_keys=True, default=str)
 
 
 def versions(recipe: Recipe) -> dict[str, str]:
-    """The versions of the plugins that a recipe's components come from; a file's is its hash."""
+    """The plugin versions of a recipe's components; for a one-file plugin, its hash."""
     used = {
         str(value).partition("/")[0]
         for path, value in flat(recipe.to_dict()).items()
@@ -187,11 +187,11 @@ def versions(recipe: Recipe) -> dict[str, str]:
 
 
 def _safe(name: str) -> str:
-    """A cell's name as a part of a path: short, and nothing that a shell would read."""
+    """A cell's name as a short path component, safe in a shell."""
     kept = "".join(c if c.isalnum() or c in "._" else "-" for c in name)
     return kept[:48].strip("-.") or "cell"
 
 
 def undone(trials: Iterable[Trial]) -> list[Trial]:
-    """Those that still have to be run."""
+    """The trials that have not run."""
     return [trial for trial in trials if not trial.done]

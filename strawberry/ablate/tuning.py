@@ -1,4 +1,4 @@
-"""The values that each cell is tuned over: the same number of trials for every cell."""
+"""The values to tune: the same number of trials for every cell."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from strawberry.ablate.plan import Plan
 
 ROUND = 3
-"""Trials that are proposed before any of their results is known; fixed, so that a sweep which goes
-on proposes what it proposed before."""
+"""Number of trials proposed before results are known; fixed, so a resumed sweep proposes the same
+values."""
 
 
 class Tuning:
-    """Proposes values for each cell and takes results: all of a grid, or Optuna's proposals."""
+    """Proposes values for each cell and receives results: a full grid, or Optuna's proposals."""
 
     def __init__(self, plan: Plan, cells: Sequence[str]) -> None:
         from strawberry.ablate.plan import Range
@@ -41,7 +41,7 @@ class Tuning:
                 self.studies[name] = optuna.create_study(sampler=sampler)
 
     def ask(self) -> list[tuple[str, dict[str, Any]]] | None:
-        """The next values for every cell; None when all have had their trials."""
+        """The next values for every cell; None when all trials are done."""
         if not self.ranges:
             if self.asked:
                 return None
@@ -71,7 +71,7 @@ class Tuning:
         return values
 
     def tell(self, told: Sequence[tuple[str, dict[str, Any], Mapping[int, float]]]) -> None:
-        """The values of the metric by seed, in the order in which they were asked."""
+        """Record the metric by seed, in the order of the proposals."""
         from strawberry.ablate.statistics import higher_is_better
 
         sign = -1.0 if higher_is_better(self.plan.metric) else 1.0
@@ -90,13 +90,13 @@ class Tuning:
                     self.studies[cell].tell(trial, score)
 
     def best(self, cell: str) -> dict[str, Any] | None:
-        """The values of the lowest loss; None if nothing finished."""
+        """The values with the lowest loss; None if nothing finished."""
         results = self.results[cell]
         return min(results, key=lambda item: item[1])[0] if results else None
 
 
 def trials_a_cell(plan: Plan) -> int:
-    """How many trials tuning takes for each cell."""
+    """Number of tuning trials for each cell."""
     from strawberry.ablate.plan import Range
 
     if not plan.tune:

@@ -1,4 +1,4 @@
-"""Waiting for what comes back by itself: a folder whose disk is away, a lock that another holds."""
+"""Wait for a missing folder (an unmounted disk), or for a lock of another process."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from strawberry.files.atomic import write_atomic
 from strawberry.files.lock import FolderInUse, FolderLock
 
 PATIENCE = 60.0
-"""Seconds to wait for it."""
+"""Longest wait, in seconds."""
 FIRST, LONGEST = 0.05, 5.0
-"""Seconds of the first pause, and of the longest."""
+"""First and longest pause, in seconds."""
 
 Say = Callable[[str], None]
 
 
 class FolderMissing(StrawberryError):  # noqa: N818 (a state of the disk)
-    """A folder that was there is not."""
+    """A folder disappeared."""
 
 
 def silent(text: str) -> None:
-    """Tells nobody."""
+    """Ignore a message."""
 
 
 def tries() -> Iterator[int]:
-    """The numbers 0, 1, ... of tries, at once and then after pauses that double, for PATIENCE.
+    """Yield the tries 0, 1, ...: one at once, then after pauses that double, for PATIENCE seconds.
 
-    There is a last one when the time is over.
+    A last try follows when the time is over.
     """
     deadline, pause, number = time.monotonic() + PATIENCE, FIRST, 0
     yield number
@@ -41,7 +41,7 @@ def tries() -> Iterator[int]:
 
 
 def wait_for(folder: Path, say: Say = silent, there: Callable[[], bool] | None = None) -> None:
-    """Until a folder is there, which is what `there` tells, or else whether there is one.
+    """Wait until `there()` is true (default: the folder exists).
 
     Raises Away if it does not come back.
     """
@@ -50,21 +50,21 @@ def wait_for(folder: Path, say: Say = silent, there: Callable[[], bool] | None =
         if arrived():
             return
         if number == 0:
-            say(f"{folder} is away; waiting for it for up to {PATIENCE:g} s")
+            say(f"{folder} is not accessible; waiting for it for up to {PATIENCE:g} s")
     raise FolderMissing(
-        f"{folder}: was moved away, or its disk is not there; once it is back the same command "
-        "goes on"
+        f"{folder}: was moved, or its disk is not mounted; run the same command to "
+        "continue once it is back"
     )
 
 
 class LockedFolder:
-    """An ablation's folder: one process has it at a time, and waits for it where it is away.
+    """An ablation's folder, locked for one process; waits while it is missing.
 
-    Another folder that somebody makes under its name is not taken for it.
+    A new folder of the same name is not accepted in its place.
 
     Args:
         path: the folder.
-        say: told of what is waited for.
+        say: receives messages about waiting.
     """
 
     def __init__(self, path: Path, say: Say) -> None:
@@ -75,9 +75,10 @@ class LockedFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Within it the folder is there, and nobody else's.
+        """In this context the folder exists and is locked.
 
-        Raises FolderInUse if another process keeps it, and StrawberryError if it can't be made.
+        Raises FolderInUse if another process holds the lock, and StrawberryError if it can't be
+        created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -85,14 +86,14 @@ class LockedFolder:
             self._inode = self._lock.file.stat().st_ino
         except OSError as error:
             reason = error.strerror or error
-            raise StrawberryError(f"{self.path}: can't be written to: {reason}") from error
+            raise StrawberryError(f"{self.path}: can't write: {reason}") from error
         try:
             yield
         finally:
             self._lock.release()
 
     def write(self, path: Path, text: str) -> None:
-        """Replace a file below the folder; raises Away, or StrawberryError if the disk refuses."""
+        """Replace a file in the folder; raises Away, or StrawberryError on a disk error."""
         while True:
             wait_for(self.path, self.say, self._there)
             try:

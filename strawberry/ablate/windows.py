@@ -1,9 +1,9 @@
-"""How far a difference between cells depends on which windows of text it was measured on.
+"""How a difference between cells depends on the windows of text it was measured on.
 
-Cells are paired by seed and by row. A difference of losses is a ratio of sums over rows, the nats
-by which they differ over their targets. Its standard error as an estimate for other text of this
-kind follows from the spread of rows about that ratio (Cochran 1977, section 6.3), summed by
-document first, since windows of one document are alike.
+Cells are paired by seed and row. A difference of losses is a ratio of sums over rows: nats by which
+they differ, over targets. Its standard error for other text of this kind follows from the spread of
+rows around that ratio (Cochran 1977, section 6.3). Rows are summed by document first, because
+windows of one document are alike.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from strawberry.training.items import RowLosses
 def windows_error(cell: Mapping[int, RowLosses], baseline: Mapping[int, RowLosses]) -> float | None:
     """The standard error of a mean difference over seeds, from its rows.
 
-    None where rows were not kept, are not the same, or are of fewer than two documents and rows.
+    None if rows were not kept, differ, or come from fewer than two documents and rows.
 
     Args:
         cell: rows by seed.
-        baseline: the same; seeds that both have count.
+        baseline: the same for the baseline; shared seeds count.
     """
     seeds = sorted(cell.keys() & baseline.keys())
     if not seeds:
@@ -42,15 +42,15 @@ def windows_error(cell: Mapping[int, RowLosses], baseline: Mapping[int, RowLosse
 
 
 FEWEST = 10
-"""Documents from which on they are taken as what was sampled, and not their windows."""
+"""Number of documents from which on documents, not windows, are the sampling unit."""
 
 
 def clustered(
     sums: Numbers, counts: npt.NDArray[np.int64], group: npt.NDArray[np.int64]
 ) -> float | None:
-    """The standard error of `sum(sums) / sum(counts)`, where the rows of a group belong together.
+    """The standard error of `sum(sums) / sum(counts)` for grouped rows.
 
-    None of fewer than two groups.
+    None with fewer than two groups.
     """
     _, place = np.unique(group, return_inverse=True)
     n = int(place.max()) + 1 if len(place) else 0

@@ -1,6 +1,6 @@
-"""A trial in a process of its own: `python -m strawberry.ablate.worker FOLDER`.
+"""A trial in its own process: `python -m strawberry.ablate.worker FOLDER`.
 
-Whatever becomes of it is written to `result.json`; what can't write that was killed.
+Every outcome is written to `result.json`, unless the process is killed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
 
 GRACE = 120
-"""Seconds that a trial has to save when it is stopped."""
+"""Seconds that a stopped trial has to save."""
 TICK = 5.0
-"""Seconds between notes of how long a trial has taken."""
+"""Seconds between records of a trial's duration."""
 
 
 def child(folder: str, environment: Mapping[str, str]) -> None:
     """Run the trial of a folder in this forked process, which ends with its parent.
 
-    What it prints goes to the folder's `log.txt`. A Ctrl-C reaches the parent alone.
+    Output goes to the folder's `log.txt`. A Ctrl-C reaches only the parent.
     """
     os.environ.update(environment)
     for number in PATIENT:  # which the process that it was forked from ignores
@@ -56,8 +56,8 @@ def child(folder: str, environment: Mapping[str, str]) -> None:
 def main(folder: Path) -> None:
     """Run the trial of a folder; the result is a file, and the exit code is 0.
 
-    Where the folder has been given to somebody else meanwhile, which its request shows, nothing is
-    written, and the exit code is 1.
+    If the folder has been given to another process meanwhile, as its request shows, nothing is
+    written and the exit code is 1.
     """
     request = json.loads((folder / "trial.json").read_text())
     if request.get("cores") and hasattr(os, "sched_setaffinity"):
@@ -67,13 +67,13 @@ def main(folder: Path) -> None:
     with contextlib.suppress(FolderMissing):  # if it doesn't come back, it holds nothing
         wait_for(folder.parent)
     if not holds(folder, request):
-        sys.exit(f"{folder}: this trial was given to another process; its result is refused")
+        sys.exit(f"{folder}: this trial was given to another process; the result is refused")
     result["spent"] = spent()
     write_atomic(folder / "result.json", json.dumps(result, indent=1))
 
 
 def holds(folder: Path, request: Mapping[str, Any]) -> bool:
-    """Whether a trial's folder is there, and holds this request and no later one."""
+    """Return whether a trial's folder exists and still has this request."""
     try:
         written: object = json.loads((folder / "trial.json").read_text())
     except (FileNotFoundError, ValueError):
@@ -83,9 +83,9 @@ def holds(folder: Path, request: Mapping[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
-    """Seconds that this trial has taken, interrupted pieces and all.
+    """Seconds of this trial, including interrupted parts.
 
-    They are written every few seconds: who is killed writes nothing at the end.
+    The duration is recorded every few seconds, because a killed process writes nothing at the end.
     """
     before = float(path.read_text()) if path.exists() else 0.0
     started = time.perf_counter()
@@ -111,7 +111,7 @@ def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
 
 
 def _outcome(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """What the trial came to; no exception leaves this."""
+    """Run the trial and return its outcome; raises nothing."""
     import torch
 
     from strawberry.runs.memory import OutOfMemory
@@ -133,9 +133,9 @@ def _outcome(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Train to the end; what is in the way for a moment is waited for.
+    """Train to the end, and wait for temporary obstacles.
 
-    That is a process which is dying and still has the folder, and a disk that is away.
+    These are a dying process that still holds the folder, and a missing disk.
     """
     import torch
 
@@ -184,7 +184,7 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_recipe(request: Mapping[str, Any], plugins: Any) -> Recipe:
-    """The recipe of a request, whose relative paths start where those of the original did."""
+    """The recipe of a request; relative paths start where those of the original did."""
     from strawberry.recipe.origin import read_origin
     from strawberry.recipe.validate import validate
     from strawberry.recipe.yaml import parse
@@ -196,9 +196,9 @@ def read_recipe(request: Mapping[str, Any], plugins: Any) -> Recipe:
 
 
 def _stop_with(ending: Callable[[], object]) -> None:
-    """Save and stop once `ending` returns: nobody is there to want the result.
+    """Save and stop once `ending` returns, because nobody needs the result.
 
-    The alarm ends what can't do that, as a trial that hangs: nobody is there to kill it either.
+    An alarm ends a trial that hangs and can't save; nobody is left to kill it.
     """
     ending()
     if hasattr(signal, "alarm"):

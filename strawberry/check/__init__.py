@@ -1,6 +1,6 @@
-"""The conformance kit: whether a component, or a recipe's model, holds what it promises.
+"""The conformance kit: checks a component, or a recipe's model, against its contract.
 
-`strawberry check` prints what is found here; `strawberry.testing` brings it to pytest.
+`strawberry check` prints the outcomes; `strawberry.testing` makes the checks available to pytest.
 """
 
 from strawberry.check.outcome import CheckResult, Finding, NotApplicable

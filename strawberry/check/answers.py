@@ -1,4 +1,4 @@
-"""Tasks: that their sequences are a function of what is drawn, and their answers of the inputs."""
+"""Checks of tasks: examples are reproducible, and answers follow from the inputs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from strawberry.errors import StrawberryError
 
 EXAMPLES: Final = 64
 MANY: Final = 2000
-"""Examples of the smallest size, among which equal beginnings are common."""
+"""Number of examples of the smallest size, at which repeated beginnings are common."""
 TRIVIAL: Final = 0.95
-"""The share of one answer among all from which there is nothing to find out."""
+"""Share of the most common answer above which there is nothing to learn."""
 ROOMS: Final = (1, 2, 3, 5, 8, 13, 21, 34)
 
 
 def shape(subject: Subject) -> str:
-    """Are inputs and targets (T,) int64, within the vocabulary, with something to answer?"""
+    """Are inputs and targets (T,) int64, within the vocabulary, with at least one answer?"""
     vocab_size, length = _room(subject)
     answers = 0
     for training in (True, False):
@@ -31,13 +31,13 @@ def shape(subject: Subject) -> str:
             for what, ids in zip(("inputs", "targets"), given, strict=True):
                 if ids.shape != (length,) or ids.dtype != np.int64:
                     raise Finding(
-                        f"{what} of {place} are {ids.shape} {ids.dtype}, not ({length},) int64"
+                        f"{what} of {place} are {ids.shape} {ids.dtype}, expected ({length},) int64"
                     )
                 least = IGNORED if what == "targets" else 0
                 if ids.min() < least or ids.max() >= vocab_size:
                     raise Finding(
-                        f"{what} of {place} run from {ids.min()} to {ids.max()}; the vocabulary "
-                        f"has {vocab_size} ids"
+                        f"{what} of {place} are between {ids.min()} and {ids.max()}, but the "
+                        f"vocabulary has {vocab_size} ids"
                     )
             if (given[1] == IGNORED).all():
                 raise Finding(f"{place} has no answer")
@@ -46,13 +46,13 @@ def shape(subject: Subject) -> str:
 
 
 def repeats(subject: Subject) -> str:
-    """Is a sequence a function of what is drawn, and another for another draw?"""
+    """Does a draw determine its example, and do different draws give different examples?"""
     vocab_size, length = _room(subject)
     first, again = (list(_examples(subject, vocab_size, length)) for _ in range(2))
     for number, (one, other) in enumerate(zip(first, again, strict=True)):
         if not all(map(np.array_equal, one, other)):
             raise Finding(
-                f"example {number} is another when it is drawn again: no run could resume"
+                f"example {number} changes when it is drawn again, so a run could not resume"
             )
     different = len({inputs.tobytes() for inputs, _ in first})
     if different < 2:
@@ -61,7 +61,7 @@ def repeats(subject: Subject) -> str:
 
 
 def exact(subject: Subject) -> str:
-    """Does evaluation have one answer alone after the same inputs?"""
+    """Does evaluation have only one answer to the same inputs?"""
     vocab_size, length = _smallest(subject)
     known: dict[bytes, int] = {}
     met = 0
@@ -76,12 +76,12 @@ def exact(subject: Subject) -> str:
                     f"and {answer} in another"
                 )
     if not met:
-        raise NotApplicable(f"no two of {MANY:,} examples begin alike")
-    return f"{met:,} answers after inputs that were there before, all the same"
+        raise NotApplicable(f"no two of {MANY:,} examples begin with the same tokens")
+    return f"{met:,} answers to repeated inputs, all consistent"
 
 
 def varied(subject: Subject) -> str:
-    """Is there something to find out, so that no fixed answer is nearly always right?"""
+    """Is there something to learn, so that no constant answer is nearly always right?"""
     vocab_size, length = _room(subject)
     counts: Counter[int] = Counter()
     for _, targets in _examples(subject, vocab_size, length):
@@ -94,7 +94,7 @@ def varied(subject: Subject) -> str:
 
 
 def room(subject: Subject) -> str:
-    """Are vocabularies and lengths that can't do refused as a user's mistake?"""
+    """Are impossible vocabularies and lengths rejected as user errors?"""
     task = _task(subject)
     refused = 0
     for vocab_size in ROOMS:
@@ -105,8 +105,8 @@ def room(subject: Subject) -> str:
                 if isinstance(error, ValueError) and type(error).__module__ != "strawberry.errors":
                     raise Finding(
                         f"for a vocabulary of {vocab_size} and {length} tokens it raises "
-                        f"{type(error).__name__}: {error}; a FieldError or StrawberryError would "
-                        "tell what would do"
+                        f"{type(error).__name__}: {error}; raise a FieldError or StrawberryError "
+                        "that says which sizes work"
                     ) from error
                 refused += 1
     return f"{refused} of {len(ROOMS) ** 2} sizes refused"
@@ -139,7 +139,7 @@ def _examples(
 
 
 def _smallest(subject: Subject) -> tuple[int, int]:
-    """A length in which the task just fits, and then the vocabulary."""
+    """The shortest length that the task accepts, and then the smallest vocabulary."""
     vocab_size, length = _room(subject)
     task = _task(subject)
 

@@ -1,4 +1,4 @@
-"""What it costs: counted against real, growth with the length, time beside the built-in."""
+"""Checks of costs: counted against measured, growth with the length, time against the built-in."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ TIMED_LENGTH = 128
 
 
 def counted(subject: Subject) -> str:
-    """Are FLOPs and cache as `strawberry build` counts them those of a real pass?"""
+    """Do the FLOPs and cache of the cost report equal those of a real pass?"""
     recipe = with_length(subject.recipe, subject.recipe.model.block_size)
     model = build(recipe)
     routers = [module for module in model.modules() if isinstance(module, Router)]
     if not all(router.exact for router in routers):
-        raise NotApplicable("the data decides how many tokens run; counted is the share meant")
+        raise NotApplicable(
+            "the number of tokens depends on the data; the count uses the intended share"
+        )
     model.train(bool(routers))
     length = recipe.model.block_size
     counter = FlopCounterMode(display=False, custom_mapping=_fused_on_cpu())
@@ -38,45 +40,50 @@ def counted(subject: Subject) -> str:
     report = account(recipe)
     said, ran = report.flops_forward_per_token * length, counter.get_total_flops()
     if abs(said - ran) > 1e-6 * ran:
-        raise Finding(f"{said:.6g} FLOPs counted on meta, {ran:.6g} in a real pass")
+        raise Finding(f"{said:.6g} FLOPs counted on meta, {ran:.6g} executed")
     if report.total_parameters != sum(p.numel() for p in model.parameters()):
-        raise Finding("on meta it has another number of parameters")
+        raise Finding("the number of parameters differs on meta")
     text = f"{ran / length:.4g} FLOPs and {report.total_parameters} parameters"
     if not declares(model.eval(), "causal"):
         return f"{text} (the whole model)"
     whole = model.new_cache(1, length).nbytes() if declares(model, "cacheable") else 0
     per_token = report.cache_bytes_per_token * length + report.cache_fixed_bytes
     if whole != per_token:
-        raise Finding(f"a cache of {per_token} bytes counted, of {whole} bytes made")
+        raise Finding(
+            f"the cost report counts a cache of {per_token} bytes, but {whole} bytes were allocated"
+        )
     return f"{text}, {whole // length} bytes of cache a token (the whole model)"
 
 
 def memory(subject: Subject) -> str:
-    """How do the activations kept for training grow with the length of a sequence?"""
+    """How do the activations kept for the backward pass grow with the sequence length?"""
     sizes = [account(with_length(subject.recipe, length)).activation_bytes for length in LENGTHS]
     # The last doubling shows the leading power best.
     exponent = math.log2(sizes[-1] / sizes[-2])
     if exponent > STEEPEST:
         raise Finding(f"as T^{exponent:.2f}, from {LENGTHS[0]} to {LENGTHS[-1]} tokens")
     word = "linearly" if exponent < 1.2 else "between" if exponent < 1.7 else "quadratically"
-    word = "between linearly and quadratically" if word == "between" else word
+    word = "between linear and quadratic" if word == "between" else word
     return f"{word}: T^{exponent:.2f} at {LENGTHS[-1]} tokens"
 
 
 def speed(subject: Subject) -> str:
-    """How long do forward and backward take, beside the built-in of its kind?"""
+    """How long do forward and backward pass take, compared with the built-in of the kind?"""
     if subject.plain is None:
-        raise NotApplicable("there is no built-in to compare it with")
+        raise NotApplicable("there is no built-in to compare with")
     ours, theirs = _seconds(subject, subject.recipe, subject.plain)
     ratio = ours / theirs
-    text = f"{ratio:.2f} x the model with the built-in ({1e3 * ours:.1f} ms for {theirs * 1e3:.1f})"
+    text = (
+        f"{ratio:.2f} x the time of the model with the built-in ({1e3 * ours:.1f} ms "
+        f"against {theirs * 1e3:.1f})"
+    )
     if ratio > SLOWEST:
         raise Finding(text)
     return text
 
 
 def _seconds(subject: Subject, *recipes: Recipe) -> list[float]:
-    """The quickest of a few turns for each recipe, taken by turns; the first turn warms up."""
+    """The fastest of several alternating runs of each recipe; the first run warms up."""
     idx = subject.tokens(2, TIMED_LENGTH)
     models = [build(with_length(recipe, TIMED_LENGTH)) for recipe in recipes]
     best = [math.inf] * len(models)
@@ -90,7 +97,7 @@ def _seconds(subject: Subject, *recipes: Recipe) -> list[float]:
 
 
 def _fused_on_cpu() -> dict[Any, Any]:
-    """The formula of the fused attention that a CPU runs, as torch has it for other devices."""
+    """The formula of the fused CPU attention, as torch defines it for other devices."""
 
     def count(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         # Grouped heads arrive as they are: each query head has its own scores.

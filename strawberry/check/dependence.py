@@ -1,4 +1,4 @@
-"""What an output depends on: no later token, no other sequence, but itself and its past."""
+"""Checks of dependence: no output depends on later tokens or other sequences."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from strawberry.referee.dependence import outputs
 from strawberry.referee.draws import draws
 
 NOISE = 1e-5
-"""What may change by rounding, relative to the largest value."""
+"""Relative change that rounding can cause."""
 LARGE = 30.0
-"""Activations scaled so show numerical leaks, such as of sums over all tokens that cancel."""
+"""Scale of activations that exposes numerical leaks, such as sums over all tokens that cancel."""
 
 
 def future(subject: Subject) -> str:
@@ -51,7 +51,7 @@ def drawn(subject: Subject) -> str:
 
 
 def _audited(subject: Subject, kind: Kind, what: str) -> str:
-    """What the referee measures in every way in which the model runs."""
+    """The referee's measurement, in every way in which the model runs."""
     model, lengths = subject.long()
     every = list(audit(model, lengths, kinds=[kind]))
     refusals = [measured.refusal for measured in every if measured.refusal]
@@ -62,12 +62,12 @@ def _audited(subject: Subject, kind: Kind, what: str) -> str:
     for measured in seen:
         if measured.breach is not None and not measured.declared:
             attribute = DECLARED.get(measured.kind)
-            claim = f", and it declares `{attribute} = True`" if attribute else ""
+            claim = f", but it declares `{attribute} = True`" if attribute else ""
             raise Finding(f"{measured.breach}{claim}")
     if declared and not any(measured.breach for measured in declared):
-        raise Finding(f"it declares `{DECLARED[kind]} = False`, and nothing depends on {what}")
+        raise Finding(f"it declares `{DECLARED[kind]} = False`, but nothing depends on {what}")
     ways = len({measured.situation for measured in seen})
-    text = f"{ways} ways to run it, {', '.join(map(str, lengths))} tokens"
+    text = f"{ways} ways to run it, with {', '.join(map(str, lengths))} tokens"
     if declared:
         sizes = [m.breach.size for m in declared if m.breach]
         text += f"; declared: {max(sizes):.2g} of the largest output"
@@ -77,7 +77,7 @@ def _audited(subject: Subject, kind: Kind, what: str) -> str:
 
 
 def _rounds(subject: Subject) -> None:
-    """Raises Finding where large inputs of a component leak by rounding."""
+    """Raises Finding if large inputs make a component leak by rounding."""
     for training in (True, False):
         model = subject.model(training=training)
         if not declares(model, "causal"):
@@ -90,12 +90,12 @@ def _rounds(subject: Subject) -> None:
                 mode = "training" if training else "evaluation"
                 raise Finding(
                     f"{name} in {mode}, inputs x{LARGE:g}: {text}, by {leak:.2g} of the largest "
-                    "output, and it declares itself causal"
+                    "output, but it declares itself causal"
                 )
 
 
 def past(subject: Subject) -> str:
-    """Does each token reach itself, and the past reach the present?"""
+    """Does each token affect its own output, and do earlier tokens affect later outputs?"""
     model = subject.model()
     hidden = []
     for name, part in subject.parts(model):
@@ -105,20 +105,20 @@ def past(subject: Subject) -> str:
         blind = (diagonal <= NOISE).nonzero().flatten().tolist()
         if blind:
             places = ", ".join(map(str, blind))
-            hidden.append(f"{name}: a token does not reach its own output, at {places}")
+            hidden.append(f"{name}: a token does not affect its own output, at {places}")
         mixes = subject.kind == "attention" or "attention" in name.rpartition(".")[2]
         if mixes and not (influence.tril(-1) > NOISE).any():
-            hidden.append(f"{name}: no earlier token reaches a later output")
+            hidden.append(f"{name}: no earlier token affects a later output")
     if hidden:
         raise Finding("; ".join(hidden))
     influence = _on_logits(model, subject.tokens())
     if not (influence.tril(-1) > NOISE).any():
-        raise Finding("no earlier token reaches a later logit")
-    return "every token reaches itself, and later ones"
+        raise Finding("no earlier token affects a later logit")
+    return "every token affects its own output and later ones"
 
 
 def _influence(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """(T, T): how far a change of the input at column j moves the output at row i, relatively."""
+    """(T, T): relative change of the output at row i when the input at column j changes."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         before = outputs(run, x)
@@ -133,7 +133,7 @@ def _influence(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _on_logits(model: LanguageModel, idx: Tensor) -> Tensor:
-    """(T, T): how far another token at column j moves the logits at row i, relatively."""
+    """(T, T): relative change of the logits at row i when the token at column j changes."""
     vocabulary = model.embedding.num_embeddings
     with torch.no_grad():
         before = model(idx)
@@ -146,7 +146,7 @@ def _on_logits(model: LanguageModel, idx: Tensor) -> Tensor:
 
 
 def _largest(influence: Tensor) -> tuple[float, str]:
-    """The largest entry, and what it says."""
+    """The largest entry, with a description."""
     place = int(influence.argmax())
     row, column = divmod(place, influence.shape[1])
     return float(influence[row, column]), f"token {column} changes the output at {row}"

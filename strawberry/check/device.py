@@ -1,7 +1,6 @@
-"""On an accelerator: that all is computed where it belongs, and that nobody waits for anybody.
+"""Checks on an accelerator: all tensors on the device, no host synchronisation.
 
-What is told is what a GPU would stumble over; a pretend one (`strawberry.check.pretend`) shows it
-on any machine.
+A pretend accelerator (`strawberry.check.pretend`) finds on any machine what would stall a GPU.
 """
 
 from __future__ import annotations
@@ -30,18 +29,19 @@ from strawberry.training.optimizers import Optimizers
 from strawberry.training.step import Step
 
 STEPS = 3
-"""Steps of training; what the first one makes may be kept, so stalls count from the second on."""
+"""Number of training steps; the first may create cached tensors, so stalls count from the second.
+"""
 SHOWN = 6
-"""Lines that a finding names at most."""
+"""Maximum number of lines in a finding."""
 
 
 def model(subject: Subject) -> str:
-    """On an accelerator, is all on the device, with no host read and no copy in a step or token?"""
+    """On an accelerator, is every tensor on the device, without host reads or copies in a step?"""
     return _found(subject, _step_and_token)
 
 
 def optimizer(subject: Subject) -> str:
-    """On an accelerator, are states on the device, with no host read and no copy in a step?"""
+    """On an accelerator, is optimizer state on the device, without host reads or copies?"""
     return _found(subject, lambda subject, stalls: _train(subject, stalls, chosen=True))
 
 
@@ -68,9 +68,9 @@ def _found(subject: Subject, act: Callable[[Subject, Stalls], None]) -> str:
 
 @contextlib.contextmanager
 def _any_accelerator() -> Iterator[Stalls]:
-    """The pretend device, which has no more than any other: no float64.
+    """The pretend device with the limits of every device: no float64.
 
-    What is computed backwards is told by its line of the forward pass: that is anomaly mode's.
+    Anomaly mode attributes the backward pass to lines of the forward pass.
     """
     anomalies = torch.autograd.set_detect_anomaly(True, check_nan=False)
     with accelerator() as stalls, warnings.catch_warnings(), anomalies:
@@ -88,7 +88,7 @@ def _step_and_token(subject: Subject, stalls: Stalls) -> None:
 
 
 def _train(subject: Subject, stalls: Stalls, *, chosen: bool) -> None:
-    """A few steps, by the recipe's optimizers or by a plain one."""
+    """Run a few steps, with the recipe's optimizers or a plain one."""
     model = subject.model(training=True).to(NAME)
     idx = subject.tokens().to(NAME)
     targets = (idx * 7 + 3) % subject.recipe.model.vocab_size
@@ -105,7 +105,7 @@ def _train(subject: Subject, stalls: Stalls, *, chosen: bool) -> None:
 
 
 class _Plain:
-    """Plain gradient descent, driven as a recipe's `Optimizers` are."""
+    """Plain gradient descent with the interface of `Optimizers`."""
 
     def __init__(self, model: LanguageModel) -> None:
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -117,7 +117,7 @@ class _Plain:
 
 @torch.no_grad()
 def _decode(subject: Subject, stalls: Stalls) -> None:
-    """A token at a time with a cache, where there is one; else whole passes."""
+    """Decode token by token with a cache, if there is one; else run whole passes."""
     held = stalls.take()
     model = subject.model().to(NAME)
     idx = subject.tokens(batch=2).to(NAME)
@@ -139,7 +139,7 @@ def _calls(model: LanguageModel, idx: Tensor) -> Iterator[Callable[[], object]]:
 
 
 def _forget(stalls: Stalls) -> None:
-    """What was made once may be kept; a float64 is one wherever it is made."""
+    """Stalls of the first step may be for cached tensors; a float64 always counts."""
     stalls.put_back([stall for stall in stalls.take() if stall.kind == "float64"])
 
 
@@ -150,7 +150,7 @@ def _declared(subject: Subject) -> list[str]:
 
 
 def _raised(subject: Subject, error: Exception) -> str:
-    """What was raised, at the innermost line that is not torch's."""
+    """The exception, at the innermost line outside torch."""
     first = (str(error).splitlines() or [""])[0]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if is_outside(f.filename)]
     places = [f"{frame.filename}:{frame.lineno}" for frame in reversed(frames)]
@@ -165,12 +165,12 @@ def _listed(subject: Subject, stalls: list[Stall]) -> str:
         line = f"{stall}{_own(subject, places)}"
         lines[line] = lines.get(line, 0) + 1
     shown = [f"{line}, {count} times" for line, count in lines.items()]
-    more = f"; and {len(shown) - SHOWN} lines more" if len(shown) > SHOWN else ""
+    more = f"; and {len(shown) - SHOWN} more lines" if len(shown) > SHOWN else ""
     return "; ".join(shown[:SHOWN]) + more
 
 
 def _own(subject: Subject, places: list[str]) -> str:
-    """`, for FILE:LINE`: the component's own line, where a helper's is the innermost."""
+    """`, for FILE:LINE`: the component's own line, if the innermost is a helper's."""
     file = None if subject.entry is None else inspect.getsourcefile(subject.entry.load())
     own = [place for place in places if file is not None and place.startswith(f"{file}:")]
     return f", for {own[0]}" if own and own[0] != places[0] else ""

@@ -1,4 +1,4 @@
-"""A one-file plugin whose FFN ends its trial: what executors are checked with."""
+"""A one-file plugin whose FFN ends its trial, used to check executors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from strawberry.plugin import Registrar, hookimpl
 
 
 def raises(_: Tensor) -> NoReturn:
-    """An error that nobody expects."""
+    """An unexpected error."""
     raise RuntimeError("on purpose")
 
 
 def exits(_: Tensor) -> NoReturn:
-    """The process ends without a word."""
+    """End the process without a message."""
     os._exit(3)
 
 
@@ -29,8 +29,8 @@ class Dies(FFN):
     """Scales each feature, until it ends the trial.
 
     Args:
-        way: how it does that.
-        passes: training passes that go well before.
+        way: how it ends the trial.
+        passes: number of training passes that succeed before.
     """
 
     ways: ClassVar[Mapping[str, Callable[[Tensor], Tensor]]] = {"raises": raises, "exits": exits}
@@ -38,7 +38,7 @@ class Dies(FFN):
     def __init__(self, site: Site, *, way: str, passes: Annotated[int, Ge(0)] = 0) -> None:
         super().__init__()
         if way not in self.ways:
-            raise FieldError("way", f"{way!r} is none of {', '.join(self.ways)}")
+            raise FieldError("way", f"{way!r} is not one of {', '.join(self.ways)}")
         self.way = self.ways[way]
         self.left = passes
         self.weight = nn.Parameter(torch.zeros(site.n_embd))
@@ -55,5 +55,5 @@ class Dies(FFN):
 
 @hookimpl
 def strawberry_register(registry: Registrar) -> None:
-    """Register it."""
+    """Register the component."""
     registry.ffn("dies", Dies)

@@ -1,4 +1,4 @@
-"""Executors: that every trial is run and told of, and stops when it is asked to."""
+"""Checks of executors: every trial runs, is reported, and stops on request."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from strawberry.training import train
 
 SEEDS: Final = (1, 2, 3)
 PATIENCE: Final = 120.0
-"""Seconds in which a trial has to show that it was begun."""
+"""Seconds within which a trial has to report its start."""
 LONG: Final = 100_000
-"""Steps of a trial that is stopped before its end."""
+"""Number of steps of a trial that is stopped early."""
 
 
 class _Enough(BaseException):
-    """What a signal raises in an executor that is to stop, as a sweep's own does."""
+    """Raised by a signal in an executor, as in a sweep."""
 
 
 def runs(subject: Subject) -> str:
-    """Does every trial end once, told of when it starts, with the result of the same run here?"""
+    """Does every trial report its start and end once, with the result of the same run here?"""
     with tempfile.TemporaryDirectory() as name:
         folder, events = Path(name), Events()
         jobs = [_job(folder, subject.recipe, seed) for seed in SEEDS]
         with contextlib.closing(_executor(subject)) as executor:
             slots = executor.slots
             if slots < 1:
-                raise Finding(f"it has {slots} slots, so that nothing is ever run")
+                raise Finding(f"it has {slots} slots, so it can run no trial")
             ended = _by_folder(jobs, executor.run(jobs, events))
         for job in jobs:
             one = ended[job.folder]
             if job.name not in events.started:
-                raise Finding(f"{job.name!r} ended and was never told to have started")
+                raise Finding(f"{job.name!r} ended, but its start was never reported")
             if one.status != FINISHED:
                 raise Finding(f"{job.name!r} ended as {one.status}: {one.result.get('error')}")
         here = train(patch(subject.recipe, {"seed": SEEDS[-1]}), folder / "here").metrics[
@@ -58,12 +58,12 @@ def runs(subject: Subject) -> str:
         ]
         there = ended[jobs[-1].folder].result["metrics"]["val_loss"]
         if there != here:
-            raise Finding(f"its trial comes to a loss of {there!r}, the same run here to {here!r}")
+            raise Finding(f"its trial has a loss of {there!r}, the same run here {here!r}")
         return f"{len(jobs)} trials, {slots} at once"
 
 
 def failures(subject: Subject) -> str:
-    """Is a trial that raises or dies told of with a reason, and are the others run?"""
+    """Is a trial that raises or dies reported with a reason, and do the others run?"""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plugins = Plugins.load(files=[Path(dies.__file__)])
@@ -78,11 +78,11 @@ def failures(subject: Subject) -> str:
             ended = _by_folder(jobs, executor.run(jobs, Events()))
         for job in sound:
             if (status := ended[job.folder].status) != FINISHED:
-                raise Finding(f"beside trials that fail, {job.name!r} ended as {status}")
+                raise Finding(f"when other trials fail, {job.name!r} ends as {status}")
         for way, job in zip(dies.Dies.ways, broken, strict=True):
             one = ended[job.folder]
             if one.status == FINISHED or not one.result.get("error"):
-                raise Finding(f"a trial that {way} ended as {one.status}, and no reason is told")
+                raise Finding(f"a trial that {way} ended as {one.status}, without a reason")
         return ", ".join(
             f"{way}: {ended[job.folder].status}"
             for way, job in zip(dies.Dies.ways, broken, strict=True)
@@ -90,9 +90,9 @@ def failures(subject: Subject) -> str:
 
 
 def stops(subject: Subject) -> str:
-    """Interrupted, does it make its trials save, and wait until they have?"""
+    """On an interruption, do its trials save, and does it wait for them?"""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGUSR1"):
-        raise NotApplicable("an interruption needs signals, which go to the main thread")
+        raise NotApplicable("an interruption needs signals, which only the main thread receives")
     settings = {"train.max_iters": LONG, "train.checkpoint_interval": 0, "train.eval_interval": 0}
     with tempfile.TemporaryDirectory() as name:
         job = _job(Path(name), patch(subject.recipe, settings), 1)
@@ -103,16 +103,16 @@ def stops(subject: Subject) -> str:
         try:
             run.hold()
         except StrawberryError as error:
-            raise Finding(f"it was interrupted, and its trial goes on: {error}") from error
+            raise Finding(f"after an interruption its trial keeps running: {error}") from error
         run.release()
         saved = max((int(p.name[5:]) for p in run.checkpoints.glob("step-*")), default=0)
         if not saved:
-            raise Finding("it was interrupted, and its trial has saved nothing")
-        return f"interrupted, and saved at step {saved}"
+            raise Finding("after an interruption its trial had saved nothing")
+        return f"interrupted; the trial was saved at step {saved}"
 
 
 def _interrupted(ending: Iterator[FinishedJob], job: Job) -> None:
-    """Work until the trial has logged a step, and a signal interrupts it."""
+    """Run until the trial has logged a step; then a signal interrupts it."""
 
     def enough(*_: object) -> None:
         raise _Enough
@@ -133,7 +133,7 @@ def _interrupted(ending: Iterator[FinishedJob], job: Job) -> None:
         for _ in ending:
             pass
         watcher.join()
-        raise Finding("it does not let an interruption through")
+        raise Finding("it swallows the interruption")
     except _Enough:
         pass
     finally:
@@ -143,7 +143,7 @@ def _interrupted(ending: Iterator[FinishedJob], job: Job) -> None:
 
 
 def _by_folder(jobs: Sequence[Job], ending: Iterator[FinishedJob]) -> dict[Path, FinishedJob]:
-    """How each job ended, which each does once."""
+    """The outcome of each job; each must end exactly once."""
     ended = list(ending)
     for job in jobs:
         times = sum(one.job.folder == job.folder for one in ended)

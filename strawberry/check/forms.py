@@ -1,4 +1,4 @@
-"""One model in several forms: cached, cast, rebuilt, saved, on meta, compiled; all must agree."""
+"""Checks of one model in several forms: cached, cast, rebuilt, saved, on meta, compiled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from strawberry.plugin.registry import resolve
 
 
 def shape(subject: Subject) -> str:
-    """Is every output (B, T, C), of its input's type, and finite?"""
+    """Is every output (B, T, C), of the input's dtype, and finite?"""
     for dtype in (torch.float32, torch.float64):
         model = subject.model(dtype=dtype)
         for name, part in subject.parts(model):
@@ -35,7 +35,7 @@ def shape(subject: Subject) -> str:
 
 
 def bfloat16(subject: Subject) -> str:
-    """Under bfloat16 autocast and with bfloat16 weights: finite, close, of the right type?"""
+    """Under bfloat16 autocast and with bfloat16 weights: finite, close, of the right dtype?"""
     idx = subject.tokens()
     routed = any(info.kind == "router" for info in subject.model().parameter_infos())
     with torch.no_grad():
@@ -54,16 +54,16 @@ def bfloat16(subject: Subject) -> str:
         # many, since tokens go elsewhere.
         typical = float(error.quantile(0.7) / exact.abs().max())
         if typical > (0.5 if routed else 0.1):
-            raise Finding(f"bfloat16 {form}: logits move by {typical:.2g} of the largest")
+            raise Finding(f"bfloat16 {form}: logits change by {typical:.2g} of the largest")
         figures.append(f"{form} {typical:.1g}")
     return ", ".join(figures) + " of the largest logit"
 
 
 def cache(subject: Subject) -> str:
-    """Does any split into cached calls give what one call without a cache gives?"""
+    """Do calls with a decoding cache, split anywhere, agree with one call without a cache?"""
     model = subject.model(dtype=torch.float64)
     if not declares(model, "causal"):
-        raise NotApplicable("it declares itself non-causal: there is no cache to agree with")
+        raise NotApplicable("it declares itself non-causal, so there is no cache to compare")
     if not declares(model, "cacheable"):
         raise NotApplicable("it declares that it has no cache")
     idx = subject.tokens()
@@ -89,7 +89,7 @@ def recurrence(subject: Subject) -> str:
     """Token by token, does the gradient equal that of the parallel form?"""
     model = subject.model(dtype=torch.float64)
     if not declares(model, "causal"):
-        raise NotApplicable("it declares itself non-causal: there is no recurrent form")
+        raise NotApplicable("it declares itself non-causal, so there is no recurrent form")
     if not declares(model, "cacheable"):
         raise NotApplicable("it declares that it has no cache")
     idx = subject.tokens()
@@ -102,9 +102,11 @@ def recurrence(subject: Subject) -> str:
         total = (_cached(model, idx, [1] * idx.shape[1], state) * weight).sum()
         gradients = torch.autograd.grad(total, [*parameters.values()], allow_unused=True)
     except RuntimeError as refusal:
-        raise NotApplicable("its cached form writes in place, which has no gradient") from refusal
+        raise NotApplicable(
+            "its cached form writes in place, which is not differentiable"
+        ) from refusal
     if not any(t.requires_grad for kept in state.states for t in kept.values()):
-        raise NotApplicable("its state keeps no gradient of earlier tokens")
+        raise NotApplicable("its state carries no gradient to earlier tokens")
     # A gradient that is zero on paper is noise in both forms.
     noise = 1e-9 * max(float(g.abs().max()) for g in expected if g is not None)
     worst = 0.0
@@ -115,21 +117,21 @@ def recurrence(subject: Subject) -> str:
         error = float((a - b).abs().max() / b.abs().max().clamp(min=noise))
         worst = max(worst, error)
         if error > 1e-6:
-            raise Finding(f"the gradient of {name} differs by {error:.2g} of its largest")
+            raise Finding(f"the gradient of {name} differs by {error:.2g} of its largest value")
     return f"at most {worst:.1g} of the largest gradient"
 
 
 def determinism(subject: Subject) -> str:
-    """Do the same recipe and input give the same weights and output, bit for bit?"""
+    """Do the same recipe and input give bit-identical weights and outputs?"""
     idx = subject.tokens()
     first, again = build(subject.recipe).eval(), build(subject.recipe).eval()
     with torch.no_grad():
         for name, value in again.state_dict().items():
             if not torch.equal(value, first.state_dict()[name]):
-                raise Finding(f"two builds of one seed differ in {name}")
+                raise Finding(f"two builds with one seed differ in {name}")
         if not torch.equal(first(idx), again(idx)) or not torch.equal(first(idx), first(idx)):
-            raise Finding("the same weights and tokens give other logits the second time")
-    return "bit for bit"
+            raise Finding("the same weights and tokens give different logits the second time")
+    return "bit-identical"
 
 
 def meta(subject: Subject) -> str:
@@ -137,15 +139,15 @@ def meta(subject: Subject) -> str:
     there = build(subject.recipe, "meta")
     here = {name: p.shape for name, p in subject.model().named_parameters()}
     if {name: p.shape for name, p in there.named_parameters()} != here:
-        raise Finding("its parameters on meta have other names or shapes")
+        raise Finding("its parameters have other names or shapes on meta")
     real = [n for n, t in [*there.named_parameters(), *there.named_buffers()] if not t.is_meta]
     if real:
-        raise Finding(f"on meta, memory is allocated for {', '.join(real)}")
+        raise Finding(f"on meta it allocates memory for {', '.join(real)}")
     return "nothing is allocated"
 
 
 def saved(subject: Subject) -> str:
-    """Does a saved state, loaded into a fresh model, give the same logits bit for bit?"""
+    """Does a saved state, loaded into a fresh model, give bit-identical logits?"""
     from safetensors.torch import load_model, save_model
 
     model = subject.model()
@@ -159,16 +161,16 @@ def saved(subject: Subject) -> str:
         load_model(fresh, Path(folder, "model"))
         error = float((fresh(idx) - model(idx)).abs().max())
     if error > 0:
-        raise Finding(f"logits differ by {error:.2g} after loading: part of its state is not saved")
-    return "bit for bit"
+        raise Finding(f"logits differ by {error:.2g} after loading; part of its state is not saved")
+    return "bit-identical"
 
 
 def compiles(subject: Subject) -> str:
-    """Does torch.compile make one graph of it, with the same results?"""
+    """Does torch.compile produce one graph, with the same results?"""
     model = subject.model(training=True)
     routers = [module for module in model.modules() if isinstance(module, Router)]
     if not all(router.exact for router in routers):
-        raise NotApplicable("its router decides at run time how many tokens go on")
+        raise NotApplicable("its router decides at run time how many tokens continue")
     idx = subject.tokens()
     torch._dynamo.reset()  # noqa: SLF001 (torch's own way to forget what it compiled)
     explained = torch._dynamo.explain(model.trunk)(idx)  # noqa: SLF001
@@ -184,14 +186,14 @@ def compiles(subject: Subject) -> str:
     expected = model.trunk(idx)[0]
     error = float((compiled(idx)[0] - expected).abs().max() / expected.abs().max())
     if error > 1e-4:
-        raise Finding(f"compiled, its output moves by {error:.2g} of the largest")
+        raise Finding(f"its compiled output differs by {error:.2g} of the largest")
     return f"one graph, {explained.op_count} operations"
 
 
 def _cached(
     model: LanguageModel, idx: Tensor, split: list[int], state: Cache | None = None
 ) -> Tensor:
-    """The logits of cached calls over these pieces of the sequences."""
+    """The logits of cached calls over consecutive pieces of the sequences."""
     state = state or model.new_cache(batch=len(idx), length=idx.shape[1])
     return torch.cat([model(piece, cache=state) for piece in torch.split(idx, split, dim=1)], dim=1)
 
@@ -205,7 +207,7 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def contract(subject: Subject) -> str:
-    """Is it what components of its kind are?"""
+    """Does its class derive from the contract of its kind?"""
     assert subject.entry is not None
     target = subject.kinds[subject.kind].contract
     wanted = resolve(target, f"kind {subject.kind!r}")

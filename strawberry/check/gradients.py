@@ -1,4 +1,4 @@
-"""Gradients: that each parameter has one, that it is the right one, that it stays finite."""
+"""Checks of gradients: each parameter has one, it is correct, and it stays finite."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from strawberry.model.language_model import LanguageModel
 from strawberry.model.risks import declares
 
 SCALE = 100.0
-"""How large inputs are made, in standard deviations."""
+"""Scale of large inputs, in standard deviations."""
 
 
 def reach(subject: Subject) -> str:
-    """Does every parameter have a gradient, and a finite one?
+    """Does every parameter have a finite gradient?
 
-    Where a product starts at zero, its one factor has a gradient once the other has moved.
+    If a product starts at zero, one factor has a gradient only after the other has changed.
     """
     model = subject.model(training=True)
     _loss(model, subject).backward()  # type: ignore[no-untyped-call]
@@ -31,15 +31,15 @@ def reach(subject: Subject) -> str:
     named = dict(model.named_parameters())
     dead = [name for name, p in named.items() if p.grad is None or not p.grad.any()]
     if dead:
-        raise Finding("no gradient reaches " + ", ".join(dead))
+        raise Finding("no gradient for " + ", ".join(dead))
     wild = [n for n, p in named.items() if p.grad is not None and not p.grad.isfinite().all()]
     if wild:
-        raise Finding("not finite: the gradients of " + ", ".join(wild))
+        raise Finding("non-finite gradients of " + ", ".join(wild))
     return f"{len(named)} parameters"
 
 
 def gradcheck(subject: Subject) -> str:
-    """In float64, is the gradient the slope of the loss, along random directions?"""
+    """In float64, is the gradient the slope of the loss along random directions?"""
     model = subject.model(dtype=torch.float64)
     if not declares(model, "exact_gradient"):
         raise NotApplicable("it declares that it stops or estimates a gradient")
@@ -63,8 +63,8 @@ def gradcheck(subject: Subject) -> str:
         worst = max(worst, error)
         if error > 1e-3:
             raise Finding(
-                f"along a random direction the loss rises by {slope:.6g}, its gradient says "
-                f"{said:.6g}"
+                f"along a random direction the loss changes by {slope:.6g}, but its gradient "
+                f"says {said:.6g}"
             )
     return f"relative error at most {worst:.1g}"
 
@@ -102,7 +102,7 @@ def _moved(
     direction: list[Tensor],
     step: float,
 ) -> float:
-    """The loss a step away along a direction; the parameters are put back."""
+    """The loss one step along a direction; the parameters are restored."""
     kept = [p.detach().clone() for p in parameters]
     with torch.no_grad():
         for parameter, d in zip(parameters, direction, strict=True):

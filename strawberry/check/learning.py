@@ -1,4 +1,4 @@
-"""Whether it learns: to say, at the end of a sequence, the token that the sequence began with."""
+"""A check that a model learns to output, at the end, the first token of its sequence."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BATCH = 32
 LENGTH = 8
 VALUES = 8
 LEARNED = 0.25
-"""The share of the loss of guessing below which the task counts as learned."""
+"""Fraction of the guessing loss below which the task counts as learned."""
 
 
 def learns(subject: Subject) -> str:
-    """Does a small model with it learn to copy, at the end, the first token of a sequence?"""
+    """Does a small model with it learn to copy the first token of a sequence to the end?"""
     torch.manual_seed(SEED)
     model = subject.model(training=True)
     generator = torch.Generator().manual_seed(SEED)
@@ -43,13 +43,11 @@ def learns(subject: Subject) -> str:
         if recent < LEARNED * guess:
             return f"learned in {step + 1} steps"
     note = "" if declares(model, "causal") else " (it declares itself non-causal)"
-    raise Finding(
-        f"after {STEPS} steps its loss is {recent:.2f}, where guessing has {guess:.2f}{note}"
-    )
+    raise Finding(f"after {STEPS} steps its loss is {recent:.2f}; guessing gives {guess:.2f}{note}")
 
 
 def _sequences(subject: Subject, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(B, T) ids that begin with one of the values and go on with others, and the (B,) values."""
+    """(B, T) ids that begin with one of the values, then other ids, and the (B,) values."""
     high = subject.recipe.model.vocab_size
     length = min(LENGTH, subject.recipe.model.block_size)
     idx = torch.randint(VALUES, high, (BATCH, length), generator=generator)

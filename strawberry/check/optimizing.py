@@ -1,4 +1,4 @@
-"""Optimizers and schedules: that they step, move everything, resume exactly, stay in range."""
+"""Checks of optimizers and schedules: they step, update everything, resume exactly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from strawberry.training.step import Step
 
 STEPS = 60
 WAIT = 12
-"""Steps after which everything has moved; RAdam, for one, warms up by itself."""
+"""Number of steps after which everything has changed; RAdam has a warm-up of its own."""
 
 
 def descends(subject: Subject) -> str:
@@ -33,23 +33,23 @@ def descends(subject: Subject) -> str:
         if not math.isfinite(loss):
             raise Finding(f"the loss is not finite at step {number}")
     if loss > 0.9 * before:
-        raise Finding(f"from {before:.3f} the loss came to {loss:.3f} in {STEPS} steps")
+        raise Finding(f"the loss went from {before:.3f} to {loss:.3f} in {STEPS} steps")
     return f"from {before:.3f} to {loss:.3f} in {STEPS} steps"
 
 
 def moves(subject: Subject) -> str:
-    """Does every parameter that has a gradient move?"""
+    """Is every parameter that has a gradient updated?"""
     model = subject.model(training=True)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     _take(_trained(subject, model), range(WAIT))
     still = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
     if still:
-        raise Finding(f"in {WAIT} steps these never move: " + ", ".join(still))
+        raise Finding(f"in {WAIT} steps these never change: " + ", ".join(still))
     return f"{len(before)} parameters"
 
 
 def resumes(subject: Subject) -> str:
-    """Does a run that is saved and loaded go on bit for bit as one that was not?"""
+    """Does a run that is saved and loaded continue bit for bit?"""
     whole = subject.model(training=True)
     step = _trained(subject, whole)
     _take(step, range(4))
@@ -60,7 +60,7 @@ def resumes(subject: Subject) -> str:
         try:
             plain = json.loads(json.dumps(plain))
         except (TypeError, ValueError) as error:
-            raise Finding(f"its state is not tensors and plain values: {error}") from error
+            raise Finding(f"its state is not made of tensors and plain values: {error}") from error
     again = subject.model(training=True)
     resumed = _trained(subject, again)
     again.load_state_dict(weights)
@@ -73,8 +73,8 @@ def resumes(subject: Subject) -> str:
     other = dict(again.named_parameters())
     differ = [name for name, p in whole.named_parameters() if not torch.equal(p, other[name])]
     if differ:
-        raise Finding("after loading it goes on otherwise: " + ", ".join(differ))
-    return "4 steps after loading"
+        raise Finding("after loading, training differs: " + ", ".join(differ))
+    return "4 identical steps after loading"
 
 
 def in_range(subject: Subject) -> str:
@@ -85,18 +85,18 @@ def in_range(subject: Subject) -> str:
     for step, rate in enumerate(rates):
         if not (math.isfinite(rate) and 0 <= rate <= train.learning_rate * (1 + 1e-9)):
             raise Finding(
-                f"step {step} has a learning rate of {rate:g}; the peak is {train.learning_rate:g}"
+                f"the learning rate of step {step} is {rate:g}; the peak is {train.learning_rate:g}"
             )
     if max(rates) == 0:
         raise Finding("every learning rate is 0")
     again = [schedule(step) for step in reversed(range(train.max_iters))]
     if again[::-1] != rates:
-        raise Finding("asked a second time, in another order, it gives other rates")
-    return f"from {rates[0]:.2g} by {max(rates):.2g} to {rates[-1]:.2g}"
+        raise Finding("asked again in another order, it gives different rates")
+    return f"from {rates[0]:.2g} through {max(rates):.2g} to {rates[-1]:.2g}"
 
 
 def _trained(subject: Subject, model: LanguageModel) -> Step:
-    """The steps of a run, on the same tokens each time, whose next ones are easy to learn."""
+    """The steps of a run on one batch, whose next tokens are easy to learn."""
     idx = subject.tokens()
     parts = [(idx, (idx * 7 + 3) % subject.recipe.model.vocab_size)]
     optimizers = Optimizers(subject.recipe, model.parameter_infos(), model.device)
@@ -106,7 +106,7 @@ def _trained(subject: Subject, model: LanguageModel) -> Step:
 
 
 def _take(step: Step, numbers: Iterable[int]) -> list[float]:
-    """Take these steps; the loss of each."""
+    """Take these steps; returns the loss of each."""
     losses: list[float] = []
     for number in numbers:
         step.gradient(number, lambda loss, _: losses.append(float(loss.total.detach())))

@@ -1,4 +1,4 @@
-"""What a check can come to."""
+"""The possible outcomes of a check."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ Verdict = Literal["passed", "failed", "skipped"]
 
 
 class Finding(Exception):  # noqa: N818 (a fault of the component, found)
-    """What is wrong with the component, in a sentence with its figures."""
+    """A fault of the component, in a sentence with figures."""
 
 
 class NotApplicable(Exception):  # noqa: N818 (nothing failed)
-    """Why a check has nothing to look at here."""
+    """The reason why a check does not apply."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check came to.
+    """The outcome of one check.
 
     Attributes:
         check: its name.
-        asks: the question that it answers.
+        asks: the question that the check answers.
         verdict: `passed`, `failed` or `skipped`.
-        detail: the finding, the reason for skipping, or what was measured.
+        detail: the finding, the reason for skipping, or the measurement.
         seconds: time taken.
     """
 

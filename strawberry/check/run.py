@@ -1,4 +1,4 @@
-"""The checks of each kind, and running them."""
+"""The checks of each kind, and how to run them."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ _OTHERS: dict[str, dict[str, Check]] = {
 
 
 def checks_for(kind: str, kinds: Kinds | None = None) -> dict[str, Check]:
-    """The checks of a kind of component, or of a whole `model`, by name and in order.
+    """The checks of a kind of component, or of a `model`, by name and in order.
 
-    A kind that a plugin brings (one of `kinds`) has its contract checked, and what it says beside.
+    A kind of a plugin (one of `kinds`) has its contract checked, and its own checks.
     """
     brought = {row.name: row for row in (kinds.brought if kinds else ())}
     if kind not in brought:
@@ -110,11 +110,11 @@ def checks_for(kind: str, kinds: Kinds | None = None) -> dict[str, Check]:
 
 
 def run_one(subject: Subject, name: str) -> CheckResult:
-    """One check; whatever the component raises in it is a finding, with its place."""
+    """Run one check; an exception of the component is a finding, with its location."""
     checks = checks_for(subject.kind, subject.kinds)
     if name not in checks:
         near = did_you_mean(name, checks)
-        raise StrawberryError(f"no check is called {name!r}{near or ': ' + ', '.join(checks)}")
+        raise StrawberryError(f"unknown check {name!r}{near or '; checks: ' + ', '.join(checks)}")
     check = checks[name]
     asks = (check.__doc__ or "").splitlines()[0]
     start = time.perf_counter()
@@ -132,11 +132,11 @@ def run_one(subject: Subject, name: str) -> CheckResult:
 
 
 def run(subject: Subject, names: Sequence[str] = ()) -> Iterator[CheckResult]:
-    """The outcomes of these checks, or of all of the subject's kind, one after another.
+    """Yield the outcomes of these checks, or of all for the subject's kind.
 
     Raises:
         RecipeError: the subject can't be built.
-        StrawberryError: no check has that name.
+        StrawberryError: a check name is unknown.
     """
     # What is wrong with a model is no finding.
     if subject.kind not in ("data", "tokenizer", "task"):

@@ -1,4 +1,4 @@
-"""Data sources: that rows are windows of ids, a function of their numbers, and split cleanly."""
+"""Checks of data sources: rows are reproducible windows of ids, and splits are disjoint."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from strawberry.data import open_dataset
 BATCH: Final = 4
 STEPS: Final = 3
 SPAN: Final = 32
-"""Tokens in a row that are unlikely to be in both splits by chance."""
+"""Number of tokens in a row that are unlikely to be in both splits by chance."""
 SAMPLE: Final = 1 << 20
-"""Training tokens that are searched for spans of validation, at most."""
+"""Maximum number of training tokens searched for validation spans."""
 
 
 def windows(subject: Subject) -> str:
-    """Are inputs and targets (B, T) int64, within the vocabulary, and something to predict?"""
+    """Are inputs and targets (B, T) int64, within the vocabulary, with targets to predict?"""
     dataset = open_dataset(subject.recipe)
     length = subject.recipe.model.block_size
     for split in SPLITS:
@@ -34,37 +34,39 @@ def windows(subject: Subject) -> str:
                 place = f"{what} of {_rows_of(split, step)}"
                 if ids.shape != (BATCH, length) or ids.dtype != np.int64:
                     shape = " x ".join(map(str, ids.shape))
-                    raise Finding(f"{place} are {shape} {ids.dtype}, not {BATCH} x {length} int64")
+                    raise Finding(
+                        f"{place} are {shape} {ids.dtype}, expected {BATCH} x {length} int64"
+                    )
                 known = ids if what == "inputs" else ids[~np.isin(ids, UNPREDICTED)]
                 if known.size and (known.min() < 0 or known.max() >= dataset.vocab_size):
                     raise Finding(
-                        f"{place} run from {known.min()} to {known.max()}; the vocabulary has "
-                        f"{dataset.vocab_size} ids"
+                        f"{place} are between {known.min()} and {known.max()}, but the vocabulary "
+                        f"has {dataset.vocab_size} ids"
                     )
             if (given[1] < 0).all():
-                raise Finding(f"no target of {_rows_of(split, step)} is to be predicted")
+                raise Finding(f"every target of {_rows_of(split, step)} is ignored")
     held = "a locked test split" if TEST in dataset.splits else "no test split (`splits`)"
     sizes = f"{_size(dataset, 'train')} and {_size(dataset, 'val')} tokens"
     return f"{dataset.vocab_size} ids, {sizes}, {held}"
 
 
 def repeats(subject: Subject) -> str:
-    """Are rows a function of their numbers: asked again, out of order, opened anew?"""
+    """Do row numbers determine rows: asked again, out of order, opened again?"""
     dataset = open_dataset(subject.recipe)
     asked: list[tuple[Split, int]] = [(split, step) for split in SPLITS for step in range(STEPS)]
     first = [_batch(subject, dataset, *which) for which in asked]
     again = [_batch(subject, dataset, *which) for which in reversed(asked)][::-1]
-    _same(asked, first, again, "asked for again, in another order,")
+    _same(asked, first, again, "asked again, in another order,")
     with tempfile.TemporaryDirectory() as folder:
         anew = open_dataset(subject.recipe, cache=Path(folder))
-        _same(asked, first, [_batch(subject, anew, *which) for which in asked], "opened anew,")
+        _same(asked, first, [_batch(subject, anew, *which) for which in asked], "opened again,")
         if anew.fingerprint != dataset.fingerprint:
-            raise Finding("opened anew, its fingerprint is another, and so no run could resume")
+            raise Finding("opened again, its fingerprint differs, so a run could not resume")
     return f"{len(asked) * BATCH} rows, three times"
 
 
 def draws(subject: Subject) -> str:
-    """Do training rows change with the step and the seed, and validation with no seed?"""
+    """Do training rows depend on step and seed, and validation rows on no seed?"""
     dataset = open_dataset(subject.recipe)
     first, _ = _batch(subject, dataset, "train", 0)
     for what, step, seed in (("step", 1, 0), ("seed", 0, 1)):
@@ -72,33 +74,33 @@ def draws(subject: Subject) -> str:
             raise Finding(f"with another {what} the training rows stay the same")
     fixed = _batch(subject, dataset, "val", 0)
     if not _equal(fixed, _batch(subject, dataset, "val", 0, seed=1)):
-        raise Finding("with another seed validation changes: runs could not be compared")
+        raise Finding("with another seed the validation rows change, so runs could not be compared")
     return "drawn by step and seed; validation is fixed"
 
 
 def in_order(subject: Subject) -> str:
-    """Are rows the same ones however many are asked for at a time?"""
+    """Are rows independent of the number of rows in a request?"""
     dataset = open_dataset(subject.recipe)
     consequence = {
-        "train": "a step would be another where micro-batches or ranks divide it",
+        "train": "a step would depend on how micro-batches or ranks divide it",
         "val": "validation losses would depend on the batch size",
     }
     for split in SPLITS:
         together, again = (_batch(subject, dataset, split, 1) for _ in range(2))
         if not _equal(together, again):
-            raise NotApplicable("rows are others whenever they are asked for")
+            raise NotApplicable("rows change each time they are read")
         for number, (x, y) in enumerate(zip(*together, strict=True)):
             alone = _batch(subject, dataset, split, BATCH + number, batch_size=1)
             if not _equal((alone[0][0], alone[1][0]), (x, y)):
                 raise Finding(
-                    f"row {BATCH + number} of {split} is another by itself than among {BATCH}: "
-                    f"{consequence[split]}"
+                    f"row {BATCH + number} of {split} differs between a read by itself and a read "
+                    f"of {BATCH} rows: {consequence[split]}"
                 )
     return f"{BATCH} rows, alone and together"
 
 
 def apart(subject: Subject) -> str:
-    """Is text that validates kept out of training?"""
+    """Is validation text absent from the training text?"""
     dataset = open_dataset(subject.recipe)
     train, val = dataset.n_tokens("train"), dataset.n_tokens("val")
     length = subject.recipe.model.block_size
@@ -117,7 +119,8 @@ def apart(subject: Subject) -> str:
     share = min(1.0, shared / covered)
     if share > 0.5:  # some text is found in both splits of any corpus: licences, boilerplate
         raise Finding(
-            f"{share:.0%} of the validation's spans of {SPAN} tokens are in the training split too"
+            f"{share:.0%} of the validation split's spans of {SPAN} tokens are in the "
+            "training split too"
         )
     return f"{share:.1%} of {len(spans)} spans of {SPAN} tokens are in both splits"
 
@@ -161,7 +164,7 @@ def _same(
 ) -> None:
     for (split, step), left, right in zip(asked, first, second, strict=True):
         if not _equal(left, right):
-            raise Finding(f"{how} {_rows_of(split, step)} are others: no run could resume")
+            raise Finding(f"{how} {_rows_of(split, step)} differ, so a run could not resume")
 
 
 def _size(dataset: Dataset, split: Split) -> str:

@@ -1,4 +1,4 @@
-"""What is checked: a small model around one component, or the model of a recipe."""
+"""The subject of checks: a small model around one component, or a recipe's model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from strawberry.recipe.spec import Recipe
 from strawberry.recipe.validate import validate
 
 LENGTH: Final = 13
-"""Tokens of a sequence: odd, so that no chunk or group divides it."""
+"""Sequence length: odd, so that no chunk or group divides it."""
 SHORT: Final = 67
 LONG: Final = 256
-"""Tokens of the sequences in which the referee looks for forbidden dependence."""
+"""Length of the sequences in which the referee looks for forbidden dependence."""
 SEED: Final = 5
 SMALL: Final = {"vocab_size": 61, "block_size": 64, "n_embd": 32}
 TRAIN: Final = {"max_iters": 100, "batch_size": 4}
@@ -40,8 +40,8 @@ class Subject:
         kind: the component's kind; `model` for a recipe.
         recipe: the recipe of the model.
         entry: the component; None for a recipe.
-        plain: the same recipe with the built-in of that kind instead; None for a recipe.
-        fields: what the component was given.
+        plain: the same recipe with the built-in of that kind; None for a recipe.
+        fields: the component's given fields.
     """
 
     name: str
@@ -54,26 +54,26 @@ class Subject:
 
     @property
     def kinds(self) -> Kinds:
-        """The kinds that there are."""
+        """The registered kinds."""
         assert self.recipe.plugins is not None
         return self.recipe.plugins.registry.kinds
 
     def model(self, *, training: bool = False, dtype: torch.dtype = torch.float32) -> LanguageModel:
-        """A fresh model, the same at every call; raises RecipeError if it can't be built."""
+        """A new model, identical at every call; raises RecipeError if it can't be built."""
         if "" not in self._built:
             self._built[""] = build(self.recipe)
         return copy.deepcopy(self._built[""]).to(dtype).train(training)
 
     def tokens(self, batch: int = 3, length: int | None = None) -> Tensor:
-        """Token ids (batch, length), the same at every call."""
+        """Token ids (batch, length), identical at every call."""
         generator = torch.Generator().manual_seed(SEED)
         length = min(LENGTH, self.recipe.model.block_size) if length is None else length
         return torch.randint(self.recipe.model.vocab_size, (batch, length), generator=generator)
 
     def long(self) -> tuple[LanguageModel, Sequence[int]]:
-        """A model for the referee, and how many tokens its sequences are to have.
+        """A model for the referee, and the length of its sequences.
 
-        Up to the block size, and beyond it where nothing limits the model. A small model around a
+        The length exceeds the block size if nothing limits the model. A small model around a
         component is built for `LONG` tokens.
         """
         recipe = self.recipe if self.entry is None else with_length(self.recipe, LONG)
@@ -85,7 +85,7 @@ class Subject:
         return model, sorted(lengths)
 
     def parts(self, model: LanguageModel) -> list[tuple[str, nn.Module]]:
-        """The mixers and networks to look into, by name: the component's own, or all."""
+        """The mixers and networks to inspect, by name: the component's own, or all."""
         wanted: tuple[type, ...] = (Attention, FFN)
         if self.entry is not None:
             wanted = (self.entry.load(),)
@@ -93,9 +93,9 @@ class Subject:
         return [(name, m) for name, m in parts if isinstance(m, (Attention, FFN))]
 
     def call(self, model: LanguageModel, part: nn.Module) -> tuple[Tensor, Callable[..., Tensor]]:
-        """What `part` is given in a pass over `tokens`, and a function that gives it other input.
+        """The input of `part` in a pass over `tokens`, and a function of other inputs.
 
-        The function takes (B, T, C) and returns the part's output for it, in the same use.
+        The function takes (B, T, C) and returns the part's output, in the same use.
         """
         seen: list[tuple[Tensor, Use]] = []
         handle = part.register_forward_pre_hook(lambda _, given: seen.append((given[0], given[1])))
@@ -112,24 +112,24 @@ class Subject:
 
 
 def of_recipe(recipe: Recipe) -> Subject:
-    """The model of a recipe, as it is."""
+    """The model of a recipe."""
     return Subject(recipe.name, "model", recipe)
 
 
 def of_component(
     kind: str, name: str, fields: Mapping[str, Any] | None = None, *, plugins: Plugins | None = None
 ) -> Subject:
-    """A model of three block uses, two of them recurring, in which this component has its place.
+    """A small model around a component: three block uses, two of them recurring.
 
     Args:
         kind: the name of a kind.
-        name: the component, as recipes name it.
-        fields: its recipe fields, where not the defaults.
-        plugins: what names are resolved with; None loads the plugins of this environment.
+        name: the component's name in recipes.
+        fields: its recipe fields that differ from the defaults.
+        plugins: resolve names; None loads the plugins of this environment.
 
     Raises:
-        StrawberryError: there is no such component, or no check for its kind.
-        RecipeError: its fields are wrong.
+        StrawberryError: the component is unknown, or its kind has no checks.
+        RecipeError: a field is wrong.
     """
     plugins = plugins or Plugins.load()
     kinds = plugins.registry.kinds
@@ -158,5 +158,5 @@ def of_component(
 
 
 def with_length(recipe: Recipe, block_size: int) -> Recipe:
-    """The same recipe for longer or shorter sequences, one in a batch."""
+    """The same recipe for sequences of another length, one in a batch."""
     return patch(recipe, {"model.block_size": block_size, "train.batch_size": 1})

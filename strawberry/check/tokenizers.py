@@ -1,4 +1,4 @@
-"""Tokenizers: that any text comes back, and that saving, batching and special tokens agree."""
+"""Checks of tokenizers: text survives, and saving, batching and special tokens agree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEXTS: Final = (
     "0123456789" * 20,
     "<|endoftext|> <|eot|> <s> [PAD] </s>",
 )
-"""Texts that tokenizers lose: empty, blank, of any script, controls, look-alikes of specials."""
+"""Difficult texts: empty, blank, many scripts, control characters, text of special tokens."""
 
 
 class _Sample(Corpus):
@@ -50,50 +50,54 @@ class _Sample(Corpus):
 
 
 def round_trip(subject: Subject) -> str:
-    """Does every text come back from its ids, byte for byte?"""
+    """Is every text restored from its ids, byte for byte?"""
     tokenizer = _open(subject)
     for text in TEXTS:
         back = tokenizer.decode(tokenizer.encode(text))
         if back != text:
-            raise Finding(f"{text!r} comes back as {back!r}")
+            raise Finding(f"{text!r} becomes {back!r} after encoding and decoding")
     return f"{len(TEXTS)} texts of several scripts"
 
 
 def ids(subject: Subject) -> str:
-    """Are all ids within the vocabulary, and the vocabulary within what was asked?"""
+    """Are all ids within the vocabulary, and is the vocabulary as requested?"""
     tokenizer = _open(subject)
     asked = subject.recipe.model.vocab_size
     if not 0 < tokenizer.vocab_size <= asked:
-        raise Finding(f"its vocabulary has {tokenizer.vocab_size} ids; the model has {asked}")
+        raise Finding(f"its vocabulary has {tokenizer.vocab_size} ids, but the model has {asked}")
     for text in TEXTS:
         outside = [i for i in tokenizer.encode(text) if not 0 <= i < tokenizer.vocab_size]
         if outside:
-            raise Finding(f"{text!r} gives id {outside[0]}; there are {tokenizer.vocab_size}")
+            raise Finding(
+                f"{text!r} has id {outside[0]}, but the vocabulary has {tokenizer.vocab_size} ids"
+            )
     return f"{tokenizer.vocab_size} of {asked} ids"
 
 
 def special(subject: Subject) -> str:
-    """Do special tokens come from their text only when they are asked for?"""
+    """Does text become special tokens only on request?"""
     tokenizer = _open(subject)
     if tokenizer.eot not in tokenizer.special_tokens.values():
-        raise Finding(f"eot is id {tokenizer.eot}, which is none of its special tokens")
+        raise Finding(f"eot is id {tokenizer.eot}, which is not one of its special tokens")
     for text, number in tokenizer.special_tokens.items():
         if number in tokenizer.encode(f"a{text}b"):
             raise Finding(f"plain text {text!r} becomes the special token {number}")
         if tokenizer.encode(f"a{text}b", special=True).count(number) != 1:
-            raise Finding(f"asked for special tokens, {text!r} does not become id {number}")
+            raise Finding(f"with special tokens allowed, {text!r} does not become id {number}")
         if tokenizer.decode([number]) != text:
-            raise Finding(f"id {number} comes back as {tokenizer.decode([number])!r}, not {text!r}")
+            raise Finding(
+                f"id {number} decodes to {tokenizer.decode([number])!r}, expected {text!r}"
+            )
     return ", ".join(tokenizer.special_tokens)
 
 
 def pieces(subject: Subject) -> str:
-    """Do batches encode as texts do, and single ids decode to parts of the whole?"""
+    """Do batches encode like single texts, and do single ids decode to parts of the whole?"""
     tokenizer = _open(subject)
     for text, together in zip(TEXTS, tokenizer.encode_batch(TEXTS), strict=True):
         alone = tokenizer.encode(text)
         if together.tolist() != alone:
-            raise Finding(f"in a batch {text!r} has other ids than alone")
+            raise Finding(f"{text!r} has other ids in a batch than alone")
         parts = b"".join(tokenizer.decode_bytes([number]) for number in alone)
         if parts != tokenizer.decode_bytes(alone):
             raise Finding(f"the ids of {text!r} decode one by one to {parts!r}")
@@ -101,14 +105,14 @@ def pieces(subject: Subject) -> str:
 
 
 def saved(subject: Subject) -> str:
-    """Does it come back the same from its file, and the same when it is made again?"""
+    """Is it the same after saving and loading, and when it is built again?"""
     tokenizer = _open(subject)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tokenizer.json")
         tokenizer.save(path)
         again = _source(subject).load(path) or load_tokenizer(path)
         _same(tokenizer, again, "loaded from its file")
-        _same(tokenizer, _open(subject), "made again from the same text")
+        _same(tokenizer, _open(subject), "built again from the same text")
         return f"{path.stat().st_size:,} bytes"
 
 
@@ -116,11 +120,11 @@ def _same(first: Tokenizer, second: Tokenizer, how: str) -> None:
     for name in ("vocab_size", "special_tokens", "eot", "fingerprint"):
         if getattr(first, name) != getattr(second, name):
             raise Finding(
-                f"{how}, its {name} is {getattr(second, name)!r}, not {getattr(first, name)!r}"
+                f"{how}, its {name} is {getattr(second, name)!r}, expected {getattr(first, name)!r}"
             )
     for text in TEXTS:
         if first.encode(text) != second.encode(text):
-            raise Finding(f"{how}, it gives {text!r} other ids")
+            raise Finding(f"{how}, {text!r} has other ids")
 
 
 def _source(subject: Subject, cache: Path = Path()) -> TokenizerSource:

@@ -1,4 +1,4 @@
-"""Trackers: that they go through whole, failed and resumed runs, and change nothing."""
+"""Checks of trackers: they survive whole, failed and resumed runs, and change nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from strawberry.recipe.spec import Recipe
 from strawberry.training import train
 
 STOPS = 5
-"""The step after which the run fails that is then resumed."""
+"""The step after which the run fails before it is resumed."""
 
 
 class _Stopper(Tracker):
@@ -30,14 +30,14 @@ class _Stopper(Tracker):
 
 
 def told(subject: Subject) -> str:
-    """Does it go through a run of training, evaluations and checkpoints?"""
+    """Does it survive a run of training, evaluations and checkpoints?"""
     with _recipe(subject) as (recipe, folder):
         done = train(recipe, folder / "run")
         return f"{done.steps} steps"
 
 
 def resumes(subject: Subject) -> str:
-    """Is it told of a run that fails, and does it go on with the same run?"""
+    """Is it told of a failed run, and does it continue with the resumed one?"""
     with _recipe(subject) as (recipe, folder):
         _goes_through(recipe, folder / "whole")
         try:
@@ -46,11 +46,11 @@ def resumes(subject: Subject) -> str:
             if "on purpose" not in str(error):
                 raise
         done = train(recipe, folder / "run", resume=True)
-        return f"failed after step {STOPS}, then went on to step {done.steps}"
+        return f"failed after step {STOPS}; the run continued to step {done.steps}"
 
 
 def changes_nothing(subject: Subject) -> str:
-    """Does the model come out the same, bit for bit, as without it?"""
+    """Is the trained model bit-identical with and without it?"""
     with _recipe(subject) as (recipe, folder):
         _goes_through(recipe, folder / "watched")
         watched = _weights(recipe, folder / "watched")
@@ -60,17 +60,18 @@ def changes_nothing(subject: Subject) -> str:
     differ = [name for name, tensor in alone.items() if not torch.equal(tensor, watched[name])]
     if differ:
         raise Finding(
-            f"with it {len(differ)} of {len(alone)} tensors come out otherwise, such as {differ[0]}"
+            f"it changes {len(differ)} of {len(alone)} tensors of the trained model, such "
+            f"as {differ[0]}"
         )
     return f"{len(alone)} tensors"
 
 
 def _goes_through(recipe: Recipe, folder: Path) -> None:
-    """A whole run; where that is what fails, another check says so."""
+    """A whole run; if that fails, another check reports it."""
     try:
         train(recipe, folder)
     except PluginError as error:
-        raise NotApplicable(f"it does not go through a run: {error}") from error
+        raise NotApplicable(f"it fails during a run: {error}") from error
 
 
 def _weights(recipe: Recipe, folder: Path) -> dict[str, Tensor]:
@@ -79,7 +80,7 @@ def _weights(recipe: Recipe, folder: Path) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _recipe(subject: Subject) -> Iterator[tuple[Recipe, Path]]:
-    """A run of seconds, with dropout so that a disturbed generator shows; and a folder for it."""
+    """A run of seconds, with dropout so that a disturbed generator shows, and its folder."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "text.txt").write_text("a strawberry is red, a blueberry is blue. " * 200)

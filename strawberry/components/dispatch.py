@@ -26,8 +26,8 @@ from strawberry.components.routing import ExpertAssignment
 from strawberry.model.grouped import by_kernel, grouped_linear
 
 WAITS = (
-    "the host has to know how many rows go to each expert, but for bfloat16 on CUDA "
-    "(compute capability 9.0 or later), where one kernel takes all experts"
+    "the host needs the number of rows of each expert, except for bfloat16 on CUDA "
+    "(compute capability 9.0 or later), where one kernel computes all experts"
 )
 """Why the host waits for an accelerator once in a pass through experts."""
 

@@ -242,17 +242,19 @@ def _check(
     losses: RouterLosses | None,
 ) -> None:
     if active > experts:
-        raise FieldError("active", f"{active} can't be active: there are {experts} experts")
+        raise FieldError("active", f"must be at most experts = {experts}, got {active}")
     if normalize and active == 1:
         message = (
-            "the gate of a single active expert would always be 1, and the router learn nothing"
+            "with one active expert the normalised gate is always 1, and the router can't learn"
         )
         raise FieldError("normalize", message)
     if noisy and gate != "softmax":
-        raise FieldError("noisy", "noisy top-k is defined for `gate: softmax`")
+        raise FieldError("noisy", "noisy top-k needs `gate: softmax`")
     if noisy and bias_rate:
-        raise FieldError("bias_rate", "the bias and noisy top-k are two ways to balance: take one")
+        raise FieldError(
+            "bias_rate", "the bias and noisy top-k exclude each other; choose one way to balance"
+        )
     if losses is not None and losses.load and not noisy:
-        raise FieldError("load_loss", "the load loss is defined for `noisy: true`")
+        raise FieldError("load_loss", "the load loss needs `noisy: true`")
     if losses is not None and losses.load and active == experts:
         raise FieldError("load_loss", "with all experts active there is no load to balance")

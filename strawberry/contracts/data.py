@@ -236,8 +236,8 @@ def _guarded(read: Callable[..., _R], check: Callable[[Split], None]) -> Callabl
 def _check_open(split: Split) -> None:
     if split == TEST:
         raise StrawberryError(
-            "the test split is locked: `strawberry ablate --final FOLDER` and `strawberry eval "
-            "--split test RUN` open it, and say so in the ledger"
+            "the test split is locked; `strawberry ablate --final FOLDER` and `strawberry "
+            "eval --split test RUN` open it, and record that in the ledger"
         )
 
 

@@ -20,11 +20,11 @@ def checked_ids(ids: Any, tokenizer: Tokenizer) -> npt.NDArray[np.uint32]:
         return np.zeros(0, np.uint32)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         what = f"{array.dtype}, such as {array.flat[0]!s}"
-        raise PluginError(f"{_name(tokenizer)}: its ids are not whole numbers but {what}")
+        raise PluginError(f"{_name(tokenizer)}: ids must be whole numbers, got {what}")
     for i in (int(array.min()), int(array.max())):
         if not 0 <= i < tokenizer.vocab_size:
             raise PluginError(
-                f"{_name(tokenizer)}: gave id {i}, outside of its vocabulary of "
+                f"{_name(tokenizer)}: returned id {i}, outside its vocabulary of "
                 f"{tokenizer.vocab_size}"
             )
     return array.astype(np.uint32, copy=False)
@@ -35,9 +35,9 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
     size, eot = tokenizer.vocab_size, tokenizer.eot
     for name, value in (("vocab_size", size), ("eot", eot)):
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-            raise PluginError(f"{_name(tokenizer)}: its {name} is no whole number: {value!r}")
+            raise PluginError(f"{_name(tokenizer)}: {name} must be a whole number, got {value!r}")
     if not 0 <= eot < size:
-        raise PluginError(f"{_name(tokenizer)}: its eot is {eot}, outside of its {size} ids")
+        raise PluginError(f"{_name(tokenizer)}: its eot is {eot}, outside its vocabulary of {size}")
 
 
 def _name(tokenizer: Tokenizer) -> str:

@@ -48,7 +48,7 @@ class MatrixLayout:
             shared = part.heads if part.heads > 1 else self.groups
             if part.rows < 1 or part.rows % shared or shared % self.groups:
                 raise ValueError(
-                    f"{part.rows} rows of {part.name} with {part.heads} heads can't be in "
+                    f"{part.rows} rows of {part.name} with {part.heads} heads can't form "
                     f"{self.groups} equal groups"
                 )
 

@@ -122,7 +122,7 @@ class WeightSource(Component, abc.ABC):
 
     def bank(self, request: ProjectionRequest, experts: int) -> Bank:
         """As many matrices as `experts`, each as in `request`; raises ValueError as above."""
-        raise ValueError(f"{type(self).__name__} weights have no stacks of matrices for experts")
+        raise ValueError(f"{type(self).__name__} weights don't support stacks of expert matrices")
 
     def prepare(self, use: Use) -> None:
         """Compute into `use.once` what this use's step needs and no token changes.

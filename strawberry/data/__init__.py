@@ -1,4 +1,4 @@
-"""Data: corpora, tokenizers, packed token files, and the batches that come of them.
+"""Data: corpora, tokenizers, packed token files, and batches.
 
 A recipe's data, and the tokenizer of one of its runs:
 

@@ -1,8 +1,8 @@
 """Byte-level byte-pair encoding: trained by rustbpe, encoded by tiktoken, saved for `tokenizers`.
 
-A vocabulary is a list of byte strings: the 256 single bytes, then what each merge made, in order.
-Adjacent tokens whose bytes together are a token are merged, the earliest of the list first. The
-ids of special tokens follow.
+A vocabulary is a list of byte strings: the 256 single bytes, then the result of each merge, in
+order. Adjacent tokens are merged if their concatenated bytes are a token, the earliest one in the
+list first. The ids of special tokens follow.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ PATTERNS = {
         r"| ?[^\s\p{L}\p{N}]+(?:\s*\n[^\S\n]*)?|\s*\n[^\S\n]*|\s+(?!\S)|\s+"
     ),
 }
-"""How text is split before merging; `gpt4o` is what the original's encoder splits by.
+"""Regular expressions that split text before merging; `gpt4o` is the original encoder's.
 
-`code` keeps the end of a line together with the blanks that the next one begins with, and with the
-punctuation before it: `):` and an indentation are one token in most of a Python file.
+`code` joins the end of a line with the next line's indentation, and with the punctuation before it:
+`):` and an indentation are one token in most of a Python file.
 """
 
 SPECIAL_TOKENS = ("<|eop|>", "<|eor|>", "<|eot|>", "<|sep|>", "<|call|>", "<|sink|>", "<|mask|>")
-"""Ends of prompt, of reasoning and of text; separator; tool call; attention sink; mask."""
+"""Tokens for end of prompt, of reasoning and of text; separator; tool call; attention sink; mask.
+"""
 
 END_OF_TEXT = "<|eot|>"
 N_BYTES = 256
@@ -68,10 +69,10 @@ class BPETokenizer(Tokenizer):
     """Byte-level BPE.
 
     Args:
-        tokens: the bytes of each ordinary id.
-        special_tokens: texts of the ids that follow.
-        pattern: a regular expression whose matches are encoded one by one; None takes the text as
-            single bytes (and the vocabulary must be the 256 bytes).
+        tokens: bytes of each ordinary id.
+        special_tokens: texts of the following ids.
+        pattern: a regular expression whose matches are encoded separately; None encodes single
+            bytes (then the vocabulary must be the 256 bytes).
     """
 
     def __init__(
@@ -88,14 +89,14 @@ class BPETokenizer(Tokenizer):
         self._special = re.compile("(" + "|".join(map(re.escape, texts)) + ")")
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """The ids of `text`; with `special`, the texts of special tokens become their ids."""
+        """Encode `text`; with `special`, texts of special tokens become their ids."""
         ids: list[int] = self.encode_batch([text], special)[0].tolist()
         return ids
 
     def encode_batch(
         self, texts: Sequence[str], special: bool = False
     ) -> list[npt.NDArray[np.uint32]]:
-        """The ids of each text, by as many threads as there are cores."""
+        """Encode each text, with one thread for each core."""
         pieces: list[str] = []
         counts = []
         for text in texts:
@@ -115,14 +116,14 @@ class BPETokenizer(Tokenizer):
         return ids
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The UTF-8 bytes of `ids`; raises ValueError if one is not in the vocabulary."""
+        """Decode `ids` into UTF-8 bytes; raises ValueError for an id outside the vocabulary."""
         for i in ids:
             if not 0 <= i < self.vocab_size:
-                raise ValueError(f"id {i} is outside of a vocabulary of {self.vocab_size}")
+                raise ValueError(f"id {i} is outside the vocabulary of {self.vocab_size}")
         return b"".join([self._all_bytes[i] for i in ids])
 
     def save(self, path: Path) -> None:
-        """Write a `tokenizer.json` that the `tokenizers` library reads too."""
+        """Write a `tokenizer.json`, which the `tokenizers` library can read too."""
         write_file(path, to_document(self.tokens, list(self.special_tokens), self.pattern))
 
     def _pieces(self, text: str) -> Iterator[str]:
@@ -173,7 +174,7 @@ class BPETokenizer(Tokenizer):
 
 
 def byte_tokenizer(special_tokens: Sequence[str]) -> BPETokenizer:
-    """The tokenizer whose ids are the bytes of UTF-8, and then special tokens."""
+    """The tokenizer whose ids are UTF-8 bytes, followed by special tokens."""
     return BPETokenizer([bytes([b]) for b in range(N_BYTES)], special_tokens, None)
 
 
@@ -186,21 +187,21 @@ def train_bpe(
     n_bytes: int | None = None,
     progress: Progress = silent,
 ) -> BPETokenizer:
-    """Learn a BPE of at most `vocab_size` ids, special tokens included.
+    """Train a BPE with at most `vocab_size` ids, special tokens included.
 
-    Fewer come of a text that has no more pairs to merge. The same texts give the same vocabulary.
+    The vocabulary is smaller if the text runs out of pairs to merge. Training is deterministic.
 
     Args:
-        texts: what to learn from, gone through once.
-        vocab_size: ids in all.
-        special_tokens: texts of special tokens, `<|eot|>` among them.
-        pattern: a name of `PATTERNS`, or a regular expression of the Rust kind.
-        n_bytes: bytes in all texts, for `progress`.
-        progress: called while it goes on.
+        texts: training texts, read once.
+        vocab_size: total number of ids.
+        special_tokens: texts of special tokens; must include `<|eot|>`.
+        pattern: a name in `PATTERNS`, or a regular expression in Rust's syntax.
+        n_bytes: bytes of all texts, for `progress`.
+        progress: progress callback.
 
     Raises:
-        StrawberryError: the vocabulary has no room, the pattern is no regular expression, or the
-            special tokens can't work.
+        StrawberryError: the vocabulary is too small, the pattern is invalid, or the special tokens
+            are invalid.
     """
     check_special(special_tokens)
     check_room(vocab_size, special_tokens)
@@ -225,10 +226,10 @@ def train_bpe(
 
 
 def split_pattern(pattern: str) -> str:
-    """The regular expression of a named pattern, or a regular expression as it is.
+    """The regular expression of a named pattern, or the given regular expression.
 
     Raises:
-        StrawberryError: neither; it must match every character of any text to lose none.
+        StrawberryError: invalid, or it doesn't match every character, so that text would be lost.
     """
     if pattern in PATTERNS:
         return PATTERNS[pattern]
@@ -248,37 +249,39 @@ def split_pattern(pattern: str) -> str:
         ) from error
     if not whole:
         raise StrawberryError(
-            f"{pattern!r} is neither one of {names} nor a pattern that matches all of a text: "
-            "what it leaves out would be lost"
+            f"{pattern!r} is neither one of {names} nor a pattern that matches all text; "
+            "unmatched text would be lost"
         )
     return pattern
 
 
 def check_special(special_tokens: Sequence[str]) -> None:
-    """Raise StrawberryError if these can't be the special tokens of a tokenizer."""
+    """Raise StrawberryError for invalid special tokens."""
     for text in special_tokens:
         if not text or re.search(r"\s", text):
             raise StrawberryError(
-                f"special token {text!r}: it must have no blanks, and not be empty"
+                f"special token {text!r} must not be empty, and must contain no whitespace"
             )
     if len(set(special_tokens)) < len(special_tokens):
-        raise StrawberryError("a special token is named twice")
+        raise StrawberryError("duplicate special token")
     if END_OF_TEXT not in special_tokens:
-        raise StrawberryError(f"{END_OF_TEXT} must be among the special tokens: it ends a document")
+        raise StrawberryError(
+            f"{END_OF_TEXT} must be among the special tokens; it marks the end of a document"
+        )
 
 
 def check_room(vocab_size: int, special_tokens: Sequence[str]) -> None:
-    """Raise StrawberryError if a vocabulary has no room for the bytes and the special tokens."""
+    """Raise StrawberryError if a vocabulary is too small for the bytes and the special tokens."""
     least = N_BYTES + len(special_tokens)
     if vocab_size < least:
         raise StrawberryError(
-            f"a vocabulary of {vocab_size} is too small: {N_BYTES} bytes and "
-            f"{len(special_tokens)} special tokens make {least}"
+            f"vocab_size must be at least {least} ({N_BYTES} bytes and "
+            f"{len(special_tokens)} special tokens), got {vocab_size}"
         )
 
 
 def source_digest() -> str:
-    """What a trained vocabulary depends on beside its text and its settings."""
+    """Versions on which a trained vocabulary depends, apart from its text and settings."""
     from importlib.metadata import version
 
     settings = (_SEAM.pattern, _TRAINING_PIECE, version("rustbpe"))
@@ -286,7 +289,7 @@ def source_digest() -> str:
 
 
 def _split(text: str, size: int, force: bool = False) -> Iterator[str]:
-    """Cut a text at seams into pieces of about `size`; with `force`, none is over twice of it."""
+    """Cut text at word boundaries into pieces of about `size`; with `force`, at most twice that."""
     start = 0
     while len(text) - start > size:
         seam = _SEAM.search(text, start + size, start + 2 * size if force else len(text))

@@ -1,12 +1,12 @@
-"""A corpus of files: documents, gone through again and again, divided into splits.
+"""A corpus of files: documents that can be read repeatedly, divided into splits.
 
-The division is over whole documents and over bytes of text, so that it is the same for every
-tokenizer: documents are ranked by the digest of their content, and from the first on they go to
-validation, until it has its share. The last of these is cut: its beginning stays with training. A
-corpus of one document is thus simply cut, and copies of a document fall on the same side.
+Whole documents are divided by bytes of text, so the division is the same for every
+tokenizer. Documents are ranked by the digest of their content; the first ones go to validation
+until it has its share. The last of these is cut, and its beginning stays in training. A corpus of
+one document is thus simply cut, and copies of a document go to the same split.
 
-What is held back for a test comes next in that order, so that validation is the same text with and
-without it. Its documents stay whole, unless they are too large to come near its share.
+The test split comes next in that order, so validation text is the same with and without it. Its
+documents stay whole, unless they are too large for its share.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _LINE_END = 4096  # characters back from the cut where a line's end is looked fo
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Where documents go: the split's place in `EVERY`; of one that is cut, where its pieces go.
+    """The assignment of documents: the split's index in `EVERY`, or the pieces of a cut document.
 
-    A piece is a split, and from and to which character.
+    A piece is a split with its first and last character.
     """
 
     split: npt.NDArray[np.int8]
@@ -42,17 +42,16 @@ class _Plan:
 
 
 class FileCorpus(Corpus):
-    """The documents of some files, in the order of the files, without empty ones.
+    """The documents of files, in the order of the files, without empty ones.
 
     Args:
-        files: the files.
-        read: the documents of a file.
-        reader: a text that changes whenever `read` gives other documents of the same file.
-        data_division: the share of the text that is not for validation, between 0 and 1.
-        test_division: the share of the text that is taken from this for a test.
-        identities: remembers the corpus of files that have not changed, so that they need not be
-            read to know it.
-        progress: called while the files are gone through.
+        files: the files to read.
+        read: reads the documents of a file.
+        reader: text that identifies the behaviour of `read`.
+        data_division: fraction of the text that is not for validation, between 0 and 1.
+        test_division: fraction of the text that moves from training to the test split.
+        identities: caches the corpus of unchanged files, so that they need not be read again.
+        progress: progress callback while the files are read.
     """
 
     def __init__(
@@ -85,10 +84,10 @@ class FileCorpus(Corpus):
         self.n_empty = int(summary["n_empty"])
         self._n_bytes: dict[str, int] = summary["n_bytes"]
         if not self.n_documents:
-            raise StrawberryError(f"{self._name()}: there is no text in it")
+            raise StrawberryError(f"{self._name()}: contains no text")
 
     def documents(self, split: Split) -> Iterator[str]:
-        """The documents of a split; raises StrawberryError if a file changes meanwhile."""
+        """The documents of a split; raises StrawberryError if a file has changed."""
         plan, wanted = self._plan, EVERY.index(split)
         index = -1
         for index, text in enumerate(self._all()):
@@ -99,7 +98,7 @@ class FileCorpus(Corpus):
             elif index >= plan.split.size or plan.split[index] == wanted:
                 yield text
         if index + 1 != plan.split.size or self._stamp() != self._stamps:
-            raise StrawberryError(f"{self._name()}: changed while it was being read; try again")
+            raise StrawberryError(f"{self._name()}: changed during reading; try again")
 
     def n_bytes(self, split: Split) -> int:
         """UTF-8 bytes in a split."""
@@ -112,7 +111,7 @@ class FileCorpus(Corpus):
         return self._known
 
     def _scan(self) -> _Plan:
-        """Go through all documents once, to know their sizes and digests."""
+        """Read all documents once, for their sizes and digests."""
         digests, sizes, n_empty = bytearray(), array("Q"), 0
         for text in self._read_all("reading"):
             if not text:
@@ -137,7 +136,7 @@ class FileCorpus(Corpus):
         return plan
 
     def _divided(self) -> str:
-        """The division, as a text that changes with it."""
+        """Text that identifies the division."""
         return f"{self._division!r}, test {self._test!r}" if self._test else f"{self._division!r}"
 
     def _divide(
@@ -147,7 +146,7 @@ class FileCorpus(Corpus):
         size: npt.NDArray[np.int64],
         shares: dict[Split, int],
     ) -> dict[Split, int]:
-        """Give documents to splits in turn, as they come in `order`; returns the bytes of each."""
+        """Assign documents to splits in the given `order`; returns the bytes of each split."""
         left, ends, found = size.copy(), dict[int, int](), dict[Split, int]()
         for split, share in shares.items():
             filled = np.cumsum(left[order])
@@ -168,7 +167,7 @@ class FileCorpus(Corpus):
         return found
 
     def _cut(self, index: int, n_bytes: int) -> tuple[int, int]:
-        """Cut a document after about `n_bytes`, at a line's end if one is near: chars, bytes."""
+        """Cut a document after about `n_bytes`, at a line end if one is near: chars, bytes."""
         text = next(text for number, text in enumerate(self._all()) if number == index)
         head = text.encode()[:n_bytes].decode(errors="ignore")
         line_end = head.rfind("\n", max(0, len(head) - _LINE_END)) + 1

@@ -1,4 +1,4 @@
-"""How text is divided: a share for training, one for validation, and one that is held back."""
+"""Division of text into training, validation and an optional locked test split."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pydantic import Field
 from strawberry.errors import FieldError
 
 ADVISED = 0.05
-"""The share to hold back, where somebody asks."""
+"""The suggested fraction of a test split."""
 Division: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 HeldBack: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
 
 def check_division(data_division: float, test_division: float) -> None:
-    """Raise FieldError where the test split would leave nothing to train on."""
+    """Raise FieldError if the test split would leave no training text."""
     if test_division >= data_division:
         raise FieldError(
             "test_division",
-            f"{test_division:g} of the text is taken from the {data_division:g} that is for "
-            "training, and has to be less",
+            f"must be less than data_division {data_division:g}, from which it is taken, "
+            f"got {test_division:g}",
         )
 
 
 def divided_text(data_division: float, test_division: float) -> str:
-    """The division of a text, in words."""
+    """The division of text, in words."""
     train, val = data_division - test_division, 1 - data_division
     if not test_division:
         return f"train {train:.3g}, val {val:.3g}; no test split (test_division: {ADVISED})"

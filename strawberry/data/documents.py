@@ -1,8 +1,8 @@
 """The documents of a text file.
 
-A `.jsonl` or `.ndjson` file holds a document a line (a string, or an object with a text field), a
-`.json` file a list of them, or one a line too, and any other text file is one document; each may be
-compressed. Nothing is ever unpickled.
+A `.jsonl` or `.ndjson` file has one document a line (a string, or an object with a text field). A
+`.json` file has a list of documents, or one a line. Any other text file is one document. Each may
+be compressed. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from strawberry.data.reading import decode, opened
 from strawberry.errors import StrawberryError
 
 LINES = (".jsonl", ".ndjson", ".jsonlines")
-"""What files of JSON, one a line, are called."""
+"""Suffixes of files with one JSON value a line."""
 _COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
 
 
 def read_documents(path: Path, field: str = "text") -> Iterator[str]:
-    """The documents of a file; one that is empty, or null in JSON, is an empty string.
+    """The documents of a file; an empty one, or null in JSON, is an empty string.
 
     A lone surrogate in JSON becomes the replacement character.
 
@@ -32,7 +32,8 @@ def read_documents(path: Path, field: str = "text") -> Iterator[str]:
         field: the text field of JSON objects; `meta.text` is the field `text` of the field `meta`.
 
     Raises:
-        StrawberryError: the file can't be read, or is not what its name says; with the position.
+        StrawberryError: the file can't be read, or its content doesn't match its suffix; with the
+            position.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     while len(suffixes) > 1 and suffixes[-1] in _COMPRESSED:
@@ -49,7 +50,7 @@ def read_documents(path: Path, field: str = "text") -> Iterator[str]:
 
 
 def encodable(text: str) -> str:
-    """The text, with lone surrogates replaced, so that it has a UTF-8 form."""
+    """The text with lone surrogates replaced, so that it can be encoded as UTF-8."""
     if text.isascii():
         return text
     try:
@@ -60,7 +61,7 @@ def encodable(text: str) -> str:
 
 
 def _lines(path: Path, file: IO[bytes], field: str) -> Iterator[str]:
-    """The documents of a `.jsonl` file, a line at a time: it may be larger than memory."""
+    """The documents of a `.jsonl` file, read line by line, because it may exceed memory."""
     offset = 0
     # Bytes end at line feeds alone, not at the Unicode separators that JSON strings may hold.
     for number, raw in enumerate(file, 1):
@@ -71,7 +72,7 @@ def _lines(path: Path, file: IO[bytes], field: str) -> Iterator[str]:
 
 
 def _json(path: Path, raw: bytes, field: str) -> Iterator[str]:
-    """The documents of a `.json` file: a list, or as many write it, one a line."""
+    """The documents of a `.json` file: a list, or one document a line."""
     text = decode(path, raw)
     first, _, rest = text.partition("\n")
     if rest.strip() and _is_object(first):
@@ -80,7 +81,7 @@ def _json(path: Path, raw: bytes, field: str) -> Iterator[str]:
 
 
 def _is_object(text: str) -> bool:
-    """Whether a line is a JSON object by itself."""
+    """Return whether a line is a JSON object by itself."""
     try:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
@@ -92,7 +93,7 @@ def _list(path: Path, text: str, field: str) -> Iterator[str]:
     if not isinstance(value, list):
         kind = type(value).__name__
         raise StrawberryError(
-            f"{path}: expected a list at the top, or an object on each line, not one {kind}"
+            f"{path}: expected a list at the top level, or an object on each line, got one {kind}"
         )
     for index, item in enumerate(value):
         yield _document(item, field, f"{path}: item {index}")
@@ -104,12 +105,12 @@ def _document(value: Any, field: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise StrawberryError(f"{where}: expected text, not a {type(value).__name__}")
+        raise StrawberryError(f"{where}: expected text, got a {type(value).__name__}")
     return value
 
 
 def _field(value: dict[str, Any], field: str, where: str) -> Any:
-    """The value of a field, by its own name or by its path; below null all is null."""
+    """The value of a field, by its name or its path; fields of null are null."""
     if field in value:
         return value[field]
     at: Any = value
@@ -125,7 +126,7 @@ def _field(value: dict[str, Any], field: str, where: str) -> Any:
 
 
 def _has(value: dict[str, Any], field: str) -> str:
-    """What an object has, and which of it may be meant."""
+    """The fields of an object, with a suggestion."""
     nested = [
         f"{name}.{inner}" for name, child in value.items() if isinstance(child, dict)
         for inner in child

@@ -1,4 +1,4 @@
-"""Which files a path of a recipe means."""
+"""Expand a path of a recipe into files."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from strawberry.errors import StrawberryError
 _PLAIN: Final = (".txt", ".md", ".json", *LINES)
 _COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst")
 TEXT_SUFFIXES: Final = (*_PLAIN, *(a + b for a in _PLAIN for b in _COMPRESSED))
-"""What is taken of a folder; a file that is named, or that a pattern matches, may have another."""
+"""Suffixes of files taken from a folder; a named file, or one that a pattern matches, may have
+another.
+"""
 
 
 class MissingError(StrawberryError):
-    """There is nothing where a path leads."""
+    """A path does not exist."""
 
 
 def find_files(
     path: str, folders: Sequence[Path], suffixes: Sequence[str] = TEXT_SUFFIXES
 ) -> list[Path]:
-    """The files that `path` (a file, a folder or a pattern) means, sorted by name.
+    """The files that `path` (a file, a folder or a pattern) refers to, sorted by name.
 
-    A relative path is looked for in each of `folders`, in order. Of a folder, the files in it and
-    below that have one of `suffixes` are taken, without hidden ones. Links are followed; what two
-    names lead to is taken once.
+    A relative path is looked up in each of `folders`, in order. In a folder, all files with one of
+    `suffixes` are taken, recursively, without hidden ones. Links are followed; a file with two
+    names is taken once.
 
     Raises:
-        MissingError: there are none.
-        StrawberryError: there are none in a folder that is there, a folder can't be read, or a
-            link leads nowhere.
+        MissingError: there are no files.
+        StrawberryError: an existing folder contains none, a folder can't be read, or a link is
+            broken.
     """
     if not path:
         raise StrawberryError("the path is empty")
@@ -55,13 +57,13 @@ def find_files(
 
 
 def candidates(path: str, folders: Sequence[Path]) -> list[Path]:
-    """Where a path is looked for: as it is if absolute, or else in each of `folders`."""
+    """The locations of a path: itself if absolute, else in each of `folders`."""
     given = Path(path).expanduser()
     return list(dict.fromkeys((folder / given).absolute() for folder in folders))
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """The files that a pattern means; `**` stands for any folders in between, hidden ones not."""
+    """The files that a pattern matches; `**` matches any folders except hidden ones."""
     parts = pattern.parts
     if "**" not in parts:
         matches = map(Path, glob.glob(str(pattern)))  # noqa: PTH207 (a pattern may be absolute)
@@ -76,7 +78,7 @@ def _matches(pattern: Path) -> list[Path]:
 
 
 def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path is what a pattern means, name by name."""
+    """Return whether a path matches a pattern, component by component."""
     if not pattern:
         return not names
     if pattern[0] == "**":
@@ -86,7 +88,7 @@ def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _sorted(files: Iterable[Path], root: Path) -> list[Path]:
-    """Files by their names below `root`; of those that are the same file, the first."""
+    """Files by their names below `root`; duplicates of one file only once."""
     ordered = sorted(files, key=lambda file: file.relative_to(root).as_posix())
     return list({os.path.realpath(file): file for file in reversed(ordered)}.values())[::-1]
 
@@ -96,7 +98,7 @@ def _has(file: Path, suffixes: Sequence[str]) -> bool:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The files in a folder and below, links followed and each folder entered once."""
+    """The files in a folder, recursively, with links followed and each folder entered once."""
     seen: set[tuple[int, int]] = set()
     for root, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         state = Path(root).stat()
@@ -107,7 +109,7 @@ def _below(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in (Path(root, name) for name in names if not name.startswith(".")):
             if file.is_symlink() and not file.exists():
-                raise StrawberryError(f"{file}: a link to {file.readlink()}, which is not there")
+                raise StrawberryError(f"{file}: a link to {file.readlink()}, which does not exist")
             yield file
 
 

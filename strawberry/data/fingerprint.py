@@ -1,4 +1,4 @@
-"""What tells the text of a split from others, whatever tokenizer and window it is seen through."""
+"""A fingerprint of a split's text, independent of tokenizer and window."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from strawberry.contracts.data import Dataset, Split
 
 _IDS: Final = 1 << 16
-"""Ids of a split that are looked at."""
+"""Number of ids of a split to read."""
 _BYTES: Final = 1 << 14
-"""Bytes of their text: fewer than ids, so that all tokenizers come to as many."""
+"""Number of bytes of their text: fewer than ids, so that every tokenizer reaches it."""
 
 
 def fingerprint(dataset: Dataset, split: Split, block_size: int) -> str:
     """A digest of the beginning of a split's text: the same for every tokenizer and window.
 
-    Where there is no text it is that of ids, or of a task's sequences.
+    Without text, the digest is that of ids, or of a task's sequences.
     """
     checksum = hashlib.sha256()
     arrays = dataset.arrays(split)

@@ -1,6 +1,6 @@
-"""The `tokenizer.json` of the `tokenizers` library: written from a byte-level vocabulary, and read.
+"""Read and write the `tokenizer.json` of the `tokenizers` library for byte-level vocabularies.
 
-In that format bytes are written as printable characters (as GPT-2 did), and merges as pairs.
+The format writes bytes as printable characters (as GPT-2 did), and merges as pairs.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def to_document(
 
 
 def from_document(value: Any) -> tuple[list[bytes], list[str], str | None] | None:
-    """Tokens, special tokens and pattern of a parsed document; None unless `to_document` made it.
+    """Tokens, special tokens and pattern of a parsed document; None unless `to_document` wrote it.
 
-    Nothing less would do: another file's merges may not be those that follow from its vocabulary.
+    Other files are not accepted, because their merges may not follow from their vocabulary.
     """
     try:
         ids = value["model"]["vocab"]
@@ -45,7 +45,7 @@ def from_document(value: Any) -> tuple[list[bytes], list[str], str | None] | Non
 
 
 def bytes_of(symbols: str) -> bytes | None:
-    """The bytes that a token of printable characters stands for; None if it is no such token."""
+    """The bytes of a token in printable characters; None if it is not such a token."""
     try:
         return bytes(map(_BYTES.__getitem__, symbols))
     except KeyError:
@@ -94,9 +94,10 @@ def _document(
 
 
 def _merges(texts: Sequence[str]) -> list[list[str]]:
-    """Every pair of tokens that together are a token, in the order of what they make.
+    """Every pair of tokens whose concatenation is a token, in the order of the results.
 
-    Not only the pair that training merged: any two adjacent tokens whose bytes are a token merge.
+    These are more than the trained merges: any two adjacent tokens merge if their bytes are a
+    token.
     """
     known = set(texts)
     return [

@@ -1,11 +1,11 @@
-"""Validation text that stands in the training text in another guise.
+"""Find validation text that is in the training text in an altered form.
 
-Text is taken as words in lower case and marks, without blanks. A window of validation is a near
-copy where most of its runs of `RUN` of these stand somewhere in the training text: blanks, line
-ends and case are nothing. Or where most of its runs of `LONG` do in which every word is only "a
-word", as after all names of a program were changed (compare the parameterised matching of Baker
-1993); there marks alone are compared, and runs of few marks are left out. All of it is done by
-NumPy on bytes.
+Text is split into words in lower case and punctuation marks, without whitespace. A window of
+validation text is a near copy if most of its runs of `RUN` such items occur in the training text.
+That ignores whitespace, line ends and case. It is also a near copy if most of its runs of `LONG`
+items do after every word has become "a word", as if all names in a program had been changed
+(compare the parameterised matching of Baker 1993). There only marks are compared, and runs with few
+marks are left out. NumPy does all of this on bytes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from strawberry.contracts.data import Tokenizer
 from strawberry.data.runs import BASE, MOST, NEAR, RUN, runs
 
 LONG: Final = 40
-"""Words and marks of a run in which words don't count."""
+"""Number of items in a run without word identities."""
 MARKS: Final = 14
-"""Marks that such a run has at least: fewer tell nothing."""
+"""Minimum number of marks in such a run; fewer are not distinctive."""
 WINDOW: Final = 96
 """Words and marks of a window."""
 WINDOWS: Final = 256
 VERSION: Final = 1
-"""Of what is looked for, for what was found before and is kept."""
+"""Version of the search, for cached results."""
 _PIECE: Final = 1 << 19
 
 Words = npt.NDArray[np.uint64]
@@ -35,7 +35,7 @@ _BLANK, _LETTER, _MARK = range(3)
 
 
 class Reader:
-    """Ids to words, by tables of a tokenizer's bytes."""
+    """Converts ids to words, with tables of a tokenizer's bytes."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         texts = [
@@ -52,7 +52,7 @@ class Reader:
         self._powers = np.cumprod(np.full(64, BASE, np.uint64))
 
     def words(self, ids: npt.NDArray[Any]) -> tuple[Words, npt.NDArray[np.bool_]]:
-        """A number for each word and mark of these ids' text, and which of them are marks."""
+        """A number for each word and mark of these ids' text, and a mask of the marks."""
         lengths = self._lengths[ids]
         total = int(lengths.sum())
         places = np.repeat(self._begins[ids] - np.cumsum(lengths) + lengths, lengths)
@@ -72,7 +72,7 @@ class Reader:
 def near_copies(
     tokenizer: Tokenizer, train: Sequence[npt.NDArray[Any]], val: Sequence[npt.NDArray[Any]]
 ) -> float | None:
-    """The share of validation windows that are near copies; None where there is no window."""
+    """Fraction of validation windows that are near copies; None without windows."""
     reader = Reader(tokenizer)
     windows = list(_windows(reader, val))
     if not windows:
@@ -101,7 +101,7 @@ def near_copies(
 
 
 def _both(words: Words, marks: npt.NDArray[np.bool_]) -> tuple[Words, Words]:
-    """The runs of words as they are, and those in which words don't count."""
+    """Hashes of runs with word identities, and of runs without."""
     renamed = runs(np.where(marks, words, np.uint64(1)), LONG)
     counts = np.cumsum(np.concatenate([[0], marks]))
     telling = counts[LONG:] - counts[:-LONG] if len(words) >= LONG else counts[:0]
@@ -111,7 +111,7 @@ def _both(words: Words, marks: npt.NDArray[np.bool_]) -> tuple[Words, Words]:
 def _windows(
     reader: Reader, parts: Sequence[npt.NDArray[Any]]
 ) -> Iterator[tuple[Words, npt.NDArray[np.bool_]]]:
-    """Some windows of the text, spread evenly."""
+    """Windows of the text, spread evenly."""
     every = [(part, at) for part in parts for at in range(0, max(1, part.size - 4), WINDOW * 4)]
     chosen = np.unique(np.linspace(0, len(every) - 1, min(WINDOWS, len(every))).astype(int))
     for index in chosen.tolist():
@@ -122,7 +122,7 @@ def _windows(
 
 
 def _pieces(parts: Sequence[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
-    """The ids in pieces that overlap by more than the longest run mostly has."""
+    """The ids in pieces whose overlap exceeds most of the longest runs."""
     for part in parts:
         for at in range(0, max(1, part.size), _PIECE):
             yield part[at : at + _PIECE + LONG * 16]

@@ -1,4 +1,4 @@
-"""From a recipe to its data set, with every user's mistake at its place in the recipe."""
+"""Open a recipe's data set; user errors are located in the recipe."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def open_dataset(
     cache: Path | None = None,
     test: bool = False,
 ) -> Dataset:
-    """The recipe's data set, ready for batches; what it derives is cached.
+    """Open a recipe's data set, ready for batches; derived files are cached.
 
     Args:
         recipe: its `data`, `tokenizer` and `model` sections are used.
-        progress: called while something slow goes on.
-        cache: the cache folder; None takes `STRAWBERRY_CACHE`, or else the platform's.
-        test: leave the test split open, which is locked otherwise. Only what counts its openings
-            asks for this (`strawberry.training.testing`).
+        progress: progress callback for slow work.
+        cache: the cache folder; None takes `STRAWBERRY_CACHE`, or the platform's cache folder.
+        test: unlock the test split. Only the code that counts its openings does this
+            (`strawberry.training.testing`).
 
     Raises:
-        RecipeError: the data can't be had or don't fit the model; located in the recipe.
+        RecipeError: the data can't be opened or don't fit the model; located in the recipe.
     """
     site = data_site(recipe, cache=cache, progress=progress)
     spec = recipe.data
@@ -104,17 +104,17 @@ def _opened(recipe: Recipe, site: DataSite) -> Dataset:
 
 
 def _is_missing(error: BaseException | None) -> bool:
-    """Whether an error is that of a file that is not there, in whatever words."""
+    """Return whether an error is about a missing file."""
     return error is not None and (isinstance(error, MissingError) or _is_missing(error.__cause__))
 
 
 def sections(recipe: Recipe) -> str:
-    """A digest of all in a recipe that decides its tokens, beside the files that it names."""
+    """A digest of all recipe fields that determine its tokens, without the named files."""
     return digest(recipe.data.to_dict(), recipe.tokenizer.to_dict(), recipe.model.vocab_size)
 
 
 def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
-    """The tokenizer that a run of `recipe` saved at `path`, in whatever form its source has."""
+    """The tokenizer that a run of `recipe` saved at `path`, in its source's format."""
     from strawberry.data.tokenizer import load_tokenizer
 
     with recipe.tokenizer.located():
@@ -127,7 +127,7 @@ def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
 
 
 def divided_ahead(recipe: Recipe) -> str:
-    """How the data are divided, in words, where that is known without opening them."""
+    """The division of the data, in words, if known without opening them."""
     try:
         return recipe.data.construct(data_site(recipe), contract=DataSource).divided()
     except (FieldError, StrawberryError, OSError):
@@ -135,9 +135,9 @@ def divided_ahead(recipe: Recipe) -> str:
 
 
 def wordless_ahead(recipe: Recipe) -> list[str]:
-    """A line where it is known without opening the data that the model has ids beyond its texts.
+    """A note if the model has ids that its texts never use, if known without opening the data.
 
-    What can't be read is passed over: it is told with its place when it is opened.
+    Unreadable data is ignored here; opening it reports the error with its location.
     """
     site = data_site(recipe)
     try:
@@ -150,23 +150,23 @@ def wordless_ahead(recipe: Recipe) -> list[str]:
 
 
 def wordless(known: int | None, room: int, gaps: Sequence[int] = ()) -> list[str]:
-    """A line where a model of `room` ids has more than the `known` ones of its tokenizer.
+    """A note if a model of `room` ids has more than the `known` ones of its tokenizer.
 
-    One more where some of those, the `gaps`, stand for nothing.
+    A further note if some of those ids, the `gaps`, are unused.
     """
     lines = []
     if gaps:
         few = ", ".join(map(str, gaps[:3])) + (", ..." if len(gaps) > 3 else "")
         lines.append(
-            f"{len(gaps)} of the tokenizer's {known} ids stand for nothing, so no text has them, "
-            f"and they are never generated: {few}"
+            f"{len(gaps)} of the tokenizer's {known} ids are unused: they occur in no text "
+            f"and are never generated: {few}"
         )
     if known is None or known >= room:
         return lines
     return [
         *lines,
-        f"the tokenizer has {known} ids, the model {room}: no text has the other {room - known}, "
-        f"which are never generated; `vocab_size: {known}` leaves them out",
+        f"the tokenizer has {known} ids, the model {room}: the other {room - known} "
+        f"occur in no text and are never generated; `vocab_size: {known}` removes them",
     ]
 
 
@@ -177,5 +177,5 @@ def _folders(recipe: Recipe) -> tuple[Path, ...]:
 def _check_vocabulary(recipe: Recipe, vocab_size: int, what: str) -> None:
     room = recipe.model.vocab_size
     if vocab_size > room:
-        message = f"{what} has a vocabulary of {vocab_size}, more than the model's {room}"
+        message = f"{what} has a vocabulary of {vocab_size}, larger than the model's {room}"
         raise RecipeError([recipe.model.at.problem("vocab_size", message)])

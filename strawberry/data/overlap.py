@@ -1,8 +1,8 @@
-"""How much of the validation text stands in the training text too.
+"""Measure how much of the validation text is in the training text too.
 
-A window of validation ids counts as a copy where all of its runs of `RUN` ids stand somewhere in
-the training ids, and as a near copy where at least `NEAR` of them do. Runs of 13 are what Brown et
-al. (2020, arXiv 2005.14165, appendix C) look for.
+A window of validation ids is a copy if all of its runs of `RUN` ids occur in the training ids, and
+a near copy if at least `NEAR` of them do. Runs of 13 follow Brown et al. (2020, arXiv 2005.14165,
+appendix C).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from strawberry.contracts.data import Dataset
 
 WINDOW: Final = 64
-"""Ids of a window; a document of fewer is looked at with its neighbours."""
+"""Ids of a window; a shorter document is combined with its neighbours."""
 WINDOWS: Final = 512
 """Windows that are looked at, spread evenly over the split."""
 _PIECE: Final = 1 << 20
@@ -33,15 +33,15 @@ _PIECE: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """What was found.
+    """The measured overlap.
 
     Attributes:
-        windows: how many validation windows were looked at.
-        copies: the share of them that stand in the training text.
-        near: the share that nearly do, the copies among them.
-        seen: the share of the training text that was looked through.
-        disguised: the share that is near copies with other blanks, line ends, case or names; None
-            where there is no text (`near.near_copies`).
+        windows: number of validation windows examined.
+        copies: fraction of them that occur in the training text.
+        near: fraction that nearly do, copies included.
+        seen: fraction of the training text searched.
+        disguised: fraction that is a near copy with other whitespace, line ends, case or names;
+            None without text (`near.near_copies`).
     """
 
     windows: int
@@ -52,10 +52,10 @@ class Overlap:
 
 
 def overlap(train: Sequence[npt.NDArray[Any]], val: Sequence[npt.NDArray[Any]]) -> Overlap | None:
-    """The overlap of two splits, each given as arrays of ids; None where `val` has no window.
+    """The overlap of two splits, each given as arrays of ids; None if `val` has no window.
 
-    Runs are compared by 64-bit hashes. For thirty million ids two different runs share one with a
-    chance of about 1e-6.
+    Runs are compared by 64-bit hashes. For thirty million ids, two different runs share a hash with
+    probability about 1e-6.
     """
     windows = _windows(val)
     if not len(windows):
@@ -81,9 +81,9 @@ def overlap(train: Sequence[npt.NDArray[Any]], val: Sequence[npt.NDArray[Any]]) 
 
 
 def known_overlap(dataset: Dataset) -> Overlap | None:
-    """The overlap of a data set's splits, kept in the cache folder by its fingerprint.
+    """The overlap of a data set's splits, cached by its fingerprint.
 
-    None where the data set gives no arrays, or `val` has no window.
+    None if the data set provides no arrays, or `val` has no window.
     """
     tokenizer = dataset.tokenizer
     whose = "" if tokenizer is None else tokenizer.fingerprint
@@ -102,14 +102,14 @@ def known_overlap(dataset: Dataset) -> Overlap | None:
 
 
 def _windows(parts: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """Some windows of a split, spread evenly."""
+    """Windows of a split, spread evenly."""
     every = [(part, at) for part in parts for at in range(0, part.size - WINDOW + 1, WINDOW)]
     chosen = np.unique(np.linspace(0, len(every) - 1, min(WINDOWS, len(every))).astype(int))
     return [every[index][0][every[index][1] :][:WINDOW] for index in chosen]
 
 
 def _pieces(parts: Sequence[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
-    """The ids in pieces that overlap, so that no run is lost between two."""
+    """The ids in overlapping pieces, so that no run is lost between two."""
     for part in parts:
         for at in range(0, max(1, part.size - RUN + 1), _PIECE):
             yield part[at : at + _PIECE + RUN - 1]

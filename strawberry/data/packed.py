@@ -1,7 +1,7 @@
-"""Prepared folders: the token files of all splits, the tokenizer, and `meta.json`.
+"""Prepared folders: token files of all splits, the tokenizer, and `meta.json`.
 
-A folder is self-contained: a `tokens` source needs nothing else. `meta.json` holds the checksum of
-every other file and its own, so that files that are damaged or changed places are noticed.
+A folder is self-contained: a `tokens` source needs nothing else. `meta.json` has the checksum of
+every other file and its own, so damaged or swapped files are detected.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ _WORD = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class PackedMeta:
-    """What `meta.json` says.
+    """The contents of `meta.json`.
 
     Attributes:
-        format: version of the folder's form.
+        format: version of the folder's format.
         corpus: fingerprint of the corpus.
         tokenizer: fingerprint of the tokenizer.
-        vocab_size: every id is less than this.
-        n_documents: documents of the corpus.
-        n_tokens: tokens of each split.
+        vocab_size: upper bound of the ids, exclusive.
+        n_documents: number of documents.
+        n_tokens: number of tokens of each split.
         n_bytes: UTF-8 bytes of each split.
         sha256: checksum of each token file's ids, and of the tokenizer's file.
     """
@@ -69,12 +69,12 @@ class PackedMeta:
 class PackedDataset(Dataset):
     """Windows of memory-mapped ids.
 
-    Validation windows do not overlap. They come in an order in which any first few are spread
-    evenly over the split (multiples of the golden ratio), so that the first N batches are a fair
-    and fixed sample of it; after all of them, they start again.
+    Validation windows do not overlap. Any first few of them are spread evenly over the split
+    (multiples of the golden ratio), so the first N batches are a fair, fixed sample. After the last
+    window, they start again.
 
     Attributes:
-        corpus: the text that the ids were made of, where it is known.
+        corpus: the text of the ids, if known.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class PackedDataset(Dataset):
         self.corpus: Corpus | None = None
 
     def n_tokens(self, split: Split) -> int:
-        """Tokens in a split, ends of documents included."""
+        """Number of tokens in a split, ends of documents included."""
         return self._ids[split].size
 
     def rows(
@@ -117,13 +117,13 @@ class PackedDataset(Dataset):
         return pair[0], pair[1]
 
     def _fixed(self, split: Split, first: int, count: int, block_size: int) -> Ids:
-        """Where rows of a split whose rows are fixed begin."""
+        """Start positions of the rows of a split with fixed rows."""
         n_windows = self.rows_in(split, block_size)
         numbers = np.arange(first, first + count, dtype=np.int64)
         return numbers % n_windows * golden_stride(n_windows) % n_windows * block_size
 
     def groups(self, split: Split, first: int, count: int, *, block_size: int) -> Ids | None:
-        """Documents, by the ends that come before a row; see `Dataset.groups`."""
+        """Document numbers: document ends before each row; see `Dataset.groups`."""
         if self.eot is None or split == "train":
             return None
         if split not in self._ends:
@@ -140,15 +140,15 @@ class PackedDataset(Dataset):
         return self._ids[split].parts
 
     def texts(self, split: Split) -> Iterator[str] | None:
-        """The documents of the corpus, where this was made of one that is there."""
+        """The documents of the corpus, if it is known."""
         return None if self.corpus is None else self.corpus.documents(split)
 
     def rows_in(self, split: Split, block_size: int) -> int:
-        """Whole windows of a split."""
+        """Number of whole windows of a split."""
         return (self._ids[split].size - 1) // block_size
 
     def n_bytes(self, split: Split, targets: Ids) -> float | None:
-        """UTF-8 bytes of these ids by the tokenizer; by the split's mean where there is none."""
+        """UTF-8 bytes of these ids by the tokenizer; without one, from the split's mean."""
         counted = targets[targets >= 0]
         if self.tokenizer is not None:
             ends = counted == self.eot
@@ -159,7 +159,7 @@ class PackedDataset(Dataset):
 
 
 def uniform(seed: int, first: int, count: int) -> npt.NDArray[np.float64]:
-    """Numbers `first` to `first + count - 1` of a seed's sequence, each from 0 to below 1."""
+    """Numbers `first` to `first + count - 1` of a seed's sequence, each in [0, 1)."""
     # Philox counts in blocks of four words; a number takes the first word of its own block.
     key, counter = [seed & _WORD, 0], [first & _WORD, 0, 0, 0]
     random = np.random.Philox(
@@ -170,10 +170,11 @@ def uniform(seed: int, first: int, count: int) -> npt.NDArray[np.float64]:
 
 
 def too_short(split: str, n_tokens: int, block_size: int) -> str:
-    """What to say of a split that holds no window."""
+    """The error for a split without any window."""
     return (
-        f"the {split} split has {n_tokens} tokens, but block_size {block_size} needs at least "
-        f"{block_size + 1}: give more text, another data_division, or a smaller model.block_size"
+        f"the {split} split has {n_tokens} tokens, but block_size {block_size} needs at "
+        f"least {block_size + 1}; add text, change data_division, or lower "
+        "model.block_size"
     )
 
 
@@ -196,17 +197,17 @@ def pack(
     special: bool = False,
     progress: Progress = silent,
 ) -> PackedMeta:
-    """Encode a corpus into an existing, empty folder; each document is followed by `eot`.
+    """Encode a corpus into an existing, empty folder; `eot` follows each document.
 
     Args:
-        corpus: what to encode.
-        tokenizer: what to encode it with.
-        folder: where to.
-        special: make texts of special tokens within documents into their ids.
-        progress: called while it goes on.
+        corpus: the corpus to encode.
+        tokenizer: the tokenizer.
+        folder: the folder to write to.
+        special: encode texts of special tokens within documents as their ids.
+        progress: progress callback.
 
     Raises:
-        PluginError: the tokenizer gave ids that are none of its vocabulary.
+        PluginError: the tokenizer returned ids outside its vocabulary.
         StrawberryError: the corpus changed.
     """
     n_tokens: dict[str, int] = {}
@@ -249,11 +250,11 @@ def pack(
 def open_packed(
     folder: Path, identities: FileFingerprints, tokenizer: Tokenizer | None = None
 ) -> PackedDataset:
-    """The data set of a prepared folder, verified; the tokenizer is read from it unless given.
+    """The verified data set of a prepared folder; its tokenizer is read unless given.
 
     Raises:
-        DamagedFileError: a file is missing, truncated, altered, or not the one it should be.
-        StrawberryError: the folder was written by another version.
+        DamagedFileError: a file is missing, truncated, altered, or a different one.
+        StrawberryError: another version wrote the folder.
     """
     meta = read_meta(folder)
     files: dict[Split, TokenFile] = {}
@@ -261,7 +262,7 @@ def open_packed(
         path = folder / f"{split}{SUFFIX}"
         file = open_tokens(path, identities)
         if (file.sha256, file.split) != (meta.sha256.get(path.name), split):
-            raise DamagedFileError(f"{path}: not the file that {META} was written with")
+            raise DamagedFileError(f"{path}: not the file that {META} describes")
         files[split] = file
     path = folder / TOKENIZER
     try:
@@ -269,7 +270,7 @@ def open_packed(
     except OSError as error:
         raise DamagedFileError(f"{path}: {error.strerror or error}") from error
     if checksum != meta.sha256.get(TOKENIZER):
-        raise DamagedFileError(f"{path}: not the file that {META} was written with")
+        raise DamagedFileError(f"{path}: not the file that {META} describes")
     if tokenizer is None:
         from strawberry.data.tokenizer import load_tokenizer
 
@@ -292,7 +293,7 @@ def open_single(
 ) -> PackedDataset:
     """The data set of one token file, whose first `data_division` is for training.
 
-    The end of that is held back, as far as `test_division` says.
+    The end of that part becomes the test split, with a share of `test_division`.
     """
     file = open_tokens(path, identities)
     cut = round(file.ids.size * data_division)
@@ -319,10 +320,10 @@ def open_single(
 
 
 def hold_back(train: IdStream, size: int, eot: int | None) -> tuple[IdStream, IdStream]:
-    """Training ids without their end, and about `size` of that end.
+    """Training ids without their end, and about `size` ids of that end.
 
-    Where `eot` is known both end with a document, and no document is in both; what is left of one
-    at the very end is in neither.
+    With `eot` known, both end with a document, and no document is in both; an incomplete last
+    document is in neither.
     """
     kept, test = train.split(max(0, train.size - size))
     if eot is None:
@@ -336,7 +337,7 @@ def hold_back(train: IdStream, size: int, eot: int | None) -> tuple[IdStream, Id
 
 
 def read_meta(folder: Path) -> PackedMeta:
-    """What `meta.json` of a prepared folder says; raises as `open_packed` does."""
+    """Read `meta.json` of a prepared folder; raises as `open_packed` does."""
     path = folder / META
     try:
         values = json.loads(path.read_bytes())
@@ -351,7 +352,7 @@ def read_meta(folder: Path) -> PackedMeta:
     if version != FORMAT:
         raise StrawberryError(f"{path}: format {version}; this Strawberry reads format {FORMAT}")
     if digest(values) != stored:
-        raise DamagedFileError(f"{path}: damaged: its checksum is wrong")
+        raise DamagedFileError(f"{path}: damaged: wrong checksum")
     return PackedMeta(**values)
 
 

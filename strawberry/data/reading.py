@@ -1,4 +1,4 @@
-"""The bytes of a text file: decompressed by what they are, and refused where they are no text."""
+"""Read a text file's bytes: decompress them, and refuse binary content."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PICKLED_SUFFIXES = frozenset(
     {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".strawberry", ".joblib", ".npy", ".npz"}
 )
 TEXT_INSTEAD = (
-    "give the text that it was made from (.txt, .jsonl, or .json with a list of strings), or the "
-    "folder that `strawberry data prepare` makes of that text, as data {use: tokens, path: ...}; "
-    "ids of nanoGPT or llm.c, and .npy, are data {use: shards, path: ...}; a data set of the "
-    "original project goes through `strawberry original import`"
+    "give the original text (.txt, .jsonl, or .json with a list of strings); or the folder "
+    "that `strawberry data prepare` makes of it, as data {use: tokens, path: ...}. For ids "
+    "of nanoGPT or llm.c, and .npy, use data {use: shards, path: ...}. For a data set of the "
+    "original project, use `strawberry original import`"
 )
-"""What to do about a pickled data set."""
+"""Advice about a pickled data set."""
 
 _START: Final = 512
 _COLUMNS: Final = "`data: {use: datasets, files: ...}` of strawberry-hf reads it"
@@ -38,12 +38,12 @@ _FOREIGN: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"Rar!", f"a rar archive: {_UNPACK}"),
     (257, b"ustar", f"a tar archive: {_UNPACK}"),
     (0, b"\x04\x22\x4d\x18", f"compressed with lz4: {_UNPACK}"),
-    (0, b"%PDF-", "a PDF: extract the text of it first"),
+    (0, b"%PDF-", "a PDF: extract its text first"),
     (0, b"{\\rtf", "a rich text document: save it as plain text first"),
-    (0, b"\x89HDF", "an HDF5 file: write the text of it to a .jsonl first"),
-    (0, b"SQLite format 3", "a SQLite database: write the text of it to a .jsonl first"),
+    (0, b"\x89HDF", "an HDF5 file: write its text to a .jsonl first"),
+    (0, b"SQLite format 3", "a SQLite database: write its text to a .jsonl first"),
 )
-"""Where in a file which bytes stand, and what that means."""
+"""Magic bytes with their position and meaning."""
 _MARKS: Final = {
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
@@ -55,10 +55,10 @@ _MARKS: Final = {
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """A file's bytes, decompressed where it is gzip, bzip2, xz or zstd, whatever its name.
+    """A file's bytes, decompressed if gzip, bzip2, xz or zstd by content.
 
     Raises:
-        StrawberryError: it can't be read, is damaged, or its first bytes are those of no text.
+        StrawberryError: it can't be read, is damaged, or its first bytes are not text.
     """
     refuse_pickle(path)
     form = ""
@@ -84,7 +84,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file as it is; raises StrawberryError if it can't be read."""
+    """The raw content of a file; raises StrawberryError if it can't be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -94,7 +94,7 @@ def read_bytes(path: Path) -> bytes:
 def refuse_pickle(path: Path, instead: str = TEXT_INSTEAD) -> None:
     """Raise StrawberryError if a file is a pickle or an array, by name or content.
 
-    By its name it is refused even if it is not there. `instead` says what to do.
+    The name alone is refused even if the file does not exist. `instead` is the advice.
     """
     start = b""
     with contextlib.suppress(OSError), path.open("rb") as file:  # said by whoever reads it next
@@ -102,15 +102,15 @@ def refuse_pickle(path: Path, instead: str = TEXT_INSTEAD) -> None:
     pickled = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
     if path.suffix.lower() in PICKLED_SUFFIXES or pickled or start.startswith(b"\x93NUMPY"):
         raise StrawberryError(
-            f"{path}: a pickle or binary file, which is never opened because a pickle can run code "
-            f"as it is read; {instead}"
+            f"{path}: a pickle or binary file, which is never opened because a pickle can "
+            f"run code while it is read; {instead}"
         )
 
 
 def decode(path: Path, raw: bytes, line: int = 1, offset: int = 0) -> str:
-    """UTF-8 (with or without a mark) as text; raises StrawberryError with the position.
+    """Decode UTF-8 (with or without a byte order mark); raises StrawberryError with the position.
 
-    `raw` begins at that line and at that offset of the file.
+    `raw` begins at this line and offset of the file.
     """
     if not offset and (other := _other_encoding(raw)):
         raise StrawberryError(
@@ -122,16 +122,17 @@ def decode(path: Path, raw: bytes, line: int = 1, offset: int = 0) -> str:
         line += raw.count(b"\n", 0, error.start)
         at = offset + error.start
         raise StrawberryError(
-            f"{path}:{line}: not UTF-8: byte {raw[error.start]:#04x} at offset {at}; if it is text "
-            "in another encoding, convert it: `iconv -f windows-1252 -t utf-8`, for one"
+            f"{path}:{line}: not UTF-8: byte {raw[error.start]:#04x} at offset {at}; "
+            "convert text in another encoding, for example with `iconv -f windows-1252 -t "
+            "utf-8`"
         ) from error
     if "\0" in text[:4096]:
-        raise StrawberryError(f"{path}: a binary file, not text (it holds zero bytes)")
+        raise StrawberryError(f"{path}: a binary file, not text (it contains zero bytes)")
     return text
 
 
 def _other_encoding(raw: bytes) -> str:
-    """The name of a Unicode encoding of wider characters, or nothing."""
+    """The name of a UTF-16 or UTF-32 encoding, or an empty string."""
     for mark, name in _MARKS.items():
         if raw.startswith(mark):
             return name
@@ -148,11 +149,11 @@ def _other_encoding(raw: bytes) -> str:
 def _refuse_foreign(path: Path, start: bytes) -> None:
     for at, magic, meaning in _FOREIGN:
         if start[at : at + len(magic)] == magic:
-            raise StrawberryError(f"{path}: not text but {meaning}")
+            raise StrawberryError(f"{path}: expected text, got {meaning}")
 
 
 def _compression(start: bytes) -> tuple[str, Callable[[Path], Any]]:
-    """The form in which a file is compressed, empty if in none, and what opens it."""
+    """The compression format, empty for none, and a function that opens it."""
     for magic, name, opener in (
         (b"\x1f\x8b", "gzip", gzip.open),
         (b"BZh", "bzip2", bz2.open),
@@ -174,4 +175,4 @@ def _open_zstd(path: Path) -> Any:
 
 
 def _damaged(path: Path, form: str, error: Exception) -> StrawberryError:
-    return StrawberryError(f"{path}: damaged, or cut short, as {form}: {error}")
+    return StrawberryError(f"{path}: damaged or truncated as {form}: {error}")

@@ -1,4 +1,4 @@
-"""The data set of files of ids that another project wrote."""
+"""The data set of token files of other projects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from strawberry.files.storage import FileFingerprints, digest
 
 
 class ShardedDataset(PackedDataset):
-    """Windows over the ids of files; bytes of text are known where there is a tokenizer."""
+    """Windows over the ids of files; bytes of text are known with a tokenizer."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class ShardedDataset(PackedDataset):
 
     @property
     def eot(self) -> int | None:
-        """The id that ends a document: as the recipe says, or else the tokenizer's."""
+        """The id that ends a document: the recipe's, or else the tokenizer's."""
         return super().eot if self._eot is None else self._eot
 
 
@@ -44,20 +44,20 @@ def sharded_dataset(
     site: DataSite,
     test_division: float = 0.0,
 ) -> ShardedDataset:
-    """The data set of training, validation and test files.
+    """Open the data set of training, validation and test files.
 
     Args:
-        files: of each split; without any for validation, the end of the training ids is that.
-            Without any for a test, `test_division` of all ids is taken from what is left.
-        dtype: type of the ids in files that don't say, `uint16` or `uint32`.
-        data_division: the share for training where no file is validation.
-        tokenizer: what made the ids, if that is known.
-        eot: the id between documents; None takes the tokenizer's.
-        site: where it is opened.
-        test_division: the share to hold back.
+        files: files of each split. Without validation files, the end of the training ids is used.
+            Without test files, `test_division` of all ids is taken from the rest.
+        dtype: type of the ids in files without a header, `uint16` or `uint32`.
+        data_division: fraction for training without validation files.
+        tokenizer: the tokenizer of the ids, if known.
+        eot: id between documents; None takes the tokenizer's.
+        site: the site of the data source.
+        test_division: fraction of the test split.
 
     Raises:
-        StrawberryError: a file is damaged, or holds an id that the tokenizer or the model lacks.
+        StrawberryError: a file is damaged, or has an id that the tokenizer or the model lacks.
     """
     identities = FileFingerprints(site.cache)
     held = [s for s in EVERY if s in SPLITS or files.get(s)]
@@ -66,9 +66,11 @@ def sharded_dataset(
     owner = "the model's vocabulary" if tokenizer is None else "its tokenizer"
     for file in (file for split in held for file in opened[split]):
         if file.largest >= room:
-            raise StrawberryError(f"{file.path}: holds id {file.largest}; {owner} has {room} ids")
+            raise StrawberryError(
+                f"{file.path}: contains id {file.largest}, but {owner} has {room} ids"
+            )
     if eot is not None and eot >= room:
-        raise StrawberryError(f"eot is {eot}; {owner} has {room} ids")
+        raise StrawberryError(f"eot is {eot}, but {owner} has {room} ids")
     ids = {split: IdStream([file.ids for file in opened[split]]) for split in held}
     total = sum(stream.size for stream in ids.values())
     cut = None

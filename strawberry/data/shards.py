@@ -1,10 +1,10 @@
 """Token files of other projects: `.bin` of nanoGPT, llm.c and modded-nanogpt, and `.npy` arrays.
 
-Three forms, told apart by their content:
+Three formats, distinguished by their content:
 
-- llm.c's and modded-nanogpt's: a header of 256 int32 (magic, version, number of ids), then the ids;
-- `.npy`: a one-dimensional array of integers (build-nanogpt's, for one);
-- anything else: ids and nothing else, uint16 unless the recipe says otherwise (nanoGPT's).
+- llm.c and modded-nanogpt: a header of 256 int32 (magic, version, number of ids), then the ids;
+- `.npy`: a one-dimensional array of integers, as in build-nanogpt;
+- all others: ids only, uint16 unless the recipe says otherwise, as in nanoGPT.
 
 All are memory-mapped. Nothing is unpickled: nanoGPT's `meta.pkl` is not opened.
 """
@@ -28,7 +28,7 @@ from strawberry.files.storage import FileFingerprints
 SUFFIXES: Final = (".bin", ".npy")
 _HEADER: Final = 256  # int32 numbers
 _HEADERS: Final = {(20240520, 1): "<u2", (20240801, 7): "<u4"}
-"""Magic number and version of llm.c's headers, and the type of the ids behind them."""
+"""Magic number and version of llm.c's headers, and the type of the following ids."""
 _MAGICS: Final = frozenset(magic for magic, _ in _HEADERS)
 _CHUNK: Final = 1 << 23  # ids that are looked at at a time
 _VALIDATION: Final = frozenset({"val", "valid", "validation"})
@@ -40,9 +40,9 @@ class IdFile:
     """A file of ids.
 
     Attributes:
-        path: where it is.
+        path: its path.
         ids: all of them, memory-mapped.
-        largest: the largest id; -1 if there is none.
+        largest: the largest id; -1 without ids.
         sha256: hexadecimal digest of the ids' bytes.
     """
 
@@ -53,7 +53,7 @@ class IdFile:
 
 
 def split_of(path: Path) -> Split:
-    """What a file's name says: `val.bin`, `fineweb_val_000000.bin`, `x-valid.npy`, `test.bin`."""
+    """Split names in file names: `val.bin`, `fineweb_val_000000.bin`, `x-valid.npy`, `test.bin`."""
     words = re.split(r"[^a-z]+", path.stem.lower())
     if not _VALIDATION.isdisjoint(words):
         return "val"
@@ -61,23 +61,23 @@ def split_of(path: Path) -> Split:
 
 
 def divide(files: Sequence[Path]) -> dict[Split, list[Path]]:
-    """The files of each split, by their names; there may be none of validation or test."""
+    """The files of each split, by their names; validation and test may have none."""
     return {split: [path for path in files if split_of(path) == split] for split in EVERY}
 
 
 def open_shards(
     files: Sequence[Path], dtype: str, identities: FileFingerprints, progress: Progress = silent
 ) -> list[IdFile]:
-    """Map files of ids; each is read through once, to know its largest id and its digest.
+    """Map files of ids; each is read once, for its largest id and its digest.
 
     Args:
-        files: what to open.
-        dtype: type of the ids of files that don't say: `uint16` or `uint32`.
-        identities: remembers files that have been read through.
-        progress: called while they are.
+        files: the files to open.
+        dtype: type of the ids in files without a header: `uint16` or `uint32`.
+        identities: caches results of files that have been read.
+        progress: progress callback.
 
     Raises:
-        StrawberryError: a file can't be read, is truncated, or holds no ids.
+        StrawberryError: a file can't be read, is truncated, or has no ids.
     """
     mapped = [(path, _map(path, dtype)) for path in files]
     opened, done, total = [], 0, sum(ids.nbytes for _, ids in mapped)
@@ -94,7 +94,7 @@ def open_shards(
 
 
 def _map(path: Path, dtype: str) -> npt.NDArray[Any]:
-    """The ids of a file, in whatever form it has them."""
+    """The ids of a file, in any of the formats."""
     try:
         with path.open("rb") as file:
             start = file.read(4 * _HEADER)
@@ -111,18 +111,18 @@ def _map(path: Path, dtype: str) -> npt.NDArray[Any]:
 
 
 def _layout(path: Path, start: bytes, size: int, dtype: str) -> tuple[int, np.dtype[Any], int]:
-    """Where the ids of a `.bin` file begin, their type, and how many there are."""
+    """The offset, type and number of the ids of a `.bin` file."""
     numbers = np.frombuffer(start[: len(start) // 4 * 4], "<i4")
     if numbers.size == _HEADER and int(numbers[0]) in _MAGICS:
         magic, version, count = (int(number) for number in numbers[:3])
         if (magic, version) not in _HEADERS:
-            raise StrawberryError(f"{path}: version {version} of llm.c's format, which is unknown")
+            raise StrawberryError(f"{path}: unknown version {version} of llm.c's format")
         kind = np.dtype(_HEADERS[magic, version])
         expected = 4 * _HEADER + count * kind.itemsize
         if count < 0 or size != expected:
             raise StrawberryError(
-                f"{path}: {size} bytes long, but its header announces {count} ids, which makes "
-                f"{expected}: truncated, or still being written"
+                f"{path}: {size} bytes long, but its header announces {count} ids, or "
+                f"{expected} bytes; the file is truncated or still being written"
             )
         return 4 * _HEADER, kind, count
     kind = np.dtype(dtype).newbyteorder("<")
@@ -135,17 +135,17 @@ def _map_array(path: Path) -> npt.NDArray[Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise StrawberryError(f"{path}: not a whole .npy array of numbers: {error}") from error
+        raise StrawberryError(f"{path}: not a complete .npy array of numbers: {error}") from error
     if array.ndim != 1 or array.dtype.kind not in "iu":
         shape = " x ".join(map(str, array.shape))
         raise StrawberryError(
-            f"{path}: expected a one-dimensional array of integers, not {shape} {array.dtype}"
+            f"{path}: expected a one-dimensional array of integers, got {shape} {array.dtype}"
         )
     return np.asarray(array)
 
 
 def _refuse(path: Path, start: bytes) -> None:
-    """Raises StrawberryError if a file's content is something else that is called `.bin`."""
+    """Raises StrawberryError if a `.bin` file is of another known format."""
     from strawberry.data.tokenfile import MAGIC
 
     if start.startswith(MAGIC):
@@ -155,10 +155,12 @@ def _refuse(path: Path, start: bytes) -> None:
         end = file.read(1)
     pickled = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
     if start.startswith(b"PK\x03\x04") or (pickled and end == b"."):
-        raise StrawberryError(f"{path}: a pickle or an archive, which is never opened; not ids")
+        raise StrawberryError(
+            f"{path}: a pickle or an archive, which is never opened; expected ids"
+        )
     if path.with_suffix(".idx").exists():
         raise StrawberryError(
-            f"{path}: with {path.stem}.idx beside it, this is Megatron's format, which is not read"
+            f"{path}: Megatron's format (with {path.stem}.idx), which is not supported"
         )
 
 
@@ -171,5 +173,5 @@ def _scan(path: Path, ids: npt.NDArray[Any]) -> dict[str, Any]:
         largest = max(largest, int(chunk.max()))
         if chunk.dtype.kind == "i" and int(chunk.min()) < 0:
             at = start + int(np.argmin(chunk))
-            raise StrawberryError(f"{path}: id {ids[at]} at place {at}: ids are not negative")
+            raise StrawberryError(f"{path}: id {ids[at]} at position {at} is negative")
     return {"largest": largest, "sha256": checksum.hexdigest()}

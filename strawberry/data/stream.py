@@ -1,4 +1,4 @@
-"""Ids of several arrays (the shards of a split), read as if they were one."""
+"""Read several arrays of ids (the shards of a split) as one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 
 class IdStream:
-    """One-dimensional arrays of ids, one after another.
+    """One-dimensional arrays of ids, concatenated.
 
     Args:
-        parts: the arrays, of any integer types; they stay where they are (memory-mapped, say).
+        parts: the arrays, of any integer types; they are not copied (memory-mapped, for example).
     """
 
     def __init__(self, parts: Sequence[npt.NDArray[Any]]) -> None:

@@ -1,9 +1,9 @@
-"""Text as its ids come: whatever the tokenizer, its pieces together are the text of all ids.
+"""Stream text while ids arrive: for any tokenizer, the pieces add up to the text of all ids.
 
-A tokenizer's decoder may look at more than one id: the first blank of a text is dropped, blanks
-stand between some ids and not others, a character's bytes are spread over ids, and a run of bytes
-that are not UTF-8 spoils what was right before. So ids are never decoded one by one. The text of
-all is compared with what it was one id before, and what both begin with is given away.
+A tokenizer's decoder may look at more than one id. Some drop the first space of a text or insert
+spaces between certain ids; a character's bytes may spread over ids; and a run of bytes that are not
+UTF-8 can change earlier text. Ids are therefore never decoded one by one. The text of all ids is
+compared with the text one id before, and their common prefix is emitted.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
 REPLACED: Final = "\ufffd"
 _CONTEXT: Final = 32
-"""Ids that are decoded before those that are new; what begins a text is out of their reach."""
+"""Number of ids decoded before the new ones; the decoder's handling of a text's start doesn't reach
+further.
+"""
 _WINDOW: Final = 256
-"""Ids that are decoded at a time, about."""
+"""Approximate number of ids decoded at a time."""
 
 
 class TextStream:
-    """The text that ids add to those before them.
+    """The text that ids add to the ids before them.
 
     Args:
-        tokenizer: what decodes them.
-        before: the ids that the text begins with, a prompt's; their own text is not given again.
+        tokenizer: the tokenizer.
+        before: the ids of a prompt; their text is not emitted.
     """
 
     def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
@@ -39,7 +41,7 @@ class TextStream:
         self._pieces: list[str] = []
 
     def add(self, token: int) -> str:
-        """The piece of text that is settled with one more id; often a little less than it adds."""
+        """Add an id and return the text that is now final; often a little less than the id's."""
         self.note(token)
         self._window.append(token)
         if self._tokenizer.unsettled(self._window):
@@ -55,11 +57,11 @@ class TextStream:
         return piece
 
     def note(self, token: int) -> None:
-        """Add an id whose text nobody waits for; `end` then has it."""
+        """Add an id without emitting text; `end` returns it."""
         self._ids.append(token)
 
     def end(self) -> str:
-        """What no piece has held yet, incomplete characters as the replacement character."""
+        """The remaining text, with incomplete characters as the replacement character."""
         text, given = self.text(), "".join(self._pieces)
         return text[len(_shared(text, given)) :]
 
@@ -70,7 +72,7 @@ class TextStream:
         return whole[len(_shared(before, whole)) :]
 
     def _move(self) -> None:
-        """Begin the window later, where its text ends as before: decoding all is not for free."""
+        """Move the start of the window forward without changing its end, to decode less."""
         window = self._window[-_CONTEXT:]
         text, waiting = self._tokenizer.decode(window), self._last[self._given :]
         if len(waiting) < len(text) and text.endswith(waiting):
@@ -78,7 +80,7 @@ class TextStream:
 
 
 def _shared(one: str, two: str) -> str:
-    """What two texts both begin with."""
+    """The common prefix of two texts."""
     length = min(len(one), len(two))
     if one[:length] == two[:length]:
         return one[:length]

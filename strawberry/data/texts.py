@@ -1,7 +1,7 @@
-"""From files of text to a data set: the corpus, its tokenizer, its ids, each made once and cached.
+"""Build a data set from text files: corpus, tokenizer and ids, each cached.
 
-Cache entries are keyed by the content that they are made of and by every setting that matters, so
-they need no invalidation: other content has another key. A damaged entry is made anew.
+Cache keys contain the source's content and every relevant setting, so entries never need
+invalidation. A damaged entry is built again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from strawberry.files.storage import (
 )
 
 TRAIN_BYTES = 100_000_000
-"""How much text a BPE is learnt from at most; more of it changes hardly a merge."""
+"""Maximum text from which a BPE is trained; more text changes hardly any merge."""
 
 _LEAST = 1 << 16  # bytes that are worth taking of a longer document
 _SUM = "tokenizer.sha256"
@@ -71,7 +71,7 @@ def text_corpus(
 
 
 def text_dataset(corpus: Corpus, site: DataSite, special: bool = False) -> PackedDataset:
-    """The packed data set of a corpus under the recipe's tokenizer, from the cache if it is there.
+    """The packed data set of a corpus under the recipe's tokenizer, from the cache if present.
 
     With `special`, texts of special tokens within documents become their ids.
     """
@@ -93,13 +93,13 @@ def text_dataset(corpus: Corpus, site: DataSite, special: bool = False) -> Packe
 
 
 def kept_dataset(entry: str, cache: Path) -> PackedDataset | None:
-    """The data set of an entry of the cache, whose text need not be there; None if it is gone."""
+    """The data set of a cache entry, without its text; None if the entry is missing."""
     folder = _entry(cache, entry)
     try:
         dataset = open_packed(folder, FileFingerprints(cache))
     except StrawberryError:
         return None
-    dataset.notes = (f"its text is not there; its tokens are, in {folder}",)
+    dataset.notes = (f"its text is missing; its tokens are in {folder}",)
     dataset.entry = entry
     return dataset
 
@@ -109,11 +109,11 @@ def _entry(cache: Path, name: str) -> Path:
 
 
 def left_out(corpus: Corpus) -> tuple[str, ...]:
-    """What a user should know of documents that were left out, if there were any."""
+    """A note about documents that were left out, if any."""
     if not corpus.n_empty:
         return ()
     total = corpus.n_empty + corpus.n_documents
-    return (f"{corpus.n_empty:,} of {total:,} documents are empty or null, and left out",)
+    return (f"{corpus.n_empty:,} of {total:,} documents are empty or null and were left out",)
 
 
 def cached_bpe(
@@ -126,7 +126,7 @@ def cached_bpe(
     cache: Path,
     progress: Progress = silent,
 ) -> Tokenizer:
-    """The BPE that the training split of a corpus teaches, from the cache if it is there."""
+    """The BPE trained on a corpus' training split, from the cache if present."""
     settings = [vocab_size, list(special_tokens), bpe.split_pattern(pattern), train_bytes]
     key = digest("bpe", corpus.fingerprint, settings, bpe.source_digest())
     folder = cache / "tokenizers" / key[:32]
@@ -138,7 +138,7 @@ def cached_bpe(
         except (OSError, ValueError) as error:
             raise DamagedFileError(f"{folder}: {error}") from error
         if actual != expected:
-            raise DamagedFileError(f"{folder / TOKENIZER}: damaged: its checksum is wrong")
+            raise DamagedFileError(f"{folder / TOKENIZER}: damaged: wrong checksum")
         return load_tokenizer(folder / TOKENIZER)
 
     def make() -> None:
@@ -160,7 +160,7 @@ def cached_bpe(
 
 
 def sample(corpus: Corpus, n_bytes: int) -> Iterator[str]:
-    """Training documents, evenly over the corpus, of about `n_bytes` in all and never more."""
+    """Training documents, spread evenly over the corpus, of at most `n_bytes` in all."""
     share = min(1.0, n_bytes / max(1, corpus.n_bytes("train")))
     seen = taken = 0
     for text in corpus.documents("train"):
@@ -174,7 +174,7 @@ def sample(corpus: Corpus, n_bytes: int) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class PreparedData:
-    """What `prepare` made and left out, and how long its parts took, in seconds."""
+    """The result of `prepare`: counts, and the duration of its parts in seconds."""
 
     folder: Path
     meta: PackedMeta
@@ -197,28 +197,28 @@ def prepare(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> PreparedData:
-    """Make a prepared folder of text files, folders and patterns.
+    """Create a prepared folder from text files, folders and patterns.
 
     Args:
         paths: what to read.
-        out: the folder to make; it must not exist, or be empty.
+        out: the folder to create; it must not exist, or be empty.
         tokenizer: a `tokenizer.json`; None trains a BPE on the training split.
-        vocab_size: of the BPE that is trained, special tokens included.
-        data_division: the share of the text that is for training.
-        test_division: the share of the text that is taken from this and held back for a test.
+        vocab_size: size of the trained BPE, special tokens included.
+        data_division: fraction of the text for training.
+        test_division: fraction of the text that moves from training to the locked test split.
         field: the text field of JSON objects.
-        special: make texts of special tokens within documents into their ids.
+        special: encode texts of special tokens within documents as their ids.
         cache: the cache folder; None takes the user's.
-        progress: called while it goes on.
+        progress: progress callback.
 
     Raises:
-        StrawberryError: a path or the tokenizer can't be used, or `out` is in use.
+        StrawberryError: a path or the tokenizer is invalid, or `out` is in use.
     """
     if not 0 < data_division < 1:
-        raise StrawberryError(f"data_division {data_division}: must be between 0 and 1")
+        raise StrawberryError(f"data_division must be between 0 and 1, got {data_division}")
     check_division(data_division, test_division)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StrawberryError(f"{out}: already there and not empty; name another folder")
+        raise StrawberryError(f"{out}: exists and is not empty; name another folder")
     cache = cache or cache_folder()
     started = time.perf_counter()
     chosen = None if tokenizer is None else load_tokenizer(tokenizer)
@@ -245,7 +245,7 @@ def prepare(
 
 @dataclass(frozen=True, slots=True)
 class TrainedTokenizer:
-    """A tokenizer that `train_tokenizer` made: of how much text, and in how many seconds."""
+    """A tokenizer from `train_tokenizer`, with its bytes of text and training seconds."""
 
     tokenizer: Tokenizer
     notes: tuple[str, ...]
@@ -264,23 +264,23 @@ def train_tokenizer(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> TrainedTokenizer:
-    """Learn a BPE of all the text in some files, folders and patterns, and save it.
+    """Train a BPE on all text in files, folders and patterns, and save it.
 
     Args:
         paths: what to read.
-        out: the `tokenizer.json` to write; it is replaced if it is there.
-        vocab_size: ids in all, special tokens included.
-        special_tokens: texts of special tokens; None takes the usual ones.
-        pattern: a name of `PATTERNS`, or a regular expression.
+        out: the `tokenizer.json` to write; an existing file is replaced.
+        vocab_size: total number of ids, special tokens included.
+        special_tokens: texts of special tokens; None takes the defaults.
+        pattern: a name in `PATTERNS`, or a regular expression.
         field: the text field of JSON objects.
         cache: the cache folder; None takes the user's.
-        progress: called while it goes on.
+        progress: progress callback.
 
     Raises:
-        StrawberryError: a path or a setting can't be used, or `out` can't be written.
+        StrawberryError: a path or a setting is invalid, or `out` can't be written.
     """
     if out.is_dir():
-        raise StrawberryError(f"{out}: a folder; name the file to write, such as tokenizer.json")
+        raise StrawberryError(f"{out}: is a folder; name the file to write, such as tokenizer.json")
     special = bpe.SPECIAL_TOKENS if special_tokens is None else tuple(special_tokens)
     bpe.check_special(special)
     bpe.check_room(vocab_size, special)
@@ -302,7 +302,7 @@ def train_tokenizer(
 def _cached(
     folder: Path, read: Callable[[], _T], make: Callable[[], None], progress: Progress
 ) -> _T:
-    """Read a cache entry, made under its lock if it is not there or damaged."""
+    """Read a cache entry; if missing or damaged, build it under its lock."""
     if folder.exists():
         with contextlib.suppress(DamagedFileError):
             return read()
@@ -311,7 +311,7 @@ def _cached(
             try:
                 return read()
             except DamagedFileError as error:
-                progress(f"made anew, because it was damaged: {error}", 0, None)
+                progress(f"rebuilt, because it was damaged: {error}", 0, None)
                 with explained("can't replace a damaged cache entry"):
                     shutil.rmtree(folder)
         remove_orphans(folder)

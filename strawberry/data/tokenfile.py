@@ -1,8 +1,8 @@
 """Token files: a header of 128 bytes, then the ids as little-endian uint16 or uint32.
 
-The header holds, in this order: magic (8 bytes), format version and bytes per id (uint32), number
-of ids, vocabulary size and bytes of text (uint64), the split's name (8 bytes), SHA-256 of the ids
-(32 bytes), zeros, and a CRC-32 of all that. Files are read through a memory map.
+The header has, in this order: magic (8 bytes), format version and bytes per id (uint32), number of
+ids, vocabulary size and bytes of text (uint64), the split's name (8 bytes), SHA-256 of the ids (32
+bytes), zeros, and a CRC-32 of everything before. Files are memory-mapped.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class TokenFile:
     """An open token file.
 
     Attributes:
-        path: where it is.
+        path: its path.
         ids: all ids, memory-mapped, uint16 or uint32.
-        vocab_size: every id is less than this.
-        n_bytes: UTF-8 bytes of the text that the ids stand for.
+        vocab_size: upper bound of the ids, exclusive.
+        n_bytes: UTF-8 bytes of the ids' text.
         split: `train`, `val`, or empty.
         sha256: hexadecimal digest of the ids.
     """
@@ -50,7 +50,7 @@ class TokenFile:
 
 
 class TokenWriter:
-    """Writes a token file piece by piece; the header, and so the file's validity, comes last."""
+    """Writes a token file piece by piece; the header comes last and makes it valid."""
 
     def __init__(self, path: Path, vocab_size: int, split: str = "") -> None:
         self.path = path
@@ -64,12 +64,12 @@ class TokenWriter:
         self._file.write(bytes(_HEADER.size))
 
     def append(self, ids: npt.NDArray[Any], n_bytes: int) -> None:
-        """Add ids that stand for `n_bytes` of text; raises StrawberryError if one is too large."""
+        """Append ids for `n_bytes` of text; raises StrawberryError if one is too large."""
         if not ids.size:
             return
         if int(ids.max()) >= self.vocab_size or int(ids.min()) < 0:
             raise StrawberryError(
-                f"{self.path.name}: the tokenizer gave an id outside of its own vocabulary of "
+                f"{self.path.name}: the tokenizer returned an id outside its own vocabulary of "
                 f"{self.vocab_size}"
             )
         raw = np.ascontiguousarray(ids, dtype=self._dtype).data
@@ -100,11 +100,11 @@ class TokenWriter:
 
 
 def open_tokens(path: Path, identities: FileFingerprints) -> TokenFile:
-    """Map a token file, verified: its header and size always, its ids once for each file.
+    """Map a verified token file: header and size every time, ids once for each file.
 
     Raises:
-        DamagedFileError: it is truncated, altered, or holds an id outside of its vocabulary.
-        StrawberryError: it is no token file, or not there.
+        DamagedFileError: it is truncated, altered, or has an id outside its vocabulary.
+        StrawberryError: it is not a token file, or does not exist.
     """
     try:
         with path.open("rb") as file:
@@ -113,20 +113,18 @@ def open_tokens(path: Path, identities: FileFingerprints) -> TokenFile:
     except OSError as error:
         raise DamagedFileError(f"{path}: {error.strerror or error}") from error
     if header[: len(MAGIC)] != MAGIC:
-        raise DamagedFileError(
-            f"{path}: not a token file (it does not begin with its magic number)"
-        )
+        raise DamagedFileError(f"{path}: not a token file (wrong magic number)")
     if len(header) < _HEADER.size:
         raise DamagedFileError(f"{path}: truncated within the header, at {len(header)} bytes")
     if zlib.crc32(header[:-4]) != int.from_bytes(header[-4:], "little"):
-        raise DamagedFileError(f"{path}: the header is damaged (its checksum is wrong)")
+        raise DamagedFileError(f"{path}: damaged header: wrong checksum")
     _, version, width, count, vocab_size, n_bytes, split, digest, _ = _HEADER.unpack(header)
     if version != VERSION:
         raise StrawberryError(f"{path}: format {version}; this Strawberry reads format {VERSION}")
     if size != _HEADER.size + count * width:
         expected = _HEADER.size + count * width
         raise DamagedFileError(
-            f"{path}: {size} bytes long, not {expected}: truncated or overwritten"
+            f"{path}: {size} bytes long, expected {expected}; truncated or overwritten"
         )
     dtype = np.dtype(f"<u{width}")
     ids: npt.NDArray[Any] = np.empty(0, dtype)
@@ -141,7 +139,7 @@ def open_tokens(path: Path, identities: FileFingerprints) -> TokenFile:
 
 
 def _verify(file: TokenFile) -> None:
-    """Compare every id with the vocabulary, and all of them with the checksum."""
+    """Check every id against the vocabulary, and all of them against the checksum."""
     checksum = hashlib.sha256()
     wrong: str | None = None
     for start in range(0, file.ids.size, _CHUNK):
@@ -150,10 +148,12 @@ def _verify(file: TokenFile) -> None:
         if wrong is None and int(chunk.max()) >= file.vocab_size:
             at = int(np.argmax(chunk >= file.vocab_size))
             offset = _HEADER.size + (start + at) * file.ids.itemsize
-            wrong = f"id {chunk[at]} at byte {offset}, outside of a vocabulary of {file.vocab_size}"
+            wrong = (
+                f"id {chunk[at]} at byte {offset} is outside the vocabulary of {file.vocab_size}"
+            )
     if checksum.hexdigest() != file.sha256:
         raise DamagedFileError(
-            f"{file.path}: damaged: the ids do not have the checksum in the header"
+            f"{file.path}: damaged: the ids don't match the checksum in the header"
         )
     if wrong is not None:
         raise DamagedFileError(f"{file.path}: {wrong}")

@@ -1,4 +1,4 @@
-"""Tokenizers from files: ours, by tiktoken; any other that `tokenizers` can read, by that."""
+"""Tokenizers from files: Strawberry's own with tiktoken, others with the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _ENDS = (END_OF_TEXT, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im
 
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _JOINING = ("Fuse", "ByteLevel")
-"""Decoders that make one text of those of all ids."""
+"""Decoders that process the text of all ids together."""
 
 INSTEAD = (
-    "leave the path out to learn a tokenizer of the data, or make a tokenizer.json with "
-    "`strawberry tokenizer train`, or of an encoder of the original project "
-    "with `strawberry original import`"
+    "leave the path out to train a tokenizer on the data; or create a tokenizer.json with "
+    "`strawberry tokenizer train`, or from an encoder of the original project with "
+    "`strawberry original import`"
 )
-"""What to do about a pickled encoder."""
+"""Advice about a pickled encoder."""
 
 
 class HubTokenizer(Tokenizer):
@@ -40,7 +40,7 @@ class HubTokenizer(Tokenizer):
 
     Args:
         document: the content of the file.
-        name: how to name it in messages.
+        name: its name in messages.
     """
 
     def __init__(self, document: str, name: str) -> None:
@@ -58,7 +58,7 @@ class HubTokenizer(Tokenizer):
         known_ends = [self._fast.token_to_id(end) for end in _ENDS]
         ends = [int(i) for i in known_ends if i is not None]
         if not ends:
-            raise StrawberryError(f"{name}: no token that ends a text (one of {', '.join(_ENDS)})")
+            raise StrawberryError(f"{name}: has no end-of-text token (one of {', '.join(_ENDS)})")
         self.eot = ends[0]
         ids = set(self._fast.get_vocab(with_added_tokens=True).values())
         self.vocab_size = 1 + max(ids)
@@ -67,14 +67,14 @@ class HubTokenizer(Tokenizer):
         self.lossless = self._gives_back()
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """The ids of `text`; with `special`, the texts of special tokens become their ids."""
+        """Encode `text`; with `special`, texts of special tokens become their ids."""
         encoder = self._fast if special else self._plain
         return list(encoder.encode(encodable(text), add_special_tokens=False).ids)
 
     def encode_batch(
         self, texts: Sequence[str], special: bool = False
     ) -> list[npt.NDArray[np.uint32]]:
-        """The ids of each text, in parallel."""
+        """Encode each text, in parallel."""
         encoder = self._fast if special else self._plain
         encoded = encoder.encode_batch_fast(
             [encodable(text) for text in texts], add_special_tokens=False
@@ -82,7 +82,7 @@ class HubTokenizer(Tokenizer):
         return [np.array(one.ids, dtype=np.uint32) for one in encoded]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, as the library decodes them together."""
+        """Decode `ids` together, with the library."""
         self._check(ids)
         return self._text(ids)
 
@@ -92,10 +92,7 @@ class HubTokenizer(Tokenizer):
         return b"".join(map(self._bytes_of, ids))
 
     def unsettled(self, ids: Sequence[int]) -> int:
-        """Single bytes at the end, as one more that is wrong spoils all of them.
-
-        All, where the end of the text may be the beginning of one that a decoder replaces.
-        """
+        """Keep single bytes at the end undecided: a further invalid byte would change them."""
         if self._replaced and self._may_be_replaced(self._text(ids)):
             return len(ids)
         count = 0
@@ -104,7 +101,7 @@ class HubTokenizer(Tokenizer):
         return count
 
     def save(self, path: Path) -> None:
-        """Write the document that it came from."""
+        """Write the document that it was loaded from."""
         write_file(path, self._document.encode())
 
     def _gives_back(self) -> bool:
@@ -118,7 +115,7 @@ class HubTokenizer(Tokenizer):
     def _check(self, ids: Sequence[int]) -> None:
         for i in ids:
             if not 0 <= i < self.vocab_size:
-                raise ValueError(f"id {i} is outside of a vocabulary of {self.vocab_size}")
+                raise ValueError(f"id {i} is outside the vocabulary of {self.vocab_size}")
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self._fast.decode(list(ids), skip_special_tokens=False)) if ids else ""
@@ -131,7 +128,7 @@ class HubTokenizer(Tokenizer):
 
     @functools.cached_property
     def _steps(self) -> tuple[dict[str, Any], ...]:
-        """The decoders that the document names, one after another."""
+        """The decoders that the document names, in order."""
         return tuple(_flat(json.loads(self._document).get("decoder") or {}))
 
     @functools.cached_property
@@ -141,7 +138,7 @@ class HubTokenizer(Tokenizer):
 
     @functools.cached_property
     def _replaced(self) -> tuple[str | None, ...]:
-        """What decoders replace once the texts of ids are joined; None for a pattern."""
+        """Strings that decoders replace after the texts of ids are joined; None for a pattern."""
         types = [step.get("type") for step in self._steps]
         joined = min((types.index(one) for one in _JOINING if one in types), default=len(types))
         later = [step for step in self._steps[joined:] if step.get("type") == "Replace"]
@@ -149,7 +146,7 @@ class HubTokenizer(Tokenizer):
 
     @functools.cached_property
     def _single(self) -> dict[int, bytes]:
-        """The ids that stand for a byte each, beside those of text."""
+        """The ids that stand for a single byte each."""
         if "ByteFallback" not in self._decoders:
             return {}
         vocabulary = self._fast.get_vocab(with_added_tokens=True).items()
@@ -157,7 +154,7 @@ class HubTokenizer(Tokenizer):
 
     @functools.cached_property
     def _anchor(self) -> list[int]:
-        """An id of letters alone: what another adds to it, that one adds to a text."""
+        """An id of letters only, which shows what a further id adds to a text."""
         plain = (i for i in range(self.vocab_size) if self._text([i]).isalpha())
         return list(itertools.islice(plain, 1))
 
@@ -181,16 +178,16 @@ def _flat(part: dict[str, Any], of: str = "decoders") -> Iterator[dict[str, Any]
 
 
 def tokenizer_beside(file: Path) -> Tokenizer | None:
-    """The `tokenizer.json` in the folder of a file of ids, if there is one."""
+    """The `tokenizer.json` in the folder of a file of ids, if present."""
     beside = file.parent / "tokenizer.json"
     return load_tokenizer(beside) if beside.exists() else None
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a `tokenizer.json`.
+    """Load the tokenizer of a `tokenizer.json`.
 
     Raises:
-        StrawberryError: it is not there, or not such a file; pickles are refused by name.
+        StrawberryError: it does not exist or is invalid; pickles are refused by name.
     """
     if path.is_dir():
         path = path / "tokenizer.json"

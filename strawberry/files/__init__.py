@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, locks, the cache folder."""
+"""File operations: atomic writes, locks, retries, the cache folder."""
 
 from strawberry.files.atomic import write_atomic
 from strawberry.files.storage import (

@@ -1,4 +1,4 @@
-"""Replacing a text file in one step."""
+"""Replace a text file atomically."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from strawberry.files.retry import retried
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replace a file in one step; raises StrawberryError if the disk refuses."""
+    """Replace a file atomically; raises StrawberryError on a disk error."""
     temporary = path.with_name(f".{path.name}.writing")
 
     def write() -> None:
@@ -24,4 +24,4 @@ def write_atomic(path: Path, text: str) -> None:
         retried(write)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StrawberryError(f"{path}: can't be written: {error.strerror}") from error
+        raise StrawberryError(f"{path}: can't write: {error.strerror}") from error

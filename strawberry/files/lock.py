@@ -1,7 +1,6 @@
-"""A folder that one process works in at a time.
+"""A lock that lets one process at a time work in a folder.
 
-The lock is the operating system's, so that it ends with its holder, however that one ends; beside
-it stands who that is.
+An OS file lock, released when its process dies; `.holder` names the process.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ class FolderInUse(StrawberryError):  # noqa: N818 (a state of the folder)
 
 
 class FolderLock:
-    """The lock of a folder, which has to be there.
+    """The lock of an existing folder.
 
     Args:
-        folder: what is locked.
-        work: what the holder does there, as `is training here`.
+        folder: the folder.
+        work: the holder's activity, as in `is training here`.
     """
 
     def __init__(self, folder: Path, work: str) -> None:
@@ -36,11 +35,11 @@ class FolderLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object has the lock."""
+        """True if this object holds the lock."""
         return self._lock.is_locked
 
     def acquire(self) -> None:
-        """Take the lock at once, or raise FolderInUse with who has it; raises OSError too."""
+        """Acquire the lock at once; raises FolderInUse with the holder, or OSError."""
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout as error:
@@ -52,6 +51,6 @@ class FolderLock:
         self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._holder.unlink(missing_ok=True)
         self._lock.release()

@@ -1,4 +1,4 @@
-"""Trying again what a disk refused for a moment."""
+"""Retry after transient disk errors."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ T = TypeVar("T")
 TRANSIENT = frozenset(
     {errno.EINTR, errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT}
 )
-"""What a network file system or a tired disk says once, and then no more."""
+"""errno values that are worth a retry."""
 
 PAUSES = [0.05, 0.2, 1.0]
-"""Seconds before each new try."""
+"""Pauses before the retries, in seconds."""
 
 
 def retried(action: Callable[[], T]) -> T:
-    """What `action` returns, tried a few times more where a transient I/O error stops it.
+    """The result of `action`, retried a few times after transient I/O errors.
 
-    It must be able to begin anew. Raises what the last try raises, and at once what would not
-    pass by waiting (a full disk, a read-only folder).
+    It must be repeatable. Raises the last try's error, and permanent errors at once (a full disk, a
+    read-only folder).
     """
     for pause in PAUSES:
         try:
@@ -38,7 +38,7 @@ def retried(action: Callable[[], T]) -> T:
 
 
 def number(error: OSError | SafetensorError) -> int | None:
-    """The system's error number; safetensors has it in its text alone."""
+    """The errno of an error; safetensors has it only in its text."""
     if isinstance(error, OSError):
         return error.errno
     match = re.search(r"\(os error (\d+)\)", str(error))

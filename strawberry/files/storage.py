@@ -1,4 +1,4 @@
-"""Files that are whole or not there: the cache folder, atomic writes, locks, file identities."""
+"""The cache folder, atomic writes, locks, file identities."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SETTLED_NS = 100_000_000  # coarser than any file clock that is in use
 
 
 class DamagedFileError(StrawberryError):
-    """A file of ours is not as it was written; the message names it."""
+    """A file written by Strawberry has changed; the message names it."""
 
 
 def cache_folder() -> Path:
-    """Where derived files are kept: `STRAWBERRY_CACHE`, or the platform's cache folder."""
+    """The folder for derived files: `STRAWBERRY_CACHE`, or the platform's cache folder."""
     if chosen := os.environ.get("STRAWBERRY_CACHE"):
         return Path(chosen).expanduser().absolute()
     if sys.platform == "win32":
@@ -41,7 +41,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """Turn an OSError (no space, no permission) into a StrawberryError that says what failed."""
+    """Turn an OSError (no space, no permission) into a StrawberryError that names the action."""
     try:
         yield
     except OSError as error:
@@ -52,7 +52,7 @@ def explained(doing: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def about(field: str) -> Iterator[None]:
-    """Say of a StrawberryError raised inside that it is about that field of the component."""
+    """Turn a StrawberryError raised inside into one about that field of the component."""
     try:
         yield
     except StrawberryError as error:
@@ -60,20 +60,20 @@ def about(field: str) -> Iterator[None]:
 
 
 def lock(cache: Path, key: str) -> BaseFileLock:
-    """The lock under which the cache entry of `key` is made; the system frees a dead holder's."""
+    """The lock for building the cache entry of `key`; the OS releases a dead holder's lock."""
     from filelock import FileLock
 
-    with explained("the cache folder can't be written (STRAWBERRY_CACHE names another)"):
+    with explained("can't write the cache folder (STRAWBERRY_CACHE names another)"):
         folder = cache / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{key}.lock")
 
 
 def write_file(path: Path, content: bytes, *, parents: bool = True) -> None:
-    """Write a file so that a crash leaves the old one or the new one.
+    """Write a file; a crash leaves either the old or the new one.
 
-    Its folder is made where it is missing. With `parents` false that folder's own is not, so that
-    what was moved away stays away.
+    A missing folder is created. With `parents` false, only the last folder is created, so a folder
+    that was moved away is not created again.
     """
     with explained(f"can't write {path}"):
         path.parent.mkdir(parents=parents, exist_ok=True)
@@ -93,7 +93,7 @@ def write_file(path: Path, content: bytes, *, parents: bool = True) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` when the block ends well and vanishes when not.
+    """A temporary folder that becomes `path` if the block succeeds, and is removed otherwise.
 
     `path` must not exist, or be an empty folder.
     """
@@ -116,7 +116,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_orphans(path: Path) -> None:
-    """Remove what killed writers of `path` left; only under its lock."""
+    """Remove leftovers of killed writers of `path`; requires its lock."""
     for part in path.parent.glob(f".{path.name}{_PART}*"):
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -131,18 +131,18 @@ def digest(*parts: Any) -> str:
 
 
 class FileFingerprints:
-    """What was once computed of some files, remembered as long as they are the same files.
+    """Values computed from files, cached while the files are unchanged.
 
-    The same means: device, inode, size, and the times of content and of metadata. A note is
-    trusted only if it is younger than the files by more than the grain of the file clock, so that a
-    second write within one tick of the first is not missed.
+    Unchanged means equal device, inode, size, and times of content and metadata. An entry is
+    trusted only if it is younger than the files by more than the clock's resolution, so a second
+    write within one tick is not missed.
     """
 
     def __init__(self, cache: Path) -> None:
         self._folder = cache / "notes"
 
     def recall(self, files: Sequence[Path], about: str) -> Any:
-        """The value noted of these files under `about`, or None."""
+        """The cached value of these files under `about`, or None."""
         states = [path.stat() for path in files]
         note = self._note(files, states, about)
         try:
@@ -154,7 +154,7 @@ class FileFingerprints:
             return None
 
     def note(self, files: Sequence[Path], about: str, value: Any) -> None:
-        """Remember a JSON value of these files; a cache that can't be written is no error."""
+        """Cache a JSON value of these files; an unwritable cache is no error."""
         states = [path.stat() for path in files]
         with contextlib.suppress(StrawberryError):
             write_file(self._note(files, states, about), json.dumps(value).encode())
@@ -164,7 +164,7 @@ class FileFingerprints:
 
 
 def stamps(states: Sequence[os.stat_result]) -> list[tuple[int, ...]]:
-    """What tells two states of a file apart without reading it."""
+    """Metadata that distinguishes two states of a file without reading it."""
     return [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states]
 
 
@@ -175,7 +175,7 @@ def _umask() -> int:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file, or a folder's names, to the disk."""
+    """Flush a file, or a folder's entries, to the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows has no handle on a folder to flush
     descriptor = os.open(path, os.O_RDONLY)

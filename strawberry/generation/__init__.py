@@ -1,4 +1,4 @@
-"""Text from a trained model: loading it, decoding, sampling, drafts, packed weights."""
+"""Text generation: loading a trained model, decoding, sampling, drafts, packed weights."""
 
 from strawberry.generation.decode import sample_batch, sample_ids
 from strawberry.generation.load import LoadedRun, load_run

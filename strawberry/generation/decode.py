@@ -1,8 +1,8 @@
-"""Decoding: sequences that grow a token at a time, in step, with a cache.
+"""Decode a batch of sequences token by token, with a cache.
 
-Sequences of different lengths go in step from the end of the shortest: what a longer one has
-already is taken as given, not chosen. So all rows are at one place, and any mixer with a cache can
-decode a batch, without padding or a mask.
+Sequences of different lengths proceed in step, from the end of the shortest one: tokens that a
+longer one already has are taken, not sampled. All rows are then at one position, so any mixer with
+a cache can decode the batch, without padding or a mask.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 def without_gradients(model: LanguageModel) -> Callable[[], AbstractContextManager[object]]:
-    """A context without gradients; where no parameter wants any, without torch's accounts too."""
+    """A context without gradients; inference mode if no parameter requires them."""
     wanted = any(parameter.requires_grad for parameter in model.parameters())
     return torch.no_grad if wanted else torch.inference_mode
 
 
 class Sequences:
-    """B sequences of ids, and what the model keeps of them.
+    """B sequences of ids, and their decoding cache.
 
-    Where the model can place only so many tokens, the oldest are let go: the cache is then made
-    anew from the last half. A model that isn't causal never has a cache: each new token changes
-    what comes before it, so the whole sequence is computed anew.
+    If the model's positions run out, the oldest tokens are dropped: the cache is built again from
+    the last half. A non-causal model never has a cache: each new token changes earlier outputs, so
+    the whole sequence is computed again.
 
     Args:
-        model: in eval mode.
-        ids: (B, T) to begin with.
-        capacity: how long they may grow.
+        model: a model in eval mode.
+        ids: (B, T) initial ids.
+        capacity: maximum length.
         use_cache: False computes the whole sequence each time.
     """
 
@@ -59,7 +59,7 @@ class Sequences:
             self._cache = model.new_cache(B, self.room) if self.use_cache else None
 
     def logits(self) -> Tensor:
-        """Logits (B, V) of the next token, of the V ids that may be drawn."""
+        """Logits (B, V) of the next token, over the V ids that may be sampled."""
         with self._without_gradients():
             return self.model.drawn(self._logits())
 
@@ -76,12 +76,12 @@ class Sequences:
         return self.model.head_logits(hidden[:, -1])
 
     def append(self, chosen: Tensor) -> None:
-        """Add an id to each, (B,)."""
+        """Append an id to each sequence, (B,)."""
         self._ids[:, self._end] = chosen
         self._end += 1
 
     def repeat(self, times: int) -> None:
-        """Make each sequence, with what is kept of it, into so many side by side."""
+        """Repeat each sequence and its cache this many times, side by side."""
         self._ids = self._ids.repeat_interleave(times, 0)
         if self._cache is not None:
             self._cache.repeat(times)
@@ -97,7 +97,7 @@ def sample_ids(
     *,
     use_cache: bool = True,
 ) -> Iterator[Tensor]:
-    """New ids (B,), one step at a time, after `prompt` (B, T)."""
+    """Yield new ids (B,), one step at a time, after `prompt` (B, T)."""
     capacity = prompt.shape[1] + max_new_tokens
     sequences = Sequences(model, prompt, capacity, use_cache=use_cache)
     for _ in range(max_new_tokens):
@@ -117,21 +117,21 @@ def sample_batch(
     samples: int = 1,
     use_cache: bool = True,
 ) -> Iterator[list[tuple[int, int]]]:
-    """New ids of several prompts, `samples` of each, side by side.
+    """Yield new ids of several prompts, `samples` of each, as one batch.
 
-    What the prompts have in common in length is read once, however many samples follow it.
+    The common length of the prompts is read once for all samples.
 
     Args:
-        model: in eval mode.
-        prompts: ids to go on from, none of them empty.
-        max_new_tokens: of each row.
-        sampling: how tokens are chosen.
-        generators: one for each row; a prompt's samples are rows side by side.
-        samples: rows of each prompt.
+        model: a model in eval mode.
+        prompts: ids to continue, none of them empty.
+        max_new_tokens: maximum number of new tokens of each row.
+        sampling: the sampling settings.
+        generators: one for each row; a prompt's samples are adjacent rows.
+        samples: number of rows of each prompt.
         use_cache: False computes the whole sequences each time.
 
     Yields:
-        for each step, (row, id) of those rows that got a new one.
+        (row, id) pairs of the rows that got a new id in this step.
     """
     limit = model.limit()
     longest = max(map(len, prompts)) + max_new_tokens
@@ -171,7 +171,7 @@ def _by_length(
     *,
     use_cache: bool,
 ) -> Iterator[list[tuple[int, int]]]:
-    """The steps of `sample_batch`, each length of prompts by itself, all at once."""
+    """The steps of `sample_batch`, with separate computations for prompts of different lengths."""
     groups = []
     for length in sorted(set(map(len, prompts))):
         chosen = [number for number, prompt in enumerate(prompts) if len(prompt) == length]
@@ -190,7 +190,7 @@ def _by_length(
 
 
 def _among(going: Sequence[int], chosen: Tensor, place: int, given: Sequence[Tensor]) -> Tensor:
-    """(B,) the ids chosen for rows that are going, and of the others the one that was given."""
+    """(B,) the sampled ids of active rows, and the given ids of the others."""
     ids = [ids[place : place + 1] for ids in given]
     for at, row in enumerate(going):
         ids[row] = chosen[at : at + 1]

@@ -1,4 +1,4 @@
-"""A trained model from its run folder."""
+"""Load a trained model from its run folder."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRun:
-    """A run's recipe, and its model at the newest whole checkpoint, or at the best.
+    """A run's recipe, and its model at the newest intact checkpoint, or at the best.
 
-    `warnings` names damaged checkpoints that were passed over.
+    `warnings` names damaged checkpoints that were skipped.
     """
 
     folder: Path
@@ -56,18 +56,18 @@ def load_run(
     """Load a run for evaluation or generation, in eval mode.
 
     Args:
-        folder: of the run.
-        device: takes the place of the recipe's: a run can be used where it was not trained.
-        plugins: None takes those that are installed.
-        best: take the checkpoint of the lowest val_loss (`train.keep_best`).
-        weights: pack the matrices for generation, see `pack_weights`; None leaves all as it is.
+        folder: the run folder.
+        device: replaces the recipe's, because a run may be used on another machine.
+        plugins: None takes the installed ones.
+        best: load the checkpoint with the lowest val_loss (`train.keep_best`).
+        weights: pack the matrices for generation, see `pack_weights`; None doesn't pack.
 
     Raises:
-        StrawberryError: there is no run, no whole checkpoint in it, or no such format.
+        StrawberryError: there is no run, no intact checkpoint in it, or the format is unknown.
     """
     run = RunFolder(folder)
     if not run.exists:
-        raise StrawberryError(f"{run.path}: is not a run folder (there is no recipe.yaml in it)")
+        raise StrawberryError(f"{run.path}: is not a run folder (it has no recipe.yaml)")
     recipe = load_recipe(run.path, plugins=plugins)
     recipe = replace(recipe, train=replace(recipe.train, device=device))
     target = machine_for(recipe).device

@@ -1,17 +1,17 @@
-"""A model's matrices as decoding wants them: each is read once a token, and reading is the time.
+"""Pack a model's matrices for decoding, whose time is mostly that of reading them.
 
     pack_weights(model, "int8")     # in eval mode, on its device; from here on it can't be trained
 
-    float32     the same numbers, on a CPU stored by columns: one row of inputs then adds up columns
-    bfloat16    matrix and inputs rounded to bfloat16, added up in float32: half the bytes
-    int8        each row of the matrix in 8 bits and a scale (the largest number becomes 127),
-                inputs in bfloat16: a quarter of the bytes
+    float32     the same numbers; on a CPU stored by columns, so that one row of inputs sums columns
+    bfloat16    matrix and inputs rounded to bfloat16, summed in float32: half the bytes
+    int8        each matrix row in 8 bits with a scale (the largest number becomes 127), inputs in
+                bfloat16: a quarter of the bytes
 
-Which matrices those are is seen and not declared: a few tokens go through the model, and whatever
-parameter `F.linear` is given for a weight is packed, whoever wrote the module. A stack of experts'
-matrices stays as it is, and so do tables, routers and all else that is not multiplied that way.
-Where a packed parameter is used otherwise too, as a tied table of embeddings is, its plain form
-stays beside the packed one; where that comes unseen, it is made from the packed one each time.
+The matrices are detected, not declared: a few tokens pass through the model, and every parameter
+that `F.linear` receives as weight is packed, whoever wrote the module. Stacks of expert matrices,
+tables, routers and everything that is not multiplied this way stay as they are. If a packed
+parameter has another use too, such as a tied embedding table, its plain form is kept as well. If
+that use appears later, the plain form is computed from the packed one each time.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from strawberry.model.risks import declares, is_causal
 WeightFormat: TypeAlias = Literal["float32", "bfloat16", "int8"]
 
 UNIT: Final = 16
-"""Torch's kernel for int8 on a CPU reads so many inputs at a time, past the end if it must."""
+"""Torch's int8 CPU kernel reads this many inputs at a time, past the end if needed."""
 
 FEW_ROWS: Final = 16
-"""That kernel is the faster one for fewer rows than this."""
+"""Number of rows below which that kernel is faster."""
 
 ABOUT: Final = frozenset(
     [
@@ -43,7 +43,7 @@ ABOUT: Final = frozenset(
         *(Tensor.dim, Tensor.numel, Tensor.size),
     ]
 )
-"""What a matrix can be asked without being read."""
+"""Attributes that can be read without the matrix's values."""
 
 P = TypeVar("P", bound="PackedMatrix")
 
@@ -52,13 +52,13 @@ def pack_weights(model: LanguageModel, weights: WeightFormat) -> None:
     """Pack the matrices of a model in place, and freeze it.
 
     Raises:
-        StrawberryError: there is no such format, or the model is in training mode.
+        StrawberryError: the format is unknown, or the model is in training mode.
     """
     if weights not in get_args(WeightFormat):
         known = ", ".join(get_args(WeightFormat))
-        raise StrawberryError(f"weights in {weights!r} are unknown; write one of {known}")
+        raise StrawberryError(f"unknown weights {weights!r}; write one of {known}")
     if model.training:
-        raise StrawberryError("a model in training mode can't be packed: call `eval()` first")
+        raise StrawberryError("a model in training mode can't be packed; call `eval()` first")
     model.requires_grad_(False)
     watch = _Watch(p for p in model.parameters() if p.ndim == 2)
     with torch.no_grad():
@@ -84,18 +84,18 @@ def _packed(plain: nn.Parameter, weights: WeightFormat, *, also_plain: bool) -> 
 
 
 class PackedMatrix(Tensor):
-    """A matrix (out, in) in fewer bytes: `F.linear` takes it as it is, all else sees it in full."""
+    """A matrix (out, in) in fewer bytes; `F.linear` uses it packed, other operators unpacked."""
 
     plain: Tensor | None
 
     @staticmethod
     def fits(plain: Tensor) -> bool:
-        """Whether such a matrix can be packed."""
+        """Return whether a matrix can be packed."""
         return plain.dtype == torch.float32
 
     @staticmethod
     def __new__(cls: type[P], plain: Tensor, also_plain: bool) -> P:
-        """It has the shape, dtype and device of the plain matrix, and none of its numbers."""
+        """It has the shape, dtype and device of the plain matrix, without its values."""
         matrix: P = Tensor._make_wrapper_subclass(  # noqa: SLF001 (torch's way)
             cls, plain.shape, dtype=plain.dtype, device=plain.device
         )
@@ -107,7 +107,7 @@ class PackedMatrix(Tensor):
         self.plain = plain.detach() if also_plain else None
 
     def unpacked(self) -> Tensor:
-        """The matrix in full, rounded."""
+        """The full, rounded matrix."""
         raise NotImplementedError
 
     def times(self, x: Tensor) -> Tensor:
@@ -137,19 +137,19 @@ class PackedMatrix(Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """What operators of others see."""
+        """The form for other operators."""
         return _with_full(func, args, kwargs)
 
 
 class BFloat16(PackedMatrix):
-    """Rounded to bfloat16."""
+    """A matrix rounded to bfloat16."""
 
     def __init__(self, plain: Tensor, also_plain: bool) -> None:
         super().__init__(plain, also_plain)
         self.rounded = plain.detach().bfloat16()
 
     def unpacked(self) -> Tensor:
-        """The matrix in full, rounded."""
+        """The full, rounded matrix."""
         return self.rounded.to(self.dtype)
 
     def times(self, x: Tensor) -> Tensor:
@@ -172,11 +172,11 @@ class Int8(PackedMatrix):
 
     @staticmethod
     def fits(plain: Tensor) -> bool:
-        """Rows must be of whole units."""
+        """Rows must be a multiple of the kernel's unit."""
         return PackedMatrix.fits(plain) and plain.shape[1] % UNIT == 0
 
     def unpacked(self) -> Tensor:
-        """The matrix in full, rounded."""
+        """The full, rounded matrix."""
         return (self.whole * self.scale[:, None].to(self.dtype)).to(self.dtype)
 
     def times(self, x: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ class Int8(PackedMatrix):
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear`, where one of the three is packed."""
+    """`F.linear` if one of the three arguments is packed."""
     if not isinstance(weight, PackedMatrix) or isinstance(x, PackedMatrix):
         return F.linear(_full(x), _full(weight), _full(bias))
     rows = x.reshape(-1, x.shape[-1]).bfloat16().contiguous()
@@ -203,7 +203,7 @@ def _with_full(
 
 
 def _full(value: Any) -> Any:
-    """The plain form of a packed matrix, and of those in a list; anything else as it is."""
+    """The plain form of a packed matrix, also in lists; other values are unchanged."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(_full, value))
     if isinstance(value, PackedMatrix):
@@ -212,7 +212,7 @@ def _full(value: Any) -> Any:
 
 
 class _Watch(TorchFunctionMode):
-    """Which parameters `F.linear` is given for its weight, and which ones anything else reads."""
+    """Records the parameters that `F.linear` receives as weight, and those others read."""
 
     def __init__(self, matrices: Iterable[Tensor]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How the next token is chosen."""
+"""Sampling of the next token."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 from strawberry.errors import StrawberryError
 
 _COLDEST: Final = 1e-30
-"""What float32 can still divide by."""
+"""The smallest divisor that float32 supports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen: by default as often as the model thinks.
+    """Sampling settings; the default samples from the model's distribution.
 
     Attributes:
         temperature: divides the logits; 0 takes the most likely token.
-        top_k: only the k most likely; None for all.
-        top_p: only the most likely whose probabilities sum to p; None for all.
+        top_k: sample from the k most likely tokens; None for all.
+        top_p: sample from the most likely tokens with total probability p; None for all.
     """
 
     temperature: float = 1.0
@@ -31,16 +31,18 @@ class Sampling:
     top_p: float | None = None
 
     def check(self) -> None:
-        """Raises StrawberryError if a value makes no sense."""
+        """Raises StrawberryError for an invalid value."""
         if not 0 <= self.temperature < math.inf:
-            raise StrawberryError(f"temperature {self.temperature:g} is not 0 or above, and finite")
+            raise StrawberryError(
+                f"temperature must be finite and at least 0, got {self.temperature:g}"
+            )
         if self.top_k is not None and self.top_k < 1:
-            raise StrawberryError(f"top-k {self.top_k} is below 1")
+            raise StrawberryError(f"top-k must be at least 1, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise StrawberryError(f"top-p {self.top_p:g} is not above 0 and at most 1")
+            raise StrawberryError(f"top-p must be above 0 and at most 1, got {self.top_p:g}")
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Logits (B, V) -> probabilities (B, V); ties at the edge of top-k all stay."""
+        """Logits (B, V) -> probabilities (B, V); ties at the boundary of top-k all stay."""
         logits = logits.float()
         if self.temperature == 0:
             return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
@@ -71,4 +73,4 @@ class Sampling:
 
 
 SHOWN: Final = Sampling(temperature=0.6, top_p=0.95)
-"""What shows a small model at its best, and so what `generate` does unless it is told otherwise."""
+"""The default of `generate`, which suits small models."""

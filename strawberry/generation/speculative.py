@@ -1,9 +1,9 @@
-"""Self-speculative greedy decoding: few recursion steps draft, all of them verify.
+"""Self-speculative greedy decoding: a few recursion steps draft, all of them verify.
 
-The model with fewer steps is a cheaper model that shares every weight. It drafts some tokens, and
-one pass at full depth over all of them says which are right: those are taken, and the first wrong
-one is replaced (Leviathan et al. 2023, arXiv 2211.17192, at temperature 0). The text is that of
-plain greedy decoding; what changes is how many passes at full depth it takes.
+The model with fewer steps is a cheaper model that shares every weight. It drafts a few tokens, and
+one pass at full depth verifies all of them. Correct tokens are kept, and the first wrong one is
+replaced (Leviathan et al. 2023, arXiv 2211.17192, at temperature 0). The text equals that of plain
+greedy decoding, with fewer passes at full depth.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from strawberry.model.language_model import Cache, LanguageModel
 
 DRAFTED: Final = 4
-"""Tokens that are drafted at a time."""
+"""Number of tokens in a draft."""
 
 
 def check_draft(model: LanguageModel, draft_steps: int) -> None:
-    """Raises StrawberryError where the model can't draft with so few steps for itself."""
+    """Raises StrawberryError if the model can't draft with this many steps."""
     outermost = model.stack.outermost()
     if not outermost:
-        raise StrawberryError("nothing recurs in this model: it has no fewer steps to draft with")
+        raise StrawberryError("this model has no recursion, so it can't draft with fewer steps")
     depth = max(recursion.steps for recursion in outermost)
     if not 0 < draft_steps < depth:
         raise StrawberryError(f"{draft_steps} draft steps are not between 1 and {depth - 1}")
@@ -41,16 +41,16 @@ def check_draft(model: LanguageModel, draft_steps: int) -> None:
             name = type(component).__name__
             raise StrawberryError(f"{name} can't go back in its cache when a draft was wrong")
     if any(recursion.router is not None for recursion in model.stack.recursions()):
-        raise StrawberryError("a router decides how deep each token goes: there is no draft depth")
+        raise StrawberryError("a router decides each token's depth, so there is no draft depth")
 
 
 @torch.no_grad()
 def speculate(
     model: LanguageModel, prompt: Tensor, max_new_tokens: int, draft_steps: int
 ) -> Iterator[int]:
-    """The most likely ids after `prompt` (1, T), one at a time.
+    """Yield the most likely ids after `prompt` (1, T).
 
-    Where the text outgrows the model's window it is decoded plainly. Raises as `check_draft`.
+    Text beyond the model's window is decoded plainly. Raises as `check_draft`.
     """
     check_draft(model, draft_steps)
     length, limit = prompt.shape[1] + max_new_tokens, model.limit()
@@ -82,7 +82,7 @@ def speculate(
 
 
 class _Depth:
-    """The model at some recursion steps, with a cache of its own."""
+    """The model at a number of recursion steps, with its own cache."""
 
     def __init__(self, model: LanguageModel, steps: list[int], length: int) -> None:
         self.model = model
@@ -94,7 +94,7 @@ class _Depth:
     def likely(self, ids: Tensor, count: int) -> Tensor:
         """The most likely id after each of the last `count` of (1, T): (1, count).
 
-        The cache then has seen all.
+        Afterwards the cache contains all of them.
         """
         with self._set(), self._without_gradients():
             hidden, _ = self.model.trunk(ids[:, self.cache.offset :], self.cache)
@@ -103,7 +103,7 @@ class _Depth:
 
     @contextmanager
     def _set(self) -> Iterator[None]:
-        """Within it, the outermost recursions run these steps."""
+        """In this context the outermost recursions run these steps."""
         recursions = self.model.stack.outermost()
         before = [recursion.steps for recursion in recursions]
         try:

@@ -1,4 +1,4 @@
-"""Text from a trained model, for one prompt or for several side by side."""
+"""Generate text from a trained model, for one prompt or several at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from strawberry.data import Tokenizer
 
 Step: TypeAlias = list[tuple[int, int]]
-"""(row, id) of the rows that got a new one."""
+"""(row, id) pairs of the rows that got a new id."""
 
 
 def generate(
@@ -42,23 +42,22 @@ def generate(
     """Continue a prompt with a trained model, until its end-of-text token or the limit.
 
     Args:
-        run: a run folder, or one that is loaded, with weights in whatever format it was.
-        prompt: text to continue; empty begins a document.
-        max_new_tokens: how many tokens at most.
+        run: a run folder, or a loaded run, with weights in any format.
+        prompt: text to continue; empty starts a document.
+        max_new_tokens: maximum number of new tokens.
         temperature: divides the logits; 0 takes the most likely token.
-        top_k: only the k most likely tokens.
-        top_p: only the most likely tokens whose probabilities sum to p; None for all.
-        seed: of the sampling.
-        use_cache: False computes the whole sequence for each token; so it is in any case where
-            the model isn't causal.
-        allow_noncausal: components, as the recipe names them, that may be in the model though
-            their outputs depend on later tokens, such as `moe` with `routing: expert`.
-        steps: recursion steps, where not those of training.
-        stream: called with each piece of text as soon as it is whole.
+        top_k: sample from the k most likely tokens.
+        top_p: sample from the most likely tokens with total probability p; None for all.
+        seed: random seed of the sampling.
+        use_cache: False computes the whole sequence for each token, as for every non-causal model.
+        allow_noncausal: components, by their names in the recipe, that may depend on later tokens,
+            such as `moe` with `routing: expert`.
+        steps: recursion steps; None takes those of training.
+        stream: receives each piece of text as soon as it is complete.
 
     Returns:
-        The new text, without the prompt. Raises StrawberryError as `load_run` does, and where
-        the model isn't causal without being allowed to.
+        The new text, without the prompt. Raises StrawberryError as `load_run` does, and for a
+        non-causal model without permission.
     """
     ((text,),) = generate_batch(
         run,
@@ -88,25 +87,25 @@ def generate_batch(
     draft_steps: int | None = None,
     stream: Callable[[int, str], None] | None = None,
 ) -> list[list[str]]:
-    """Continue several prompts side by side, each `samples` times; else as `generate`.
+    """Continue several prompts at once, each `samples` times; otherwise as `generate`.
 
     A prompt is read once for all of its samples. Sample n of every prompt has the seed `seed + n`,
-    so that a text does not depend on what is beside it. Where a component's outputs depend on other
-    sequences of a batch, each goes by itself.
+    so a text does not depend on the others. If a component's outputs depend on other sequences of a
+    batch, sequences are computed one by one.
 
     Args:
-        run: a run folder, or one that is loaded.
+        run: a run folder, or a loaded run.
         prompts: texts to continue.
-        samples: how many continuations of each.
-        max_new_tokens: how many tokens at most.
-        sampling: how tokens are chosen; None as `generate` does.
-        seed: of the first sample.
+        samples: number of continuations of each prompt.
+        max_new_tokens: maximum number of new tokens.
+        sampling: sampling settings; None takes the defaults of `generate`.
+        seed: seed of the first sample.
         use_cache: False computes whole sequences for each token.
-        allow_noncausal: components that may look ahead.
-        steps: recursion steps, where not those of training.
-        draft_steps: let so many recursion steps draft and all of them verify, a row at a time; the
-            text of `temperature` 0, which it needs, stays what it is.
-        stream: called with a row's number (prompt * samples + sample) and a piece of its text.
+        allow_noncausal: components that may see later tokens.
+        steps: recursion steps; None takes those of training.
+        draft_steps: draft with this many recursion steps and verify with all, row by row. Needs
+            `temperature` 0, whose text it doesn't change.
+        stream: receives a row's number (prompt * samples + sample) and a piece of its text.
 
     Returns:
         The new texts, by prompt and sample.
@@ -122,7 +121,7 @@ def generate_batch(
         loaded.model.set_steps(steps)
     if draft_steps is not None:
         if sampling.temperature != 0:
-            raise StrawberryError("a draft is verified at temperature 0 only")
+            raise StrawberryError("drafts need temperature 0")
         check_draft(loaded.model, draft_steps)
     tokenizer = loaded.tokenizer()
     loaded.model.drawable, loaded.model.gaps = tokenizer.vocab_size, tokenizer.gaps
@@ -132,7 +131,7 @@ def generate_batch(
     ended = [False] * len(texts)
 
     def steps_of(prompts: Sequence[Sequence[int]], samples: int, first: int) -> Iterator[Step]:
-        """New ids, step by step, of rows that begin at `first`."""
+        """New ids, step by step, of rows from `first` on."""
         if draft_steps is not None:
             start = torch.tensor([list(prompts[0])], device=loaded.model.device)
             for token in speculate(loaded.model, start, max_new_tokens, draft_steps):
@@ -148,7 +147,7 @@ def generate_batch(
         )  # fmt: skip
 
     def read(prompts: Sequence[Sequence[int]], samples: int, first: int) -> None:
-        """Continue these; their rows begin at `first`."""
+        """Continue these prompts; their rows begin at `first`."""
         mine = slice(first, first + len(prompts) * samples)
         for new in steps_of(prompts, samples, first):
             for row, token in new:
@@ -157,7 +156,7 @@ def generate_batch(
                 break
 
     def take(row: int, token: int) -> None:
-        """One more id of a row, unless its text has ended."""
+        """Add an id to a row, unless its text has ended."""
         ended[row] = ended[row] or token == tokenizer.eot
         # The model's vocabulary may be larger than the tokenizer's.
         if ended[row] or token >= tokenizer.vocab_size:
@@ -184,17 +183,17 @@ def generate_batch(
 
 
 def _check_least(**given: tuple[int, int]) -> None:
-    """Raises StrawberryError if one of these numbers is less than its least."""
+    """Raises StrawberryError if one of these numbers is too small."""
     for name, (value, least) in given.items():
         if value < least:
             raise StrawberryError(f"{name} must be at least {least}, got {value}")
 
 
 def _start(loaded: LoadedRun, tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids of a prompt, and before them the end of text that documents begin after.
+    """The ids of a prompt, after the end-of-text token that starts a document.
 
-    A prompt that begins with it itself has it once, as in training. Where a document is seen
-    alone, it is the last one.
+    A prompt that begins with that token has it once, as in training. If attention is restricted to
+    documents, the last one counts.
     """
     ids: list[int] = checked_ids(tokenizer.encode(prompt, special=True), tokenizer).tolist()
     if ids[:1] != [tokenizer.eot]:
@@ -205,12 +204,12 @@ def _start(loaded: LoadedRun, tokenizer: Tokenizer, prompt: str) -> list[int]:
 
 
 def refuse_noncausal(loaded: LoadedRun, allowed: Collection[str] = ()) -> None:
-    """Raises StrawberryError if a component that isn't causal is not among those allowed."""
+    """Raises StrawberryError if a non-causal component is not among those allowed."""
     short = {name.rsplit("/", 1)[-1] for name in allowed}
     names = [name for name in noncausal(loaded.recipe, loaded.model) if name not in short]
     if names:
         options = " ".join(f"--allow-noncausal {name}" for name in names)
         raise StrawberryError(
-            f"{loaded.folder}: {', '.join(names)}: not causal: each token was trained with later "
-            f"ones in sight, which are not there yet; to generate all the same, say {options}"
+            f"{loaded.folder}: {', '.join(names)}: not causal: it attends to later tokens, "
+            f"which don't exist during generation; pass {options} to generate anyway"
         )

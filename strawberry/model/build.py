@@ -292,7 +292,7 @@ class _Builder:
         site = replace(site, make_component=self._nested)
         built: WeightSource | None = self._construct(spec, site)
         if built is not None and self.train.document_mask and not built.separates:
-            message = "can't keep documents apart: write `train.document_mask: false`"
+            message = "can't separate documents; write `train.document_mask: false`"
             self.problems.append(spec.problem("", f"{spec.entry.name!r} {message}"))
         return built
 

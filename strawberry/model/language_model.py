@@ -305,7 +305,7 @@ class LanguageModel(nn.Module):
         """
         outermost = self.stack.outermost()
         if not outermost:
-            raise StrawberryError("nothing recurs in this model: it has one depth")
+            raise StrawberryError("this model has no recursion, so it has only one depth")
         try:
             for recursion in outermost:
                 recursion.set_steps(steps)
@@ -352,11 +352,9 @@ class LanguageModel(nn.Module):
     def _check_length(self, length: int, cache: Cache | None) -> None:
         limit = self._limit
         if limit is not None and length > limit:
-            raise StrawberryError(
-                f"{length} tokens are more than the {limit} that this model has positions for"
-            )
+            raise StrawberryError(f"{length} tokens exceed the {limit} positions of this model")
         if cache is not None and length > cache.length:
-            raise StrawberryError(f"{length} tokens are more than the cache's {cache.length}")
+            raise StrawberryError(f"{length} tokens exceed the cache's {cache.length}")
 
 
 def _declared_kinds(model: LanguageModel) -> Iterator[tuple[str, str]]:
@@ -380,7 +378,7 @@ def _declared_parts(model: LanguageModel) -> Iterator[tuple[str, MatrixLayout]]:
                 continue
             rows = parameter.shape[0] if parameter.ndim < 3 else parameter.shape[-2]
             if rows % parts.rows:
-                raise ValueError(f"{path}.{name} has {rows} rows, its parts {parts.rows}")
+                raise ValueError(f"{path}.{name} has {rows} rows, but its parts have {parts.rows}")
             yield f"{path}.{name}", parts
 
 

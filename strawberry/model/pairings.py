@@ -24,13 +24,13 @@ def of_override(
         return
     name = spec.positional.entry.name
     if "embedding" in override.places:
-        message = f"{name!r} is added to the embeddings, so it belongs under model.positional"
+        message = f"{name!r} is added to the embeddings; write it under model.positional"
         yield spec.positional.problem("", message)
     elif override.places and not override.places & attention.honours:
         assert spec.attention is not None
         message = (
-            f"{spec.attention.entry.name!r} can't honour {name!r}; it would be ignored: "
-            "write `positional: none`, or another attention"
+            f"{spec.attention.entry.name!r} would ignore {name!r}; write `positional: "
+            "none`, or choose another attention"
         )
         yield spec.positional.problem("", message)
 
@@ -43,8 +43,8 @@ def of_positions(
     if not places or "embedding" in places or places & honoured:
         return
     message = (
-        f"no attention of the stack can honour {spec.entry.name!r}; it would be ignored: "
-        "write `positional: none`, or add an attention that does"
+        f"no attention of the stack uses {spec.entry.name!r}; write `positional: none`, "
+        "or add an attention that uses it"
     )
     yield spec.problem("", message)
 
@@ -54,7 +54,7 @@ def of_documents(spec: BlockSpec, attention: Attention) -> Iterator[Problem]:
     if not attention.separates:
         assert spec.attention is not None
         name = spec.attention.entry.name
-        message = f"{name!r} can't keep documents apart: write `train.document_mask: false`"
+        message = f"{name!r} can't separate documents; write `train.document_mask: false`"
         yield spec.attention.problem("", message)
 
 
@@ -66,20 +66,20 @@ def of_recursion(
         return
     word = "router" if spec.router is not None else "keys"
     if not spec.sharing.endswith("cycle"):
-        message = f"`{word}` needs `sharing: cycle` or `middle_cycle`, not {spec.sharing}"
+        message = f"`{word}` needs `sharing: cycle` or `middle_cycle`, got {spec.sharing}"
         yield spec.at.problem("sharing", message)
     if spec.router is not None and residual == "attention":
-        message = "a router can't follow what attention residuals mix: write `residual: sum`"
+        message = "a router can't be combined with attention residuals; write `residual: sum`"
         yield spec.at.problem("router", message)
     inside = [module for node in nodes for module in node.modules()]
     if spec.keys == "first" and any(isinstance(m, Recursion) and m.router for m in inside):
-        message = "a router inside would take tokens away whose keys are shared"
+        message = "an inner router would drop tokens whose keys are shared"
         yield spec.at.problem("keys", message)
     for mixer in (m for m in inside if isinstance(m, Attention)):
         name = type(mixer).__name__
         if spec.router is not None and not mixer.routable:
-            message = f"{name} mixes whole sequences, and a router sends some tokens on"
+            message = f"{name} mixes whole sequences, but a router passes on only some tokens"
             yield spec.at.problem("router", message)
         if spec.keys == "first" and not mixer.shares_keys:
-            message = f"{name} can't use the keys of another step: write `keys: own`"
+            message = f"{name} can't use the keys of another step; write `keys: own`"
             yield spec.at.problem("keys", message)

@@ -90,9 +90,9 @@ class Recursion(Stack):
     def set_steps(self, steps: int) -> None:
         """Recur more or fewer times than in training; raises ValueError where that can't be."""
         if steps < 1:
-            raise ValueError(f"{steps} steps are less than one")
+            raise ValueError(f"steps must be at least 1, got {steps}")
         if self.router is not None and steps > self.trained_steps:
-            raise ValueError(f"its router knows {self.trained_steps} steps, not {steps}")
+            raise ValueError(f"its router was trained for {self.trained_steps} steps, got {steps}")
         if self.router is not None:
             self.router.max_steps = steps
         self.steps = steps

@@ -27,14 +27,16 @@ def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
     spec, warnings = recipe.model, []
     attentions = [v.block.attention for v in model.visits() if v.block.attention is not None]
     if not attentions:
-        warnings.append("no block mixes tokens: the model sees only the current one")
+        warnings.append("no block mixes tokens, so the model sees only the current token")
     if attentions and not model.positional.places and not _placed_blocks(model):
         warnings.append(
-            "nothing places tokens (positional: none): order comes from the causal mask alone"
+            "no positional component (positional: none): only the causal mask encodes order"
         )
     ignoring = sorted({type(a).__name__ for a in attentions if not _is_placed(model, a.honours)})
     if ignoring:
-        warnings.append(f"{', '.join(ignoring)}: works without the recipe's {spec.positional.use}")
+        warnings.append(
+            f"{', '.join(ignoring)} ignores the recipe's positional component {spec.positional.use}"
+        )
     if spec.tie_embeddings and spec.init == "fan_in" and not spec.embedding_norm:
         warnings.append(
             f"tied embeddings at fan-in scale (std {spec.n_embd**-0.5:.3f}) without "
@@ -61,8 +63,8 @@ def _by_micro_batch(recipe: Recipe, model: LanguageModel) -> list[str]:
     if parts == 1 or not names:
         return []
     return [
-        f"{', '.join(sorted(names))}: of each of the {parts} micro-batches by itself, so that a "
-        "step is not quite that of one micro-batch"
+        f"{', '.join(sorted(names))}: computed for each of the {parts} micro-batches "
+        "separately, so a step differs slightly from one of a single micro-batch"
     ]
 
 
@@ -71,12 +73,12 @@ def ahead(recipe: Recipe, model: LanguageModel) -> list[str]:
     always = noncausal(recipe, model)
     taught = [name for name in _looking_ahead(recipe, model, training=True) if name not in always]
     return [
-        f"{name}: not causal: training sees later tokens, so that losses look too good, and "
+        f"{name}: not causal: training sees later tokens, so losses look too good; "
         f"`strawberry generate` refuses the model without --allow-noncausal {name}"
         for name in always
     ] + [
-        f"{name}: training sees later tokens, so that its loss looks too good; evaluation and "
-        "generation don't"
+        f"{name}: training sees later tokens, so its training loss looks too good; "
+        "evaluation and generation don't"
         for name in taught
     ]
 

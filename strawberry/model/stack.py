@@ -296,7 +296,7 @@ def recursion(n_nodes: int, steps: int, sharing: Sharing) -> list[tuple[int, int
     """
     if sharing.startswith("middle"):
         if n_nodes < 3:
-            raise ValueError(f"sharing {sharing!r} needs at least 3 nodes, not {n_nodes}")
+            raise ValueError(f"sharing {sharing!r} needs at least 3 nodes, got {n_nodes}")
         first, *inner, last = range(n_nodes)
     else:
         first, inner, last = None, list(range(n_nodes)), None

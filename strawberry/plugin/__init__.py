@@ -1,6 +1,6 @@
-"""What a plugin author imports: the hook marker, and the types that a hook is handed.
+"""Imports for plugin authors: the hook marker, and the types that hooks receive.
 
-A plugin is a module that imports no torch, advertised under the entry-point group `strawberry`:
+A plugin is a module without a torch import, advertised under the entry-point group `strawberry`:
 
     from strawberry.plugin import hookimpl
 

@@ -1,4 +1,4 @@
-"""Which hooks a module implements, and whether each of them will really be called."""
+"""Find the hooks of a module, and check that each will really be called."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ HOOKS: Final = {
     for name, function in vars(specs).items()
     if name.startswith(_PREFIX) and inspect.isfunction(function)
 }
-"""Each hook's name, with its parameters."""
+"""Names and parameters of the hooks."""
 
 
 class Manager(pluggy.PluginManager):
-    """pluggy's manager, which looks at functions only and never evaluates a module's attributes."""
+    """pluggy's manager, restricted to functions; it never evaluates a module's attributes."""
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
-        """The options of a hook implementation, or None; a lazy `__getattr__` is left asleep."""
+        """The options of a hook implementation, or None; doesn't trigger a lazy `__getattr__`."""
         value = vars(plugin).get(name)
         return getattr(value, _MARK, None) if inspect.isfunction(value) else None
 
 
 def new_manager() -> Manager:
-    """A manager that knows the hooks and no plugin."""
+    """A manager that knows the hooks, but no plugin."""
     manager = Manager(specs.GROUP)
     manager.add_hookspecs(specs)
     return manager
 
 
 def check_hooks(module: types.ModuleType) -> list[str]:
-    """The hooks that a module implements, after seeing that each will really be called."""
+    """The hooks of a module; each is checked to be callable."""
     hooks = []
     for name, value in sorted(vars(module).items()):
         if not inspect.isfunction(value):
@@ -61,7 +61,7 @@ def check_hooks(module: types.ModuleType) -> list[str]:
         _check_arguments(name, HOOKS[hook], value)
         hooks.append(hook)
     if not hooks:
-        raise PluginError("it implements no hook: a manifest has a @hookimpl strawberry_register")
+        raise PluginError("it implements no hook; a plugin needs a @hookimpl strawberry_register")
     return sorted(hooks)
 
 
@@ -70,7 +70,7 @@ def _check_arguments(name: str, offered: Iterable[str], function: types.Function
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
             raise PluginError(
-                f"{name}: a hook takes plain arguments only, not '{parameter}'{_at(function)}"
+                f"{name}: a hook takes plain arguments only, got '{parameter}'{_at(function)}"
             )
         if parameter.name not in offered:
             near = did_you_mean(parameter.name, offered)
@@ -80,8 +80,8 @@ def _check_arguments(name: str, offered: Iterable[str], function: types.Function
             )
         if parameter.default is not inspect.Parameter.empty:
             raise PluginError(
-                f"{name}: argument {parameter.name!r} has a default, which would always be used "
-                f"instead of what the hook passes{_at(function)}"
+                f"{name}: argument {parameter.name!r} must have no default; it would replace "
+                f"the value that the hook passes{_at(function)}"
             )
 
 

@@ -1,8 +1,8 @@
-"""The kinds of components: one row each, from which the grammar of recipes follows.
+"""The kinds of components: one row each, from which the recipe grammar follows.
 
-The reader, the JSON Schema, `Recipe.to_dict`, the paths with `*`, the axes of ablations, what they
-leave out, and the models that `strawberry check` builds all take their knowledge of a kind from its
-row. A new kind is a row here, or one that a plugin registers.
+A row defines the kind for the reader, the JSON Schema, `Recipe.to_dict`, paths with `*`, the axes
+of ablations, leave-one-out, and the models of `strawberry check`. A new kind is a row here, or one
+that a plugin registers.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from strawberry.errors import PluginError
 from strawberry.plugin.words import did_you_mean
 
 Place: TypeAlias = Literal["recipe", "model", "block", "entry", "recur"]
-"""Where a component may stand: a section of a recipe, a key of its `model`, of a block, of any
-entry of a stack, of a `recur`."""
+"""Places of a component: a section of a recipe, a key of its `model`, of a block, of any entry of a
+stack, or of a `recur`."""
 Many: TypeAlias = Literal["one", "list", "either"]
-"""How many components stand at a place: one, a list of any length, or one or a list of some."""
+"""Number of components at a place: one, a list of any length, or one or a list of some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +70,17 @@ class ComponentKind:
 
     @property
     def is_part(self) -> bool:
-        """Whether it is one of the parts that a block computes with, and may lack."""
+        """True for the optional parts of a block."""
         return "block" in self.places and "model" not in self.places
 
     @property
     def is_own_nothing(self) -> bool:
-        """Whether a component of its own, called `none`, is what does nothing."""
+        """True if a component called `none` does nothing."""
         return self.plain == "none" and not self.nothing
 
     @property
     def path(self) -> str:
-        """Where it stands in a recipe, `*` for every block; "" if nowhere that has one path."""
+        """Its path in a recipe, with `*` for every block; "" without a single path."""
         if "model" in self.places:
             return f"model.{self.key}"
         if "block" in self.places:
@@ -89,9 +89,9 @@ class ComponentKind:
 
     @property
     def checked_at(self) -> str:
-        """Where one stands in the recipe that `strawberry check` builds around it; "" for nowhere.
+        """Its path in the recipe that `strawberry check` builds; "" without one.
 
-        That has a block, and an entry that recurs.
+        That recipe has a block, and a recurring entry.
         """
         if "entry" in self.places or "recur" in self.places:
             return f"model.stack[1].{self.key}"
@@ -102,7 +102,7 @@ TARGET: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 TAKEN: Final = frozenset(
     ["name", "seed", "requires", "model", "train", "extends", "set", "stack", "repeat", "recur"]
 )
-"""Words of a recipe that no kind may have."""
+"""Reserved words of recipes."""
 _WORD: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _SHORT: Final = {
     "max_iters": 8, "batch_size": 2, "log_interval": 1, "eval_interval": 4, "eval_iters": 1,
@@ -183,7 +183,7 @@ CORE: Final = (
 
 
 class Kinds:
-    """The kinds that there are, by name: Strawberry's own, then those that plugins bring."""
+    """The known kinds by name: Strawberry's own, then those of plugins."""
 
     def __init__(self, brought: Iterable[ComponentKind] = ()) -> None:
         self._rows = {kind.name: kind for kind in CORE}
@@ -191,31 +191,34 @@ class Kinds:
             self.add(kind)
 
     def add(self, kind: ComponentKind) -> None:
-        """Bring a kind: a row of one's own.
+        """Add a kind as a new row.
 
         Raises:
-            PluginError: its name or its word in a recipe is taken or can't be one, or it says no
-                place, contract or check that there could be.
+            PluginError: its name or recipe word is taken or invalid, or a place, contract or check
+                is invalid.
         """
         words = ("name", kind.name), ("key", kind.key)
         for what, word in words:
             if not isinstance(word, str) or not _WORD.fullmatch(word):
-                message = f"its {what} is a word of small letters, digits and _, got {word!r}"
+                message = f"its {what} must be lower-case letters, digits and _, got {word!r}"
                 raise PluginError(f"kind {kind.name!r}: {message}")
         if kind.name in self._rows:
-            raise PluginError(f"kind {kind.name!r}: there is one of that name")
+            raise PluginError(f"kind {kind.name!r}: a kind of that name exists")
         if kind.key in TAKEN or any(kind.key == other.key for other in self):
-            raise PluginError(f"kind {kind.name!r}: {kind.key!r} has a meaning in a recipe")
+            raise PluginError(f"kind {kind.name!r}: {kind.key!r} is a reserved word in recipes")
         for place in kind.places:
             if place not in get_args(Place):
                 known = ", ".join(get_args(Place))
-                raise PluginError(f"kind {kind.name!r}: no place {place!r}; places: {known}")
+                raise PluginError(f"kind {kind.name!r}: unknown place {place!r}; places: {known}")
         for target in (kind.contract, *kind.checks.values()):
             if not TARGET.fullmatch(target):
                 message = f"expected 'module:attribute', got {target!r}"
                 raise PluginError(f"kind {kind.name!r}: {message}")
         if kind.many != "one" and kind.places != ("recipe",):
-            raise PluginError(f"kind {kind.name!r}: several can stand in a section alone")
+            raise PluginError(
+                f"kind {kind.name!r}: only a kind of the section `train` or `model` can have "
+                "several components"
+            )
         self._rows[kind.name] = kind
 
     def __getitem__(self, name: str) -> ComponentKind:
@@ -229,23 +232,23 @@ class Kinds:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all, in order."""
+        """The names of all kinds, in order."""
         return tuple(self._rows)
 
     @property
     def brought(self) -> list[ComponentKind]:
-        """Those that plugins bring."""
+        """The kinds that plugins added."""
         return [kind for kind in self if kind not in CORE]
 
     def at(self, *places: Place) -> list[ComponentKind]:
-        """Those that may stand at one of these places."""
+        """The kinds that may stand at one of these places."""
         return [kind for kind in self if any(place in kind.places for place in places)]
 
     def keys(self, *places: Place) -> tuple[str, ...]:
-        """The words of a recipe for those that may stand at one of these places."""
+        """The recipe words of the kinds that may stand at one of these places."""
         return tuple(kind.key for kind in self.at(*places))
 
     def unknown(self, name: str) -> str:
-        """What is said where a kind of that name is asked for, and there is none."""
+        """The message for an unknown kind."""
         near = did_you_mean(name, self.names) or f"; kinds: {', '.join(self.names)}"
         return f"unknown kind {name!r}{near}"

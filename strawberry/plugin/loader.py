@@ -1,4 +1,4 @@
-"""Finding plugins and loading one of them, saying everything that pluggy would leave silent."""
+"""Find plugins and load each one, with a record of every failure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from strawberry.plugin.signature import file_of
 DISTRIBUTION: Final = "strawberry-lab"
 BUILTIN: Final = "strawberry.components.manifest"
 SLOW_SECONDS: Final = 3.0
-"""After this long, a plugin that is still being imported is named to whoever waits."""
+"""Seconds after which a plugin that is still importing is reported."""
 
 Status = Literal["ok", "broken", "incompatible", "disabled"]
 Notice = Callable[[str], None]
@@ -36,24 +36,24 @@ Notice = Callable[[str], None]
 
 @dataclass(slots=True)
 class PluginRecord:
-    """What became of one plugin.
+    """The state of one plugin.
 
     Attributes:
-        name: how recipes and options call it.
-        distribution: the distribution that brought it; empty for a local file.
+        name: its name in recipes and options.
+        distribution: its distribution; empty for a local file.
         version: that distribution's version; may be empty.
         module: the manifest module's name.
-        file: where the manifest is, if that could be found out.
+        file: path of the manifest, if known.
         status: `ok`, `broken`, `incompatible` (with this version of Strawberry) or `disabled`.
-        error: on one line, why it is not `ok`; empty otherwise.
-        traceback: the full text of the failure, where there was an exception.
+        error: the reason why it is not `ok`, on one line; else empty.
+        traceback: the full traceback of an exception.
         seconds: time taken to import and register it.
-        kinds: the kinds of components that it brings.
+        kinds: the kinds of components that it added.
         entries: the components that it registered.
         commands: the commands that it registered.
         hooks: the hooks that it implements.
         api: the range of plugin API versions that it declares, or an empty string.
-        notes: what its author may want to know.
+        notes: advice for its author.
     """
 
     name: str
@@ -74,18 +74,18 @@ class PluginRecord:
 
     @property
     def builtin(self) -> bool:
-        """Whether it is Strawberry's own."""
+        """True for Strawberry's own plugin."""
         return self.module == BUILTIN
 
     @property
     def aliases(self) -> set[str]:
-        """The names by which it can be disabled."""
+        """The names that disable it."""
         return {self.name, self.name.rpartition(":")[2], self.distribution} - {""}
 
 
 @dataclass(slots=True)
 class PluginCandidate:
-    """A plugin that was found and has not been imported."""
+    """A plugin before its import."""
 
     record: PluginRecord
     path: Path | None = None
@@ -95,14 +95,14 @@ class PluginCandidate:
 
 
 class Incompatible(Exception):  # noqa: N818 (a verdict that the loader passes to itself)
-    """The plugin wants another version."""
+    """The plugin needs another version."""
 
 
 def discover(files: Sequence[Path] = ()) -> tuple[list[PluginCandidate], list[str]]:
-    """All plugins of this environment and the local `files`, in a fixed order, with fixed names.
+    """All plugins of this environment and the local `files`, in a fixed order, with unique names.
 
     The built-in comes first, then distributions by name, then files as given. Also returns a line
-    for each name that several plugins wanted: the built-in keeps its own, others become
+    for each name that several plugins claim: the built-in keeps its own, others become
     `distribution:name`.
 
     Raises:
@@ -117,17 +117,17 @@ def discover(files: Sequence[Path] = ()) -> tuple[list[PluginCandidate], list[st
             if not record.builtin:
                 record.name = f"{record.distribution or 'local'}:{name}"
         names = " and ".join(record.name for record in clashing)
-        lines.append(f"{len(clashing)} plugins are called {name!r}; here they are {names}")
+        lines.append(f"{len(clashing)} plugins have the name {name!r}; available: {names}")
     seen: set[str] = set()
     for candidate in candidates:
         if candidate.record.name in seen:
-            candidate.flaw = f"its name {candidate.record.name!r} is taken already"
+            candidate.flaw = f"its name {candidate.record.name!r} is already taken"
         seen.add(candidate.record.name)
     return candidates, lines
 
 
 def load(candidate: PluginCandidate, manager: Manager, kinds: Kinds, notice: Notice | None) -> None:
-    """Import one plugin and take its kinds; whatever happens ends up in its record."""
+    """Import one plugin and add its kinds; failures go to its record."""
     record = candidate.record
     had_torch = "torch" in sys.modules
     with _recorded(candidate, manager, notice):
@@ -137,7 +137,7 @@ def load(candidate: PluginCandidate, manager: Manager, kinds: Kinds, notice: Not
         record.api = _check_api(module)
         record.hooks = check_hooks(module)
         if module in manager.get_plugins():
-            raise PluginError("its module is loaded already, under another plugin name")
+            raise PluginError("its module is already loaded under another plugin name")
         manager.register(module, record.name)
         candidate.module = module
         brought = Kinds(kinds.brought)
@@ -146,13 +146,13 @@ def load(candidate: PluginCandidate, manager: Manager, kinds: Kinds, notice: Not
         for kind in record.kinds:
             kinds.add(kind)
     if candidate.path is None and not had_torch and "torch" in sys.modules:
-        record.notes.append("importing it imports torch, which slows down every command")
+        record.notes.append("its import loads torch, which slows down every command")
 
 
 def register(
     candidate: PluginCandidate, manager: Manager, kinds: Kinds, notice: Notice | None
 ) -> None:
-    """Take the components and commands of a plugin that was loaded, once all kinds are known."""
+    """Add the components and commands of a loaded plugin, once all kinds are known."""
     record = candidate.record
     with _recorded(candidate, manager, notice):
         registrar = Registrar(record.name, local=candidate.path is not None, kinds=kinds)
@@ -165,7 +165,7 @@ def register(
 def _recorded(
     candidate: PluginCandidate, manager: Manager, notice: Notice | None
 ) -> Iterator[None]:
-    """Keep what goes wrong with a plugin, and the time that it takes, in its record."""
+    """Record a plugin's failure and time in its record."""
     record = candidate.record
     start = time.perf_counter()
     try:
@@ -186,7 +186,7 @@ def _recorded(
 
 
 def place(error: BaseException) -> str:
-    """` (file:line)` of the innermost frame outside of the machinery, or an empty string."""
+    """` (file:line)` of the innermost frame outside the machinery, or an empty string."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith(_MACHINERY):
             return f" ({frame.filename}:{frame.lineno})"
@@ -197,7 +197,7 @@ _MACHINERY = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), 
 
 
 def _trace(error: BaseException) -> str:
-    """The traceback from where the plugin's own code begins."""
+    """The traceback from the plugin's own code on."""
     start = error.__traceback__
     while start and start.tb_frame.f_code.co_filename.startswith(_MACHINERY):
         start = start.tb_next
@@ -231,7 +231,7 @@ def _installed_one_by_one() -> Iterator[PluginCandidate]:
         except Exception as error:
             text = distribution.read_text("entry_points.txt") or ""
             if f"[{specs.GROUP}]" in text:
-                flaw = f"its entry_points.txt can't be read: {one_line(error)}"
+                flaw = f"can't read its entry_points.txt: {one_line(error)}"
                 yield PluginCandidate(PluginRecord(name, name, distribution.version, ""), flaw=flaw)
             continue
         yield from map(_candidate, entry_points)
@@ -248,7 +248,7 @@ def _candidate(entry_point: importlib.metadata.EntryPoint) -> PluginCandidate:
     if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", entry_point.value):
         record.file = file_of(entry_point.value)
     else:
-        candidate.flaw = f"its entry point must name a module, not {entry_point.value!r}"
+        candidate.flaw = f"its entry point must name a module, got {entry_point.value!r}"
     return candidate
 
 
@@ -262,7 +262,7 @@ def _local(file: Path) -> PluginCandidate:
 
 
 def _check_requirements(candidate: PluginCandidate) -> None:
-    """Refuse, before the import, a distribution that was made for another version of ours."""
+    """Reject a distribution for another version of Strawberry, before the import."""
     if candidate.flaw:
         raise PluginError(candidate.flaw)
     named = any("strawberry" in text.lower() for text in candidate.requires)
@@ -306,7 +306,7 @@ def _import(candidate: PluginCandidate) -> types.ModuleType:
 
 
 def _check_api(module: types.ModuleType) -> str:
-    """The declared range of API versions, after seeing that this one lies in it."""
+    """The declared range of API versions; raises if this version is outside it."""
     declared = vars(module).get("strawberry_api")
     if declared is None:
         return ""
@@ -316,7 +316,7 @@ def _check_api(module: types.ModuleType) -> str:
         supported = SpecifierSet(declared)
     except (InvalidSpecifier, TypeError, AttributeError) as error:
         raise PluginError(
-            f"strawberry_api = {declared!r} is not a range of versions, such as '>=1,<2'"
+            f"strawberry_api = {declared!r} is not a version range, such as '>=1,<2'"
         ) from error
     if not supported.contains(str(specs.API_VERSION)):
         raise Incompatible(f"supports plugin API {declared}, this is {specs.API_VERSION}")
@@ -324,7 +324,7 @@ def _check_api(module: types.ModuleType) -> str:
 
 
 def _call(manager: Manager, hook: str, module: object, argument: object) -> None:
-    """Call a hook of one plugin alone, so that its failure is its own."""
+    """Call a hook of one plugin alone, so that a failure has one owner."""
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         if implementation.plugin is module:
             implementation.function(*(argument for _ in implementation.argnames))
@@ -338,13 +338,13 @@ def _explain(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _watched(record: PluginRecord, notice: Notice | None) -> Iterator[None]:
-    """Say which plugin is being waited for, if the wait gets long."""
+    """Report a plugin whose import takes long."""
     if notice is None:
         yield
         return
     text = (
-        f"waiting for plugin {record.name!r} to import ({record.file or record.module}); "
-        f"`--no-plugin {record.name}` goes on without it"
+        f"waiting for plugin {record.name!r} to import "
+        f"({record.file or record.module}); `--no-plugin {record.name}` disables it"
     )
     timer = threading.Timer(SLOW_SECONDS, notice, [text])
     timer.daemon = True

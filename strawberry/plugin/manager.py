@@ -1,4 +1,4 @@
-"""The plugins of this process: what loaded, what did not and why, and the calls to their hooks."""
+"""The plugins of this process: their records, components, and hook calls."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ __all__ = ["PluginRecord", "Plugins"]
 
 
 class Plugins:
-    """All plugins, loaded once; every failure is kept in a record instead of being raised.
+    """All plugins, loaded once; failures are recorded instead of raised.
 
     Attributes:
-        records: one for each plugin that was found, the built-in first.
-        registry: the components of those that loaded.
-        warnings: a line for each plugin that can't be used, and for each doubt about the
-            environment.
+        records: one for each plugin, the built-in first.
+        registry: the components of the loaded plugins.
+        warnings: a line for each unusable plugin, and for each problem of the environment.
     """
 
     def __init__(
@@ -52,13 +51,13 @@ class Plugins:
         """Find and load the plugins of this environment.
 
         Args:
-            disabled: names of plugins or of distributions that must not be imported; `all` stands
-                for every installed one but the built-in. `STRAWBERRY_DISABLE_PLUGINS` (names with
-                commas between) adds to it.
+            disabled: names of plugins or distributions that must not be imported; `all` stands for
+                every installed one except the built-in. `STRAWBERRY_DISABLE_PLUGINS` (names
+                separated by commas) adds to it.
             files: local one-file plugins.
             strict: raise if any plugin is broken or incompatible; None asks
                 `STRAWBERRY_STRICT_PLUGINS`.
-            notice: told, while it happens, of a plugin that takes long to import.
+            notice: receives a message about a plugin that takes long to import.
 
         Raises:
             PluginError: a local file does not exist; or, in strict mode, a plugin can't be used.
@@ -72,7 +71,7 @@ class Plugins:
             known |= record.aliases
             every = "all" in unwanted and not record.builtin and candidate.path is None
             if every or record.aliases & unwanted:
-                record.status, record.error = "disabled", "disabled by request"
+                record.status, record.error = "disabled", "disabled on request"
             else:
                 loader.load(candidate, manager, kinds, notice)
                 loaded.append(candidate)
@@ -81,15 +80,15 @@ class Plugins:
                 loader.register(candidate, manager, kinds, notice)
         records = [candidate.record for candidate in candidates]
         for name in sorted(unwanted - known - {"all"}):
-            warnings.append(f"there is no plugin {name!r} to disable{did_you_mean(name, known)}")
+            warnings.append(f"unknown plugin {name!r}{did_you_mean(name, known)}")
         unusable = [r for r in records if r.status in ("broken", "incompatible")]
         if unusable and _is_strict(strict):
             raise PluginError("\n".join(_line(record) for record in unusable))
-        warnings += [f"{_line(r)}; `strawberry plugins` shows all of it" for r in unusable]
+        warnings += [f"{_line(r)}; `strawberry plugins` shows the details" for r in unusable]
         return cls(records, manager, [*warnings, *_environment(records)])
 
     def commands(self) -> dict[str, list[Command]]:
-        """The commands that plugins bring, by name; of one name there may be several owners."""
+        """The commands of plugins, by name; a name may have several owners."""
         commands: dict[str, list[Command]] = {}
         for record in self.records:
             for command in record.commands:
@@ -98,7 +97,7 @@ class Plugins:
 
     @property
     def hook(self) -> Any:
-        """The hook relay of pluggy; `call` is the way that names a plugin which raises."""
+        """Hook relay of pluggy; `call` names a plugin that raises."""
         return self._manager.hook
 
     def call(self, hook_name: str, **kwargs: Any) -> None:
@@ -107,7 +106,7 @@ class Plugins:
         All are called, even after one has raised.
 
         Raises:
-            PluginError: naming each plugin whose hook raised, and where.
+            PluginError: names each plugin whose hook raised, with the location.
         """
         failures = []
         cause = None
@@ -157,7 +156,7 @@ def _is_strict(strict: bool | None) -> bool:
 
 
 def _why(record: PluginRecord) -> str:
-    """What follows "plugin 'x'" in a sentence about one that can't be used."""
+    """The state of an unusable plugin, after "plugin 'x'" in a sentence."""
     if record.status == "disabled":
         return "is disabled"
     if record.status == "incompatible":
@@ -171,7 +170,7 @@ def _line(record: PluginRecord) -> str:
 
 
 def _environment(records: list[PluginRecord]) -> list[str]:
-    """Doubts about the environment as a whole."""
+    """Problems of the environment."""
     lines = []
     if not any(record.builtin for record in records):
         lines.append(
@@ -183,7 +182,8 @@ def _environment(records: list[PluginRecord]) -> list[str]:
     except importlib.metadata.PackageNotFoundError:
         return lines
     lines.append(
-        f"strawberry-graphql {version} is installed in the same environment and writes to the same "
-        f"package `strawberry`: keep it and {loader.DISTRIBUTION} in separate environments"
+        f"strawberry-graphql {version} is installed in the same environment and uses "
+        f"the same package name `strawberry`; install it and {loader.DISTRIBUTION} in "
+        "separate environments"
     )
     return lines

@@ -1,6 +1,6 @@
-"""Which components there are, who brought them, and where to find them.
+"""The registry: which components exist, their plugins, and their locations.
 
-Nothing is imported here until a component is used: an `RegistryEntry` holds a string target.
+Nothing is imported before a component is used: a `RegistryEntry` holds a string target.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RESERVED = frozenset({"null", "true", "false", "none"})
 
 
 class LookupFailure(StrawberryError):  # noqa: N818 (what failed, not a fault of the program)
-    """No component, or more than one, answers to a name."""
+    """A name matches no component, or several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class RegistryEntry:
 
     @property
     def full_name(self) -> str:
-        """`plugin/name`, which is never ambiguous within a kind."""
+        """`plugin/name`, unique within a kind."""
         return f"{self.plugin}/{self.name}"
 
     @property
@@ -55,10 +55,10 @@ class RegistryEntry:
         return f"{self.target.__module__}:{self.target.__qualname__}"
 
     def load(self) -> type:
-        """The component's class, imported now.
+        """Import and return the component's class.
 
         Raises:
-            PluginError: the import fails for any reason, or what is found is not a class.
+            PluginError: the import fails, or the target is not a class.
         """
         what = f"plugin {self.plugin!r}: {self.kind} {self.name!r}"
         target = resolve(self.target, what) if isinstance(self.target, str) else self.target
@@ -69,14 +69,14 @@ class RegistryEntry:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command that a plugin brings: `strawberry NAME`.
+    """A plugin's command: `strawberry NAME`.
 
     Attributes:
         name: the word after `strawberry`.
         plugin: the name of the plugin that registered it.
         target: `module:attribute` of a function or a `typer.Typer`, or that itself in a local
             one-file plugin.
-        help: one line on what it does.
+        help: a one-line description.
     """
 
     name: str
@@ -90,20 +90,20 @@ class Command:
         return self.target if isinstance(self.target, str) else f"in plugin {self.plugin!r}"
 
     def load(self) -> object:
-        """What the target names, imported now; raises PluginError if that fails."""
+        """Import and return the target; raises PluginError if that fails."""
         if not isinstance(self.target, str):
             return self.target
         return resolve(self.target, f"plugin {self.plugin!r}: command {self.name!r}")
 
 
 def resolve(target: str, what: str) -> object:
-    """Import `module:attribute`; raises PluginError, which begins with `what`, if that fails."""
+    """Import `module:attribute`; raises PluginError, prefixed with `what`, if that fails."""
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)
         if not hasattr(module, attribute):
             near = did_you_mean(attribute, vars(module))
-            raise PluginError(f"{what} ({target}): no {attribute!r} in that module{near}")
+            raise PluginError(f"{what} ({target}): that module has no {attribute!r}{near}")
         return getattr(module, attribute)
     except (KeyboardInterrupt, PluginError):
         raise
@@ -121,11 +121,11 @@ def one_line(error: BaseException) -> str:
 
 
 class Registrar:
-    """What a plugin's `strawberry_register(registry)` is handed; each plugin has its own.
+    """The argument of a plugin's `strawberry_register(registry)`; each plugin has its own.
 
-    There is a method for each kind, `registry.attention(name, target)`, and `add` for a kind given
-    as text. A target is `"module:attribute"`; nothing is imported until a recipe uses it. A local
-    one-file plugin may give the class itself. `command` brings a verb of the command line.
+    It has a method for each kind, `registry.attention(name, target)`, and `add` for a kind given as
+    text. A target is `"module:attribute"`; nothing is imported until a recipe uses it. A local
+    one-file plugin may give the class itself. `command` adds a verb of the command line.
     """
 
     def __init__(self, plugin: str, *, local: bool = False, kinds: Kinds | None = None) -> None:
@@ -139,8 +139,8 @@ class Registrar:
         """Register a component.
 
         Raises:
-            PluginError: an unknown kind, an unusable name, a target of the wrong form, or a name
-                that this plugin has already given away.
+            PluginError: an unknown kind, an invalid name, a target of the wrong form, or a
+                duplicate name.
         """
         if kind not in self.kinds:
             raise PluginError(self.kinds.unknown(kind))
@@ -148,7 +148,7 @@ class Registrar:
         self._check_target(kind, name, target)
         for other in self.entries:
             if (other.kind, other.name) == (kind, name):
-                raise PluginError(f"{kind} {name!r} is registered twice: as {other.where} before")
+                raise PluginError(f"{kind} {name!r} is registered twice; first as {other.where}")
         self.entries.append(RegistryEntry(kind, name, self.plugin, target))
 
     def command(
@@ -160,18 +160,20 @@ class Registrar:
         """Register `strawberry NAME`: a function with typer's annotations, or a `typer.Typer`.
 
         Args:
-            name: the word after `strawberry`; those of Strawberry's own verbs are taken.
+            name: the word after `strawberry`; Strawberry's own verbs are taken.
             target: `"module:attribute"`, imported when the command is used; a local one-file
                 plugin may give the function itself.
-            help: one line on what it does.
+            help: a one-line description.
 
         Raises:
-            PluginError: an unusable name or target, or a name that was given away already.
+            PluginError: an invalid name or target, or a duplicate name.
         """
         self._check_name("command", name)
         named = isinstance(target, str) and TARGET.fullmatch(target)
         if not named and not (self.local and callable(target)):
-            raise PluginError(f"command {name!r}: the target is 'module:attribute'; got {target!r}")
+            raise PluginError(
+                f"command {name!r}: the target must be 'module:attribute', got {target!r}"
+            )
         if any(name == other.name for other in self.commands):
             raise PluginError(f"command {name!r} is registered twice")
         self.commands.append(Command(name, self.plugin, target, help))
@@ -179,34 +181,35 @@ class Registrar:
     def _check_name(self, kind: str, name: object) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise PluginError(
-                f"{kind} {name!r}: a name is a letter, then letters, digits, '_', '-' and '.'"
+                f"{kind} {name!r}: a name must be a letter, followed by letters, digits, '_', "
+                "'-' or '.'"
             )
         does_nothing = name == "none" and kind in self.kinds and self.kinds[kind].is_own_nothing
         if name.lower() in _RESERVED and not does_nothing:
-            raise PluginError(f"{kind} {name!r}: that word has another meaning in a recipe")
+            raise PluginError(f"{kind} {name!r}: that word is reserved in recipes")
 
     def _check_target(self, kind: str, name: str, target: object) -> None:
         if isinstance(target, str) and TARGET.fullmatch(target):
             return
         if isinstance(target, type) and self.local:
             return
-        hint = "the target is 'module:attribute'"
+        hint = "the target must be 'module:attribute'"
         if isinstance(target, type):
             hint += ", as text, so that nothing is imported until a recipe uses it"
         raise PluginError(f"{kind} {name!r}: {hint}; got {target!r}")
 
     def __getattr__(self, kind: str) -> Callable[[str, str | type], None]:
-        """`registry.KIND(name, target)`, for each kind that there is."""
+        """`registry.KIND(name, target)`, for each known kind."""
         if kind.startswith("_") or kind not in self.kinds:
             raise AttributeError(self.kinds.unknown(kind))
         return functools.partial(self.add, kind)
 
 
 class Registry:
-    """The components of all plugins that loaded.
+    """The components of all loaded plugins.
 
-    `unavailable` maps the name of each plugin that did not load to why ("failed to load: ...",
-    "is disabled"), so that a failed lookup can say what may be missing.
+    `unavailable` maps the name of each plugin that did not load to the reason ("failed to load:
+    ...", "is disabled"), which a failed lookup shows.
     """
 
     def __init__(
@@ -227,10 +230,10 @@ class Registry:
         return [entry for entry in self._entries if kind is None or entry.kind == kind]
 
     def find(self, kind: str, name: str) -> RegistryEntry:
-        """The component that `name` (short, or `plugin/name`) means.
+        """The component with the name `name` (short, or `plugin/name`).
 
         Raises:
-            LookupFailure: none or several do; the text says which are near, or how to choose.
+            LookupFailure: no or several components match; the text suggests names.
         """
         if kind not in self.kinds:
             raise LookupFailure(self.kinds.unknown(kind))
@@ -249,7 +252,7 @@ class Registry:
         raise LookupFailure(self._not_found(kind, name, plugin, short))
 
     def short_name(self, entry: RegistryEntry) -> str:
-        """The shortest name that means `entry` and nothing else of its kind."""
+        """The shortest unique name of `entry` within its kind."""
         same = [e for e in self._entries if (e.kind, e.name) == (entry.kind, entry.name)]
         return entry.name if len(same) <= 1 else entry.full_name
 
@@ -271,5 +274,5 @@ class Registry:
 
 
 def _answers(plugin: str, name: str) -> bool:
-    """Whether a plugin answers to `name`: `dist:rope` does to `rope`, until another one does."""
+    """Return whether a plugin matches `name`; `dist:rope` matches `rope`, unless that exists."""
     return plugin == name or plugin.endswith(f":{name}")

@@ -1,6 +1,6 @@
 """The signature is the schema: a component's keyword-only parameters are its recipe fields.
 
-Types and defaults come from the constructor, the text from the `Args:` section of the docstring.
+Types and defaults come from the constructor, texts from the `Args:` section of the docstring.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _Required:
-    """The default of a field that has none."""
+    """The default of a required field."""
 
     def __repr__(self) -> str:
         return "required"
@@ -51,7 +51,7 @@ class RecipeField:
         name: as written in a recipe.
         annotation: its evaluated type, `Annotated` metadata included.
         default: its default, or `REQUIRED`.
-        doc: what the docstring says of it, on one line; may be empty.
+        doc: its text in the docstring, on one line; may be empty.
     """
 
     name: str
@@ -61,24 +61,24 @@ class RecipeField:
 
     @property
     def required(self) -> bool:
-        """Whether a recipe must give it."""
+        """True if a recipe must give it."""
         return self.default is REQUIRED
 
     @property
     def kind(self) -> str | None:
-        """The kind of component that it holds (alone, optional or in a list), or None."""
+        """The kind of component that it holds (one, optional, or a list), or None."""
         return kind_of(self.annotation)
 
     @property
     def type_text(self) -> str:
-        """Its type as a reader would write it: `int >= 1`, `"pre" | "post"`, `ffn component`."""
+        """Its type for people: `int >= 1`, `"pre" | "post"`, `ffn component`."""
         return type_text(self.annotation)
 
 
 def fields_of(cls: type) -> list[RecipeField]:
     """The recipe fields of a component: the keyword-only parameters of its constructor, in order.
 
-    A constructor that takes `**shared` hands it on to its base class, whose fields follow.
+    A constructor that takes `**shared` passes it to its base class, whose fields follow.
 
     Raises:
         PluginError: an annotation is missing or can't be evaluated, or a name starts with `_`.
@@ -90,7 +90,7 @@ def fields_of(cls: type) -> list[RecipeField]:
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or name in fields:
                 continue
             if name.startswith("_"):
-                raise PluginError(f"{_name(cls)}: field {name!r} can't start with '_'")
+                raise PluginError(f"{_name(cls)}: field {name!r} must not start with '_'")
             empty = parameter.default is inspect.Parameter.empty
             default = REQUIRED if empty else parameter.default
             annotation = _evaluate(cls, constructor, parameter)
@@ -100,16 +100,15 @@ def fields_of(cls: type) -> list[RecipeField]:
 
 @functools.cache
 def model_of(cls: type) -> type[pydantic.BaseModel]:
-    """A pydantic model of the component's fields, to validate JSON with and to take a schema from.
+    """A pydantic model of the component's fields, for validation and for the schema.
 
-    It forbids unknown fields, converts nothing (an int is not a bool, a string not a number; an
-    int may stand for a float, and a JSON list for a tuple when validated with
-    `model_validate_json`) and refuses infinities and NaN. Where a field holds a component the model
-    takes anything, and the schema says `{"x-component": KIND}`: whoever resolves components
-    validates those.
+    It forbids unknown fields, infinities and NaN, and converts nothing: an int is not a bool, a
+    string not a number. An int may stand for a float, and a JSON list for a tuple when validated
+    with `model_validate_json`. A field that holds a component accepts anything here, and its schema
+    says `{"x-component": KIND}`; whoever resolves components validates them.
 
     Raises:
-        PluginError: a type is not one that pydantic can validate.
+        PluginError: pydantic can't validate a type.
     """
     import pydantic
 
@@ -132,13 +131,13 @@ def model_of(cls: type) -> type[pydantic.BaseModel]:
             warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
             return pydantic.create_model(cls.__name__, __config__=config, **definitions)
     except Exception as error:
-        raise PluginError(f"{_name(cls)}: its fields can't be validated: {one_line(error)}") from (
+        raise PluginError(f"{_name(cls)}: can't validate its fields: {one_line(error)}") from (
             error
         )
 
 
 def kind_of(annotation: Any) -> str | None:
-    """The kind named by a `Kind` anywhere in an annotation, or None."""
+    """The kind of a `Kind` anywhere in an annotation, or None."""
     if get_origin(annotation) is Annotated:
         for item in annotation.__metadata__:
             if isinstance(item, Kind):
@@ -150,7 +149,7 @@ def kind_of(annotation: Any) -> str | None:
 
 
 def type_text(annotation: Any) -> str:  # noqa: PLR0911 (a case a line)
-    """An evaluated annotation as a reader would write it."""
+    """An annotation in a readable form."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         if (kind := kind_of(annotation)) is not None:
@@ -171,7 +170,7 @@ def type_text(annotation: Any) -> str:  # noqa: PLR0911 (a case a line)
 
 
 def source_of(cls: type) -> tuple[Path, int] | None:
-    """The file and the line (from 1) where a class is defined, or None if there is no source."""
+    """The file and the line (from 1) of a class definition, or None without a source."""
     try:
         file = inspect.getsourcefile(cls)
         return (Path(file), inspect.getsourcelines(cls)[1]) if file else None
@@ -180,10 +179,10 @@ def source_of(cls: type) -> tuple[Path, int] | None:
 
 
 def capabilities_of(cls: type) -> dict[str, bool | list[str]]:
-    """What a component's contract lets it declare, and what its class declares.
+    """Declarations that a component's contract defines, with the values of its class.
 
-    These are the annotated class attributes of its bases that are true, false or a set of words;
-    an instance may yet decide otherwise by its fields.
+    These are the annotated class attributes of its bases that are booleans or sets of words; an
+    instance may still choose by its fields.
     """
     declared: dict[str, bool | list[str]] = {}
     for base in reversed(cls.__mro__):
@@ -199,7 +198,7 @@ def capabilities_of(cls: type) -> dict[str, bool | list[str]]:
 
 
 def description_of(cls: type) -> str:
-    """A class's own docstring up to its first section, with paragraphs as single lines."""
+    """A class's own docstring up to its first section, with each paragraph on one line."""
     paragraphs = []
     for paragraph in inspect.cleandoc(vars(cls).get("__doc__") or "").split("\n\n"):
         if _HEADING.match(paragraph.strip().split("\n")[0]):
@@ -209,9 +208,9 @@ def description_of(cls: type) -> str:
 
 
 def summary_without_import(target: str | type) -> str:
-    """The first paragraph of a target's docstring, read from its source; "" if it can't be found.
+    """The first paragraph of a target's docstring, read from its source; "" if not found.
 
-    Nothing is imported, so a list of components costs no import of torch.
+    Nothing is imported, so listing components costs no torch import.
     """
     if isinstance(target, type):
         return description_of(target).split("\n\n")[0]
@@ -229,7 +228,7 @@ def summary_without_import(target: str | type) -> str:
 
 
 def file_of(module: str) -> Path | None:
-    """Where a module's source is, without importing it or its parents; None if unknown."""
+    """The source file of a module, without importing it or its parents; None if unknown."""
     top, *rest = module.split(".")
     with contextlib.suppress(Exception):
         spec = importlib.util.find_spec(top)
@@ -264,7 +263,7 @@ def _name(cls: type) -> str:
 
 
 def _constructors(cls: type) -> Iterator[Any]:
-    """The constructor, and those of base classes that it hands its `**shared` on to."""
+    """The constructor, and those of the base classes that receive its `**shared`."""
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue
@@ -286,14 +285,13 @@ def _evaluate(cls: type, constructor: Any, parameter: inspect.Parameter) -> Any:
         hints = typing.get_type_hints(holder, namespace, dict(vars(cls)), include_extras=True)
     except Exception as error:
         raise PluginError(
-            f"{_name(cls)}: the type of field {parameter.name!r} can't be evaluated at run time: "
-            f"{one_line(error)}"
+            f"{_name(cls)}: can't evaluate the type of field {parameter.name!r}: {one_line(error)}"
         ) from error
     return hints[parameter.name]
 
 
 def _without_components(annotation: Any) -> Any:
-    """The annotation with `Any` in the place of each component."""
+    """The annotation with `Any` in place of each component."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if kind_of(annotation) is None:
         return annotation

@@ -1,7 +1,7 @@
-"""The hooks: what a plugin can be told of and asked for.
+"""The hooks: events and requests that a plugin receives.
 
-An implementation may leave out arguments that it does not need. Hooks only ever gain arguments
-within one `API_VERSION`.
+An implementation may omit arguments that it does not need. Within one `API_VERSION` hooks only gain
+arguments.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from strawberry.plugin.registry import Registrar
 
 API_VERSION: Final = 1
-"""Counted up when a hook or a contract changes in a way that breaks plugins."""
+"""Incremented when a hook or a contract changes in a way that breaks plugins."""
 
 GROUP: Final = "strawberry"
 """The entry-point group, and the prefix of every hook's name."""
@@ -28,7 +28,7 @@ _hookspec = pluggy.HookspecMarker(GROUP)
 
 @_hookspec
 def strawberry_kinds(kinds: Kinds) -> None:
-    """Bring kinds of components, before any are registered: `kinds.add(ComponentKind(...))`."""
+    """Add kinds of components, before any component: `kinds.add(ComponentKind(...))`."""
 
 
 @_hookspec
@@ -57,7 +57,7 @@ def strawberry_recipe_tree(tree: Any, path: Path) -> tuple[Any, list[str]] | Non
 
 @_hookspec
 def strawberry_model_built(model: Any, recipe: Any) -> None:
-    """A model was built for training, and its first step is still to come."""
+    """A model was built for training; the first step has not started."""
 
 
 @_hookspec
@@ -72,7 +72,7 @@ def strawberry_evaluated(run: Path, step: int, metrics: Mapping[str, float]) -> 
 
 @_hookspec
 def strawberry_checkpoint_saved(run: Path, step: int, path: Path) -> None:
-    """A checkpoint is whole on disk at `path`."""
+    """A complete checkpoint is on disk at `path`."""
 
 
 @_hookspec

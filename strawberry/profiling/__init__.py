@@ -1,1 +1,1 @@
-"""Where a training step's time and memory go, by component."""
+"""Time and memory of a training step, by component."""

@@ -1,11 +1,12 @@
-"""Who is at work in a training step, forward and backward, and what counts by that.
+"""Attribute time, FLOPs and saved bytes to modules, forward and backward.
 
-Modules are marked as they run. A mark notes the numbers that autograd gives to what is computed
-inside it; on the way back the profiler's events, and the engine's current node, have those numbers,
-so that what a component costs there is told too. What is marked within a mark is taken out of it.
+Modules are marked as they run. A mark records the sequence numbers that autograd gives to the
+operations inside it. In the backward pass, the profiler's events and the engine's current node have
+these numbers, so backward costs are attributed too. A nested mark's cost is subtracted from the
+outer one.
 
-Blocks that recompute run forward once more in the backward pass, inside the engine's event for one
-of their nodes. What is marked there is taken out of that node's time.
+Recomputed blocks run forward again in the backward pass, inside the engine's event for one of their
+nodes. Marks in there are subtracted from that node's time.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ import strawberry.model.counting  # noqa: F401 (formulas that torch's registry i
 from strawberry.runs.device import Machine
 
 REST: Final = "rest"
-"""What no component claims: residual sums, dropout, positions, gradients that are summed up, and
-the engine itself."""
+"""Work of no component: residual sums, dropout, positions, gradient accumulation, and the engine.
+"""
 
 
 class ComponentMarks:
-    """Which component is at work, and which numbers autograd gave to what it computed."""
+    """The active component, and the sequence numbers of its operations."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -43,12 +44,12 @@ class ComponentMarks:
         self._since = 0.0
 
     def begin(self) -> None:
-        """Begin a step; the numbers of the one before are never met again."""
+        """Start a step; earlier sequence numbers don't recur."""
         self._spans.clear()
         self._since = time.perf_counter()
 
     def enter(self, name: str) -> None:
-        """From here on, what is computed is that component's."""
+        """Start attributing work to `name`."""
         self._account()
         if _node() is not None:
             self._again.append(name)
@@ -57,7 +58,7 @@ class ComponentMarks:
         self._open.append((name, _next_number()))
 
     def leave(self) -> None:
-        """Up to here."""
+        """Stop attributing work to it."""
         self._account()
         if _node() is not None:
             self._again.pop()
@@ -67,7 +68,7 @@ class ComponentMarks:
 
     @contextmanager
     def at(self, name: str) -> Iterator[None]:
-        """Within it, what is computed is that component's."""
+        """Attribute work in this context to `name`."""
         self.enter(name)
         try:
             yield
@@ -84,7 +85,7 @@ class ComponentMarks:
         return marked
 
     def follow(self, module: nn.Module | None, name: str) -> None:
-        """Mark a module's calls; recomputation leaves the last one early, by an exception."""
+        """Mark a module's calls; recomputation leaves the last call early, by an exception."""
         if module is not None:
             module.register_forward_pre_hook(lambda *_: self.enter(name))
             module.register_forward_hook(lambda *_: self.leave(), always_call=True)
@@ -101,12 +102,12 @@ class ComponentMarks:
         return marked
 
     def owner(self, number: int) -> str:
-        """Whose a node of the way back is; spans close from the innermost outwards."""
+        """The component that created an autograd node; spans close from the innermost outwards."""
         owners = (name for first, end, name in self._spans if first <= number < end)
         return next(owners, REST)
 
     def now(self) -> str:
-        """Who is at work; on the way back, by the node that the engine is at."""
+        """The active component; in the backward pass, by the engine's current node."""
         if self._again:
             return self._again[-1]
         node = _node()
@@ -126,7 +127,7 @@ class ComponentMarks:
 
 
 class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts FLOPs of matrix products by who is at work."""
+    """Counts FLOPs of matrix products by active component."""
 
     def __init__(self, marks: ComponentMarks) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -142,7 +143,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class SavedBytes:
-    """Bytes that autograd keeps, by who computed them; tensors that share storage count once."""
+    """Bytes that autograd saves, by component; tensors that share storage count once."""
 
     def __init__(self, marks: ComponentMarks, model: nn.Module) -> None:
         self.marks = marks
@@ -151,7 +152,7 @@ class SavedBytes:
         self._held: list[Tensor] = []  # so that no address is used again
 
     def pack(self, tensor: Tensor) -> Tensor:
-        """Called with each tensor that is kept."""
+        """Called with each saved tensor."""
         address = tensor.untyped_storage().data_ptr()
         if address not in self._known:
             self._known.add(address)
@@ -161,11 +162,11 @@ class SavedBytes:
 
 
 def _node() -> Any:
-    """The node that the engine is at in a backward pass; None outside of one."""
+    """The engine's current node in a backward pass; None outside one."""
     return torch._C._current_autograd_node()  # noqa: SLF001 (there is no public name)
 
 
 def _next_number() -> int:
-    """The number that autograd gives to what is computed next."""
+    """The sequence number of the next autograd node."""
     number: int = torch._C._autograd._get_sequence_nr()  # noqa: SLF001
     return number

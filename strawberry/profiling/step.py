@@ -1,6 +1,6 @@
-"""Where a training step's time and memory go, by component.
+"""Measure a training step's time and memory, by component.
 
-No row counts another's work, and all rows add up to the step; see marks.py for how.
+Rows don't overlap, and add up to the whole step; see marks.py for the method.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Seconds: TypeAlias = defaultdict[str, float]
 
 WARM_UP: Final = 2
 SIDE: Final = 2048
-"""Side of the matrices whose product stands for the device's peak."""
+"""Side of the matrices whose product measures the device's peak."""
 
 ENGINE: Final = "autograd::engine::evaluate_function: "
 DATA, NORMS, ROUTER, HEAD = "data", "norms", "routers", "head and loss"
@@ -57,16 +57,16 @@ CLIP, OPTIMIZER = "gradient norm", "optimizer"
 
 @dataclass(slots=True)
 class ProfileRow:
-    """A component's part of a step; a shared block that is used several times is one row.
+    """A component's part of a step; a shared block with several uses is one row.
 
     Attributes:
-        name: its place in the recipe, or what it is.
-        component: what it is made of.
-        uses: how often it is used in a step.
-        seconds: of a step, forward and backward.
-        backward_seconds: those of the way back.
-        kept_bytes: what autograd keeps of it for the way back; for the optimizer, its state.
-        flops: of its matrix products in a step, counted.
+        name: its path in the recipe, or a description.
+        component: its component.
+        uses: number of uses in a step.
+        seconds: time of a step, forward and backward.
+        backward_seconds: the backward part of it.
+        kept_bytes: bytes saved for the backward pass; for the optimizer, its state.
+        flops: counted FLOPs of its matrix products in a step.
     """
 
     name: str
@@ -80,18 +80,18 @@ class ProfileRow:
 
 @dataclass(frozen=True, slots=True)
 class StepProfile:
-    """Where a training step's time and memory go.
+    """Time and memory of a training step.
 
     Attributes:
         name: the recipe's name.
-        device: what it ran on.
-        dtype: what it computed in.
-        tokens: in a step.
-        seconds: of a step, as it is without a profiler; the median.
-        profiled_seconds: of a step under the profiler, whose shares the rows are.
+        device: the device.
+        dtype: the dtype.
+        tokens: tokens of a step.
+        seconds: median time of a step without the profiler.
+        profiled_seconds: time of a step under the profiler, the total of the rows' shares.
         peak_flops: FLOPs a second of a large matrix product in that dtype.
-        peak_bytes: the most memory that tensors took at once, where the device tells; else None.
-        rows: the parts, in the order of the model.
+        peak_bytes: peak memory of tensors, if the device reports it; else None.
+        rows: the rows, in the order of the model.
     """
 
     name: str
@@ -106,22 +106,22 @@ class StepProfile:
 
 
 def profile(recipe: Recipe, *, steps: int = 5, progress: Progress | None = None) -> StepProfile:
-    """Run a few training steps of a recipe and see where their time and memory go.
+    """Run a few training steps of a recipe and measure their time and memory.
 
-    The model runs in eager mode, where components can be told apart, even where the recipe
-    compiles. Nothing is written, and no run is begun.
+    The model runs in eager mode, even if the recipe compiles, because components are
+    distinguishable there. Nothing is written, and no run is started.
 
     Args:
-        recipe: what to train.
-        steps: how many are profiled; as many are timed without a profiler.
-        progress: called while data is prepared.
+        recipe: the recipe.
+        steps: number of profiled steps; as many are timed without a profiler.
+        progress: progress callback while data is prepared.
 
     Raises:
-        RecipeError: the recipe can't be built, or its data can't be had.
-        StrawberryError: `steps` is below one.
+        RecipeError: the recipe can't be built, or its data can't be opened.
+        StrawberryError: `steps` is below 1.
     """
     if steps < 1:
-        raise StrawberryError(f"{steps} steps are less than one")
+        raise StrawberryError(f"steps must be at least 1, got {steps}")
     machine = replace(machine_for(recipe), compiled=False)
     dataset = open_dataset(recipe, progress=progress)
     randomness.seed(seed_of(recipe, "dropout"))
@@ -165,14 +165,14 @@ def profile(recipe: Recipe, *, steps: int = 5, progress: Progress | None = None)
 
 @dataclass(frozen=True, slots=True)
 class _Costs:
-    """FLOPs and kept bytes of a step, by row."""
+    """FLOPs and saved bytes of a step, by row."""
 
     flops: Counter[str]
     kept: Counter[str]
 
 
 class _Marked:
-    """A training step whose parts are marked."""
+    """A training step with marked parts."""
 
     def __init__(self, recipe: Recipe, step: Step) -> None:
         self.recipe, self.step, self.machine = recipe, step, step.machine
@@ -185,14 +185,14 @@ class _Marked:
         step.engine.clip = marks.wrap(step.engine.clip, CLIP)  # type: ignore[method-assign]
 
     def timed(self, steps: int = 1) -> list[float]:
-        """Take so many steps; the seconds of each."""
+        """Run this many steps; returns the seconds of each."""
         numbers = range(self.number, self.number + steps)
         self.number += steps
         self.marks.begin()
         return list(self.step.timed(numbers))
 
     def follow(self) -> list[ProfileRow]:
-        """Mark the model's parts; returns a row for each, in their order."""
+        """Mark the model's parts; returns a row for each, in order."""
         model, marks = self.model, self.marks
         rows = {name: ProfileRow(name) for name in (DATA, "embedding")}
         marks.follow(model.embedding, "embedding")
@@ -230,7 +230,7 @@ class _Marked:
         return list(rows.values())
 
     def costs(self) -> _Costs:
-        """FLOPs and kept bytes, each in a step of its own."""
+        """FLOPs and saved bytes, each measured in a separate step."""
         flops, kept = FlopCounter(self.marks), SavedBytes(self.marks, self.model)
         with flops:
             self.timed()
@@ -239,7 +239,7 @@ class _Marked:
         return _Costs(flops.found, kept.found)
 
     def profiled(self, steps: int) -> tuple[Seconds, Seconds, float]:
-        """Seconds of a step: forward and backward by row, and in all, under the profiler."""
+        """Seconds of a step under the profiler: forward and backward by row, and in total."""
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells standard error that it starts
         # Kineto, which times kernels on the device, has activities of its own for each kind.
         on_cuda = self.machine.device.type == "cuda"
@@ -264,7 +264,7 @@ class _Marked:
 
 
 def block_specs(stack: tuple[NodeSpec, ...]) -> Iterator[BlockSpec]:
-    """The recipe's entry of each block, in the order in which they are built."""
+    """The recipe's entry of each block, in the order of construction."""
     for node in expand(stack):
         if isinstance(node, BlockSpec):
             yield node
@@ -287,7 +287,7 @@ def _peak_flops(machine: Machine) -> float:
 
 
 def draw(profile: StepProfile, out: str | Path) -> Path:
-    """Draw a profile's rows as bars, forward and backward; the ending of `out` is the format.
+    """Draw a profile's rows as bars, forward and backward; the suffix of `out` is the format.
 
     Raises StrawberryError if matplotlib is not installed, or the file can't be written.
     """

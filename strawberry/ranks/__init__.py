@@ -1,1 +1,1 @@
-"""The processes of a run: who they are, how they agree, and how they are started."""
+"""The processes (ranks) of a run: identity, collectives, and launch."""

@@ -1,4 +1,4 @@
-"""Starting the ranks of a run on this machine, by torch's own launcher."""
+"""Launch the ranks of a run on this machine, with torch's launcher."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from strawberry.errors import StrawberryError
 from strawberry.stopping import STOPPING, heeded, stopped_by
 
 OWN = ("--nproc", "--max-restarts", "--run-dir", "--resume")
-"""Options of the command that its processes are given otherwise, or not at all."""
+"""Options of the command that its processes get in another form, or not at all."""
 
 
 class RankFailed(StrawberryError):  # noqa: N818 (nobody's mistake)
-    """A process of a run ended by itself, and has not said why."""
+    """A process of a run died without a report."""
 
     exit_code = 1
 
 
 def launch(folder: Path, *, resume: bool, nproc: int, max_restarts: int) -> int:
-    """Run this very command in `nproc` processes; returns the exit code that they agree on.
+    """Run this command in `nproc` processes; returns their common exit code.
 
     Raises RankFailed if one of them died.
 
     Args:
         folder: the run folder.
-        resume: whether the run in it goes on.
-        nproc: how many processes.
-        max_restarts: how often all are started anew when one dies.
+        resume: whether to resume the run in it.
+        nproc: number of processes.
+        max_restarts: number of restarts of all processes when one dies.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -69,22 +69,22 @@ def launch(folder: Path, *, resume: bool, nproc: int, max_restarts: int) -> int:
 
 
 def verdict(codes: dict[int, int], folder: Path) -> int:
-    """The exit code of ranks that ended with `codes`: the one that they agree on, and have said.
+    """The common exit code of ranks that ended with `codes`, if they reported it.
 
-    Raises RankFailed if one was killed or crashed: the others could only follow.
+    Raises RankFailed if one was killed or crashed, because the others ended as a consequence.
     """
     # What the launcher itself ended has its signal, and follows from what happened before.
     for rank, code in sorted(codes.items()):
         if code < 0 and -code not in STOPPING:
             raise RankFailed(
-                f"rank {rank} was killed by {signal.Signals(-code).name}; go on from the last "
-                f"checkpoint of {folder} with --resume"
+                f"rank {rank} was killed by {signal.Signals(-code).name}; --resume continues "
+                f"from the last checkpoint of {folder}"
             )
     return max((code for code in codes.values() if code > 0), default=1)
 
 
 def without(arguments: list[str], options: tuple[str, ...]) -> list[str]:
-    """The arguments but for these options and their values; `--resume` has none."""
+    """The arguments without these options and their values; `--resume` has none."""
     kept: list[str] = []
     queue = list(arguments)
     while queue:

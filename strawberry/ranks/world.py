@@ -1,7 +1,7 @@
-"""The processes of a run: who they are, and how they come to agree.
+"""The processes of a run: their identity and their collectives.
 
-Whoever starts them (torchrun, or `strawberry train --nproc`) says in the environment how many there
-are and which one this is. Tensors on a GPU travel by NCCL, all else by gloo.
+The launcher (torchrun, or `strawberry train --nproc`) sets the number of processes and the rank in
+the environment. GPU tensors use NCCL, everything else gloo.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ P = ParamSpec("P")
 S = TypeVar("S", bound="HasWorld")
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a rank waits for the others; one that died is noticed at once."""
+"""Timeout of a rank's wait for the others; a dead rank is noticed at once."""
 
 _LEFT: list[dist.ProcessGroup | None] = []
-"""Groups that are done with. DDP's reducer would drop the last reference to its group with the GIL
-held, and wait for a thread of gloo's that may want the GIL to drop a tensor: for ever."""
+"""Keep finished process groups: releasing the last reference inside DDP's reducer, with the GIL
+held, can deadlock with a gloo thread that needs the GIL."""
 
 
 class RemoteFailure(StrawberryError):  # noqa: N818 (another rank has the error)
-    """Another rank failed, and has said so; `exit_code` is that of its error."""
+    """Another rank failed and reported it; `exit_code` is that of its error."""
 
     told = True
 
@@ -45,19 +45,19 @@ class RemoteFailure(StrawberryError):  # noqa: N818 (another rank has the error)
 
 
 class RankLost(StrawberryError):  # noqa: N818 (nobody's mistake)
-    """Another rank is gone, so this one can't go on."""
+    """Another rank died, so this one can't continue."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The ranks of a run; the default is one process that is all of it.
+    """The ranks of a run; by default one process.
 
     Attributes:
-        rank: which one this is.
-        size: how many there are.
-        restarts: how often the launcher has started them anew.
+        rank: this process's rank.
+        size: number of ranks.
+        restarts: number of restarts by the launcher.
     """
 
     rank: int = 0
@@ -66,7 +66,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this is the rank that writes and speaks for all."""
+        """True for the rank that writes and reports for all."""
         return self.rank == 0
 
     def barrier(self) -> None:
@@ -75,7 +75,7 @@ class World:
             dist.barrier()
 
     def most(self, number: int) -> int:
-        """The largest of all ranks' numbers."""
+        """Maximum over ranks."""
         if self.size == 1:
             return number
         largest = torch.tensor(number)  # on the CPU: no rank has to wait for its device
@@ -83,7 +83,7 @@ class World:
         return int(largest)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over ranks."""
+        """Sum over ranks."""
         if self.size == 1:
             return tensor
         total = tensor.clone()
@@ -91,11 +91,11 @@ class World:
         return total
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """The mean over ranks."""
+        """Mean over ranks."""
         return tensor if self.size == 1 else self.sum(tensor) / self.size
 
     def gather(self, value: R) -> list[R]:
-        """The values of all ranks, on every rank; anything that can be pickled."""
+        """The values of all ranks, on every rank; any picklable object."""
         if self.size == 1:
             return [value]
         gathered: list[Any] = [None] * self.size
@@ -103,9 +103,9 @@ class World:
         return gathered
 
     def by_main(self, action: Callable[[], R]) -> R:
-        """What `action` returns on rank 0, on every rank.
+        """Run `action` on rank 0 and return its result on every rank.
 
-        Raises StrawberryError everywhere if it does there; the others' is RemoteFailure.
+        An error there raises StrawberryError everywhere; on other ranks it is a RemoteFailure.
         """
         if self.size == 1:
             return action()
@@ -126,18 +126,18 @@ class World:
         return result
 
     def share(self, rows: range) -> range:
-        """Which rows are this rank's: as many as any other's, or one more or less."""
+        """The rows of this rank; ranks differ by at most one row."""
         return rows[len(rows) * self.rank // self.size : len(rows) * (self.rank + 1) // self.size]
 
 
 class HasWorld(Protocol):
-    """What belongs to the ranks of a world."""
+    """A base for objects that belong to the ranks of a world."""
 
     world: World
 
 
 def by_main(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """A method that rank 0 runs for all ranks, as `World.by_main` does."""
+    """A method that rank 0 runs for all ranks, with `World.by_main`."""
 
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.world.by_main(lambda: method(self, *args, **kwargs))
@@ -148,9 +148,9 @@ def by_main(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
-    """The world of this process, and the device that is its own; within it ranks are connected.
+    """Connect the ranks in this context; yields the world and this process's device.
 
-    Raises RankLost if a rank goes away meanwhile.
+    Raises RankLost if a rank dies meanwhile.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
@@ -172,7 +172,7 @@ def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     except RuntimeError as error:
         if not _is_lost(error):
             raise
-        message = "another rank is gone; --resume goes on from the last checkpoint"
+        message = "another rank died; --resume continues from the last checkpoint"
         raise RankLost(f"rank {rank}: {message}") from error
     finally:
         # Whoever leaves in good order has waited for the others before: see `Session.leave`.
@@ -182,5 +182,5 @@ def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
 
 
 def _is_lost(error: RuntimeError) -> bool:
-    """Whether an error is that of a connection; gloo's have no class of their own."""
+    """Return whether an error is a connection error; gloo's have no class of their own."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()

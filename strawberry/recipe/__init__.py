@@ -1,4 +1,4 @@
-"""Recipes: a YAML file in, a resolved and validated `Recipe` out."""
+"""Recipes: read a YAML file into a resolved, validated `Recipe`."""
 
 from __future__ import annotations
 

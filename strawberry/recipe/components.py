@@ -1,6 +1,6 @@
-"""From a located tree to components: names resolved, fields checked against signatures and filled.
+"""Components of a recipe: resolve names, and check fields against signatures.
 
-Nothing stops at the first mistake: problems are gathered, and a part that is wrong becomes None.
+Reading continues after an error: problems are collected, and a wrong part becomes None.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ComponentReader:
     """Reads components, and the fields of sections, out of a tree.
 
     Attributes:
-        problems: what was wrong so far.
+        problems: the problems so far.
     """
 
     def __init__(self, plugins: Plugins) -> None:
@@ -37,7 +37,7 @@ class ComponentReader:
         self.problems: list[Problem] = []
 
     def say(self, message: str, location: Location, path: str) -> None:
-        """Note a problem."""
+        """Record a problem."""
         self.problems.append(Problem(message, location, path))
 
     def standing(self, parent: Node, path: str, *places: Place) -> dict[str, ComponentSpec]:
@@ -56,7 +56,7 @@ class ComponentReader:
     def one(
         self, kind: ComponentKind, parent: Node, path: str, *, at_home: bool
     ) -> ComponentSpec | None:
-        """The component under a key; the default one where that stands if there is none."""
+        """The component under a key; without the key, the default one if it has a place."""
         node = parent.get(kind.key)
         absent = node is None or node.value is None or (kind.nothing and node.value == "none")
         if at_home and kind.default is not None and not (absent and kind.nothing):
@@ -66,7 +66,7 @@ class ComponentReader:
     def section(
         self, kind: ComponentKind, node: Node | None, parent: Node, path: str
     ) -> ComponentSpec | None:
-        """A component that has a default: where it or its `use` is absent, that one."""
+        """A component with a default, used if the component or its `use` is missing."""
         if node is None or node.value is None:
             node = located(kind.default, parent.location)
         elif node.is_map and "use" not in node.value:
@@ -81,7 +81,7 @@ class ComponentReader:
         name = node.get("use")
         if name is None or not isinstance(name.value, str) or len(name.value) > MAX_NAME:
             where = node.location if name is None else name.location
-            message = f"expected the name of a component of kind {kind}, or `use:` and its fields"
+            message = f"expected a component name of kind {kind}, or `use:` and its fields"
             self.say(message, where, path)
             return None
         try:
@@ -106,14 +106,14 @@ class ComponentReader:
     def fields(
         self, cls: type, node: Node, path: str, what: str, others: Iterable[str] = ()
     ) -> dict[str, Any] | None:
-        """The fields of a signature, checked and filled; None if any is wrong.
+        """The checked fields of a signature, with defaults; None if any is wrong.
 
         Args:
-            cls: whose signature it is.
-            node: the mapping that gives them.
+            cls: the class with the signature.
+            node: the mapping of fields.
             path: its path in the recipe.
-            what: what it is, in a message.
-            others: keys of the mapping that somebody else reads.
+            what: its name in messages.
+            others: keys of the mapping that another reader handles.
         """
         from pydantic import ValidationError
 
@@ -152,7 +152,7 @@ class ComponentReader:
         many = _mentions(field.annotation, (list, tuple))
         absent = node.value is None or (node.value == "none" and not self._is_name(kind, "none"))
         if node.value is REQUIRED:
-            self.say(f"expected a component of kind {kind}; it is missing", node.location, path)
+            self.say(f"missing a component of kind {kind}", node.location, path)
         elif many and isinstance(node.value, (list, tuple)):
             items = [located(item, node.location) for item in node.value]
             return [self.component(kind, item, f"{path}[{i}]") for i, item in enumerate(items)]
@@ -167,7 +167,7 @@ class ComponentReader:
 
 
 def place_of(node: Node, path: str) -> Located:
-    """Where a mapping and its values stand."""
+    """The location of a mapping and of its values."""
     return Located(path, node.location, {key: n.location for key, n in node.value.items()})
 
 
@@ -179,7 +179,7 @@ def join(path: str, steps: Iterable[Any]) -> str:
 
 
 def _hole(field: RecipeField, written: Node | None, made: Any) -> Any:
-    """What the model sees in the place of components."""
+    """Placeholder for a component in the pydantic model."""
     if written is not None and written.value != "none":
         return written.plain()
     if isinstance(made, list):
@@ -188,7 +188,7 @@ def _hole(field: RecipeField, written: Node | None, made: Any) -> Any:
 
 
 def _mentions(annotation: Any, types: tuple[type, ...]) -> bool:
-    """Whether one of these types stands in an annotation."""
+    """Return whether one of these types occurs in an annotation."""
     if annotation in types or get_origin(annotation) in types:
         return True
     return any(_mentions(argument, types) for argument in get_args(annotation))

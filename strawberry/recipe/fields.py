@@ -1,4 +1,4 @@
-"""The plain fields of a recipe's sections: their types, their defaults, and what they mean."""
+"""Plain fields of a recipe's sections: types, defaults and meanings."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ class RecurFields:
     Args:
         sharing: the order of uses of blocks a b c over two steps: `cycle` (a b c a b c), `sequence`
             (a a b b c c), `middle_cycle` and `middle_sequence` (the first and the last once).
-        keys: whether each step has keys and values of its `own`, or all use those of the `first`.
-        step_embedding: a learned vector for each step is added to what enters it.
-        step_norms: each step has norms of its own.
+        keys: `own` gives each step its own keys and values; with `first` all steps use those of the
+            first.
+        step_embedding: add a learned vector for each step to its input.
+        step_norms: give each step its own norms.
     """
 
     sharing: Literal["cycle", "sequence", "middle_cycle", "middle_sequence"] = "cycle"
@@ -53,23 +54,22 @@ class ModelFields:
         vocab_size: number of token ids V.
         block_size: longest training sequence, in tokens.
         n_embd: model width C.
-        tie_embeddings: whether the output head is the embedding table.
-        embedding_norm: whether embeddings are normalised before the first block.
-        dropout: probability, on embeddings, attention and what a block adds.
-        bias: whether projections have biases.
+        tie_embeddings: use the embedding table as the output head.
+        embedding_norm: normalise embeddings before the first block.
+        dropout: probability, on embeddings, attention and the outputs of a block's parts.
+        bias: give projections biases.
         init: `fan_in` (uniform with deviation fan_in^-0.5) or `normal` (deviation init_std,
             smaller by sqrt(2 depth) where a projection writes to the residual stream).
-        init_std: deviation for `normal`.
-        zero_outputs: whether projections that write to the residual stream, and a head of its own,
-            start at zero, so that every block begins as nothing (Zhang et al. 2019, arXiv
-            1901.09321).
-        logit_softcap: bound on logits by c * tanh(logit / c), or null.
-        placement: where a block's parts are normalised: `pre` before, `post` after they have been
-            added, `sandwich` before, and once more before they are added.
-        residual: `sum` adds a part's output to what it read; `attention` lets each part read a
-            learned mean of all outputs before it.
-        residual_scale: what a part's output is multiplied by: a number, `depth` for one over the
-            root of the number of parts, or `learned` for a gain for each channel.
+        init_std: standard deviation for `normal`.
+        zero_outputs: start projections that write to the residual stream, and an untied head, at
+            zero, so that every block starts as the identity (Zhang et al. 2019, arXiv 1901.09321).
+        logit_softcap: bound c on logits, by c * tanh(logit / c); null for none.
+        placement: where a block's parts are normalised: `pre` before; `post` after the addition;
+            `sandwich` before, and again before the addition.
+        residual: `sum` adds a part's output to its input; `attention` gives each part a learned
+            mean of all outputs before it.
+        residual_scale: factor on a part's output: a number; `depth` for 1 / sqrt(number of parts);
+            `learned` for a gain for each channel.
     """
 
     vocab_size: Annotated[int, Ge(1), Le(1 << 30)]
@@ -90,20 +90,21 @@ class ModelFields:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFields(SeedFields):
-    """The `train` section; names are the original project's where it has one.
+    """The `train` section; names are the original project's where it has them.
 
     Args:
         max_iters: optimizer steps.
-        batch_size: sequences in a micro-batch, of all processes together.
-        gradient_accumulation_steps: micro-batches in a step, which is the same for any division.
-        eval_interval: steps between evaluations; 0 evaluates at the end alone.
-        eval_iters: an evaluation has as many sequences as this many steps, and none twice.
+        batch_size: sequences of a micro-batch, over all processes.
+        gradient_accumulation_steps: micro-batches in a step; the step is the same for any division.
+        eval_interval: steps between evaluations; 0 evaluates only at the end.
+        eval_iters: evaluate as many sequences as this many training steps use, each once.
         log_interval: steps between rows of metrics.jsonl.
-        checkpoint_interval: steps between checkpoints; 0 saves at the end alone.
-        keep_checkpoints: how many of the newest stay.
-        keep_best: whether the one with the lowest val_loss stays too; it is saved when measured.
-        on_nonfinite: what a loss or gradient that is not finite does: `stop` ends the run, `skip`
-            leaves the update out, `back_off` goes to the newest checkpoint and on at half the rate.
+        checkpoint_interval: steps between checkpoints; 0 saves only at the end.
+        keep_checkpoints: number of newest checkpoints to keep.
+        keep_best: also keep the checkpoint with the lowest val_loss; it is saved when measured.
+        on_nonfinite: reaction to a non-finite loss or gradient: `stop` ends the run; `skip` skips
+            the update; `back_off` returns to the newest checkpoint and continues at half the
+            learning rate.
         learning_rate: peak learning rate.
         warmup_iters: steps of linear warm-up.
         lr_decay_iters: steps until the schedule reaches min_lr; null takes max_iters.
@@ -112,15 +113,17 @@ class TrainFields(SeedFields):
             optimizer with an `lr` of its own ends at the same share of that.
         grad_clip: largest norm of the whole gradient; 0 does not clip.
         z_loss: weight of the mean squared logsumexp of the logits in the training loss.
-        label_smoothing: share of a target's probability that is spread over the vocabulary.
-        document_mask: whether tokens see their own document alone.
+        label_smoothing: probability of a target that is spread over the vocabulary.
+        document_mask: restrict attention to the token's own document.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto` (bfloat16 autocast on CUDA), `float32` or `bfloat16`.
-        compile: `auto` compiles on CUDA; true compiles all below the head into one graph; `blocks`
-            each block by itself, equal ones once, which takes a deep stack much less time.
-        threads: CPU threads; null leaves torch's choice.
-        parallel: how several processes share the model: by copies (`ddp`) or in shards (`fsdp`).
-        checkpoint_activations: keep what enters each block alone, and compute the rest again.
+        compile: `auto` compiles on CUDA; true compiles everything below the head into one graph;
+            `blocks` compiles each block by itself, equal ones once, which takes much less time for
+            a deep stack.
+        threads: number of CPU threads; null leaves torch's choice.
+        parallel: how several processes share the model: copies (`ddp`) or shards (`fsdp`).
+        checkpoint_activations: keep only the inputs of blocks, and recompute other activations in
+            the backward pass.
         keep_memory: keep freed memory for the next step (glibc).
     """
 

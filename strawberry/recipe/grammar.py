@@ -1,4 +1,4 @@
-"""Which words a recipe has at each place: its own, and those of the kinds that may stand there."""
+"""The words of a recipe at each place: fixed ones, and those of the kinds."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def train_keys() -> set[str]:
 
 
 def kind_at(steps: Sequence[str | int], kinds: Kinds) -> ComponentKind | None:
-    """The kind of the component that stands at a path, or None where a value does."""
+    """The kind of the component at a path, or None for a value."""
     match steps:
         case ["model", "stack", *inside, str(word)] if inside:
             return _keyed(word, kinds.at("block", "entry", "recur"))
@@ -77,7 +77,7 @@ def _keyed(word: str, kinds: Sequence[ComponentKind]) -> ComponentKind | None:
 
 
 def misstep(steps: Sequence[str | int], kinds: Kinds) -> str:
-    """What is wrong with a path as far as the words of a recipe go; "" if nothing is."""
+    """The error in a path according to the grammar; "" for none."""
     match steps:
         case ["model", "stack", *inside]:
             words = [step for step in inside if isinstance(step, str) and step != "*"]

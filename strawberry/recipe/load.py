@@ -1,4 +1,4 @@
-"""Reading a recipe: the file, what it extends, the overrides; then validation."""
+"""Read a recipe: its file, what it extends, overrides; then validate it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def load_recipe(
 
     Args:
         path: a recipe (.yaml), a file that a plugin reads as one, or a run folder.
-        overrides: `model.n_embd=128` and the like, applied in order; values are YAML. A `Setting`
-            is one that has its place in a file.
-        plugins: what names are resolved with; None loads the plugins of this environment.
+        overrides: such as `model.n_embd=128`, applied in order; values are YAML. A `Setting` has
+            its location in a file.
+        plugins: resolve names; None loads the plugins of this environment.
 
     Raises:
-        RecipeError: with every problem found, each located.
+        RecipeError: contains every problem, located.
         StrawberryError: there is no such file.
     """
     source = Path(path)
@@ -73,17 +73,16 @@ def recipe_from(
 
 
 def patch(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:
-    """A recipe made anew from what this one was read from, with overrides on top.
+    """Build a recipe again from the source of this one, with further overrides.
 
-    Paths are those of the file that the recipe was read from, and so are the places in errors. A
-    seed that was drawn stays.
+    Paths and error locations refer to the file of the original recipe. A drawn seed stays.
 
     Args:
-        recipe: is not changed.
+        recipe: the original, which is not changed.
         overrides: as for `load_recipe`, or plain values by path (`{"model.n_embd": 128}`).
 
     Raises:
-        RecipeError: with every problem of the new recipe.
+        RecipeError: contains every problem of the new recipe.
     """
     tree = recipe.tree or parse(recipe.to_yaml(), str(recipe.source))
     if (seed := tree.get("seed")) is not None and seed.value == "auto":
@@ -96,14 +95,14 @@ def patch(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recip
 def _resolved(
     source: Path, above: tuple[Path, ...], plugins: Plugins
 ) -> tuple[Node, list[str], list[Path]]:
-    """The tree of a file with what it extends, notes on how it was understood, and the files."""
+    """The tree of a file with what it extends, notes on its interpretation, and the files."""
     tree = read_tree(source)
     if (answer := read_by_plugin(tree, source, plugins)) is not None:
         return *answer, [source]
     base = tree.get("extends")
     if base is None:
         if "set" in tree.keys:
-            message = "changes what `extends` brings, and there is no `extends` here"
+            message = "needs `extends`, whose recipe it changes"
             raise RecipeError([Problem(message, tree.keys["set"], "set")])
         return tree, [], [source]
     target = _base(base, source, above)
@@ -114,7 +113,7 @@ def _resolved(
 
 
 def _with_settings(tree: Node, settings: Node | None) -> Node:
-    """The tree with what `set` says by paths, in order; raises RecipeError with every problem."""
+    """The tree with its `set` applied in order; raises RecipeError with every problem."""
     if settings is None or settings.value is None:
         return tree
     if not settings.is_map:
@@ -132,18 +131,18 @@ def _with_settings(tree: Node, settings: Node | None) -> Node:
 
 
 def _base(base: Node, source: Path, above: tuple[Path, ...]) -> Path:
-    """The file that `extends` names; raises RecipeError."""
+    """The file under `extends`; raises RecipeError."""
     chain = (*above, source)
     target = source.parent / base.value if isinstance(base.value, str) else source
     message = ""
     if not isinstance(base.value, str):
         message = "expected the path of a recipe, relative to this one"
     elif not target.is_file():
-        message = f"there is no file {str(target)!r}"
+        message = f"no such file: {str(target)!r}"
     elif target.resolve() in [file.resolve() for file in chain]:
         message = f"extends itself: {' -> '.join(str(file) for file in (*chain, target))}"
     elif len(chain) > MAX_CHAIN:
-        message = f"a chain of more than {MAX_CHAIN} recipes"
+        message = f"extends a chain of more than {MAX_CHAIN} recipes"
     if message:
         raise RecipeError([Problem(message, base.location, "extends")])
     return target
@@ -154,7 +153,7 @@ def _without(tree: Node, *keys: str) -> dict[str, Node]:
 
 
 def _overridden(tree: Node, overrides: Sequence[str | Setting] | Mapping[str, Any]) -> Node:
-    """The tree with overrides, or a RecipeError that tells of all that can't be applied."""
+    """The tree with overrides applied; raises RecipeError with every problem."""
     problems: list[Problem] = []
     pairs = overrides.items() if isinstance(overrides, Mapping) else map(_split, overrides)
     for path, value in pairs:
@@ -169,7 +168,7 @@ def _overridden(tree: Node, overrides: Sequence[str | Setting] | Mapping[str, An
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value for a path in a recipe, as a file says it: like an override, but located there."""
+    """A value for a recipe path from a file: like an override, but located there."""
 
     path: str
     value: Node
@@ -180,20 +179,20 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A value that is still YAML; None is a missing one."""
+    """A value in YAML source; None if it is missing."""
 
     yaml: str | None
 
 
 def _value(path: str, text: str, label: str) -> Node:
-    """The value of an override; where it is no YAML, the error says how a text is written."""
+    """The value of an override; for invalid YAML the error says how to write text."""
     if text.lstrip().startswith("*"):  # elsewhere an alias, which can't be meant here
         return Node(text.strip(), Location(label, 1, len(path) + 2))
     try:
         return parse(" " * (len(path) + 1) + text, label)
     except RecipeError as error:
         quoted = shlex.quote(f"{path}={json.dumps(text.strip(), ensure_ascii=False)}")
-        hint = f"; if it is a text, quote it: --set {quoted}"
+        hint = f"; quote it if it is text: --set {quoted}"
         raise RecipeError(
             [replace(problem, message=problem.message + hint) for problem in error.problems]
         ) from error
@@ -207,7 +206,7 @@ def _split(override: str | Setting) -> tuple[str, Node | _Text]:
 
 
 def _override(tree: Node, path: str, value: Any) -> Node:
-    """The tree after `--set path=value`; columns count in that text."""
+    """The tree after `--set path=value`; columns refer to that text."""
     given = value.yaml if isinstance(value, _Text) else value
     label = f"--set {path}" if given is None else f"--set {path}={given}"
     label = (
@@ -215,7 +214,7 @@ def _override(tree: Node, path: str, value: Any) -> Node:
     )
     start = Location(label, 1, 1)
     if not path or value == _Text(None):
-        message = "an override is path=value, such as model.n_embd=128"
+        message = "an override must be path=value, such as model.n_embd=128"
         raise RecipeError([Problem(message, start)])
     if isinstance(value, Node):
         start = value.location

@@ -1,4 +1,4 @@
-"""Validation errors in a person's words."""
+"""Validation errors in plain words."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ LENGTHS = {"too_short": ("min_length", "at least"), "too_long": ("max_length", "
 
 
 def explain(errors: Iterable[Any], data: Any, what: str) -> dict[tuple[Any, ...], str]:
-    """Pydantic's errors as one message for each place in `data`: what is expected, what is there.
+    """Pydantic's errors as one message for each place in `data`: expected and given.
 
     Args:
-        errors: what `ValidationError.errors()` gives.
-        data: what was validated.
-        what: what it belongs to, as in `ffn 'swiglu'`.
+        errors: the result of `ValidationError.errors()`.
+        data: the validated data.
+        what: its owner, as in `ffn 'swiglu'`.
     """
     places: dict[tuple[Any, ...], list[Any]] = {}
     for error in errors:
@@ -48,7 +48,7 @@ def explain(errors: Iterable[Any], data: Any, what: str) -> dict[tuple[Any, ...]
 
 
 def in_words(number: float) -> str:
-    """A bound as a person writes it: whole numbers with all their digits."""
+    """A bound as text: whole numbers with all their digits."""
     return str(number) if isinstance(number, int) else f"{number:g}"
 
 
@@ -84,7 +84,7 @@ def _message(group: list[Any], what: str) -> str:
 
 
 def _expected(error: Any, given: Any) -> tuple[str, str]:
-    """What one error asks for, and a did-you-mean; "" for an error without words of ours."""
+    """The expectation of one error, and a suggestion; "" for an unknown error type."""
     kind, context = error["type"], error.get("ctx", {})
     if kind in EXPECTED:
         return EXPECTED[kind], ""

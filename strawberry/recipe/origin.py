@@ -1,8 +1,8 @@
-"""Where the relative paths of a recipe are looked for, from whatever folder it is used later.
+"""The folders that a recipe's relative paths refer to, wherever it is used later.
 
-A recipe's paths are looked for from the current folder, then from the folder of its file, then from
-those of the files that it extends. A run notes these folders, and so its recipe means the same
-files from anywhere.
+Relative paths are looked up in the current folder, then in the folder of the recipe's file, then in
+those of the files that it extends. A run records these folders, so its recipe means the same files
+from anywhere.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ NOTED: Final = "origin"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a recipe comes from.
+    """The origin of a recipe.
 
     Attributes:
-        folders: absolute; a relative path is looked for in each, in this order.
-        tokens: entries of the cache that hold the encoded data of a run, by a digest of the
-            sections that they were made of.
+        folders: absolute; a relative path is looked up in each, in this order.
+        tokens: cache entries of a run's encoded data, by a digest of the sections that they depend
+            on.
     """
 
     folders: tuple[Path, ...] = ()
     tokens: Mapping[str, str] = field(default_factory=dict)
 
     def __add__(self, other: Origin) -> Origin:
-        """This one, and then the other."""
+        """This origin, followed by the other."""
         folders = tuple(dict.fromkeys((*self.folders, *other.folders)))
         return Origin(folders, {**other.tokens, **self.tokens})
 
     def knowing(self, of: str, entry: str | None) -> Origin:
-        """This one, with the entry of the cache that holds what these sections give."""
+        """This origin, with the cache entry for the data of these sections."""
         return self if entry is None else replace(self, tokens={**self.tokens, of: entry})
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert to JSON values."""
         return {"folders": [str(folder) for folder in self.folders], "tokens": dict(self.tokens)}
 
 
 def origin_of(files: Sequence[Path]) -> Origin:
-    """The origin of a recipe that is made of these files, what it extends last."""
+    """The origin of a recipe from these files, the extended ones last."""
     here = Origin((Path.cwd(),))
     noted = [noted_in(file.parent) if file.name == "recipe.yaml" else None for file in files]
     places = [
@@ -58,7 +58,7 @@ def origin_of(files: Sequence[Path]) -> Origin:
 
 
 def noted_in(run: Path) -> Origin | None:
-    """What a run folder notes of its recipe's origin; None if it is no run, or notes nothing."""
+    """The recorded origin of a run's recipe; None if it is no run, or recorded none."""
     try:
         noted = json.loads((run / "run.json").read_text())[NOTED]
         return read_origin(noted)
@@ -67,6 +67,6 @@ def noted_in(run: Path) -> Origin | None:
 
 
 def read_origin(value: Mapping[str, Any]) -> Origin:
-    """What `Origin.to_dict` wrote."""
+    """Read the result of `Origin.to_dict`."""
     tokens = {str(of): str(entry) for of, entry in value["tokens"].items()}
     return Origin(tuple(map(Path, value["folders"])), tokens)

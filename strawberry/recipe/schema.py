@@ -1,4 +1,4 @@
-"""The JSON Schema of recipes, for editors: every registered component with its fields."""
+"""The JSON Schema of recipes for editors: every registered component with its fields."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _entry(kinds: Kinds) -> dict[str, Any]:
     count = {"type": "integer", "minimum": 1, "maximum": 10_000}
     return {
         "type": "object",
-        "description": "A block, or a repeat or recur around blocks.",
+        "description": "A block, or a repeat or recur of blocks.",
         "additionalProperties": False,
         "properties": {
             "repeat": {**count, **_says(ENTRY["repeat"])},
@@ -73,7 +73,7 @@ def _entry(kinds: Kinds) -> dict[str, Any]:
 
 
 def _standing(kinds: Kinds, *places: Place) -> dict[str, Any]:
-    """The keys at these places: a component, what stands for none, or a list of some."""
+    """The keys at these places: a component, the value for none, or a list."""
     properties = {}
     for kind in kinds.at(*places):
         at_home = kind.places[0] in places
@@ -104,13 +104,13 @@ def _component(kind: str) -> dict[str, Any]:
 
 
 def _section(kind: str) -> dict[str, Any]:
-    """A component, or fields for the default one or for the one that `extends` brings."""
+    """A component, or fields for the default or the extended one."""
     fields = {"type": "object", "properties": {"use": False}}
     return {"anyOf": [_component(kind), fields]}
 
 
 def _add_kind(definitions: dict[str, Any], kind: ComponentKind, plugins: Plugins) -> None:
-    """`$defs` for a kind: any of its components, by name or with fields."""
+    """`$defs` of a kind: any of its components, by name or with fields."""
     choices: list[dict[str, Any]] = []
     names: list[str] = []
     for entry in plugins.registry.entries(kind.name):
@@ -134,7 +134,10 @@ def _with_use(
     names = dict.fromkeys([plugins.registry.short_name(entry), entry.full_name])
     properties = {"use": {"enum": list(names)}, **schema.get("properties", {})}
     if kind.selects:
-        properties["params"] = {"type": "string", "description": "Which parameters it takes."}
+        properties["params"] = {
+            "type": "string",
+            "description": "Parameters that this optimizer takes.",
+        }
     return {**schema, "properties": properties, "required": ["use"]}
 
 

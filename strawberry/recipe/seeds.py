@@ -1,4 +1,4 @@
-"""The seeds of a run: one for all that is random, or one for each kind of it."""
+"""The seeds of a run: one for all randomness, or one for each source."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a recipe says, resolved: every component named in full, every field filled in.
+"""A resolved recipe: every component with its full name, every field with its value.
 
-Plain frozen values, made by `load_recipe`. Locations are kept for later refusals.
+Frozen values from `load_recipe`. Locations are kept for later errors.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from strawberry.recipe.tree import Node
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A mapping's place: its own, and that of each key that was written."""
+    """The location of a mapping, and of each key that was written."""
 
     path: str = ""
     location: Location | None = None
     fields: Mapping[str, Location] = field(default_factory=dict)
 
     def problem(self, name: str, message: str) -> Problem:
-        """A problem at field `name` if it was written, else at the mapping itself."""
+        """A problem at field `name` if it was written, else at the mapping."""
         path = f"{self.path}.{name}" if name else self.path
         return Problem(message, self.fields.get(name, self.location), path.lstrip("."))
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentSpec:
-    """A component, chosen and validated.
+    """A resolved and validated component.
 
     Attributes:
         kind: its kind, such as `attention`.
         use: its full name, `plugin/name`.
         fields: all its fields, defaults included; a nested component is a ComponentSpec.
         explicit: the fields that the recipe wrote.
-        entry: where it comes from.
-        at: where it stands in the recipe.
+        entry: its registry entry.
+        at: its location in the recipe.
     """
 
     kind: str
@@ -68,8 +68,8 @@ class ComponentSpec:
         """The component, constructed with its site, which its contract names, and with its fields.
 
         Raises:
-            RecipeError: what its constructor refuses, at its place in the recipe.
-            PluginError: it can't be imported, or it is no `contract`.
+            RecipeError: its constructor rejects a field; located in the recipe.
+            PluginError: it can't be imported, or does not derive from `contract`.
         """
         with self.located():
             try:
@@ -87,7 +87,7 @@ class ComponentSpec:
 
     @contextlib.contextmanager
     def located(self) -> Iterator[None]:
-        """Give an error that the component raises its place in the recipe."""
+        """Add the recipe location to an error that the component raises."""
         try:
             yield
         except (RecipeError, PluginError):
@@ -98,17 +98,17 @@ class ComponentSpec:
             raise RecipeError([self.problem("", str(error))]) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """As a recipe would write it, with every field."""
+        """The component as a recipe would write it, with every field."""
         return {"use": self.use, **{name: _plain(value) for name, value in self.fields.items()}}
 
 
 Components: TypeAlias = Mapping[str, ComponentSpec]
-"""The components that stand somewhere, by their keys in a recipe, in the order of their kinds."""
+"""The components at a place, by their recipe keys, in the order of the kinds."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSpec:
-    """A leaf of the stack: its parts, and what overrides what is around it."""
+    """A block, the leaf of a stack: its parts, and overrides of the model's components."""
 
     components: Components = field(default_factory=dict)
     at: Located = field(default_factory=Located, compare=False)
@@ -125,17 +125,17 @@ class BlockSpec:
 
     @property
     def norm(self) -> ComponentSpec | None:
-        """In place of the model's."""
+        """Replaces the model's norm."""
         return self.components.get("norm")
 
     @property
     def positional(self) -> ComponentSpec | None:
-        """In place of the model's."""
+        """Replaces the model's positional component."""
         return self.components.get("positional")
 
     @property
     def weights(self) -> ComponentSpec | None:
-        """The weight source of this block, if it opens one."""
+        """The weight source of this block, if it has its own."""
         return self.components.get("weights")
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class BlockSpec:
 
 @dataclass(frozen=True, slots=True)
 class RepeatSpec:
-    """`count` copies of a stack, each with weights of its own."""
+    """`count` copies of a stack, each with its own weights."""
 
     count: int
     stack: tuple[NodeSpec, ...]
@@ -155,7 +155,7 @@ class RepeatSpec:
 
     @property
     def weights(self) -> ComponentSpec | None:
-        """The weight source of all inside, if it opens one."""
+        """The weight source of everything inside, if it has its own."""
         return self.components.get("weights")
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,12 +174,12 @@ class RecurSpec(RecurFields):
 
     @property
     def weights(self) -> ComponentSpec | None:
-        """The weight source of all inside, if it opens one."""
+        """The weight source of everything inside, if it has its own."""
         return self.components.get("weights")
 
     @property
     def router(self) -> ComponentSpec | None:
-        """What chooses the tokens of each step, if not all take all."""
+        """Chooses the tokens of each step; None if every step takes all."""
         return self.components.get("router")
 
     def to_dict(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class ModelSpec(ModelFields):
     """The `model` section.
 
     Attributes:
-        components: what stands beside the stack, and holds where no block says otherwise.
+        components: the components next to the stack, which apply where no block overrides them.
         stack: the nodes, first to last.
     """
 
@@ -212,23 +212,23 @@ class ModelSpec(ModelFields):
 
     @property
     def positional(self) -> ComponentSpec:
-        """Where order comes from."""
+        """The positional component."""
         return self.components["positional"]
 
     @property
     def weights(self) -> ComponentSpec:
-        """The weight source of blocks that no other scope encloses."""
+        """The weight source of blocks outside any other scope."""
         return self.components["weights"]
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSpec:
-    """An optimizer, and which parameters it takes.
+    """An optimizer, and the parameters it takes.
 
     Attributes:
         component: the optimizer.
-        params: a kind of parameter (`matrix`, `embedding`, ...) or a pattern over their names such
-            as `*.attention.*`; null takes whatever is left.
+        params: a kind of parameter (`matrix`, `embedding`, ...) or a pattern over names such as
+            `*.attention.*`; null takes all remaining ones.
     """
 
     component: ComponentSpec
@@ -248,7 +248,7 @@ class TrainSpec(TrainFields):
 
     @property
     def least_rate(self) -> float:
-        """The learning rate at the end: a tenth of the peak, unless it is said."""
+        """The final learning rate: a tenth of the peak, unless given."""
         return self.learning_rate / 10 if self.min_lr is None else self.min_lr
 
 
@@ -257,15 +257,15 @@ class Recipe:
     """A whole recipe.
 
     Attributes:
-        name: names its runs.
-        seed: of weights, rows and dropout, unless `train` gives one its own.
-        components: what stands in its sections, by key, in the order of the kinds.
-        requires: distributions that it needs, as requirement strings.
-        source: the file that it was read from.
-        origin: where its relative paths are looked for.
-        notes: what a reader should know of how the file was understood.
-        plugins: the plugins that it was resolved with.
-        tree: what was read, with all that it extends and overrides; `patch` starts from it.
+        name: name of its runs.
+        seed: seed of weights, rows and dropout, unless `train` has separate ones.
+        components: the components of its sections, by key, in the order of the kinds.
+        requires: required distributions, as requirement strings.
+        source: the file of the recipe.
+        origin: the folders of its relative paths.
+        notes: notes on how the file was interpreted.
+        plugins: the plugins that resolved it.
+        tree: the tree of the file, with extends and overrides applied; `patch` starts from it.
     """
 
     name: str
@@ -282,34 +282,34 @@ class Recipe:
 
     @property
     def data(self) -> ComponentSpec:
-        """Where text or tokens come from."""
+        """The source of text or tokens."""
         return self._one("data")
 
     @property
     def tokenizer(self) -> ComponentSpec:
-        """How text becomes ids."""
+        """The tokenizer."""
         return self._one("tokenizer")
 
     @property
     def schedule(self) -> ComponentSpec:
-        """The learning rate over the steps."""
+        """The learning-rate schedule."""
         return self._one("schedule")
 
     @property
     def optimizer(self) -> tuple[OptimizerSpec, ...]:
-        """The optimizers; each parameter has the first that selects it."""
+        """The optimizers; each parameter belongs to the first that selects it."""
         return cast("tuple[OptimizerSpec, ...]", self.components["optimizer"])
 
     @property
     def trackers(self) -> tuple[ComponentSpec, ...]:
-        """What watches its runs."""
+        """The trackers of its runs."""
         return cast("tuple[ComponentSpec, ...]", self.components.get("trackers", ()))
 
     def _one(self, key: str) -> ComponentSpec:
         return cast("ComponentSpec", self.components[key])
 
     def to_dict(self) -> dict[str, Any]:
-        """As a recipe file would say it, with every field and full names; loads to an equal one."""
+        """The recipe as a file would write it, with every field; loads to an equal recipe."""
         lists = {key: _plain(v) for key, v in self.components.items() if _is_list(v)}
         sections = {
             key: _plain(value[0]) if isinstance(value, tuple) and len(value) == 1 else _plain(value)
@@ -338,7 +338,7 @@ class Recipe:
 
 
 Section: TypeAlias = ComponentSpec | tuple[ComponentSpec, ...] | tuple[OptimizerSpec, ...]
-"""What stands in a section of a recipe: a component, a list of them, or optimizers."""
+"""The contents of a section: a component, a list of them, or optimizers."""
 
 
 def _is_list(section: Section) -> bool:

@@ -1,4 +1,4 @@
-"""A recipe file as a tree of values, each of which knows where it was written."""
+"""A recipe file as a tree of values with locations."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SEGMENT = re.compile(r"([A-Za-z_*][\w\-]*|\*)|\[(\d{1,6})\]")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value with its place.
+    """A value with its location.
 
     Attributes:
         value: a scalar, a list of nodes, or a dict of nodes by key.
         location: where the value begins.
-        keys: for a dict, where each key was written.
+        keys: for a dict, the location of each key.
     """
 
     value: Any
@@ -29,12 +29,12 @@ class Node:
 
     @property
     def is_map(self) -> bool:
-        """Whether it is a mapping."""
+        """True for a mapping."""
         return isinstance(self.value, dict)
 
     @property
     def is_list(self) -> bool:
-        """Whether it is a list."""
+        """True for a list."""
         return isinstance(self.value, list)
 
     def get(self, key: str) -> Node | None:
@@ -51,7 +51,7 @@ class Node:
         return self.value
 
     def find(self, path: tuple[Any, ...]) -> Location:
-        """The place of what `path` leads to, or of the last thing on the way that exists."""
+        """The location of `path`, or of its last part that exists."""
         node = self
         for step in path:
             in_list = node.is_list and isinstance(step, int) and step < len(node.value)
@@ -61,7 +61,7 @@ class Node:
 
 
 def show(value: Any) -> str:
-    """A value in a message: on one line, and short."""
+    """A value in a message: one line, shortened."""
     plain = value.plain() if isinstance(value, Node) else value
     text = repr(plain)
     if plain is None or isinstance(plain, bool):
@@ -70,7 +70,7 @@ def show(value: Any) -> str:
 
 
 def located(value: Any, location: Location) -> Node:
-    """Plain data as a tree that was all written at one place; nodes inside keep theirs."""
+    """Plain data as a tree with one location; nodes inside keep theirs."""
     if isinstance(value, Node):
         return value
     if isinstance(value, dict):
@@ -82,10 +82,10 @@ def located(value: Any, location: Location) -> Node:
 
 
 def merge(base: Node, over: Node) -> Node:
-    """`base` with what `over` says: mappings merge key by key, everything else is replaced.
+    """`base` updated by `over`: mappings merge key by key, everything else is replaced.
 
-    A component written by its name alone takes further fields (`rope` and `{base: 500000}`); one
-    with another `use` replaces the old one whole.
+    A component written as a name takes further fields (`rope` and `{base: 500000}`); a different
+    `use` replaces the whole component.
     """
     if over.is_map and "use" not in over.value and isinstance(base.value, str):
         base = as_component(base)
@@ -117,7 +117,11 @@ def parse_path(path: str, location: Location | None) -> list[str | int]:
         match = SEGMENT.match(rest)
         if match is None:
             raise RecipeError(
-                [Problem(f"{path!r} is not a path such as model.stack[0].attention", location)]
+                [
+                    Problem(
+                        f"expected a path such as model.stack[0].attention, got {path!r}", location
+                    )
+                ]
             )
         steps.append(match[1] if match[1] is not None else int(match[2]))
         rest = rest[match.end() :].removeprefix(".")
@@ -127,8 +131,8 @@ def parse_path(path: str, location: Location | None) -> list[str | int]:
 def set_at(tree: Node, steps: list[str | int], value: Node) -> Node:
     """The tree with `value` at `steps`; `*` in a stack stands for all its blocks at any depth.
 
-    A mapping without `use` is merged into what is there, anything else replaces it. Raises
-    RecipeError where the path leads nowhere.
+    A mapping without `use` is merged into the existing value, anything else replaces it. Raises
+    RecipeError if the path does not exist.
     """
     if not steps:
         return merge(tree, value) if value.is_map and "use" not in value.value else value
@@ -141,7 +145,7 @@ def set_at(tree: Node, steps: list[str | int], value: Node) -> Node:
         tree = Node({}, value.location)
     if not tree.is_map:
         what = "a list; write an index or *" if tree.is_list else f"the value {show(tree)}"
-        raise RecipeError([Problem(f"there is nothing at {step!r}: it is {what}", value.location)])
+        raise RecipeError([Problem(f"nothing at {step!r}: it is {what}", value.location)])
     child = tree.value.get(step, Node(None, value.location))
     keys = tree.keys if step in tree.value else {**tree.keys, step: value.location}
     return Node({**tree.value, step: set_at(child, rest, value)}, tree.location, keys)
@@ -149,11 +153,11 @@ def set_at(tree: Node, steps: list[str | int], value: Node) -> Node:
 
 def _set_in_list(tree: Node, step: str | int, rest: list[str | int], value: Node) -> Node:
     if not tree.is_list:
-        raise RecipeError([Problem(f"there is no list for [{step}]", value.location)])
+        raise RecipeError([Problem(f"no list to index with [{step}]", value.location)])
     items: list[Node] = list(tree.value)
     if isinstance(step, int):
         if step >= len(items):
-            message = f"there is no [{step}]: the list has {len(items)} entries"
+            message = f"index [{step}] is out of range: the list has {len(items)} entries"
             raise RecipeError([Problem(message, value.location)])
         items[step] = set_at(items[step], rest, value)
         return replace(tree, value=items)
@@ -171,9 +175,9 @@ def _in_some_block(entry: Node, part: Any) -> bool:
 
 
 def _set_in_blocks(entry: Node, rest: list[str | int], value: Node) -> Node:
-    """Set in the blocks of a stack's entry: it is one itself, or they are in its own stack.
+    """Set a value in the blocks of a stack's entry: itself, or those of its own stack.
 
-    A part is given to every block; a field of a part only to the blocks that have the part.
+    A part is set in every block; a field of a part only in blocks that have the part.
     """
     inner = entry.get("stack")
     if inner is None or not inner.is_list:
@@ -185,7 +189,7 @@ def _set_in_blocks(entry: Node, rest: list[str | int], value: Node) -> Node:
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Each problem once, as they stand in the files."""
+    """Unique problems, in file order."""
 
     def place(problem: Problem) -> tuple[str, int, int]:
         at = problem.location
@@ -195,7 +199,7 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def unknown_keys(node: Node, known: set[str], what: str, path: str) -> Iterator[Problem]:
-    """A problem for each key of a mapping that is not known."""
+    """A problem for each unknown key of a mapping."""
     for key in node.value:
         if key not in known:
             near = did_you_mean(key, known)

@@ -1,4 +1,4 @@
-"""From a located tree to a `Recipe`: every section read, every problem gathered."""
+"""Turn a located tree into a `Recipe`: read every section, collect every problem."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ MAX_PROBLEMS = 50
 
 
 def validate(tree: Node, source: Path, plugins: Plugins, notes: Iterable[str] = ()) -> Recipe:
-    """The recipe that a tree says; raises RecipeError with all of its problems."""
+    """The recipe of a tree; raises RecipeError with all of its problems."""
     reader = _Reader(plugins)
     recipe = reader.recipe(tree, source, list(notes))
     if recipe is None or reader.problems:
         problems = in_order(reader.problems)
         more = len(problems) - MAX_PROBLEMS
         if more > 0:
-            problems[MAX_PROBLEMS:] = [Problem(f"and {more} problems more", tree.location)]
+            problems[MAX_PROBLEMS:] = [Problem(f"and {more} more problems", tree.location)]
         raise RecipeError(problems)
     return recipe
 
@@ -56,12 +56,12 @@ class _Reader(ComponentReader):
     def recipe(self, tree: Node, source: Path, notes: list[str]) -> Recipe | None:
         """All sections."""
         if not tree.is_map:
-            self.say("a recipe is a mapping with a `model:` section", tree.location, "")
+            self.say("a recipe must be a mapping with a `model:` section", tree.location, "")
             return None
         self.problems += unknown_keys(tree, {*recipe_keys(self.kinds), *FILE_KEYS}, "a recipe", "")
         for key in FILE_KEYS:
             if key in tree.value:
-                self.say("belongs in a file, not in an override", tree.keys[key], key)
+                self.say("is allowed in a file, not in an override", tree.keys[key], key)
         model = tree.get("model")
         if model is None:
             self.say("`model:` is missing", tree.location, "")
@@ -102,7 +102,7 @@ class _Reader(ComponentReader):
         return sections
 
     def listed(self, kind: ComponentKind, tree: Node) -> Iterator[ComponentSpec]:
-        """A list of components, or where the kind allows it one alone."""
+        """A list of components, or a single one where the kind allows it."""
         node = tree.get(kind.key)
         if kind.many == "either" and node is not None and not node.is_list and node.value:
             tree = Node({kind.key: Node([node], node.location)}, tree.location)
@@ -141,8 +141,8 @@ class _Reader(ComponentReader):
         floor, peak = train.min_lr, train.learning_rate
         if floor is not None and floor > peak:
             message = (
-                f"{floor:g} is above the peak, which is train.learning_rate {peak:g}: write at "
-                "most that, or null for a tenth of it"
+                f"{floor:g} exceeds the peak, train.learning_rate {peak:g}; write at most that, "
+                "or null for a tenth of it"
             )
             self.problems.append(train.at.problem("min_lr", message))
         return train
@@ -153,7 +153,7 @@ class _Reader(ComponentReader):
         if not node.is_list:
             return self.optimizer(kind, node, tree, kind.key)
         if not node.value:
-            self.say(f"no {kind.name} is named", node.location, kind.key)
+            self.say(f"no {kind.name} is given", node.location, kind.key)
         return [
             spec
             for index, item in enumerate(node.value)
@@ -183,24 +183,28 @@ class _Reader(ComponentReader):
     def stack(self, node: Node, path: str) -> tuple[NodeSpec, ...]:
         """The entries of a stack."""
         if not node.is_list or not node.value:
-            self.say("a stack is a list of at least one block", node.location, path)
+            self.say("a stack must be a list of at least one block", node.location, path)
             return ()
         nodes = [self.entry(item, f"{path}[{i}]") for i, item in enumerate(node.value)]
         return tuple(entry for entry in nodes if entry is not None)
 
     def entry(self, node: Node, path: str) -> NodeSpec | None:
-        """A block, or a repeat or recur around a stack or a single block."""
+        """A block, or a repeat or recur of a stack or a single block."""
         if not self.is_map(node, path, "a stack's entry"):
             return None
         self.problems += unknown_keys(node, entry_keys(self.kinds), "a stack's entry", path)
         at = place_of(node, path)
         if "repeat" in node.value and "recur" in node.value:
-            self.problems.append(at.problem("recur", "write `repeat` or `recur`; nest the other"))
+            self.problems.append(
+                at.problem(
+                    "recur", "`repeat` and `recur` exclude each other; nest one in the other"
+                )
+            )
             return None
         word = next((w for w in ("repeat", "recur") if w in node.value), None)
         for key in (*self.kinds.keys("recur"), *RECUR) if word != "recur" else ():
             if key in node.value:
-                self.problems.append(at.problem(key, "belongs to a `recur`: nothing recurs here"))
+                self.problems.append(at.problem(key, "needs a `recur`; nothing recurs here"))
         count = 1 if word is None else self.count(node, word, path)
         if "stack" in node.value:
             if word is None:
@@ -232,7 +236,7 @@ class _Reader(ComponentReader):
         )
 
     def block(self, node: Node, path: str, *places: Place) -> BlockSpec:
-        """The parts of a block; `none` or nothing leaves a part out."""
+        """The parts of a block; `none` or null leaves a part out."""
         parts = [kind.key for kind in self.kinds.at("block") if kind.is_part]
         if not any(part in node.value for part in parts):
             wanted = " or ".join(f"`{part}:`" for part in parts)
@@ -240,33 +244,33 @@ class _Reader(ComponentReader):
         return BlockSpec(self.standing(node, path, *places), place_of(node, path))
 
     def count(self, node: Node, word: str, path: str) -> int:
-        """How often to repeat or recur: 1 to 10,000."""
+        """The count of a repeat or recur: 1 to 10,000."""
         value = node.value[word].value
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
-            message = f"expected a whole number of 1 to {MAX_COUNT}, got {show(node.value[word])}"
+            message = f"expected a whole number from 1 to {MAX_COUNT}, got {show(node.value[word])}"
             self.say(message, node.value[word].location, f"{path}.{word}")
             return 1
         return value
 
     def bound(self, nodes: Sequence[NodeSpec]) -> None:
-        """Refuse stacks, nested to any depth, that come to more than anyone could build."""
+        """Reject stacks, nested to any depth, with too many blocks to build."""
         for node in nodes:
             every = [step for step in walk_stack([node]) if isinstance(step.spec, BlockSpec)]
             blocks, uses = sum(step.copies for step in every), sum(step.uses for step in every)
             if blocks > MAX_BLOCKS or uses > MAX_USES:
-                message = f"comes to {blocks} blocks, used {uses} times; at most {MAX_BLOCKS} "
+                message = f"makes {blocks} blocks with {uses} uses; the limits are {MAX_BLOCKS} "
                 self.problems.append(node.at.problem("", f"{message}blocks and {MAX_USES} uses"))
 
     # Small things
 
     def is_map(self, node: Node, path: str, what: str = "a section") -> bool:
-        """Whether a node is a mapping; a problem if not."""
+        """Return whether a node is a mapping; if not, record a problem."""
         if not node.is_map:
-            self.say(f"{what} is a mapping, not {show(node)}", node.location, path)
+            self.say(f"{what} must be a mapping, got {show(node)}", node.location, path)
         return node.is_map
 
     def items(self, tree: Node, key: str) -> list[Node]:
-        """A list under `key`, or nothing."""
+        """A list under `key`, or an empty one."""
         node = tree.get(key)
         if node is None or node.value is None:
             return []
@@ -276,18 +280,20 @@ class _Reader(ComponentReader):
         return list(node.value)
 
     def name(self, tree: Node, default: str) -> str:
-        """The recipe's name, which names folders too."""
+        """The recipe's name, which is also a folder name."""
         node = tree.get("name")
         if node is None or node.value is None:
             return default
         text = node.value
         if not isinstance(text, str) or not NAME.fullmatch(text) or not text.isprintable():
-            message = f"expected a name of at most 100 letters, without / or \\, got {show(node)}"
+            message = (
+                f"expected a name of at most 100 characters, without / or \\, got {show(node)}"
+            )
             self.say(message, node.location, "name")
         return str(text)
 
     def seed(self, tree: Node, notes: list[str]) -> int:
-        """An integer, or `auto` for one that is drawn now."""
+        """An integer; `auto` draws one now."""
         node = tree.get("seed")
         if node is None or node.value is None:
             return 1337
@@ -297,7 +303,7 @@ class _Reader(ComponentReader):
             return drawn
         value = node.value
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            message = f"expected a whole number of 0 or more, or auto, got {show(node)}"
+            message = f"expected a whole number of at least 0, or auto, got {show(node)}"
             self.say(message, node.location, "seed")
             return 0
         return value

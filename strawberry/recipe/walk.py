@@ -1,4 +1,4 @@
-"""The one walk over a recipe: what stands where, and inside of what."""
+"""The one walk over a recipe: every node and component, with path and parent."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Walkable: TypeAlias = NodeSpec | ComponentSpec
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A node of the stack, or a component, where it stands.
+    """A node of the stack, or a component, with its position.
 
     Attributes:
-        path: as in an override: `model.stack[0].attention`, `data.task`.
-        spec: what stands there.
-        parent: what it stands in; None for what stands in a section or at the top of the stack.
+        path: the path of an override: `model.stack[0].attention`, `data.task`.
+        spec: the node or component.
+        parent: its container; None for a component of a section or at the top of the stack.
     """
 
     path: str
@@ -36,12 +36,12 @@ class Placed:
 
     @property
     def copies(self) -> int:
-        """How many of it a model has: the product of the repeats that it is in."""
+        """Number of instances in a model: the product of the enclosing repeats."""
         return self._product(RepeatSpec)
 
     @property
     def uses(self) -> int:
-        """How often a pass would use it, were it used in every recursion step around it."""
+        """Number of uses in a pass, if every enclosing recursion step used it."""
         return self._product(RepeatSpec, RecurSpec)
 
     def _product(self, *counted: type) -> int:
@@ -53,9 +53,9 @@ class Placed:
 
 
 def walk(recipe: Recipe) -> Iterator[Placed]:
-    """Every node and every component of a recipe, nested ones too, parents first.
+    """Every node and component of a recipe, nested ones too, parents first.
 
-    The model's come first, those of its stack last, then those of the sections.
+    The model's components come first, then those of its stack, then those of the sections.
     """
     yield from walk_components(recipe.model.components, "model")
     yield from walk_stack(recipe.model.stack)
@@ -65,7 +65,7 @@ def walk(recipe: Recipe) -> Iterator[Placed]:
 def walk_stack(
     stack: Iterable[NodeSpec], path: str = "model.stack", parent: Placed | None = None
 ) -> Iterator[Placed]:
-    """Every node of a stack and every component in it, parents first."""
+    """Every node and component of a stack, parents first."""
     for index, node in enumerate(stack):
         step = Placed(node.at.path or f"{path}[{index}]", node, parent)
         yield step
@@ -75,7 +75,7 @@ def walk_stack(
 
 
 def walk_components(value: Any, path: str, parent: Placed | None = None) -> Iterator[Placed]:
-    """Every component in a value: a component, a list or a mapping of them, nested ones too."""
+    """Every component in a value (a component, a list or a mapping), nested ones too."""
     if isinstance(value, OptimizerSpec):
         value = value.component
     if isinstance(value, ComponentSpec):

@@ -1,9 +1,8 @@
-"""YAML and JSON with comments into a located tree, with bounds on everything.
+"""Parse YAML, and JSON with comments, into a located tree within size limits.
 
-PyYAML's pure parser gives events, which are made without recursion; the tree is made from them
-here. Scalars are understood as YAML 1.2's core schema does (`3e-4` is a number, `no` a text). Tags
-and merge keys are refused; aliases, depth and size count against budgets, so that a hostile file
-is refused in a fraction of a second.
+PyYAML's pure parser produces events without recursion; the tree is built here. Scalars follow YAML
+1.2's core schema (`3e-4` is a number, `no` is text). Tags and merge keys are refused. Aliases,
+depth and size have limits, so a hostile file is refused in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ SPECIAL: dict[str, Any] = {
 def read_tree(path: Path) -> Node:
     """The tree of a recipe file (.yaml, .yml, or .json with // comments).
 
-    Raises RecipeError with a place, or StrawberryError if there is no such file.
+    Raises RecipeError with a location, or StrawberryError if there is no such file.
     """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)  # no more, whatever it is: a device may have no end
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise StrawberryError(f"{path}: can't be read: {reason}") from error
+        raise StrawberryError(f"{path}: can't read: {reason}") from error
     if len(data) > MAX_BYTES:
         raise RecipeError([_problem(f"is too large: more than {MAX_BYTES >> 10} KiB", path)])
     text = _decode(data, path)
@@ -68,14 +67,14 @@ def parse(text: str, file: str) -> Node:
     except MarkedYAMLError as error:
         raise RecipeError([_syntax_problem(error, file)]) from error
     except (OverflowError, ValueError) as error:  # PyYAML's, of an escape such as "\UFFFFFFFF"
-        message = "an escape names no character"
+        message = "an escape stands for no character"
         raise RecipeError([Problem(message, _at(file, loader.get_mark()))]) from error
     finally:
         loader.dispose()
 
 
 def scalar(text: str) -> Any:
-    """What an unquoted scalar means; raises ValueError for one that a reader may take for another.
+    """The value of an unquoted scalar; raises ValueError for one that a reader may misread.
 
     >>> scalar("3e-4"), scalar("no"), scalar("12"), scalar("")
     (0.0003, 'no', 12, None)
@@ -84,7 +83,7 @@ def scalar(text: str) -> Any:
         return SPECIAL[text]
     if OCTAL_LIKE.match(text):
         plain = text.lstrip("+-").lstrip("0") or "0"
-        message = f"begins with 0; write {_short(plain)}, or {_short(text)!r} for a text"
+        message = f"starts with 0; write {_short(plain)}, or {_short(text)!r} for text"
         raise ValueError(f"{_short(text)} {message}")
     if INT.match(text):
         if len(text) > 20 or abs(int(text)) >= MAX_INT:
@@ -94,21 +93,21 @@ def scalar(text: str) -> Any:
 
 
 def quoted(text: str) -> str:
-    """A text as it stands within `{}` or `[]`: in quotes, if it would be read as something else."""
+    """Text within `{}` or `[]`: quoted if YAML would read it as something else."""
     return yaml.dump([text], Dumper=_Dumper, width=10_000, allow_unicode=True,
                      default_flow_style=True).strip()[1:-1]  # fmt: skip
 
 
 def dump(value: Any) -> str:
-    """Plain data as YAML that `parse` reads back equal."""
+    """Plain data as YAML that `parse` reads back unchanged."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the texts that `scalar` would take for something else, and writes no aliases."""
+    """Quotes text that `scalar` would read as something else, and writes no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write a value that occurs twice out twice."""
+        """Write a repeated value out each time."""
         return True
 
 
@@ -127,7 +126,7 @@ _Dumper.add_representer(str, _represent_text)
 
 
 class _Composer:
-    """A tree from PyYAML's events; slips are gathered, and raised together at the end."""
+    """A tree from PyYAML's events; errors are collected, and raised together at the end."""
 
     def __init__(self, loader: Any, file: str) -> None:
         self.loader = loader
@@ -148,7 +147,7 @@ class _Composer:
         end = self.loader.get_event()
         if not isinstance(end, yaml.StreamEndEvent):
             where = _at(self.file, end.start_mark)
-            raise RecipeError([Problem("a recipe is one document, not several", where)])
+            raise RecipeError([Problem("a recipe must be one document, not several", where)])
         if self.problems:
             raise RecipeError(self.problems)
         return root
@@ -179,7 +178,7 @@ class _Composer:
 
     def _alias(self, name: str, where: Location) -> Node:
         if name not in self.anchors:
-            message = f"there is no anchor &{_short(name)} above; quote a text that begins with *"
+            message = f"there is no anchor &{_short(name)} above; quote text that begins with *"
             raise RecipeError([Problem(message, where)])
         anchored = self.anchors[name]
         if anchored is None:
@@ -190,7 +189,7 @@ class _Composer:
     def _spend(self, values: int, where: Location) -> None:
         self.count += values
         if self.count > MAX_NODES:
-            message = f"holds more than {MAX_NODES} values, aliases expanded"
+            message = f"contains more than {MAX_NODES} values, with aliases expanded"
             raise RecipeError([Problem(message, where)])
 
     def _items(self, depth: int) -> Iterator[Node]:
@@ -207,12 +206,12 @@ class _Composer:
             key = self.node(depth + 1).value
             child = self.node(depth + 1)
             if not isinstance(event, yaml.ScalarEvent) or len(event.value) > MAX_KEY:
-                self.problems.append(Problem("a key is a word", place))
+                self.problems.append(Problem("a key must be a word", place))
             elif key == "<<" and event.style is None:
                 message = "merge keys (<<) are refused; use `extends`"
                 self.problems.append(Problem(message, place))
             elif event.value in value:
-                message = f"{event.value!r} stands here again; first on line "
+                message = f"duplicate key {event.value!r}; first on line "
                 message += str(keys[event.value].line)
                 self.problems.append(Problem(message, place))
             else:
@@ -229,7 +228,7 @@ class _Composer:
             if SURROGATE.search(text):  # JSON writes a character beyond U+FFFF as two escapes
                 return text.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
-            self.problems.append(Problem("an escape names half a character", where))
+            self.problems.append(Problem("an escape stands for half a character", where))
             return ""
         except ValueError as error:
             self.problems.append(Problem(str(error), where))
@@ -241,13 +240,13 @@ def _decode(data: bytes, path: Path) -> str:
         raise RecipeError([_problem("is UTF-16; save it as UTF-8", path)])
     zero = data.find(b"\0")
     if zero >= 0:
-        message = "is not text (a zero byte); a recipe is YAML"
+        message = "is not text (it contains a zero byte); a recipe must be YAML"
         raise RecipeError([Problem(message, _byte_place(data, zero, path))])
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         where = _byte_place(data, error.start, path)
-        raise RecipeError([Problem("is not UTF-8 text; a recipe is YAML", where)]) from error
+        raise RecipeError([Problem("is not UTF-8 text; a recipe must be YAML", where)]) from error
 
 
 def _byte_place(data: bytes, offset: int, path: Path) -> Location:
@@ -256,7 +255,7 @@ def _byte_place(data: bytes, offset: int, path: Path) -> Location:
 
 
 def _plain_json(text: str) -> str:
-    """JSON without // comments and tabs; what goes becomes blanks, so that places stay."""
+    """JSON with // comments and tabs replaced by blanks, so that locations stay."""
     pieces = JSON_PIECE.findall(text)
     blanks = (" " * len(p) if p.startswith("//") or p == "\t" else p for p in pieces)
     return "".join(blanks)
@@ -268,9 +267,9 @@ def _syntax_problem(error: MarkedYAMLError, file: str) -> Problem:
     if "'\\t'" in problem:
         problem = "a tab can't indent YAML; use spaces"
     elif error.context and "alias" in error.context:
-        problem = "quote a text that begins with *"
+        problem = "quote text that begins with *"
     elif "cannot start any token" in problem:
-        problem = f"{problem.partition(' that')[0]}: quote a text that begins with it"
+        problem = f"{problem.partition(' that')[0]}: quote text that begins with it"
     elif error.context:
         problem = f"{problem} ({error.context})"
     return Problem(_short(problem), _at(file, mark))
@@ -281,7 +280,7 @@ def _character_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     line, start = text.count("\n", 0, position) + 1, text.rfind("\n", 0, position) + 1
     name = f"character {ord(text[position]):#x}" if position < len(text) else "it"
     where = Location(file, line, position - start + 1)
-    return Problem(f"is not text: {name} can't stand in YAML", where)
+    return Problem(f"is not text: YAML doesn't allow {name}", where)
 
 
 def _problem(message: str, path: Path) -> Problem:

@@ -56,5 +56,5 @@ def loss_breach(logits: Tensor, targets: Tensor, nats: float, dtype: torch.dtype
     size = abs(nats - expected) / max(abs(expected), 1e-30)
     if math.isfinite(size) and size <= ROUNDING * NOISE[dtype]:
         return None
-    detail = f"the loss is {nats:.6g} nats where the logits say {expected:.6g}"
+    detail = f"the loss is {nats:.6g} nats, but the logits give {expected:.6g}"
     return Breach("loss", size, detail)

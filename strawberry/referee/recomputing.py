@@ -49,8 +49,8 @@ def recomputing_breach(
             return None  # what no call repeats is accused of its history
         lines = writes(model, lambda: _gradients(model, objective))
     left = f": kept between blocks by {', '.join(lines)}" if lines else ""
-    breach = breach or Breach("history", 0.0, "on another rank, gradients are others")
-    return replace(breach, detail=f"{breach.detail} where activations are computed again{left}")
+    breach = breach or Breach("history", 0.0, "gradients differ on another rank")
+    return replace(breach, detail=f"{breach.detail} where activations are recomputed{left}")
 
 
 def _compared(one: dict[str, Tensor], other: dict[str, Tensor]) -> Breach | None:
@@ -66,7 +66,7 @@ def _compared(one: dict[str, Tensor], other: dict[str, Tensor]) -> Breach | None
             continue
         size = float((other[name] - slope).abs().max()) / max(largest, 1e-30)
         if not size <= _ALLOWED * NOISE[slope.dtype]:
-            return Breach("history", size, f"the gradient of {name} is another one")
+            return Breach("history", size, f"the gradient of {name} changes")
     return None
 
 

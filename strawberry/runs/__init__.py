@@ -1,1 +1,1 @@
-"""What a run leaves behind and where it runs: folder, checkpoints, generators, devices."""
+"""Run folders, checkpoints, random generators, devices."""

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that is either whole and verified, or not there.
+"""Checkpoints: a folder that is either complete and verified, or absent.
 
     checkpoints/step-00000250/
         model.safetensors  optimizer.safetensors  random.safetensors  state.json
@@ -7,10 +7,9 @@
 Where ranks have the model in shards, a folder `shards/` takes the place of the first two: see
 `shards.py`.
 
-It is written under a temporary name, every file and the folder are flushed to disk, then it is
-renamed. Nothing in it is unpickled that could run anything. A damaged one is found by its hashes
-before it is used, and the one before it is taken. What the disk refuses for a moment is tried
-again.
+It is written under a temporary name; every file and the folder are flushed to disk; then it is
+renamed. Reading runs no pickled code. Hashes detect a damaged checkpoint before it is used, and the
+previous one is taken. Transient disk errors are retried.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from strawberry.errors import DamagedCheckpointError, StrawberryError
 from strawberry.files.retry import retried
 
 FORMAT = 2
-"""Version of the form of a checkpoint; another one is refused by name."""
+"""Version of the checkpoint format; others are refused by name."""
 
 PARTS = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json")
 RANDOM, STATE = PARTS[2:]
 MANIFEST = "manifest.json"
 SHARDS = "shards"
-"""The folder within a checkpoint for what ranks hold in shards."""
+"""Folder in a checkpoint for the shards of ranks."""
 
 TEMPORARY = ".writing-"
 OLD = "-old"
@@ -47,13 +46,13 @@ OLD = "-old"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointData:
-    """A run after one of its steps: what a checkpoint holds.
+    """The contents of a checkpoint: a run after one of its steps.
 
     Attributes:
-        model: parameters and buffers by name; of several ranks, whole or this one's shards.
-        optimizer: what the optimizers keep, by path.
-        random: the states of torch's generators, by rank and device.
-        state: all else, as JSON; its `step` is how many steps are done.
+        model: parameters and buffers by name; with several ranks, whole or this one's shards.
+        optimizer: state of the optimizers, by path.
+        random: states of torch's generators, by rank and device.
+        state: everything else, as JSON; `step` is the number of finished steps.
     """
 
     model: dict[str, torch.Tensor]
@@ -64,19 +63,19 @@ class CheckpointData:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint(CheckpointData):
-    """A moment that was read, and where from."""
+    """The contents of a checkpoint, with its folder."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointPolicy:
-    """Which checkpoints stay once a new one is whole.
+    """Retention: which checkpoints stay after a new one is complete.
 
     Attributes:
-        newest: how many, the new one among them.
-        best: the step of one that stays in any case.
-        warn: told of an old one that can't be removed.
+        newest: number of newest checkpoints to keep, including the new one.
+        best: step of a checkpoint to keep in any case.
+        warn: receives a message about an old one that can't be removed.
     """
 
     newest: int
@@ -85,9 +84,9 @@ class CheckpointPolicy:
 
 
 def save(folder: Path, moment: CheckpointData, keep: CheckpointPolicy) -> Path:
-    """Write a moment's checkpoint into `folder`, and drop those that are not to be kept.
+    """Write a checkpoint into `folder`, and remove those not to be kept.
 
-    Raises StrawberryError if the disk refuses the new one; the checkpoints that were there stay.
+    Raises StrawberryError if the new one can't be written; existing checkpoints then stay.
     """
     target = _path(folder, moment.state["step"])
 
@@ -104,7 +103,7 @@ def save(folder: Path, moment: CheckpointData, keep: CheckpointPolicy) -> Path:
 
 
 def begin(folder: Path, moment: CheckpointData) -> Path:
-    """A folder to write a moment's tensors in, with the rest in it; raises as `save` does."""
+    """A folder for a checkpoint's tensors, with the rest already in it; raises as `save` does."""
     target = _path(folder, moment.state["step"])
     with _told(target):
         return retried(lambda: _begun(target, moment))
@@ -113,9 +112,9 @@ def begin(folder: Path, moment: CheckpointData) -> Path:
 def seal(
     temporary: Path, keep: CheckpointPolicy, known: Mapping[str, list[Any]] | None = None
 ) -> Path:
-    """Give what `begin` began its manifest and its name; drop those that are not to be kept.
+    """Add the manifest to the folder of `begin`, rename it, and remove those not to be kept.
 
-    `known` has the digests of files that need not be read again. Raises StrawberryError as `save`.
+    `known` has digests of files that need not be read again. Raises StrawberryError as `save`.
     """
     target = temporary.with_name(temporary.name.removeprefix(TEMPORARY))
     with _told(target):
@@ -125,7 +124,7 @@ def seal(
 
 
 def _begun(target: Path, moment: CheckpointData) -> Path:
-    """The temporary folder of a checkpoint, with its generators and its state alone."""
+    """The temporary folder of a checkpoint, with its generators and state only."""
     folder = target.parent
     folder.mkdir(exist_ok=True)  # and no parents: a run folder that was moved stays away
     tidy(folder)
@@ -137,7 +136,7 @@ def _begun(target: Path, moment: CheckpointData) -> Path:
 
 
 def _finish(temporary: Path, target: Path, known: Mapping[str, list[Any]]) -> None:
-    """Manifest and name; it can be tried again wherever it stopped."""
+    """Write the manifest and rename; can be repeated after any interruption."""
     if temporary.exists():
         manifest = temporary / MANIFEST
         files = [p for p in sorted(temporary.rglob("*")) if p.is_file() and p != manifest]
@@ -153,7 +152,7 @@ def _finish(temporary: Path, target: Path, known: Mapping[str, list[Any]]) -> No
 
 
 def _drop_old(target: Path, keep: CheckpointPolicy) -> None:
-    """Remove what is no longer to be kept, now that `target` is whole."""
+    """Remove checkpoints that are no longer kept, after `target` is complete."""
     folder = target.parent
     steps = _steps(folder)
     if target not in steps:
@@ -167,18 +166,18 @@ def _drop_old(target: Path, keep: CheckpointPolicy) -> None:
 
 
 def _replaced(target: Path) -> Path:
-    """Where a checkpoint waits while another one takes its name."""
+    """Temporary name of a checkpoint while another one takes its name."""
     return target.parent / f"{TEMPORARY}{target.name}{OLD}"
 
 
 @contextlib.contextmanager
 def _told(target: Path) -> Iterator[None]:
-    """Raise StrawberryError for what the disk refuses; what was there comes back."""
+    """Raise StrawberryError for a disk error; the previous state is restored."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         tidy(target.parent)
-        raise StrawberryError(f"{target}: the checkpoint can't be written: {error}") from error
+        raise StrawberryError(f"{target}: can't write the checkpoint: {error}") from error
 
 
 def newest(folder: Path) -> Iterator[Path]:
@@ -187,9 +186,9 @@ def newest(folder: Path) -> Iterator[Path]:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a killed writer left; what it had moved away for a new one comes back.
+    """Remove leftovers of a killed writer, and restore a checkpoint that it had moved away.
 
-    For the holder of the run alone, and while it writes nothing.
+    Only the holder of the run may call this, and not while it writes.
     """
     for orphan in folder.glob(f"{TEMPORARY}*"):
         target = folder / orphan.name.removeprefix(TEMPORARY).removesuffix(OLD)
@@ -205,13 +204,13 @@ def _remove(path: Path, warn: Callable[[str], None]) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        warn(f"{path}: the old checkpoint can't be removed: {error.strerror or error}")
+        warn(f"{path}: can't remove the old checkpoint: {error.strerror or error}")
 
 
 def verify(path: Path) -> frozenset[str]:
-    """Names of the files of a checkpoint, each of which is what its manifest says.
+    """File names of a checkpoint, each verified against its manifest.
 
-    They are ours by name, and those within `shards/`; what else a manifest names is not looked at.
+    Only Strawberry's files and those in `shards/` count; other entries of a manifest are ignored.
     Raises DamagedCheckpointError.
     """
     try:
@@ -220,14 +219,14 @@ def verify(path: Path) -> frozenset[str]:
         names = [RANDOM, STATE, *shards] if shards else PARTS
         for name in names:
             if digest(path / name) != manifest[name]:
-                raise DamagedCheckpointError(f"{path / name} is not what was written")
+                raise DamagedCheckpointError(f"{path / name} differs from what was written")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpointError(f"{path}: {error}") from error
     return frozenset(names)
 
 
 def load(path: Path) -> Checkpoint:
-    """Verify and read one checkpoint, whole; raises as `read` does."""
+    """Verify and read one checkpoint, unsharded; raises as `read` does."""
     return read(path, verify(path))
 
 
@@ -236,7 +235,7 @@ def read(
 ) -> Checkpoint:
     """Read a checkpoint whose `files` are verified.
 
-    What was saved in shards is read in those that the parameters `like` have, or else whole.
+    A sharded checkpoint is read in the shards of the parameters `like`, or else unsharded.
 
     Raises DamagedCheckpointError, and StrawberryError if another version of Strawberry wrote it.
     """
@@ -249,8 +248,8 @@ def read(
         raise DamagedCheckpointError(f"{path}: {error}") from error
     if version != FORMAT:
         raise StrawberryError(
-            f"{path}: has format {version}; this Strawberry reads {FORMAT}. Use the version that "
-            f"wrote it, which run.json names"
+            f"{path}: has format {version}; this Strawberry reads {FORMAT}. Use the version "
+            "that wrote it, recorded in run.json"
         )
     return Checkpoint(model, optimizer, random, state, path)
 
@@ -258,7 +257,7 @@ def read(
 def _tensors(
     path: Path, files: frozenset[str], like: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Those of the model, and of the optimizer."""
+    """The tensors of the model, and of the optimizer."""
     if PARTS[0] in files:
         return load_file(path / PARTS[0]), load_file(path / PARTS[1])
     from strawberry.runs import shards
@@ -268,7 +267,7 @@ def _tensors(
 
 
 def newest_whole(folder: Path) -> tuple[Path, frozenset[str], list[str]]:
-    """The newest whole checkpoint, its files, and a line for each damaged one passed over.
+    """The newest intact checkpoint, its files, and a line for each damaged one skipped.
 
     Raises StrawberryError if there is none.
     """
@@ -277,12 +276,12 @@ def newest_whole(folder: Path) -> tuple[Path, frozenset[str], list[str]]:
         try:
             return path, verify(path), passed
         except DamagedCheckpointError as error:
-            passed.append(f"damaged checkpoint passed over: {error}")
-    raise StrawberryError("\n".join([*passed, f"{folder}: there is no whole checkpoint"]))
+            passed.append(f"skipped a damaged checkpoint: {error}")
+    raise StrawberryError("\n".join([*passed, f"{folder}: there is no intact checkpoint"]))
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
-    """The newest whole checkpoint, read whole, and a line for each damaged one passed over.
+    """The newest intact checkpoint, read unsharded, and a line for each damaged one skipped.
 
     Raises StrawberryError if there is none.
     """
@@ -291,14 +290,14 @@ def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
 
 
 def load_best(folder: Path) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint of the lowest val_loss, and the warnings of `load_newest`.
+    """The checkpoint with the lowest val_loss, and the warnings of `load_newest`.
 
     Raises StrawberryError if none was kept, or if it is damaged.
     """
     last, passed = load_newest(folder)
     best = last.state.get("best")
     if best is None:
-        raise StrawberryError(f"{folder}: no best checkpoint was kept; train.keep_best does that")
+        raise StrawberryError(f"{folder}: no best checkpoint was kept; set train.keep_best")
     try:
         return load(_path(folder, best["step"])), passed
     except DamagedCheckpointError as error:
@@ -316,7 +315,7 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def _portable(tensor: torch.Tensor) -> torch.Tensor:
-    """On the CPU, contiguous, and with storage of its own."""
+    """A contiguous copy on the CPU with its own storage."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 

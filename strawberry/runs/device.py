@@ -1,4 +1,4 @@
-"""Where and how a recipe runs: device, dtype, compilation, threads."""
+"""Resolve device, dtype, compilation and threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a run computes on; `compiled` is whether everything is, or each block by itself."""
+    """The machine of a run; `compiled` is true, false, or `blocks` for each block by itself."""
 
     device: torch.device
     dtype: torch.dtype
@@ -30,14 +30,14 @@ class Machine:
         return torch.autocast(self.device.type, self.dtype)
 
     def synchronize(self) -> None:
-        """Wait for the device, before a time is taken."""
+        """Wait for the device, before time is measured."""
         if self.device.type != "cpu":
             which = () if self.device.type == "mps" else (self.device,)  # there is one MPS
             torch.get_device_module(self.device).synchronize(*which)
 
 
 def machine_for(recipe: Recipe) -> Machine:
-    """What `train.device`, `dtype` and `compile` come to here; raises RecipeError."""
+    """Resolve `train.device`, `dtype` and `compile` for this machine; raises RecipeError."""
     train = recipe.train
     if train.threads is not None:
         torch.set_num_threads(train.threads)

@@ -1,6 +1,6 @@
-"""A run's folder: what was run, with what, and what came of it.
+"""A run's folder: its recipe, environment, logs and checkpoints.
 
-It holds:
+It contains:
 
     recipe.yaml     the recipe, resolved and filled in; loads again
     run.json        versions, plugins, device, data, seed, command
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 
 class RunFolder:
-    """The folder of one run; held by a lock while it is being trained.
+    """The folder of one run; locked during training.
 
-    Of several ranks the main one writes to it, and reads for all what they have to agree on; the
-    others call the same methods.
+    With several ranks the main one writes, and reads values on which all must agree; the others
+    call the same methods.
     """
 
     def __init__(self, path: str | Path, world: World | None = None) -> None:
@@ -59,43 +59,43 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """True if a run has started here."""
         return self.recipe_file.exists()
 
     def hold(self) -> None:
-        """Take the folder for this process, making it if need be.
+        """Lock the folder for this process; creates it if necessary.
 
-        Raises FolderInUse if another process has it, and StrawberryError if it holds other things
-        than a run.
+        Raises FolderInUse if another process has it, and StrawberryError if it contains anything
+        but a run.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
             if not self.exists and not OURS.issuperset(others):
                 raise StrawberryError(
-                    f"{self.path}: is not empty (it has {others[0]}); name another --run-dir"
+                    f"{self.path}: is not empty (it contains {others[0]}); name another --run-dir"
                 )
             self._lock.acquire()
         except OSError as error:
-            raise StrawberryError(f"{self.path}: can't be written to: {error.strerror}") from error
+            raise StrawberryError(f"{self.path}: can't write: {error.strerror}") from error
 
     @by_main
     def take(self, resume: bool) -> bool:
-        """Hold the folder for a run, and say whether it goes on; restarted ranks go on anyway.
+        """Lock the folder for a run, and return whether to resume; restarted ranks always resume.
 
-        Raises StrawberryError if there is a run and not `resume`, or the other way round.
+        Raises StrawberryError if there is a run without `resume`, or `resume` without a run.
         """
         again = self.exists and (resume or self.world.restarts > 0)
         if self.exists and not again:
             hint = "add --resume, or name another --run-dir"
-            raise StrawberryError(f"{self.path}: holds a run; {hint}")
+            raise StrawberryError(f"{self.path}: contains a run; {hint}")
         if resume and not again:
             raise StrawberryError(f"{self.path}: there is no run to resume")
         self.hold()
         return again
 
     def release(self) -> None:
-        """Let the folder go; one in which no run was begun is removed."""
+        """Unlock the folder; one without a run is removed."""
         if not self._lock.held:
             return
         if not self.exists:
@@ -113,7 +113,7 @@ class RunFolder:
         machine: Machine,
         fork: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write what is known before the first step; of a fork, where it comes from."""
+        """Write run.json and the recipe before the first step; for a fork, with its parent."""
         if dataset.tokenizer is not None:
             dataset.tokenizer.save(self.tokenizer_file)
         info = environment(recipe, dataset, machine)
@@ -123,7 +123,7 @@ class RunFolder:
         write_atomic(self.recipe_file, recipe.to_yaml())  # last: it makes the folder a run
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Add a row to metrics.jsonl; raises StrawberryError if the disk refuses."""
+        """Append a row to metrics.jsonl; raises StrawberryError on a disk error."""
 
         def write() -> None:
             with self.metrics_file.open("a") as file:
@@ -135,7 +135,7 @@ class RunFolder:
             raise StrawberryError(f"{self.metrics_file}: {error.strerror or error}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All rows; a last line that was cut short is left out."""
+        """All rows, without an incomplete last line."""
         rows = []
         with contextlib.suppress(FileNotFoundError):
             for line in self.metrics_file.read_text().splitlines():
@@ -144,11 +144,11 @@ class RunFolder:
         return rows
 
     def breaches(self) -> list[str]:
-        """What the referee found of this run so far."""
+        """The referee's findings of this run so far."""
         return list(self.judgement().get("breaches", []))
 
     def judgement(self) -> dict[str, Any]:
-        """All that the referee wrote of this run; empty before it has looked."""
+        """All of the referee's records of this run; empty before its first look."""
         try:
             judgement: dict[str, Any] = json.loads(self.referee_file.read_text())
         except (OSError, ValueError):
@@ -156,37 +156,37 @@ class RunFolder:
         return judgement
 
     def losses(self) -> list[float]:
-        """The training losses of the log."""
+        """The logged training losses."""
         return [row["loss"] for row in self.metrics() if "loss" in row]
 
     @by_main
     def take_log(self, run: RunFolder, step: int) -> None:
-        """Make the rows of `run` up to `step` this run's log."""
+        """Copy the rows of `run` up to `step` into this run's log."""
         kept = [row for row in run.metrics() if row["step"] <= step]
         write_atomic(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
 
     def forget_after(self, step: int) -> None:
-        """Drop the rows past `step`, which a resumed run will write again."""
+        """Remove the rows after `step`, which a resumed run writes again."""
         self.take_log(self, step)
 
     @by_main
     def was_measured(self, step: int) -> bool:
-        """Whether the log has an evaluation of this step."""
+        """Return whether the log has an evaluation of this step."""
         return any("val_loss" in row and row["step"] == step for row in self.metrics())
 
     @by_main
     def has_checkpoint(self) -> bool:
-        """Whether there is a checkpoint, once what a killed process left is cleared away."""
+        """Return whether there is a checkpoint, after removing leftovers of a killed process."""
         checkpoint.tidy(self.checkpoints)
         return any(checkpoint.newest(self.checkpoints))
 
     @by_main
     def newest_checkpoint(self) -> tuple[Path, frozenset[str], list[str]]:
-        """The newest whole checkpoint, its files, and what was passed over for it."""
+        """The newest intact checkpoint, its files, and warnings about skipped ones."""
         return checkpoint.newest_whole(self.checkpoints)
 
     def changes(self, recipe: Recipe, dataset: Dataset) -> list[str]:
-        """What of this recipe and data is not what the run was begun with, a line each."""
+        """Differences of this recipe and data from those that the run started with, one a line."""
         from strawberry.recipe import load_recipe
 
         begun = load_recipe(self.path, plugins=recipe.plugins)
@@ -210,15 +210,15 @@ class RunFolder:
             raise RunMismatch(self.path, recipe.source, lines)
 
     def info(self) -> dict[str, Any]:
-        """What run.json says; raises StrawberryError if it can't be read."""
+        """The contents of run.json; raises StrawberryError if it can't be read."""
         try:
             info: dict[str, Any] = json.loads(self.info_file.read_text())
         except (OSError, ValueError) as error:
-            raise StrawberryError(f"{self.info_file}: can't be read: {error}") from error
+            raise StrawberryError(f"{self.info_file}: can't read: {error}") from error
         return info
 
     def elsewhere(self, recipe: Recipe, machine: Machine) -> list[str]:
-        """A line of warning if versions or hardware are not those that the run was begun with."""
+        """A warning if versions or hardware differ from those at the run's start."""
         before = self.info()
         now = computes_with(machine)
         changed = [f"{k} {before.get(k)} -> {now[k]}" for k in now if before.get(k) != now[k]]
@@ -230,17 +230,19 @@ class RunFolder:
         ]
         if not changed:
             return []
-        return [f"this run was begun elsewhere, so bits may differ: {', '.join(changed)}"]
+        return [
+            f"this run started in another environment, so bits may differ: {', '.join(changed)}"
+        ]
 
 
 class RunMismatch(StrawberryError):  # noqa: N818 (what is given is right, for another run)
-    """Recipe or data are not those of the run; the text says what is different, and what to do.
+    """Recipe or data differ from the run's; the text lists the differences and what to do.
 
     Args:
-        folder: the run's.
+        folder: the run folder.
         source: the recipe's file.
         lines: the differences.
-        options: of the command line, what makes the recipe.
+        options: command-line options that define the recipe.
     """
 
     def __init__(
@@ -248,8 +250,8 @@ class RunMismatch(StrawberryError):  # noqa: N818 (what is given is right, for a
     ) -> None:
         self.folder, self.source, self.lines = folder, source, lines
         command = shlex.join(["strawberry", "train", str(source), "--fork", str(folder), *options])
-        head = f"{folder}: this is not what the run was begun with:"
-        tail = f"give the same recipe, or go on in a new folder: {command}"
+        head = f"{folder}: differs from what the run started with:"
+        tail = f"give the same recipe, or start another run: {command}"
         super().__init__("\n".join([head, *(f"  {line}" for line in lines), tail]))
 
 
@@ -265,7 +267,7 @@ OURS = frozenset(
         "rows",
     }
 )
-"""What a run folder holds."""
+"""Files of a run folder."""
 
 FREE_TO_CHANGE = frozenset(
     f"train.{name}"
@@ -285,11 +287,11 @@ FREE_TO_CHANGE = frozenset(
         "keep_memory",
     )
 )
-"""What a resumed run may have otherwise: how long it lasts, what it reports, where it runs."""
+"""Fields that a resumed run may change: its length, its reports, its machine."""
 
 
 def effective(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as `path -> scalar`, with the schedule's end spelt out."""
+    """The recipe as `path -> scalar`, with the end of the schedule resolved."""
     values = flat(recipe.to_dict())
     if values["train.lr_decay_iters"] is None:
         values["train.lr_decay_iters"] = recipe.train.max_iters
@@ -299,19 +301,19 @@ def effective(recipe: Recipe) -> dict[str, Any]:
 
 
 def _change(key: str, was: Any, is_now: Any, *, follows: bool) -> list[str]:
-    """What is different at a key, in a line; where it follows from another value, of that one."""
+    """The difference at a key, in a line; a derived value names its source."""
     if not follows:
         return [f"{key}: {was} -> {is_now}"]
     if key == "train.min_lr":
         return []  # a share of the peak, which is told
     return [
-        f"train.max_iters: {was} -> {is_now}, until when the learning rate decays; "
-        f"--set train.lr_decay_iters={was} leaves its schedule as it was"
+        f"train.max_iters: {was} -> {is_now}, which changes where the learning rate "
+        f"ends its decay; --set train.lr_decay_iters={was} keeps its schedule"
     ]
 
 
 def computes_with(machine: Machine) -> dict[str, Any]:
-    """What the bits of a run depend on, beside its recipe and its data."""
+    """Environment facts that decide bit-exact reproduction."""
     return {
         "torch": torch.__version__,
         "device": str(machine.device),
@@ -324,7 +326,7 @@ def computes_with(machine: Machine) -> dict[str, Any]:
 
 
 def environment(recipe: Recipe, dataset: Dataset, machine: Machine) -> dict[str, Any]:
-    """What run.json holds."""
+    """The contents of run.json."""
     import strawberry
     from strawberry.data import sections
 
@@ -348,13 +350,13 @@ def environment(recipe: Recipe, dataset: Dataset, machine: Machine) -> dict[str,
 
 
 def plugin_versions(recipe: Recipe) -> dict[str, Any]:
-    """The version of each plugin that works."""
+    """The version of each working plugin."""
     records = recipe.plugins.records if recipe.plugins is not None else []
     return {record.name: record.version for record in records if record.status == "ok"}
 
 
 def device_name(device: torch.device) -> str:
-    """What a person calls the device."""
+    """The device's name for people."""
     name = getattr(torch.get_device_module(device), "get_device_name", None)
     if name is not None:
         return str(name(device))
@@ -373,7 +375,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def new_run_folder(name: str) -> Path:
-    """`runs/NAME`, or with the first number that is free behind it."""
+    """`runs/NAME`, or with the first free number appended."""
     base = Path("runs") / name
     path, number = base, 1
     while path.exists():

@@ -52,13 +52,13 @@ class Ledger:
             with filelock.FileLock(self.folder / f".{LEDGER}.lock", timeout=_PATIENCE):
                 yield
         except filelock.Timeout as error:
-            raise StrawberryError(f"{self.path}: another process has held it for a minute") from (
+            raise StrawberryError(f"{self.path}: another process has locked it for a minute") from (
                 error
             )
         except OSError as error:
             raise StrawberryError(
-                f"{self.path}: can't be written: {error.strerror or error}; the experiment ledger "
-                "counts what is asked of the data"
+                f"{self.path}: can't write: {error.strerror or error}; the experiment ledger "
+                "records each question to the data"
             ) from error
 
     def read(self) -> tuple[list[dict[str, Any]], int]:

@@ -1,8 +1,8 @@
-"""Memory: keeping what was freed, and saying what to do when there is none left.
+"""Memory: an allocator setting, and advice when memory runs out.
 
-On a CPU, most of a small training step is page faults: glibc gives a large block back to the system
-as soon as it is freed and maps a fresh one for the next activation, page by page. Told to keep what
-it has, it reuses the same pages step after step.
+On a CPU, most of a small training step is page faults. glibc returns a large block to the system as
+soon as it is freed, and maps a new one, page by page, for the next activation. With this setting it
+keeps freed memory and reuses the same pages in every step.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ VARIABLE = "STRAWBERRY_KEEP_MEMORY"
 
 
 def keep_freed_memory(wanted: bool = True) -> bool:
-    """Tell glibc's allocator to keep memory; True if it now does.
+    """Make glibc's allocator keep freed memory; True on success.
 
-    Does nothing if `wanted` is False, if the variable STRAWBERRY_KEEP_MEMORY is 0, or where the C
-    library is another one. Costs some resident memory; affects blocks that are allocated later.
+    Does nothing if `wanted` is False, if the variable STRAWBERRY_KEEP_MEMORY is 0, or with another
+    C library. It increases resident memory, and affects only later allocations.
     """
     if not wanted or os.environ.get(VARIABLE) == "0" or platform.libc_ver()[0] != "glibc":
         return False
@@ -41,12 +41,12 @@ def keep_freed_memory(wanted: bool = True) -> bool:
 
 
 class OutOfMemory(StrawberryError):  # noqa: N818 (a state of the machine)
-    """The device's memory, or the machine's, is full; the text says which fields to lower."""
+    """The memory of the device or machine is full; the text says which fields to lower."""
 
 
 @contextlib.contextmanager
 def within_memory(advice: Callable[[], str]) -> Iterator[None]:
-    """Raise OutOfMemory, with this advice, for what is raised when an allocation fails inside."""
+    """Raise OutOfMemory with this advice if an allocation fails inside."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -58,7 +58,7 @@ def within_memory(advice: Callable[[], str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(recipe: Recipe, run: RunFolder) -> Iterator[None]:
-    """Raise OutOfMemory for what torch and Python raise when an allocation fails inside."""
+    """Raise OutOfMemory for errors of torch and Python about failed allocations."""
 
     def advice() -> str:
         train, model = recipe.train, recipe.model
@@ -66,12 +66,12 @@ def explained(recipe: Recipe, run: RunFolder) -> Iterator[None]:
         if train.batch_size > 1:
             suggestions.append(
                 f"lower train.batch_size (now {train.batch_size}) and raise "
-                f"train.gradient_accumulation_steps (now {train.gradient_accumulation_steps}) by "
-                "as much: a step has the same rows and the same loss"
+                f"train.gradient_accumulation_steps (now {train.gradient_accumulation_steps}) "
+                "by the same factor: a step keeps its rows and its loss"
             )
         suggestions.append(f"lower model.block_size (now {model.block_size})")
         kept = any(run.checkpoints.glob("step-*"))
-        after = "; the last checkpoint stays, and --resume goes on from it" if kept else ""
+        after = "; the last checkpoint remains, and --resume continues from it" if kept else ""
         return f"{', or '.join(suggestions)}{after}"
 
     with within_memory(advice):
@@ -79,7 +79,7 @@ def explained(recipe: Recipe, run: RunFolder) -> Iterator[None]:
 
 
 def is_exhaustion(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out; CPU allocators say so in their text alone."""
+    """Return whether memory ran out; CPU allocators say so only in the exception's text."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error)

@@ -1,4 +1,4 @@
-"""Loss and learning-rate curves of runs, as a picture."""
+"""Plot loss and learning-rate curves of runs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from strawberry.runs.folder import RunFolder
 
 
 def plot(folders: Sequence[str | Path], out: str | Path) -> Path:
-    """Draw the training loss, validation loss and learning rate of runs into one picture.
+    """Plot the training loss, validation loss and learning rate of runs in one picture.
 
-    Where a recursion has a router, the share of tokens that runs each step is drawn too.
-    The ending of `out` chooses the format (.png, .svg, .pdf). Raises StrawberryError if a folder
-    holds no run, or if matplotlib is not installed.
+    With a router in a recursion, the share of tokens of each step is drawn too. The suffix of `out`
+    chooses the format (.png, .svg, .pdf). Raises StrawberryError if a folder has no run, or if
+    matplotlib is not installed.
     """
     runs = [(folder, RunFolder(folder).metrics()) for folder in folders]
     routed = any("step_1_share" in row for _, rows in runs for row in rows)
@@ -24,7 +24,7 @@ def plot(folders: Sequence[str | Path], out: str | Path) -> Path:
     top, bottom, *more = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     for number, (folder, rows) in enumerate(runs):
         if not rows:
-            raise StrawberryError(f"{folder}: there is no metrics.jsonl with a row in it")
+            raise StrawberryError(f"{folder}: has no rows in metrics.jsonl")
         color, name = f"C{number % 10}", Path(folder).name
         training = [(row["step"], row["loss"], row["lr"]) for row in rows if "loss" in row]
         validation = [(row["step"], row["val_loss"]) for row in rows if "val_loss" in row]
@@ -38,7 +38,7 @@ def plot(folders: Sequence[str | Path], out: str | Path) -> Path:
             top.plot(steps, losses, color=color, marker="o", markersize=4, label=label)
         for axes in more:
             _draw_shares(axes, rows, f"C{number % 10}", name if len(runs) > 1 else "")
-    top.set_ylabel("loss, nats a token")
+    top.set_ylabel("loss, nats per token")
     bottom.set_ylabel("learning rate")
     (more[-1] if more else bottom).set_xlabel("step")
     for axes in (top, bottom, *more):
@@ -50,10 +50,10 @@ def plot(folders: Sequence[str | Path], out: str | Path) -> Path:
 
 
 def canvas(width: float, height: float) -> tuple[Any, Callable[[str | Path], Path]]:
-    """An empty figure of that size in inches, and what writes it to a file.
+    """An empty figure of that size in inches, and a function that writes it to a file.
 
-    Raises StrawberryError if matplotlib is not installed; so does the other, if the file can't be
-    written, or its ending names no format.
+    Raises StrawberryError if matplotlib is not installed; the function does if the file can't be
+    written, or its suffix is unknown.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -69,14 +69,14 @@ def canvas(width: float, height: float) -> tuple[Any, Callable[[str | Path], Pat
         try:
             figure.savefig(path, dpi=150)
         except (OSError, ValueError) as error:
-            raise StrawberryError(f"{path}: can't be written: {error}") from error
+            raise StrawberryError(f"{path}: can't write: {error}") from error
         return path
 
     return figure, save
 
 
 def _draw_shares(axes: Any, rows: Sequence[dict[str, Any]], color: str, name: str) -> None:
-    """The share of tokens that runs each recursion step, a line for each, fainter with depth."""
+    """The share of tokens in each recursion step, a line for each, fainter with depth."""
     axes.set_ylabel("share of tokens")
     axes.set_ylim(0, 1.05)
     depth = 0

@@ -1,4 +1,4 @@
-"""The global random generators: Python's, NumPy's and torch's, saved and put back as one."""
+"""Save and restore the global random generators of Python, NumPy and torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def seed(value: int) -> None:
-    """Seed them all."""
+    """Seed all of them."""
     random.seed(value)
     np.random.seed(value % 2**32)
     torch.manual_seed(value)
@@ -42,7 +42,7 @@ def tensors() -> dict[str, Tensor]:
 
 
 def _accelerators() -> Iterator[tuple[str, Any, tuple[int, ...]]]:
-    """The name of each, its module, and what that wants to know to find it."""
+    """For each: its name, its module, and the arguments that select it."""
     kind = torch.accelerator.current_accelerator(check_available=True)
     if kind is None:
         return
@@ -53,10 +53,10 @@ def _accelerators() -> Iterator[tuple[str, Any, tuple[int, ...]]]:
 
 @contextlib.contextmanager
 def held(device: torch.device) -> Iterator[None]:
-    """Within it Python's, NumPy's, and torch's generators may be drawn from: they are put back.
+    """Restore Python's, NumPy's and torch's generators after this context.
 
-    Torch's are those of the CPU and of `device`. MPS's isn't: torch's context asks it for a
-    device's, and it has but one.
+    Torch's are those of the CPU and of `device`. MPS is left out: torch's context asks it for a
+    device's generator, but it has only one.
     """
     devices = [] if device.type in ("cpu", "mps") else [device]
     python, numpy = random.getstate(), np.random.get_state()
@@ -69,7 +69,7 @@ def held(device: torch.device) -> Iterator[None]:
 
 
 def restore(state: Mapping[str, Any], saved: Mapping[str, Tensor]) -> None:
-    """Put back what `numbers` and `tensors` gave."""
+    """Restore the results of `numbers` and `tensors`."""
     version, values, gauss = state["python"]
     random.setstate((version, tuple(values), gauss))
     name, keys, *rest = state["numpy"]
@@ -90,7 +90,7 @@ def of_ranks(world: World) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
 def restore_rank(
     world: World, step: int, plain: list[dict[str, Any]], saved: Mapping[str, Tensor]
 ) -> None:
-    """Put back this rank's part of what `of_ranks` gave; a rank that is new begins anew."""
+    """Restore this rank's part of `of_ranks`; a new rank starts with fresh generators."""
     if world.rank >= len(plain):
         torch.manual_seed(torch.initial_seed() + step * world.size)
         return

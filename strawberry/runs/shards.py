@@ -2,8 +2,8 @@
 
 One can be read by any number of ranks, each its own part, or whole by one process.
 
-DCP's `.metadata` is a pickle. It is read only where the checkpoint's manifest vouches for it, and
-then by an unpickler that knows the few classes which it is made of and nothing else.
+DCP's `.metadata` is a pickle. It is read only if it matches the checkpoint's manifest, and by an
+unpickler that allows only the few classes it consists of.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ KNOWN = frozenset({
     ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
     ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
 })  # fmt: skip
-"""What a `.metadata` may name, beside torch's dtypes; making one of them does nothing else."""
+"""Classes that a `.metadata` may name, apart from torch's dtypes; constructing them has no side
+effects.
+"""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -51,7 +53,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Reader(FileSystemReader):
-    """Reads the files of a checkpoint that its manifest vouches for, and no others."""
+    """Reads the files of a checkpoint that its manifest lists, and no others."""
 
     def __init__(self, folder: Path, vouched: frozenset[str]) -> None:
         super().__init__(folder)
@@ -83,7 +85,7 @@ class _Reader(FileSystemReader):
 def read(
     folder: Path, vouched: frozenset[str], like: Mapping[str, Tensor]
 ) -> dict[str, dict[str, Tensor]]:
-    """The tensors below `folder`, by what comes before and after the first slash of their names.
+    """The tensors below `folder`, by the parts of their names around the first slash.
 
     Args:
         folder: what `ShardWriter` had DCP write.

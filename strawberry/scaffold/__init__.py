@@ -75,13 +75,13 @@ def new(kind: str, name: str, folder: Path, registry: Registry) -> Path:
     if kind not in kinds():
         near = did_you_mean(kind, kinds())
         raise StrawberryError(
-            f"no template for {kind!r}{near or '; there are ' + ', '.join(kinds())}"
+            f"no template for kind {kind!r}{near or '; available: ' + ', '.join(kinds())}"
         )
     _check_name(kind, name, registry)
     values = _values(kind, name)
     target = folder / values["distribution"]
     if target.exists():
-        raise StrawberryError(f"{target}: exists already; choose another name, or --dir")
+        raise StrawberryError(f"{target}: already exists; choose another name, or --dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Rendered beside its place and renamed, so that nothing half-written is ever there.
@@ -89,7 +89,7 @@ def new(kind: str, name: str, folder: Path, registry: Registry) -> Path:
             _render(Path(made, "plugin"), values)
             Path(made, "plugin").rename(target)
     except OSError as error:
-        raise StrawberryError(f"{folder}: can't be written: {error.strerror}") from error
+        raise StrawberryError(f"{folder}: can't write: {error.strerror}") from error
     return target
 
 
@@ -106,15 +106,14 @@ def _check_name(kind: str, name: str, registry: Registry) -> None:
     for entry in registry.entries(kind):
         if entry.name == name:
             raise StrawberryError(
-                f"{kind} {name!r} is there already, from plugin {entry.plugin!r}: choose another "
-                "name"
+                f"{kind} {name!r} exists already, in plugin {entry.plugin!r}; choose another name"
             )
     distribution = _distribution(name)
     plugins = {entry.plugin for entry in registry.entries()}
     if name in plugins or _installed(distribution):
         raise StrawberryError(
-            f"plugin {name!r} or its distribution {distribution} is installed already: choose "
-            "another name"
+            f"plugin {name!r} or its distribution {distribution} is already installed; "
+            "choose another name"
         )
 
 

@@ -152,9 +152,9 @@ def _checked(
     Values of `beside` are allowed too, and become the first of them.
     """
     if ids.shape != shape:
-        raise _WrongIdsError(f"{what}s are {ids.shape}, not {shape}")
+        raise _WrongIdsError(f"{what}s are {ids.shape}, expected {shape}")
     if not np.issubdtype(ids.dtype, np.integer):
-        raise _WrongIdsError(f"{what}s are {ids.dtype}, not whole numbers")
+        raise _WrongIdsError(f"{what}s are {ids.dtype}, expected whole numbers")
     ids = np.ascontiguousarray(ids, dtype=np.int64)
     least, most = int(ids.min()), int(ids.max())
     if least < 0 and beside:
@@ -163,5 +163,5 @@ def _checked(
         least = int(others.min()) if others.size else 0
     if least < 0 or most >= vocab_size:
         wrong = least if least < 0 else most
-        raise _WrongIdsError(f"a {what} is {wrong}, outside of a vocabulary of {vocab_size}")
+        raise _WrongIdsError(f"a {what} is {wrong}, outside the vocabulary of {vocab_size}")
     return ids

@@ -59,7 +59,7 @@ def begin(
     build(recipe, "meta")  # a recipe that can't be built fails before any data is read
     run = RunFolder(run_dir)
     if run.exists:
-        raise StrawberryError(f"{run.path}: holds a run; name another folder")
+        raise StrawberryError(f"{run.path}: contains a run; name another folder")
     run.hold()
     try:
         session = open_session(recipe, run, machine, World(), progress=progress)
@@ -70,7 +70,7 @@ def begin(
             run.begin(recipe, session.dataset, machine)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise StrawberryError(f"the weights are not this model's: {reason}") from error
+            raise StrawberryError(f"the weights don't fit this model: {reason}") from error
         finally:
             session.batches.close()
             if not run.exists:

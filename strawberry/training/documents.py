@@ -20,6 +20,6 @@ def separator(recipe: Recipe, dataset: Dataset) -> int | None:
     if not recipe.train.document_mask:
         return None
     if dataset.eot is None:
-        message = "this data has no tokenizer, so nothing says where documents begin"
+        message = "this data has no tokenizer, so document boundaries are unknown"
         raise RecipeError([recipe.train.at.problem("document_mask", message)])
     return dataset.eot

@@ -271,7 +271,9 @@ def check_ranks(recipe: Recipe, model: LanguageModel, size: int) -> None:
     if size == 1 or recipe.train.parallel != "fsdp":
         return
     problems = [
-        a.component.problem("", f"{a.component.entry.name!r} can't step shards: write `ddp`")
+        a.component.problem(
+            "", f"{a.component.entry.name!r} doesn't support sharded parameters; write `ddp`"
+        )
         for a in assign(recipe, model.parameter_infos())
         if not a.factory.shards
     ]
@@ -284,7 +286,7 @@ def check_divides(recipe: Recipe, size: int) -> None:
     batch = recipe.train.batch_size
     if batch % size:
         message = (
-            f"{batch} sequences can't be divided among {size} ranks: batch_size is that of all "
+            f"{batch} sequences can't be divided among {size} ranks; batch_size counts all "
             f"ranks together, so write a multiple of {size}"
         )
         raise RecipeError([recipe.train.at.problem("batch_size", message)])

@@ -26,7 +26,7 @@ def fork(session: Session, recent: RecentSums, parent: RunFolder) -> None:
             as many steps as the recipe wants.
     """
     if not parent.exists:
-        raise StrawberryError(f"{parent.path}: is not a run folder; there is nothing to fork")
+        raise StrawberryError(f"{parent.path}: is not a run folder, so it can't be forked")
     recipe, run = session.recipe, session.run
     before = load_recipe(parent.path, plugins=recipe.plugins)
     checkpoint, warnings = newest_of(RunFolder(parent.path, run.world), session)
@@ -43,7 +43,7 @@ def fork(session: Session, recent: RecentSums, parent: RunFolder) -> None:
     for line in warnings:
         session.warn(line)
     if not same:
-        session.warn("the optimizers are others than those of the fork's parent: they start afresh")
+        session.warn("the optimizers differ from those of the parent run; their state starts empty")
     run.take_log(parent, session.step)
     # Before the folder is a run: without a checkpoint, a resume would start over.
     with session.optimizers.evaluating():

@@ -134,8 +134,8 @@ class Guard:
         session.optimizers.scale = scale
         self._good = session.step
         session.warn(
-            f"step {error.step} is not finite; back to step {session.step}, and on at {scale:g} of "
-            "the learning rate"
+            f"step {error.step} is not finite; returning to step {session.step}, with the "
+            f"learning rate scaled by {scale:g}"
         )
 
     def _keep(self, last: int) -> None:
@@ -153,7 +153,7 @@ class Guard:
             try:
                 keep_step(session, folder, step, spoilt)
             except (OSError, StrawberryError) as error:
-                session.warn(f"{folder}: the batch can't be kept: {error}")
+                session.warn(f"{folder}: can't keep the batch: {error}")
                 return
 
 

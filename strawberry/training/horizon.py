@@ -18,23 +18,23 @@ def untimely(recipe: Recipe) -> list[str]:
     last, warnings = schedule(steps - 1), []
     if warmup >= steps and last < train.learning_rate:
         warnings.append(
-            f"the warm-up takes {warmup} steps, and the run has {steps}: the learning rate never "
-            "comes to its peak; lower train.warmup_iters"
+            f"the warm-up takes {warmup} steps, but the run has {steps}: the learning rate "
+            "never reaches its peak; lower train.warmup_iters"
         )
     elif end is not None and warmup > end and schedule(warmup) < train.learning_rate:
         warnings.append(
-            f"the decay ends at step {end}, before the warm-up does at step {warmup}: the learning "
-            "rate never comes to its peak"
+            f"the decay ends at step {end}, before the warm-up at step {warmup}: the "
+            "learning rate never reaches its peak"
         )
     if end is not None and end > steps and last > schedule(end):
         warnings.append(
-            f"the decay ends at step {end}, and the run has {steps}: the learning rate never comes "
-            "to its end; leave out train.lr_decay_iters"
+            f"the decay ends at step {end}, but the run has {steps}: the learning rate "
+            "never reaches its end; leave out train.lr_decay_iters"
         )
     for spec in specs(recipe, "model", "optimizer", "schedule"):
         for name, value in spec.fields.items():
             if name.endswith("warmup") and isinstance(value, int) and value >= steps:
                 warnings.append(
-                    f"{spec.use}: its {name} takes {value} steps, and the run has {steps}"
+                    f"{spec.use}: its {name} takes {value} steps, but the run has {steps}"
                 )
     return list(dict.fromkeys(warnings))

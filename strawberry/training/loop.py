@@ -45,7 +45,7 @@ class Interrupted(StrawberryError):  # noqa: N818 (not a mistake: the user asked
         self.folder, self.step, self.exit_code = folder, step, 128 + number
         words = ["strawberry", "train", str(recipe.source), "--run-dir", str(folder), "--resume"]
         command = shlex.join(words)
-        super().__init__(f"stopped after step {step}, saved; go on with: {command}")
+        super().__init__(f"stopped after step {step}, saved; resume with: {command}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,9 @@ def _placed(recipe: Recipe, resumed: str | Path | None, parent: str | Path | Non
 def _folder(recipe: Recipe, run_dir: str | Path | None) -> Path:
     """The run's folder; raises StrawberryError where a restart would not find it again."""
     if run_dir is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
-        raise StrawberryError("--max-restarts needs --run-dir, so that a restart finds the run")
+        raise StrawberryError(
+            "--max-restarts needs --run-dir, so that a restart can resume the run"
+        )
     return Path(run_dir) if run_dir is not None else new_run_folder(recipe.name)
 
 
@@ -232,7 +234,7 @@ def log(session: Session, recent: RecentSums, spikes: SpikeDetector, step_tokens
     if (ratio := spikes.ratio(row["loss"])) is not None:
         row["loss_spike"] = ratio
         session.warn(
-            f"step {session.step}: loss {row['loss']:.4g} is {ratio:.3g} times what it was before"
+            f"step {session.step}: loss {row['loss']:.4g} is {ratio:.3g} times its recent value"
         )
     session.log(row)
     del row["step"]

@@ -60,7 +60,7 @@ def assign(recipe: Recipe, infos: Sequence[ParameterInfo]) -> list[Assignment]:
         chosen = [i for i in left if spec.params is None or _matches(spec.params, i)]
         if spec.params is not None and not chosen:
             kinds = ", ".join(sorted({info.kind for info in infos}))
-            message = f"no parameter is left for {spec.params!r}; kinds here: {kinds}"
+            message = f"no parameters left for {spec.params!r}; kinds here: {kinds}"
             problems.append(spec.component.problem("params", message))
         taken = list(_take(spec.component, chosen, site))
         assignments += taken
@@ -214,7 +214,7 @@ class Optimizers:
                 if parameter not in self.names or not isinstance(state, dict):
                     raise StrawberryError(
                         f"state {parameter!r} of {type(optimizer).__name__} belongs to no "
-                        "parameter, and so can't be saved"
+                        "parameter, so it can't be saved"
                     )
                 name = self.names[parameter]
                 kept[name] = pack(state, f"{number}/{name}", tensors)
@@ -228,7 +228,10 @@ class Optimizers:
         for (_, optimizer), part in zip(self.parts, parts, strict=True):
             for name, packed in part["state"].items():
                 if name not in self.by_name:
-                    raise ValueError(f"optimizer state for {name}, which this recipe doesn't have")
+                    raise ValueError(
+                        f"the checkpoint has optimizer state for {name}, which this recipe doesn't "
+                        "have"
+                    )
                 parameter = self.by_name[name]
                 fused = bool(optimizer.defaults.get("fused"))
                 optimizer.state[parameter] = {

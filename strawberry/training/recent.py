@@ -27,8 +27,8 @@ class Diverged(StrawberryError):  # noqa: N818 (a finding about the run)
     def __init__(self, step: int) -> None:
         self.step = step
         super().__init__(
-            f"loss, gradient or weights are not finite at step {step}; the last checkpoint is from "
-            "before. A lower train.learning_rate or train.grad_clip may help, or "
+            f"loss, gradient or weights are not finite at step {step}; the last checkpoint "
+            "is from before. Lower train.learning_rate or train.grad_clip, or set "
             "train.on_nonfinite: skip or back_off"
         )
 

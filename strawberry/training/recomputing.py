@@ -38,5 +38,8 @@ def check_recomputing(model: LanguageModel, world: World, recipe: Recipe, machin
     breach = recomputing_breach(model, objective, lambda own: bool(world.most(own)))
     model.train(was_training)
     if breach is not None:
-        message = f"makes another model: {breach}; keep it in `use.memo`, which is carried along"
+        message = (
+            f"recomputation changes the model: {breach}; keep it in `use.memo`, which "
+            "recomputation carries along"
+        )
         raise RecipeError([recipe.train.at.problem("checkpoint_activations", message)])

@@ -59,10 +59,10 @@ def referee(session: Session) -> None:
         }
         write_atomic(session.run.referee_file, json.dumps(content, indent=1) + "\n")
     for line in drawn:
-        session.warn(f"{line} draws random numbers in evaluation: losses have its noise")
+        session.warn(f"{line} draws random numbers in evaluation, so losses are noisy")
     for line in breaches:
         if line not in before:
-            session.warn(f"the validation loss can't be believed: {line}")
+            session.warn(f"the validation loss can't be trusted: {line}")
 
 
 def _overlap(session: Session) -> dict[str, float] | None:
@@ -75,10 +75,10 @@ def _overlap(session: Session) -> dict[str, float] | None:
         return None
     share = measured.near if measured.disguised is None else measured.disguised
     if max(share, measured.copies) > MUCH:
-        guise = "" if measured.disguised is None else "but for blanks, case and names, "
+        guise = "" if measured.disguised is None else ", up to whitespace, case and names"
         session.warn(
-            f"{max(share, measured.copies):.0%} of the validation text stands {guise}in the "
-            f"training text too ({measured.copies:.0%} to the letter)"
+            f"{max(share, measured.copies):.0%} of the validation text is in the training "
+            f"text too{guise} ({measured.copies:.0%} verbatim)"
         )
     return asdict(measured)
 
@@ -144,7 +144,7 @@ def _ranks_breach(session: Session, run: Run) -> Breach | None:
     ours = (rows[0][0] for rows in zip(*every, strict=False) if _apart([r[1] for r in rows], noise))
     path = next(ours, "")
     place = f"{path} ({type(session.model.get_submodule(path)).__name__})" if path else ""
-    detail = "ranks have other outputs for the same tokens, so each has another model"
+    detail = "ranks have different outputs for the same tokens, so their models differ"
     return Breach("history", 1.0, detail, place) if world.main else None
 
 

@@ -29,7 +29,7 @@ def restore(session: Session, recent: RecentSums) -> list[str]:
     if not run.has_checkpoint():
         run.forget_after(0)
         session.world.by_main(lambda: forget_rows(run.path, 0))
-        return [f"{run.path}: nothing was saved yet; starting over"]
+        return [f"{run.path}: nothing was saved yet; starting from step 0"]
     loaded, warnings = newest_of(run, session)
     take(session, recent, loaded)
     run.forget_after(session.step)

@@ -33,8 +33,8 @@ def check_disk(run: RunFolder, train: TrainSpec, model: nn.Module, optimizers: O
     if each * count > free + held:
         raise StrawberryError(
             f"{run.path}: {count} checkpoints of {readable(each)} need "
-            f"{readable(each * count - held)}, and {readable(free)} are free there. Make room, "
-            "name a --run-dir on another disk, or lower train.keep_checkpoints"
+            f"{readable(each * count - held)}, but only {readable(free)} are free. Free "
+            "some space, name a --run-dir on another disk, or lower train.keep_checkpoints"
         )
 
 
@@ -47,8 +47,9 @@ def check_memory(model: nn.Module, device: torch.device, shares: int = 1) -> Non
     needed, total = 2 * _bytes_of(model) // shares, total_memory(device)
     if total is not None and needed > total:
         raise StrawberryError(
-            f"weights and gradients need {readable(needed)}, and {device} has {readable(total)} "
-            "of memory in all: make the model smaller (`strawberry build` shows where it is large)"
+            f"weights and gradients need {readable(needed)}, but {device} has only "
+            f"{readable(total)}; make the model smaller (`strawberry build` shows its "
+            "memory)"
         )
 
 

@@ -50,7 +50,7 @@ def open_test(
     if TEST not in dataset.splits:
         division = divided_ahead(recipe)
         raise StrawberryError(
-            f"the {recipe.data.use} data hold back no test split"
+            f"the {recipe.data.use} data has no test split"
             + (f": {division}" if division else " (their `splits` names none)")
         )
     block = recipe.model.block_size
@@ -62,7 +62,7 @@ def open_test(
         if joins is not None and len(same) > joins:
             return Opened(dataset, same[joins])
         if before and not again:
-            raise StrawberryError(f"{said(before)}; --again opens it once more, and is counted")
+            raise StrawberryError(f"{said(before)}; --again opens it once more, which is recorded")
         entry = ledger.add(
             OPENING, data=data, val=fingerprint(dataset, "val", block), opening=len(before) + 1,
             **noted,
@@ -82,6 +82,4 @@ def said(openings: Sequence[Mapping[str, Any]]) -> str:
     """How often the test split was opened, and when last."""
     last = openings[-1]
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
-    return (
-        f"the test split of these data was opened {times}, on {last['when']} for {last['folder']}"
-    )
+    return f"the test split of this data was opened {times}, on {last['when']} for {last['folder']}"

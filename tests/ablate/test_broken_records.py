@@ -17,5 +17,5 @@ def test_a_record_that_lacks_something_is_one_line(
     (tmp_path / "result.json").write_text(json.dumps({"status": "finished", "metrics": {}}))
     assert run(["ablate", str(tmp_path), "--reproduce"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "trial.json: not a whole record: it lacks" in line
+    assert "trial.json: incomplete record; missing:" in line
     assert "plugin_files" in line

@@ -110,7 +110,7 @@ def test_the_time_is_of_what_is_left() -> None:
 def test_one_seed_and_seeds_that_are_added() -> None:
     """One shows nothing; `auto` tells up to its most, where each look has a part of alpha."""
     alone = forecast(plan(seeds=1), CELLS, NOISE, slots=1)
-    assert "1 seed finds no difference; 3 seeds find a difference" in outlook.lines(alone)[1]
+    assert "1 seed detects no difference; 3 seeds detect a difference" in outlook.lines(alone)[1]
     fixed = {p.seeds: p.finds for p in alone.prospects}
     added = forecast(plan(seeds=None, max_seeds=6), CELLS, NOISE, slots=1, wanted=Wanted(0.01))
     assert [p.seeds for p in added.prospects] == [3, 5, 6]
@@ -156,7 +156,10 @@ def test_the_noise_of_an_earlier_sweep(
         make_plan(vary=vary, vary_seed=("init",), overrides=("train.max_iters=8",)), plugins
     )
     noise = earlier_noise(out, new)
-    assert "of 6 steps, where these have 8; there: seeds vary initial weights, data" in noise.source
+    assert (
+        "of 6 steps, but these trials have 8; there: seeds vary initial weights, data"
+        in noise.source
+    )
     Sweep(new, Scripted(loss), tmp_path / "new", told, noise=noise).run()
     ((before, made),) = told.told
     assert before == 0
@@ -164,12 +167,12 @@ def test_the_noise_of_an_earlier_sweep(
     assert made.noise is noise
     lone = make_plan(vary=VALUES, seeds=1)
     Sweep(prepare(lone, plugins), Scripted(loss), tmp_path / "lone", Counts()).run()
-    with pytest.raises(StrawberryError, match="has no noise: it takes two cells"):
+    with pytest.raises(StrawberryError, match="no noise estimate; it needs two cells"):
         earlier_noise(tmp_path / "lone", new)
-    with pytest.raises(StrawberryError, match="holds no ablation"):
+    with pytest.raises(StrawberryError, match="contains no ablation"):
         earlier_noise(tmp_path / "nothing", new)
     scores = replace(new, plan=replace(new.plan, metric="val_accuracy"))
-    with pytest.raises(StrawberryError, match="no metric 'val_accuracy' was measured"):
+    with pytest.raises(StrawberryError, match="metric 'val_accuracy' was not measured"):
         earlier_noise(out, scores)
 
 
@@ -183,14 +186,14 @@ def test_the_command_line_tells_it(
     monkeypatch.chdir(tmp_path)
     words = ["ablate", str(recipe_file), "--vary", "ffn=swiglu,none", "--set", "train.max_iters=2"]
     told = run_quietly([*words, "--seeds", "2", "--out", "early"], capsys)
-    assert "1 degree of freedom), by the trials of this sweep" in " ".join(told.split())
+    assert "1 degree of freedom), from the trials of this sweep" in " ".join(told.split())
     options = ["--noise-from", "early", "--find", "0.5"]
     found = json.loads(run_quietly([*words, *options, "--dry-run", "--json"], capsys))
     assert found["forecast"]["wanted"] == 0.5
     assert found["forecast"]["noise"]["source"] == "the sweep in early"
-    assert "is told once two of each cell are in" in run_quietly([*words, "--dry-run"], capsys)
+    assert "will show what these seeds can detect" in run_quietly([*words, "--dry-run"], capsys)
     assert command([*words, "--noise-from", "nowhere"]) == 2
-    assert "nowhere: holds no ablation" in capsys.readouterr().err
+    assert "nowhere: contains no ablation" in capsys.readouterr().err
     assert command([*words, "--find", "much"]) == 2
     assert "--find: expected a difference above 0" in capsys.readouterr().err
 

@@ -160,7 +160,7 @@ def test_the_markdown_has_pictures_and_noise(page: Path) -> None:
     text = page.with_name("report.md").read_text()
     paths = re.findall(r"^!\[.+\]\((pictures/.+\.svg)\)$", text, re.MULTILINE)
     assert {"pictures/differences.svg", "pictures/curves.svg", "pictures/parameters.svg"} < {*paths}
-    first = "Intervals are of the noise of seeds. Seeds vary initial weights, data order, dropout."
+    first = "Intervals cover the noise of seeds. Seeds vary initial weights, data order, dropout."
     assert text.split("\n")[2] == first
     assert f"<p>{first}</p>" in page.read_text()
     assert "## Noise\n\n- Noise of seeds: " in text

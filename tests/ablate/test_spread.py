@@ -100,7 +100,7 @@ def test_tuning_halving_and_the_table_use_the_mean(
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"last": 4}, "has 3 evaluations, every 2 of 6 steps: 4 asks for more"),
+        ({"last": 4}, "has 3 evaluations, every 2 of 6 steps, but 4 are needed"),
         ({"last": 2, "halving": True}, "has 1 evaluation, every 2 of 1 steps"),
         ({"last": 2, "tune": {"train.eval_interval": (2, 0)}}, "1 evaluation, after the last step"),
     ],

@@ -57,10 +57,10 @@ def test_each_table_is_a_plan(suite_file: Path, plugins: Plugins) -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({}, "suite.yaml:.*suite: expected by name"),
+        ({}, "suite.yaml:.*suite: expected a mapping from table names"),
         ({"a": 3}, r"suite\.a: expected a mapping of paths"),
-        ({"a/b": {}}, "a table's name is a folder's"),
-        ({"..": {}}, "a table's name is a folder's"),
+        ({"a/b": {}}, "a table's name must be a folder name"),
+        ({"..": {}}, "a table's name must be a folder name"),
     ],
 )
 def test_wrong_suites(suite_file: Path, tables: Any, message: str) -> None:
@@ -133,7 +133,7 @@ def test_a_suite_through_the_command_line(
     assert set(found["tables"]) == {"narrow", "wide"}
     assert run(["ablate", *words, "--dry-run", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {"narrow", "wide"}
-    with pytest.raises(StrawberryError, match="holds no suite"):
+    with pytest.raises(StrawberryError, match="contains no suite"):
         read_suite(tmp_path)
 
 

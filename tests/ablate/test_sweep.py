@@ -41,7 +41,7 @@ DYING = Path(dying.__file__)
 WAYS = {
     "raises": ("failed", "RuntimeError: on purpose"),
     "is killed": ("killed", "SIGKILL"),
-    "hangs": ("silent", "nothing was heard of it for 6 s"),
+    "hangs": ("silent", "no progress for 6 s"),
     "runs out of memory": ("out of memory", "on purpose"),
     "diverges": ("diverged", "not finite at step 4"),
 }
@@ -347,7 +347,7 @@ def test_interrupted_sweeps_lose_nothing(
     _, told = process.communicate(timeout=60)
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:
-        assert "the same command goes on" in told
+        assert "run the same command to continue" in told
     _wait(lambda: not _held(out))
     steps = [int(p.name.removeprefix("step-")) for p in out.glob("trials/*/run/checkpoints/step-*")]
     assert 0 < max(steps) < 60

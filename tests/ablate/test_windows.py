@@ -127,7 +127,7 @@ def test_without_a_test_split_it_says_how(
     """In one line, and nothing is noted."""
     plan = make_plan(vary={"train.learning_rate": (0.01, 0.1)}, seeds=1)
     run(plan, plugins, tmp_path / "sweeps" / "out")
-    with pytest.raises(StrawberryError, match=r"hold back no test split: .*test_division: 0\.05"):
+    with pytest.raises(StrawberryError, match=r"has no test split: .*test_division: 0\.05"):
         final(tmp_path / "sweeps" / "out")
     assert not [e for e in Ledger(tmp_path / "sweeps").read()[0] if e["kind"] == OPENING]
 

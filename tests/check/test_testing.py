@@ -58,7 +58,7 @@ def test_a_check_ends_as_it_does(pytester: pytest.Pytester) -> None:
     )
     result = pytester.runpytest_subprocess("-p", "no:xdist", "-rA", "-W", "error")
     result.assert_outcomes(passed=3, skipped=1, failed=1)
-    finding = "*no earlier token reaches a later output*"
+    finding = "*no earlier token affects a later output*"
     result.stdout.fnmatch_lines(["*test_unsound*past*", finding])
 
 

@@ -374,7 +374,7 @@ def test_documents_are_kept_apart(case, idx):
         model = strawberry.build(recipe).eval()
     except RecipeError as error:
         (problem, *_) = error.problems
-        assert "can't keep documents apart" in problem.message
+        assert "can't separate documents" in problem.message
         assert problem.location is not None
         return
     if not declares(model, "causal"):
@@ -398,7 +398,7 @@ def test_counted_flops_are_those_of_a_run(case, recipe):
     model = strawberry.build(recipe)
     routers = [m for m in model.modules() if isinstance(m, Router)]
     if not all(router.exact for router in routers):
-        pytest.skip("the data decides how many tokens run a step; counted is the share meant")
+        pytest.skip("the number of tokens depends on the data; the count uses the intended share")
     model.train(bool(routers))
     length = recipe.model.block_size
     idx = torch.randint(61, (1, length))

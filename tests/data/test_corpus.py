@@ -53,7 +53,7 @@ def test_empty_documents_are_left_out_and_counted(tmp_path: Path) -> None:
         corpus = corpus_of(tmp_path, texts, 0.5)
         assert (corpus.n_documents, corpus.n_empty) == (2, 3)
         assert sorted([*corpus.documents("train"), *corpus.documents("val")]) == texts[1:4:2]
-        assert left_out(corpus) == ("3 of 5 documents are empty or null, and left out",)
+        assert left_out(corpus) == ("3 of 5 documents are empty or null and were left out",)
     assert left_out(corpus_of(tmp_path / "full", ["text"])) == ()
 
 
@@ -139,13 +139,13 @@ def test_a_corpus_that_changes_under_us_is_noticed(tmp_path: Path) -> None:
     reading = corpus.documents("train")
     next(reading)
     (tmp_path / "000.txt").write_text("other")
-    with pytest.raises(StrawberryError, match=r"000\.txt and 1 others: changed while"):
+    with pytest.raises(StrawberryError, match=r"000\.txt and 1 others: changed during"):
         list(reading)
 
 
 def test_empty_corpora_and_lost_files_are_refused(tmp_path: Path) -> None:
     """No text at all, or a file that has gone, is one line with a name."""
-    with pytest.raises(StrawberryError, match=r"000\.txt and 1 others: there is no text in it"):
+    with pytest.raises(StrawberryError, match=r"000\.txt and 1 others: contains no text"):
         corpus_of(tmp_path, ["", ""])
     with pytest.raises(StrawberryError, match=r"gone\.txt: No such file"):
         FileCorpus(

@@ -118,7 +118,7 @@ def test_every_source_locks_it(data: str, tmp_path: Path) -> None:
 def test_a_share_must_leave_training(tmp_path: Path) -> None:
     """More than training has can't be held back, and the message is at the field."""
     data = "{use: stdlib, data_division: 0.1, test_division: 0.2}"
-    with pytest.raises(RecipeError, match=r"data\.test_division: 0\.2 of the text"):
+    with pytest.raises(RecipeError, match=r"less than data_division 0\.1"):
         open_dataset(recipe(data), cache=tmp_path / "cache")
 
 

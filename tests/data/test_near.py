@@ -38,7 +38,7 @@ def wrapped(text: str) -> str:
 
 
 GUISES: dict[str, Callable[[str], str]] = {
-    "to the letter": str,
+    "verbatim": str,
     "blanks": spaced,
     "lines": wrapped,
     "case": str.upper,

@@ -55,7 +55,7 @@ def test_every_truncation_and_extension_is_noticed(tmp_path: Path, cache: Path) 
         ):
             open_tokens(path, FileFingerprints(cache))
     path.write_bytes(whole + b"\0")
-    with pytest.raises(DamagedFileError, match="329 bytes long, not 328"):
+    with pytest.raises(DamagedFileError, match="329 bytes long, expected 328"):
         open_tokens(path, FileFingerprints(cache))
 
 
@@ -97,7 +97,7 @@ def test_an_id_outside_of_the_vocabulary_has_an_offset(tmp_path: Path, cache: Pa
     raw[HEADER - 4 : HEADER] = zlib.crc32(raw[: HEADER - 4]).to_bytes(4, "little")
     path.write_bytes(raw)
     with pytest.raises(
-        DamagedFileError, match="id 500 at byte 132, outside of a vocabulary of 500"
+        DamagedFileError, match="id 500 at byte 132 is outside the vocabulary of 500"
     ):
         open_tokens(path, FileFingerprints(cache))
 
@@ -115,7 +115,7 @@ def test_another_format_is_named(tmp_path: Path, cache: Path) -> None:
 
 def test_a_writer_refuses_ids_that_its_vocabulary_has_not(tmp_path: Path) -> None:
     """A tokenizer that breaks its word is caught as it writes, and the file stays invalid."""
-    with pytest.raises(StrawberryError, match="outside of its own vocabulary of 5"):
+    with pytest.raises(StrawberryError, match="outside its own vocabulary of 5"):
         written(tmp_path / "a.tok", [1, 2, 5], vocab_size=5)
     with pytest.raises(DamagedFileError):
         open_tokens(tmp_path / "a.tok", FileFingerprints(tmp_path))

@@ -87,7 +87,7 @@ def test_a_tokenizer_must_end_documents(tmp_path: Path) -> None:
     """Without a token that ends a text, a tokenizer is refused by name."""
     path = tmp_path / "tokenizer.json"
     path.write_text(hub(["[CLS]"]))
-    with pytest.raises(StrawberryError, match=r"tokenizer\.json: no token that ends a text"):
+    with pytest.raises(StrawberryError, match=r"tokenizer\.json: has no end-of-text token"):
         load_tokenizer(path)
 
 

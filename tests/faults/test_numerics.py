@@ -189,7 +189,7 @@ def test_back_off_goes_on_at_half_the_rate(
         train(recipe, tmp_path / "run", warn=of_numbers(said))
     assert saved_finite(tmp_path / "run")
     assert len(said) == 1
-    assert "back to step 4, and on at 0.5" in said[0]
+    assert "returning to step 4, with the learning rate scaled by 0.5" in said[0]
     one, other = ([row for row in rows(tmp_path / name) if "loss" in row]
                   for name in ("run", "whole"))  # fmt: skip
     assert one[:4] == other[:4]

@@ -63,7 +63,7 @@ def test_a_folder_that_can_not_be_made_is_told(
     """Where a file is in its way, before any trial is run."""
     (tmp_path / "file").write_text("")
     plan = make_plan(vary={FFN: ("swiglu", "none")})
-    with pytest.raises(StrawberryError, match="out: can't be written to: Not a directory"):
+    with pytest.raises(StrawberryError, match="out: can't write: Not a directory"):
         run(plan, plugins, tmp_path / "file" / "out")
 
 
@@ -106,7 +106,7 @@ def test_a_folder_that_comes_back_is_waited_for(
     script = Vanishing(out, 0.3)
     plan = make_plan(vary={FFN: ("swiglu", "geglu")}, seeds=2)
     record = Sweep(prepare(plan, plugins), Wordless(script), out, heard).run()
-    assert heard.said == [f"{out} is away; waiting for it for up to 60 s"]
+    assert heard.said == [f"{out} is not accessible; waiting for it for up to 60 s"]
     done = [trial.result() for trial in record.trials]
     figure(script.asked, sum(r is not None and r["status"] == "finished" for r in done), "trials")
 
@@ -120,7 +120,7 @@ def test_a_folder_that_stays_away_is_told(
     out = tmp_path / "out"
     plan = make_plan(vary={FFN: ("swiglu", "geglu")}, seeds=2)
     script = Vanishing(out, None)
-    with pytest.raises(FolderMissing, match=r"out: was moved away.*the same command goes on"):
+    with pytest.raises(FolderMissing, match=r"out: was moved.*run the same command to continue"):
         Sweep(prepare(plan, plugins), Wordless(script), out, SweepObserver()).run()
     assert not out.exists()
     script.away.rename(out)

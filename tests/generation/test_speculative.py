@@ -92,14 +92,18 @@ def test_past_the_window_it_is_plain(make_recipe: RecipeMaker) -> None:
 @pytest.mark.parametrize(
     ("node", "draft", "message"),
     [
-        (MHA, 1, "nothing recurs"),
+        (MHA, 1, "has no recursion"),
         ({"recur": 2, "stack": [MHA]}, 2, "between 1 and 1"),
         ({"recur": 2, "stack": [MHA]}, 0, "between 1 and 1"),
-        ({"recur": 2, "stack": [{"attention": "aft_simple"}]}, 1, "AFTSimple can't go back"),
+        (
+            {"recur": 2, "stack": [{"attention": "aft_simple"}]},
+            1,
+            "AFTSimple can't truncate its cache",
+        ),
         (
             {"recur": 2, "stack": [{"attention": {"use": "mha", "window": 4}}]},
             1,
-            "MultiHeadAttention can't go back",
+            "MultiHeadAttention can't truncate its cache",
         ),
         (
             {"recur": 2, "router": {"use": "threshold"}, "stack": [MHA]},

@@ -47,7 +47,7 @@ def test_greedy_with_a_cache_is_the_argmax_of_the_whole_forward(
 ) -> None:
     """Token by token the argmax of a plain forward; with and without a cache past the window."""
     if stack == "aft" and positional == "rope":
-        pytest.skip("AFT has no use for rotary positions")
+        pytest.skip("AFT uses no rotary positions")
     sections: dict[str, Any] = {"positional": positional}
     if stack == "aft":
         sections["stack"] = AFT

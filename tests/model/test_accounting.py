@@ -54,7 +54,7 @@ def test_parameters_and_cache_are_exact(recipe):
 def skip_if_the_data_decides(model):
     """Skip where a router runs other shares of tokens than those that are meant and counted."""
     if any(isinstance(module, Router) and not module.exact for module in model.modules()):
-        pytest.skip("the data decides how many tokens run a step; counted is the share meant")
+        pytest.skip("the number of tokens depends on the data; the count uses the intended share")
 
 
 def test_flops_are_torchs(recipe):
@@ -123,7 +123,7 @@ def test_risks_are_named():
     assert any("no block mixes tokens" in line for line in report.warnings)
 
     report = account(tiny({"attention": "mha"}, positional="none"))
-    assert any("nothing places tokens" in line for line in report.warnings)
+    assert any("only the causal mask encodes order" in line for line in report.warnings)
 
 
 siblings = pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_what_autograd_keeps(name, dtype):
     """Within a tenth, in float32 and in bfloat16, for each recipe whose router fixes its shares."""
     recipe, model, idx = prepared(name, dtype)
     if any(isinstance(module, Router) and not module.exact for module in model.modules()):
-        pytest.skip("the data decides how many tokens run a step; counted is the share meant")
+        pytest.skip("the number of tokens depends on the data; the count uses the intended share")
 
     assert held(recipe) == pytest.approx(measured(recipe, model, idx), rel=0.1)
 

@@ -228,11 +228,13 @@ def test_heads_are_rows_of_their_matrix() -> None:
 
 def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     """Rows that don't add up, at the component's line; heads that don't divide, where declared."""
-    with pytest.raises(ValueError, match="4 rows of q with 2 heads can't be in 3 equal groups"):
+    with pytest.raises(ValueError, match="4 rows of q with 2 heads can't form 3 equal groups"):
         interleaved(3, {"q": (2, 2)})
     (tmp_path / "wrong.py").write_text(WRONG)
     plugins = Plugins.load(files=[tmp_path / "wrong.py"])
     recipe = strawberry.load_recipe(RECIPE, ["model.stack.*.ffn=wrong"], plugins=plugins)
-    with pytest.raises(RecipeError, match="its matrix up has 32 rows, its parts 31") as caught:
+    with pytest.raises(
+        RecipeError, match="its matrix up has 32 rows, but its parts have 31"
+    ) as caught:
         strawberry.build(recipe, "meta")
     assert caught.value.problems[0].path == "model.stack[0].ffn"

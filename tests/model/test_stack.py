@@ -84,11 +84,11 @@ def test_all_problems_at_once():
 
 def test_ignored_positions_are_refused():
     """Rotation where nothing can rotate is refused, in the model and in a block."""
-    with pytest.raises(RecipeError, match="no attention of the stack can honour 'rope'"):
+    with pytest.raises(RecipeError, match="no attention of the stack uses 'rope'"):
         strawberry.build(tiny({"attention": "aft_simple"}, positional="rope"))
-    with pytest.raises(RecipeError, match="can't honour 'rope'"):
+    with pytest.raises(RecipeError, match="would ignore 'rope'"):
         strawberry.build(tiny({"attention": "aft_simple", "positional": "rope"}, positional="none"))
-    with pytest.raises(RecipeError, match=r"belongs under model\.positional"):
+    with pytest.raises(RecipeError, match=r"write it under model\.positional"):
         strawberry.build(tiny({"attention": "mha", "positional": "learned"}, positional="none"))
 
 

@@ -206,13 +206,13 @@ def test_others_may_bring_components_of_it(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "ffn"}, "kind 'ffn': there is one of that name"),
-        ({"key": "train"}, "kind 'x': 'train' has a meaning in a recipe"),
-        ({"key": "trackers"}, "kind 'x': 'trackers' has a meaning in a recipe"),
-        ({"name": "A b"}, "kind 'A b': its name is a word of small letters, digits and _"),
-        ({"places": ("blok",)}, "kind 'x': no place 'blok'; places: recipe, model, block"),
+        ({"name": "ffn"}, "kind 'ffn': a kind of that name exists"),
+        ({"key": "train"}, "kind 'x': 'train' is a reserved word in recipes"),
+        ({"key": "trackers"}, "kind 'x': 'trackers' is a reserved word in recipes"),
+        ({"name": "A b"}, "kind 'A b': its name must be lower-case letters, digits and _"),
+        ({"places": ("blok",)}, "kind 'x': unknown place 'blok'; places: recipe, model, block"),
         ({"contract": "X"}, "kind 'x': expected 'module:attribute', got 'X'"),
-        ({"places": ("block",), "many": "list"}, "several can stand in a section alone"),
+        ({"places": ("block",), "many": "list"}, "can have several components"),
     ],
 )
 def test_rows_that_cannot_be(change: dict[str, Any], message: str) -> None:

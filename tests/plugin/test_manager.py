@@ -102,7 +102,7 @@ def test_disabling_what_is_not_there(site: FakeSite) -> None:
     site.install("hyena", GOOD)
 
     assert (Plugins.load(disabled=["hyenas"]).warnings) == [
-        "there is no plugin 'hyenas' to disable; did you mean 'hyena'?"
+        "unknown plugin 'hyenas'; did you mean 'hyena'?"
     ]
 
 

@@ -116,7 +116,7 @@ def test_unknown_name_beside_a_broken_plugin() -> None:
     [
         ("import no_such_package", "parts:Good", "ModuleNotFoundError"),
         ("raise SystemExit", "parts:Good", "SystemExit"),
-        ("class Good: ...", "parts:Godo", "no 'Godo' in that module; did you mean 'Good'?"),
+        ("class Good: ...", "parts:Godo", "that module has no 'Godo'; did you mean 'Good'?"),
         ("Good = 3", "parts:Good", "is a int, not a class"),
         ("", "no_such_parts:Good", "No module named 'no_such_parts'"),
     ],
@@ -135,9 +135,9 @@ def test_failing_target(site: FakeSite, source: str, target: str, expected: str)
 @pytest.mark.parametrize(
     ("name", "target", "expected"),
     [
-        ("my hf", "m:f", "a name is a letter, then"),
-        ("hf", "m.f", "command 'hf': the target is 'module:attribute'; got 'm.f'"),
-        ("hf", print, "the target is 'module:attribute'; got <built-in"),
+        ("my hf", "m:f", "a name must be a letter, followed by"),
+        ("hf", "m.f", "command 'hf': the target must be 'module:attribute', got 'm.f'"),
+        ("hf", print, "the target must be 'module:attribute', got <built-in"),
         ("taken", "m:f", "command 'taken' is registered twice"),
     ],
 )

@@ -199,9 +199,9 @@ class Unvalidatable:
     ("cls", "expected"),
     [
         (Unannotated, "field 'x' has no type annotation"),
-        (Unknown, "field 'x' can't be evaluated at run time: NameError"),
-        (Private, "field '_x' can't start with '_'"),
-        (Unvalidatable, "its fields can't be validated"),
+        (Unknown, "can't evaluate the type of field 'x': NameError"),
+        (Private, "field '_x' must not start with '_'"),
+        (Unvalidatable, "can't validate its fields"),
     ],
 )
 def test_unusable_signature(cls: type, expected: str) -> None:

@@ -108,16 +108,16 @@ def test_nested_components(local: Plugins) -> None:
 @pytest.mark.parametrize(
     ("fields", "lines"),
     [
-        ("", ["3: trackers[0].inner: expected a component of kind optimizer; it is missing"]),
+        ("", ["3: trackers[0].inner: missing a component of kind optimizer"]),
         ("inner: none",
          ["23: trackers[0].inner: expected a component of kind optimizer, got none"]),
         ("inner: [adamw]",
-         ["23: trackers[0].inner: expected the name of a component of kind optimizer, "
+         ["23: trackers[0].inner: expected a component name of kind optimizer, "
           "or `use:` and its fields"]),
         ("inner: adamw, many: mlp",
          ["36: trackers[0].many: expected a list, got the text 'mlp'"]),
         ("inner: adamw, many: [mlp, 3, {use: mlpp}]",
-         ["42: trackers[0].many[1]: expected the name of a component of kind ffn, "
+         ["42: trackers[0].many[1]: expected a component name of kind ffn, "
           "or `use:` and its fields",
           "51: trackers[0].many[2]: unknown ffn 'mlpp'; did you mean 'mlp'?"]),
         ("inner: adamw, at_least: []",
@@ -140,7 +140,7 @@ def test_nested_components(local: Plugins) -> None:
         ("inner: {use: mha}",
          ["29: trackers[0].inner: unknown optimizer 'mha'; 'mha' is of kind attention"]),
         (f"inner: {'x' * 5000}",
-         ["23: trackers[0].inner: expected the name of a component of kind optimizer, "
+         ["23: trackers[0].inner: expected a component name of kind optimizer, "
           "or `use:` and its fields"]),
     ],
 )  # fmt: skip

@@ -21,13 +21,13 @@ MERGES = "a: &a {x: 1}\n" + "".join(
     f"{new}: &{new} {{<<: [{', '.join([f'*{old}'] * 10)}]}}\n"
     for old, new in zip("abcdefghi", "bcdefghij", strict=True)
 )
-MANY = "holds more than 10000 values, aliases expanded"
+MANY = "contains more than 10000 values, with aliases expanded"
 CASES: dict[str, tuple[str | bytes, list[str]]] = {
     "alias bomb": (ALIASES, [f"r.yaml:4:36: {MANY}"]),
     "merge-key bomb": (MERGES, [f"r.yaml:5:17: {MANY}"]),
     "binary without zero": (
         b"\x89PNG\r\n",
-        ["r.yaml:1:1: is not UTF-8 text; a recipe is YAML"],
+        ["r.yaml:1:1: is not UTF-8 text; a recipe must be YAML"],
     ),
     "self-alias": ("a: &x [*x]\n", ["r.yaml:1:8: *x: an alias contains itself"]),
     "deep lists": ("[" * 100_000, ["r.yaml:1:62: is nested deeper than 60"]),
@@ -50,8 +50,8 @@ CASES: dict[str, tuple[str | bytes, list[str]]] = {
             "- attention", "- repeat: 10000\n      stack: [{repeat: 10000, ffn: mlp}]\n#"
         ).replace("      ffn", "#"),
         [
-            "r.yaml:7:7: model.stack[0]: comes to 100000000 blocks, used 100000000 times; at most "
-            "10000 blocks and 100000 uses"
+            "r.yaml:7:7: model.stack[0]: makes 100000000 blocks with 100000000 uses; "
+            "the limits are 10000 blocks and 100000 uses"
         ],
     ),
 }
@@ -150,4 +150,4 @@ def test_no_more_than_fifty_problems(wrong: Wrong) -> None:
     lines = wrong(BASE + "".join(f"k{i}: 1\n" for i in range(4000)))
 
     assert len(lines) == 51
-    assert lines[-1].endswith("and 3950 problems more")
+    assert lines[-1].endswith("and 3950 more problems")

@@ -80,10 +80,10 @@ def test_inherited_values_keep_their_places(load: Load, wrong: Wrong, folder: Pa
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("nowhere.yaml", "r.yaml:1:10: extends: there is no file 'nowhere.yaml'"),
+        ("nowhere.yaml", "r.yaml:1:10: extends: no such file: 'nowhere.yaml'"),
         ("[a]", "r.yaml:1:10: extends: expected the path of a recipe, relative to this one"),
-        (".", "r.yaml:1:10: extends: there is no file '.'"),
-        ('"a\\0b"', "r.yaml:1:10: extends: there is no file 'a\\x00b'"),
+        (".", "r.yaml:1:10: extends: no such file: '.'"),
+        ('"a\\0b"', "r.yaml:1:10: extends: no such file: 'a\\x00b'"),
     ],
 )
 def test_wrong_extends(value: str, message: str, wrong: Wrong) -> None:
@@ -128,12 +128,13 @@ def test_set_reaches_into_what_is_extended(load: Load, folder: Path) -> None:
     [
         ("set: 3\n", "r.yaml:2:6: set: expected paths as in `--set`, each with a value"),
         ("set: {'model.stack[9].ffn': mlp}\n",
-         "r.yaml:2:29: set.model.stack[9].ffn: there is no [9]: the list has 1 entries"),
-        ("set: {a b: 3}\n", "r.yaml:2:7: set.a b: 'a b' is not a path such as"),
-        ("set: {model.n_embd.x: 3}\n", "r.yaml:2:23: set.model.n_embd.x: there is nothing at 'x'"),
+         "r.yaml:2:29: set.model.stack[9].ffn: index [9] is out of range: the list has 1 entries"),
+        ("set: {a b: 3}\n", "r.yaml:2:7: set.a b: expected a path such as"),
+        ("set: {model.n_embd.x: 3}\n", "r.yaml:2:23: set.model.n_embd.x: nothing at 'x'"),
         ("set: {model.n_embdd: 3}\n", "r.yaml:2:22: model: the model has no 'n_embdd'; did you"),
         ("set: {model.n_embd: x}\n", "r.yaml:2:21: model.n_embd: expected a whole number, got"),
-        ("set: {extends: b.yaml}\n", "r.yaml:2:16: extends: belongs in a file, not in an override"),
+        ("set: {extends: b.yaml}\n",
+         "r.yaml:2:16: extends: is allowed in a file, not in an override"),
     ],
 )  # fmt: skip
 def test_wrong_set(text: str, message: str, wrong: Wrong, folder: Path) -> None:
@@ -146,12 +147,12 @@ def test_wrong_set(text: str, message: str, wrong: Wrong, folder: Path) -> None:
 def test_set_without_extends(wrong: Wrong) -> None:
     """There is nothing then that it could change."""
     (line,) = wrong(f"{BASE}set: {{model.n_embd: 3}}\n")
-    assert line.endswith(": set: changes what `extends` brings, and there is no `extends` here")
+    assert line.endswith(": set: needs `extends`, whose recipe it changes")
 
 
 def test_missing_file(plugins: Plugins) -> None:
     """A file that is not there is the user's mistake."""
-    with pytest.raises(StrawberryError, match=r"nowhere\.yaml: can't be read: No such file"):
+    with pytest.raises(StrawberryError, match=r"nowhere\.yaml: can't read: No such file"):
         load_recipe("nowhere.yaml", plugins=plugins)
 
 
@@ -213,25 +214,25 @@ def test_star_means_all_blocks(plugins: Plugins) -> None:
          "--set {}:1:14: model: the model has no 'n_emdb'; did you mean 'n_embd'?"),
         ("model.n_embd=x",
          "--set {}:1:14: model.n_embd: expected a whole number, got the text 'x'"),
-        ("modle.n_embd=3", "--set {}:1:14: a recipe has no 'modle'; "
+        ("modle.n_embd=3", "--set {}:1:14: unknown key 'modle' in a recipe; "
          "did you mean 'model'?"),
         ("model.stack[4].ffn=mlp",
-         "--set {}:1:20: there is no [4]: the list has 1 entries"),
+         "--set {}:1:20: index [4] is out of range: the list has 1 entries"),
         ("model.stack.*.norm.eps=1", "--set {}:1:24: no block has 'norm'"),
         ("model.n_embd.x=3",
-         "--set {}:1:16: there is nothing at 'x': it is the value 16"),
-        ("model.stack.x=3", "--set {}:1:15: there is nothing at 'x': "
+         "--set {}:1:16: nothing at 'x': it is the value 16"),
+        ("model.stack.x=3", "--set {}:1:15: nothing at 'x': "
          "it is a list; write an index or *"),
-        ("model[0]=3", "--set {}:1:10: there is no list for [0]"),
-        ("n_embd", "--set {}:1:1: an override is path=value, such as model.n_embd=128"),
-        ("=3", "--set {}:1:1: an override is path=value, such as model.n_embd=128"),
-        ("a b=2", "--set {}:1:1: 'a b' is not a path such as model.stack[0].attention"),
-        ("model.stack[-1].ffn=mlp", "--set {}:1:1: 'model.stack[-1].ffn' is not "
-         "a path such as model.stack[0].attention"),
+        ("model[0]=3", "--set {}:1:10: no list to index with [0]"),
+        ("n_embd", "--set {}:1:1: an override must be path=value, such as model.n_embd=128"),
+        ("=3", "--set {}:1:1: an override must be path=value, such as model.n_embd=128"),
+        ("a b=2", "--set {}:1:1: expected a path such as model.stack[0].attention, got 'a b'"),
+        ("model.stack[-1].ffn=mlp", "--set {}:1:1: expected a path such as "
+         "model.stack[0].attention, got 'model.stack[-1].ffn'"),
         ("model.n_embd=[1", "--set {}:1:16: expected ',' or ']', but got '<stream end>' "
-         "(while parsing a flow sequence); if it is a text, quote it: "
+         "(while parsing a flow sequence); quote it if it is text: "
          "--set 'model.n_embd=\"[1\"'"),
-        ("extends=a.yaml", "--set {}:1:9: extends: belongs in a file, not in an override"),
+        ("extends=a.yaml", "--set {}:1:9: extends: is allowed in a file, not in an override"),
     ],
 )  # fmt: skip
 def test_wrong_overrides(override: str, message: str, wrong: Wrong) -> None:
@@ -292,9 +293,9 @@ def test_what_is_no_yaml_is_told_how_to_quote(tmp_path: Path, text: str) -> None
     recipe.write_text(
         "model: {vocab_size: 300, block_size: 8, n_embd: 8, stack: [{ffn: swiglu}]}\ndata: text\n"
     )
-    with pytest.raises(RecipeError, match=r"; if it is a text, quote it: --set ") as told:
+    with pytest.raises(RecipeError, match=r"; quote it if it is text: --set ") as told:
         load_recipe(recipe, [f"data.path={text}"])
-    _, _, advice = str(told.value).partition("quote it: --set ")
+    _, _, advice = str(told.value).partition("quote it if it is text: --set ")
     (override,) = shlex.split(advice)
     assert load_recipe(recipe, [override]).data.fields["path"] == text
 
@@ -304,5 +305,5 @@ def test_a_pattern_in_a_file_is_told_to_be_quoted(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     for text in ("*.txt", "*txt"):
         recipe.write_text(f"data: {{use: text, path: {text}}}\n")
-        with pytest.raises(RecipeError, match=r"quote a text that begins with \*"):
+        with pytest.raises(RecipeError, match=r"quote text that begins with \*"):
             load_recipe(recipe)

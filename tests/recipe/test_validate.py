@@ -11,20 +11,20 @@ from tests.recipe.conftest import BASE, Load, Wrong
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("name: a/b\n", "8:7: name: expected a name of at most 100 letters, without / or \\, "
+        ("name: a/b\n", "8:7: name: expected a name of at most 100 characters, without / or \\, "
          "got 'a/b'"),
-        ("name: ..\n", "8:7: name: expected a name of at most 100 letters, without / or \\, "
+        ("name: ..\n", "8:7: name: expected a name of at most 100 characters, without / or \\, "
          "got '..'"),
-        ("seed: -1\n", "9:7: seed: expected a whole number of 0 or more, or auto, got -1"),
-        ("seed: 1.5\n", "9:7: seed: expected a whole number of 0 or more, or auto, got 1.5"),
-        ("seed: true\n", "9:7: seed: expected a whole number of 0 or more, or auto, got true"),
+        ("seed: -1\n", "9:7: seed: expected a whole number of at least 0, or auto, got -1"),
+        ("seed: 1.5\n", "9:7: seed: expected a whole number of at least 0, or auto, got 1.5"),
+        ("seed: true\n", "9:7: seed: expected a whole number of at least 0, or auto, got true"),
         ("requires: [no-such-distribution>=2]\n", "9:12: requires[0]: no-such-distribution is not "
          "installed: pip install 'no-such-distribution>=2'"),
         ("requires: [pytest<1]\n", "9:12: requires[0]: needs pytest<1; "),
         ("requires: [3]\n", "9:12: requires[0]: expected a requirement such as "
          "strawberry-silia>=0.1, got 3"),
         ("requires: pytest\n", "9:11: requires: expected a list, got 'pytest'"),
-        ("train: 3\n", "9:8: train: a section is a mapping, not 3"),
+        ("train: 3\n", "9:8: train: a section must be a mapping, got 3"),
         ("train: {max_iters: 0}\n", "9:20: train.max_iters: expected at least 1, got 0"),
         ("train: {compile: maybe}\n",
          "9:18: train.compile: expected one of auto, blocks, or true or false, "
@@ -33,7 +33,7 @@ from tests.recipe.conftest import BASE, Load, Wrong
          "got the text 'bfloat'; did you mean 'bfloat16'?"),
         ("train: {learning_rate: .nan}\n",
          "9:24: train.learning_rate: expected a finite number, got nan"),
-        ("optimizer: []\n", "9:12: optimizer: no optimizer is named"),
+        ("optimizer: []\n", "9:12: optimizer: no optimizer is given"),
         ("optimizer: [{use: adamw, params: 3}]\n",
          "9:34: optimizer[0].params: expected a kind or a pattern"),
         ("optimizer: {use: adamw, betas: [0.9]}\n",
@@ -55,30 +55,31 @@ def test_wrong_sections(text: str, line: str, wrong: Wrong) -> None:
 @pytest.mark.parametrize(
     ("entry", "line"),
     [
-        ("mha", "6:7: model.stack[0]: a stack's entry is a mapping, not 'mha'"),
+        ("mha", "6:7: model.stack[0]: a stack's entry must be a mapping, got 'mha'"),
         ("{norm: rmsnorm}", "6:7: model.stack[0]: a block needs `attention:` or `ffn:`"),
         ("{repeat: 2}", "6:7: model.stack[0]: a block needs `attention:` or `ffn:`"),
         ("{repeat: 2, recur: 2, ffn: mlp}",
-         "6:26: model.stack[0].recur: write `repeat` or `recur`; nest the other"),
+         "6:26: model.stack[0].recur: `repeat` and `recur` exclude each other; "
+         "nest one in the other"),
         ("{repeat: 2, sharing: cycle, ffn: mlp}",
-         "6:28: model.stack[0].sharing: belongs to a `recur`: nothing recurs here"),
+         "6:28: model.stack[0].sharing: needs a `recur`; nothing recurs here"),
         ("{recur: 2, sharing: cylce, ffn: mlp}",
          "6:27: model.stack[0].sharing: expected one of cycle, sequence, middle_cycle, "
          "middle_sequence, got the text 'cylce'; did you mean 'cycle'?"),
         ("{recur: true, ffn: mlp}",
-         "6:15: model.stack[0].recur: expected a whole number of 1 to 10000, got true"),
+         "6:15: model.stack[0].recur: expected a whole number from 1 to 10000, got true"),
         ("{repeat: [2], ffn: mlp}",
-         "6:16: model.stack[0].repeat: expected a whole number of 1 to 10000, got [2]"),
+         "6:16: model.stack[0].repeat: expected a whole number from 1 to 10000, got [2]"),
         ("{repeat: 2, ffn: mlp, stack: [{ffn: mlp}]}",
          "6:24: model.stack[0].ffn: `ffn` belongs in a block of the inner `stack`"),
         ("{recur: 2, stack: []}",
-         "6:25: model.stack[0].stack: a stack is a list of at least one block"),
+         "6:25: model.stack[0].stack: a stack must be a list of at least one block"),
         ("{attn: mha, ffn: mlp}",
          "6:8: model.stack[0]: a stack's entry has no 'attn'"),
-        ("{ffn: {n_ffn: 3}}", "6:13: model.stack[0].ffn: expected the name of a component of kind "
+        ("{ffn: {n_ffn: 3}}", "6:13: model.stack[0].ffn: expected a component name of kind "
          "ffn, or `use:` and its fields"),
         ("{recur: 10000, stack: [{repeat: 100, ffn: mlp}]}",
-         "6:7: model.stack[0]: comes to 100 blocks, used 1000000 times; at most 10000 blocks and "
+         "6:7: model.stack[0]: makes 100 blocks with 1000000 uses; the limits are 10000 blocks and "
          "100000 uses"),
     ],
 )  # fmt: skip

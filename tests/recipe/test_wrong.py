@@ -48,19 +48,19 @@ WRONG = {
     ),
     "recursion of 0": (
         GOOD.replace("- attention", "- recur: 0\n      attention"),
-        ":6:14: model.stack[0].recur: expected a whole number of 1 to 10000, got 0",
+        ":6:14: model.stack[0].recur: expected a whole number from 1 to 10000, got 0",
     ),
     "extends itself": ("extends: recipe.yaml\n" + GOOD, ":1:10: extends: extends itself"),
     "tabs": (GOOD.replace("  n_embd", "\tn_embd"), ":4:1: a tab can't indent YAML; use spaces"),
-    "alias bomb": (bomb(10), "holds more than 10000 values, aliases expanded"),
+    "alias bomb": (bomb(10), "contains more than 10000 values, with aliases expanded"),
     "merge bomb": ("a: &a {x: 1}\nb: {<<: *a}\n", ":2:5: merge keys (<<) are refused"),
     "binary": (b"\x7fELF\x02\x01\0\0\0", "recipe.yaml:1:7: is not text"),
     "empty": ("", "recipe.yaml:1:1: is empty; a recipe needs at least `model:`"),
     "only a comment": ("# nothing\n", "is empty"),
     "utf-16": ("model: 1".encode("utf-16"), "is UTF-16; save it as UTF-8"),
     "not utf-8": (b"name: caf\xe9\n", "recipe.yaml:1:10: is not UTF-8 text"),
-    "duplicate key": (GOOD + "model: 1\n", ":7:1: 'model' stands here again; first on line 1"),
-    "octal": (GOOD.replace("61", "061"), "061 begins with 0; write 61, or '061' for a text"),
+    "duplicate key": (GOOD + "model: 1\n", ":7:1: duplicate key 'model'; first on line 1"),
+    "octal": (GOOD.replace("61", "061"), "061 starts with 0; write 61, or '061' for text"),
     "a tag": (GOOD + "name: !!python/object:os.system x\n", "are refused"),
     "an alias inside itself": ("a: &a [*a]\n", "an alias contains itself"),
     "deep": ("a: " + "[" * 500 + "]" * 500, "nested deeper than 60"),
@@ -69,15 +69,15 @@ WRONG = {
     "below a bound": (GOOD.replace("61", "0"), "expected at least 1, got 0"),
     "no stack": (GOOD.split("  stack", maxsplit=1)[0], ":2:3: model: `stack:` is missing"),
     "no model": ("name: x\n", "`model:` is missing"),
-    "a list": ("- a\n", "a recipe is a mapping"),
+    "a list": ("- a\n", "a recipe must be a mapping"),
     "an empty block": (GOOD + "    - {}\n", "a block needs `attention:` or `ffn:`"),
     "repeat and recur": (
         GOOD.replace("- attention", "- repeat: 2\n      recur: 2\n      attention"),
-        "write `repeat` or `recur`; nest the other",
+        "`repeat` and `recur` exclude each other; nest one in the other",
     ),
     "sharing without recur": (
         GOOD.replace("- attention", "- sharing: cycle\n      attention"),
-        "belongs to a `recur`",
+        "needs a `recur`",
     ),
     "unknown sharing": (
         GOOD.replace("- attention", "- recur: 2\n      sharing: cycel\n      attention"),
@@ -95,7 +95,7 @@ WRONG = {
     ),
     "nobody's parameters": (
         GOOD + "optimizer: [{use: adamw, params: bank}, adamw]\n",
-        "no parameter is left for 'bank'; kinds here: embedding, matrix, vector",
+        "no parameters left for 'bank'; kinds here: embedding, matrix, vector",
     ),
 }
 
@@ -136,17 +136,17 @@ def test_all_errors_at_once(tmp_path):
 def test_no_such_file(capsys):
     """A path that leads nowhere is one line."""
     assert run(["build", "nowhere.yaml"]) == 2
-    assert "nowhere.yaml: can't be read: No such file" in capsys.readouterr().err
+    assert "nowhere.yaml: can't read: No such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("model.n_embed=3", "has no 'n_embed'; did you mean 'n_embd'?"),
-        ("model.stack[5].ffn=mlp", "there is no [5]: the list has 1 entries"),
-        ("model", "an override is path=value"),
-        ("model.n_embd.x=3", "there is nothing at 'x'"),
-        ("a b=3", "is not a path"),
+        ("model.stack[5].ffn=mlp", "index [5] is out of range: the list has 1 entries"),
+        ("model", "an override must be path=value"),
+        ("model.n_embd.x=3", "nothing at 'x'"),
+        ("a b=3", "expected a path"),
         ("model.n_embd=[", "--set model.n_embd=["),
     ],
 )

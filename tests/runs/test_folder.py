@@ -61,7 +61,7 @@ def test_a_longer_run_is_the_same_run_only_if_its_schedule_is(
     train(make_recipe(train={"max_iters": 4}), tmp_path / "run")
     with pytest.raises(
         StrawberryError,
-        match=r"train\.max_iters: 4 -> 6, until when the .* --set train\.lr_decay_iters=4",
+        match=r"train\.max_iters: 4 -> 6, which changes .* --set train\.lr_decay_iters=4",
     ):
         train(make_recipe(train={"max_iters": 6}), tmp_path / "run", resume=True)
     longer = make_recipe(train={"max_iters": 6, "lr_decay_iters": 4})

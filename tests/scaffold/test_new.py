@@ -115,15 +115,15 @@ def test_it_trains(tmp_path: Path) -> None:
     ("kind", "name", "message"),
     [
         ("attenton", "hyena", "did you mean 'attention'?"),
-        ("mixer", "hyena", "no template for 'mixer'; there are attention"),
+        ("mixer", "hyena", "no template for kind 'mixer'; available: attention"),
         ("attention", "My-Hyena", "such as 'my_hyena'"),
         ("attention", "lambda", "such as 'my_attention'"),
-        ("attention", "mha", "from plugin 'strawberry'"),
+        ("attention", "mha", "in plugin 'strawberry'"),
         ("attention", "My2", "such as 'my2'"),
         ("attention", "a_", "such as 'a'"),
-        ("attention", "none", "another meaning in a recipe"),
-        ("attention", "true", "another meaning in a recipe"),
-        ("attention", "lab", "strawberry-lab is installed already"),
+        ("attention", "none", "that word is reserved in recipes"),
+        ("attention", "true", "that word is reserved in recipes"),
+        ("attention", "lab", "strawberry-lab is already installed"),
         ("attention", "strawberry", "plugin 'strawberry'"),
     ],
 )
@@ -139,6 +139,6 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     """A folder that is there stays as it is."""
     made = new("ffn", "idea", tmp_path, REGISTRY)
     (made / "README.md").write_text("mine")
-    with pytest.raises(StrawberryError, match="exists already"):
+    with pytest.raises(StrawberryError, match="already exists"):
         new("ffn", "idea", tmp_path, REGISTRY)
     assert (made / "README.md").read_text() == "mine"

@@ -67,6 +67,6 @@ def test_a_run_is_not_written_over(make_recipe: RecipeMaker, tmp_path: Path) -> 
     """A folder with a run in it is refused, and keeps it."""
     recipe = make_recipe(train={"max_iters": 2})
     train(recipe, tmp_path / "run")
-    with pytest.raises(StrawberryError, match="holds a run; name another folder"):
+    with pytest.raises(StrawberryError, match="contains a run; name another folder"):
         begin(recipe, tmp_path / "run", weights_of(recipe))
     assert load_run(tmp_path / "run").step == 2

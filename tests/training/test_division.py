@@ -179,7 +179,7 @@ def test_balance_losses_are_those_of_micro_batches_weighed_by_tokens() -> None:
     whole = model.loss(*(torch.cat(each) for each in zip(*parts, strict=True)))
     torch.testing.assert_close(total, whole.cross_entropy + torch.stack(own).mean())
     assert (total - whole.total).abs() > 1e-5
-    line = "balance_loss, importance_loss: of each of the 8 micro-batches by itself"
+    line = "balance_loss, importance_loss: computed for each of the 8 micro-batches separately"
     assert sum(one.startswith(line) for one in account(recipe).warnings) == 1
     for other in (divided(recipe, 16, 1), divided(plain, 16, 1)):
         assert not any("micro-batch" in one for one in account(other).warnings)

@@ -80,7 +80,7 @@ def test_a_document_has_the_positions_that_it_has_alone(positional, attention, a
 def test_a_mixer_that_cannot_is_refused():
     """At build, at the mixer's line."""
     model = {**MODEL, "stack": [{"attention": "aft_simple"}]}
-    with pytest.raises(RecipeError, match="'aft_simple' can't keep documents apart"):
+    with pytest.raises(RecipeError, match="'aft_simple' can't separate documents"):
         strawberry.build(recipe_of(model, train=TRAIN))
 
 

@@ -33,7 +33,7 @@ def test_a_failed_evaluation_loses_no_step(
     recipe = make_recipe(train={"max_iters": 8, "eval_interval": 4})
     train(recipe, tmp_path / "whole")
     monkeypatch.setattr(session_module, "validate", fail)
-    with pytest.raises(OutOfMemory, match="--resume goes on from it"):
+    with pytest.raises(OutOfMemory, match="--resume continues from it"):
         train(recipe, tmp_path / "parts")
     assert load_run(tmp_path / "parts").step == 4 * failing
     result = train(recipe, tmp_path / "parts", resume=True)

@@ -15,10 +15,10 @@ from tests.training.conftest import RecipeMaker
     ("sections", "expected"),
     [
         ({"warmup_iters": 7}, ""),
-        ({"warmup_iters": 8}, "the warm-up takes 8 steps, and the run has 8"),
+        ({"warmup_iters": 8}, "the warm-up takes 8 steps, but the run has 8"),
         ({"lr_decay_iters": 8}, ""),
-        ({"lr_decay_iters": 9}, "the decay ends at step 9, and the run has 8"),
-        ({"warmup_iters": 6, "lr_decay_iters": 4}, "before the warm-up does at step 6"),
+        ({"lr_decay_iters": 9}, "the decay ends at step 9, but the run has 8"),
+        ({"warmup_iters": 6, "lr_decay_iters": 4}, "before the warm-up at step 6"),
     ],
 )
 def test_a_short_run_is_told(
@@ -41,4 +41,4 @@ def test_components_have_warm_ups_too(make_recipe: RecipeMaker, tmp_path: Any) -
     said: list[str] = []
     recipe = make_recipe(optimizer={"use": "muon", "momentum_warmup": 8})
     train(recipe, tmp_path / "run", warn=said.append)
-    assert "strawberry/muon: its momentum_warmup takes 8 steps, and the run has 8" in said
+    assert "strawberry/muon: its momentum_warmup takes 8 steps, but the run has 8" in said

@@ -155,7 +155,7 @@ def test_no_rate_is_above_its_peak(make_recipe: RecipeMaker, schedule: str, peak
 
 def test_a_floor_above_the_peak_is_refused_at_its_line(make_recipe: RecipeMaker) -> None:
     """With the line of the floor, and both numbers."""
-    with pytest.raises(RecipeError, match=r"yaml:\d+:\d+: train.min_lr: 0.001 is above the peak"):
+    with pytest.raises(RecipeError, match=r"yaml:\d+:\d+: train.min_lr: 0.001 exceeds the peak"):
         make_recipe(train={"learning_rate": 1e-4, "min_lr": 1e-3})
 
 

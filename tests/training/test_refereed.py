@@ -102,7 +102,8 @@ def test_text_in_both_splits_is_told(train: Train, tmp_path: Path) -> None:
     (tmp_path / "twice.txt").write_text("a strawberry is red, a blueberry is blue. " * 400)
     done, said = train(f"data={{use: text, path: {tmp_path / 'twice.txt'}}}")
     assert any(
-        "100% of the validation text stands but for blanks, case and names, in the" in line
+        "100% of the validation text is in the training text too, up to whitespace, case and names"
+        in line
         for line in said
     )
     assert done.breaches == ()

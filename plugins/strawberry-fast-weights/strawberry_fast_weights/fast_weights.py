@@ -75,7 +75,7 @@ class FastWeights(WeightSource):
     ) -> None:
         super().__init__()
         if form == "linear" and rule is not None:
-            raise FieldError("rule", "the linear form has none: write `form: chunk`")
+            raise FieldError("rule", "the linear form has no chunks; write `form: chunk`")
         if form == "linear" and chunk & (chunk - 1):
             raise FieldError("chunk", f"{chunk} is not a power of two")
         self.n_embd = site.n_embd

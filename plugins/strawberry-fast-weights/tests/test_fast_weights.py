@@ -179,8 +179,8 @@ def test_no_attention_no_memory():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"rule": "oa"}, "the linear form has none"),
-        ({"chunk": 6}, "not a power of two"),
+        ({"rule": "oa"}, "the linear form has no chunks"),
+        ({"chunk": 6}, "must be a power of two"),
         ({"form": "chunk", "chunk": 6, "rank": 0}, "rank"),
     ],
 )
@@ -198,5 +198,5 @@ def test_chunks_can_not_keep_documents_apart():
         recipe = recipe_of(
             {**TINY, "positional": "rope", "stack": stack}, train={"document_mask": True}
         )
-        with pytest.raises(RecipeError, match="can't keep documents apart"):
+        with pytest.raises(RecipeError, match="can't separate documents"):
             strawberry.build(recipe)

@@ -174,7 +174,7 @@ def test_a_convolution_is_no_bank_of_matrices(faked, plugins):
     [
         ({"use": "gla", "n_head": 3}, "expand_k: width 16 can't be split into 3 heads"),
         ({"use": "gla", "expand_v": 0.33}, "expand_v: gives a width of 10.56, which is no whole"),
-        ({"use": "delta_net", "conv": 1}, "conv: over one token there is nothing to mix"),
+        ({"use": "delta_net", "conv": 1}, "conv: must be 0 or at least 2, got 1"),
         ({"use": "delta_net", "n_head": 1, "expand_k": 9}, "expand_k: .* 288 wide; .* 256 at most"),
         ({"use": "gated_delta_net", "n_head": 5}, "head_dim: width 24 can't be split into 5"),
         ({"use": "gated_delta_net", "head_dim": 257}, "head_dim: .* 256 at most"),

@@ -118,7 +118,7 @@ def test_a_folder_in_use_is_left_alone(make_run: MakeRun, tmp_path: Path) -> Non
     """An output folder that holds something is refused, and keeps it."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
-    with pytest.raises(StrawberryError, match="already there and not empty"):
+    with pytest.raises(StrawberryError, match="exists and is not empty"):
         export_run(make_run("gpt2"), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 

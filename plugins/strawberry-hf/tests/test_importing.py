@@ -202,7 +202,7 @@ def test_a_vocabulary_that_does_not_fit_is_located(take: Any, tmp_path: Path) ->
     """A tokenizer with more ids than the table has rows is an error of the model's."""
     checkpoint(tmp_path / "in")
     byte_tokenizer(["<|eot|>", *"abcdefgh"]).save(tmp_path / "in" / "tokenizer.json")
-    with pytest.raises(RecipeError, match="vocabulary of 265, more than the model's 263"):
+    with pytest.raises(RecipeError, match="vocabulary of 265, larger than the model's 263"):
         take()
     assert not (tmp_path / "run").exists()
 

@@ -87,12 +87,14 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise StrawberryError(f"{path}: not a whole archive: {error}") from error
+        raise StrawberryError(f"{path}: not a complete archive: {error}") from error
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED:
-            raise StrawberryError(f"{path}: {entry.filename!r} is compressed, as torch never does")
+            raise StrawberryError(
+                f"{path}: {entry.filename!r} is compressed, which torch never does"
+            )
         if entry.filename.startswith("/") or ".." in Path(entry.filename).parts:
-            raise StrawberryError(f"{path}: {entry.filename!r} leads out of the archive")
+            raise StrawberryError(f"{path}: {entry.filename!r} leads outside the archive")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise StrawberryError(f"{path}: its entries are larger than the file")
 
@@ -110,18 +112,18 @@ def _weights(saved: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """The tensors of the model, by the original's names."""
     given = saved["model"]
     if not isinstance(given, dict) or not all(isinstance(v, Tensor) for v in given.values()):
-        raise StrawberryError(f"{path}: its model is not a mapping of tensors")
+        raise StrawberryError(f"{path}: its model must be a mapping of tensors")
     tensors = {str(name).removeprefix(PREFIX): tensor for name, tensor in given.items()}
     tensors = {name: tensor for name, tensor in tensors.items() if name not in CONSTANTS}
     if tensors.keys() != NAMES:
         odd = ", ".join(sorted(tensors.keys() ^ NAMES)[:5])
         raise StrawberryError(
-            f"{path}: the model of another version of the original project ({odd}); what can be "
-            f"imported has {', '.join(sorted(NAMES))}"
+            f"{path}: a model of another version of the original project ({odd}); supported: "
+            f"{', '.join(sorted(NAMES))}"
         )
     for name, tensor in tensors.items():
         if tensor.ndim != 2 or not tensor.is_floating_point() or tensor.layout != torch.strided:
-            raise StrawberryError(f"{path}: {name} is not a matrix of numbers")
+            raise StrawberryError(f"{path}: {name} must be a matrix of numbers")
     if not torch.equal(tensors[EMBEDDING], tensors["embed.weight"]):
         raise StrawberryError(f"{path}: embed.weight and {EMBEDDING} differ; they are tied there")
     return tensors
@@ -139,7 +141,9 @@ def _copy(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
         rows = torch.cat([named[name] for name in names])
         if rows.shape != weights[source].shape:
             have, want = list(weights[source].shape), list(rows.shape)
-            raise StrawberryError(f"{path}: {source} is {have}; its hyper-parameters say {want}")
+            raise StrawberryError(
+                f"{path}: {source} is {have}, but its hyper-parameters say {want}"
+            )
         start = 0
         for name in names:
             count = named[name].shape[0]

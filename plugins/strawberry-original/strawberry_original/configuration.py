@@ -1,19 +1,20 @@
 """The original project's JSON configuration, read as a recipe.
 
-What each of its keys becomes (sections in brackets):
+The meaning of its keys (sections in brackets):
 
 - `dataset` {`path`, `data_division`, `load_from_file`}: `data` {use: text, path, data_division}.
-  The path is needed when data is opened, not before; pickled files are refused there.
-- `checkpoints` {`interval`, `create_checkpoints`, `path`}: `train.checkpoint_interval` (0 where
-  none are wanted, which still saves at the end); `path` and `model_path` are noted, since a run
+  The path is needed only when data is opened, where pickled files are refused.
+- `checkpoints` {`interval`, `create_checkpoints`, `path`}: `train.checkpoint_interval` (0 without
+  checkpoints, which still saves at the end); `path` and `model_path` become notes, because the run
   folder holds everything.
-- `model_hyperparams`: `model`. `n_layer` weight sets, low-rank, each applied twice in a row; every
-  fourth is the Expert Abundance, the others AFT; `n_ffn` is the hidden width of their mini-FFN.
+- `model_hyperparams`: `model`. `n_layer` low-rank weight sets, each applied twice in a row; every
+  fourth block has the Expert Abundance, the others AFT; `n_ffn` is the hidden width of their
+  mini-FFN.
 - `optimizer_hyperparams`: `optimizer` adamw, or muon with adamw for the rest.
 - `encoder_path`: a `tokenizer.json` is used; a pickled encoder is refused when it is opened.
-- `init_from`: `scratch`; a pretrained model is refused, since it is a pickle.
+- `init_from`: `scratch`; a pretrained model is refused, because it is a pickle.
 - `decay_lr`: schedule `trapezoid`, or `constant`.
-- the rest keep their names, under `train` and at the top.
+- all others keep their names, under `train` and at the top.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ BOOLEANS = (
     "decay_lr",
 )  # fmt: skip
 RMS_EPS = 1.1920928955078125e-07
-"""What the original's `rms_norm` adds in float32: the dtype's epsilon."""
+"""The epsilon of the original's `rms_norm` in float32: that of the dtype."""
 
 
 def recipe_tree(tree: Node) -> tuple[Node, list[str]]:
-    """The recipe tree that a configuration means, and notes; raises RecipeError."""
+    """The recipe tree of a configuration, and notes; raises RecipeError."""
     config = _Config(tree)
     problems = in_order(config.problems())
     if problems:
@@ -68,7 +69,7 @@ def recipe_tree(tree: Node) -> tuple[Node, list[str]]:
     if (seed := config.node("seed")) is not None:
         sections["seed"] = seed
     if (path := config.value("model_path")) is not None:
-        notes.append(f"model_path {path!r}: the model is kept in the run folder")
+        notes.append(f"model_path {path!r} is ignored: the run folder holds the model")
     children = {key: located(value, tree.location) for key, value in sections.items()}
     return Node(children, tree.location, {k: n.location for k, n in children.items()}), notes
 
@@ -90,11 +91,11 @@ class _Config:
         return default if node is None else node.plain()
 
     def at(self, near: Node | None, value: Any) -> Node:
-        """Plain data, placed where `near` is."""
+        """Plain data with the location of `near`."""
         return located(value, self.tree.location if near is None else near.location)
 
     def problems(self) -> Iterator[Problem]:
-        """Keys that the original does not have, and values that can't be honoured."""
+        """Report keys that the original does not have, and unsupported values."""
         for section, known in KNOWN.items():
             node = self.tree if not section else self.tree.get(section)
             if node is None:
@@ -145,8 +146,8 @@ class _Config:
             blocks.append({"repeat": more, "attention": aft})
         if layers < 4:
             notes.append(
-                f"n_layer {layers}: every fourth layer is the Expert Abundance, so there is none; "
-                "AFT has no use for rotary positions, so positional is none"
+                f"n_layer {layers} gives no Expert Abundance, which is every fourth layer; AFT "
+                "uses no rotary positions, so positional is none"
             )
         model = {
             "vocab_size": section.value["vocab_size"],
@@ -183,7 +184,7 @@ class _Config:
         return self.at(section, fields)
 
     def optimizer(self) -> Node:
-        """The optimizer section, with the original's defaults for what is not said."""
+        """The optimizer section, with the original's defaults for missing values."""
         section = self.node("optimizer_hyperparams")
 
         def field(key: str, default: Any) -> Any:
@@ -220,7 +221,9 @@ class _Config:
         elif interval is not None:
             fields["checkpoint_interval"] = interval
         if (path := self.value("checkpoints.path")) is not None:
-            notes.append(f"checkpoints.path {path!r}: checkpoints are kept in the run folder")
+            notes.append(
+                f"checkpoints.path {path!r} is ignored: the run folder holds the checkpoints"
+            )
         return Node(
             {key: located(value, self.tree.location) for key, value in fields.items()},
             self.tree.location,

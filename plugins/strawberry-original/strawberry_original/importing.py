@@ -50,7 +50,7 @@ def import_file(
     """
     path, out = Path(path), Path(out)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise StrawberryError(f"{out}: is already there; name another")
+        raise StrawberryError(f"{out}: already exists; name another")
     tokenizer = None if encoder is None else load_encoder(Path(encoder))
     if is_archive(path):
         step = import_checkpoint(path, out, plugins, tokenizer)

@@ -1,8 +1,8 @@
-"""Plain data out of a pickle, read without running it.
+"""Read plain data from a pickle without running it.
 
-A pickle is a program. Ours may hold dicts, lists, tuples, texts, bytes, numbers, booleans and None,
-which need a few instructions; a file with any other instruction is refused before the first one is
-followed. So no name is looked up and nothing is called, whatever is in the file.
+A pickle is a program. Plain data (dicts, lists, tuples, texts, bytes, numbers, booleans and None)
+needs few instructions. A file with any other instruction is refused before the first one runs. So
+no name is looked up and nothing is called, whatever the file contains.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ PLAIN = frozenset({
     "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
     "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
 })  # fmt: skip
-"""The instructions that make plain data."""
+"""The instructions for plain data."""
 
 
 def load_plain(path: Path) -> Any:
-    """The plain data that a file pickles, as protocols 2 to 5 write it.
+    """The plain data of a pickle file, in protocols 2 to 5.
 
     Raises:
-        StrawberryError: it can't be read, is no pickle, is cut short, or does more than hold plain
-            data; with the byte where.
+        StrawberryError: it can't be read, is not a pickle, is truncated, or contains more than
+            plain data; with the byte position.
     """
     content = read_bytes(path)
     end = _check(path, content)
     if end != len(content):
-        raise StrawberryError(f"{path}: byte {end}: the pickle ends, and something follows")
+        raise StrawberryError(f"{path}: byte {end}: data after the end of the pickle")
     try:
         return _Reader(io.BytesIO(content)).load()
     except Exception as error:  # whatever a damaged file provokes
@@ -46,7 +46,7 @@ def load_plain(path: Path) -> Any:
 
 
 def _check(path: Path, content: bytes) -> int:
-    """Raise StrawberryError unless all instructions are plain; returns where they end."""
+    """Raise StrawberryError unless all instructions are plain; returns their end."""
     at = 0
     try:
         with warnings.catch_warnings():  # the argument of an instruction is read before its name
@@ -55,20 +55,20 @@ def _check(path: Path, content: bytes) -> int:
                 at = int(position or 0)
                 if instruction.name not in PLAIN:
                     raise StrawberryError(
-                        f"{path}: byte {at}: the instruction {instruction.name}, which plain data "
-                        "doesn't need and which can run code: refused, and nothing of it was run"
+                        f"{path}: byte {at}: refused instruction {instruction.name}: plain data "
+                        "doesn't need it, and it can run code; nothing was run"
                     )
                 # The reader makes room for as many entries as this number says.
                 if instruction.name == "LONG_BINPUT" and int(argument or 0) > len(content):
-                    raise StrawberryError(f"{path}: byte {at}: an entry that is too far away")
+                    raise StrawberryError(f"{path}: byte {at}: an entry out of range")
     except ValueError as error:
         reason = " ".join(str(error).split())
-        raise StrawberryError(f"{path}: after byte {at}: not a whole pickle: {reason}") from error
+        raise StrawberryError(f"{path}: after byte {at}: incomplete pickle: {reason}") from error
     return at + 1
 
 
 class _Reader(pickle.Unpickler):
-    """The second lock: were an instruction to look a name up after all, it would find none."""
+    """A second safeguard: if an instruction looked up a name after all, it would find none."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it names {module}.{name}")

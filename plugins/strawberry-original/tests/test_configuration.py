@@ -105,7 +105,7 @@ def test_parameter_count_is_the_seeds(tmp_path):
         (change("decay_lr", "1"), "expected true or false, got 1"),
         (change("n_layer", "100000000"), "expected at most 10000, got 100000000"),
         (change("max_iters", '"x"'), "expected a whole number, got the text 'x'"),
-        (change("seed", '"sometimes"'), "expected a whole number of 0 or more, or auto"),
+        (change("seed", '"sometimes"'), "expected a whole number of at least 0, or auto"),
         (TEXT.replace('"max_iters"', '"max_iter"'), "has no 'max_iter'; did you mean 'max_iters'?"),
     ],
 )

@@ -70,10 +70,10 @@ def test_of_two_merges_with_the_same_bytes_the_later_counts(write: Callable[...,
         ({"vocab": {0: b"a"}}, "256 bytes"),
         ({"vocab": [b"a"]}, "mappings"),
         ({"vocab": {**encoder()["vocab"], 260: "ing"}}, "id 260 has no bytes"),
-        ({"special": {"<|eot|>": 7}}, "don't follow"),
+        ({"special": {"<|eot|>": 7}}, "must follow the vocabulary"),
         ({"special": {"<|eop|>": 261}}, r"<\|eot\|> must be among"),
-        ({"pattern": "[a-z]"}, "matches all of a text"),
-        ({"pattern": 3}, "must be texts"),
+        ({"pattern": "[a-z]"}, "matches all text"),
+        ({"pattern": 3}, "must be strings"),
         ({"more": 1}, "not an encoder"),
     ],
 )
@@ -101,14 +101,14 @@ def test_a_data_set_keeps_its_ids(write: Callable[..., Path], tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("dataset", "said"),
     [
-        ("text", "not a list"),
-        ([1, 2], "not a list of documents"),
+        ("text", "must be a list"),
+        ([1, 2], "must be a list of documents"),
         ([[1, -2]], "document 0"),
         ([[1], [True]], "document 1"),
         ([[1], ["a"]], "document 1"),
         ([[1 << 40]], "document 0"),
-        ([[]], "no id"),
-        ([[1] * 100] * 1000, "more than it has room for"),
+        ([[]], "contains no ids"),
+        ([[1] * 100] * 1000, "more than it can hold"),
         ([[400]], "has id 400"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_data_set_that_is_none_is_told(
 def test_what_needs_a_class_is_not_plain(write: Callable[..., Path], value: Any) -> None:
     """The instruction is named, with its byte; protocol 2 as well as 5."""
     for protocol in (2, 5):
-        with pytest.raises(StrawberryError, match=r"byte \d+: the instruction [A-Z_]+"):
+        with pytest.raises(StrawberryError, match=r"byte \d+: refused instruction [A-Z_]+"):
             load_plain(write(value, protocol))
 
 

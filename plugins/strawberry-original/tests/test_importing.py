@@ -94,7 +94,7 @@ def test_an_imported_run_can_be_forked(write: Writer, tmp_path: Path) -> None:
         writer.append(np.arange(900) % 90, 0)
     path.write_text(json.dumps(content))
     train(load_recipe(path), tmp_path / "run", fork_of=tmp_path / "original", warn=said.append)
-    assert any("start afresh" in line for line in said)
+    assert any("their state starts empty" in line for line in said)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]  # the first one is the evaluation due before
     assert [row["step"] for row in rows if "loss" in row][:2] == [41, 42]
@@ -135,4 +135,4 @@ def test_the_command(write: Writer, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run(["original", "import", *arguments]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == 4
     assert run(["original", "import", *arguments]) == 2
-    assert "already there" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err

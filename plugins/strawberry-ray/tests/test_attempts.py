@@ -98,7 +98,7 @@ def test_a_late_writer_is_refused(recipe_file: Path, tmp_path: Path) -> None:
     assert begun >= 20
     assert contents(folder) == before
     assert not first.folder.exists()
-    assert "its result is refused" in (folder / "log.txt").read_text()
+    assert "the result is refused" in (folder / "log.txt").read_text()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

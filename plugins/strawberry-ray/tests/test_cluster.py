@@ -401,7 +401,7 @@ def test_a_driver_that_ends_loses_nothing(
     _, told = process.communicate(timeout=300)
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), told
     if number != signal.SIGKILL:
-        assert told.strip().endswith("the same command goes on")
+        assert told.strip().endswith("run the same command to continue")
         assert not saved(out, 0)
     until(lambda: not writers(out))
     again = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What an ablation says, for people: a table, and one page that holds everything."""
+"""The report of an ablation: tables, and one self-contained page."""
 
 from strawberry.ablate.report.files import write_report
 from strawberry.ablate.report.table import CellRow, ResultTable, tabulate

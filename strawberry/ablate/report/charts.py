@@ -1,7 +1,7 @@
 """The pictures of the page, as Vega-Lite specifications: https://vega.github.io/vega-lite/docs.
 
-The page names each by its key. Every one has a parameter `off`, the cells that a reader switched
-off, if it shows cells one by one.
+The page refers to each by its key. A specification that shows single cells has a parameter `off`:
+the cells that a reader switched off.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TABLEAU = (
     "#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b79a20", "#b279a2", "#ff9da6",
     "#9d755d", "#8a8f98",
 )  # fmt: skip
-"""Colours that can be told apart on white and on black."""
+"""Colours that are distinguishable on white and on black."""
 VERDICTS = {
     "better": "#2f9e4f",
     "worse": "#d0453a",
@@ -37,7 +37,7 @@ AXES = {
     "FLOPs": "datum.step * datum.flops",
     "seconds": "datum.seconds",
 }
-"""What curves can be drawn over, and how it is had from a point."""
+"""The x axes of curves, and how to compute them from a point."""
 COSTS: dict[str, Callable[[CellRow], float | None]] = {
     "training FLOPs": lambda r: float(r.cell["budget"]["flops"]),
     "parameters": lambda r: float(r.cell["budget"]["parameters"]),
@@ -46,9 +46,9 @@ COSTS: dict[str, Callable[[CellRow], float | None]] = {
     ),
     "cache bytes": lambda r: float(r.cell["budget"]["cache_bytes"]),
 }
-"""What the metric is drawn against."""
+"""The costs against which the metric is drawn."""
 START = 0.25
-"""The share of the steps that curves leave out at first, where all of them fall alike."""
+"""Fraction of the steps that curves leave out at first, where all of them fall alike."""
 OFF: Spec = {"name": "off", "value": []}
 SHOWN = "indexof(off, datum.cell) < 0"
 
@@ -68,7 +68,7 @@ def colours(*tables: ResultTable) -> dict[str, str]:
 
 
 def charts(record: Record, table: ResultTable) -> dict[str, Spec]:
-    """All pictures that there is something for."""
+    """All pictures for which there is data."""
     colour = colour_of(table)
     specs: dict[str, Spec] = {}
     if any(row.comparison and math.isfinite(row.comparison.difference) for row in table.rows):
@@ -86,7 +86,7 @@ def charts(record: Record, table: ResultTable) -> dict[str, Spec]:
 
 
 def framed(height: Any, **parts: Any) -> Spec:
-    """A picture as wide as its place."""
+    """A picture as wide as its container."""
     return {"width": "container", "height": height, "autosize": {"type": "fit-x",
             "contains": "padding"}, **parts}  # fmt: skip
 
@@ -99,13 +99,13 @@ def colour_of(*tables: ResultTable) -> Spec:
 
 
 def quantity(field: str, title: str | None, **parts: Any) -> Spec:
-    """A channel of numbers, whose axis need not begin at 0."""
+    """A quantitative channel, whose axis need not begin at 0."""
     return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False},
             **parts}  # fmt: skip
 
 
 def tip(*fields: str) -> list[Spec]:
-    """What is shown beside the pointer; numbers in five digits."""
+    """The tooltip; numbers in five digits."""
     words = ("cell", "seed", "verdict", "level", "other")
     return [
         {"field": name, "type": "nominal"}
@@ -224,7 +224,7 @@ def cost_chart(table: ResultTable, cost: str, colour: Spec) -> Spec:
 
 
 def factor_charts(grid: Grid, metric: str) -> dict[str, Spec]:
-    """Each factor by itself, and each pair of them."""
+    """Each factor by itself, and each pair of factors."""
     factors = list(zip(names(grid), grid.levels.values(), strict=True))
     specs = {
         f"factor{index}": _levels(alone(grid, index), name, levels, metric)
@@ -261,7 +261,7 @@ def _levels(rows: Sequence[Spec], name: str, levels: Sequence[str], metric: str)
 
 
 def pareto(points: list[tuple[float, float]], *, higher: bool = False) -> list[tuple[float, float]]:
-    """The points that none beats in both, by cost."""
+    """The Pareto front, sorted by cost."""
     sign = -1 if higher else 1
     front: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda p: (p[0], sign * p[1])):

@@ -1,4 +1,4 @@
-"""The report as files: Markdown, CSV, and one page that needs nothing beside itself."""
+"""The report as files: Markdown, CSV, and one self-contained page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from strawberry.files.atomic import write_atomic
 def write_report(record: Record, table: ResultTable | None = None) -> list[Path]:
     """Write `report.md`, `report.csv` and `report.html` into the ablation's folder.
 
-    The pictures that `report.md` shows are in `pictures` beside it. `table` is the record's, where
-    it is at hand already.
+    The pictures of `report.md` go to `pictures`. `table` is the record's table, if already
+    computed.
     """
     table = table or tabulate(record)
     drawn = {f"pictures/{name}.svg": made for name, made in pictures(record, table).items()}

@@ -1,4 +1,4 @@
-"""What the pictures of a grid's factors show: each level's metric over those of the others."""
+"""Data of the pictures of a grid's factors: each level's metric over the other factors."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from strawberry.ablate.report.table import ResultTable
 
 
 def table_grid(record: Record, table: ResultTable) -> Grid | None:
-    """The grid of a table's cells; None where it is none, or has one factor alone."""
+    """The grid of a table's cells; None without a grid of at least two factors."""
     values = {row.name: row.values for row in table.rows}
     cells = [cell for cell in record.content["cells"] if cell["name"] in values]
     return grid(record.content["plan"], cells, values) if any(values.values()) else None
 
 
 def names(grid: Grid) -> list[str]:
-    """The factors' short names: a path's last word, where no other path ends in it."""
+    """The factors' short names: a path's last word, where that is unique."""
     words = [path.rsplit(".", 1)[-1] for path in grid.levels]
     return words if len(set(words)) == len(words) else list(grid.levels)
 
 
 def alone(grid: Grid, index: int) -> list[dict[str, Any]]:
-    """The metric of each level of a factor and seed: the mean over the other factors.
+    """The metric of each level of a factor and seed, as the mean over the other factors.
 
     Only combinations that have all levels with this seed count, so that levels differ in nothing
     else.
@@ -49,7 +49,7 @@ def alone(grid: Grid, index: int) -> list[dict[str, Any]]:
 
 
 def pairs(grid: Grid) -> list[tuple[int, int]]:
-    """Pairs of factors, that with more levels first."""
+    """Pairs of factors, the one with more levels first."""
     sizes = [len(levels) for levels in grid.levels.values()]
     return [
         (a, b) if sizes[a] >= sizes[b] else (b, a)
@@ -58,7 +58,7 @@ def pairs(grid: Grid) -> list[tuple[int, int]]:
 
 
 def together(grid: Grid, one: int, other: int) -> list[dict[str, Any]]:
-    """The metric of each pair of levels and seed: the mean over the rest."""
+    """The metric of each pair of levels and seed, as the mean over the rest."""
     levels = list(grid.levels.values())
     merged: dict[tuple[str, str, int], list[float]] = {}
     for place, values in grid.cells.items():

@@ -1,4 +1,4 @@
-"""Numbers for people."""
+"""Formatting of numbers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ MISSING = "-"
 
 
 def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:
-    """A number for people; what is not there is a dash."""
+    """Format a number; a missing one is a dash."""
     if value is None or not math.isfinite(value):
         return MISSING
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
 def short(value: float | None) -> str:
-    """A large number in thousands, millions, ..."""
+    """Format a large number in thousands, millions, ..."""
     if value is None:
         return MISSING
     for unit in ("", "k", "M", "G", "T", "P"):
@@ -26,7 +26,7 @@ def short(value: float | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time to go, for people: `in 50 s`, `in 41 min`, `in 2.5 h`, `done`."""
+    """Format a remaining time: `in 50 s`, `in 41 min`, `in 2.5 h`, `done`."""
     if seconds <= 0:
         return "done"
     for unit, size, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):

@@ -9,13 +9,13 @@ from strawberry.ablate.report.numbers import number, span
 from strawberry.ablate.statistics import LEAST
 
 UNKNOWN = (
-    "What these seeds will be able to show is told once two of each cell are in; --noise-from "
-    "FOLDER takes the noise of an earlier sweep."
+    "Two finished seeds of each cell will show what these seeds can detect; "
+    "--noise-from FOLDER takes the noise of an earlier sweep."
 )
 
 
 def lines(forecast: Forecast) -> list[str]:
-    """The noise, what numbers of seeds find, and how many the wanted difference takes."""
+    """The noise, what numbers of seeds detect, and the seeds that the wanted difference needs."""
     noise, whats = forecast.noise, ["a difference from the baseline of "]
     each = [
         _finds(p, whats.pop() if whats and p.seeds >= LEAST else "") for p in forecast.prospects
@@ -23,7 +23,7 @@ def lines(forecast: Forecast) -> list[str]:
     told = [
         f"Noise of a run in {forecast.metric}: {number(noise.deviation)} "
         f"(95 %: {number(noise.low)} to {number(noise.high)}, {noise.freedom} "
-        f"degree{'s' * (noise.freedom > 1)} of freedom), by {noise.source}.",
+        f"degree{'s' * (noise.freedom > 1)} of freedom), from {noise.source}.",
         f"With a chance of 80 %, {'; '.join(each)}.",
     ]
     for factor in forecast.prospects[-1].factors:
@@ -34,23 +34,23 @@ def lines(forecast: Forecast) -> list[str]:
 
 
 def dry(forecast: Forecast | None) -> list[str]:
-    """A forecast before anything has run, or why there is none."""
+    """A forecast before anything has run, or the reason why there is none."""
     return lines(forecast) if forecast is not None else [UNKNOWN]
 
 
 def _finds(prospect: Prospect, what: str) -> str:
-    """`3 find 0.0300 (in 41 min)`."""
+    """`3 seeds detect 0.0300 (in 41 min)`."""
     if prospect.seeds < LEAST:
-        return f"{prospect.seeds} seed finds no difference"
+        return f"{prospect.seeds} seed detects no difference"
     seeds = " seeds" if what else ""
     time = f" ({span(prospect.seconds)})" if math.isfinite(prospect.seconds) else ""
-    return f"{prospect.seeds}{seeds} find {what}{number(prospect.finds)}{time}"
+    return f"{prospect.seeds}{seeds} detect {what}{number(prospect.finds)}{time}"
 
 
 def _needs(forecast: Forecast) -> str:
-    """How many seeds the wanted difference takes."""
+    """The number of seeds that the wanted difference needs."""
     what = "which would matter, " if forecast.matters else ""
-    text = f"To find a difference of {number(forecast.wanted)}, {what}takes "
+    text = f"To detect a difference of {number(forecast.wanted)}, {what}takes "
     if forecast.needed is None:
         return f"{text}more than {MOST:,} seeds."
     seconds = forecast.needed_seconds

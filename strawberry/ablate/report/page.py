@@ -1,4 +1,4 @@
-"""The report as one HTML page: styles, data, and the library that draws it are in it."""
+"""The report as one HTML page with its styles, data and drawing library."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from strawberry.ablate.report.text import (
 )
 
 EXPENSE = ("params", "active", "FLOP/token", "cache", "tokens", "tuning", "tokens/s")
-"""Columns that say what a cell costs; the page has them in a table of their own."""
+"""Columns for the costs of a cell, which the page shows in a separate table."""
 FIRST = ("cell", "verdict")
 
 
 def template(name: str) -> jinja2.Template:
-    """A page of this folder, which escapes what it is given."""
+    """A template of this folder, which escapes its values."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("strawberry.ablate.report", "."),
         autoescape=True,
@@ -50,7 +50,7 @@ def template(name: str) -> jinja2.Template:
 
 
 def _code(text: str) -> Markup:
-    """Escaped, with what stands between backticks as code."""
+    """Escape text; text between backticks becomes code."""
     parts = [escape(part) for part in text.split("`")]
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts)
@@ -58,16 +58,16 @@ def _code(text: str) -> Markup:
 
 
 def _json(value: Any) -> Markup:
-    """Data for a script element, which nothing in it can end."""
+    """JSON for a script element, escaped so that nothing in it can end the element."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, default=str)
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704 (no `<` is left)
 
 
 @functools.cache
 def library() -> str:
-    """Vega, Vega-Lite and Vega-Embed, as one script that needs nothing else.
+    """Vega, Vega-Lite and Vega-Embed as one self-contained script.
 
-    Raises StrawberryError if the package that brings them is not installed.
+    Raises StrawberryError if their package is not installed.
     """
     script: str = needs("vl_convert").javascript_bundle()
     return script.replace("</script", "<\\/script")
@@ -79,7 +79,7 @@ def behaviour() -> str:
 
 
 def _part(table: ResultTable, names: Sequence[str]) -> dict[str, Any]:
-    """Some columns of the table, the verdict beside the name."""
+    """Some columns of the table, with the verdict after the name."""
     part = shown(table)
     columns = [name for name in names if name in part]
     columns.sort(key=lambda name: name not in FIRST)
@@ -95,7 +95,7 @@ def _part(table: ResultTable, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _effects(table: ResultTable) -> dict[str, Any]:
-    """The table of a grid's factors; its rows lead nowhere."""
+    """The table of a grid's factors; its rows have no links."""
     rows = [
         {
             "verdict": effect.comparison.verdict,
@@ -108,7 +108,7 @@ def _effects(table: ResultTable) -> dict[str, Any]:
 
 
 def page(record: Record, table: ResultTable) -> str:
-    """The whole page, whatever of the ablation is done."""
+    """The whole page, for a finished or unfinished ablation."""
     drawn = charts(record, table)
     changes = dict(patches(record))
     inside = {row.name for row in table.rows}

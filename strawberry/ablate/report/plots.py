@@ -1,4 +1,4 @@
-"""The pictures of the Markdown report, as SVG: what the page draws, without a browser."""
+"""The pictures of the Markdown report as SVG: those of the page, without a browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from strawberry.ablate.report.table import ResultTable, curves
 
 
 def pictures(record: Record, table: ResultTable) -> dict[str, tuple[str, str]]:
-    """What each picture shows, and its SVG, by name: all that there is something for."""
+    """The title and SVG of each picture for which there is data, by name."""
     by_name = {}
     if any(row.comparison and math.isfinite(row.comparison.difference) for row in table.rows):
         by_name["differences"] = f"Differences from {table.baseline}", forest(table)
@@ -37,7 +37,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any) -> str:
-    """The figure without an XML head, with text as text, and the same bytes each time."""
+    """The figure without an XML header, with text as text, and reproducible bytes."""
     out = io.StringIO()
     settings = {"svg.fonttype": "none", "svg.hashsalt": "strawberry"}
     with needs("matplotlib").rc_context(settings):
@@ -47,7 +47,7 @@ def _svg(figure: Any) -> str:
 
 
 def loss_curves(record: Record, table: ResultTable) -> str:
-    """The metric over steps: the mean of the seeds, in the band from the least to the most."""
+    """The metric over steps: the mean of the seeds, in a band from the minimum to the maximum."""
     figure, axes = _figure(9, 5)
     colour = colours(table)
     for row in table.rows:
@@ -99,7 +99,7 @@ def forest(table: ResultTable) -> str:
 
 
 def against(table: ResultTable, cost: str) -> str:
-    """The metric against a cost; what is on the Pareto front is named, so that names have room."""
+    """The metric against a cost; only points of the Pareto front have labels."""
     figure, axes = _figure(4.6, 3.6)
     colour = colours(table)
     points = [

@@ -1,4 +1,4 @@
-"""How a cell's recipe differs from the baseline's, and the line that runs a trial of it again."""
+"""The difference of a cell's recipe from the baseline's, and the command that repeats a trial."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from strawberry.ablate.report.table import CellRow, ResultTable
 
 @dataclass(frozen=True, slots=True)
 class CellDetail:
-    """What the page tells of a cell beside its row.
+    """Details of a cell on the page.
 
     Attributes:
-        diff: lines of its recipe against the baseline's, as `diff -u` gives them; empty where no
-            trial has begun.
-        commands: what runs a finished trial again, by seed.
+        diff: lines of its recipe against the baseline's, as in `diff -u`; empty before any trial.
+        commands: the command that repeats a finished trial, by seed.
         values: the metric by seed.
     """
 
@@ -30,7 +29,7 @@ class CellDetail:
 
 
 def details(record: Record, table: ResultTable, patches: dict[str, str]) -> list[CellDetail]:
-    """Those of all rows of the table, in its order."""
+    """The details of all rows of the table, in its order."""
     base = {trial.seed: _recipe(trial) for trial in record.of(table.baseline)}
     return [_detail(record, row, base, patches[row.name]) for row in table.rows]
 
@@ -53,7 +52,7 @@ def _detail(record: Record, row: CellRow, base: dict[int, list[str]], patch: str
 
 
 def _recipe(trial: TrialRecord) -> list[str]:
-    """The lines of the recipe that a trial was asked to train; none where it wasn't yet."""
+    """The lines of the recipe that a trial trains; none before it starts."""
     try:
         request = json.loads((trial.folder / "trial.json").read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Every trial's curves, for the page: the metric and the training loss, by steps and by time."""
+"""Every trial's curves, for the page: the metric and training loss, by steps and by time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from strawberry.ablate.record import Record
 from strawberry.ablate.report.table import ResultTable
 
 POINTS = 20_000
-"""Points of all curves of a kind together, so that the page stays small; 20 a curve at least."""
+"""Number of points of all curves of a kind together, which limits the page's size; at least 20 for
+each curve.
+"""
 MOST = 200
 """Points of one curve."""
 TRAINING = "loss"
-"""The training loss, in a run's log."""
+"""Key of the training loss in a run's log."""
 
 
 def series(record: Record, table: ResultTable, points: int = POINTS) -> list[dict[str, Any]]:
     """A mapping for each curve: `cell`, `seed`, `what`, and lists `step`, `value` and `seconds`.
 
-    `seconds` are of training steps alone, and missing where the log has no speed. Beside them stand
-    `tokens` and `flops`, of one step, and `last`, the curve's last step. Curves of more points than
-    there is room for, with `points` for all of a kind, are means over equal stretches.
+    `seconds` are of training steps alone, and missing if the log has no speed. Further keys are
+    `tokens` and `flops` of one step, and `last`, the curve's last step. Curves with too many
+    points, with `points` for all of a kind, become means over equal stretches.
     """
     trials = [(row.cell, trial) for row in table.rows for trial in record.of(row.name)]
     room = min(MOST, max(20, points // max(1, len(trials))))
@@ -38,7 +40,7 @@ def series(record: Record, table: ResultTable, points: int = POINTS) -> list[dic
 
 
 def kinds(curves: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What there are curves of, the metric first."""
+    """The kinds of curves, the metric first."""
     names = dict.fromkeys(curve["what"] for curve in curves)
     return sorted(names, key=lambda name: name == TRAINING)
 
@@ -71,7 +73,7 @@ def _thinned(points: Any, room: int) -> tuple[Any, Any]:
 
 
 def _clock(rows: Sequence[Mapping[str, Any]], tokens: float) -> tuple[Any, Any] | None:
-    """Steps, and the seconds of training that they had taken by the logged speeds."""
+    """Steps, and the cumulative training seconds from the logged speeds."""
     timed = [(row["step"], row["tokens_per_second"]) for row in rows
              if row.get("tokens_per_second")]  # fmt: skip
     if not timed:

@@ -1,4 +1,4 @@
-"""The pictures of a suite's page: all tables in one, then each table's own."""
+"""The pictures of a suite's page: all tables in one, then each table by itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from strawberry.ablate.report.table import ResultTable
 def suite_charts(
     tables: Mapping[str, ResultTable], records: Mapping[str, Record | None]
 ) -> dict[str, Spec]:
-    """All pictures that there is something for; a table's end in its number, from 0."""
+    """All pictures for which there is data; a table's keys end in its number, from 0."""
     charts: dict[str, Spec] = {}
     if any(_shares(table) for table in tables.values()):
         charts["overview"] = overview(tables)
@@ -41,7 +41,7 @@ def suite_charts(
 
 
 def overview(tables: Mapping[str, ResultTable]) -> Spec:
-    """Each cell's difference from the baseline in every table, in per cent of its mean."""
+    """Each cell's difference from the baseline in every table, in per cent of the baseline."""
     points = [{**point, "table": name} for name, made in tables.items() for point in _shares(made)]
     cells = list(dict.fromkeys(point["cell"] for point in points))
     colours = [TABLEAU[number % len(TABLEAU)] for number in range(len(tables))]
@@ -71,7 +71,7 @@ def overview(tables: Mapping[str, ResultTable]) -> Spec:
 
 
 def _shares(table: ResultTable) -> list[dict[str, Any]]:
-    """A table's differences and intervals, as shares of the baseline's mean."""
+    """A table's differences and intervals, relative to the baseline's mean."""
     means = [row.summary.mean for row in table.rows if row.name == table.baseline and row.values]
     if not means or not means[0]:
         return []

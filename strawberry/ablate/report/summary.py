@@ -22,7 +22,7 @@ MARKS = {
     "better": "+", "worse": "-", "baseline": "", "equivalent": "=", "no evidence": "~",
     "under-powered": "?",
 }  # fmt: skip
-"""What stands behind a mean: how it compares with the baseline's."""
+"""The symbol after a mean: its comparison with the baseline's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class SuiteSummary:
     """All tables of a suite, side by side.
 
     Attributes:
-        metric: what is compared.
-        tables: by name, in the suite's order, those that were begun.
-        planned: how many tables the suite has.
-        rows: by cell, that of each table in which it is; the best mean over all tables first.
+        metric: the compared metric.
+        tables: the started tables by name, in the suite's order.
+        planned: number of tables of the suite.
+        rows: a cell's row in each table, by cell; the best mean over all tables first.
     """
 
     metric: str
@@ -42,13 +42,13 @@ class SuiteSummary:
     rows: Mapping[str, Mapping[str, CellRow]]
 
     def mean(self, cell: str) -> float | None:
-        """The mean over the tables; None where a cell has no value in one."""
+        """The mean over the tables; None if a cell has no value in one."""
         values = [row.summary.mean for row in self.rows[cell].values() if row.values]
         return plain.fmean(values) if len(values) == self.planned else None
 
 
 def summarise(records: Mapping[str, Record | None]) -> SuiteSummary:
-    """The tables of a suite, finished or not; None for those that were not begun."""
+    """The tables of a suite, finished or not; None for those that have not started."""
     tables = {name: tabulate(record) for name, record in records.items() if record is not None}
     cells = dict.fromkeys(row.name for table in tables.values() for row in table.rows)
     rows = {
@@ -68,9 +68,9 @@ def summarise(records: Mapping[str, Record | None]) -> SuiteSummary:
 def write_summary(
     folder: Path, records: Mapping[str, Record | None], summary: SuiteSummary | None = None
 ) -> list[Path]:
-    """Write each table's report, and `suite.md`, `suite.csv` and `suite.html` beside them.
+    """Write each table's report, and `suite.md`, `suite.csv` and `suite.html`.
 
-    `summary` is that of the records, where it is at hand already.
+    `summary` is that of the records, if already computed.
     """
     summary = summary or summarise(records)
     for name, record in records.items():
@@ -87,12 +87,12 @@ def write_summary(
 
 
 def columns(summary: SuiteSummary) -> list[str]:
-    """The heads of the table."""
+    """The column headings."""
     return ["cell", *summary.tables, "mean"]
 
 
 def entry(row: CellRow | None) -> str:
-    """A cell's mean in a table, and how it compares there."""
+    """A cell's mean in a table, with its symbol."""
     if row is None:
         return "skipped"
     if not row.values:
@@ -113,21 +113,21 @@ def entries(summary: SuiteSummary) -> list[list[str]]:
 
 
 def notes(summary: SuiteSummary) -> list[str]:
-    """What the table means."""
+    """The meaning of the table."""
     first = next(iter(summary.tables.values()))
     better = "higher" if first.higher_is_better else "lower"
     seeds = sorted({len(row.values) for rows in summary.rows.values() for row in rows.values()})
     number_of = "/".join(map(str, seeds))
     return [
-        f"Means of `{summary.metric}` over {number_of} seeds; {better} is better. Behind each: + "
-        f"better and - worse than {first.baseline}, = as good, ~ no evidence of a difference that "
-        "matters, ? too few seeds to tell.",
+        f"Means of `{summary.metric}` over {number_of} seeds; {better} is better. "
+        f"Symbols against {first.baseline}: + better, - worse, = equivalent, ~ no "
+        "evidence of a difference that matters, ? too few seeds to tell.",
         *_alphas(summary),
     ]
 
 
 def _alphas(summary: SuiteSummary) -> list[str]:
-    """What the tables may spend, each, together, and of their campaigns."""
+    """The alpha of the tables: each, together, and in their campaigns."""
     alphas = [table.alpha for table in summary.tables.values()]
     least, most = f"{min(alphas):.2g}", f"{max(alphas):.2g}"
     each = most if least == most else f"{least} to {most}"
@@ -136,7 +136,7 @@ def _alphas(summary: SuiteSummary) -> list[str]:
             f"{sum(alphas) * share:.2g} in the whole suite of {summary.planned}.")  # fmt: skip
     numbers = {name: t.campaign.get("number") for name, t in summary.tables.items() if t.campaign}
     asked = ", ".join(f"{name} {number}" for name, number in numbers.items())
-    return [text, *([f"Numbers of the questions in their campaigns: {asked}."] if asked else [])]
+    return [text, *([f"Question numbers in their campaigns: {asked}."] if asked else [])]
 
 
 def _markdown(summary: SuiteSummary) -> str:
@@ -163,7 +163,7 @@ def _csv(summary: SuiteSummary) -> str:
 
 
 def _page(summary: SuiteSummary, records: Mapping[str, Record | None]) -> str:
-    """One page: means as shades from the worst to the best of each table, and pictures."""
+    """The page: means shaded from the worst to the best of each table, and pictures."""
     begun = [record for record in records.values() if record is not None]
     tables = summary.tables
     charts = suite_charts(tables, records)
@@ -191,7 +191,7 @@ def _page(summary: SuiteSummary, records: Mapping[str, Record | None]) -> str:
 
 
 def _shade(row: CellRow | None, table: ResultTable) -> float:
-    """Between the worst (0) and the best (1) of a table."""
+    """The position between the worst (0) and the best (1) of a table."""
     means = [r.summary.mean for r in table.rows if r.values]
     if row is None or not row.values or max(means) == min(means):
         return 0.0

@@ -1,4 +1,4 @@
-"""The numbers of the report: a row for each cell, ranked, with its verdict."""
+"""The numbers of the report: a ranked row for each cell, with its verdict."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from strawberry.training.items import RowLosses
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A trial that did not come to its end, and why."""
+    """An unfinished trial, and the reason."""
 
     cell: str
     stage: str
@@ -49,16 +49,17 @@ class CellRow:
 
     Attributes:
         values: the metric by seed.
-        comparison: against the baseline; None for the baseline, and where there is nothing.
-        bits_per_byte: its mean, or None where data is not text.
-        speedup: the baseline's steps to its last loss over this cell's; None if never reached.
+        comparison: against the baseline; None for the baseline, and without values.
+        bits_per_byte: its mean; None if the data is not text.
+        speedup: steps of the baseline to its last loss, divided by this cell's; None if never
+            reached.
         tokens_per_second: the median over logged steps and seeds.
-        peak_bytes: the most memory of any of its processes.
+        peak_bytes: largest memory of any of its processes.
         failed: trials of the main stage that did not finish, by status.
         planned: trials of the main stage.
-        windows: the standard error of the difference as an estimate for other text, from the rows
-            of an evaluation; `comparison.error` is that for other seeds on the same rows. None
-            where rows are not known, or the metric is not a mean over them.
+        windows: standard error of the difference as an estimate for other text, from an
+            evaluation's rows. `comparison.error` is that for other seeds on the same rows. None if
+            rows are unknown, or the metric is not a mean over them.
     """
 
     name: str
@@ -76,7 +77,7 @@ class CellRow:
 
     @property
     def verdict(self) -> Verdict | str:
-        """The verdict, or what stands in its place."""
+        """The verdict, or its replacement."""
         if DISQUALIFIED in self.failed:
             return DISQUALIFIED
         if not self.values:
@@ -86,22 +87,22 @@ class CellRow:
 
 @dataclass(frozen=True, slots=True)
 class ResultTable:
-    """The whole of it.
+    """The whole table.
 
     Attributes:
         rows: best first; cells without a value last.
-        effects: of a grid's factors, main effects first, then interactions of two.
-        effect: the least difference that matters, in the metric's unit.
-        ratio: of two cells' noises, the largest for which alpha is kept.
-        vary_seed: what the seeds vary: the noise that intervals are of.
-        last: of how many of a run's last evaluations the metric is the mean.
-        spread: what the noise is made of.
-        forecast: what more seeds would show; None where the noise is not known.
-        skipped: cells that could not be built, and why.
-        pruned: cells that ended early, and why.
+        effects: effects of a grid's factors, main effects first, then interactions of two.
+        effect: smallest difference that matters, in the metric's unit.
+        ratio: largest ratio of two cells' noises for which alpha holds.
+        vary_seed: randomness that the seeds vary: the noise that intervals cover.
+        last: number of a run's last evaluations whose mean is the metric.
+        spread: the sources of the noise.
+        forecast: what more seeds would detect; None if the noise is unknown.
+        skipped: cells that could not be built, and the reasons.
+        pruned: cells that were stopped early, and the reasons.
         alpha: the chance of any false finding in the table.
         campaign: the ledger's entry of this question; empty in records of earlier versions.
-        standing: where it stands in its campaign, and what its cells declare, in sentences.
+        standing: the state of its campaign, and declarations of its cells, in sentences.
     """
 
     metric: str
@@ -125,17 +126,17 @@ class ResultTable:
 
     @property
     def measure(self) -> str:
-        """What is compared, in words."""
+        """The compared quantity, in words."""
         return f"{self.metric}, mean of the last {self.last}" if self.last > 1 else self.metric
 
     @property
     def compares(self) -> bool:
-        """Whether there is a baseline to compare with."""
+        """True if there is a baseline to compare with."""
         return any(row.name == self.baseline and row.values for row in self.rows)
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether the metric is a score."""
+        """True if the metric is a score."""
         return higher_is_better(self.metric)
 
 
@@ -192,7 +193,7 @@ def tabulate(record: Record) -> ResultTable:
 
 
 def _forecast(record: Record, cells: Sequence[Mapping[str, Any]]) -> Forecast | None:
-    """What more seeds of these cells would show, by the noise of those that are in."""
+    """What more seeds of these cells would detect, from the noise of the finished ones."""
     plan = record.content["plan"]
     noise = read_noise(record, plan, "the trials of this sweep")
     if noise is None:
@@ -203,16 +204,16 @@ def _forecast(record: Record, cells: Sequence[Mapping[str, Any]]) -> Forecast | 
 
 
 def _openings(record: Record) -> list[str]:
-    """That this sweep's test split was opened, where this is not the table of that."""
+    """Say that this sweep's test split was opened, except in the table of that opening."""
     openings = openings_of(record.folder)
     if not openings:
         return []
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
-    return [f"The test split was opened {times} for this sweep: see `final`."]
+    return [f"The test split was opened {times} for this sweep; see `final`."]
 
 
 def _declared(record: Record) -> list[str]:
-    """What the referee was told to take at its word, by cell."""
+    """Declarations that the referee trusts, by cell."""
     lines = dict[str, None]()
     for trial in record.trials:
         for line in (trial.result() or {}).get("declared", ()):
@@ -221,7 +222,7 @@ def _declared(record: Record) -> list[str]:
 
 
 def _believable(trials: Sequence[TrialRecord], metric: str, last: int) -> dict[int, float]:
-    """The metric by seed; nothing where the referee disqualified a trial."""
+    """The metric by seed; empty if the referee disqualified a trial."""
     results = [trial.result() for trial in trials]
     if any(result and result["status"] == DISQUALIFIED for result in results):
         return {}
@@ -229,14 +230,14 @@ def _believable(trials: Sequence[TrialRecord], metric: str, last: int) -> dict[i
 
 
 def _errors(record: Record) -> list[float]:
-    """The validation loss's standard errors, of all that finished with every step."""
+    """Standard errors of the validation loss, of all trials that finished every step."""
     results = [trial.result() for trial in record.trials if trial.stage == "main"]
     errors = [r["metrics"].get("val_loss_se") for r in results if r and r["status"] == FINISHED]
     return [error for error in errors if error is not None]
 
 
 def _ratio(plan: Mapping[str, Any]) -> float:
-    """The plan's; records of earlier versions have none."""
+    """The plan's value; records of earlier versions have none."""
     return float(plan.get("noise_ratio", RATIO))
 
 
@@ -283,7 +284,7 @@ def _row(
 
 
 def _windows(record: Record, cell: str, baseline: str) -> float | None:
-    """The standard error of a cell's difference that is due to the windows of text."""
+    """Standard error of a cell's difference due to the windows of text."""
     plan = record.content["plan"]
     if plan["metric"] != "val_loss":
         return None

@@ -1,4 +1,4 @@
-"""A pretend accelerator: a device beside the CPU, on a machine that has none.
+"""A pretend accelerator: a second device on a machine that has only a CPU.
 
     with accelerator() as stalls:
         model.to("pretend")
@@ -6,18 +6,17 @@
     for stall in stalls:
         print(stall)
 
-What is on it lies in the host's memory and is computed by the CPU's own kernels, so results are
-those of the CPU bit for bit. All else is as on a GPU: an operator that is given tensors of two
-devices raises, so does a generator of another device, numpy can't look in, and whatever would make
-the host wait for the device is taken down with the line that asked for it.
+Its tensors are in host memory and its operators are the CPU's kernels, so results are bit-identical
+to the CPU's. Otherwise it behaves like a GPU: an operator with tensors of two devices raises, and
+so does a generator of another device; numpy has no access. Every host synchronisation is recorded
+with the line that caused it.
 
-It is torch's PrivateUse1, the place for devices from outside of torch, and pure Python. Registering
-it can't be undone in a process: from then on torch counts it first among the accelerators. So a
-process that has a CUDA device refuses it.
+It is torch's PrivateUse1 device, in pure Python. Registration can't be undone in a process: torch
+then counts it first among the accelerators. A process with a CUDA device therefore refuses it.
 
-What it can't show: races (each operator is done when its call returns), memory, numbers that differ
-by kernel, waits inside of CUDA's libraries, and a generator of the device that a CPU operator is
-given.
+It can't show races (each operator finishes before its call returns), memory use, numbers that
+differ by kernel, synchronisation inside CUDA's libraries, or a device generator given to a CPU
+operator.
 """
 
 from strawberry.check.pretend.device import NAME, accelerator

@@ -1,4 +1,4 @@
-"""The pretend device as torch knows it: its name, module, generators and pinned memory."""
+"""The pretend device for torch: its name, module, generators and pinned memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNNAMED: Final = "privateuseone"
 
 
 class _Module:
-    """`torch.pretend`, with what torch asks of such a module; randomness is the CPU's."""
+    """`torch.pretend`, with the functions that torch expects; randomness is the CPU's."""
 
     @staticmethod
     def is_available() -> bool:
@@ -52,7 +52,7 @@ class _Module:
 
     @staticmethod
     def manual_seed_all(_: int) -> None:
-        """Torch seeds the CPU's generator, which is the device's too."""
+        """Do nothing: torch seeds the CPU's generator, which the device shares."""
 
     @staticmethod
     def get_rng_state(_: Any = None) -> torch.Tensor:
@@ -87,7 +87,7 @@ class _AnyGenerator(type(_TorchGenerator)):  # type: ignore[misc]
 
 
 class _Generator(_TorchGenerator, metaclass=_AnyGenerator):  # type: ignore[misc]
-    """torch.Generator that can be of the device too; it draws as one of the CPU."""
+    """A torch.Generator that may be of the device; it draws as one of the CPU."""
 
     _of_device = False
 
@@ -109,27 +109,27 @@ class _Generator(_TorchGenerator, metaclass=_AnyGenerator):  # type: ignore[misc
 
 @functools.cache
 def _registered() -> Any:
-    """Register the device, once in a process; what is returned keeps its operators alive."""
+    """Register the device, once in a process; the result keeps its operators alive."""
     if torch.cuda.is_available():
         raise StrawberryError(
-            "a process with a CUDA device can't have the pretend one too, which torch would take "
-            "for it; hide it: CUDA_VISIBLE_DEVICES= "
+            "the pretend device can't run in a process with a CUDA device; hide that "
+            "device: CUDA_VISIBLE_DEVICES= "
         )
     if torch._C._get_privateuse1_backend_name() != UNNAMED:  # noqa: SLF001
-        raise StrawberryError("torch's place for a device from outside is taken in this process")
+        raise StrawberryError("another backend occupies torch's PrivateUse1 device in this process")
     _setup_privateuseone_for_python_backend(NAME, _Module(), _Hooks())
     return register(NAME)
 
 
 @contextlib.contextmanager
 def accelerator() -> Iterator[Stalls]:
-    """Within it there is a device `pretend`; what stalls it is in what the context gives.
+    """Provide the device `pretend` in this context; yields the recorded stalls.
 
-    Backward runs in the thread that asks for it, as on a CPU; the generator `torch.Generator(
-    "pretend")` can be made. Contexts may be nested: the inner one takes down.
+    The backward pass runs in the calling thread, as on a CPU; `torch.Generator("pretend")` works.
+    Contexts may be nested: the inner one records.
 
     Raises:
-        StrawberryError: this process has a CUDA device, or another from outside of torch.
+        StrawberryError: this process has a CUDA device, or another PrivateUse1 device.
     """
     _registered()
     stalls = Stalls()
@@ -143,7 +143,7 @@ def accelerator() -> Iterator[Stalls]:
 
 @contextlib.contextmanager
 def _outermost() -> Iterator[None]:
-    """What is changed in torch while the device is there."""
+    """Patches of torch while the device is active."""
     pinning = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     pinning.impl("is_pinned", waits.is_pinned, "CPU")  # type: ignore[no-untyped-call]
     pinning.impl("_pin_memory", waits.pin, "CPU")  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The operators of the pretend device: each is the CPU's own kernel, over the same memory."""
+"""Operators of the pretend device: each is the CPU's kernel over the same memory."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ AUTOCAST: Final = "AutocastPrivateUse1"
 _CPU: Final = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)  # noqa: SLF001
 
 BY_DEVICE: Final = ("aten::convolution", "aten::convolution_backward", "aten::_grouped_mm")
-"""Operators without a CPU kernel of their own, that choose one by the device inside."""
+"""Operators without a CPU kernel of their own, which select one by the device."""
 
 LOWER: Final = frozenset([
     "_convolution", "addbmm", "addmm", "baddbmm", "bmm", "conv1d", "conv2d", "conv3d", "conv_tbc",
     "conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input", "linalg_vecdot",
     "linear", "matmul", "mm", "prelu", "scaled_dot_product_attention",
 ])  # fmt: skip
-"""What a CPU's autocast does in the lower type; `WIDEST` in the widest given, others in float32."""
+"""Dtype rules of CPU autocast: the lower type; `WIDEST` of the inputs; float32 for others."""
 WIDEST: Final = frozenset(["cat", "stack", "index_copy"])
 
 
 def register(name: str) -> list[torch.library.Library]:
-    """Give the device all operators of a CPU; `name` is what torch calls the device.
+    """Register all CPU operators for the device; `name` is torch's name of it.
 
-    They are there as long as what is returned.
+    They exist as long as the result.
     """
     library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     special: dict[str, Callable[..., Any]] = {
@@ -60,7 +60,7 @@ def register(name: str) -> list[torch.library.Library]:
 
 
 def _names(key: str) -> list[str]:
-    """Torch's operators with a kernel of their own for a dispatch key."""
+    """Torch's operators with a kernel for a dispatch key."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key  # noqa: SLF001
     names = torch._C._dispatch_get_all_op_names()  # noqa: SLF001
     return [name for name in names if name.startswith("aten::") and has(name, key)]
@@ -77,7 +77,7 @@ def _is_view(full: str) -> bool:
 
 
 def _metadata(operator: Any) -> Callable[..., Any]:
-    """A view: the CPU's kernel touches no memory, so it can have the tensor as it is."""
+    """A view: the CPU's kernel touches no memory, so it can take the tensor itself."""
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
         return operator.redispatch(_CPU, *args, **kwargs)
@@ -86,7 +86,7 @@ def _metadata(operator: Any) -> Callable[..., Any]:
 
 
 def _computed(full: str, name: str) -> Callable[..., Any]:
-    """The CPU's kernel on the same memory; what it makes is the device's."""
+    """The CPU's kernel on the same memory; its results are on the device."""
     operator = _operator(full)
     waiting = waits.rule(full)
     strict = waits.strict(operator)
@@ -116,7 +116,7 @@ def _computed(full: str, name: str) -> Callable[..., Any]:
 
 
 class _Handed:
-    """The arguments of one call, as the CPU's kernel takes them."""
+    """The arguments of one call, converted for the CPU's kernel."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -147,13 +147,13 @@ class _Handed:
         return host
 
     def follow(self) -> None:
-        """Let those that were made larger be so on the device too."""
+        """Resize device tensors whose host form was resized."""
         for host, device in self._device.values():
             if host.shape != device.shape:
                 _adopt(device, host)
 
     def up(self, value: Any) -> Any:
-        """The device's form of a result; an argument that comes back is itself."""
+        """The device's form of a result; a returned argument stays the same object."""
         if isinstance(value, Tensor):
             if id(value) in self._device:
                 return self._device[id(value)][1]
@@ -165,7 +165,7 @@ class _Handed:
 
 
 def _adopt(device: Tensor, host: Tensor) -> None:
-    """Make a tensor on the device lie over the memory of one of the host."""
+    """Make a device tensor share the memory of a host tensor."""
     torch.ops.aten.set_.source_Storage_storage_offset.redispatch(
         _CPU, device, on_device(host).untyped_storage(), 0, host.shape, host.stride()
     )
@@ -174,7 +174,7 @@ def _adopt(device: Tensor, host: Tensor) -> None:
 def _resize(
     tensor: Tensor, size: list[int], *, memory_format: torch.memory_format | None = None
 ) -> Tensor:
-    """Where it fits it stays; else what there is moves to new memory."""
+    """If it fits, the memory stays; else the data moves to new memory."""
     host = torch.empty(size, dtype=tensor.dtype, memory_format=memory_format)
     kept = min(tensor.numel(), host.numel())
     host.view(-1)[:kept] = on_host(tensor).reshape(-1)[:kept]
@@ -199,7 +199,7 @@ def _to_copy(
     memory_format: torch.memory_format | None = None,
     **_: Any,
 ) -> Tensor:
-    """As torch has it, but for the pinned memory that a copy without waiting would go to."""
+    """As in torch, apart from the pinned memory of a non-blocking copy."""
     layout = memory_format or torch.preserve_format
     target = torch.empty_like(source, dtype=dtype, device=device, memory_format=layout)
     return target.copy_(source, non_blocking)
@@ -245,7 +245,7 @@ def _attention(
 
 
 def _dropout(tensor: Tensor, p: float, train: bool) -> Tensor:
-    """As a CPU has it; for other devices torch chooses a fused kernel, which rounds otherwise."""
+    """As on a CPU; for other devices torch chooses a fused kernel, which rounds differently."""
     if not train or p == 0 or not tensor.numel():
         return tensor
     if p == 1:
@@ -254,11 +254,11 @@ def _dropout(tensor: Tensor, p: float, train: bool) -> Tensor:
 
 
 _CASTS: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
-"""What autocast made of parameters, until it is left."""
+"""Autocast copies of parameters, kept until autocast ends."""
 
 
 def _cast(full: str, name: str) -> Callable[..., Any]:
-    """An operator under autocast, as a CPU's autocast has it."""
+    """An operator under autocast, as in CPU autocast."""
     operator = _operator(full)
     short = full.removeprefix("aten::")
 
@@ -303,7 +303,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 @contextlib.contextmanager
 def forgetting_casts() -> Iterator[None]:
-    """Within it, what autocast made of parameters is let go when torch lets its own go."""
+    """In this context, autocast copies of parameters are released when torch releases its own."""
     theirs = torch.clear_autocast_cache
 
     def clear() -> None:

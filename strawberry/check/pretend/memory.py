@@ -1,7 +1,6 @@
-"""Tensors of the pretend device over the host's memory, and back, without a copy.
+"""Tensors of the pretend device over host memory, and back, without a copy.
 
-DLPack is the way: a capsule says where memory is and of which device; in between the device is
-written anew.
+Uses DLPack: a capsule holds the memory address and the device; the device is rewritten in between.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes
 
 
 def on_host(tensor: Tensor) -> Tensor:
-    """A CPU tensor over the memory of one on the device."""
+    """A CPU tensor over the memory of a device tensor."""
     return _moved(tensor, _HOST)
 
 
 def on_device(tensor: Tensor) -> Tensor:
-    """A tensor on the device over the memory of one of the CPU."""
+    """A device tensor over the memory of a CPU tensor."""
     return _moved(tensor, _OUTSIDE)
 
 

@@ -1,4 +1,4 @@
-"""What makes a host wait for an accelerator, and the line that asked for it."""
+"""Records of host synchronisation, and the line that caused each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORDS: Final[dict[Kind, str]] = {
 }
 
 _SKIPPED: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<frozen ")
-"""Files whose lines are nobody's fault: those of torch, and our own machinery."""
+"""Files that are never blamed: torch's, and this project's machinery."""
 
 
 _ENTRY: Final = re.compile(r'\s*File "(?P<file>.*)", line (?P<line>\d+), in (?P<function>\S+)')
@@ -39,14 +39,14 @@ class CodeLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Something that costs an accelerator time, or that one kind of them can't do.
+    """An operation that stalls an accelerator, or that some accelerators don't support.
 
     Attributes:
-        kind: `read`: the host waits for a value. `copy`: the host waits while unpinned memory, or
-            what Python holds, goes to the device. `float64`: a tensor that MPS can't hold.
-        operator: the operator of torch.
-        stack: where it was called, innermost first, without the lines of torch; in a backward pass
-            the lines of the forward one come before those that began it, in anomaly mode.
+        kind: `read`: the host waits for a value. `copy`: the host waits while unpinned memory, or a
+            Python object, is copied to the device. `float64`: a tensor that MPS doesn't support.
+        operator: the torch operator.
+        stack: the call stack, innermost first, without torch's lines. In a backward pass under
+            anomaly mode, the lines of the forward pass come before those that started it.
     """
 
     kind: Kind
@@ -55,11 +55,11 @@ class Stall:
 
     @property
     def place(self) -> str:
-        """`file:line` of the innermost line that isn't torch's."""
+        """`file:line` of the innermost line outside torch."""
         return f"{self.stack[0].file}:{self.stack[0].line}" if self.stack else "torch"
 
     def within(self, *functions: str) -> bool:
-        """Whether one of these functions was under way, such as `Session.save`."""
+        """Return whether one of these functions was on the stack, such as `Session.save`."""
         return any(place.function in functions for place in self.stack)
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class Stall:
 
 
 class Stalls:
-    """What was taken down, in order."""
+    """The recorded stalls, in order."""
 
     def __init__(self) -> None:
         self._found: list[Stall] = []
@@ -79,26 +79,26 @@ class Stalls:
         return len(self._found)
 
     def note(self, kind: Kind, operator: str) -> None:
-        """Take down what the caller's caller did."""
+        """Record the operation of the caller's caller."""
         self._found.append(Stall(kind, operator, tuple(_stack(sys._getframe(1)))))  # noqa: SLF001
 
     def take(self) -> list[Stall]:
-        """What was taken down so far; begins anew."""
+        """Return the stalls so far, and clear them."""
         taken, self._found = self._found, []
         return taken
 
     def put_back(self, stalls: Iterable[Stall]) -> None:
-        """Add what was taken before, in front."""
+        """Insert earlier stalls in front."""
         self._found[:0] = stalls
 
     def counts(self, *kinds: Kind) -> dict[str, int]:
-        """How often each line did what it does, of these kinds or of all; most often first."""
+        """Number of stalls of each line, of these kinds or of all; most frequent first."""
         lines = Counter(str(stall) for stall in self if not kinds or stall.kind in kinds)
         return dict(lines.most_common())
 
 
 def is_outside(file: str) -> bool:
-    """Whether a file is neither torch's nor of our own machinery."""
+    """Return whether a file is neither torch's nor this project's machinery."""
     return not file.startswith(_SKIPPED)
 
 
@@ -113,7 +113,7 @@ def _stack(frame: FrameType | None) -> Iterator[CodeLine]:
 
 
 def _forward() -> Iterator[CodeLine]:
-    """Where what is differentiated at the moment was computed, if anomaly mode took that down."""
+    """The forward lines of the operation being differentiated, if anomaly mode recorded them."""
     node: Any = torch._C._current_autograd_node()  # noqa: SLF001 (torch's hooks use it too)
     entries = [] if node is None else node.metadata.get("traceback_", ())
     for entry in reversed(entries):

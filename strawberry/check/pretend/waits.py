@@ -1,6 +1,6 @@
-"""Where a host waits for an accelerator: which operators, and with which arguments.
+"""Host synchronisation by operator and arguments.
 
-As of CUDA's kernels in torch 2.13.
+Based on CUDA's kernels in torch 2.13.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from torch import Tensor
 from strawberry.check.pretend.stalls import Stalls
 
 ACTIVE: list[Stalls] = []
-"""Who takes down; the last one does."""
+"""The active recorders; the last one records."""
 
 GENERATORS: set[int] = set()
-"""The generators of the device, by their addresses; torch hands kernels another object of it."""
+"""Generators of the device, by address; torch passes kernels another object for them."""
 
 PINNED: dict[int, Tensor] = {}
-"""What is pinned, by the address of its memory."""
+"""Pinned memory, by address."""
 
 SIZED_BY_VALUES: Final = (
     "nonzero", "masked_select", "_unique", "_unique2", "unique_dim", "unique_consecutive",
     "unique_dim_consecutive", "bincount",
 )  # fmt: skip
-"""The host has to know how large the result is."""
+"""The host needs the size of the result."""
 ASKED: Final = ("equal", "multinomial", "histc")
-"""The host is told, or looks whether values are as they should be."""
+"""The host receives a value, or checks values."""
 INDEXED: Final = ("index", "_unsafe_index", "_index_put_impl_")
-"""They take indices of the CPU too, and masks."""
+"""Operators that also accept CPU indices and masks."""
 
 
 def read(operator: str) -> None:
@@ -40,7 +40,7 @@ def read(operator: str) -> None:
 
 
 def copied(source: Tensor, target: Tensor, non_blocking: bool) -> None:
-    """A copy between two tensors, one of them of the device."""
+    """A copy between two tensors, one of them on the device."""
     if not ACTIVE or not source.numel():
         return
     if source.device.type == "cpu" and not (non_blocking and is_pinned(source)):
@@ -50,13 +50,13 @@ def copied(source: Tensor, target: Tensor, non_blocking: bool) -> None:
 
 
 def made(tensor: Tensor) -> None:
-    """A tensor that the device is to hold."""
+    """A tensor to create on the device."""
     if ACTIVE and tensor.dtype in (torch.float64, torch.complex128):
         ACTIVE[-1].note("float64", str(tensor.dtype))
 
 
 def rule(full: str) -> Callable[..., None] | None:
-    """What takes down an operator's waiting; None where it never waits."""
+    """The stall of an operator; None if it never waits."""
     short = full.removeprefix("aten::").partition(".")[0]
     if short in SIZED_BY_VALUES or short in ASKED:
         return lambda *_, **__: read(full)
@@ -77,7 +77,7 @@ def _indexed(
     accumulate: bool = False,
     *_: Any,
 ) -> None:
-    """A mask has to be counted, unless one value fills it; an index of the CPU has to be copied."""
+    """A mask has to be counted unless it is filled with one value; a CPU index has to be copied."""
     given = [index for index in indices if index is not None]
     for index in given:
         if index.device != tensor.device:
@@ -89,9 +89,9 @@ def _indexed(
 
 
 def strict(operator: Any) -> Callable[[Sequence[Tensor]], bool]:
-    """Whether tensors of the CPU among an operator's arguments are a mistake.
+    """Return whether CPU tensors among an operator's arguments are an error.
 
-    A number on the CPU is a number of Python, where each result is one of one of each argument.
+    A CPU scalar counts as a Python number if every result has the shape of one argument.
     """
     short = operator._schema.name.removeprefix("aten::")  # noqa: SLF001
     if short in INDEXED:
@@ -102,14 +102,14 @@ def strict(operator: Any) -> Callable[[Sequence[Tensor]], bool]:
 
 
 def host_generator(generator: torch.Generator) -> torch.Generator:
-    """The generator that a CPU's kernel draws from; raises where it is none of the device."""
+    """The generator for a CPU kernel; raises if it is not of the device."""
     if generator._cdata not in GENERATORS:  # type: ignore[attr-defined]  # noqa: SLF001
         raise RuntimeError("Expected a 'pretend' device type for generator but found 'cpu'")
     return generator
 
 
 def is_pinned(tensor: Tensor, device: torch.device | None = None) -> bool:  # noqa: ARG001 (torch's own)
-    """Whether a tensor of the CPU lies in memory that `pin` made."""
+    """Return whether a CPU tensor is in memory from `pin`."""
     return tensor.untyped_storage().data_ptr() in PINNED
 
 

@@ -95,17 +95,19 @@ class ExpertAbundance(Attention):
         check_heads(site, n_head, self.width, self.honours)
         if experts == 1 and not shared:
             if active > 1:
-                raise FieldError("active", f"{active} can't be active: there is one expert")
+                raise FieldError("active", f"{active} experts can't be active: there is only one")
             self.window = _single(window)
             self.kv_heads = n_kv_head if n_kv_head is not None else n_head
             if self.kv_heads != n_head:
-                raise FieldError("n_kv_head", "a single expert has as many as query heads")
+                raise FieldError(
+                    "n_kv_head", "a single expert has as many heads as there are query heads"
+                )
             parts = interleaved(n_head, dict.fromkeys("qkv", (n_head, self.width)))
             self.qkv = site.projection("qkv", 3 * width, site.n_embd, parts=parts)
             self.head = GatedHead(site, width, n_ffn)
             return
         if n_head % experts:
-            raise FieldError("experts", f"{n_head} heads can't be shared out to {experts} experts")
+            raise FieldError("experts", f"{n_head} heads can't be divided among {experts} experts")
         hidden = n_ffn if n_ffn is not None else site.n_embd
         router = ExpertRouter(
             site.n_embd,
@@ -168,5 +170,5 @@ def _single(window: int | Sequence[int] | None) -> int | None:
     if window is None or isinstance(window, int):
         return window
     if len(window) != 1:
-        raise FieldError("window", f"{len(window)} windows for one expert")
+        raise FieldError("window", f"got {len(window)} windows for one expert")
     return window[0]

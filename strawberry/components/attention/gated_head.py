@@ -20,7 +20,7 @@ class GatedHead(nn.Module):
     def __init__(self, site: Site, n_qkv: int, n_ffn: int | None) -> None:
         super().__init__()
         if n_ffn is not None and n_ffn < 1:
-            raise FieldError("n_ffn", f"{n_ffn} is not a positive width")
+            raise FieldError("n_ffn", f"must be positive, got {n_ffn}")
         hidden = n_ffn if n_ffn is not None else site.n_embd
         parts = {"up": hidden, "gate": hidden}
         self.swiglu = site.projection("swiglu", 2 * hidden, n_qkv, parts=parts)

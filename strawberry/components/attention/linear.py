@@ -256,13 +256,15 @@ def _check(
     chunk: int,
 ) -> None:
     if rule == "delta" and decay is not None:
-        raise FieldError("decay", "the delta rule has none; with one it is `rule: gated_delta`")
+        raise FieldError("decay", "the delta rule has no decay; for one, write `rule: gated_delta`")
     for name, value in (("decay_rank", decay_rank), ("decay_root", decay_root)):
         if decay != "channel" and value is not None:
             raise FieldError(name, "only a decay by channel has it; write `decay: channel`")
     if conv == 1:
-        raise FieldError("conv", "over one token there is nothing to mix; write 0 for none")
+        raise FieldError("conv", "must be 0 or at least 2, got 1: one token mixes nothing")
     if qk_norm is False and rule != "gla":
-        raise FieldError("qk_norm", "the delta rules grow without bound with keys longer than 1")
+        raise FieldError("qk_norm", "the delta rules diverge for keys longer than 1")
     if chunk & (chunk - 1):
-        raise FieldError("chunk", f"{chunk} is not a power of two; {1 << chunk.bit_length()} is")
+        raise FieldError(
+            "chunk", f"must be a power of two, got {chunk}; {1 << chunk.bit_length()} would be"
+        )

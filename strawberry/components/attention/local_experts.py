@@ -69,7 +69,7 @@ class LocalExperts(Component):
             )
         if windows is not None and len(windows) != router.experts + shared:
             raise FieldError(
-                "window", f"{len(windows)} windows for {router.experts + shared} experts"
+                "window", f"got {len(windows)} windows for {router.experts + shared} experts"
             )
         self.router = router
         self.shared = shared

@@ -22,12 +22,12 @@ from strawberry.errors import FieldError
 def head_width(n_head: int, n_qkv: int) -> int:
     """Width of a head; raises FieldError where the heads don't divide `n_qkv`."""
     if n_head < 1:
-        raise FieldError("n_head", f"{n_head} is not a positive number of heads")
+        raise FieldError("n_head", f"must be positive, got {n_head}")
     if n_qkv % n_head:
         near = [h for h in range(1, n_qkv + 1) if n_qkv % h == 0]
         best = min(near, key=lambda h: abs(h - n_head))
         raise FieldError(
-            "n_head", f"width {n_qkv} can't be split into {n_head} heads; {best} heads would do"
+            "n_head", f"width {n_qkv} can't be split into {n_head} heads; {best} heads would work"
         )
     return n_qkv // n_head
 

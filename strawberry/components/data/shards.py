@@ -101,7 +101,7 @@ class ShardFiles(DataSource):
                 with about(split):
                     found[split] = find_files(pattern, self.site.folders, SUFFIXES)
         if both := [path for path in found["val"] if path in found[TEST]]:
-            raise FieldError("test", f"{both[0]} is for validation already")
+            raise FieldError("test", f"{both[0]} is in the validation split already")
         held = {*found["val"], *found[TEST]}
         return {**found, "train": [path for path in files if path not in held]}
 
@@ -126,4 +126,4 @@ class ShardFiles(DataSource):
             return f"{told}, test {len(files[TEST])} (locked)"
         if self.test_division:
             return f"{told}, test {self.test_division:g} of the ids (locked)"
-        return f"{told}; no test split (test_division: {ADVISED}, or a file that is called test)"
+        return f"{told}; no test split (test_division: {ADVISED}, or a file named test)"

@@ -129,7 +129,7 @@ class SyntheticDataset(Dataset):
     ) -> tuple[Ids, Ids]:
         """Inputs and targets, both (count, T) int64; see `Dataset.rows`."""
         if block_size != self.block_size:
-            raise StrawberryError(f"sequences have {self.block_size} tokens, not {block_size}")
+            raise StrawberryError(f"sequences have {self.block_size} tokens, expected {block_size}")
         size = self.sizes[split]
         rows = []
         for place in range(first, first + count):

@@ -52,8 +52,8 @@ class Tokens(DataSource):
                 foreign = [f for f in sorted(place.iterdir()) if f.suffix in SUFFIXES]
                 if foreign and not (place / META).exists():
                     raise StrawberryError(
-                        f"{self.path}: not prepared by `strawberry data prepare`; ids that another "
-                        f"project wrote, such as {foreign[0].name}, are data {{use: shards}}"
+                        f"{self.path}: not written by `strawberry data prepare`; ids of another "
+                        f"project, such as {foreign[0].name}, need data {{use: shards}}"
                     )
                 return open_packed(place, identities)
             refuse_pickle(place)

@@ -47,7 +47,7 @@ class MLP(FFN):
     ) -> None:
         super().__init__()
         if n_ffn is not None and n_ffn < 1:
-            raise FieldError("n_ffn", f"{n_ffn} is not a positive width")
+            raise FieldError("n_ffn", f"must be positive, got {n_ffn}")
         hidden = n_ffn if n_ffn is not None else 4 * site.n_embd
         self.activation = ACTIVATIONS[activation]
         self.up = site.projection("up", hidden, site.n_embd)

@@ -154,7 +154,9 @@ class MoE(FFN):
     ) -> tuple[Tensor, Aux]:
         """Each expert's tokens through it, and summed: (B, T, C) -> (B T, C)."""
         if use.cache is not None:
-            raise StrawberryError("moe with `routing: expert` needs whole sequences, so no cache")
+            raise StrawberryError(
+                "moe with `routing: expert` needs whole sequences, so it has no cache"
+            )
         taken = router(x)
         rows = self._act(taken.rows(x.flatten(0, 1)) @ up.mT) @ down.mT
         return taken.combine(rows, x.shape[:2].numel()), taken.terms
@@ -205,11 +207,13 @@ def _check_expert_choice(
 ) -> None:
     """Raises FieldError for what makes no sense where experts choose."""
     if active > experts:
-        raise FieldError("active", f"{active} can't be active: there are {experts} experts")
+        raise FieldError("active", f"must be at most experts = {experts}, got {active}")
     if normalize:
-        raise FieldError("normalize", "with `routing: expert` some tokens have no gates to divide")
+        raise FieldError(
+            "normalize", "with `routing: expert` some tokens have no gates to normalise"
+        )
     if noisy:
-        raise FieldError("noisy", "noisy top-k is defined for `routing: token`")
+        raise FieldError("noisy", "noisy top-k needs `routing: token`")
     balancing = {
         "balance_loss": balance_loss,
         "importance_loss": importance_loss,
@@ -219,6 +223,7 @@ def _check_expert_choice(
     for field, value in balancing.items():
         if value:
             message = (
-                "with `routing: expert` all experts take equally many tokens: nothing to balance"
+                "with `routing: expert` all experts take equally many tokens, so there is no "
+                "load to balance"
             )
             raise FieldError(field, message)

@@ -39,7 +39,7 @@ class SGD(DecayingSource):
         **shared: Any,
     ) -> None:
         if nesterov and not momentum:
-            raise FieldError("nesterov", "there is no momentum to look ahead along")
+            raise FieldError("nesterov", "nesterov needs momentum above 0")
         if nesterov and dampening:
             raise FieldError("nesterov", "can't be had with dampening")
         super().__init__(site, weight_decay=weight_decay, **shared)

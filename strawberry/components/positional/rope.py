@@ -68,9 +68,11 @@ class RoPE(Positional):
     ) -> None:
         super().__init__()
         if scaling is None and factor != 1:
-            raise FieldError("factor", "nothing is scaled; write `scaling: linear`, ntk or yarn")
+            raise FieldError("factor", "it needs a scaling; write `scaling: linear`, ntk or yarn")
         if beta_slow >= beta_fast:
-            raise FieldError("beta_slow", f"{beta_slow:g} is not below beta_fast {beta_fast:g}")
+            raise FieldError(
+                "beta_slow", f"must be below beta_fast {beta_fast:g}, got {beta_slow:g}"
+            )
         self.base = base
         self.sign = sign
         self.layout = layout
@@ -84,9 +86,9 @@ class RoPE(Positional):
         """Raises ValueError where there is nothing to rotate in pairs."""
         rotated = self.rotated(width)
         if rotated < 2 or (self.partial == 1 and width % 2):
-            raise ValueError(f"rope needs an even head width, not {width}")
+            raise ValueError(f"rope needs an even head width, got {width}")
         if self.scaling == "ntk" and rotated < 4:
-            raise ValueError("ntk scaling needs at least two pairs to rotate")
+            raise ValueError("ntk scaling needs at least two rotated pairs")
 
     def rotated(self, width: int) -> int:
         """How many numbers of a head are rotated, R."""

@@ -41,9 +41,12 @@ class T5Bias(Positional):
     ) -> None:
         super().__init__()
         if buckets % 2:
-            raise FieldError("buckets", f"{buckets} is not an even number")
+            raise FieldError("buckets", f"must be even, got {buckets}")
         if max_distance <= buckets // 2:
-            message = f"half of the buckets hold distances up to {buckets // 2 - 1} already"
+            message = (
+                f"must exceed {buckets // 2 - 1}, the distances that half of the buckets "
+                "represent exactly"
+            )
             raise FieldError("max_distance", message)
         self.n_head = n_head
         self.buckets = buckets
@@ -53,7 +56,7 @@ class T5Bias(Positional):
     def check(self, n_head: int, width: int) -> None:
         """Raises ValueError for another number of heads."""
         if n_head != self.n_head:
-            raise ValueError(f"t5_bias has numbers for {self.n_head} heads, not for {n_head}")
+            raise ValueError(f"t5_bias was built for {self.n_head} heads, got {n_head}")
 
     def bucket(self, distance: Tensor) -> Tensor:
         """The bucket of each distance into the past, int64; those ahead share bucket 0."""

@@ -32,9 +32,11 @@ class ScoringRouter(Router):
         self.steps = R
         self.capacity = list(capacity or [(R - step) / R for step in range(R)])
         if len(self.capacity) != R:
-            raise FieldError("capacity", f"{len(self.capacity)} shares for {R} steps")
+            raise FieldError(
+                "capacity", f"expected {R} shares, one for each step, got {len(self.capacity)}"
+            )
         if any(late > early for early, late in zip(self.capacity, self.capacity[1:], strict=False)):
-            raise FieldError("capacity", "a later step can't have more tokens than an earlier one")
+            raise FieldError("capacity", "shares must not increase from step to step")
         self.scale = scale
         self.weight = drawn(R, site.n_embd, std=GATE_STD, uniform=False)
 

@@ -88,8 +88,8 @@ class NoisyInContextRecall(InContextRecall):
     ) -> None:
         super().__init__(site, multi_query=multi_query, train_on=train_on)
         if not 0 < noise < 1:
-            raise FieldError("noise", f"{noise:g} is no share between 0 and 1")
+            raise FieldError("noise", f"must be a share between 0 and 1, got {noise:g}")
         if noise_ids < 1:
-            raise FieldError("noise_ids", f"{noise_ids} is less than one id")
+            raise FieldError("noise_ids", f"must be at least 1, got {noise_ids}")
         self.noise = noise
         self.noise_ids = noise_ids

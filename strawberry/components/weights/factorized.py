@@ -124,7 +124,7 @@ class FactorizedWeights(WeightSource):
         size = out * width * (experts or 1)
         if size % self.n_embd:
             raise ValueError(
-                f"factorized weights need out * in divisible by n_embd {self.n_embd}; "
+                f"factorized weights need out * in to be a multiple of n_embd {self.n_embd}; "
                 f"{request.name} is {out} x {width}"
             )
         if request.std == 0 and self.init == "original":

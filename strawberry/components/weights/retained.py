@@ -202,9 +202,11 @@ class RetainedWeights(WeightSource):
     def part(self, request: ProjectionRequest, stack: tuple[int, ...] = ()) -> RetainedMatrix:
         """The parameters behind `request`."""
         if request.out_features * request.in_features < 2:
-            raise ValueError(f"retained weights need a deviation; {request.name} is 1 x 1")
+            raise ValueError(f"retained weights need a nonzero deviation; {request.name} is 1 x 1")
         if request.std == 0 and self.recurs:
-            raise ValueError(f"retained weights need a deviation; {request.name} starts at zero")
+            raise ValueError(
+                f"retained weights need a nonzero deviation; {request.name} starts at zero"
+            )
         part = RetainedMatrix(request, stack, self, len(self.parts))
         self.parts.append(part)
         for name in MIXES[self.rule] if self.recurs else ():

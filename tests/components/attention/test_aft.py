@@ -168,7 +168,7 @@ def test_band_state(split):
 def test_positions_end_at_the_block_size(form):
     """Mixers with a bias for each position refuse longer sequences, in one line."""
     model, _ = built(form)
-    with pytest.raises(StrawberryError, match="17 tokens are more than the 16"):
+    with pytest.raises(StrawberryError, match="17 tokens exceed the 16"):
         model(torch.zeros(1, 17, dtype=torch.long))
 
 

@@ -163,13 +163,13 @@ def test_balance():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"experts": 3}, "4 heads can't be shared out to 3 experts"),
-        ({"experts": 4, "active": 5}, "5 can't be active: there are 4 experts"),
-        ({"active": 2}, "there is one expert"),
+        ({"experts": 3}, "4 heads can't be divided among 3 experts"),
+        ({"experts": 4, "active": 5}, "must be at most experts = 4, got 5"),
+        ({"active": 2}, "there is only one"),
         ({"experts": 4, "window": [1, 2]}, "2 windows for 4 experts"),
         ({"window": [1, 2]}, "2 windows for one expert"),
         ({"experts": 2, "n_kv_head": 4}, "an expert's 2 heads can't share 4"),
-        ({"n_kv_head": 2}, "as many as query heads"),
+        ({"n_kv_head": 2}, "as many heads as there are query heads"),
     ],
     ids=str,
 )

@@ -246,7 +246,7 @@ def test_documents_are_kept_apart(x):
 @pytest.mark.parametrize(
     ("fields", "positional", "message"),
     [
-        ({"rope_width": 3}, "rope", "even head width, not 3"),
+        ({"rope_width": 3}, "rope", "even head width, got 3"),
         ({"n_head": 3}, "rope", "3 heads"),
     ],
     ids=str,

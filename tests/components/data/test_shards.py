@@ -129,10 +129,10 @@ def test_data_decides_the_fingerprint(tmp_path: Path, site: DataSite) -> None:
     ("content", "message"),
     [
         (b"abc", "3 bytes are not a whole number of uint16 ids"),
-        (np.array([1, 300], np.uint16).tobytes(), r"holds id 300; .* has 258 ids"),
+        (np.array([1, 300], np.uint16).tobytes(), r"contains id 300, but .* has 258 ids"),
         (pickle.dumps(list(range(99))), "never opened"),
         (b"PK\x03\x04 and so on", "never opened"),
-        (b"\x93NUMPY\x01\x00v\x00{'descr'", "not a whole .npy array"),
+        (b"\x93NUMPY\x01\x00v\x00{'descr'", "not a complete .npy array"),
         (np.array([20240520, 1, 999] + [0] * 253, np.int32).tobytes(), "announces 999 ids"),
         (np.array([20240520, 9, 0] + [0] * 253, np.int32).tobytes(), "version 9"),
         (b"STRWTOK\nand so on", "use: tokens"),

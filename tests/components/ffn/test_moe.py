@@ -238,7 +238,7 @@ def test_a_source_without_banks_is_refused():
         def projection(self, request):
             raise NotImplementedError
 
-    with pytest.raises(ValueError, match="Plain weights have no stacks of matrices"):
+    with pytest.raises(ValueError, match="Plain weights don't support stacks of expert matrices"):
         Plain().bank(None, 4)
 
 
@@ -344,17 +344,17 @@ def test_parameter_kinds():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"experts": 2, "active": 3}, "3 can't be active: there are 2 experts"),
-        ({"active": 1, "normalize": True}, "would always be 1"),
-        ({"noisy": True, "gate": "sigmoid"}, "defined for `gate: softmax`"),
-        ({"noisy": True, "bias_rate": 0.1}, "two ways to balance"),
-        ({"load_loss": 0.1}, "defined for `noisy: true`"),
+        ({"experts": 2, "active": 3}, "must be at most experts = 2, got 3"),
+        ({"active": 1, "normalize": True}, "is always 1"),
+        ({"noisy": True, "gate": "sigmoid"}, "needs `gate: softmax`"),
+        ({"noisy": True, "bias_rate": 0.1}, "exclude each other"),
+        ({"load_loss": 0.1}, "needs `noisy: true`"),
         ({"noisy": True, "load_loss": 0.1, "experts": 2}, "no load to balance"),
-        ({"routing": "expert", "experts": 2, "active": 3}, "3 can't be active"),
-        ({"routing": "expert", "normalize": True}, "no gates to divide"),
-        ({"routing": "expert", "noisy": True}, "defined for `routing: token`"),
-        ({"routing": "expert", "balance_loss": 0.01}, "nothing to balance"),
-        ({"routing": "expert", "bias_rate": 0.01}, "nothing to balance"),
+        ({"routing": "expert", "experts": 2, "active": 3}, "must be at most experts = 2, got 3"),
+        ({"routing": "expert", "normalize": True}, "no gates to normalise"),
+        ({"routing": "expert", "noisy": True}, "needs `routing: token`"),
+        ({"routing": "expert", "balance_loss": 0.01}, "no load to balance"),
+        ({"routing": "expert", "bias_rate": 0.01}, "no load to balance"),
     ],
 )
 def test_wrong_combinations_are_refused(fields, message):

@@ -127,14 +127,14 @@ def test_beyond_the_block_size():
 @pytest.mark.parametrize(
     ("positional", "attention", "message"),
     [
-        ("rope", {"use": "mha", "n_qkv": 12}, "rope needs an even head width, not 3"),
+        ("rope", {"use": "mha", "n_qkv": 12}, "rope needs an even head width, got 3"),
         ({"use": "rope", "partial": 0.2}, {"use": "mha"}, "rope needs an even head width"),
-        ({"use": "rope", "factor": 2.0}, {"use": "mha"}, "nothing is scaled"),
-        ({"use": "rope", "beta_slow": 40.0}, {"use": "mha"}, "not below beta_fast"),
+        ({"use": "rope", "factor": 2.0}, {"use": "mha"}, "it needs a scaling"),
+        ({"use": "rope", "beta_slow": 40.0}, {"use": "mha"}, "must be below beta_fast"),
         (
             {"use": "rope", "scaling": "ntk", "factor": 2.0, "partial": 0.5},
             {"use": "mha"},
-            "at least two pairs",
+            "at least two rotated pairs",
         ),
     ],
     ids=str,

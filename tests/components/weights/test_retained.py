@@ -318,10 +318,10 @@ def test_rows_of_another_length():
 @pytest.mark.parametrize(
     ("stack", "message"),
     [
-        ({"repeat": 2, "weights": "retained", **BLOCK}, "open this source at a `recur`"),
+        ({"repeat": 2, "weights": "retained", **BLOCK}, "open this weight source at a `recur`"),
         (
             {"recur": 2, "weights": {"use": "retained", "rule": "oa", "rank": 2}, **BLOCK},
-            "no transform of its own",
+            "no learned transform",
         ),
     ],
 )

@@ -88,11 +88,11 @@ def test_can_be_pickled():
 @pytest.mark.parametrize(
     ("recur", "message"),
     [
-        ({"recur": 1, "weights": "step_lora"}, "no steps to tell apart"),
-        ({"repeat": 2, "weights": "step_lora"}, "no steps to tell apart"),
+        ({"recur": 1, "weights": "step_lora"}, "needs at least 2 recursion steps"),
+        ({"repeat": 2, "weights": "step_lora"}, "needs at least 2 recursion steps"),
         (
             {"recur": 2, "weights": {"use": "step_lora", "of": {"use": "factorized", "rank": 0}}},
-            "not a positive number",
+            "must be positive",
         ),
     ],
 )

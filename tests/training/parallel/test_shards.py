@@ -63,7 +63,7 @@ def test_a_hostile_metadata_runs_nothing(tmp_path: Path) -> None:
     path = saved(tmp_path)
     metadata = path / shards.SHARDS / ".metadata"
     metadata.write_bytes(pickle.dumps(Payload(tmp_path / "canary")))
-    with pytest.raises(StrawberryError, match="not what was written"):
+    with pytest.raises(StrawberryError, match="differs from what was written"):
         checkpoint.load(path)
     with pytest.raises(StrawberryError, match="mkdir, which no checkpoint needs"):
         checkpoint.read(path, checkpoint.verify(_resealed(path)))

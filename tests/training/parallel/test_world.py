@@ -72,7 +72,7 @@ GONE = "[gloo/transport/tcp/pair.cc:525] Connection closed by peer [127.0.0.1]:1
 @pytest.mark.faults(7)
 def test_a_connection_that_closes_is_a_lost_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, exit code 1, and how to go on; other errors stay what they are."""
-    told = pytest.raises(RankLost, match="rank 1: another rank is gone; --resume")
+    told = pytest.raises(RankLost, match="rank 1: another rank died; --resume")
     with told as caught, second_of_two(monkeypatch):
         raise RuntimeError(GONE)
     assert caught.value.exit_code == 1

@@ -1,7 +1,7 @@
-"""The built-in components: a folder a kind, a file a component.
+"""The built-in components: one folder for each kind, one file for each component.
 
-Nothing imports them by name: they are reached through the registry, as everyone's are. What a
-plugin's component may build on is in `__all__`.
+No module imports them by name; the registry finds them, as it does plugins' components. `__all__`
+has the helpers for components of plugins.
 """
 
 from __future__ import annotations

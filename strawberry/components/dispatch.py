@@ -1,8 +1,8 @@
-"""Sending tokens to the experts that a router chose, and bringing the results back.
+"""Dispatch tokens to the experts that a router chose, and combine the results.
 
-N tokens, k experts for each, so N k rows; sorted by expert they are consecutive, and each group
-goes through its expert's matrix in one grouped product. No work is done for an expert that a token
-did not choose. Use:
+N tokens with k experts each give N k rows. Sorted by expert they are consecutive, and each group
+passes through its expert's matrix in one grouped product. Nothing is computed for an expert that a
+token did not choose. Use:
 
     choice = router(x)                        # x (N, C)
     dispatch = Dispatch.of(choice)
@@ -10,8 +10,8 @@ did not choose. Use:
     rows = dispatch.linear(rows, bank)        # by bank (E, F, C) -> (N k, F), still sorted
     y = dispatch.combine(rows, choice.gate)   # sum over a token's experts -> (N, F)
 
-Where tokens need their parts side by side in between (queries, for one), `spread(rows)` gives
-(N, k, F) in the order of `choice.expert`, and `sort` takes that back to (N k, F).
+If tokens need the parts of all their experts in between (queries, for example), `spread(rows)`
+gives (N, k, F) in the order of `choice.expert`, and `sort` converts back to (N k, F).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WAITS = (
     "the host needs the number of rows of each expert, except for bfloat16 on CUDA "
     "(compute capability 9.0 or later), where one kernel computes all experts"
 )
-"""Why the host waits for an accelerator once in a pass through experts."""
+"""The reason why the host synchronises once in a pass through experts."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ class Dispatch:
 
     Attributes:
         active: experts for each token, k.
-        order: (N k,) for each sorted row, which choice it is; choice i is of token `i // k`.
-        place: (N k,) for each choice, where its row is in the order.
-        ends: (E,) where the rows of each expert end.
+        order: (N k,) for each sorted row, the number of its choice; choice i belongs to token `i //
+            k`.
+        place: (N k,) for each choice, the position of its row in the order.
+        ends: (E,) the end of each expert's rows.
     """
 
     active: int
@@ -67,19 +68,19 @@ class Dispatch:
 
     @cached_property
     def ends_at_hand(self) -> Tensor:
-        """`ends` where the host has them: it waits once for all products and their gradients."""
+        """`ends` on the host: one synchronisation for all products and their gradients."""
         return self.ends if self.ends.is_meta else self.ends.cpu()
 
     def spread(self, rows: Tensor) -> Tensor:
-        """Sorted rows back at their tokens, in the order of the choice: (N k, F) -> (N, k, F)."""
+        """Sorted rows in the order of the choice: (N k, F) -> (N, k, F)."""
         return rows.index_select(0, self.place).view(-1, self.active, rows.shape[-1])
 
     def sort(self, parts: Tensor) -> Tensor:
-        """What each token has for each of its experts, sorted by expert: (N, k, F) -> (N k, F)."""
+        """Each token's values for each of its experts, sorted by expert: (N, k, F) -> (N k, F)."""
         return parts.flatten(0, 1).index_select(0, self.order)
 
     def combine(self, rows: Tensor, gate: Tensor) -> Tensor:
-        """The sum over a token's experts, weighted, in the gates' precision.
+        """The weighted sum over a token's experts, in the gates' precision.
 
         Sorted rows (N k, F) and gates (N, k) -> (N, F), in the precision of the rows.
         """

@@ -1,4 +1,4 @@
-"""The built-in plugin: what `strawberry` itself registers, by the same door as everyone."""
+"""The built-in plugin: the components that `strawberry` itself registers."""
 
 from strawberry.plugin import Registrar, hookimpl
 

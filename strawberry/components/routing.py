@@ -1,11 +1,11 @@
 """Routing tokens to experts: gates, balance losses and the balancing bias.
 
 N tokens, C model width, E experts, k active ones for each token. Everything here is computed in
-float32 whatever the model's precision, since a choice hangs on small differences. A token's choice
-depends on that token alone; only losses and metrics, which don't feed back into the same forward
-pass, look at several: at the whole batch, where ranks share it. Balance, importance and load losses
-are no means over tokens but functions of such means: of a step in several micro-batches they are
-those of each, averaged by tokens, and not what they would be of the step as a whole.
+float32 for any precision of the model, because a choice depends on small differences. A token's
+choice depends on that token alone. Only losses and metrics, which don't affect the same forward
+pass, look at several tokens: at the whole batch if ranks share it. Balance, importance and load
+losses are functions of means over tokens, not means. For a step of several micro-batches they are
+averages over micro-batches, weighted by tokens, which differ from the losses of the whole step.
 
 Sources: noisy top-k, importance and load losses: Shazeer et al. 2017, arXiv 1701.06538, eq. 3-11;
 balance loss: Fedus et al. 2021 (Switch), arXiv 2101.03961, eq. 4-6; z-loss: Zoph et al. 2022
@@ -28,12 +28,12 @@ from strawberry.errors import FieldError
 R = TypeVar("R")
 
 GATE_STD = 0.02
-"""Deviation of a router's matrix at the start: all experts nearly alike, and no ties."""
+"""Initial standard deviation of a router's matrix: all experts nearly equal, without ties."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertAssignment:
-    """Where tokens go: `expert` and `gate` are (N, k), `counts` (E,) how many chose each."""
+    """The chosen experts: `expert` and `gate` are (N, k), `counts` (E,) the tokens of each."""
 
     expert: Tensor
     gate: Tensor
@@ -43,7 +43,7 @@ class ExpertAssignment:
 
 @dataclass(frozen=True, slots=True)
 class RouterLosses:
-    """Weights of the auxiliary losses; 0 leaves one out."""
+    """Weights of the auxiliary losses; 0 disables one."""
 
     balance: float = 0.0
     z: float = 0.0
@@ -56,17 +56,17 @@ class ExpertRouter(Component):
 
     Args:
         n_embd: model width.
-        experts: how many experts.
-        active: how many of them each token goes to.
-        gate: `softmax` over all experts, or each expert's own `sigmoid`.
+        experts: number of experts.
+        active: number of experts for each token.
+        gate: `softmax` over all experts, or a `sigmoid` for each expert.
         normalize: divide a token's gates by their sum.
-        detached: take that sum for a constant in the backward pass, so that the router learns from
-            the size of its gates as well.
-        scale: what gates are multiplied by at the end.
+        detached: treat that sum as a constant in the backward pass, so that the router also learns
+            from the size of its gates.
+        scale: factor on the gates.
         noisy: add learned noise to the logits in training.
-        bias_rate: step of the bias that evens out the load; 0 for none.
+        bias_rate: step of the bias that balances the load; 0 for none.
         losses: weights of the auxiliary losses.
-        name: what the names of losses and metrics begin with.
+        name: prefix of the names of losses and metrics.
     """
 
     precise_buffers = ("bias",)
@@ -120,7 +120,7 @@ class ExpertRouter(Component):
         self.register_buffer("load", load, persistent=False)
 
     def forward(self, x: Tensor) -> ExpertAssignment:
-        """(N, C) -> where each token goes; in training also losses and metrics."""
+        """(N, C) -> the chosen experts; in training also losses and metrics."""
         return precise(self._choose, x)
 
     def _choose(self, x: Tensor) -> ExpertAssignment:
@@ -176,7 +176,7 @@ class ExpertRouter(Component):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Raise the bias of experts that got less than their share, lower that of the others."""
+        """Raise the bias of experts below their share, lower that of the others."""
         if self.bias is not None:
             load = self.load.double()
             self.bias += self.bias_rate * torch.sign(load.mean() - load).to(self.bias.dtype)
@@ -184,18 +184,18 @@ class ExpertRouter(Component):
         self.load.zero_()
 
     def extra_repr(self) -> str:
-        """What it chooses by."""
+        """The parameters of the choice."""
         return f"{self.active} of {self.experts}, {self.gate}"
 
 
 def precise(compute: Callable[[Tensor], R], x: Tensor) -> R:
-    """`compute(x)` with `x` in float32 at least, and without autocast."""
+    """`compute(x)` with `x` in float32 at least, without autocast."""
     with without_autocast(x.device):
         return compute(wide(x))
 
 
 def balance_loss(share: Tensor, counts: Tensor) -> Tensor:
-    """Switch: `E sum_i f_i P_i` with f the share of choices, P the mean share; 1 if balanced."""
+    """Switch: `E sum_i f_i P_i` with f the share of choices, P the mean gate; 1 if balanced."""
     fraction = counts.to(share.dtype) / counts.sum()
     return share.shape[-1] * (fraction * share.mean(0)).sum()
 
@@ -211,9 +211,9 @@ def variation(x: Tensor) -> Tensor:
 
 
 def expected_load(clean: Tensor, noisy: Tensor, spread: Tensor, active: int) -> Tensor:
-    """(E,) the sum over tokens of the chance that the expert is chosen if its noise is redrawn.
+    """(E,) the expected number of tokens of each expert if its noise is redrawn.
 
-    `P_i = Phi((clean_i - t_i) / spread_i)`, with t_i the k-th largest noisy logit but for i's own.
+    `P_i = Phi((clean_i - t_i) / spread_i)`, with t_i the k-th largest noisy logit without i's own.
     """
     top = noisy.topk(active + 1).values
     last, next_one = top[:, active - 1, None], top[:, active, None]
@@ -222,7 +222,7 @@ def expected_load(clean: Tensor, noisy: Tensor, spread: Tensor, active: int) -> 
 
 
 def max_violation(counts: Tensor) -> Tensor:
-    """How far the fullest expert is above its share: 0 if balanced, E/k - 1 at the worst."""
+    """Excess of the fullest expert over its share: 0 if balanced, E/k - 1 at most."""
     load = counts.to(torch.float32)
     return load.max() / load.mean() - 1
 

@@ -80,7 +80,7 @@ def test_of_cells_that_are_one_trial_the_first_stays(
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ({"metric": "val_los"}, "'val_los'; it measures bits_per_byte, val_loss; did you mean"),
+        ({"metric": "val_los"}, "'val_los'; available: bits_per_byte, val_loss; did you mean"),
         ({"metric": "val_accuracy"}, "doesn't measure 'val_accuracy'"),
         ({"tune": {"train.threads": (1, 2)}}, "train.threads: has no effect on a trial"),
         ({"tune": {FFN: ("glu", "reglu")}}, "is both varied and tuned"),

@@ -256,7 +256,7 @@ def test_what_is_not_causal_is_refused_unless_allowed(
     ffn = {"use": "moe", "routing": "expert", "experts": 4, "n_ffn": 8}
     stack = [{"attention": "mha"}, {"repeat": 2, "stack": [{"attention": "mha", "ffn": ffn}]}]
     loaded = load_run(train(make_recipe(model={"stack": stack}), tmp_path / "run").folder)
-    way_out = r"moe: not causal: .* --allow-noncausal moe$"
+    way_out = r"moe: not causal: .* --allow-noncausal moe to generate anyway$"
     for allowed in ((), ("mlp",)):
         with pytest.raises(StrawberryError, match=way_out):
             generate(loaded, "x", allow_noncausal=allowed)

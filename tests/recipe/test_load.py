@@ -214,7 +214,7 @@ def test_star_means_all_blocks(plugins: Plugins) -> None:
          "--set {}:1:14: model: the model has no 'n_emdb'; did you mean 'n_embd'?"),
         ("model.n_embd=x",
          "--set {}:1:14: model.n_embd: expected a whole number, got the text 'x'"),
-        ("modle.n_embd=3", "--set {}:1:14: unknown key 'modle' in a recipe; "
+        ("modle.n_embd=3", "--set {}:1:14: a recipe has no 'modle'; "
          "did you mean 'model'?"),
         ("model.stack[4].ffn=mlp",
          "--set {}:1:20: index [4] is out of range: the list has 1 entries"),

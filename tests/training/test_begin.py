@@ -51,7 +51,7 @@ def test_what_can_not_be_begun_leaves_nothing(make_recipe: RecipeMaker, tmp_path
     recipe = make_recipe()
     weights = weights_of(recipe)
     run = tmp_path / "run"
-    with pytest.raises(StrawberryError, match=r"not this model's: .*Missing key") as e:
+    with pytest.raises(StrawberryError, match=r"don't fit this model: .*Missing key") as e:
         begin(recipe, run, {k: v for k, v in weights.items() if k != "norm.weight"})
     assert "\n" not in str(e.value)
     with pytest.raises(StrawberryError, match=r"size mismatch for norm\.weight"):

@@ -94,7 +94,7 @@ def test_a_long_run_is_looked_at_early(train: Train, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("strawberry.training.measuring.LONG", 3)
     _, said = train("model.stack.*.attention=cheats/SequenceMean", "train.eval_interval=1")
     assert len(said) >= 1
-    assert said[0].startswith("the validation loss can't be believed")
+    assert said[0].startswith("the validation loss can't be trusted")
 
 
 def test_text_in_both_splits_is_told(train: Train, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_text_in_both_splits_is_told(train: Train, tmp_path: Path) -> None:
 
 def test_recomputing_that_makes_another_model_is_refused(train: Train) -> None:
     """A value left on a class for the next block: before the first step, with the line."""
-    with pytest.raises(RecipeError, match=r"another model: .*keepers.py:\d+ \(left\)"):
+    with pytest.raises(RecipeError, match=r"changes the model: .*keepers.py:\d+ \(left\)"):
         train("model.stack.*.attention=keepers/OnTheClass", "train.checkpoint_activations=true")
     train("model.stack.*.attention=keepers/InMemo", "train.checkpoint_activations=true")
 

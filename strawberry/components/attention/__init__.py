@@ -1,1 +1,1 @@
-"""Token mixers: a file each."""
+"""Token mixers, one file each."""

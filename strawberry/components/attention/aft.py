@@ -1,13 +1,12 @@
-"""What the attention-free mixers share (Zhai et al. 2021, arXiv 2105.14103, eq. 2).
+"""Common parts of the attention-free mixers (Zhai et al. 2021, arXiv 2105.14103, eq. 2).
 
     y[t] = sigmoid(q[t]) * sum_{s<=t} e^{k[s] + w[t,s]} v[s] / sum_{s<=t} e^{k[s] + w[t,s]}
 
-channel by channel; the mixers differ in w. Shapes: k and v (B, T, N) with N = n_qkv.
+for each channel; the mixers differ in w. Shapes: k and v (B, T, N) with N = n_qkv.
 
-Sums are taken in float64: every term of the denominator is positive, so nothing cancels, and exp
-neither overflows nor vanishes for keys within +-600; float32 will do where a QK-norm keeps keys
-small. No maximum is subtracted, since one taken over the sequence would let a large future key wipe
-out what came before it.
+Sums are in float64: every term of the denominator is positive, so nothing cancels, and exp neither
+overflows nor vanishes for keys within +-600. Where a QK-norm bounds the keys, float32 is enough. No
+maximum is subtracted: one over the whole sequence would let a large later key erase earlier ones.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ from strawberry.errors import FieldError
 from strawberry.model.operators import operator
 
 KEY_LIMIT = 600.0
-"""Keys are clamped to +-this: exp(600) * tokens * values stays far inside float64."""
+"""Bound of keys: exp(600) * tokens * values stays well within float64."""
 
 KEY_LIMIT_FLOAT32 = 60.0
 """The same on devices without float64."""
 
 CHUNK = 16
-"""Tokens that `cumsum` adds up in one product."""
+"""Number of tokens that `cumsum` sums in one product."""
 
 BOUND = 40.0
-"""Keys that can't be beyond +-this are summed in float32, which has room for exp(40) of them."""
+"""Bound below which keys are summed in float32, which has room for exp(40) of them."""
 
 BIAS_LIMIT = 20.0
-"""Position biases are clamped to +-this, which leaves the sums as much room."""
+"""Bound of position biases, which leaves the same room in the sums."""
 
 
 def limits(device: torch.device) -> tuple[torch.dtype, float]:
-    """The dtype of the sums, and how large a key may be in it."""
+    """The dtype of the sums, and the bound of keys in it."""
     dtype = exact(device)
     return dtype, KEY_LIMIT if dtype == torch.float64 else KEY_LIMIT_FLOAT32
 
@@ -55,17 +54,17 @@ def weights_of(k: Tensor) -> Tensor:
 
 
 def inside(k: Tensor, dk: Tensor) -> Tensor:
-    """A key's gradient, which a key that was clamped does not get."""
+    """A key's gradient, which is zero where the key was clamped."""
     _, limit = limits(k.device)
     inner: Tensor = torch.ops.aten.hardtanh_backward(dk.to(k.dtype), k, -limit, limit)
     return inner
 
 
 def cumsum(x: Tensor, *, reverse: bool = False) -> Tensor:
-    """Sums of what is at t and before it, or after it, over dimension 1 of (B, T, N).
+    """Cumulative sums, forward or backward, over dimension 1 of (B, T, N).
 
-    On a CPU, where torch's own goes through the channels one by one, by products with a triangle
-    of ones: over chunks of the sequence, and over their sums. No sum has terms that it should not.
+    torch's own loops over channels on a CPU. There this uses products with a triangle of ones: over
+    chunks of the sequence, and over their sums. No sum includes other terms.
     """
     if not x.is_cpu or x.shape[1] <= CHUNK:
         return x.flip(1).cumsum(1).flip(1) if reverse else x.cumsum(1)
@@ -75,7 +74,7 @@ def cumsum(x: Tensor, *, reverse: bool = False) -> Tensor:
 
 @operator(fake=lambda x, _: x.new_empty(x.shape))
 def _chunked_cumsum(x: Tensor, reverse: bool) -> Tensor:
-    """An operator, so that its products are not taken for the model's when FLOPs are counted."""
+    """An operator, so that its products don't count as the model's FLOPs."""
     B, T, N = x.shape
     ones = x.new_ones(CHUNK, CHUNK)
     whole = F.pad(x, (0, 0, 0, -T % CHUNK)) if T % CHUNK else x
@@ -107,17 +106,17 @@ Head = Literal["linear", "swiglu"]
 
 
 class AFT(Attention):
-    """An attention-free mixer: projections, gate and output head; `mix` is its own.
+    """An attention-free mixer: projections, gate and output head; subclasses define `mix`.
 
-    Those whose keys are narrower than their values hand over the keys' width as `keys`.
+    Subclasses with keys narrower than values pass the keys' width as `keys`.
 
     Args:
         n_qkv: width of q, k and v; null takes `n_embd`.
         qk_norm: root-mean-square normalisation of q and k over the whole width, without a gain.
         qk_eps: added to the mean square in that normalisation.
-        den_eps: added to the denominator, as the original does with 1e-6; it pulls outputs to zero
+        den_eps: added to the denominator, as the original does with 1e-6; it moves outputs to zero
             where all keys are very negative.
-        head: `linear` is the paper's output projection; `swiglu` the original's mini-FFN.
+        head: `linear` is the paper's output projection; `swiglu` is the original's mini-FFN.
         n_ffn: hidden width of the mini-FFN; null takes `n_embd`.
     """
 
@@ -161,6 +160,6 @@ class AFT(Attention):
         """The weighted means of v: (B, T, N); continues from `use.state` and updates it."""
 
     def sums(self, batch: int, device: torch.device, *names: str) -> State:
-        """Room for sums of each channel, (B, N), at 0."""
+        """State for sums of each channel, (B, N), starting at 0."""
         dtype, _ = limits(device)
         return {name: torch.zeros(batch, self.n_qkv, device=device, dtype=dtype) for name in names}

@@ -1,12 +1,12 @@
-"""Means in which the last few keys have weights of their own: what AFT-local and AFT-conv share.
+"""Means with learned weights for the last few keys: common to AFT-local and AFT-conv.
 
 With a window of S offsets j = t - s and factors W_j[t] = exp(w[t, t-j]):
 
     den[t] = sum_{s <= t-S} e^{k[s]} + sum_{j<S} W_j[t] e^{k[t-j]}
 
-and the numerator likewise with v. All terms are positive. (The usual form, all keys plus
-`W - 1` times the near ones, subtracts large numbers from each other.) Work is O(T S N), memory
-O(T N): the backward pass computes the window anew.
+and the numerator likewise with v. All terms are positive. (The usual form, all keys plus `W - 1`
+times the near ones, subtracts large numbers from each other.) Work is O(T S N), memory O(T N): the
+backward pass recomputes the window.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from strawberry.contracts import State, wide
 
 
 def terms(k: Tensor, w: Tensor, bounded: bool = False) -> tuple[Tensor, Tensor]:
-    """`exp(w)` with w clamped, and `exp(k)`: in float32 where keys are bounded, else as sums are.
+    """`exp(w)` with w clamped, and `exp(k)`: in float32 for bounded keys, else in the sums' dtype.
 
-    Of bounded keys and clamped biases exp(60) is the largest term, and exp(-60) the least.
+    For bounded keys and clamped biases, the largest term is exp(60) and the smallest exp(-60).
     """
     w = w.clamp(-BIAS_LIMIT, BIAS_LIMIT)
     if bounded:
@@ -76,7 +76,7 @@ class _BandMean(torch.autograd.Function):
 
 
 def _window(x: Tensor, near: Tensor) -> Tensor:
-    """`sum_{j<S} W_j[t] x[t-j]`, and all that is further back."""
+    """`sum_{j<S} W_j[t] x[t-j]`, and the sum of everything further back."""
     T, S = x.shape[1], len(near)
     total = torch.zeros_like(x)
     if S < T:
@@ -88,7 +88,7 @@ def _window(x: Tensor, near: Tensor) -> Tensor:
 
 
 def _window_back(x: Tensor, near: Tensor) -> Tensor:
-    """The transpose of `_window`: what each s gives to all t that see it."""
+    """The transpose of `_window`: the contribution of each s to all t that see it."""
     T, S = x.shape[1], len(near)
     total = torch.zeros_like(x)
     if S < T:
@@ -108,9 +108,9 @@ def band_mean(
         k: keys (B, T, N).
         v: values (B, T, N).
         w: biases by offset: (S, T, 1), one for each of these tokens, or (S, 1, N).
-        state: as `band_state` makes it, or None.
+        state: the result of `band_state`, or None.
         eps: added to the denominator.
-        bounded: whether no key is beyond what float32 has room for.
+        bounded: True if keys are within the bounds of float32.
     """
     if state is None:
         return _BandMean.apply(k, v, w, eps, bounded)  # type: ignore[no-untyped-call]
@@ -132,7 +132,7 @@ def band_mean(
 
 
 def band_state(sums: State, window: int) -> State:
-    """`num` and `den` of what has left the window, and what is in it but for the next token."""
+    """`num` and `den` of terms that left the window, and the window's terms without the oldest."""
     shape = (sums["num"].shape[0], window - 1, sums["num"].shape[1])
     recent = sums["num"].new_zeros(shape)
     return {**sums, "values": recent, "weights": recent.clone()}

@@ -1,7 +1,7 @@
 """AFT-conv: attention-free, with learned biases by distance (arXiv 2105.14103, eq. 5).
 
 The biases of head h are `w_h = gamma_h (v_h - mean v_h) / std v_h + beta_h` over the window's
-offsets; keys beyond it have bias 0. They are the same wherever a token stands, so any length goes.
+offsets; keys beyond it have bias 0. Biases don't depend on the position, so any length works.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from strawberry.errors import FieldError
 
 
 class AFTConv(AFT):
-    """A causal convolution over keys and values, and the mean of all that is further back.
+    """A causal convolution over keys and values, and the mean of everything further back.
 
-    Memory is linear in T, the decoding state constant.
+    Training memory is linear in T; the decoding state is constant.
 
     Args:
-        n_head: heads, each with biases of its own.
-        window: how many offsets have biases, the token's own among them.
+        n_head: heads, each with its own biases.
+        window: number of offsets with biases, including the token's own.
         k_channels: `head` gives a head one key, as in the paper; `full` one for each channel.
         qk_norm: root-mean-square normalisation of q and k over their widths, without a gain.
-        gamma: the biases' deviation at the start. The default is close to AFT-simple, but so that
-            they all learn at once; with 1 a head prefers some offsets from the first step.
-        beta: the biases' mean at the start: a key in the window weighs exp(beta) of one beyond it.
+        gamma: initial standard deviation of the biases. The default is close to AFT-simple, but large
+            enough for all to learn; with 1 a head prefers some offsets from the first step.
+        beta: initial mean of the biases: a key in the window has exp(beta) times the weight of one
+            beyond it.
     """
 
     parameter_kinds = {"form": "vector"}
@@ -70,12 +71,12 @@ class AFTConv(AFT):
         return band_mean(k, v, biases, use.state, self.den_eps, bounded=self.bounded)
 
     def _biases(self) -> Tensor:
-        """By offset and channel, (window, 1, N)."""
+        """Biases by offset and channel, (window, 1, N)."""
         spread, mean = torch.std_mean(self.form, dim=1, keepdim=True, correction=0)
         unit = (self.form - mean) / (spread + 1e-6)
         w = self.gamma[:, None] * unit + self.beta[:, None]
         return w.repeat_interleave(self.n_qkv // self.n_head, dim=0).T[:, None]
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """Sums and a window of terms: 2 * window * n_qkv float64 numbers, whatever the length."""
+        """Sums and a window of terms: 2 * window * n_qkv float64 numbers, for any length."""
         return band_state(self.sums(batch, device, "num", "den"), self.window)

@@ -21,9 +21,9 @@ from strawberry.contracts import Site, State, Use, drawn
 class _PairMean(torch.autograd.Function):
     """(B, T, N) from k and v (B, S, N), of which the last T of S are the queries.
 
-    The biases are `left` (T, S), or `left @ right^T` with left (T, R) and right (S, R). Two
-    products with their exponentials, one for the numerator and one for the denominator; nothing
-    of size T * S is kept for the backward pass.
+    The biases are `left` (T, S), or `left @ right^T` with left (T, R) and right (S, R). It takes
+    two products with their exponentials, one for the numerator and one for the denominator. No
+    tensor of size T * S is saved for the backward pass.
     """
 
     @staticmethod
@@ -62,7 +62,7 @@ class _PairMean(torch.autograd.Function):
 
 
 def _terms(k: Tensor, left: Tensor, right: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The biases w, `exp(w)` where the key is not ahead of the query, else 0, and `exp(k)`."""
+    """The biases w; `exp(w)` where the key is not after the query, else 0; and `exp(k)`."""
     weight = weights_of(k)
     w = left.to(weight.dtype)
     if right is not None:
@@ -77,12 +77,12 @@ def _outer(x: Tensor, y: Tensor) -> Tensor:
 
 
 class AFTFull(AFT):
-    """`w[t, s]` is learned for each pair; work is quadratic in T, memory for training linear.
+    """`w[t, s]` is learned for each pair; work is quadratic in T, training memory linear.
 
-    Positions end at `block_size`. There is no finite state: the cache keeps all keys and values.
+    Positions end at `block_size`. There is no finite state: the cache stores all keys and values.
 
     Args:
-        rank: write w as u[t] . z[s] with vectors of this width; null learns each pair's bias.
+        rank: write w as u[t] . z[s] with vectors of this width; null learns a bias for each pair.
     """
 
     routable = False

@@ -13,17 +13,17 @@ from strawberry.components.attention.aft_band import band_mean, band_state
 from strawberry.contracts import Site, State, Use, drawn
 
 STD = 0.01
-"""Deviation of biases at the start: the mixer begins close to AFT-simple."""
+"""Initial standard deviation of biases: the mixer begins close to AFT-simple."""
 
 
 class AFTLocal(AFT):
-    """`w[t, s]` is learned where t - s < window, and 0, not minus infinity, further back.
+    """`w[t, s]` is learned where t - s < window; further back it is 0, not minus infinity.
 
-    Memory is linear in T, the decoding state constant. Positions end at `block_size`.
+    Training memory is linear in T; the decoding state is constant. Positions end at `block_size`.
 
     Args:
-        window: how many offsets have biases, the token's own among them.
-        rank: write w as u[t] . z[s] with vectors of this width; null learns each pair's bias.
+        window: number of offsets with biases, including the token's own.
+        rank: write w as u[t] . z[s] with vectors of this width; null learns a bias for each pair.
     """
 
     routable = False
@@ -58,12 +58,12 @@ class AFTLocal(AFT):
         return self.block_size
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
-        """The mean with biases near by: (B, T, N)."""
+        """The mean with biases for near positions: (B, T, N)."""
         biases = self._biases(use.positions)
         return band_mean(k, v, biases, use.state, self.den_eps, bounded=self.bounded)
 
     def _biases(self, positions: Tensor) -> Tensor:
-        """By offset, (window, T, 1); what would be before the first position is never read."""
+        """Biases by offset, (window, T, 1); entries before the first position are never read."""
         if self.biases is not None:
             return self.biases[positions].T[..., None]
         assert self.queries is not None
@@ -73,5 +73,5 @@ class AFTLocal(AFT):
         return (self.queries[positions] * self.keys[near]).sum(-1, keepdim=True)
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """Sums and a window of terms: 2 * window * n_qkv float64 numbers, whatever the length."""
+        """Sums and a window of terms: 2 * window * n_qkv float64 numbers, for any length."""
         return band_state(self.sums(batch, device, "num", "den"), self.window)

@@ -1,6 +1,6 @@
 """AFT-simple: an attention-free mixer without position biases (arXiv 2105.14103, section 3).
 
-`y[t] = sigmoid(q[t]) * sum_{s<=t} exp(k[s]) v[s] / sum_{s<=t} exp(k[s])`, channel by channel.
+`y[t] = sigmoid(q[t]) * sum_{s<=t} exp(k[s]) v[s] / sum_{s<=t} exp(k[s])`, for each channel.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from strawberry.contracts import State, Use, wide
 class _RunningMean(torch.autograd.Function):
     """The exponentially weighted running mean of v under keys k, both (B, T, N).
 
-    Written out because autograd would keep five wide tensors where three are enough:
-        dL/dv[s] = e^{k[s]} R[s],   dL/dk[s] = e^{k[s]} (v[s] R[s] - Q[s]),
-        R[s] = sum_{t>=s} dy[t] / den[t],   Q[s] = sum_{t>=s} dy[t] y[t] / den[t]
+    Written as a function because autograd would save five wide tensors instead of three: dL/dv[s] =
+        e^{k[s]} R[s], dL/dk[s] = e^{k[s]} (v[s] R[s] - Q[s]), R[s] = sum_{t>=s} dy[t] / den[t],
+        Q[s] = sum_{t>=s} dy[t] y[t] / den[t]
     """
 
     @staticmethod
@@ -55,8 +55,8 @@ def running_mean(
 ) -> Tensor:
     """The running mean of v under keys k, (B, T, N); continues from `state` and updates it.
 
-    `eps` is added to the denominator, which does not need it; `bounded` says that no key is beyond
-    what float32 has room for. A state's sums are in float64 all the same: they may go on for long.
+    `eps` is added to the denominator, which does not need it; `bounded` means that keys are within
+    the bounds of float32. A state's sums are always in float64, because they may become long.
     """
     if state is None:
         return _RunningMean.apply(k, v, eps, bounded)  # type: ignore[no-untyped-call]
@@ -69,9 +69,9 @@ def running_mean(
 
 
 class AFTSimple(AFT):
-    """Attention without dot products: linear in T, and a decoding state that does not grow.
+    """Attention without dot products: linear in T, with a decoding state of constant size.
 
-    It has no positions of its own: order comes from the causal sums alone.
+    It has no positions: order comes only from the causal sums.
     """
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
@@ -79,5 +79,5 @@ class AFTSimple(AFT):
         return running_mean(k, v, use.state, self.den_eps, bounded=self.bounded)
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """Numerator and denominator: 2 * n_qkv float64 numbers, whatever the length."""
+        """Numerator and denominator: 2 * n_qkv float64 numbers, for any length."""
         return self.sums(batch, device, "num", "den")

@@ -1,9 +1,9 @@
 """The Expert Abundance: token-level local-context experts, and a SwiGLU mini-FFN over their parts.
 
-Q, K, V -> local-context mixture of experts of scaled dot-product attention -> the local parts side
-by side -> SwiGLU mini-FFN -> output projection; the residual is the block's. The pipeline is the
-original project's; its code has the form with one expert and a full window (there called
-TheExpertAbundance), its mixture is worked out here, in `local_experts.py`.
+Q, K, V -> local-context mixture of experts of scaled dot-product attention -> concatenated local
+parts -> SwiGLU mini-FFN -> output projection; the residual is the block's. The pipeline is the
+original project's. Its code has the form with one expert and a full window (there called
+TheExpertAbundance); `local_experts.py` completes the mixture.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Window = Annotated[int, Ge(1)]
 
 
 class ExpertAbundance(Attention):
-    """Softmax attention with QK-norm, its heads shared out among routed experts.
+    """Softmax attention with QK-norm, whose heads are divided among routed experts.
 
-    With one expert it is plain attention with a mini-FFN over the concatenated heads; the rows of
-    its QKV matrix are `[q_h | k_h | v_h]` for each head h, as in the original's code. With several,
-    a token's cost falls with the share of experts that are active, and the decoding state with
-    the windows; the router is the block's own, whatever the weight source.
+    With one expert it is plain attention with a mini-FFN over the concatenated heads. The rows of
+    its QKV matrix are `[q_h | k_h | v_h]` for each head h, as in the original's code. With several
+    experts, a token's cost falls with the share of active experts, and the decoding state with the
+    windows. The router always has its own parameters, for any weight source.
 
     Args:
         n_head: query heads H of all routed experts together.
@@ -48,14 +48,14 @@ class ExpertAbundance(Attention):
         n_ffn: hidden width of the mini-FFN; null takes `n_embd`.
         qk_eps: added to the mean square in the QK-norm, which has no gain.
         experts: routed experts E; each has H / E heads.
-        active: how many of them each token goes to.
-        shared: experts that every token goes to, beside the routed ones and of the same size.
+        active: number of experts for each token.
+        shared: experts that every token uses, in addition to the routed ones and of the same size.
         n_kv_head: key and value heads that the experts share; null takes the heads of one expert.
-        window: how many tokens an expert sees, the query's own among them: one number, or one for
-            each expert, shared ones last; null for all.
-        gate: each expert's own `sigmoid`, or `softmax` over all experts.
+        window: number of tokens that an expert sees, including the query's own: one number, or one
+            for each expert, shared ones last; null for all.
+        gate: a `sigmoid` for each expert, or a `softmax` over all experts.
         normalize: divide a token's gates by their sum; null does so unless `active` is 1.
-        bias_rate: step of the bias that evens out the load without a loss; 0 for none.
+        bias_rate: step of the bias that balances the load without a loss; 0 for none.
         balance_loss: weight of the Switch balance loss, which is 1 at perfect balance.
         z_loss: weight of the mean squared logsumexp of the router's logits.
     """

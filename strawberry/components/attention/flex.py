@@ -1,7 +1,7 @@
-"""Causal attention with anything done to its scores, by torch's FlexAttention (CUDA).
+"""Causal attention with modified scores, by torch's FlexAttention (CUDA).
 
-It computes only the blocks of scores that a mask leaves, and keeps none of them. Its kernels are
-made by torch.compile; on a CPU they have no backward pass, so there other forms are used.
+It computes only the blocks of scores that a mask leaves, and saves none of them. torch.compile
+generates its kernels. On a CPU they have no backward pass, so other forms are used there.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from strawberry.components.attention.scores import Scores
 
 
 def available(q: Tensor, dropout: float) -> bool:
-    """Whether FlexAttention can take these queries: it has no dropout, and no odd widths.
+    """Return whether FlexAttention supports these queries: no dropout, and no odd widths.
 
-    On CUDA alone: its kernels are Triton's, and nothing else has run them here.
+    Only on CUDA: its kernels are Triton's, and were never tried on other devices here.
     """
     width = q.shape[-1]
     return q.is_cuda and not dropout and width >= 16 and width & (width - 1) == 0
@@ -39,7 +39,7 @@ def attend(
     scores: Scores,
     kernel: Callable[..., Any] | None = None,
 ) -> Tensor:
-    """As `softmax.attend`; `kernel` takes the place of the compiled `flex_attention`."""
+    """As `softmax.attend`; `kernel` replaces the compiled `flex_attention`."""
     from torch.nn.attention.flex_attention import AuxRequest, create_block_mask
 
     T, S = q.shape[2], k.shape[2]

@@ -1,4 +1,4 @@
-"""The output head of the original's mixers: a SwiGLU mini-FFN in place of a plain projection."""
+"""The output head of the original's mixers: a SwiGLU mini-FFN instead of a plain projection."""
 
 from __future__ import annotations
 

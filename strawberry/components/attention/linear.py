@@ -1,4 +1,4 @@
-"""Linear attention with gates: a matrix for each head, decayed, written to and read at each token.
+"""Gated linear attention: a state matrix for each head, decayed, written and read at each token.
 
 Gated linear attention: Yang et al. 2023, arXiv 2312.06635, eq. 3 and section 4.4. DeltaNet: Yang
 et al. 2024, arXiv 2406.06484, eq. 3 and section 3.4. Gated DeltaNet: Yang et al. 2024, arXiv
@@ -32,44 +32,46 @@ Rule = Literal["gla", "delta", "gated_delta"]
 Decay = Literal["channel", "head"]
 
 DECAY: dict[Rule, Decay | None] = {"gla": "channel", "delta": None, "gated_delta": "head"}
-"""The decay that belongs to each rule."""
+"""The default decay of each rule."""
 
 KEY_EPS = 1e-6
-"""Added to the squared length of keys and queries, so that a key of zeros stays one."""
+"""Added to the squared length of keys and queries, so that a zero key stays zero."""
 
 
 class LinearAttention(Attention):
-    """`S_t = a_t S_{t-1} + k_t^T u_t`, `o_t = q_t S_t`: linear in T, and a state of constant size.
+    """`S_t = a_t S_{t-1} + k_t^T u_t`, `o_t = q_t S_t`: linear in T, with a state of constant size.
 
-    With `gla` u is v; with the delta rules `u_t = b_t (v_t - k_t a_t S_{t-1})`, so that a value
-    replaces what its key recalled, with `b = sigmoid(x W_b^T)` for each head. The result is
-    `(norm(o) * silu(x W_g^T)) W_o^T`, with the recipe's norm over each head. Order comes from the
-    recurrence alone. Everything between the projections is in float32 at least.
+    With `gla` u is v. With the delta rules `u_t = b_t (v_t - k_t a_t S_{t-1})`, so a value replaces
+    what its key recalled, with `b = sigmoid(x W_b^T)` for each head. The result is `(norm(o) *
+    silu(x W_g^T)) W_o^T`, with the recipe's norm over each head. Order comes only from the
+    recurrence. Everything between the projections is in float32 at least.
 
-    Decays start near 1: those by channel at 0.5^(1/16) = 0.958, give or take what the token says;
-    those by head at exp(-A d) with A drawn from 1 to 16 and d from 0.001 to 0.1, evenly in
-    log(d), which is 0.92 in the middle.
+    Decays start near 1. By channel they start at 0.5^(1/16) = 0.958, modified by the token. By head
+    they start at exp(-A d), with A drawn from 1 to 16 and d from 0.001 to 0.1, uniform in log(d);
+    the median is 0.92.
 
     Args:
         rule: `gla`, gated linear attention; `delta`, the delta rule, without decay; `gated_delta`,
             the delta rule with decay.
         n_head: heads H.
-        n_qkv: width of the queries of all heads together, and of the keys; null takes `n_embd`.
-            The papers have a half of it in `gla`, three quarters in `gated_delta`.
-        n_v: width of the values of all heads together; null takes `n_qkv`. The papers have
-            twice the keys' with `gla` and `gated_delta`.
+        n_qkv: width of the queries of all heads together, and of the keys; null takes `n_embd`. The
+            papers use half of it in `gla`, three quarters in `gated_delta`.
+        n_v: width of the values of all heads together; null takes `n_qkv`. The papers use twice the
+            keys' width with `gla` and `gated_delta`.
         decay: `channel`, one for each channel of the keys, `sigmoid(x W_1^T W_2^T + c)^(1/root)`;
             `head`, one for each head, `exp(-A softplus(x W_a^T + c))`; null takes the rule's,
             which is `channel` for `gla` and `head` for `gated_delta`.
-        decay_rank: for `channel` alone: columns of W_2; null takes 16.
-        decay_root: for `channel` alone: the root; null takes 16. The higher, the longer the memory.
-        conv: tokens that a causal convolution over each channel of q, k and v sees; 0 for none;
-            null takes 4 with the delta rules, 0 with `gla`. SiLU follows it, and with the delta
-            rules comes without it too.
-        qk_norm: queries and keys of length 1; null does so with the delta rules, which need it.
-        gate: the output gate; null has it but for `delta`.
+        decay_rank: for `channel` only: columns of W_2; null takes 16.
+        decay_root: for `channel` only: the root; null takes 16. A higher root gives a longer
+            memory.
+        conv: width of a causal convolution over each channel of q, k and v; 0 for none; null takes
+            4 with the delta rules, 0 with `gla`. SiLU follows it; the delta rules apply SiLU even
+            without it.
+        qk_norm: normalise queries and keys to length 1; null does so with the delta rules, which
+            need it.
+        gate: the output gate; null uses one except for `delta`.
         head_norm: the norm over each head's output.
-        chunk: tokens whose products are taken at once, a power of two; any gives the same result.
+        chunk: number of tokens in one product, a power of two; the result does not depend on it.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class LinearAttention(Attention):
     def _mix(
         self, qkv: Tensor, log_decay: Tensor | None, beta: Tensor | None, state: State | None
     ) -> Tensor:
-        """The recurrence, head by head: (B, T, 2 D H + E H) -> (B, T, H, E)."""
+        """The recurrence for each head: (B, T, 2 D H + E H) -> (B, T, H, E)."""
         q, k, v = (_heads(part, self.n_head) for part in torch.split(qkv, self.widths, dim=-1))
         if self.unit_keys:
             q, k = _unit(q), _unit(k)
@@ -157,7 +159,7 @@ class LinearAttention(Attention):
         return y.transpose(1, 2)
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """D * E float32 numbers for each head, whatever the length, and the convolution's tail."""
+        """D * E float32 numbers for each head, for any length, and the last convolution inputs."""
         shape = (batch, self.n_head, self.width, self.v_width)
         sums = torch.promote_types(dtype, torch.float32)
         state = {"memory": torch.zeros(shape, device=device, dtype=sums)}
@@ -170,8 +172,8 @@ class LinearAttention(Attention):
 class ShortConv(Component):
     """`y[t] = sum_{i < width} w[i] x[t - i]`, channel by channel, with zeros before the sequence.
 
-    The weights start uniform with deviation width^-0.5. They are vectors to an optimizer: a row
-    for each tap.
+    The weights start uniform with standard deviation width^-0.5. Optimizers treat them as vectors:
+    a row for each tap.
     """
 
     parameter_kinds = {"weight": "vector"}
@@ -182,7 +184,7 @@ class ShortConv(Component):
         self.weight = drawn(width, channels, std=width**-0.5, uniform=True)
 
     def forward(self, x: Tensor, state: State | None) -> Tensor:
-        """(B, T, channels) -> the same; continues from the tail in `state` and updates it."""
+        """(B, T, channels) -> the same; continues from the last inputs in `state`."""
         T, past = x.shape[1], self.width - 1
         if state is None:
             x = F.pad(x, (0, 0, past, 0))
@@ -218,7 +220,7 @@ class ChannelDecay(nn.Module):
 class HeadDecay(nn.Module):
     """`log a = -A softplus(x W_a^T + c)` for each head, as in Mamba-2 (arXiv 2405.21060).
 
-    A, kept as its logarithm, starts anywhere from 1 to 16, and softplus(c) from 0.001 to 0.1.
+    A, stored as its logarithm, starts between 1 and 16, and softplus(c) between 0.001 and 0.1.
     """
 
     def __init__(self, site: Site, n_head: int) -> None:

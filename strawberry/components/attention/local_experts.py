@@ -1,8 +1,8 @@
 """Token-level local-context mixture of experts over attention heads.
 
-Each expert is a group of query heads with a local window of its own, and the rows of the mini-FFN
-that read what those heads return. A router sends each token to a few of them, by that token alone.
-Keys and values are shared by all experts, so the decoding state does not grow with them.
+Each expert is a group of query heads with its own local window, and the rows of the mini-FFN that
+read the heads' outputs. A router sends each token to a few experts, by that token alone. All
+experts share keys and values, so the decoding state does not grow with their number.
 
 For token t, its experts S_t and their gates g (x is normalised):
 
@@ -10,8 +10,8 @@ For token t, its experts S_t and their gates g (x is normalised):
     a_e = softmax_{s: 0 <= t - s < w_e} (q_e . k_s / sqrt(D)) v_s
     [u | c] = sum_{e in S_t} g_e a_e W_swiglu^e
 
-The sum is what one matrix over the parts of all experts side by side would give, with zeros for the
-parts that were not chosen: the concatenation of the local parts, without computing the zeros.
+The sum equals one matrix over the concatenated parts of all experts, with zeros for the experts
+that were not chosen: the concatenation of the local parts, without computing the zeros.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class LocalExperts(Component):
     """From the normalised input (B, T, C) to `[u | c]` (B, T, 2 * hidden), as above.
 
     Args:
-        site: where the component stands.
+        site: the component's site.
         router: chooses among the routed experts.
-        shared: experts after the routed ones that every token goes to, with gate 1.
+        shared: experts that follow the routed ones and that every token uses, with gate 1.
         heads: query heads of one expert.
         width: of a head, D.
         kv_heads: key and value heads that the experts share; divides `heads`.
         hidden: width of the mini-FFN.
-        windows: of each expert, routed and shared; None for all of the past.
+        windows: window of each expert, routed and shared; None for the whole past.
         qk_eps: added to the mean square in the QK-norm.
     """
 
@@ -114,11 +114,11 @@ class LocalExperts(Component):
         return z, (*choice.terms, *self._context(expert, choice.gate, use))
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """Keys and values of the longest window, whatever the number of experts."""
+        """Keys and values of the longest window, for any number of experts."""
         return new_kv(batch, self.kv_heads, length, self.width, device, dtype, self.window)
 
     def _with_shared(self, choice: ExpertAssignment) -> ExpertAssignment:
-        """The choice with the shared experts after the routed ones, gate 1."""
+        """The choice, with the shared experts after the routed ones, gate 1."""
         if not self.shared:
             return choice
         N, E = len(choice.expert), self.router.experts
@@ -154,7 +154,7 @@ class LocalExperts(Component):
         return own[:, None, :, None].expand(-1, *share, -1).flatten(1, 3)
 
     def _context(self, expert: Tensor, gate: Tensor, use: Use) -> Aux:
-        """In training: how far back a token's experts look, weighted by their gates."""
+        """In training: the mean window of a token's experts, weighted by their gates."""
         if not self.training or self.window_of is None:
             return ()
         gate = gate.detach().view(expert.shape)

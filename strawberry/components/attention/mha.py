@@ -1,4 +1,4 @@
-"""Multi-head attention (Vaswani et al. 2017, arXiv 1706.03762, eq. 1), and what became of it.
+"""Multi-head attention (Vaswani et al. 2017, arXiv 1706.03762, eq. 1), and its extensions.
 
 Grouped queries: Ainslie et al. 2023, arXiv 2305.13245. QK-norm: Henry et al. 2020, arXiv
 2010.04245, here as root-mean-square normalisation of each head. Sliding window: Beltagy et al.
@@ -34,18 +34,16 @@ class MultiHeadAttention(Attention):
         n_head: query heads H.
         n_kv_head: key and value heads; null takes `n_head`, 1 is multi-query attention.
         n_qkv: width of all query heads together; null takes `n_embd`.
-        qk_norm: normalise queries and keys over each head with the recipe's norm, before they are
-            rotated.
-        window: how many tokens a query sees, itself among them; null for all. The cache then keeps
+        qk_norm: normalise queries and keys over each head with the recipe's norm, before rotation.
+        window: number of tokens that a query sees, including itself; null for all. The cache stores
             as many.
-        sink: give each head a learned score, 0 at the start, of a key whose value is zero: weight
-            can go nowhere.
-        temperature: what queries are multiplied by, a learned number for each head that starts at
-            this; null for none.
-        gate: multiply what the heads return by a sigmoid of the input, `elementwise` or one for
-            each head; null for none.
-        value_embedding: add to the values, from a table of this block's own, a vector for each
-            token id; the table starts at zero and has `vocab_size` rows.
+        sink: give each head a key with a learned score, 0 at the start, and a zero value, which can
+            absorb weight.
+        temperature: initial value of a learned factor on the queries of each head; null for none.
+        gate: multiply the heads' outputs by a sigmoid of the input, `elementwise` or one for each
+            head; null for none.
+        value_embedding: add a vector for each token id to the values, from the block's own table,
+            which starts at zero and has `vocab_size` rows.
     """
 
     honours = frozenset({"rotary", "bias"})
@@ -132,7 +130,7 @@ class MultiHeadAttention(Attention):
         return self.out(y.reshape(B, T, -1), use)
 
     def _turned(self, qk: Tensor, use: Use) -> tuple[Tensor, Tensor]:
-        """Queries and keys, rotated: together, where nothing is done to them apart before."""
+        """Rotated queries and keys; as one tensor, if nothing separates them before."""
         if self.q_norm is None and self.temperature is None:
             q, k = torch.split(use.rotate(qk), self.heads, dim=1)
             return q, k

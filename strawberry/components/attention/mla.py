@@ -1,8 +1,8 @@
 """Multi-head latent attention (DeepSeek-V2, DeepSeek-AI 2024, arXiv 2405.04434, eq. 9 to 19).
 
-Keys and values of all heads come from one short vector for each token, the latent, and decoding
-keeps nothing else but a rotated key that the heads share. N, P, E: widths of a head's unrotated
-part, its rotated part and its values; R: width of the latent.
+Keys and values of all heads come from one short vector for each token, the latent. The decoding
+cache has only the latent and a rotated key that the heads share. N, P, E: widths of a head's
+unrotated part, its rotated part and its values; R: width of the latent.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from strawberry.contracts import Attention, Site, State, Use, interleaved
 
 
 class MultiHeadLatentAttention(Attention):
-    """Softmax attention whose keys and values are low-rank, and whose cache is their latent.
+    """Softmax attention with low-rank keys and values, whose cache stores their latent.
 
-    `c = norm(x W_dkv^T)`; for each head `k = [c W_uk^T | rotate(x W_kr^T)]`, `v = c W_uv^T` and
-    `q = [q_n | rotate(q_r)]`; scores are `q k^T / sqrt(N + P)`. The matrices W_dkv and W_kr are one
-    projection, W_uk and W_uv another. Latents go through the recipe's norm. Only the decoupled
-    part is rotated, and it is left as it is where the positional component does not rotate.
+    `c = norm(x W_dkv^T)`; for each head `k = [c W_uk^T | rotate(x W_kr^T)]`, `v = c W_uv^T` and `q
+    = [q_n | rotate(q_r)]`; scores are `q k^T / sqrt(N + P)`. The matrices W_dkv and W_kr are one
+    projection, W_uk and W_uv another. Latents pass through the recipe's norm. Only the decoupled
+    part is rotated; it stays unchanged if the positional component does not rotate.
 
-    A call with a cache may leave keys and values unmade: `q_n (c W_uk^T)^T = (q_n W_uk) c^T`, so
-    that the heads share the latent as their key and their value, and W_uv comes last. Of the two
-    forms, whose results are the same, it takes the one with fewer multiplications: with a long
-    cache the absorbed one for few tokens, the plain one for many. Without a cache it is plain.
+    A call with a cache may skip computing keys and values: `q_n (c W_uk^T)^T = (q_n W_uk) c^T`. The
+    heads then share the latent as key and value, and W_uv comes last. Both forms have the same
+    result, and the one with fewer multiplications is taken. With a long cache, that is the absorbed
+    form for few tokens and the plain one for many. Without a cache it is the plain form.
 
     Args:
         n_head: heads H.
-        q_rank: width of the latent of the queries, `q = norm(x W_dq^T) W_uq^T`; null makes them
+        q_rank: width of the latent of the queries, `q = norm(x W_dq^T) W_uq^T`; null computes them
             from x.
         kv_rank: width R of the latent of keys and values; null takes 2 N. The paper has 4 N, with
             many more heads.
         nope_width: width N of a head's part without rotation; null takes `n_embd / n_head`.
         rope_width: width P of its rotated part, whose key is the same for all heads; null takes
-            the half of N, rounded up to an even number.
+            half of N, rounded up to an even number.
         v_width: width E of a head's values; null takes N.
     """
 
@@ -116,10 +116,11 @@ class MultiHeadLatentAttention(Attention):
         return self.out(y.transpose(1, 2).reshape(B, T, -1), use)
 
     def absorbs(self, T: int, S: int) -> bool:
-        """Whether T queries over S keys cost less absorbed, in multiplications for each head.
+        """Return whether T queries over S keys cost fewer multiplications in the absorbed form.
 
-        Plain, all S latents are made into keys and values; absorbed, T queries and outputs go
-        through those matrices instead, and the products with keys and values are wider.
+        In the plain form, all S latents become keys and values. In the absorbed form, T queries and
+        outputs pass through those matrices instead, and the products with keys and values are
+        wider.
         """
         through = self.kv_rank * (self.nope_width + self.v_width)
         # Keys and values are filled up to the wider of both, for the fused kernels.
@@ -130,7 +131,7 @@ class MultiHeadLatentAttention(Attention):
     def _plain(
         self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, key: Tensor, use: Use
     ) -> Tensor:
-        """Each head with keys and values of its own: (B, H, T, E)."""
+        """Each head with its own keys and values: (B, H, T, E)."""
         B, S, _ = latent.shape
         kv = self.kv_up(latent, use).view(B, S, self.n_head, -1).transpose(1, 2)
         k_nope, v = torch.split(kv, [self.nope_width, self.v_width], dim=-1)
@@ -141,7 +142,7 @@ class MultiHeadLatentAttention(Attention):
     def _absorbed(
         self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, key: Tensor, use: Use
     ) -> Tensor:
-        """All heads over the latents themselves: (B, H, T, E)."""
+        """All heads over the latents: (B, H, T, E)."""
         matrix = self.kv_up.matrix(use).view(self.n_head, -1, self.kv_rank).to(q_nope.dtype)
         to_k, to_v = torch.split(matrix, [self.nope_width, self.v_width], dim=1)
         q = torch.cat([q_nope @ to_k, q_rope], dim=-1)
@@ -165,7 +166,7 @@ class MultiHeadLatentAttention(Attention):
 
 
 def _extended(kept: Tensor, new: Tensor, offset: int) -> Tensor:
-    """All rows up to now, of which the new ones are written to the cache (B, length, width)."""
+    """All rows so far; the new ones are written to the cache (B, length, width)."""
     end = offset + new.shape[1]
     kept[:, offset:end] = new
     return kept[:, :end].to(new.dtype)

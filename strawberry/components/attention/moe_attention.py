@@ -26,20 +26,19 @@ class MoEAttention(Attention):
 
     A token's k experts are k queries for each of the G shared key-value heads, of width D; only
     their projections are computed. A gate is the softmax over all experts, divided by the sum over
-    the chosen ones, which the backward pass takes for a constant. The choice hangs on the token
+    the chosen ones, which the backward pass treats as a constant. The choice depends on the token
     alone, so the mixer is causal and the cache is that of its key-value heads. Banks have no
     biases.
 
     Args:
         experts: experts E.
-        active: how many of them each token goes to, k.
+        active: number of experts for each token, k.
         n_kv_head: shared key and value heads G; an expert has a query head for each.
         n_qkv: width of a token's queries together, k * G * D; null takes `n_embd`.
-        qk_norm: normalise queries and keys over each head with the recipe's norm, before they are
-            rotated.
+        qk_norm: normalise queries and keys over each head with the recipe's norm, before rotation.
         balance_loss: weight of the Switch balance loss, which is 1 at perfect balance.
         z_loss: weight of the mean squared logsumexp of the router's logits.
-        bias_rate: step of the bias that evens out the load without a loss, as in `moe`; 0 for none.
+        bias_rate: step of the bias that balances the load without a loss, as in `moe`; 0 for none.
     """
 
     honours = frozenset({"rotary"})
@@ -109,5 +108,5 @@ class MoEAttention(Attention):
         return (out, choice.terms) if self.training else out
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """Keys and values: 2 * n_kv_head * D numbers a token, whatever the number of experts."""
+        """Keys and values: 2 * n_kv_head * D numbers a token, for any number of experts."""
         return new_kv(batch, self.n_kv_head, length, self.width, device, dtype)

@@ -1,4 +1,4 @@
-"""Linear recurrences with decay and the delta rule, in chunks: what `linear` is made of.
+"""Linear recurrences with decay and the delta rule, in chunks; used by `linear`.
 
 For each head, with keys and queries of width D, values of width E and a state S (D, E):
 
@@ -14,13 +14,13 @@ Inside a chunk of L tokens, with state S_0 before it and decay(i, j) = a_{j+1} .
 
 (Yang et al. 2023, arXiv 2312.06635, section 4; Yang et al. 2024, arXiv 2406.06484, section 3; Yang
 et al. 2024, arXiv 2412.06464, section 3.3.) All of it is matrix products over all chunks at once,
-but for S, which goes from chunk to chunk.
+except S, which passes from chunk to chunk.
 
-Decays arrive as logarithms, at most 0. P, N and the inverse are built by halving: a block of 2m
-tokens from its two halves, where the decay from a token of the first half to one of the second is
-what is left of the first, times what has passed of the second. So every exponent is a sum of
-non-positive terms. No two running sums are ever subtracted, nothing overflows, and a decay keeps
-its precision however strong those beside it are.
+Decays are given as logarithms, at most 0. P, N and the inverse are built by halving: a block of 2m
+tokens from its two halves. The decay from a token of the first half to one of the second is the
+product of the rest of the first half and the beginning of the second. Every exponent is then a sum
+of non-positive terms. Running sums are never subtracted, so nothing overflows, and a decay keeps
+its precision next to much stronger ones.
 
 Shapes: q and k (B, H, T, D), v (B, H, T, E); in chunks (B, H, N, L, width).
 """
@@ -49,13 +49,13 @@ def recurrence(
     """Outputs (B, H, T, E) and the state (B, H, D, E) after the last token.
 
     Args:
-        q: queries, in float32 or float64, as all of these.
+        q: queries, in float32 or float64 like all others.
         k: keys; of length at most 1 with the delta rule.
         v: values.
-        log_decay: log a, (B, H, T, D) or, alike for all channels, (B, H, T, 1); None for no decay.
+        log_decay: log a, (B, H, T, D) or, equal for all channels, (B, H, T, 1); None for no decay.
         beta: b of the delta rule, (B, H, T, 1); None for gated linear attention.
         state: the state before the first token; None for zeros.
-        chunk: L, a power of two; fewer tokens make one smaller chunk.
+        chunk: L, a power of two; fewer tokens form one smaller chunk.
     """
     T, L = q.shape[2], 1
     while min(chunk, T) > L:
@@ -82,12 +82,12 @@ def recurrence(
 
 
 def _chunks(x: Tensor, L: int) -> Tensor:
-    """(B, H, T, width) -> (B, H, N, L, width), filled up with zeros."""
+    """(B, H, T, width) -> (B, H, N, L, width), padded with zeros."""
     return torch.unflatten(F.pad(x, (0, 0, 0, -x.shape[2] % L)), 2, (-1, L))
 
 
 def _carry(written: Tensor, kept: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-    """The states before each chunk (B, H, N, D, E), and the last, from what each chunk writes."""
+    """The states before each chunk (B, H, N, D, E), and the last, from each chunk's writes."""
     starts = []
     for n, update in enumerate(written.unbind(2)):
         starts.append(state)
@@ -125,7 +125,7 @@ def _spans(log_decay: Tensor) -> Spans:
 
 
 def _pattern(q: Tensor, spans: Spans | None) -> Tensor | None:
-    """The decay from j to i for j <= i, else 0: (..., L, L); None where channels differ in it."""
+    """The decay from j to i for j <= i, else 0: (..., L, L); None if channels differ."""
     if spans is None:
         return q.new_ones(q.shape[-2], q.shape[-2]).tril()
     log_decay = spans[0][0]
@@ -157,9 +157,9 @@ def _decayed(q: Tensor, k: Tensor, spans: Spans) -> Tensor:
 def _inverse(lower: Tensor) -> Tensor:
     """`(I + lower)^-1` of strictly lower triangles (..., L, L), L a power of two.
 
-    [[A, 0], [C, D]]^-1 = [[A^-1, 0], [-D^-1 C A^-1, D^-1]] at every size. Unlike a series of powers
-    of `lower`, whose terms cancel where keys repeat, the inverses of blocks are bounded: each is
-    what the delta rule makes of that stretch of tokens.
+    [[A, 0], [C, D]]^-1 = [[A^-1, 0], [-D^-1 C A^-1, D^-1]] at every size. A series of powers of
+    `lower` has terms that cancel where keys repeat. The inverses of blocks are bounded: each is the
+    delta rule's result for that stretch of tokens.
     """
     L = lower.shape[-1]
     blocks = lower.new_ones(*lower.shape[:-1], 1, 1)
@@ -177,7 +177,7 @@ def _halves(x: Tensor, m: int) -> tuple[Tensor, ...]:
 
 
 def _join(blocks: Tensor, corner: Tensor) -> Tensor:
-    """Lower triangles (..., 2n, m, m) in pairs, and what is left of and below: (..., n, 2m, 2m)."""
+    """Pairs of lower triangles (..., 2n, m, m), joined with the block between: (..., n, 2m, 2m)."""
     first, second = torch.unflatten(blocks, -3, (-1, 2)).unbind(-3)
     top = torch.cat([first, torch.zeros_like(first)], -1)
     return torch.cat([top, torch.cat([corner, second], -1)], -2)

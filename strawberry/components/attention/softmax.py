@@ -1,7 +1,7 @@
-"""Causal softmax attention over a cache that grows: what the softmax mixers share.
+"""Causal softmax attention with a growing cache; common to the softmax mixers.
 
 Shapes: q (B, H, T, D); k and v (B, G, S, D) with G key-value heads, H a multiple of G. The T
-queries are the last of the S positions: query i stands at position S - T + i.
+queries are the last of the S positions: query i is at position S - T + i.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from strawberry.errors import FieldError
 
 
 def head_width(n_head: int, n_qkv: int) -> int:
-    """Width of a head; raises FieldError where the heads don't divide `n_qkv`."""
+    """Width of a head; raises FieldError if the heads don't divide `n_qkv`."""
     if n_head < 1:
         raise FieldError("n_head", f"must be positive, got {n_head}")
     if n_qkv % n_head:
@@ -35,7 +35,7 @@ def head_width(n_head: int, n_qkv: int) -> int:
 def check_heads(
     site: Site, n_head: int, width: int, places: Iterable[Place], name: str = "n_head"
 ) -> None:
-    """Raises FieldError at `name` where the position in force can't serve such heads."""
+    """Raises FieldError at `name` if the positional component doesn't support such heads."""
     if site.positional.places & set(places):
         try:
             site.positional.check(n_head, width)
@@ -52,7 +52,7 @@ def new_kv(
     dtype: torch.dtype,
     window: int | None = None,
 ) -> State:
-    """Room for the keys and values of `length` tokens, or of the last `window` of them."""
+    """State for the keys and values of `length` tokens, or of the last `window` of them."""
     shape = (batch, heads, length if window is None else min(length, window), width)
     return {
         "k": torch.zeros(shape, device=device, dtype=dtype),
@@ -63,9 +63,9 @@ def new_kv(
 def extend_kv(k: Tensor, v: Tensor, use: Use, window: int | None = None) -> tuple[Tensor, Tensor]:
     """The keys and values that the queries may see: those of the cache and these, in order.
 
-    These are written to the cache. With a window the cache is a ring: position p has slot
-    p mod size, and what the first of the queries can't see any more is left out. In a recursion
-    whose steps share keys, a later step takes what the first one had.
+    The new ones are written to the cache. With a window the cache is a ring buffer: position p has
+    slot p mod size, and keys before the first query's window are left out. In a recursion whose
+    steps share keys, a later step takes those of the first.
     """
     if use.shared is not None and use.kept is not None:
         if not use.shared.later:
@@ -102,9 +102,9 @@ def _extend_ring(k: Tensor, v: Tensor, state: State, offset: int) -> tuple[Tenso
 def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
     """Causal scaled dot-product attention of the last T positions over all S: (B, H, T, D).
 
-    Plain attention goes to torch's fused kernels. Anything else goes to FlexAttention where that
-    is available, else a window shorter than half the queries is computed in blocks, so that work
-    grows with T * window, and the rest with a dense mask. All give the same values.
+    Plain attention uses torch's fused kernels. Other cases use FlexAttention if available. Else a
+    window shorter than half the queries is computed in blocks, so that work grows with T * window,
+    and the rest with a dense mask. All give the same values.
     """
     k, v = k.to(q.dtype), v.to(q.dtype)
     D, E = q.shape[-1], v.shape[-1]
@@ -126,7 +126,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
-    """Causality alone. One token's queries of a key head go as tokens: no key is repeated."""
+    """Plain causal attention; for one token, queries of a key head count as tokens of it."""
     T, grouped = q.shape[2], q.shape[1] != k.shape[1]
     alone = grouped and T == 1
     y = F.scaled_dot_product_attention(
@@ -142,7 +142,7 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
 
 
 def _visible(q: Tensor, S: int, scores: Scores) -> Tensor:
-    """Which key each query sees: (T, S), or (B, 1 or H, T, S) where sequences differ."""
+    """Mask of the keys that each query sees: (T, S), or (B, 1 or H, T, S) if sequences differ."""
     T, window = q.shape[2], scores.window
     key = ("distance", T, S, None if scores.places is None else id(scores.places))
     if key not in scores.memo:
@@ -164,7 +164,7 @@ def _visible(q: Tensor, S: int, scores: Scores) -> Tensor:
 def _masked(
     q: Tensor, k: Tensor, v: Tensor, visible: Tensor, bias: Tensor | None, scores: Scores
 ) -> Tensor:
-    """Attention with a mask that is written out; a sink is one more key, of zeros."""
+    """Attention with a dense mask; a sink is one more key, of zeros."""
     mask = visible
     if bias is not None or scores.sink is not None:
         added = torch.zeros((), dtype=q.dtype, device=q.device) if bias is None else bias
@@ -208,7 +208,7 @@ def _in_blocks(q: Tensor, k: Tensor, v: Tensor, scores: Scores, window: int) -> 
 
 
 def _distance_in_blocks(device: torch.device, window: int) -> Tensor:
-    """How far back each of a block's keys is from each of its queries: (window, 2 window)."""
+    """Distance of each of a block's keys from each of its queries: (window, 2 window)."""
     distance = window + torch.arange(window, device=device)[:, None]
     return distance - torch.arange(2 * window, device=device)
 
@@ -216,7 +216,7 @@ def _distance_in_blocks(device: torch.device, window: int) -> Tensor:
 def _visible_in_blocks(
     device: torch.device, n: int, window: int, earlier: int, scores: Scores
 ) -> Tensor:
-    """Which of a block's 2 * window keys each of its queries sees: (1, n, 1, window, 2 window)."""
+    """Mask of a block's 2 * window keys for each of its queries: (1, n, 1, window, 2 window)."""
     key = ("visible in blocks", n, window, earlier)
     if key not in scores.memo:
         distance = _distance_in_blocks(device, window)
@@ -229,7 +229,7 @@ def _visible_in_blocks(
 
 
 def _same_in_blocks(documents: Tensor, n: int, window: int) -> Tensor:
-    """Whether query and key are of one document: (B, n, 1, window, 2 window)."""
+    """Mask of query and key in one document: (B, n, 1, window, 2 window)."""
     after = n * window - documents.shape[1]
     keys = F.pad(documents, (window, after), value=-1).unfold(1, 2 * window, window)
     queries = F.pad(documents, (0, after), value=-1).view(-1, n, window)

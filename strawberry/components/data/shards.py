@@ -1,4 +1,4 @@
-"""Ids that another project wrote: nanoGPT's and llm.c's `.bin`, and `.npy`."""
+"""Token files of other projects: nanoGPT's and llm.c's `.bin`, and `.npy`."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class ShardFiles(DataSource):
 
     Files with `val`, `valid` or `validation` in their names are validation (`val.bin`,
     `fineweb_val_000000.bin`), and all others training; both are read in the order of their names,
-    as one stream each. Without any, the end of the training ids is validation. Those with `test` in
+    as one stream each. Without any, the end of the training ids is validation. Files with `test` in
     their names are the locked test split.
 
-    The recipe's `tokenizer` is not used. Without a tokenizer a run trains and evaluates, but
-    has no bits per byte, and generates no text.
+    The recipe's `tokenizer` is not used. Without a tokenizer, a run trains and evaluates, but has
+    no bits per byte and generates no text.
 
     Args:
-        path: a file, a folder (`.bin` and `.npy` in it and below) or a pattern such as
-            `fineweb10B/*.bin`; looked for from the current folder, then from the recipe's.
-        val: the files of validation, given likewise; null goes by the names.
+        path: a file, a folder (its `.bin` and `.npy`, recursively) or a pattern such as
+            `fineweb10B/*.bin`; looked up in the current folder, then in the recipe's.
+        val: the validation files, given likewise; null goes by the names.
         test: the files of the test split, given likewise; null goes by the names.
-        tokenizer: the `tokenizer.json` that made the ids; null takes the one beside the first
-            file, if there is one.
-        dtype: type of the ids in files that don't say, which are nanoGPT's.
-        eot: the id between documents, for `train.document_mask`; null takes the tokenizer's.
-        data_division: the share for training where no file is validation.
-        test_division: the share of all ids that is taken from the end of training and held back
-            for a test, where no file is.
+        tokenizer: the `tokenizer.json` of the ids; null takes the one in the first file's folder,
+            if present.
+        dtype: type of the ids in files without a header, as nanoGPT's.
+        eot: id between documents, for `train.document_mask`; null takes the tokenizer's.
+        data_division: fraction for training without validation files.
+        test_division: fraction of all ids that moves from the end of training to the locked test
+            split, without test files.
     """
 
     def __init__(

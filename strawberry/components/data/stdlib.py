@@ -1,4 +1,4 @@
-"""The source text of the running Python's standard library: real text that every machine has."""
+"""The source text of the running Python's standard library: real text on every machine."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _LONE = ("_sysconfigdata", "_sysconfig_vars")
 
 
 class Stdlib(DataSource):
-    """The `.py` files of the running Python's standard library, a document each, without tests.
+    """The `.py` files of the running Python's standard library, one document each, without tests.
 
     About 8 MB of code and English. Another version of Python has another text; the data set's
-    fingerprint tells them apart.
+    fingerprint distinguishes them.
 
     Args:
-        max_bytes: take files (chosen by a digest of their names) up to so many bytes in all.
-        data_division: the share of the text that is for training; the rest is for validation.
-        test_division: the share of the text that is taken from training and held back for a test.
+        max_bytes: total size of the files, which are chosen by a digest of their names.
+        data_division: fraction of the text for training; the rest is for validation.
+        test_division: fraction of the text that moves from training to the locked test split.
     """
 
     prompt: ClassVar[str] = "class Reader"
@@ -89,7 +89,7 @@ class Stdlib(DataSource):
 
 
 def library_files(root: Path, max_bytes: int) -> list[Path]:
-    """The library's files under `root`, sorted by name: as many as `max_bytes` has room for."""
+    """The library's files under `root`, sorted by name, within `max_bytes`."""
     sizes: dict[str, int] = {}
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in _SKIPPED and "config-" not in name]
@@ -108,7 +108,7 @@ def library_files(root: Path, max_bytes: int) -> list[Path]:
 
 
 def _read(path: Path) -> Iterator[str]:
-    """The text of a Python file, in the encoding that it declares."""
+    """The text of a Python file, in its declared encoding."""
     try:
         with path.open("rb") as file:
             encoding, _ = tokenize.detect_encoding(file.readline)

@@ -1,4 +1,4 @@
-"""Sequences that a task makes, drawn as they are needed."""
+"""Synthetic sequences from a task, generated on demand."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _WORD: Final = (1 << 64) - 1
 _NEW, _FIXED, _VAL, _ORDER, _TEST = range(5)
 """Streams of random numbers: new sequences, a fixed set, validation, an order, and a test."""
 _PRINTED: Final = 4
-"""Sequences of each split that the fingerprint is taken of."""
+"""Number of sequences of each split in the fingerprint."""
 
 
 class Synthetic(DataSource):
     """Sequences of a task, each as long as the model's `block_size`, with exact answers.
 
-    Evaluation tells `val_accuracy`, the share of answers that are right, and `val_solved`, the
-    share of sequences whose answers are all right. No tokenizer is used.
+    Evaluation reports `val_accuracy`, the share of right answers, and `val_solved`, the share of
+    sequences with only right answers. No tokenizer is used.
 
     Args:
-        task: what makes the sequences.
-        examples: training sequences, gone through in a new order each time; null draws new ones
-            without end.
-        val_examples: sequences of validation.
-        test_examples: sequences of the test split, which is locked; 0 for none.
+        task: generates the sequences.
+        examples: number of training sequences, repeated in a new order each time; null draws new
+            ones without end.
+        val_examples: number of validation sequences.
+        test_examples: number of sequences of the locked test split; 0 for none.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Synthetic(DataSource):
 
 
 class SyntheticDataset(Dataset):
-    """Sequence number i of a split is a function of i, and of the seed where none is repeated."""
+    """Sequence i of a split is a function of i, and of the seed if sequences are not repeated."""
 
     def __init__(
         self,
@@ -105,13 +105,13 @@ class SyntheticDataset(Dataset):
         self.fingerprint = digest(described, sizes_of, self.block_size, first.hexdigest())
 
     def n_tokens(self, split: Split) -> int | None:
-        """Tokens in a split, or None for training without end."""
+        """Tokens in a split, or None for endless training data."""
         size = self.sizes[split]
         # One more than the inputs: a target can be what no input is.
         return None if size is None else size * (self.block_size + 1)
 
     def example(self, split: Split, number: int, seed: int) -> tuple[Ids, Ids]:
-        """Inputs and targets (T,) of a sequence; raises what the task does."""
+        """Inputs and targets (T,) of a sequence; raises the task's errors."""
         training = split == "train"
         if training:
             stream = _NEW if self.sizes["train"] is None else _FIXED
@@ -144,11 +144,11 @@ class SyntheticDataset(Dataset):
 
 @functools.lru_cache(maxsize=2)  # a batch may stand on both sides of an end
 def _order(size: int, turn: int, seed: int) -> Ids:
-    """The order in which a fixed set is gone through for the `turn`th time."""
+    """The order of a fixed set in its `turn`th pass."""
     return _generator(_ORDER, seed, turn).permutation(size)
 
 
 def _generator(stream: int, seed: int, number: int) -> np.random.Generator:
-    """Random numbers that have nothing to do with those of any other arguments."""
+    """A random generator for these arguments, independent of that of any others."""
     key = np.array([seed & _WORD, number & _WORD], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, stream]))

@@ -1,4 +1,4 @@
-"""Text of one's own, from files."""
+"""The user's own text files."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from strawberry.files.storage import about
 
 
 class TextFiles(DataSource):
-    """Text files: `.txt` and `.md` hold a document each, `.jsonl` one a line, `.json` a list.
+    """Text files: `.txt` and `.md` are one document each, `.jsonl` has one a line, `.json` a list.
 
-    A `.ndjson` is a `.jsonl`, and so is a `.json` with an object on each line. Files may be
-    compressed (`.gz`, `.bz2`, `.xz`, `.zst`), links are followed, and documents that are empty or
-    null are left out and counted. Documents are divided whole, by bytes: validation is the same
-    text for every tokenizer.
+    `.ndjson` is read like `.jsonl`, and so is a `.json` with one object on each line. Files may be
+    compressed (`.gz`, `.bz2`, `.xz`, `.zst`), links are followed, and empty or null documents are
+    left out and counted. Whole documents are divided by bytes, so validation is the same text for
+    every tokenizer.
 
     Args:
-        path: a file, a folder (text files in it and below) or a pattern such as `texts/*.txt`;
-            looked for from the current folder, then from the recipe's.
-        field: the text field of JSON objects, with dots if it is nested (`meta.text`); plain JSON
-            strings need none.
-        data_division: the share of the text that is for training; the rest is for validation.
-        test_division: the share of the text that is taken from training and held back for a test.
-        special: make the texts of special tokens within documents into their ids.
+        path: a file, a folder (its text files, recursively) or a pattern such as `texts/*.txt`;
+            looked up in the current folder, then in the recipe's.
+        field: the text field of JSON objects, with dots if nested (`meta.text`); not used for plain
+            JSON strings.
+        data_division: fraction of the text for training; the rest is for validation.
+        test_division: fraction of the text that moves from training to the locked test split.
+        special: encode texts of special tokens within documents as their ids.
     """
 
     def __init__(

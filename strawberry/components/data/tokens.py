@@ -1,4 +1,4 @@
-"""Token files that are prepared already."""
+"""Prepared token files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from strawberry.files.storage import FileFingerprints, about
 
 
 class Tokens(DataSource):
-    """A folder that `strawberry data prepare` made, or a single token file (`.tok`).
+    """A folder from `strawberry data prepare`, or a single token file (`.tok`).
 
-    The recipe's `tokenizer` is not used: the folder has its own, or the file has one beside it.
+    The recipe's `tokenizer` is not used: the folder has its own, and a file's folder may have one.
 
     Args:
-        path: the folder or the file; looked for from the current folder, then from the recipe's.
-        data_division: of a single file: the share from its beginning that is for training. A
-            folder is divided already.
-        test_division: of a single file: the share that is taken from the end of this and held
-            back for a test.
+        path: the folder or the file; looked up in the current folder, then in the recipe's.
+        data_division: for a single file: the fraction from its beginning for training. A folder is
+            already divided.
+        test_division: for a single file: the fraction that moves from the end of training to the
+            locked test split.
     """
 
     def __init__(

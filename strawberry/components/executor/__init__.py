@@ -1,1 +1,1 @@
-"""Executors: a file each."""
+"""Executors, one file each."""

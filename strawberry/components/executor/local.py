@@ -1,4 +1,4 @@
-"""Trials on this machine: a process each, one a GPU, or as many as there are cores."""
+"""Trials on this machine: one process each, one for each GPU, or as many as there are cores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from strawberry.ablate.process import TrialProcess, ask, stop, warm_up
 from strawberry.contracts.execution import Events, Executor, ExecutorSite, FinishedJob, Job
 
 POLL = 0.05
-"""Seconds between two looks at the processes."""
+"""Seconds between polls of the processes."""
 
 
 @dataclass(slots=True)
@@ -25,15 +25,16 @@ class _Running:
 
 
 class LocalExecutor(Executor):
-    """Processes of this machine; each has a GPU, or cores, of its own.
+    """Processes of this machine, each with its own GPU or cores.
 
-    What a trial prints is in `log.txt` of its folder. A trial that is killed, or hangs, is told as
-    such, and the others go on. They outlive nothing: where this process ends, they save and stop.
+    A trial's output is in `log.txt` of its folder. A trial that is killed or hangs is reported as
+    such, and the others continue. When this process ends, its trials save and stop.
 
     Args:
-        jobs: trials at once; null takes the GPUs, or the cores divided by `threads`.
+        jobs: concurrent trials; null takes the number of GPUs, or of cores divided by `threads`.
         threads: cores of a trial on the CPU.
-        silence: seconds without a logged step, evaluation or checkpoint until it counts as hanging.
+        silence: seconds without a logged step, evaluation or checkpoint after which a trial counts
+            as hung.
     """
 
     def __init__(
@@ -50,15 +51,15 @@ class LocalExecutor(Executor):
 
     @property
     def slots(self) -> int:
-        """One a GPU, or one for so many cores."""
+        """One slot for each GPU, or for this many cores."""
         return self.jobs or _gpus() or max(1, len(_cores()) // self.threads)
 
     def warm_up(self) -> None:
-        """Begin to import what every trial needs."""
+        """Start to import modules that every trial needs."""
         warm_up()
 
     def run(self, jobs: Sequence[Job], events: Events) -> Iterator[FinishedJob]:
-        """Each trial in the first free slot."""
+        """Run each trial in the first free slot."""
         waiting, running = list(jobs)[::-1], list[_Running]()
         free = list(range(self.slots))[::-1]
         try:
@@ -98,9 +99,9 @@ def _cores() -> list[int]:
 
 
 def _gpus() -> int:
-    """How many GPUs there are; asked without making a context on any.
+    """The number of GPUs, found without creating a context on any.
 
-    CUDA's alone: no other has a variable that gives a process its own.
+    Only CUDA's: other devices have no variable that assigns one to a process.
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""Position-wise networks: a file each."""
+"""Position-wise networks, one file each."""

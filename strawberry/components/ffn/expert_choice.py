@@ -1,8 +1,8 @@
-"""Expert choice: each expert takes the tokens that suit it best (Zhou et al. 2022).
+"""Expert choice: each expert takes its best tokens (Zhou et al. 2022).
 
 Arxiv 2202.09368, section 3.2: `S = softmax(X W^T)`, and expert e takes the r tokens of largest
-`S[:, e]`, with those values as gates. Here within one sequence, so that sequences don't depend on
-each other; still a token's experts depend on later tokens, so this is not causal.
+`S[:, e]`, with those values as gates. Here the choice is within one sequence, so sequences don't
+depend on each other. A token's experts still depend on later tokens, so this is not causal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from strawberry.contracts import Aux, Component, Term, draw
 
 @dataclass(frozen=True, slots=True)
 class TokensTaken:
-    """What experts took: `token` and `gate` are (E, B, r); a token is counted over the batch."""
+    """The experts' tokens: `token` and `gate` are (E, B, r); token numbers count over the batch."""
 
     token: Tensor
     gate: Tensor
@@ -43,10 +43,10 @@ class ExpertChoiceMoE(Component):
 
     Args:
         n_embd: model width.
-        experts: how many experts.
-        share: of a sequence's tokens each expert takes this share, rounded up.
-        gate: `softmax` over experts, or each expert's own `sigmoid`.
-        scale: what gates are multiplied by.
+        experts: number of experts.
+        share: fraction of a sequence's tokens that each expert takes, rounded up.
+        gate: `softmax` over experts, or a `sigmoid` for each expert.
+        scale: factor on the gates.
         z: weight of the z-loss.
     """
 
@@ -71,11 +71,11 @@ class ExpertChoiceMoE(Component):
         draw(self.weight, GATE_STD, uniform=False)
 
     def taken_of(self, length: int) -> int:
-        """How many tokens an expert takes of a sequence of that length."""
+        """Number of tokens that an expert takes of a sequence of that length."""
         return min(length, math.ceil(self.share * length))
 
     def forward(self, x: Tensor) -> TokensTaken:
-        """(B, T, C) -> what each expert takes; in training also losses and metrics."""
+        """(B, T, C) -> each expert's tokens; in training also losses and metrics."""
         return precise(self._choose, x)
 
     def _choose(self, x: Tensor) -> TokensTaken:
@@ -98,5 +98,5 @@ class ExpertChoiceMoE(Component):
         return tuple(terms)
 
     def extra_repr(self) -> str:
-        """What it chooses by."""
+        """The parameters of the choice."""
         return f"{len(self.weight)} experts, {self.share:g} of the tokens each, {self.gate}"

@@ -82,4 +82,4 @@ FORMS: dict[str, type[Gated]] = {
     "reglu": ReGLU,
     "swiglu": SwiGLU,
 }
-"""Each by its name in a recipe."""
+"""The gated networks by their names in recipes."""

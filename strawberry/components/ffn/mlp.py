@@ -18,7 +18,7 @@ def squared_relu(x: Tensor) -> Tensor:
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """`x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, as GPT-2 has it (arXiv 1606.08415)."""
+    """`x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, as in GPT-2 (arXiv 1606.08415)."""
     return F.gelu(x, approximate="tanh")
 
 

@@ -1,7 +1,7 @@
-"""Mixture of experts: each token goes through the few networks that a router chooses for it.
+"""Mixture of experts: a router chooses a few networks for each token.
 
-`y = sum_{i in top k} g_i E_i(x)`, and shared experts that every token goes through. Shazeer et al.
-2017, arXiv 1701.06538, eq. 1; fine-grained and shared experts: Dai et al. 2024 (DeepSeekMoE), arXiv
+`y = sum_{i in top k} g_i E_i(x)`, plus shared experts that every token uses. Shazeer et al. 2017,
+arXiv 1701.06538, eq. 1; fine-grained and shared experts: Dai et al. 2024 (DeepSeekMoE), arXiv
 2401.06066, eq. 9. The routing is in `components/routing.py`, that by experts in `expert_choice.py`.
 """
 
@@ -28,38 +28,37 @@ Form = Literal["bilinear", "geglu", "glu", "reglu", "swiglu", "gelu", "relu", "r
 class MoE(FFN):
     """`sum_i g_i E_i(x)` over the experts that a router chooses for each token.
 
-    With `routing: token` no token's result depends on another's, unless `capacity` is set. With
-    `routing: expert` each expert takes the tokens of a sequence that suit it best, whatever their
-    order, so that a token's result depends on later ones: such a model can't be sampled from as
-    usual, and has no cache. Experts have no biases. The router is the block's own, whatever the
-    weight source; its parameters are of kind `router`.
+    With `routing: token` a token's result does not depend on other tokens, unless `capacity` is
+    set. With `routing: expert` each expert takes its best tokens of a sequence, in any order, so a
+    token's result depends on later ones. Such a model needs special sampling, and has no cache.
+    Experts have no biases. The router always has its own parameters, for any weight source; they
+    are of kind `router`.
 
     Args:
-        routing: who chooses: each `token` its experts, or each `expert` its tokens.
+        routing: each `token` chooses its experts, or each `expert` its tokens.
         experts: routed experts E.
-        active: how many of them each token goes to; with `routing: expert`, in the mean.
-        n_ffn: hidden width of one expert; null shares the width of the dense network of that form
-            among active and shared experts, for about its FLOPs, in multiples of 8.
-        expert: the form of every expert: a gated network, or the `mlp` of that activation.
-        gate: `softmax` over all experts, or each expert's own `sigmoid`.
+        active: number of experts for each token; with `routing: expert`, the mean number.
+        n_ffn: hidden width of one expert; null divides the width of the dense network of that form
+            by the number of active and shared experts, for about its FLOPs, in multiples of 8.
+        expert: form of every expert: a gated network, or the `mlp` of that activation.
+        gate: `softmax` over all experts, or a `sigmoid` for each expert.
         normalize: divide a token's gates by their sum; null does so unless `active` is 1 or experts
             choose.
-        scale: what gates are multiplied by.
-        shared: experts that every token goes through, beside the routed ones.
-        noisy: noisy top-k: learned noise on the logits in training.
+        scale: factor on the gates.
+        shared: experts that every token uses, in addition to the routed ones.
+        noisy: noisy top-k: add learned noise to the logits in training.
         balance_loss: weight of the Switch balance loss, which is 1 at perfect balance; null takes
-            0.01 where tokens choose, and experts that choose are balanced.
-        z_loss: weight of the mean squared logsumexp of the logits; ST-MoE takes 1e-3.
-        importance_loss: weight of the squared variation of the gates' sums; the paper takes 0.1.
-        load_loss: the same of the expected loads; needs `noisy`.
-        bias_rate: step of the bias that evens out the load without a loss: after each optimizer
-            step an expert's bias moves by this, and it counts for the choice, not for the gate; 0
-            for none. DeepSeek takes 1e-3.
-        capacity: where tokens choose, in training an expert takes at most this many times its even
-            share of a batch's tokens, in their order, and drops the rest; then what happens to a
-            token depends on other sequences of the batch. Null drops nothing; evaluation never
-            does. Where experts choose, each takes this many times its even share of a sequence's
-            tokens; null is 1.
+            0.01 if tokens choose, and 0 if experts choose, which are balanced.
+        z_loss: weight of the mean squared logsumexp of the logits; ST-MoE uses 1e-3.
+        importance_loss: weight of the squared variation of the gates' sums; the paper uses 0.1.
+        load_loss: the same for the expected loads; needs `noisy`.
+        bias_rate: step of the bias that balances the load without a loss. After each optimizer step
+            an expert's bias moves by this amount; it affects the choice, not the gate. 0 for none.
+            DeepSeek uses 1e-3.
+        capacity: if tokens choose: in training an expert takes at most this many times its even
+            share of a batch's tokens, in their order, and drops the rest; a token then depends on
+            other sequences of the batch. Null drops nothing; evaluation never does. If experts
+            choose: each takes this many times its even share of a sequence's tokens; null is 1.
     """
 
     def __init__(
@@ -143,7 +142,7 @@ class MoE(FFN):
         return (y, terms) if self.training else y
 
     def _act(self, h: Tensor) -> Tensor:
-        """The hidden values (..., F) from what comes before the activation."""
+        """The hidden values (..., F) from the input of the activation."""
         if self.form not in FORMS:
             return ACTIVATIONS[self.form](h)
         u, gate = h.chunk(2, dim=-1)
@@ -152,7 +151,7 @@ class MoE(FFN):
     def _taken(
         self, x: Tensor, router: ExpertChoiceMoE, use: Use, up: Tensor, down: Tensor
     ) -> tuple[Tensor, Aux]:
-        """Each expert's tokens through it, and summed: (B, T, C) -> (B T, C)."""
+        """Each expert's tokens through it, summed: (B, T, C) -> (B T, C)."""
         if use.cache is not None:
             raise StrawberryError(
                 "moe with `routing: expert` needs whole sequences, so it has no cache"
@@ -180,7 +179,7 @@ class MoE(FFN):
     def _bounded(
         self, x: Tensor, choice: ExpertAssignment, up: Tensor, down: Tensor, capacity: float
     ) -> tuple[Tensor, Tensor]:
-        """The same with `capacity` rows for each expert; also the share that was dropped."""
+        """The same with `capacity` rows for each expert; also the share of dropped rows."""
         (N, k), (E, _, C) = choice.expert.shape, up.shape
         rows = min(N, math.ceil(capacity * N * k / E))
         dispatch = Dispatch.of(choice)
@@ -205,7 +204,7 @@ def _check_expert_choice(
     load_loss: float,
     bias_rate: float,
 ) -> None:
-    """Raises FieldError for what makes no sense where experts choose."""
+    """Raises FieldError for fields that don't apply if experts choose."""
     if active > experts:
         raise FieldError("active", f"must be at most experts = {experts}, got {active}")
     if normalize:

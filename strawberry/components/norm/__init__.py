@@ -1,1 +1,1 @@
-"""Normalisations: a file each."""
+"""Normalisations, one file each."""

@@ -1,4 +1,4 @@
-"""Dynamic tanh in the place of a normalisation (Zhu et al. 2025, arXiv 2503.10622, eq. 3)."""
+"""Dynamic tanh, a replacement of normalisation (Zhu et al. 2025, arXiv 2503.10622, eq. 3)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from strawberry.contracts import Norm, NormSite
 
 
 class DyT(Norm):
-    """`gain * tanh(alpha x) + bias`, number by number: no statistic is taken.
+    """`gain * tanh(alpha x) + bias`, elementwise, without a statistic.
 
     Args:
-        alpha: the learned scale at the start, one number for the whole width.
-        bias: whether there is a learned bias for each feature, 0 at the start.
+        alpha: initial value of the learned scale, one number for the whole width.
+        bias: learn a bias for each feature, 0 at the start.
     """
 
     def __init__(

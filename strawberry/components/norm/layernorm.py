@@ -14,7 +14,7 @@ class LayerNorm(Norm):
 
     Args:
         eps: added to the variance.
-        bias: whether there is a learned bias for each feature, 0 at the start.
+        bias: learn a bias for each feature, 0 at the start.
     """
 
     def __init__(self, site: NormSite, *, eps: float = 1e-5, bias: bool = True) -> None:

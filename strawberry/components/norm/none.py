@@ -8,7 +8,7 @@ from strawberry.contracts import Norm, NormSite
 
 
 class NoNorm(Norm):
-    """Hands its input on, for ablations of the norms."""
+    """Returns its input, for ablations of the norms."""
 
     def __init__(self, site: NormSite) -> None:
         super().__init__()

@@ -15,11 +15,11 @@ from strawberry.contracts import Norm, NormSite, wide
 class RMSNorm(Norm):
     """`x / sqrt(mean(x^2) + eps) * gain` over the last dimension.
 
-    The statistic is taken in float32 whatever the input's dtype.
+    The statistic is computed in float32 for any input dtype.
 
     Args:
         eps: added to the mean square.
-        gain: whether there is a learned gain for each feature, 1 at the start.
+        gain: learn a gain for each feature, 1 at the start.
     """
 
     def __init__(self, site: NormSite, *, eps: float = 1e-6, gain: bool = True) -> None:
@@ -39,15 +39,15 @@ def unit_rms(x: Tensor, eps: float) -> Tensor:
 
 
 def _in_its_dtype(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
-    """`rms_norm` in float32, as the input's dtype."""
+    """`rms_norm` in float32, returned in the input's dtype."""
     y = rms_norm(wide(x), None if gain is None else wide(gain), eps)
     return y if y.dtype is x.dtype else y.to(x.dtype)
 
 
 def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
-    """As torch's own; on a CPU, where that is no kernel of its own, in fewer passes.
+    """As torch's own, with fewer passes on a CPU, where torch has no kernel for it.
 
-    On meta too: it keeps what a fused kernel keeps, and not what the parts of one would.
+    Also used on meta, so that the saved bytes are those of a fused kernel, not of its parts.
     """
     if torch.compiler.is_compiling() or not (x.is_cpu or x.is_meta):
         return F.rms_norm(x, (x.shape[-1],), gain, eps)
@@ -69,8 +69,8 @@ def _normed(x: Tensor, gain: Tensor | None, eps: float) -> tuple[Tensor, Tensor]
 class _RMSNorm(torch.autograd.Function):
     """With n = x / rms and h = grad * gain, the gradient by x is `(h - n mean(h n)) / rms`.
 
-    Without a gain n is the result itself. With one, layer norm's kernel for the way back, told that
-    the mean was zero, gives the gradient less `mean(h) / rms`, in one pass.
+    Without a gain n is the result itself. With one, the backward kernel of layer norm, called with
+    a mean of zero, gives the gradient minus `mean(h) / rms`, in one pass.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Adafactor (Shazeer and Stern 2018, arXiv 1804.04235, algorithms 4 and 5), by torch's own."""
+"""Adafactor (Shazeer and Stern 2018, arXiv 1804.04235, algorithms 4 and 5), based on torch's."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 from strawberry.contracts import DecayingSource, OptimizerSite, ParameterInfo
 
 SMALLEST = 2e-19
-"""Lower bound on the root of a mean square, and on a mean square's mean: the least whose square is
-an ordinary float32. Torch's default, float32's precision, is more than a usual mean square."""
+"""Lower bound on the root of a mean square, and on a mean square's mean: the smallest number whose
+square is a normal float32. Torch's default, float32's precision, exceeds a usual mean square."""
 
 
 class _Unread(torch.optim.Adafactor):
-    """Torch's, whose step has the host read two norms of each parameter; here they stay tensors."""
+    """Torch's Adafactor without the host reads of two norms for each parameter."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """A step; returns the loss of `closure`, where there is one."""
+        """Take a step; returns the loss of `closure`, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -46,8 +46,8 @@ def _update(
 ) -> None:
     """One parameter's step: mean squares, then the update, clipped and relative to the parameter.
 
-    `row` (..., m, 1), `column` (..., 1, n) and, of a vector, `square` are its mean squares; `count`
-    is on the CPU.
+    `row` (..., m, 1), `column` (..., 1, n) and, for a vector, `square` are its mean squares;
+    `count` is on the CPU.
     """
     (least, smallest), lr = group["eps"], group["lr"]
     count += 1
@@ -73,21 +73,20 @@ def _rms(x: Tensor) -> Tensor:
 
 
 class Adafactor(DecayingSource):
-    """Adam's second moment as a row and a column; takes every parameter, keeps hardly any state.
+    """Adam's second moment as a row and a column; takes every parameter, with little state.
 
-    The mean square of an (m, n) gradient is kept as its m row means and its n column means, that
+    The mean square of an (m, n) gradient is stored as its m row means and its n column means, that
     of a vector in full. There is no first moment. Matrices that are one tensor in the model, such
     as q, k and v, or the experts of a stack, are stepped one by one.
 
-    The step is relative: `lr` is the change of a parameter as a share of the parameter's own root
-    mean square, so good rates are 0.01 and more, whatever the shape. As in the paper, step t never
-    uses a larger share than 1 / sqrt(t), whatever the schedule (at 0.01 this begins after 10,000
-    steps).
+    The step is relative: `lr` is the change of a parameter as a fraction of its root mean square,
+    so good rates are 0.01 and more, for any shape. As in the paper, step t uses at most the
+    fraction 1 / sqrt(t), for any schedule (at 0.01 this begins after 10,000 steps).
 
     Args:
-        decay_power: the mean square at step t keeps 1 - t^-decay_power of what it was.
-        clip: largest root mean square of an update before it is scaled.
-        min_scale: what stands for the root mean square of smaller parameters, such as new zeros.
+        decay_power: the mean square at step t keeps 1 - t^-decay_power of its old value.
+        clip: maximum root mean square of an update before it is scaled.
+        min_scale: replaces the root mean square of smaller parameters, such as new zeros.
     """
 
     unit = "matrix"
@@ -123,6 +122,6 @@ class Adafactor(DecayingSource):
         )
 
     def rate(self, optimizer: torch.optim.Optimizer) -> float:
-        """What is left of the schedule's rate: at most 1 / sqrt(t) at step t."""
+        """Factor on the schedule's rate: at most 1 / sqrt(t) at step t."""
         steps = [float(state["step"]) for state in optimizer.state.values() if "step" in state]
         return min(super().rate(optimizer), max(steps, default=1.0) ** -0.5)

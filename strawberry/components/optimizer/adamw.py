@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2), by torch's fused kernels."""
+"""AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2), with torch's fused kernels."""
 
 from __future__ import annotations
 

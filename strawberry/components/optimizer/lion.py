@@ -15,13 +15,13 @@ from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterI
 
 
 class Lion(DecayingSource):
-    """Moves every number by the same amount each step; takes every parameter.
+    """Moves every number by the same amount in each step; takes every parameter.
 
-    It keeps one number for each. Its learning rate has to be a third to a tenth of AdamW's, and its
-    weight decay as much larger.
+    Its state is one number for each. Its learning rate should be a third to a tenth of AdamW's, and
+    its weight decay larger by the same factor.
 
     Args:
-        betas: share of the momentum in the step's direction, and share of it that is kept.
+        betas: fraction of the momentum in the step's direction, and fraction of it that is kept.
     """
 
     shards = True
@@ -40,7 +40,7 @@ class Lion(DecayingSource):
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
-        """The optimizer below."""
+        """Return `SignMomentum(...)`."""
         groups = self.groups(infos)
         return SignMomentum(groups, {"lr": lr, "betas": self.betas})
 

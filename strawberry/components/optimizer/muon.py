@@ -1,8 +1,8 @@
 """Muon: momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024).
 
-The steps are those of torch.optim.Muon on every matrix by itself. That one takes no stacks and
-nothing that is fused, and it iterates in bfloat16 on a CPU too: without instructions for it, many
-times slower than in float32.
+The steps are those of torch.optim.Muon on every single matrix. That class takes no stacks and no
+fused matrices. It iterates in bfloat16 on a CPU too, which is many times slower than float32
+without hardware support.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ Coefficients: TypeAlias = tuple[float, float, float]
 class Muon(OptimizerSource):
     """Takes hidden matrices and stacks of them; embeddings, heads and vectors go to `rest`.
 
-    Each matrix is orthogonalised by itself: q, k and v, or a gate and its up-projection, though
+    Each matrix is orthogonalised separately: q, k and v, or a gate and its up-projection, although
     they are one tensor in the model, and every expert of a stack.
 
     Args:
         lr: peak learning rate; null takes `train.learning_rate`.
-        momentum: share of the old momentum that is kept.
+        momentum: fraction of the old momentum that is kept.
         momentum_warmup: steps in which the momentum rises from 0.85 to `momentum`; 0 for none.
         nesterov: look one step ahead along the momentum.
         ns_steps: Newton-Schulz iterations.
-        weight_decay: share of the learning rate by which parameters shrink each step.
-        heads: orthogonalise the rows of each attention head by themselves, where a matrix has heads
-            among its rows; `adjust_lr` then goes by their shape.
+        weight_decay: parameters shrink by this fraction of the learning rate in each step.
+        heads: orthogonalise the rows of each attention head separately, if a matrix has heads among
+            its rows; `adjust_lr` then uses their shape.
         adjust_lr: `original` scales the rate of an (m, n) matrix by sqrt(max(1, m / n));
             `match_rms_adamw` by 0.2 sqrt(max(m, n)), so that rates of AdamW fit.
         rest: the optimizer of everything else.
@@ -92,7 +92,7 @@ class Muon(OptimizerSource):
         lr: float,
         device: torch.device,
     ) -> torch.optim.Optimizer:
-        """The optimizer below."""
+        """Return `Orthogonal(...)`."""
         defaults = {
             "lr": lr,
             "momentum": self.momentum,
@@ -116,13 +116,13 @@ class OrthogonalMomentum(torch.optim.Optimizer):
     """Steps by the momentum's nearest orthogonal matrix, for every matrix (m, n) of the parameters.
 
     M <- mu M + (1 - mu) G; W <- (1 - lr decay) W - lr scale(m, n) orthogonal(U), where U is M, or
-    mu M + (1 - mu) G looking ahead. Matrices of one shape are iterated on together, whichever
-    parameter they are of.
+    mu M + (1 - mu) G with Nesterov momentum. Matrices of one shape are iterated together, across
+    parameters.
 
     Args:
         layouts: the parameters, and the matrices in each.
-        unit: whether matrices with heads are taken apart further.
-        defaults: those of a parameter group.
+        unit: split matrices with heads further.
+        defaults: defaults of a parameter group.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class OrthogonalMomentum(torch.optim.Optimizer):
                 self._step(parameters, group)
 
     def _step(self, parameters: Sequence[nn.Parameter], group: dict[str, Any]) -> None:
-        """Step these; of what is in shards, no more is gathered at a time."""
+        """Step these parameters; of sharded ones, at most one is gathered at a time."""
         pieces = []
         for parameter in parameters:
             momentum = self._momentum(parameter, group).to(precision(parameter.device))
@@ -162,14 +162,14 @@ class OrthogonalMomentum(torch.optim.Optimizer):
     def _updates(
         self, parameters: Sequence[nn.Parameter], pieces: list[list[Tensor]], group: dict[str, Any]
     ) -> Iterator[Tensor]:
-        """What each of the stacks of matrices in `pieces`, a row for each parameter, moves by."""
+        """The update of each stack of matrices in `pieces`, a row for each parameter."""
         del parameters
         return orthogonal_all(
             [each for row in pieces for each in row], [QUINTIC] * group["ns_steps"]
         )
 
     def _momentum(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        """U, with the gradient taken into the momentum."""
+        """U, after adding the gradient to the momentum."""
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
         if not state:
@@ -179,42 +179,43 @@ class OrthogonalMomentum(torch.optim.Optimizer):
 
 
 QUINTIC: Coefficients = (3.4445, -4.7750, 2.0315)
-"""Of Jordan's iteration `a X + (b A + c A A) X`, with A = X X^T."""
+"""Coefficients of Jordan's iteration `a X + (b A + c A A) X`, with A = X X^T."""
 
 TOGETHER = 1 << 24
-"""Numbers of parameters that are stepped at a time; the iteration needs some copies of them."""
+"""Number of elements of parameters stepped at a time; the iteration needs several copies of them.
+"""
 
 CACHED = 1 << 14
-"""Numbers of small matrices that a CPU iterates on at a time, so that they stay in its caches."""
+"""Number of elements of small matrices that a CPU iterates at a time, to stay within its caches."""
 
 SCALES: dict[str, Callable[[int, int], float]] = {
     "original": lambda m, n: math.sqrt(max(1, m / n)),
     "match_rms_adamw": lambda m, n: 0.2 * math.sqrt(max(m, n)),
 }
-"""What the rate of an (m, n) matrix is multiplied by."""
+"""Factor on the learning rate of an (m, n) matrix."""
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """What to iterate in: rounding does no harm, as singular values need only be near 1."""
+    """Dtype of the iteration: rounding does no harm, as singular values need only be near 1."""
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
 def in_whole_matrices(parameter: Tensor) -> bool:
-    """Whether what this rank has of a parameter is matrices that are whole: a shard of a stack."""
+    """Return whether this rank's part of a parameter has whole matrices: a shard of a stack."""
     return not is_shard(parameter) or parameter.ndim == 3
 
 
 def at_hand(momentum: Tensor) -> Tensor:
     """The matrices that this rank orthogonalises.
 
-    Of a stack in shards they are its own. A single matrix is gathered and done by every rank, so
-    that nothing has to be sent back.
+    For a sharded stack they are its own. Every rank gathers and computes a single matrix, so
+    nothing has to be sent back.
     """
     return (local(momentum) if in_whole_matrices(momentum) else whole(momentum)).contiguous()
 
 
 def batches(tensors: Sequence[_T], limit: int) -> Iterator[list[_T]]:
-    """The tensors in runs of at most `limit` numbers, or of one tensor."""
+    """The tensors in groups of at most `limit` elements, or of one tensor."""
     run: list[_T] = []
     held = 0
     for tensor in tensors:
@@ -230,7 +231,7 @@ def batches(tensors: Sequence[_T], limit: int) -> Iterator[list[_T]]:
 def orthogonal_all(
     stacks: Sequence[Tensor], polynomials: Sequence[Coefficients]
 ) -> Iterator[Tensor]:
-    """`orthogonal` of each stack (N, m, n), those of one shape, or its transpose, together."""
+    """`orthogonal` of each stack (N, m, n), with those of one shape, or its transpose, together."""
     alike: dict[tuple[int, ...], list[Tensor]] = {}
     for stack in stacks:
         alike.setdefault(_shape(stack), []).append(stack.mT if _tall(stack) else stack)
@@ -241,7 +242,7 @@ def orthogonal_all(
 
 
 def _in_runs(stacks: Sequence[Tensor], polynomials: Sequence[Coefficients]) -> Iterator[Tensor]:
-    """Wide stacks of one shape, so many at once as the device likes."""
+    """Wide stacks of one shape, in batches that suit the device."""
     limit = CACHED if stacks[0].device.type == "cpu" else TOGETHER
     for run in batches(stacks, limit):
         if len(run) == 1:

@@ -1,7 +1,7 @@
 """Schedule-free AdamW (Defazio et al. 2024, arXiv 2405.15682, eq. 2-4 and algorithm 1).
 
-Three sequences: z takes the steps, x is the mean of z that is evaluated and saved, and gradients
-are taken at y = (1 - beta) z + beta x, which the parameters hold while training. x is not kept: it
+Three sequences: z takes the steps; x, the mean of z, is evaluated and saved; and gradients are
+taken at y = (1 - beta) z + beta x, which the parameters hold during training. x is not stored: it
 follows from y and z.
 """
 
@@ -21,14 +21,14 @@ from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterI
 
 
 class ScheduleFreeAdamW(DecayingSource):
-    """AdamW with an average of the weights in place of a decaying rate; takes every parameter.
+    """AdamW with averaged weights instead of a decaying learning rate; takes every parameter.
 
-    Validation, checkpoints and generation use the average. Step t counts in it by the square of
-    the largest learning rate up to t, so a warm-up counts for little. What it wants as a schedule
-    is `wsd` with `train.cooldown_frac: 0`, which is a warm-up alone.
+    Validation, checkpoints and generation use the average. Step t has a weight in it of the square
+    of the largest learning rate up to t, so a warm-up counts little. A suitable schedule is `wsd`
+    with `train.cooldown_frac: 0`, which is only a warm-up.
 
     Args:
-        betas: share of the average in the point where gradients are taken, and decay of the
+        betas: fraction of the average in the point where gradients are taken, and decay of the
             running mean square.
         eps: added to the root of the mean square.
     """
@@ -50,14 +50,14 @@ class ScheduleFreeAdamW(DecayingSource):
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
-        """The optimizer below."""
+        """Return `ScheduleFree(...)`."""
         groups = self.groups(infos)
         defaults = {"lr": lr, "betas": self.betas, "eps": self.eps, "lr_max": 0.0}
         return AveragingAdamW(groups, defaults)
 
     @contextlib.contextmanager
     def evaluating(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-        """The parameters hold x; y is kept beside the state meanwhile, so that it is saved too."""
+        """Put x into the parameters; y goes into the state meanwhile, so that it is saved too."""
         with torch.no_grad():
             for parameter, beta in _stepped(optimizer):
                 state = optimizer.state[parameter]
@@ -70,7 +70,7 @@ class ScheduleFreeAdamW(DecayingSource):
 
     @torch.no_grad()
     def loaded(self, optimizer: torch.optim.Optimizer) -> None:
-        """Put y back into the parameters, bit for bit."""
+        """Restore y into the parameters, bit for bit."""
         for parameter, _ in _stepped(optimizer):
             if "y" in optimizer.state[parameter]:
                 parameter.copy_(optimizer.state[parameter].pop("y"))
@@ -85,9 +85,9 @@ def _stepped(optimizer: torch.optim.Optimizer) -> Iterator[tuple[torch.nn.Parame
 class AveragingAdamW(torch.optim.Optimizer):
     """The three sequences, over all tensors of a group at once.
 
-    With the step u = g / (sqrt(v / (1 - beta2^t)) + eps) + decay y, z <- z - lr u moves y by
-    (1 - beta) of it, and taking z into the mean, x <- (1 - c) x + c z, then moves y by c towards z.
-    Here c is this step's weight over the sum of all weights so far.
+    With the step u = g / (sqrt(v / (1 - beta2^t)) + eps) + decay y, z <- z - lr u moves y by (1 -
+    beta) of it. The mean x <- (1 - c) x + c z then moves y by c towards z. Here c is this step's
+    weight divided by the sum of all weights so far.
     """
 
     @torch.no_grad()
@@ -109,7 +109,7 @@ class AveragingAdamW(torch.optim.Optimizer):
             torch._foreach_lerp_(parameters, z, shares)
 
     def _counted(self, parameter: Tensor, weight: float) -> dict[str, Any]:
-        """The state of a parameter, with this step counted in."""
+        """The state of a parameter, with this step counted."""
         state = self.state[parameter]
         if not state:
             state["z"] = parameter.detach().clone()

@@ -15,15 +15,15 @@ from strawberry.errors import FieldError
 class SGD(DecayingSource):
     """Stochastic gradient descent; takes every parameter.
 
-    With the gradient g, to which `weight_decay` times the weights is added, the momentum is
-    b <- momentum b + (1 - dampening) g (at the first step b = g), and the weights move by -lr b;
-    with `nesterov` by -lr (g + momentum b).
+    With the gradient g, plus `weight_decay` times the weights, the momentum is b <- momentum b + (1
+    - dampening) g (at the first step b = g). The weights move by -lr b; with `nesterov` by -lr (g +
+    momentum b).
 
     Args:
-        momentum: share of the old momentum that is kept; 0 keeps no state.
-        dampening: share of each gradient that does not enter the momentum.
+        momentum: fraction of the old momentum that is kept; 0 needs no state.
+        dampening: fraction of each gradient that does not enter the momentum.
         nesterov: look one step ahead along the momentum.
-        weight_decay: share of the weights that is added to the gradient.
+        weight_decay: fraction of the weights that is added to the gradient.
     """
 
     shards = True
@@ -50,9 +50,9 @@ class SGD(DecayingSource):
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
-        """torch.optim.SGD, over many tensors at once where the device has it.
+        """torch.optim.SGD, over many tensors at once where the device supports it.
 
-        Not fused: that kernel fails when a parameter has its first gradient after the others.
+        Not fused: that kernel fails if a parameter gets its first gradient after the others.
         """
         return torch.optim.SGD(
             self.groups(infos),

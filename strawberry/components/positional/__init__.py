@@ -1,1 +1,1 @@
-"""Where order comes from: a file each."""
+"""Positional components, one file each."""

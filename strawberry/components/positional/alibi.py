@@ -11,9 +11,9 @@ from strawberry.contracts import Positional, PositionalSite
 class ALiBi(Positional):
     """Adds `-m_h (t - s)` to the score of query t for key s; nothing is learned.
 
-    The slopes m_h of H heads, H a power of two, are `2^(-8h/H)` for h = 1..H; for other numbers of
-    heads those of the power of two below, and every second one of the power above. Any length can
-    be placed.
+    The slopes m_h of H heads, H a power of two, are `2^(-8h/H)` for h = 1..H. For other numbers of
+    heads they are those of the power of two below, and every second one of the power above. Any
+    length works.
     """
 
     places = frozenset({"bias"})
@@ -28,7 +28,7 @@ class ALiBi(Positional):
 
 
 def slopes(n_head: int, device: torch.device) -> Tensor:
-    """(H,) the slope of each head, in float32; made on the device, which waits for no copy."""
+    """(H,) the slope of each head, in float32; created on the device, without a copy."""
     power = 1 << (n_head.bit_length() - 1)
     first = torch.arange(1, power + 1, device=device) * (-8 / power)
     between = (2 * torch.arange(n_head - power, device=device) + 1) * (-4 / power)

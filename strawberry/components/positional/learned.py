@@ -9,10 +9,10 @@ from strawberry.contracts import Positional, PositionalSite, draw
 
 
 class LearnedPositions(Positional):
-    """One vector of width C for each position up to `block_size`; no longer sequence can be placed.
+    """One vector of width C for each position up to `block_size`, the longest sequence.
 
     Args:
-        std: standard deviation of the normal that the table starts from.
+        std: standard deviation of the table's normal initialisation.
     """
 
     places = frozenset({"embedding"})

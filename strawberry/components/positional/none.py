@@ -1,4 +1,4 @@
-"""No positional information: the causal mask alone gives order."""
+"""No positional information: only the causal mask gives order."""
 
 from __future__ import annotations
 

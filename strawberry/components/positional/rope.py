@@ -23,31 +23,33 @@ from strawberry.contracts import Positional, PositionalSite, Use, exact, wide
 from strawberry.errors import FieldError
 
 SPAN = 4096
-"""With a cache, this many positions have their angles computed once; later ones, each time."""
+"""With a cache, the angles of this many positions are computed once; those of later ones, each
+time.
+"""
 
 
 class RoPE(Positional):
-    """Rotates pairs of numbers of queries and keys by angles that grow with the position.
+    """Rotates pairs of numbers of queries and keys by angles proportional to the position.
 
-    Angles are taken in float64 where the device has it, so that far positions keep their phase;
-    the rotation is applied in float32 and cast back. The tables are computed once in a pass, or
-    once for a cache and as far as it is filled, so there is nothing to outgrow and nothing to save:
-    sequences may be longer than `block_size`.
+    Angles are computed in float64 if the device supports it, so that far positions keep their
+    phase. The rotation is applied in float32 and cast back. The tables are computed once in a pass,
+    or once for a cache up to its length. Nothing is saved, and sequences may be longer than
+    `block_size`.
 
     Args:
         base: the slowest rotation turns once in about `2 pi base` positions.
-        sign: 1 turns by +angle, as in the paper; -1 by -angle, as in some checkpoints. Scores are
+        sign: 1 rotates by +angle, as in the paper; -1 by -angle, as in some checkpoints. Scores are
             the same functions of distance; weights of one convention don't fit the other.
-        layout: which numbers are a pair: `half`, i and i + R/2, or `interleaved`, 2i and 2i + 1.
-            Row i of a head's query and key matrices in `half` is row 2i in `interleaved`, row
-            i + R/2 is row 2i + 1.
-        partial: share of a head's width that is rotated, rounded down to an even number R; the
+        layout: pairs of numbers: `half`, i and i + R/2, or `interleaved`, 2i and 2i + 1. Row i of a
+            head's query and key matrices in `half` is row 2i in `interleaved`, row i + R/2 is row
+            2i + 1.
+        partial: fraction of a head's width that is rotated, rounded down to an even number R; the
             rest has no position.
-        scaling: how frequencies are stretched to a longer context; null leaves them.
-        factor: how many times longer, s.
-        original_length: the length L that they were made for; null takes `block_size / factor`.
-        beta_fast: for yarn, pairs that turn more often than this within L stay as they are.
-        beta_slow: for yarn, pairs that turn less often than this are stretched in full.
+        scaling: stretching of frequencies to a longer context; null for none.
+        factor: the factor s by which the context grows.
+        original_length: the length L of the original frequencies; null takes `block_size / factor`.
+        beta_fast: for yarn, pairs that turn more often than this within L stay unchanged.
+        beta_slow: for yarn, pairs that turn less often than this are fully stretched.
     """
 
     places = frozenset({"rotary"})
@@ -83,7 +85,7 @@ class RoPE(Positional):
         self.betas = beta_slow, beta_fast
 
     def check(self, n_head: int, width: int) -> None:
-        """Raises ValueError where there is nothing to rotate in pairs."""
+        """Raises ValueError if there are no pairs to rotate."""
         rotated = self.rotated(width)
         if rotated < 2 or (self.partial == 1 and width % 2):
             raise ValueError(f"rope needs an even head width, got {width}")
@@ -91,13 +93,13 @@ class RoPE(Positional):
             raise ValueError("ntk scaling needs at least two rotated pairs")
 
     def rotated(self, width: int) -> int:
-        """How many numbers of a head are rotated, R."""
+        """Number R of rotated numbers of a head."""
         return int(self.partial * width + 1e-9) // 2 * 2
 
     def frequencies(self, rotated: int, device: torch.device) -> Tensor:
-        """(R/2,) angle for each position, of each pair; made on the device, which waits for none.
+        """(R/2,) the angle of each pair for one position; created on the device, without a copy.
 
-        In float64, or float32 on a device without it.
+        In float64, or in float32 on a device without it.
         """
         base, s = self.base, self.factor
         if self.scaling == "ntk":
@@ -114,10 +116,10 @@ class RoPE(Positional):
         return plain
 
     def table(self, use: Use, rotated: int) -> tuple[Tensor, Tensor]:
-        """What a number and its partner are multiplied by at each of the use's positions.
+        """Factors on a number and its partner at each of the use's positions.
 
-        Two float32 tensors (T, R), cosine and signed sine; (B, 1, T, R) where each sequence has
-        positions of its own.
+        Two float32 tensors (T, R), cosine and signed sine; (B, 1, T, R) if each sequence has its
+        own positions.
         """
         key = ("rope", id(self), rotated)
         if key not in use.memo:
@@ -126,7 +128,7 @@ class RoPE(Positional):
         return cos, sin
 
     def _rows(self, use: Use, rotated: int, key: tuple[str, int, int]) -> tuple[Tensor, Tensor]:
-        """The table's rows for these tokens; with a cache, out of one for many tokens."""
+        """The table's rows for these tokens; with a cache, from a table for many tokens."""
         end = use.offset + len(use.positions)
         if use.cache is None or use.positions.ndim > 1 or end > SPAN:
             return self._turns(use.positions, rotated)

@@ -14,12 +14,12 @@ from strawberry.contracts import Positional, PositionalSite, exact
 class Sinusoidal(Positional):
     """Number 2i of position t is `sin(t / base^(2i/C))`, number 2i + 1 its cosine.
 
-    Nothing is learned; any length can be placed.
+    Nothing is learned; any length works.
 
     Args:
         base: the slowest sinusoid turns once in about `2 pi base` positions.
-        scale: what they are multiplied by. The paper multiplies the embeddings by sqrt(C) instead;
-            beside embeddings of deviation s this is about `s * sqrt(2)`.
+        scale: factor on the sinusoids. The paper multiplies the embeddings by sqrt(C) instead; for
+            embeddings of standard deviation s this corresponds to about `s * sqrt(2)`.
     """
 
     places = frozenset({"embedding"})

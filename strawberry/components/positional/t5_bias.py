@@ -1,7 +1,7 @@
 """Learned relative biases in buckets of distance (Raffel et al. 2019, arXiv 1910.10683, sec. 2.1).
 
-The causal form: half of the buckets hold one distance each, the others hold distances that grow
-geometrically up to `max_distance`; all beyond share the last.
+The causal form: half of the buckets have one distance each, the others have distances that grow
+geometrically up to `max_distance`; all larger distances share the last bucket.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from strawberry.errors import FieldError
 class T5Bias(Positional):
     """Adds a learned number to a score, by head and by the bucket of the distance.
 
-    One table serves every block, as in T5; it starts at zero. Any length can be placed.
+    One table serves every block, as in T5; it starts at zero. Any length works.
 
     Args:
-        n_head: heads H of the attentions that it serves.
-        buckets: how many buckets of distance, an even number.
-        max_distance: from this distance on all share the last bucket.
+        n_head: heads H of the attentions that use it.
+        buckets: number of distance buckets, an even number.
+        max_distance: distances from this one on share the last bucket.
     """
 
     places = frozenset({"bias"})
@@ -59,7 +59,7 @@ class T5Bias(Positional):
             raise ValueError(f"t5_bias was built for {self.n_head} heads, got {n_head}")
 
     def bucket(self, distance: Tensor) -> Tensor:
-        """The bucket of each distance into the past, int64; those ahead share bucket 0."""
+        """The bucket of each distance into the past, int64; later positions share bucket 0."""
         single = self.buckets // 2
         near = distance.clamp(min=0)
         ratio = near.clamp(min=1).to(exact(near.device)) / single

@@ -1,1 +1,1 @@
-"""Which tokens of a recursion go on: a file each."""
+"""Routers of a recursion's tokens, one file each."""

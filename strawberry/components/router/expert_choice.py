@@ -1,10 +1,10 @@
-"""Each step takes the tokens that it scores highest (Mixture-of-Recursions, expert choice).
+"""Each step takes the tokens with its highest scores (Mixture-of-Recursions, expert choice).
 
 Bae et al. 2025, arXiv 2507.10524, section 2.2.1: step r takes the top share of the sequence among
-those that ran step r - 1 (hierarchical filtering). Taking the highest of a sequence looks at tokens
-that are not there yet when text is generated, so training sees ahead. Evaluation and generation
-never do: there a token goes on by its own score, against a threshold that training teaches, by an
-auxiliary loss on the score itself or by a second router.
+the tokens of step r - 1 (hierarchical filtering). The top of a sequence depends on later tokens,
+which don't exist during generation; so training is not causal. Evaluation and generation are
+causal: a token continues by its own score, against a threshold. Training teaches it by an auxiliary
+loss on the score itself, or by a second router.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ class ExpertChoiceRouter(ScoringRouter):
     """Top-k tokens for each step in training, a threshold otherwise.
 
     Args:
-        capacity: share of the sequence that each step takes, falling; null takes 1, (R-1)/R, ...
+        capacity: fraction of the sequence that each step takes, falling; null takes 1, (R-1)/R, ...
             1/R.
-        capacity_warmup: optimizer steps in which the shares fall from 1, along half a cosine.
-        scale: what gates are multiplied by.
-        learn: how tokens learn to be chosen by themselves: `aux_loss` pushes the scores of chosen
-            tokens up and of others down; `aux_router` trains a second network that predicts it.
+        capacity_warmup: number of optimizer steps in which the fractions fall from 1, along half a
+            cosine.
+        scale: factor on the gates.
+        learn: how single tokens learn their choice: `aux_loss` raises the scores of chosen tokens
+            and lowers those of others; `aux_router` trains a second network that predicts the
+            choice.
         aux_loss: weight of that binary cross-entropy.
         z_loss: weight of the mean squared logit.
     """
@@ -75,7 +77,7 @@ class ExpertChoiceRouter(ScoringRouter):
     def route(
         self, x: Tensor, step: int, carried: State, length: int, real: Tensor | None
     ) -> Routed:
-        """The top of those that are left; in evaluation those above the threshold."""
+        """The top of the remaining tokens; in evaluation those above the threshold."""
         logits = self.logits(x, step)
         kept = {"gate": self.scale * logits.sigmoid()}
         if self.causal and self.capacity[step] >= 1:  # a step that takes all has nothing to guess
@@ -102,7 +104,7 @@ class ExpertChoiceRouter(ScoringRouter):
         self.optimizer_steps += 1
 
     def _size(self, step: int, length: int) -> int:
-        """How many of a sequence's tokens a step takes."""
+        """Number of a sequence's tokens that a step takes."""
         share = self.capacity[step]
         if self.capacity_warmup and self.training and has_values(self.optimizer_steps):
             done = min(1.0, int(self.optimizer_steps) / self.capacity_warmup)

@@ -1,7 +1,7 @@
-"""What the routers share that score tokens anew before each step.
+"""Common parts of the routers that score tokens before each step.
 
 `H + a * sigmoid(l) * f(H)` with the logit `l = theta_r . H` of step r; Bae et al. 2025, arXiv
-2507.10524, section 2.2.1. Scores are computed in float32 whatever the model's precision.
+2507.10524, section 2.2.1. Scores are computed in float32 for any precision of the model.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from strawberry.errors import FieldError
 
 
 class ScoringRouter(Router):
-    """A linear score for each step, and the share of tokens that is to run it.
+    """A linear score for each step, and the share of tokens for each step.
 
     Args:
         site: the recursion.
-        capacity: share of the sequence for each step, falling; null takes 1, (R-1)/R ... 1/R.
-        scale: what gates are multiplied by.
+        capacity: fraction of the sequence for each step, falling; null takes 1, (R-1)/R ... 1/R.
+        scale: factor on the gates.
     """
 
     parameter_kinds = {"weight": "router"}

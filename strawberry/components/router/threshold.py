@@ -1,9 +1,9 @@
-"""Expert choice that is causal in training too: each step has a threshold, moved between steps.
+"""Expert choice that is causal in training too: each step has a threshold, updated between steps.
 
-A token runs step r if its score is above the threshold of that step. The threshold follows the
-scores of past optimizer steps, so that the share of tokens above it is the one that is wanted; how
-many of one sequence go on is free. Training and generation choose alike. The idea is that of
-Mixture-of-Recursions' expert choice (arXiv 2507.10524) with a running quantile for the top-k.
+A token runs step r if its score exceeds that step's threshold. The threshold follows the scores of
+past optimizer steps, so that the intended share of tokens exceeds it; the number of tokens of one
+sequence is free. Training and generation choose alike. The idea is Mixture-of-Recursions' expert
+choice (arXiv 2507.10524) with a running quantile instead of top-k.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class ThresholdRouter(ScoringRouter):
     """Tokens whose score is above a running quantile go on.
 
     Args:
-        capacity: share of tokens that each step is to take, falling; null takes 1, (R-1)/R ... 1/R.
-            A share of 1 takes all.
-        scale: what gates are multiplied by.
-        momentum: how much of the old threshold is kept at each optimizer step.
-        z_loss: weight of the mean squared logit; a token that a step doesn't ask counts as 0.
+        capacity: fraction of tokens for each step, falling; null takes 1, (R-1)/R ... 1/R. A
+            fraction of 1 takes all.
+        scale: factor on the gates.
+        momentum: fraction of the old threshold that is kept at each optimizer step.
+        z_loss: weight of the mean squared logit; a token that a step doesn't score counts as 0.
     """
 
     precise_buffers = ("thresholds", "sums", "seen")
@@ -55,7 +55,7 @@ class ThresholdRouter(ScoringRouter):
     def route(
         self, x: Tensor, step: int, carried: State, length: int, real: Tensor | None
     ) -> Routed:
-        """Those above the threshold of this step, by themselves."""
+        """The tokens above the threshold of this step."""
         logits = self.logits(x, step)
         kept = {"gate": self.scale * logits.sigmoid()}
         terms: Aux = ()
@@ -70,7 +70,7 @@ class ThresholdRouter(ScoringRouter):
 
     @torch.no_grad()
     def _note(self, logits: Tensor, real: Tensor | None, step: int, length: int) -> None:
-        """Note the quantile above which the wanted share of the whole batch's tokens would be."""
+        """Record the quantile above which the intended share of the whole batch's tokens lies."""
         if real is not None:
             logits = logits.masked_fill(~real, float("nan"))
         every = gathered(logits.detach()).float()
@@ -83,7 +83,7 @@ class ThresholdRouter(ScoringRouter):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move the thresholds towards the quantiles that were seen."""
+        """Move the thresholds towards the recorded quantiles."""
         mean = self.sums / self.seen.clamp(min=1)
         moved = self.momentum * self.thresholds + (1 - self.momentum) * mean
         self.thresholds.copy_(torch.where(self.seen > 0, moved, self.thresholds))

@@ -1,9 +1,9 @@
 """A depth for each token, chosen before the first step (Mixture-of-Recursions, token choice).
 
 Bae et al. 2025, arXiv 2507.10524, section 2.2.1: a linear router reads the token once and gives a
-distribution over depths 1..R; the token runs as many steps as the likeliest of them says and leaves
-with `H + p * f(H)`, where f is all its steps, one after the other, and p the depth's probability.
-The choice depends on the token alone: it is causal, in training as in generation.
+distribution over depths 1..R. The token runs as many steps as the most likely depth and leaves with
+`H + p * f(H)`, where f is all its steps in sequence, and p the depth's probability. The choice
+depends on the token alone, so it is causal in training and generation.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from strawberry.contracts import Routed, Router, RouterSite, State
 
 
 class TokenChoiceRouter(Router):
-    """Each token chooses how many steps it runs.
+    """Each token chooses its number of steps.
 
     Args:
-        gate: `softmax` over the depths, or each depth's own `sigmoid`.
-        scale: what the chosen depth's gate is multiplied by; null takes 1 for a softmax and 0.1
-            for sigmoids.
+        gate: `softmax` over the depths, or a `sigmoid` for each depth.
+        scale: factor on the chosen depth's gate; null takes 1 for a softmax and 0.1 for sigmoids.
         balance_loss: weight of the Switch balance loss over depths, which is 1 at perfect balance.
         z_loss: weight of the mean squared logsumexp of the logits.
-        bias_rate: step of the bias that evens out the depths without a loss; 0 for none.
+        bias_rate: step of the bias that balances the depths without a loss; 0 for none.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class TokenChoiceRouter(Router):
     def route(
         self, x: Tensor, step: int, carried: State, length: int, real: Tensor | None
     ) -> Routed:
-        """All tokens at first, where depths are chosen; then those whose depth is not reached."""
+        """All tokens at first, when depths are chosen; then those with a larger depth."""
         if step:
             return Routed(carried["last"] >= step, carried)
         B, T, _ = x.shape
@@ -76,5 +75,5 @@ class TokenChoiceRouter(Router):
         return torch.where((carried["last"] == step)[..., None], leaving, y)
 
     def shares(self) -> Sequence[float]:
-        """What balanced depths come to: all run the first step, 1/R the last."""
+        """Expected shares for balanced depths: all run the first step, 1/R the last."""
         return [(self.steps - step) / self.steps for step in range(self.steps)]

@@ -1,1 +1,1 @@
-"""Learning-rate schedules: a file each."""
+"""Learning-rate schedules, one file each."""

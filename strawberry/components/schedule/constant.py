@@ -1,4 +1,4 @@
-"""A learning rate that stays as it is."""
+"""A constant learning rate."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ class Constant(Schedule):
         self.site = site
 
     def __call__(self, step: int) -> float:
-        """The peak, whatever the step."""
+        """The peak, at every step."""
         return self.site.learning_rate

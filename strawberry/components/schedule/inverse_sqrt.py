@@ -9,10 +9,10 @@ from strawberry.contracts import Schedule, ScheduleSite
 
 
 class InverseSqrt(Schedule):
-    """Linear warm-up, then peak * sqrt((warmup_iters + 1) / (step + 1)), with no end in sight.
+    """Linear warm-up, then peak * sqrt((warmup_iters + 1) / (step + 1)), without an end.
 
     The peak is reached at step `warmup_iters`. The rate never falls below `min_lr`;
-    `lr_decay_iters` and `cooldown_frac` play no part.
+    `lr_decay_iters` and `cooldown_frac` have no effect.
     """
 
     def __init__(self, site: ScheduleSite) -> None:

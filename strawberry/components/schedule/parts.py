@@ -1,4 +1,4 @@
-"""What schedules share: the warm-up, where a cooldown begins, and its forms."""
+"""Common parts of schedules: the warm-up, the start of a cooldown, and its forms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMS: Mapping[str, Callable[[float], float]] = {
     "sqrt": lambda done: 1 - math.sqrt(done),
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
 }
-"""What is left of a cooldown of which the share `done` is over: from 1 down to 0."""
+"""The remaining factor of a cooldown after the fraction `done`: from 1 down to 0."""
 
 
 def warmup(site: ScheduleSite, step: int) -> float:
@@ -33,8 +33,8 @@ def cooldown(site: ScheduleSite, form: Form, start: int, step: int) -> float:
 
 
 def cooldown_start(site: ScheduleSite) -> int:
-    """The step from which `cooldown_frac` of `lr_decay_iters` is left.
+    """The first step of the last `cooldown_frac` of `lr_decay_iters`.
 
-    It is exactly floor((1 - f) N): in floating point (1 - 0.9) * 10 is less than 1.
+    It is exactly floor((1 - f) N), although in floating point (1 - 0.9) * 10 is less than 1.
     """
     return math.floor((1 - Fraction(str(site.cooldown_frac))) * site.lr_decay_iters)

@@ -10,8 +10,8 @@ class Trapezoid(Schedule):
     """Linear warm-up, then the peak, then half a cosine down to `min_lr`.
 
     The warm-up lasts `warmup_iters` steps and begins at peak / (warmup_iters + 1); the cooldown
-    takes the last `cooldown_frac` of `lr_decay_iters`; after that the rate is `min_lr`. Where they
-    overlap the warm-up wins.
+    takes the last `cooldown_frac` of `lr_decay_iters`; after that the rate is `min_lr`. If they
+    overlap, the warm-up wins.
     """
 
     def __init__(self, site: ScheduleSite) -> None:

@@ -10,12 +10,12 @@ class WSD(Schedule):
     """Linear warm-up, then the peak, then a cooldown to `min_lr` at `lr_decay_iters`.
 
     The cooldown takes the last `cooldown_frac` of `lr_decay_iters`; with 0 there is none, and the
-    peak holds through that step. Where they overlap the warm-up wins. The square root is that of
-    Haegele et al. 2024, arXiv 2405.18392: 1 - sqrt(share of the cooldown that is over).
+    peak lasts through that step. If they overlap, the warm-up wins. The square root is that of
+    Haegele et al. 2024, arXiv 2405.18392: 1 - sqrt(fraction of the cooldown).
 
     Args:
-        decay: the cooldown's form: `linear`, `sqrt` (steep at first) or `cosine` (half a period,
-            with which this is `trapezoid`).
+        decay: form of the cooldown: `linear`, `sqrt` (steep at first) or `cosine` (half a period,
+            which equals `trapezoid`).
     """
 
     def __init__(self, site: ScheduleSite, *, decay: Form = "sqrt") -> None:

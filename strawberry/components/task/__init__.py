@@ -1,1 +1,1 @@
-"""The built-in tasks: synthetic probes of what a mixer can remember, recall, copy and compute."""
+"""Synthetic tasks: probes of what a mixer can remember, recall, copy and compute."""

@@ -9,14 +9,14 @@ from strawberry.contracts.data import Ids, Task
 
 
 class Compression(Task):
-    """Random tokens, to be written down again after all of them have been read.
+    """Random tokens, to be output again after the whole input.
 
         a b c d > . . .
         - - - - a b c d
 
-    The paper decodes the tokens from the state at `>` alone, by a network of its own. Here the
-    model itself writes them: what keeps a state must hold them all in it, and what looks back is
-    free to copy. So this tells fixed states apart, and is easy for attention.
+    The paper decodes the tokens from the state at `>` alone, by a separate network. Here the model
+    itself outputs them: a mixer with a fixed state must store them all, and one that looks back can
+    copy. So the task distinguishes fixed states, and is easy for attention.
 
     The last id is `>`, the one before it the blank.
     """

@@ -12,18 +12,18 @@ from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class Dyck(Task):
-    """Nested brackets of several kinds: after each, which bracket would close what is open?
+    """Nested brackets of several kinds; the answer at each is what closes the last open one.
 
         ( [ ] ( )
         ) ] ) ) )
 
     Ids are 2 i for an opening bracket of kind i, 2 i + 1 for its closing one, and 2 `kinds` as the
-    answer where nothing is open. Where both are possible a bracket opens or closes with equal
-    chances.
+    answer if nothing is open. If both are possible, a bracket opens or closes with equal
+    probability.
 
     Args:
         kinds: kinds of brackets (k).
-        depth: the most that are open at once (m).
+        depth: maximum number of open brackets (m).
     """
 
     def __init__(

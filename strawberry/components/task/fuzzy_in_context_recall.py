@@ -12,20 +12,20 @@ from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class FuzzyInContextRecall(Task):
-    """In-context recall whose keys and values are several tokens in a row.
+    """In-context recall with keys and values of several consecutive tokens.
 
         k1 k4 | v2 | k3 | v1 v6 v2 | k1 k4 | v2
 
-    (the bars are not there). In training a key has one to `key_length` tokens; in evaluation it has
-    all. The tokens of a key differ from each other, and so do those of a value. The last pair
-    repeats an earlier one. The last id fills up the beginning; where there is but one question, the
-    one before it marks it.
+    (the bars are not in the sequence). In training a key has one to `key_length` tokens; in
+    evaluation it has all. The tokens of a key differ from each other, and so do those of a value.
+    The last pair repeats an earlier one. The last id pads the beginning; if there is only one
+    question, the id before it marks the question.
 
     Args:
-        key_length: the most tokens of a key.
-        value_length: the most tokens of a value.
-        multi_query: ask for every key that comes again; else for the last one alone.
-        train_on: what training predicts: the answers, or all next tokens, as the paper does.
+        key_length: maximum number of tokens of a key.
+        value_length: maximum number of tokens of a value.
+        multi_query: ask for every repeated key; else only for the last one.
+        train_on: targets in training: the answers, or all next tokens, as in the paper.
     """
 
     def __init__(

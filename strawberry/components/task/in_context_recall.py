@@ -12,17 +12,17 @@ from strawberry.errors import FieldError
 
 
 class InContextRecall(Task):
-    """Keys and their values, drawn anew for each sequence; a key that comes again has its value.
+    """Keys and their values, drawn for each sequence; a repeated key has the same value.
 
         k1 v5 k3 v2 k1 v5 k3 v2
                        ^     ^   to be told
 
-    Half of the ids are keys and half are values; the last one marks the question where there is
-    but one. Keys are drawn with replacement, so that in a long sequence most come again.
+    Half of the ids are keys and half are values; if there is only one question, the last id marks
+    it. Keys are drawn with replacement, so most repeat in a long sequence.
 
     Args:
-        multi_query: ask for every key that comes again; else for the last one alone.
-        train_on: what training predicts: the answers, or all next tokens, as the paper does.
+        multi_query: ask for every repeated key; else only for the last one.
+        train_on: targets in training: the answers, or all next tokens, as in the paper.
     """
 
     noise: float = 0.0
@@ -68,13 +68,13 @@ class InContextRecall(Task):
 class NoisyInContextRecall(InContextRecall):
     """In-context recall with pairs of noise among the pairs of keys and values.
 
-    Noise has ids of its own, above keys and values.
+    Noise has separate ids, above keys and values.
 
     Args:
-        noise: share of the pairs that are noise.
-        noise_ids: ids of noise.
-        multi_query: ask for every key that comes again; else for the last one alone.
-        train_on: what training predicts: the answers, or all next tokens, as the paper does.
+        noise: fraction of the pairs that is noise.
+        noise_ids: number of noise ids.
+        multi_query: ask for every repeated key; else only for the last one.
+        train_on: targets in training: the answers, or all next tokens, as in the paper.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from strawberry.contracts.data import Ids, Task
 
 
 class InductionHeads(Task):
-    """Random tokens, a mark somewhere among them and again at the end: what followed it first?
+    """Random tokens with a mark among them and at the end; the answer followed the first mark.
 
         a b c | d e f |
         - - - - - - - d

@@ -1,4 +1,4 @@
-"""What tasks share: checks of room, and targets from a sequence."""
+"""Common parts of tasks: checks of size, and targets from a sequence."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def next_tokens(
 
     Args:
         sequence: the ids.
-        answers: which of them are answers, (T + 1,) of bool.
-        everything: predict all tokens and not the answers alone.
+        answers: mask of the answers, (T + 1,) of bool.
+        everything: predict all tokens instead of only the answers.
     """
     ids = np.asarray(sequence, dtype=np.int64)
     right = np.asarray(answers, dtype=bool)
@@ -41,10 +41,10 @@ def next_tokens(
 
 
 def unanswered(length: int) -> Ids:
-    """Targets (length,) without any answer yet."""
+    """Targets (length,) without any answer."""
     return np.full(length, IGNORED, dtype=np.int64)
 
 
 def one_of(rng: np.random.Generator, ids: Any) -> int:
-    """One of a sequence of ids, all as likely."""
+    """One of a sequence of ids, uniformly."""
     return int(ids[int(rng.integers(len(ids)))])

@@ -14,22 +14,22 @@ from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class LetterCounting(Task):
-    """Words of a few tokens, each followed by a letter: how often is it in the word?
+    """Words of a few tokens, each followed by a letter; the answer is its count in the word.
 
         straw berry r  to  mato t  ...
         -     -     3  -   -    2
 
     A tokenizer hides the letters of a token from a model, which has to learn them from such
-    questions. Here each token has letters of its own, drawn once. Where words are `spelled`, each
-    letter is a token, and there is nothing hidden. Half of the letters asked for are in the word.
+    questions. Here each token has random letters, drawn once. If words are `spelled`, each letter
+    is a token, and nothing is hidden. Half of the letters in questions occur in the word.
 
-    Ids are the tokens, then the letters, then the counts, then a filler for the end.
+    Ids are the tokens, then the letters, then the counts, then a padding id for the end.
 
     Args:
-        pieces: tokens that words are made of.
-        letters: letters of the alphabet.
-        piece_length: the most letters of a token.
-        word_length: the most tokens of a word.
+        pieces: number of tokens that form words.
+        letters: number of letters in the alphabet.
+        piece_length: maximum number of letters of a token.
+        word_length: maximum number of tokens of a word.
         spelled: write words letter by letter.
         spelling_seed: seed of the letters of each token.
     """
@@ -78,7 +78,7 @@ class LetterCounting(Task):
         return inputs, targets
 
     def spelling(self) -> list[npt.NDArray[np.int64]]:
-        """The letters of each piece, by their numbers."""
+        """The letters of each token, by number."""
         return _spelling(self.spelling_seed, self.pieces, self.letters, self.piece_length)
 
 

@@ -12,7 +12,7 @@ from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class Memorization(Task):
-    """Keys whose values never change and are nowhere in the sequence: weights must hold them.
+    """Keys with fixed values that are nowhere in the sequence: the weights must store them.
 
         k1 ? k7 ? k2 ?
         -  v1 - v7 - v2

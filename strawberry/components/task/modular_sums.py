@@ -12,7 +12,7 @@ from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class ModularSums(Task):
-    """Digits; at each the sum of all so far, modulo `modulus`.
+    """Digits; the answer at each is the sum of all so far, modulo `modulus`.
 
     Args:
         modulus: digits are 0 to `modulus` - 1; 2 is parity.

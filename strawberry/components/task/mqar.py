@@ -12,13 +12,13 @@ from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class MQAR(Task):
-    """Pairs of a key and its value, then each key again, whose value is to be told.
+    """Pairs of a key and its value, then each key again, followed by its value as the answer.
 
         k1 v1 k2 v2 .. .. k2 .. k1 ..
         -  -  -  -  -  -  v2 -  v1 -
 
-    Ids are a blank (0), keys up to half of the vocabulary, and values above. How far a key is from
-    its pair follows a power law, as repeated words in text do.
+    Ids are a blank (0), keys up to half of the vocabulary, and values above. The distance of a key
+    from its pair follows a power law, as repeated words in text do.
 
     Args:
         pairs: pairs of a key and a value; all keys differ.
@@ -41,7 +41,7 @@ class MQAR(Task):
     def example(
         self, rng: np.random.Generator, vocab_size: int, length: int, *, training: bool
     ) -> tuple[Ids, Ids]:
-        """Inputs and targets (length,); a target stands where its key is asked for."""
+        """Inputs and targets (length,); a repeated key has a target."""
         n, half = self.pairs, vocab_size // 2
         need_ids(2 * n + 2, vocab_size, f"{n} pairs", "pairs")
         need_length(4 * n, length, f"{n} pairs and as many questions", "pairs")

@@ -12,7 +12,7 @@ from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class SelectiveCopying(Task):
-    """Tokens among blanks, to be written down in their order without the blanks.
+    """Tokens among blanks, to be output in order without the blanks.
 
         a . . b . c > . . .
         - - - - - - - a b c
@@ -20,7 +20,7 @@ class SelectiveCopying(Task):
     The last id asks for the copy, the one before it is the blank.
 
     Args:
-        copied: tokens to copy.
+        copied: number of tokens to copy.
     """
 
     def __init__(self, site: TaskSite, *, copied: Annotated[int, Ge(1)] = 16) -> None:

@@ -14,12 +14,11 @@ from strawberry.contracts.data import Ids, Task, TaskSite
 
 
 class StateTracking(Task):
-    """Permutations of a few things, one after the other: at each, the product of all so far.
+    """Permutations of a few things in sequence; the answer at each is the product of all so far.
 
     Ids are the group's elements in the order of their one-line notation. The product of p and then
-    q moves i to q(p(i)). Of these groups s5 and a5 are not solvable: tracking them is beyond what
-    a fixed number of layers of attention or of linear recurrences with diagonal transitions can do
-    for all lengths.
+    q moves i to q(p(i)). Of these groups s5 and a5 are not solvable. A fixed number of layers of
+    attention, or of linear recurrences with diagonal transitions, can't track them for all lengths.
 
     Args:
         group: all permutations of n things (`sN`), or the even ones (`aN`).
@@ -47,7 +46,7 @@ class StateTracking(Task):
 
 @functools.cache
 def _products(group: str) -> npt.NDArray[np.int64]:
-    """The group's table (n, n): the element that comes of p and then q."""
+    """The group's table (n, n): the product of p and then q."""
     n = int(group[1])
     elements = [p for p in itertools.permutations(range(n)) if group[0] == "s" or _is_even(p)]
     number = {p: i for i, p in enumerate(elements)}

@@ -17,17 +17,16 @@ from strawberry.files.storage import about
 
 
 class BPE(TokenizerSource):
-    """Byte-level BPE: loaded from a file, or learnt from the training split of the data.
+    """Byte-level BPE: loaded from a file, or trained on the training split of the data.
 
     Args:
-        path: a `tokenizer.json` to load, looked for from the current folder, then from the
-            recipe's; any that the `tokenizers` library reads will do. The other fields are not
-            used then.
-        vocab_size: ids in all, special tokens included; null takes `model.vocab_size`.
-        special_tokens: texts of the last ids; `<|eot|>`, which ends a document, is needed.
-        pattern: how text is split first: `gpt2`, `gpt4`, `gpt4o`, `code`, or a regular
-            expression that matches all of any text.
-        train_bytes: learn from no more than so many bytes, taken evenly over the data.
+        path: a `tokenizer.json` to load, looked up in the current folder, then in the recipe's; any
+            that the `tokenizers` library supports. The other fields are then unused.
+        vocab_size: total number of ids, special tokens included; null takes `model.vocab_size`.
+        special_tokens: texts of the last ids; must include `<|eot|>`, which ends a document.
+        pattern: regular expression that splits text first: `gpt2`, `gpt4`, `gpt4o`, `code`, or one
+            that matches all of any text.
+        train_bytes: maximum bytes of training text, spread evenly over the data.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Bytes as tokens: nothing to learn, and any text at all."""
+"""Bytes as tokens: no training, and any text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class ByteTokenizer(TokenizerSource):
     """The 256 bytes of UTF-8, then the special tokens.
 
     Args:
-        special_tokens: texts of the ids from 256 on; `<|eot|>`, which ends a document, is needed.
+        special_tokens: texts of the ids from 256 on; must include `<|eot|>`, which ends a document.
     """
 
     def __init__(self, site: DataSite, *, special_tokens: tuple[str, ...] = (END_OF_TEXT,)) -> None:

@@ -1,1 +1,1 @@
-"""Weight sources: a file each."""
+"""Weight sources, one file each."""

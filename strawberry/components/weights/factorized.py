@@ -1,13 +1,13 @@
 """Low-rank weights whose output basis is shared by all blocks of a scope.
 
 A matrix W (out, in) is stored as rows of length C, the model width: P = out * in / C of them, in
-row-major order. Block l's rows for the projection named n are `A_n B_l^T` with A_n (P, rank),
-shared by every block that asks for the same name and shape, and B_l (C, rank), the block's own and
-the same for all of its projections. The original project stacks the A_n of QKV, SwiGLU and output
-projection in one tensor and the B_l in another; the matrices are the same.
+row-major order. Block l's rows for the projection named n are `A_n B_l^T`. A_n (P, rank) is shared
+by every block that requests the same name and shape. B_l (C, rank) is the block's own and the same
+for all of its projections. The original project stacks the A_n of QKV, SwiGLU and output projection
+in one tensor and the B_l in another; the matrices are the same.
 
-To an optimizer A_n is as many matrices as there are among the rows of W, each with its share of the
-P rows, wherever those are whole.
+For an optimizer, A_n is as many matrices as there are among the rows of W, each with its share of
+the P rows, if those are whole.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from strawberry.errors import FieldError
 
 
 class FactorizedProjection(Projection):
-    """A view of the source's factors; it owns only its bias."""
+    """A view of the source's factors, with its own bias."""
 
     def __init__(self, request: ProjectionRequest, basis: str, width: int) -> None:
         super().__init__(request)
@@ -43,11 +43,11 @@ class FactorizedProjection(Projection):
         self.parameter_parts = {"bias": request.parts}
 
     def factors(self, use: Use) -> tuple[Tensor, Tensor]:
-        """A (P, rank) and B (C, rank) from the source in force."""
+        """A (P, rank) and B (C, rank) from the current source."""
         return _factors(use, self.basis, self.block)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
-        """(..., in) -> (..., out); through the rank where rows are whole, else by the matrix."""
+        """(..., in) -> (..., out); through the rank if rows are whole, else with the matrix."""
         if not self.thin:
             return F.linear(x, self.matrix(use), self.bias)
         basis_PR, block_CR = self.factors(use)
@@ -64,7 +64,7 @@ class FactorizedProjection(Projection):
 
 
 class FactorizedBank(Bank):
-    """A view of the source's factors: the rows of all matrices, one under the other."""
+    """A view of the source's factors, with the rows of all matrices stacked."""
 
     def __init__(self, request: ProjectionRequest, experts: int, basis: str) -> None:
         super().__init__(request, experts)
@@ -88,9 +88,9 @@ class FactorizedWeights(WeightSource):
 
     Args:
         rank: inner dimension of the factors; null takes a quarter of `n_embd`.
-        init: `corrected` starts every matrix at the deviation that it would have on its own;
-            `original` draws both factors at fan-in `rank`, as the original project does, which is
-            twice too wide for a quarter rank.
+        init: `corrected` starts every matrix at the standard deviation of a full matrix; `original`
+            draws both factors at fan-in `rank`, as the original project does, which is twice too
+            large for a quarter rank.
     """
 
     def __init__(
@@ -115,11 +115,11 @@ class FactorizedWeights(WeightSource):
         return FactorizedProjection(request, self._basis(request), self.n_embd)
 
     def bank(self, request: ProjectionRequest, experts: int) -> Bank:
-        """Matrices from shared factors, as one of `experts` times the rows would be."""
+        """Matrices from shared factors, as one matrix with `experts` times the rows."""
         return FactorizedBank(request, experts, self._basis(request, experts))
 
     def _basis(self, request: ProjectionRequest, experts: int | None = None) -> str:
-        """The name of the shared factor for `request`; makes it, and the block's, where needed."""
+        """The name of the shared factor for `request`; creates it, and the block's, if needed."""
         out, width = request.out_features, request.in_features
         size = out * width * (experts or 1)
         if size % self.n_embd:

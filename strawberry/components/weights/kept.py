@@ -1,4 +1,4 @@
-"""Matrices that follow from parameters, kept between calls until a parameter changes."""
+"""Matrices derived from parameters, cached between calls until a parameter changes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from strawberry.contracts import has_values
 
 
 class _Steps:
-    """How many steps torch's optimizers have taken in this process, since something was kept."""
+    """Number of steps of torch's optimizers in this process, since a value was first cached."""
 
     taken = 0
     counted = False
 
     @classmethod
     def count(cls) -> None:
-        """Count from here on; a second call changes nothing."""
+        """Start counting; a second call changes nothing."""
         if not cls.counted:
             register_optimizer_step_post_hook(cls._more)
             cls.counted = True
@@ -30,11 +30,12 @@ class _Steps:
 
 
 class ParameterCache:
-    """The values of one function of some parameters.
+    """The cached values of one function of some parameters.
 
-    A change is seen by torch's own count of in-place changes, and by the storage, which `.to()`
-    replaces; it is held, so that no later one can have its address. Fused optimizers raise no
-    count, so any optimizer's step counts as a change. Writing through `parameter.data` is not seen.
+    A change is detected by torch's counter of in-place changes, and by the storage, which `.to()`
+    replaces; the storage is held, so that a later one can't have its address. Fused optimizers
+    don't increase the counter, so any optimizer's step counts as a change. Writes through
+    `parameter.data` are not detected.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -46,7 +47,7 @@ class ParameterCache:
         self.inference = torch.is_inference_mode_enabled()
 
     def fits(self, parameters: Sequence[Tensor]) -> bool:
-        """Whether these parameters are still what the values were computed from."""
+        """Return whether the values were computed from these parameters, unchanged."""
         modes = (_Steps.taken, torch.is_inference_mode_enabled())
         return (self.steps, self.inference) == modes and all(
             old.data_ptr() == new.data_ptr()
@@ -56,7 +57,7 @@ class ParameterCache:
 
 
 def may_keep(parameters: Sequence[Tensor]) -> bool:
-    """Whether values can be kept: not for a gradient, nor inside a compiled graph."""
+    """Return whether values can be cached: not with gradients, nor inside a compiled graph."""
     return not (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()

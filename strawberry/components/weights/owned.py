@@ -18,7 +18,7 @@ from strawberry.contracts import (
 
 
 class OwnedProjection(Projection):
-    """A dense matrix and, if asked for, a bias."""
+    """A dense matrix and an optional bias."""
 
     def __init__(self, request: ProjectionRequest) -> None:
         super().__init__(request)
@@ -32,11 +32,11 @@ class OwnedProjection(Projection):
         return F.linear(x, self.weight, self.bias)
 
     def matrix(self, use: Use) -> Tensor:
-        """The matrix itself."""
+        """The matrix."""
         return self.weight
 
     def extra_repr(self) -> str:
-        """Shape, as torch's own Linear prints it."""
+        """Shape, as in torch's Linear."""
         return f"{self.in_features} -> {self.out_features}, bias={self.bias is not None}"
 
 
@@ -50,7 +50,7 @@ class OwnedBank(Bank):
         self.parameter_parts = {"weight": request.parts}
 
     def matrices(self, use: Use) -> Tensor:
-        """The stack itself."""
+        """The stack."""
         return self.weight
 
     def extra_repr(self) -> str:
@@ -59,7 +59,7 @@ class OwnedBank(Bank):
 
 
 class OwnedWeights(WeightSource):
-    """Gives each block matrices of its own; a shared block (`recur`) uses them at every step."""
+    """Gives each block its own matrices; a shared block (`recur`) uses them at every step."""
 
     def __init__(self, site: WeightSite) -> None:
         super().__init__()

@@ -1,12 +1,12 @@
-"""Weights retained from step to step: those of a recursion step follow from the last step's.
+"""Retained weights: those of a recursion step are derived from the previous step's.
 
-The rules are the original project's; its operands came from the input, which let later tokens and
-other sequences in. Here they are learned, so weights never see the input: R distinct sets of
-matrices from the parameters of one or two. `retention.py` has the equations.
+The rules are the original project's. Its operands came from the input, which leaked later tokens
+and other sequences. Here they are learned, so weights don't depend on the input: R different sets
+of matrices from the parameters of one or two. `retention.py` has the equations.
 
 Theta, the weights of step 0, is each block's own, and so is Psi, the first transform of the rules
-that swap; M and V belong to the source, one of each for every length of rows. Step 0 computes with
-Theta as it is, but for `oa`, which normalises whatever it computes with.
+that swap. M and V belong to the source, one of each for every row length. Step 0 uses Theta
+unchanged, except for `oa`, which normalises all matrices it uses.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class RetainedMatrix(Component):
 
     Attributes:
         weight: Theta.
-        transform: Psi where it has full rank; else it is `left @ right^T`.
+        transform: Psi with full rank; else it is `left @ right^T`.
         gain: g.
         tau: the scale of the rule `mlp`, one for each matrix.
-        block: the block that it is of.
-        name: its name there.
-        number: its place among the parts of the source.
+        block: its block.
+        name: its name in the block.
+        number: its index among the parts of the source.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class RetainedMatrix(Component):
 
 
 class RetainedProjection(Projection):
-    """A matrix for each recursion step and, if asked for, a bias, the same at every step."""
+    """A matrix for each recursion step, and an optional bias that is the same at every step."""
 
     def __init__(self, request: ProjectionRequest, source: RetainedWeights) -> None:
         super().__init__(request)
@@ -150,22 +150,22 @@ class RetainedBank(Bank):
 
 
 class RetainedWeights(WeightSource):
-    """`W_{r+1}` from `W_r` by an update rule; opened at the `recur` whose steps it gives weights.
+    """`W_{r+1}` from `W_r` by an update rule; opened at the `recur` whose steps use the weights.
 
-    All matrices are computed once in a pass. Where no gradient is wanted they are kept until a
-    parameter changes, so that generation has dense matrices; no checkpoint has them. Steps beyond
-    the trained ones continue the recurrence.
+    All matrices are computed once in a pass. Without gradients they are cached until a parameter
+    changes, so generation has dense matrices; checkpoints don't contain them. Steps beyond the
+    trained ones continue the recurrence.
 
-    With many columns C, `T * silu(W)` is about C^-0.5 / 2 of W, so steps differ by little at the
-    start; a gain, or operands of root mean square 1, let them differ by more.
+    With many columns C, `T * silu(W)` is about C^-0.5 / 2 of W, so steps differ little at the
+    start. A gain, or operands of root mean square 1, increases the difference.
 
     Args:
-        rule: `swap`: Hadamard product with the weights of the step before; `oa`: with the weights
-            times a learned matrix; `bilinear`: the product goes through `W^T T` too; `mlp`: what
-            is added is a network of the weights' rows.
-        rank: of Psi; null for full rank. For the rules that swap alone.
-        gain: `learned`: a factor, 1 at the start, on what is added to the weights; `rms`: the
-            weights and the transform enter the rule with rows of root mean square 1; `none`.
+        rule: `swap`: Hadamard product with the previous step's weights; `oa`: with the weights
+            times a learned matrix; `bilinear`: the product is also multiplied by `W^T T`; `mlp`: a
+            network of the weights' rows is added.
+        rank: rank of Psi; null for full rank. Only for the rules that swap.
+        gain: `learned`: a factor, 1 at the start, on the update of the weights; `rms`: the weights
+            and the transform enter the rule with rows of root mean square 1; `none`.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class RetainedWeights(WeightSource):
         return RetainedProjection(request, self)
 
     def bank(self, request: ProjectionRequest, experts: int) -> Bank:
-        """A stack whose matrices change from step to step, each by itself."""
+        """A stack whose matrices change from step to step, each separately."""
         return RetainedBank(request, experts, self)
 
     def part(self, request: ProjectionRequest, stack: tuple[int, ...] = ()) -> RetainedMatrix:
@@ -217,7 +217,7 @@ class RetainedWeights(WeightSource):
         return part
 
     def mixes(self, side: int) -> list[tuple[str, Tensor]]:
-        """M and V for rows of that length, as far as the rule has them."""
+        """M and V for rows of that length, if the rule has them."""
         names = MIXES[self.rule] if self.recurs else ()
         return [(name, self.squares[f"{name}_{side}"]) for name in names]
 
@@ -256,23 +256,23 @@ class RetainedWeights(WeightSource):
         return weights
 
     def after_step(self) -> None:
-        """Forget what was kept: the parameters have changed."""
+        """Clear the cache: the parameters have changed."""
         self.kept.clear()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RetainedWeights:
-        """Forget what was kept, where parameters move to another device or dtype."""
+        """Clear the cache when parameters move to another device or dtype."""
         self.kept.clear()
         super()._apply(fn, recurse)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy begins with nothing kept."""
+        """A copy starts with an empty cache."""
         return {**self.__dict__, "kept": {}}
 
     def _extend(
         self, part: RetainedMatrix, values: list[Tensor], carried: list[Tensor], step: int
     ) -> None:
-        """Continue up to `step` what is computed with, and the last of what is carried on."""
+        """Extend up to `step` the matrices in use, and the last of the carried ones."""
         with without_autocast(part.weight.device):
             self._continue(part, values, carried, step)
 

@@ -1,8 +1,8 @@
-"""The retention rules: how the weights of one recursion step follow from those of the step before.
+"""The retention rules: weights of a recursion step from those of the previous step.
 
-A matrix (out, in) is worked on as rows of `side` entries, (P, side): side is the model width C
-where `in` is a multiple of it, as in the original project, whose parts are all rows of C; else
-`in`. A stack of experts' matrices has one more dimension in front, and each is updated by itself.
+A matrix (out, in) is processed as rows of `side` entries, (P, side). side is the model width C if
+`in` is a multiple of it, as in the original project, whose parts are all rows of C; else it is
+`in`. A stack of experts' matrices has one more dimension in front, and each is updated separately.
 
 With W the current weights, T the transform, M and V square matrices, g the gain, n the fan-in of
 the part, and N_n(X) = X n^-0.5 / (std(X) + 1e-8), the deviation over all entries of the part:
@@ -12,7 +12,7 @@ the part, and N_n(X) = X n^-0.5 / (std(X) + 1e-8), the deviation over all entrie
     bilinear  W' = N_n(g (silu(W) * T) (W^T T n^-0.5) + W),       T' = W
     mlp       W' = tau N_n(W + g silu(W M) V^T)
 
-All of it is in float32 at least, and the gradient goes through the deviation.
+All of it is in float32 at least, and the gradient passes through the standard deviation.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from strawberry.contracts import wide
 Rule: TypeAlias = Literal["swap", "oa", "bilinear", "mlp"]
 
 SWAPS: frozenset[Rule] = frozenset({"swap", "bilinear"})
-"""The rules whose transform is the weights of the step before."""
+"""The rules whose transform is the previous step's weights."""
 
 MIXES: dict[Rule, tuple[str, ...]] = {"oa": ("mix",), "mlp": ("mix", "back"), "swap": ()}
 MIXES["bilinear"] = ()
-"""The square matrices that each rule has: M is `mix`, V is `back`."""
+"""The square matrices of each rule: M is `mix`, V is `back`."""
 
 STD_EPS = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an update of one part needs beside the weights; None where its rule has no such thing.
+    """Operands of an update of one part besides the weights; None where the rule has none.
 
     Attributes:
-        rule: which one.
+        rule: the rule.
         fan_in: n.
-        rms: whether W and T enter with rows of root mean square 1.
+        rms: W and T enter with rows of root mean square 1.
         gain: g; None for 1.
         mix: M, (side, side), or one for each of several.
         back: V, as M.
@@ -62,7 +62,7 @@ class Update:
     tau: Tensor | None = None
 
     def __call__(self, W: Tensor, T: Tensor | None) -> Tensor:
-        """The next weights (..., P, side) from the current ones and, where the rule swaps, T."""
+        """The next weights (..., P, side) from the current ones and, if the rule swaps, T."""
         if self.rms:
             W, T = _rms(W), None if T is None else _rms(T)
         if self.rule == "swap":
@@ -82,7 +82,7 @@ class Update:
         return self.tau.abs() * normalised(W + self._scaled(change), self.fan_in)
 
     def used(self, W: Tensor) -> Tensor:
-        """What is computed with, where the weights are W."""
+        """The matrix in use for the weights W."""
         return normalised(W, self.fan_in) if self.rule == "oa" else W
 
     def _scaled(self, change: Tensor) -> Tensor:
@@ -90,12 +90,12 @@ class Update:
 
 
 def normalised(W: Tensor, n: int) -> Tensor:
-    """N_n: the deviation of each matrix (..., P, side) becomes n^-0.5; its mean stays in."""
+    """N_n: the standard deviation of each matrix (..., P, side) becomes n^-0.5; its mean stays."""
     return W * (n**-0.5 / (W.std(dim=(-2, -1), keepdim=True) + STD_EPS))
 
 
 def side_of(in_features: int, n_embd: int) -> int:
-    """The length of the rows in which a matrix of that fan-in is worked on."""
+    """The row length in which a matrix of that fan-in is processed."""
     return in_features if in_features % n_embd else n_embd
 
 

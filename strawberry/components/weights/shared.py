@@ -19,7 +19,7 @@ from strawberry.contracts import (
 
 
 class SharedProjection(Projection):
-    """A view of a matrix of the source, and of its bias if asked for."""
+    """A view of a matrix of the source, and of its optional bias."""
 
     def __init__(self, request: ProjectionRequest, name: str) -> None:
         super().__init__(request)
@@ -59,9 +59,9 @@ class SharedBank(Bank):
 class SharedWeights(WeightSource):
     """Requests of the same name and shape get the same matrix, and the same bias.
 
-    The blocks below may differ in everything else, such as their norms, and where they differ in a
-    matrix's shape they have one for each shape. The first request says how it starts, and which
-    matrices are among its rows.
+    The blocks may differ in everything else, such as their norms. If they differ in a matrix's
+    shape, they have one for each shape. The first request determines its initialisation, and the
+    matrices among its rows.
     """
 
     def __init__(self, site: WeightSite) -> None:
@@ -71,7 +71,7 @@ class SharedWeights(WeightSource):
         self.parameter_parts: dict[str, MatrixLayout] = {}
 
     def projection(self, request: ProjectionRequest) -> Projection:
-        """A projection by the matrix of that name and shape."""
+        """A projection with the matrix of that name and shape."""
         name = self._name(request, ())
         if request.bias and name not in self.biases:
             self.biases[name] = nn.Parameter(torch.zeros(request.out_features))
@@ -83,7 +83,7 @@ class SharedWeights(WeightSource):
         return SharedBank(request, experts, self._name(request, (experts,)))
 
     def _name(self, request: ProjectionRequest, stack: tuple[int, ...]) -> str:
-        """The name of the shared matrix; makes it where needed."""
+        """The name of the shared matrix; creates it if needed."""
         shape = (*stack, request.out_features, request.in_features)
         name = f"{request.name.replace('.', '_')}_{'x'.join(map(str, shape))}"
         if name not in self.matrices:

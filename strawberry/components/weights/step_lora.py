@@ -90,9 +90,9 @@ class StepLoRABank(Bank):
 class StepLoRAWeights(WeightSource):
     """`W + (alpha / rank) B_r A_r` with a pair A_r, B_r for each recursion step r.
 
-    W is what the nested source gives, the same at every step unless that source says otherwise.
-    All B start at zero, so that the model starts as the nested source alone. Steps beyond the
-    trained ones use the last pair.
+    W is the nested source's matrix, the same at every step unless that source says otherwise. All B
+    start at zero, so the model starts as the nested source alone. Steps beyond the trained ones use
+    the last step's pair.
 
     Args:
         rank: of each difference; less where a matrix has fewer rows or columns.

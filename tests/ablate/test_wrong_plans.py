@@ -54,7 +54,7 @@ WRONG = {
     "vary: {ffn: [swiglu, geglu, swiglu]}": ":2:29: vary.ffn[2]: duplicate value 'swiglu'",
     "vary: {ffn: [swiglu, gegle]}": ":2:22: vary.ffn[1]: unknown ffn 'gegle'; did you mean",
     "vary: {ffn: [{use: swiglu, n_fnn: 3}]}": ":2:28: vary.ffn[0]: ffn 'swiglu' has no 'n_fnn'",
-    "vary: {ffn: [swiglu], model.stack.*.ffn: [geglu]}": ":2:23: vary.model.stack.*.ffn: duplicate path model.",
+    "vary: {ffn: [swiglu], model.stack.*.ffn: [geglu]}": ":2:23: vary.model.stack.*.ffn: duplicate",
     "vary: {model.n_embdd: [8, 16]}": ":2:8: vary.model.n_embdd: the model has no 'n_embdd'",
     "vary: {modle.n_embd: [8, 16]}": ":2:8: vary.modle.n_embd: a recipe has no 'modle'; did you",
     "vary: {'a b': [8, 16]}": ":2:8: expected a path such as",

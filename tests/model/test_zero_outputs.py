@@ -48,7 +48,7 @@ def test_an_untied_head_starts_at_zero():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("retained", "need a deviation; attention.out starts at zero"),
+        ("retained", "need a nonzero deviation; attention.out starts at zero"),
         ({"use": "factorized", "init": "original"}, "attention.out can't start at zero"),
     ],
     ids=["retained", "factorized"],

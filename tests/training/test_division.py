@@ -270,6 +270,6 @@ def test_targets_of_other_conventions(
         assert found["loss"] == row["loss"]
         assert torch.equal(slope, expected)
         return
-    told = {-2: "a target is -2, outside", 300: "a target is 300", 0.5: "float64, expected whole"}[wrong]
+    told = {-2: "a target is -2, outside", 300: "a target is 300", 0.5: "expected whole"}[wrong]
     with pytest.raises(PluginError, match=f"data strawberry/text: rows 0 to 1 of train: .*{told}"):
         given(wrong)

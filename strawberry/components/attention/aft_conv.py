@@ -28,8 +28,8 @@ class AFTConv(AFT):
         window: number of offsets with biases, including the token's own.
         k_channels: `head` gives a head one key, as in the paper; `full` one for each channel.
         qk_norm: root-mean-square normalisation of q and k over their widths, without a gain.
-        gamma: initial standard deviation of the biases. The default is close to AFT-simple, but large
-            enough for all to learn; with 1 a head prefers some offsets from the first step.
+        gamma: initial standard deviation of the biases. The default is close to AFT-simple, but
+            large enough for all to learn; with 1 a head prefers some offsets from the first step.
         beta: initial mean of the biases: a key in the window has exp(beta) times the weight of one
             beyond it.
     """

@@ -82,7 +82,7 @@ class Asking:
         )
 
     def learn(self, values: Mapping[str, Mapping[int, float]]) -> None:
-        """Record the noise of the sweep's runs, and whether every cell differs, for later questions."""
+        """Record the noise of the runs, and whether every cell differs, for later questions."""
         deviation, freedom = residual(values)
         if deviation and self.question is not None and self.plan.campaign != NONE:
             noise = (deviation**2, freedom)

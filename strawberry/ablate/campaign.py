@@ -8,8 +8,8 @@ validation text, and usually their baseline.
 A question whose cells all differ passes its share on to the next one: online fallback (Tian and
 Ramdas 2021, arXiv 1910.04900). Before the first false finding, only true differences have passed on
 their share, so the sum over the others is still at most alpha. Alpha investing (Foster and Stine
-2008) would earn more alpha back, but bounds a different rate. ADDIS spending would drop questions by
-p-value, but needs independence.
+2008) would earn more alpha back, but bounds a different rate. ADDIS spending would drop questions
+by p-value, but needs independence.
 
 The noise of earlier questions counts in later ones (`fit`).
 """

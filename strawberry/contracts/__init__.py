@@ -1,23 +1,22 @@
-"""All that an author of a component has to know: contracts, and helpers for what they ask.
+"""Contracts for authors of components, and helpers.
 
 Shapes: B batch, T tokens, C model width (`n_embd`), V vocabulary, H heads, D width of a head.
 
-A component's keyword-only parameters are its recipe fields; what comes before them is handed over
-by the builder. What belongs to one *use* of a module (its cache, the positions, the recursion
-step) arrives in a `Use`, never as an attribute: a shared module is used many times in one pass.
+A component's keyword-only parameters are its recipe fields; the builder passes the arguments before
+them. Values of one *use* of a module (its cache, the positions, the recursion step) are in a `Use`,
+never in an attribute, because a shared module has many uses in one pass.
 
-A module with a method `after_step()` has it called after each optimizer step, once however often
-the module is used: the place for what is learned by other means than gradients.
+A method `after_step()` of a module is called once after each optimizer step, however often the
+module is used. It is for values that are learned without gradients.
 
-A pass must not make the host wait for an accelerator: no value is read (`.item()`, `nonzero`, a
-mask as an index), nothing that Python holds is made a tensor of the device. A module that can't do
-without, since the data decide its shapes, says why in a text `waits`.
+A pass must not synchronise the host with an accelerator: it must not read a value (`.item()`,
+`nonzero`, a mask as an index), or create a tensor of the device from a Python object. A module that
+has to, because the data determine its shapes, declares the reason as a text `waits`.
 
-Where several processes (ranks) share a batch, each has some of its sequences. What depends on all
-of them is computed from `summed(...)`; what `after_step()` changes has to be alike on all.
+Several processes (ranks) may share a batch; each has some of its sequences. Quantities of the whole
+batch are computed with `summed(...)`; changes in `after_step()` must be equal on all ranks.
 
-A name is imported when it is first asked for: those of data, tokenizers and executors come without
-torch.
+A name is imported on first access: data, tokenizers and executors come without torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a batch comes to that several processes (ranks) share, and tensors that they hold in shards.
+"""Collectives over ranks, and helpers for sharded tensors; no-ops in one process.
 
-In one process every function here gives back what it was given.
+In one process every function returns its argument.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from torch import Tensor
 
 
 def ranks() -> int:
-    """How many processes share each batch."""
+    """Number of processes that share each batch."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def summed(x: Tensor) -> Tensor:
-    """The sum of `x` over all ranks, which all have to call it; differentiable.
+    """Sum of `x` over all ranks, all of which have to call it; differentiable.
 
-    A training loss is the mean over ranks, so what is nonlinear in a sum over the batch, such as
-    a balance loss, has to be computed from the sum over all of it.
+    A training loss is the mean over ranks. So a nonlinear function of a sum over the batch, such as
+    a balance loss, has to be computed from the sum over the whole batch.
     """
     return x if ranks() == 1 else _Summed.apply(x)  # type: ignore[no-untyped-call]
 
@@ -41,7 +41,7 @@ class _Summed(torch.autograd.Function):
 
 
 def gathered(x: Tensor) -> Tensor:
-    """`x` of all ranks one after the other, alike in shape; all have to call it. No gradient."""
+    """`x` of all ranks, concatenated, with equal shapes; all ranks have to call it. No gradient."""
     if ranks() == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(ranks())]
@@ -50,7 +50,7 @@ def gathered(x: Tensor) -> Tensor:
 
 
 def largest(count: Tensor) -> int:
-    """The largest of the integers `count` (one on each rank), which all have to call it."""
+    """Maximum of the integers `count` (one on each rank); all ranks have to call it."""
     if ranks() > 1:
         count = count.clone()
         dist.all_reduce(count, dist.ReduceOp.MAX)
@@ -58,7 +58,7 @@ def largest(count: Tensor) -> int:
 
 
 def is_shard(tensor: Tensor) -> bool:
-    """Whether a tensor is held in shards, one on each rank."""
+    """Return whether a tensor is sharded, with a shard on each rank."""
     # Looked up by name: a process without ranks need not import the machinery of shards.
     return ranks() > 1 and hasattr(tensor, "full_tensor")
 
@@ -69,12 +69,12 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that is held in shards; all ranks have to call it."""
+    """The unsharded tensor; all ranks have to call it."""
     return tensor.full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def placed_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """Of a whole tensor, which every rank has, the shard that `like` has; nothing is sent."""
+    """The shard of an unsharded tensor in the layout of `like`, without communication."""
     if not is_shard(like) or is_shard(tensor):
         return tensor
     from torch.distributed.tensor import DTensor, Replicate

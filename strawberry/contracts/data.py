@@ -1,9 +1,9 @@
-"""The contracts around data: what a source, a data set, a corpus and a tokenizer have to offer.
+"""Contracts of data: source, data set, corpus and tokenizer.
 
 Shapes: B batch, T tokens of a window (`block_size`).
 
-A `DataSource` and a `TokenizerSource` are what a recipe names: their keyword-only parameters are
-the recipe's fields. Opened, they give a `Dataset` and a `Tokenizer`. Nothing here imports torch.
+A recipe names a `DataSource` and a `TokenizerSource`, whose keyword-only parameters are recipe
+fields. Opened, they give a `Dataset` and a `Tokenizer`. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -27,33 +27,35 @@ Ids: TypeAlias = npt.NDArray[np.int64]
 SPLITS: tuple[Split, Split] = ("train", "val")
 """The splits that training and its evaluations read."""
 TEST: Split = "test"
-"""The split that is locked: it is opened once, when all is decided."""
+"""The locked split: it is opened once, for the final measurement."""
 EVERY: tuple[Split, ...] = (*SPLITS, TEST)
 IGNORED = -1
-"""The target of a position that is not predicted."""
+"""The target of an ignored position."""
 UNPREDICTED = (IGNORED, -100)
-"""All targets that say so: ours, and that of torch's own loss."""
+"""All targets that mean ignored: ours, and that of torch's loss."""
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with (what is being done, bytes done, bytes in all or None); cheap, and often."""
+"""Called with (current work, bytes done, total bytes or None); must be cheap, because it is called
+often.
+"""
 
 
 def silent(stage: str, done: int, total: int | None) -> None:
-    """The progress callback that shows nothing."""
+    """A progress callback that shows nothing."""
 
 
 class Tokenizer(abc.ABC):
-    """Text to ids and back. Ids run from 0 to `vocab_size - 1`.
+    """Converts text to ids and back. Ids run from 0 to `vocab_size - 1`.
 
     Attributes:
         vocab_size: number of ids, special tokens included.
         special_tokens: text of each special token, and its id.
         eot: the id that ends each document; it also starts a generation without a prompt.
-        fingerprint: hexadecimal digest of everything that decides the ids.
-        gaps: ids between 0 and `vocab_size - 1` that stand for nothing; they are never generated.
+        fingerprint: hexadecimal digest of everything that determines the ids.
+        gaps: unused ids between 0 and `vocab_size - 1`; they are never generated.
         lossless: whether the bytes of a text's ids are that text. Where it is False, bits per byte
             are those of another text, which runs are told to have declared.
-        use: what the recipe calls it, for messages; set by who opens it.
+        use: its name in the recipe, for messages; set when it is opened.
     """
 
     vocab_size: int
@@ -66,13 +68,13 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """The ids of `text`; with `special`, the texts of special tokens become their ids."""
+        """Encode `text`; with `special`, texts of special tokens become their ids."""
 
     @abc.abstractmethod
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The UTF-8 bytes that `ids` add to a text, one after another.
+        """The UTF-8 bytes that `ids` add to a text.
 
-        One id may hold a part of a character.
+        One id may be a part of a character.
 
         Raises:
             ValueError: an id is not in the vocabulary.
@@ -83,23 +85,24 @@ class Tokenizer(abc.ABC):
         """Write it to `path` (a `tokenizer.json`), atomically."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`; what is not whole UTF-8 becomes the replacement character.
+        """Decode `ids`; invalid UTF-8 becomes the replacement character.
 
-        Override it where a text is more than the bytes of its ids, such as one whose first blank
-        is dropped.
+        Override it if text is more than the bytes of its ids, for example if a leading space is
+        dropped.
         """
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def unsettled(self, ids: Sequence[int]) -> int:
-        """How many of the last ids may read otherwise once others follow.
+        """Number of last ids whose text may change when others follow.
 
-        Replacement characters at the end of a text are known to; override it where there is more.
+        By default these are replacement characters at the end of a text; override it if there are
+        more.
         """
         return 0
 
     @functools.cached_property
     def byte_lengths(self) -> npt.NDArray[np.int64]:
-        """UTF-8 bytes of text that each id stands for, (vocab_size,); 0 for `eot`."""
+        """Number of UTF-8 bytes of text of each id, (vocab_size,); 0 for `eot`."""
         lengths = np.array([len(self.decode_bytes([i])) for i in range(self.vocab_size)], np.int64)
         lengths[self.eot] = 0
         return lengths
@@ -107,18 +110,18 @@ class Tokenizer(abc.ABC):
     def encode_batch(
         self, texts: Sequence[str], special: bool = False
     ) -> list[npt.NDArray[np.uint32]]:
-        """The ids of each text; override it where threads help."""
+        """Encode each text; override it if threads help."""
         return [checked_ids(self.encode(text, special), self) for text in texts]
 
 
 class Corpus(abc.ABC):
-    """Documents of text, already divided into splits; it can be gone through again and again.
+    """Documents of text, divided into splits; they can be read repeatedly.
 
     Attributes:
-        splits: `SPLITS`, or `EVERY` where some text is held back for a test.
-        fingerprint: hexadecimal digest of the documents and of how they are divided.
-        n_documents: how many there are.
-        n_empty: how many more were left out, because there is no text in them.
+        splits: `SPLITS`, or `EVERY` with a locked test split.
+        fingerprint: hexadecimal digest of the documents and their division.
+        n_documents: number of documents.
+        n_empty: number of empty documents, which are left out.
     """
 
     splits: tuple[Split, ...] = SPLITS
@@ -136,19 +139,20 @@ class Corpus(abc.ABC):
 
 
 class Dataset(abc.ABC):
-    """Rows of ids: each a window of T inputs, and the T targets that they predict.
+    """Rows of ids: each is a window of T inputs, with the T targets to predict.
 
     Attributes:
-        tokenizer: what made the ids, or None where they are not text.
-        vocab_size: every id is less than this.
-        fingerprint: hexadecimal digest of all that rows depend on beside their arguments.
-        exact: whether each target that is predicted is the only right answer, so that evaluation
-            tells the share of right ones beside the loss.
+        tokenizer: the tokenizer of the ids, or None if they are not text.
+        vocab_size: upper bound of the ids, exclusive.
+        fingerprint: hexadecimal digest of everything that determines rows, apart from their
+            arguments.
+        exact: True if every target is the only right answer; evaluation then also reports the share
+            of right answers.
         predicts_all: whether every target is predicted; False where some are left out on purpose,
             such as prompts. That matters where there is a tokenizer.
-        notes: what a user should know of the data, such as documents that were left out.
-        entry: the entry of the cache that holds the whole of it, if one does.
-        splits: `SPLITS`, or `EVERY` where some of it is held back for a test.
+        notes: notes for the user about the data, such as documents that were left out.
+        entry: the cache entry with all of the data, if any.
+        splits: `SPLITS`, or `EVERY` with a locked test split.
     """
 
     splits: tuple[Split, ...] = SPLITS
@@ -162,12 +166,12 @@ class Dataset(abc.ABC):
 
     @property
     def eot(self) -> int | None:
-        """The id that ends a document, and so begins the next; None where nothing says which."""
+        """The id that ends a document and begins the next; None if unknown."""
         return None if self.tokenizer is None else self.tokenizer.eot
 
     @abc.abstractmethod
     def n_tokens(self, split: Split) -> int | None:
-        """Tokens in a split, or None where they are generated without end."""
+        """Number of tokens in a split, or None if they are generated without end."""
 
     @abc.abstractmethod
     def rows(
@@ -175,28 +179,28 @@ class Dataset(abc.ABC):
     ) -> tuple[Ids, Ids]:
         """Rows `first` to `first + count - 1` of a split: inputs and targets, (count, T) int64.
 
-        A target of -1 (or -100) is not predicted. A split is an endless sequence of rows, and each
-        row is a pure function of the split, its number, `block_size` and `seed`. A step of N
-        sequences takes rows `step * N` to `step * N + N - 1`, however micro-batches and ranks
-        share them. Rows of `train` are drawn with `seed`. Those of `val` and `test` are the same
-        for every seed.
+        A target of -1 (or -100) is ignored. A split is an endless sequence of rows, and each row is
+        a pure function of the split, its number, `block_size` and `seed`. A step of N sequences
+        takes rows `step * N` to `step * N + N - 1`, for any division into micro-batches and ranks.
+        Rows of `train` are drawn with `seed`. Those of `val` and `test` are the same for every
+        seed.
         """
 
     def rows_in(self, split: Split, block_size: int) -> int | None:
-        """How many rows `val` or `test` has before they come again; None where they never do."""
+        """Number of rows of `val` or `test` before they repeat; None if they never do."""
         return None
 
     def arrays(self, split: Split) -> Sequence[npt.NDArray[Any]] | None:
-        """All ids of a split, as arrays one after another; None where they are generated.
+        """All ids of a split, as consecutive arrays; None if they are generated.
 
-        Splits are compared by it: what stands in both is told.
+        They are used to find text that several splits share.
         """
         return None
 
     def n_bytes(self, split: Split, targets: Ids) -> float | None:
-        """UTF-8 bytes of the text that these targets of a split stand for, negative ones aside.
+        """UTF-8 bytes of the text of these targets of a split, without negative ones.
 
-        Bits per byte are computed with it. None where there is no text.
+        Used for bits per byte. None without text.
         """
         return None
 
@@ -208,9 +212,9 @@ class Dataset(abc.ABC):
         return None
 
     def groups(self, split: Split, first: int, count: int, *, block_size: int) -> Ids | None:
-        """The document, by number, in which each of these rows begins; None where that is unknown.
+        """The number of the document in which each of these rows begins; None if unknown.
 
-        Rows of one document are alike, so that standard errors are taken over documents.
+        Rows of one document are alike, so standard errors are computed over documents.
         """
         return None
 
@@ -246,13 +250,13 @@ class DataSite:
     """What a source of data, and one of tokenizers, is told.
 
     Attributes:
-        vocab_size: the model's; no id may reach it.
+        vocab_size: the model's vocabulary; ids must be below it.
         block_size: the model's longest window.
-        seed: of the order of training rows: `train.data_seed`, or else the recipe's `seed`.
-        cache: folder for whatever is derived; its entries are keyed by content.
-        folders: where a relative path is looked for, in this order.
-        tokenizer: gives the recipe's tokenizer for a corpus (trained on it, if need be).
-        progress: called while something slow goes on.
+        seed: seed of the order of training rows: `train.data_seed`, or else the recipe's `seed`.
+        cache: folder for derived files; entries are keyed by content.
+        folders: where a relative path is looked up, in this order.
+        tokenizer: returns the recipe's tokenizer for a corpus (trained on it, if needed).
+        progress: progress callback for slow work.
     """
 
     vocab_size: int
@@ -268,8 +272,8 @@ class DataSource(abc.ABC):
     """Where a recipe's data comes from. Constructed with `(site, *, fields)`, a `DataSite`.
 
     Attributes:
-        prompt: a text that its documents may begin with, for the sample at the end of a run, which
-            goes on from it; empty where a model begins a document by itself.
+        prompt: a text with which its documents may begin, for the sample at the end of a run; empty
+            if a model starts a document by itself.
     """
 
     prompt: ClassVar[str] = ""
@@ -282,9 +286,9 @@ class DataSource(abc.ABC):
         """The data set, ready for batches.
 
         Raises:
-            FieldError: the value of a field can't work (a path that is not there); the message
-                reaches the user with that field's line in the recipe.
-            StrawberryError: anything else that the user can mend.
+            FieldError: the value of a field is invalid (a missing path, for example); the error is
+                located at that field in the recipe.
+            StrawberryError: any other error that the user can fix.
         """
 
     def known_ids(self, of_recipe: int | None) -> int | None:
@@ -314,7 +318,7 @@ class TaskSite:
 
 
 class Task(abc.ABC):
-    """A synthetic probe: sequences made by a rule, and the answers that the rule gives.
+    """A synthetic task: sequences from a rule, with answers from the same rule.
 
     Constructed with `(site, *, fields)`, a `TaskSite`. A recipe names it in
     `data: {use: synthetic, task: NAME}`.
@@ -329,19 +333,19 @@ class Task(abc.ABC):
     ) -> tuple[Ids, Ids]:
         """Inputs and targets of one sequence, (length,) int64 each; a target of -1 has no answer.
 
-        A function of its arguments alone. Where it is not `training`, every target but -1 is the
-        only right one after the inputs up to it, its own included.
+        A function of its arguments alone. If not `training`, every target except -1 is the only
+        right answer after the inputs up to and including its position.
 
         Args:
-            rng: what to draw from.
-            vocab_size: every id is less than this.
-            length: tokens of the sequence.
-            training: whether it is learned from; a rule may have easier sequences for that, or
-                more targets.
+            rng: the random generator.
+            vocab_size: upper bound of the ids, exclusive.
+            length: number of tokens of the sequence.
+            training: True for training data; a rule may then give easier sequences, or more
+                targets.
 
         Raises:
-            FieldError: a field has no room in that vocabulary or length.
-            StrawberryError: vocabulary or length themselves can't do.
+            FieldError: a field does not fit that vocabulary or length.
+            StrawberryError: the vocabulary or the length is impossible.
         """
 
 
@@ -360,5 +364,5 @@ class TokenizerSource(abc.ABC):
         return None
 
     def load(self, path: Path) -> Tokenizer | None:
-        """What `Tokenizer.save` wrote, in a format of its own; None for a `tokenizer.json`."""
+        """Load what `Tokenizer.save` wrote, in its own format; None for a `tokenizer.json`."""
         return None

@@ -1,4 +1,4 @@
-"""What optimizers share: decay rates, and parameter groups by what shrinks."""
+"""Common parts of optimizers: decay rates, and parameter groups by weight decay."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Decay: TypeAlias = Literal["matrices", "all"]
 def decay_groups(
     infos: Sequence[ParameterInfo], weight_decay: float, decay: Decay
 ) -> list[dict[str, Any]]:
-    """Parameter groups for torch: those that shrink by `weight_decay`, and those that stay.
+    """Parameter groups for torch: those with `weight_decay`, and those without.
 
-    `matrices` shrinks what has two dimensions and more, `all` everything. No group is empty.
+    `matrices` decays parameters with at least two dimensions, `all` everything. No group is empty.
     """
     decayed = [i.parameter for i in infos if decay == "all" or i.parameter.ndim >= 2]
     plain = [i.parameter for i in infos if decay != "all" and i.parameter.ndim < 2]
@@ -30,12 +30,12 @@ def decay_groups(
 
 
 class DecayingSource(OptimizerSource):
-    """An optimizer that shrinks parameters; a subclass's constructor hands `**shared` on to it.
+    """An optimizer with weight decay; a subclass's constructor passes `**shared` to it.
 
     Args:
         lr: peak learning rate; null takes `train.learning_rate`.
-        weight_decay: share of the learning rate by which parameters shrink each step.
-        decay: what shrinks: `matrices` (two dimensions and more) or `all`.
+        weight_decay: parameters shrink by this fraction of the learning rate in each step.
+        decay: parameters with weight decay: `matrices` (at least two dimensions) or `all`.
     """
 
     def __init__(
@@ -52,5 +52,5 @@ class DecayingSource(OptimizerSource):
         self.decay: Decay = decay
 
     def groups(self, infos: Sequence[ParameterInfo]) -> list[dict[str, Any]]:
-        """Parameter groups for torch, by what shrinks."""
+        """Parameter groups for torch, by weight decay."""
         return decay_groups(infos, self.weight_decay, self.decay)

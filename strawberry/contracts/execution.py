@@ -1,8 +1,8 @@
-"""The contract between an ablation and what runs its trials, without torch.
+"""The contract between an ablation and the executor of its trials, without torch.
 
-A trial is a process of its own, `python -m strawberry.ablate.worker FOLDER`. It reads the request
-in `FOLDER/trial.json`, trains in `FOLDER/run`, going on from what is there already, and leaves its
-result in `FOLDER/result.json`. When its standard input ends, it saves and stops.
+A trial is a separate process, `python -m strawberry.ablate.worker FOLDER`. It reads the request in
+`FOLDER/trial.json`, trains in `FOLDER/run`, resuming an earlier attempt, and writes its result to
+`FOLDER/result.json`. When its standard input closes, it saves and stops.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from typing import Any
 
 FINISHED = "finished"
 STOPPED = "stopped"
-"""Asked to stop, and saved: not a failure, and not done."""
+"""Stopped on request, and saved: not a failure, and not finished."""
 DISQUALIFIED = "disqualified"
-"""Trained to its end, and the referee found that its losses can't be believed."""
+"""Trained to its end, but the referee found that its losses can't be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A trial that is to be run.
+    """A trial to run.
 
     Attributes:
-        name: what a person calls it: the cell and the seed.
-        folder: where it is run; `result.json` is in it afterwards. The folder around it is there,
-            and is not to be made anew where it is away: see `process.ask`.
-        request: what the worker is told, as JSON; an executor adds `threads`, `cores` or `device`.
+        name: name for people: the cell and the seed.
+        folder: the trial's folder, which `result.json` is written to. Its parent exists, and must
+            not be created again if it is missing: see `process.ask`.
+        request: the request to the worker, as JSON; an executor adds `threads`, `cores` or
+            `device`.
     """
 
     name: str
@@ -38,23 +39,23 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """A trial that ended: its `result` has `status` and, unless that is `finished`, `error`."""
+    """An ended trial: its `result` has `status` and, unless that is `finished`, `error`."""
 
     job: Job
     result: Mapping[str, Any]
 
     @property
     def status(self) -> str:
-        """How: `finished`, `stopped`, `diverged`, `out of memory`, `failed`, `killed`, `silent`.
+        """One of `finished`, `stopped`, `diverged`, `out of memory`, `failed`, `killed`, `silent`.
 
-        On other machines also `lost`: nobody can tell.
+        On other machines also `lost`: the outcome is unknown.
         """
         return str(self.result["status"])
 
 
 @dataclass(slots=True)
 class Events:
-    """What an executor tells while it runs; the default tells nobody."""
+    """Receives events of an executor; the default ignores them."""
 
     started: list[str] = field(default_factory=list)
 
@@ -63,7 +64,7 @@ class Events:
         self.started.append(job.name)
 
     def say(self, text: str) -> None:
-        """Something that a person should know."""
+        """A warning for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +90,21 @@ class Executor(abc.ABC):
     @property
     @abc.abstractmethod
     def slots(self) -> int:
-        """How many trials it runs at once."""
+        """Number of concurrent trials."""
 
     @abc.abstractmethod
     def run(self, jobs: Sequence[Job], events: Events) -> Iterator[FinishedJob]:
-        """Run all jobs, and yield each as it ends, whichever way.
+        """Run all jobs, and yield each as it ends, in any way.
 
-        Closing the iterator stops what is running: trials save, and are `stopped`. Nothing that a
-        trial does may end the executor.
+        Closing the iterator stops running trials: they save, and are `stopped`. A trial must not be
+        able to end the executor.
 
         Raises:
             StrawberryError: there is nothing to run on.
         """
 
     def warm_up(self) -> None:  # noqa: B027 (most have nothing to begin)
-        """Begin what takes a while, as a server's start, and return: cells are built meanwhile."""
+        """Start slow preparations, such as a server, and return: cells are built meanwhile."""
 
     def close(self) -> None:  # noqa: B027 (most hold nothing)
-        """Let go of what is held from one `run` to the next; another `run` may follow."""
+        """Release resources that are kept between calls of `run`; another `run` may follow."""

@@ -1,4 +1,4 @@
-"""Ids that a tokenizer gave: whole numbers within its vocabulary, or the fault of who wrote it."""
+"""Checks of a tokenizer's ids: whole numbers within its vocabulary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def checked_ids(ids: Any, tokenizer: Tokenizer) -> npt.NDArray[np.uint32]:
-    """The ids of a text; raises PluginError, which names the tokenizer, if they can't be."""
+    """The ids of a text; raises PluginError, which names the tokenizer, if they are invalid."""
     array = np.asarray(ids)
     if not array.size:
         return np.zeros(0, np.uint32)

@@ -1,4 +1,4 @@
-"""Small things that components do with tensors."""
+"""Numerical helpers for components."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 WITHOUT_FLOAT64 = {"mps"}
-"""Types of devices that hold no float64."""
+"""Device types without float64."""
 
 
 def exact(device: torch.device) -> torch.dtype:
-    """float64, or float32 on a device that holds none: for what float32 rounds too far."""
+    """float64, or float32 on a device without it: for values that float32 rounds too much."""
     return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
 
 def wide(x: Tensor) -> Tensor:
-    """`x` in float32, or as it is if wider: for statistics that half precision would spoil."""
+    """`x` in float32, or unchanged if wider: for statistics that half precision would spoil."""
     if x.dtype is torch.float32:
         return x
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def has_values(x: Tensor) -> bool:
-    """Whether there are numbers in `x`: not where a model is only counted, by shapes and dtypes."""
+    """Return whether `x` has values: not on meta, where only shapes and dtypes are counted."""
     return not (x.is_meta or isinstance(x, FakeTensor))
 
 
@@ -48,7 +48,7 @@ def drawn(*shape: int, std: float, uniform: bool) -> nn.Parameter:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which nothing is cast on that device: for what half precision would spoil."""
+    """A context without autocast on that device, for sums that half precision would spoil."""
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

@@ -1,7 +1,7 @@
-"""The matrices inside a parameter: q, k and v are one tensor for speed, and three matrices.
+"""The matrices inside a parameter: q, k and v are one tensor for speed, but three matrices.
 
-R is the rows of all parts together. A tensor that holds them is (R, n), biases (R,), or a stack
-of either: (E, R, n) or (E R, n).
+R is the number of rows of all parts together. A tensor that holds them is (R, n), biases (R,), or a
+stack of either: (E, R, n) or (E R, n).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 Unit: TypeAlias = Literal["parameter", "matrix", "head"]
-"""What an optimizer treats as one: a tensor as it is held, a matrix in it, or a head's rows."""
+"""The unit that an optimizer steps: a whole tensor, a matrix in it, or a head's rows."""
 
 Declared: TypeAlias = Mapping[str, "int | tuple[int, int]"]
-"""For each matrix by name, in the order of the rows: how many rows, or (heads, rows of a head)."""
+"""The rows of each matrix by name, in order: their number, or (heads, rows of a head)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixRows:
-    """One matrix among the rows: its name, its rows, and into how many heads they divide."""
+    """One matrix among the rows: its name, its rows, and the number of heads among them."""
 
     name: str
     rows: int
@@ -35,9 +35,9 @@ class MatrixLayout:
     """All matrices among the rows of a projection.
 
     Attributes:
-        parts: in the order of their rows.
-        groups: the rows come in so many groups, each with an equal share of every part; 1 where
-            each part's rows lie together.
+        parts: the parts, in the order of their rows.
+        groups: number of groups of rows, each with an equal share of every part; 1 if each part's
+            rows are contiguous.
     """
 
     parts: tuple[MatrixRows, ...]
@@ -80,7 +80,7 @@ class MatrixLayout:
         return MatrixLayout(tuple(parts), self.groups)
 
     def views(self, tensor: Tensor) -> list[Tensor]:
-        """Of each part a view (copies, groups, rows of a group, ...) of a contiguous tensor."""
+        """For each part a view (copies, groups, rows of a group, ...) of a contiguous tensor."""
         columns = _columns(tensor)
         copies = tensor.numel() // (self.rows * math.prod(columns))
         grouped = tensor.view(copies, self.groups, self.rows // self.groups, *columns)
@@ -88,9 +88,9 @@ class MatrixLayout:
         return list(torch.split(grouped, sizes, dim=2))
 
     def split(self, tensor: Tensor, unit: Unit = "matrix") -> list[Tensor]:
-        """Of each part its matrices (N, rows, n), or (N, rows) of biases; a view where it can be.
+        """For each part its matrices (N, rows, n), or (N, rows) of biases; a view if possible.
 
-        N is 1, or E in a stack of E; by head it is that many heads as often.
+        N is 1, or E in a stack of E; by head it is multiplied by the number of heads.
         """
         pieces = []
         for part, view in zip(self.parts, self.views(tensor), strict=True):
@@ -101,7 +101,7 @@ class MatrixLayout:
 
 
 def interleaved(groups: int, declared: Declared) -> MatrixLayout:
-    """Parts whose rows lie group by group, such as `[q_h | k_h | v_h]` for each head h."""
+    """Parts whose rows are stored group by group, such as `[q_h | k_h | v_h]` for each head h."""
     parts = []
     for name, rows in declared.items():
         heads, width = (1, rows) if isinstance(rows, int) else rows

@@ -1,4 +1,4 @@
-"""Which tokens of a recursion go on."""
+"""The contract of routers: which tokens of a recursion continue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from strawberry.contracts.use import State
 
 @dataclass(frozen=True, slots=True)
 class RouterSite:
-    """The recursion whose tokens a router routes.
+    """The recursion of a router.
 
     Attributes:
         n_embd: model width C.
@@ -32,13 +32,13 @@ class RouterSite:
 
 
 class Routed(NamedTuple):
-    """What a router decides before a recursion step, for K tokens of each of B sequences.
+    """A router's decision before a recursion step, for K tokens of each of B sequences.
 
     Attributes:
-        go: which of them run the step, (B, K) bool.
-        carried: what the router keeps of each token for later, tensors (B, K, ...) by name.
+        go: mask of the tokens that run the step, (B, K) bool.
+        carried: the router's values of each token for later steps, tensors (B, K, ...) by name.
         terms: losses and metrics.
-        size: how many of each sequence go, where that is the same for all and known beforehand.
+        size: number of continuing tokens of each sequence, if equal for all and known beforehand.
     """
 
     go: Tensor
@@ -74,20 +74,20 @@ class Router(Component, abc.ABC):
         """Decide for `x` (B, K, C) before `step` (from 0).
 
         Args:
-            x: the tokens that ran the last step, in order; all at step 0.
-            step: of the recursion.
-            carried: what `route` returned for these tokens at the last step; empty at step 0.
-            length: tokens of a sequence, those that have left among them.
-            real: (B, K), False where a sequence was filled up because another has more tokens.
+            x: the tokens of the previous step, in order; all at step 0.
+            step: the recursion step.
+            carried: the result of `route` for these tokens at the previous step; empty at step 0.
+            length: number of tokens of a sequence, including those that have left.
+            real: (B, K), False for padding of a sequence to the number of tokens of another.
         """
 
     @abc.abstractmethod
     def merge(self, x: Tensor, y: Tensor, step: int, carried: State) -> Tensor:
         """The new state (B, K, C) of tokens that ran `step`, from the state before, and its result.
 
-        What it returns at a token's last step is what leaves the recursion.
+        Its result at a token's last step leaves the recursion.
         """
 
     @abc.abstractmethod
     def shares(self) -> Sequence[float]:
-        """The share of tokens that is meant to run each step, for the counting of FLOPs."""
+        """Intended share of tokens of each step, for counting FLOPs."""

@@ -1,4 +1,4 @@
-"""What travels up from a component beside its output: losses and metrics."""
+"""Terms: losses and metrics that a component returns with its output."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Read: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class Term(NamedTuple):
-    """A value that travels up from a component beside its output.
+    """A value that a component returns with its output.
 
-    With `weight` > 0 it is an auxiliary loss, added to the training loss as the mean of
-    `weight * value` over the terms of that name. With weight 0 it is a metric, only logged.
+    With `weight` > 0 it is an auxiliary loss, added to the training loss as the mean of `weight *
+    value` over the terms of that name. With weight 0 it is a metric, which is only logged.
 
-    `value` has to be a mean over all tokens that the model was given. Micro-batches are weighed by
-    their tokens, so that such a mean doesn't depend on how a step is divided. For a metric that is
-    no such mean, `value` is a tensor of the means that it is computed from, and `read` computes it:
+    `value` must be a mean over all tokens that the model received. Micro-batches are weighted by
+    tokens, so such a mean doesn't depend on the division of a step. For another metric, `value` is
+    a tensor of the means that it is computed from, and `read` computes it:
 
         Term("fullest", counts / counts.sum(), read=lambda share: share.max())
 
-    A loss that is no such mean, as a product of means isn't, is that of each micro-batch by itself,
-    averaged; its module says so by an attribute `by_micro_batch`, the names of the fields that ask
-    for it, and `strawberry build` tells it.
+    A loss that is not such a mean, for example a product of means, is computed for each micro-batch
+    and averaged. Its module declares the responsible fields in an attribute `by_micro_batch`, which
+    `strawberry build` reports.
     """
 
     name: str
@@ -38,11 +38,11 @@ Aux: TypeAlias = tuple[Term, ...]
 
 
 class Metric(NamedTuple):
-    """What the terms of one name come to.
+    """The combined value of the terms of one name.
 
     Attributes:
-        values: means over tokens: one for all terms, or where there is `read` one for each.
-        read: makes a number of each, whose mean is the metric; None where they are numbers.
+        values: means over tokens: one for all terms, or with `read` one for each.
+        read: computes a number from each, whose mean is the metric; None if they are numbers.
     """
 
     values: tuple[Tensor, ...]
@@ -55,12 +55,12 @@ class Metric(NamedTuple):
 
 
 def with_aux(result: Tensor | tuple[Tensor, Aux]) -> tuple[Tensor, Aux]:
-    """A component's result as (output, terms), whichever of the two forms it returned."""
+    """A component's result as (output, terms), from either of the two forms."""
     return (result, ()) if isinstance(result, Tensor) else result
 
 
 def mean_terms(terms: Iterable[Term]) -> dict[str, tuple[Metric, Tensor | None]]:
-    """Per name: the metric, and the mean of `weight * value`, None if no weight is set."""
+    """Per name: the metric, and the mean of `weight * value`, None without a weight."""
     grouped: dict[str, list[Term]] = {}
     for term in terms:
         grouped.setdefault(term.name, []).append(term)

@@ -1,4 +1,4 @@
-"""One use of a component in one pass: all that belongs to the use and not to a weight."""
+"""One use of a component in one pass: values of the use, not of a weight."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ State: TypeAlias = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class SharedKeys:
-    """Keys and values of a recursion's first step, which its later steps use too.
+    """Keys and values of a recursion's first step, which its later steps reuse.
 
     Attributes:
-        store: what blocks keep, by their slot within a step.
-        first_slot: the slot of the first block in the step at hand.
-        later: whether this is a later step, where keys and values are taken and not made.
-        tokens: how many tokens of this pass the first step has, T0.
-        places: which of those T0 tokens each one here is, (B, T); None if they are the same.
+        store: the blocks' keys and values, by their slot within a step.
+        first_slot: the slot of the first block in the current step.
+        later: True in a later step, where keys and values are reused, not computed.
+        tokens: number T0 of tokens of this pass in the first step.
+        places: index of each token among those T0 tokens, (B, T); None if they are the same.
         documents: the documents of the T0 tokens, (B, T0), or None.
     """
 
@@ -42,21 +42,21 @@ class Use:
     """One use of a component in one pass.
 
     Attributes:
-        positions: position of each token in its sequence, (T,) int64; (B, T) where sequences differ
-            in it: inside a routed recursion, and where each document has positions of its own.
-        offset: how many tokens the cache holds already; 0 without a cache.
-        steps: the recursion steps that enclose this use, outermost first.
-        state: what this unrolled position keeps between calls, or None without a cache.
-        positional: the positional component in force here.
-        weights: the weight source in force here.
-        memo: values computed once for these tokens and needed by several blocks, such as masks.
-        once: values computed once in a pass, whatever the tokens, such as derived weights.
-        cache: the states of all unrolled positions; a block takes its own from it.
+        positions: position of each token in its sequence, (T,) int64; (B, T) if sequences differ:
+            inside a routed recursion, and if each document has its own positions.
+        offset: number of tokens already in the cache; 0 without a cache.
+        steps: the enclosing recursion steps, outermost first.
+        state: the state of this block use between calls, or None without a cache.
+        positional: the current positional component.
+        weights: the current weight source.
+        memo: values computed once for these tokens and used by several blocks, such as masks.
+        once: values computed once in a pass, independent of tokens, such as derived weights.
+        cache: the states of all block uses; a block takes its own from it.
         tokens: the token ids themselves, (B, T) int64.
-        documents: the number of the document that each token belongs to, (B, T), where tokens are
-            to see their own document alone; else None. Never set with a cache.
-        key_positions: positions of all keys so far, (B, S), where they are not consecutive.
-        shared: where the steps of a recursion share keys and values: what the first one keeps.
+        documents: the document number of each token, (B, T), if attention is restricted to
+            documents; else None. Never set with a cache.
+        key_positions: positions of all keys so far, (B, S), if they are not consecutive.
+        shared: keys and values of the first step, if the steps of a recursion share them.
         kept: this block's part of it.
     """
 
@@ -76,7 +76,7 @@ class Use:
     kept: State | None = None
 
     def rotate(self, x_BHTD: Tensor) -> Tensor:
-        """Rotate queries or keys by their positions, where the positional component rotates."""
+        """Rotate queries or keys by their positions, if the positional component rotates."""
         if "rotary" not in self.positional.places:
             return x_BHTD
         return self.positional.rotate(x_BHTD, self)

@@ -1,4 +1,4 @@
-"""Where matrices come from: projections, stacks of them, and the sources that answer for them."""
+"""Weight sources: projections, stacks of matrices, and the sources that provide them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from strawberry.contracts.use import Use
 
 @dataclass(frozen=True, slots=True)
 class ProjectionRequest:
-    """What a component asks of its weight source.
+    """A component's request to its weight source.
 
     Attributes:
-        block: which block asks; numbered over the model in the order in which blocks are built.
-        name: the component's kind and its own name for the matrix, such as `attention.qkv`.
+        block: number of the block, over the model in the order of construction.
+        name: the component's kind and its name for the matrix, such as `attention.qkv`.
         out_features: rows.
         in_features: columns.
-        bias: whether an additive bias comes with it.
-        std: standard deviation at the start; 0 for a matrix of zeros, which a source that can't
-            give one, or can't learn from it, refuses with a ValueError.
-        uniform: uniform (of that deviation) rather than normal.
-        parts: the matrices among the rows. A source says which of its parameters hold them, by
-            an attribute `parameter_parts = {"weight": request.parts}` of the parameter's module.
+        bias: add a bias.
+        std: initial standard deviation; 0 for a matrix of zeros. A source that can't provide one,
+            or can't learn from it, raises ValueError.
+        uniform: uniform (of that standard deviation) rather than normal.
+        parts: the matrices among the rows. A source names its parameters that hold them, by an
+            attribute `parameter_parts = {"weight": request.parts}` of the parameter's module.
     """
 
     block: int
@@ -104,7 +104,7 @@ class WeightSite:
         return self.make_component(spec, self)
 
     def step(self, use: Use) -> int:
-        """The recursion step of a use, from 0; may be beyond `steps` if asked for more depth."""
+        """The recursion step of a use, from 0; may exceed `steps` at greater depth."""
         return 0 if self.level is None else use.steps[self.level]
 
 
@@ -118,14 +118,14 @@ class WeightSource(Component, abc.ABC):
 
     @abc.abstractmethod
     def projection(self, request: ProjectionRequest) -> Projection:
-        """The projection for `request`; raises FieldError or ValueError if it can't be had."""
+        """The projection for `request`; raises FieldError or ValueError if it is impossible."""
 
     def bank(self, request: ProjectionRequest, experts: int) -> Bank:
-        """As many matrices as `experts`, each as in `request`; raises ValueError as above."""
+        """`experts` matrices, each as in `request`; raises ValueError as above."""
         raise ValueError(f"{type(self).__name__} weights don't support stacks of expert matrices")
 
     def prepare(self, use: Use) -> None:
-        """Compute into `use.once` what this use's step needs and no token changes.
+        """Compute into `use.once` the values of this use's step that no token changes.
 
         It holds lists of tensors. Their FLOPs are counted once for each pass.
         """

@@ -1,4 +1,4 @@
-"""The model: the stack, the language model, and its accounting."""
+"""The model: the stack, the language model, and its cost report."""
 
 from __future__ import annotations
 

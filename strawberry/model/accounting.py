@@ -1,8 +1,8 @@
-"""What a model costs, counted on the meta device rather than declared.
+"""The cost report of a model, counted on the meta device.
 
-FLOPs are those of matrix products (two a multiply-add), as torch's counter sees them; a causal
-attention is counted in full, not halved. Elementwise work is not counted. Blocks that are built
-alike are counted once, so that a model of any depth is answered in the time of its distinct parts.
+FLOPs are those of matrix products (two for each multiply-add), by torch's counter. A causal
+attention is counted in full, not halved. Elementwise work is not counted. Equal blocks are counted
+once, so a model of any depth takes the time of its distinct parts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HEAD_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class PartReport:
-    """A line of the report: a distinct part of the model, and how often it is used."""
+    """A line of the report: a distinct part of the model, and its number of uses."""
 
     path: str
     name: str
@@ -48,23 +48,22 @@ class PartReport:
 
 @dataclass(frozen=True, slots=True)
 class CostReport:
-    """What a recipe's model comes to.
+    """The cost report of a recipe's model.
 
     Attributes:
         parameters: unique parameters, by kind (`embedding`, `matrix`, `vector`, ...).
-        effective_parameters: what a model would have if every use of a block had dense weights of
-            its own.
+        effective_parameters: parameters if every use of a block had its own dense weights.
         depth: block uses, unrolled.
-        unique_depth: blocks with weights of their own.
-        flops_forward_per_token: FLOPs for each token, over a sequence of `block_size`; what is
-            computed once in a pass is shared among the tokens of a micro-batch.
+        unique_depth: number of blocks with their own weights.
+        flops_forward_per_token: FLOPs for each token, over a sequence of `block_size`; work done
+            once in a pass is divided among the tokens of a micro-batch.
         flops_training_per_token: the same for forward and backward together.
         batch_tokens: tokens in a micro-batch of the recipe.
-        activation_bytes: kept for the backward pass of a micro-batch.
-        activation_once_bytes: those of them that are kept however many sequences it has.
-        dtype: what the recipe computes in; activations count as they are kept under its autocast.
-        casts: bytes of the copies in that dtype that autocast makes of parameters, by their names,
-            and holds through a pass.
+        activation_bytes: bytes saved for the backward pass of a micro-batch.
+        activation_once_bytes: the part of them that does not depend on the number of sequences.
+        dtype: the recipe's compute dtype; activations count as its autocast saves them.
+        casts: bytes of autocast's copies of parameters in that dtype, by parameter name, held
+            through a pass.
     """
 
     name: str
@@ -92,16 +91,16 @@ class CostReport:
 
     @property
     def cast_bytes(self) -> int:
-        """Bytes of the copies of parameters that a pass in `dtype` makes."""
+        """Bytes of the copies of parameters in a pass in `dtype`."""
         return sum(self.casts.values())
 
 
 def account(recipe: Recipe, model: LanguageModel | None = None) -> CostReport:
     """Count the recipe's model; `model`, if given, is the same one on the meta device.
 
-    What a recipe in bfloat16 keeps is counted with fake tensors of a CPU, under its autocast: the
-    meta device has none. CUDA's computes a few more functions in float32, such as exponentials.
-    Raises RecipeError if a plugin's component can't be run there.
+    For bfloat16, saved bytes are counted with fake CPU tensors under autocast, because the meta
+    device has none. CUDA's autocast computes a few more functions in float32, such as exponentials.
+    Raises RecipeError if a plugin's component can't run there.
     """
     with blaming(recipe):
         report = _account(recipe, model if model is not None else build(recipe, "meta"))
@@ -109,7 +108,7 @@ def account(recipe: Recipe, model: LanguageModel | None = None) -> CostReport:
 
 
 def computes_in(recipe: Recipe) -> torch.dtype:
-    """The dtype that a recipe names; with `auto` that of the device it names, float32 for none."""
+    """The dtype that a recipe names; with `auto` that of the named device, float32 without one."""
     train = recipe.train
     # On CUDA alone `auto` is bfloat16, as in training: other devices do what every torch can.
     wide = train.dtype == "float32" or (train.dtype == "auto" and train.device[:4] != "cuda")
@@ -117,7 +116,7 @@ def computes_in(recipe: Recipe) -> torch.dtype:
 
 
 def _narrowed(recipe: Recipe, report: CostReport) -> CostReport:
-    """The report with bytes as they are in the recipe's dtype."""
+    """The report with bytes in the recipe's dtype."""
     with FakeTensorMode():
         kept = _account(recipe, build(recipe), computes_in(recipe))
     return replace(
@@ -196,7 +195,7 @@ def _account(
 
 
 def _router_cost(recursion: Recursion, length: int, width: int, meter: CostMeter) -> Cost:
-    """What a recursion's router costs, and the cache in which it keeps where tokens went."""
+    """The cost of a recursion's router, and of the cache that records its choices."""
     router = recursion.router
     assert router is not None
     device = next(iter(meter.parameters.values())).device
@@ -218,7 +217,7 @@ def _router_cost(recursion: Recursion, length: int, width: int, meter: CostMeter
             going: Tensor = going,
             before: State = carried,
         ) -> Tensor:
-            """Choose, take those that go, and put them back, as the recursion does."""
+            """Choose, gather and scatter tokens, as the recursion does."""
             routed = router.route(gather(x, asking), step, before, length, None)
             taken = gather(x, going)
             inside = {name: gather(kept, going) for name, kept in routed.carried.items()}
@@ -242,7 +241,7 @@ def _router_cost(recursion: Recursion, length: int, width: int, meter: CostMeter
 
 
 def _head_cost(model: LanguageModel, length: int, meter: CostMeter) -> Cost:
-    """Embedding, final norm and loss: counted for a few tokens and scaled, for it is linear."""
+    """Embedding, final norm and loss: counted for a few tokens and scaled linearly."""
     targets = torch.zeros(HEAD_TOKENS, dtype=torch.long, device=model.device)
     h = torch.empty(HEAD_TOKENS, model.embedding.embedding_dim, device=model.device)
 
@@ -261,7 +260,7 @@ def _head_cost(model: LanguageModel, length: int, meter: CostMeter) -> Cost:
 
 
 def _dense_parameters(block: Block) -> int:
-    """What the block would own if each of its projections were dense and its own."""
+    """The block's parameters if each of its projections were dense and its own."""
     inside: set[nn.Parameter] = set()
     total = 0
     for module in block.modules():
@@ -293,7 +292,7 @@ def _part(visit: BlockUse, cost: Cost) -> PartReport:
 def shapes(part: nn.Module) -> list[str]:
     """The matrices of a part as `name ROWSxCOLUMNS`; for a bank, experts first.
 
-    Where one has several among its rows, they follow: `qkv 128x64 (q 64, k 32, v 32)`.
+    If one has several among its rows, they follow: `qkv 128x64 (q 64, k 32, v 32)`.
     """
     lines = []
     for name, module in part.named_modules():

@@ -1,4 +1,4 @@
-"""Whose exception it is: a plugin's component that fails in a pass is named, with its line."""
+"""Attribute an exception in a forward pass to the plugin component that raised it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def blaming(recipe: Recipe) -> Iterator[None]:
-    """Turn an exception that comes out of a plugin's component into a RecipeError at its place.
+    """Turn an exception of a plugin's component into a RecipeError at its recipe location.
 
-    The innermost such component is taken. What comes out of a built-in one stays as it is: that is
-    a bug of ours, and wants its traceback.
+    The innermost such component is blamed. An exception of a built-in component stays unchanged: it
+    is a bug of Strawberry, and needs its traceback.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Counting one run of a part: FLOPs, and the bytes that autograd keeps for the way back."""
+"""Count one run of a part: FLOPs, and the bytes that autograd saves for the backward pass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _attention_backward: Callable[..., int] = sdpa_backward_flop_count
 def _addmm_flops(
     _total: torch.Size, left: torch.Size, right: torch.Size, *_: Any, **__: Any
 ) -> int:
-    """The in-place product, which torch's counter passes over: `total += left @ right`."""
+    """The in-place product, which torch's counter misses: `total += left @ right`."""
     return 2 * left[0] * left[1] * right[1]
 
 
@@ -34,7 +34,7 @@ def _addmm_flops(
 def _attention_flops(
     query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
 ) -> int:
-    """The fused attention of a CPU, as torch counts that of other devices: in full."""
+    """The fused CPU attention, counted like that of other devices: in full."""
     return _attention(query, *_as_many(query, key, value))
 
 
@@ -42,28 +42,29 @@ def _attention_flops(
 def _attention_backward_flops(
     grad: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
 ) -> int:
-    """The same, on the way back."""
+    """The same for the backward pass."""
     return _attention_backward(grad, query, *_as_many(query, key, value))
 
 
 def _as_many(query: torch.Size, *others: torch.Size) -> list[torch.Size]:
-    """Shapes of keys and values with as many heads as the queries': each has its own scores."""
+    """Shapes of keys and values with as many heads as the queries: each has its own scores."""
     return [torch.Size((*shape[:1], query[1], *shape[2:])) for shape in others]
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one use of a part costs.
+    """The cost of one use of a part.
 
     Attributes:
         flops_forward: FLOPs of a forward pass over one sequence of `block_size` tokens.
         flops_training: the same for forward and backward together.
-        saved_bytes: bytes kept for the backward pass for that sequence.
-        saved_once_bytes: bytes kept however many sequences there are, such as a derived matrix.
-        written_bytes: bytes of what it hands on to the next part, for that sequence.
-        cache_fixed_bytes: bytes of decoding state for each sequence, whatever its length.
-        cache_bytes_per_token: bytes of decoding state that each token adds, from `block_size` on:
-            a state that is full by then, such as a window's, is fixed.
+        saved_bytes: bytes saved for the backward pass of that sequence.
+        saved_once_bytes: saved bytes independent of the number of sequences, such as a derived
+            matrix.
+        written_bytes: bytes of its output to the next part, for that sequence.
+        cache_fixed_bytes: bytes of decoding state for each sequence, independent of its length.
+        cache_bytes_per_token: bytes of decoding state that each token adds, from `block_size` on; a
+            state that is full by then, such as a window's, is fixed.
     """
 
     flops_forward: int = 0
@@ -79,12 +80,12 @@ class Cost:
 
 
 class CostMeter:
-    """Counts runs of the parts of one model, on the meta device or with fake tensors of a CPU.
+    """Counts runs of a model's parts, on the meta device or with fake CPU tensors.
 
     Attributes:
-        dtype: what is computed in; below float32, by autocast, as in training.
-        casts: the parameters of which autocast keeps a copy through a pass, and its bytes. There
-            is one for all uses of a parameter, and it counts in no part.
+        dtype: compute dtype; below float32, with autocast, as in training.
+        casts: parameters of which autocast holds a copy through a pass, with its bytes. A parameter
+            has one copy for all uses, which counts in no part.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class CostMeter:
         self.parameters = {id(parameter): parameter for parameter in parameters}
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """What training computes in; the meta device has none, and no other dtype than float32."""
+        """Training's autocast; the meta device has none, and computes only in float32."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast("cpu", self.dtype)
@@ -109,7 +110,8 @@ class CostMeter:
     ) -> Cost:
         """FLOPs and saved bytes of `run(x)`; tensors that share storage are counted once.
 
-        What is `given` counts no more than parameters do. It runs twice, with `between` in between.
+        Tensors in `given` count no more than parameters do. It runs twice, with `between` in
+        between.
         """
         given = list(given)
         with torch.no_grad(), FlopCounterMode(display=False) as forward, self.autocast():
@@ -131,14 +133,14 @@ class CostMeter:
     def saved_bytes(
         self, run: Callable[[Tensor], Tensor], x: Tensor, given: Iterable[Tensor] = ()
     ) -> int:
-        """Bytes that autograd keeps for the way back of `run(x)`."""
+        """Bytes that autograd saves for the backward pass of `run(x)`."""
         with self._saving(given) as saved:
             run(x.detach().requires_grad_())
         return saved.nbytes()
 
     @contextlib.contextmanager
     def _saving(self, given: Iterable[Tensor]) -> Iterator[_Saved]:
-        """Within it there is autocast, and what autograd keeps is counted."""
+        """In this context autocast is on, and saved bytes are counted."""
         saved = _Saved([*self.parameters.values(), *given])
         hooks = torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor)
         with self.autocast(), _Casts(self.parameters) as casts, saved, hooks:
@@ -149,7 +151,7 @@ class CostMeter:
 
 
 class _Casts(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees which parameters are cast to another dtype, and where the copies are."""
+    """Detects parameters cast to another dtype, and their copies."""
 
     def __init__(self, parameters: dict[int, nn.Parameter]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -166,12 +168,12 @@ class _Casts(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Saved(TorchFunctionMode):
-    """Counts what autograd keeps, beside `own`.
+    """Counts bytes that autograd saves, except `own`.
 
-    On the meta device torch's attention is computed step by step and keeps its scores. The fused
-    kernels that a run uses keep their inputs, their output and a number for each query instead, so
-    that is what is counted for it. They lay their output out as the queries are: where the heads of
-    a token stand side by side, what follows sees them as one vector without another copy.
+    On the meta device torch's attention is computed step by step and saves its scores. The fused
+    kernels of a real run save their inputs, their output and a number for each query instead, so
+    these are counted. The output has the layout of the queries: if the heads of a token are
+    contiguous, later operations see them as one vector without another copy.
     """
 
     def __init__(self, own: Iterable[Tensor]) -> None:
@@ -182,14 +184,14 @@ class _Saved(TorchFunctionMode):
         self.fused = False
 
     def pack(self, tensor: Tensor) -> Tensor:
-        """The hook that autograd calls for each tensor that it keeps."""
+        """The hook that autograd calls for each saved tensor."""
         storage = tensor.untyped_storage()
         if not self.fused and storage._cdata not in self.own:  # noqa: SLF001
             self.kept[storage._cdata] = storage  # noqa: SLF001 (held: no address comes back)
         return tensor
 
     def nbytes(self) -> int:
-        """Bytes kept so far."""
+        """Bytes saved so far."""
         return self.extra + sum(storage.nbytes() for storage in self.kept.values())
 
     def __torch_function__(

@@ -1,12 +1,12 @@
-"""Grouped matrix products: consecutive rows, each group by a matrix of its own.
+"""Grouped matrix products: consecutive rows, each group with its own matrix.
 
 M rows, sorted by group; E groups, of which group e ends before row `ends[e]` (some may be empty).
 
-On CUDA in bfloat16 this is torch's `grouped_mm`, one kernel without a word to the host (from
-compute capability 9.0 on; for older cards torch itself has a loop, which asks the host). Elsewhere
-it is a loop over groups inside an operator of our own: torch's knows neither float32 under
-`torch.compile` and on the meta device, nor odd widths. The loop is the host's, which has to know
-the bounds: give it `ends` on the CPU where several products have the same.
+On CUDA in bfloat16 this is torch's `grouped_mm`, one kernel without a host synchronisation (from
+compute capability 9.0 on; for older cards torch has a loop, which synchronises). Elsewhere it is a
+loop over groups inside a custom operator, because torch's supports neither float32 under
+`torch.compile` and on the meta device, nor odd widths. The loop runs on the host, which needs the
+bounds: pass `ends` on the CPU if several products have the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils.flop_counter import register_flop_formula
 from strawberry.model.operators import operator
 
 WITH_KERNEL: set[str] = {"cuda"}
-"""Types of devices on which torch's `grouped_mm` is a kernel in bfloat16."""
+"""Device types on which torch's `grouped_mm` is a kernel in bfloat16."""
 
 
 def grouped_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
@@ -30,11 +30,11 @@ def grouped_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
     Args:
         x: (M, in_features), its rows sorted by group.
         bank: (E, out_features, in_features).
-        ends: (E,) int32 or int64, where each group ends; the last is M. On the CPU, or where `x`
-            is.
+        ends: (E,) int32 or int64, the end of each group; the last is M. On the CPU, or on the
+            device of `x`.
 
     Returns:
-        (M, out_features), under autocast in its dtype.
+        (M, out_features), in autocast's dtype if enabled.
     """
     dtype = _dtype(x)
     x, bank = x.to(dtype), bank.to(dtype)
@@ -45,12 +45,12 @@ def grouped_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
 
 
 def by_kernel(x: Tensor, bank: Tensor) -> bool:
-    """Whether `grouped_linear` of these takes torch's kernel, and the host need not know `ends`."""
+    """Return whether `grouped_linear` uses torch's kernel, without `ends` on the host."""
     return x.device.type in WITH_KERNEL and fits_kernel(_dtype(x), bank.shape)
 
 
 def _dtype(x: Tensor) -> torch.dtype:
-    """What is multiplied in: that of `x`, or autocast's."""
+    """Dtype of the product: that of `x`, or autocast's."""
     kind = x.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
@@ -58,12 +58,12 @@ def _dtype(x: Tensor) -> torch.dtype:
 
 
 def fits_kernel(dtype: torch.dtype, shape: torch.Size) -> bool:
-    """Whether torch's kernel takes such a bank: bfloat16, with rows of whole 16-byte units."""
+    """Return whether torch's kernel supports a bank: bfloat16, rows of whole 16-byte units."""
     return dtype == torch.bfloat16 and shape[1] % 8 == 0 and shape[2] % 8 == 0
 
 
 def kernel_linear(x: Tensor, bank: Tensor, ends: Tensor) -> Tensor:
-    """`grouped_linear` by torch's kernel."""
+    """`grouped_linear` with torch's kernel."""
     return F.grouped_mm(x, bank.mT, offs=ends.to(torch.int32))
 
 
@@ -111,7 +111,7 @@ torch.library.register_autograd(_grouped_rows, _linear_backward, setup_context=_
 
 @register_flop_formula(torch.ops.strawberry.grouped_rows)
 def _linear_flops(x: torch.Size, bank: torch.Size, *_: Any, **__: Any) -> int:
-    """Every row by one matrix, two FLOPs a multiply-add."""
+    """FLOPs of every row times one matrix, two for each multiply-add."""
     return 2 * x[0] * bank[1] * bank[2]
 
 

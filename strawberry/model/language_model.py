@@ -35,18 +35,18 @@ from strawberry.model.residual import ResidualStream, written
 from strawberry.model.stack import Block, BlockUse, CacheShape, Stack, dropped
 
 _ROWS = 4096
-"""Tokens whose logits are held at once where answers are counted."""
+"""Number of tokens whose logits are in memory at once when answers are counted."""
 
 
 @dataclass(slots=True)
 class Cache:
-    """What generation keeps between calls: a state for each unrolled block, and a token count.
+    """The decoding cache: a state for each block use, and a token count.
 
     Attributes:
-        states: of the unrolled blocks.
-        length: the tokens that there is room for.
-        offset: the tokens seen so far.
-        once: what a pass computes whatever its tokens, kept for the next one.
+        states: states of the block uses.
+        length: maximum number of tokens.
+        offset: number of tokens so far.
+        once: values computed once in a pass, independent of tokens, kept for the next pass.
     """
 
     states: list[State]
@@ -59,7 +59,7 @@ class Cache:
         return sum(t.nbytes for state in self.states for t in state.values())
 
     def repeat(self, times: int) -> None:
-        """Make each sequence into so many, side by side: they go on from what it has."""
+        """Repeat each sequence this many times, side by side; each copy has the same state."""
         self.states = [
             {name: tensor.repeat_interleave(times, 0) for name, tensor in state.items()}
             for state in self.states
@@ -70,14 +70,14 @@ class Loss(NamedTuple):
     """The loss of a batch, or a micro-batch's part of the loss of a step.
 
     Attributes:
-        total: what to call `backward` on: cross-entropy and weighted auxiliary losses.
+        total: the loss for `backward`: cross-entropy and weighted auxiliary losses.
         cross_entropy: mean over targets, in nats.
-        terms: what components returned, by name, unweighted.
+        terms: the components' terms by name, unweighted.
         logit_z: mean over targets of the squared logsumexp of the logits; None without z-loss.
-        answers: (4,) int64: targets that are told right, targets, sequences told right whole,
-            sequences with any target. None where they weren't asked for.
-        rows: (B,) cross-entropy of each sequence, divided as `cross_entropy` is. None where it
-            wasn't asked for.
+        answers: (4,) int64: right targets, targets, fully right sequences, sequences with any
+            target. None if not requested.
+        rows: (B,) cross-entropy of each sequence, divided as `cross_entropy` is. None if not
+            requested.
     """
 
     total: Tensor
@@ -89,7 +89,7 @@ class Loss(NamedTuple):
 
     @property
     def metrics(self) -> dict[str, Tensor]:
-        """What is told of it by name, beside the loss."""
+        """Logged values besides the loss, by name."""
         told = {} if self.logit_z is None else {"logit_z": self.logit_z}
         return told | {name: term.number() for name, term in self.terms.items()}
 
@@ -97,15 +97,15 @@ class Loss(NamedTuple):
 class LanguageModel(nn.Module):
     """An ordinary module: `model(idx)` gives logits (B, T, V) from ids (B, T).
 
-    Built by `strawberry.build(recipe)`; its parts arrive built. With `head` None the embedding
-    table is the output head too, so there is one tensor and nothing to tie again after loading.
+    `strawberry.build(recipe)` creates it from finished parts. With `head` None the embedding table
+    is also the output head, one tensor that needs no tying after loading.
 
     Attributes:
-        separator: the token id that begins a document, where tokens are to see their own document
-            alone; else None.
-        drawable: generation draws ids below this alone; None for all. A vocabulary may be larger
-            than its tokenizer's, whose text has none of the others.
-        gaps: ids below `drawable` that aren't drawn either.
+        separator: token id that begins a document, if attention is restricted to documents; else
+            None.
+        drawable: generation samples ids below this only; None for all. A vocabulary may exceed its
+            tokenizer's, whose text never has the others.
+        gaps: ids below `drawable` that are not sampled either.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class LanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.embedding.weight.device
 
     @property
@@ -154,7 +154,7 @@ class LanguageModel(nn.Module):
         return self.embedding.weight if self.head is None else self.head.weight
 
     def forward(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
-        """Ids (B, T) -> logits (B, T, V); with a cache, continues after the tokens it has seen."""
+        """Ids (B, T) -> logits (B, T, V); with a cache, continues after the tokens in it."""
         h, _ = self.trunk(idx, cache)
         return self.head_logits(h)
 
@@ -163,7 +163,7 @@ class LanguageModel(nn.Module):
         return head_logits(h, self.head_weight, self.logit_softcap)
 
     def drawn(self, logits: Tensor) -> Tensor:
-        """The logits (..., N) of the N ids that may be drawn, of (..., V); gaps are -inf."""
+        """The logits (..., N) of the N ids that may be sampled, of (..., V); gaps are -inf."""
         logits = logits[..., : self.drawable]
         if not self.gaps:
             return logits
@@ -175,7 +175,7 @@ class LanguageModel(nn.Module):
         return logits.index_fill(-1, kept[1], -torch.inf)
 
     def hidden(self, idx: Tensor) -> Tensor:
-        """Ids (B, T) -> hidden states (B, T, C), of which the head makes logits one by one."""
+        """Ids (B, T) -> hidden states (B, T, C), from which the head computes logits one by one."""
         return self.trunk(idx)[0]
 
     def trunk(self, idx: Tensor, cache: Cache | None = None) -> tuple[Tensor, Aux]:
@@ -215,7 +215,7 @@ class LanguageModel(nn.Module):
     def compile_trunk(self) -> None:
         """Compile everything below the head into one graph; generation with a cache stays eager.
 
-        The head's chunked loss is left out: it is a few large kernels already.
+        The head's chunked loss is not compiled: it consists of a few large kernels.
         """
         eager, compiled = self.trunk, torch.compile(self.trunk)
 
@@ -225,9 +225,9 @@ class LanguageModel(nn.Module):
         self.trunk = trunk  # type: ignore[method-assign]
 
     def compile_blocks(self) -> None:
-        """Compile each block by itself, those that are built alike once; with a cache, eager.
+        """Compile each block by itself, equal blocks once; generation with a cache stays eager.
 
-        Compiling then takes as long as the distinct blocks do, however deep the stack.
+        Compilation takes the time of the distinct blocks, for any depth of the stack.
         """
         blocks = [module for module in self.modules() if isinstance(module, Block)]
         # A graph for each kind of block, with and without gradients, first and later in a pass.
@@ -246,14 +246,14 @@ class LanguageModel(nn.Module):
         answers: bool = False,
         by_row: bool = False,
     ) -> Loss:
-        """The loss of `targets` (B, T), of which negative ones are ignored.
+        """The loss of `targets` (B, T); negative ones are ignored.
 
-        In training, `total` has the recipe's z-loss and label smoothing, and the components'
-        auxiliary losses. Where these rows are a part of a step, `count` is what sums over targets
-        are divided by, and `share` is their share of the step's tokens, by which auxiliary losses
-        are weighed: the totals of all parts then add up to the loss of the step. With `answers`,
-        right answers are counted. With `by_row`, which takes a `count`, each sequence's part is
-        told apart.
+        In training, `total` includes the recipe's z-loss and label smoothing, and the components'
+        auxiliary losses. If these rows are a part of a step, sums over targets are divided by
+        `count`, and auxiliary losses are weighted by `share`, the rows' share of the step's tokens.
+        The totals of all parts then add up to the loss of the step. With `answers`, right answers
+        are counted. With `by_row`, which needs a `count`, each sequence's part is returned
+        separately.
         """
         h, aux = self.trunk(idx)
         pairs = zip(h, targets, strict=True) if by_row else [(h.flatten(0, 1), targets.flatten())]
@@ -280,7 +280,7 @@ class LanguageModel(nn.Module):
         )
 
     def _answers(self, h: Tensor, targets: Tensor) -> Tensor:
-        """The counts of `Loss.answers`, of hidden states (B, T, C)."""
+        """The counts of `Loss.answers`, from hidden states (B, T, C)."""
         asked = targets >= 0
         likely = [
             head_logits(part, self.head_weight, self.logit_softcap).argmax(-1)
@@ -293,15 +293,15 @@ class LanguageModel(nn.Module):
         return torch.stack([each.sum() for each in counted])
 
     def _documents(self, idx: Tensor, cache: Cache | None) -> Tensor | None:
-        """The number of each token's document, (B, T): a separator begins the next one."""
+        """The document number of each token, (B, T): a separator begins the next document."""
         if self.separator is None or cache is not None:
             return None
         return (idx == self.separator).cumsum(1)
 
     def set_steps(self, steps: int) -> None:
-        """Let every outermost `recur` run so many steps, more or fewer than in training.
+        """Let every outermost `recur` run this many steps, more or fewer than in training.
 
-        Raises StrawberryError if nothing recurs, or a router knows fewer steps.
+        Raises StrawberryError without recursion, or if a router was trained for fewer steps.
         """
         outermost = self.stack.outermost()
         if not outermost:
@@ -332,7 +332,7 @@ class LanguageModel(nn.Module):
         return Cache(list(self.stack.new_states(room, self.weights)), length)
 
     def parameter_infos(self) -> list[ParameterInfo]:
-        """Every parameter once, with its name, its kind and the matrices in it."""
+        """Every parameter once, with its name, its kind and its matrices."""
         kinds, parts = dict(_declared_kinds(self)), dict(_declared_parts(self))
         return [
             ParameterInfo(name, p, kinds.get(name) or _kind_by_shape(p), parts.get(name))
@@ -340,11 +340,11 @@ class LanguageModel(nn.Module):
         ]
 
     def visits(self) -> list[BlockUse]:
-        """All uses of blocks, unrolled, in order."""
+        """All block uses, unrolled, in order."""
         return list(self.stack.visits((), self.weights, "stack"))
 
     def limit(self) -> int | None:
-        """The longest sequence that the model can take, or None if there is no limit."""
+        """Maximum sequence length, or None for no limit."""
         limits = [self.positional.limit()]
         limits += [v.block.attention.limit() for v in self.visits() if v.block.attention]
         return min((limit for limit in limits if limit is not None), default=None)

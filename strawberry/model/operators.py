@@ -1,7 +1,7 @@
-"""Operators of our own, which compilation and counting see as one operation.
+"""Custom operators, which compilation and counting see as one operation.
 
-`torch.library.custom_op` makes the same, but imports torch's compiler at the first call (a second
-and more of every command), and each call goes through ten times as much Python.
+`torch.library.custom_op` does the same, but imports torch's compiler at the first call, which takes
+every command more than a second. Each call also runs ten times as much Python.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _LIBRARY = torch.library.Library("strawberry", "FRAGMENT")  # type: ignore[no-un
 
 
 def operator(fake: Callable[..., Tensor]) -> Callable[[Callable[..., Tensor]], Any]:
-    """A decorator that makes `torch.ops.strawberry.NAME` of a function without side effects.
+    """A decorator that turns a function without side effects into `torch.ops.strawberry.NAME`.
 
     Args:
-        fake: a result of the right shape, dtype and device, for the same arguments.
+        fake: returns a result of the right shape, dtype and device, for the same arguments.
 
     Returns:
-        The decorator; what it returns is called like the function, whose parameters and result
-        must be annotated. Its result must be memory of its own.
+        The decorator; its result is called like the function, whose parameters and result must be
+        annotated. The function's result must be newly allocated.
     """
 
     def make(function: Callable[..., Tensor]) -> Any:

@@ -1,4 +1,4 @@
-"""Parts that are fine by themselves and can't be combined, each as a problem at its place."""
+"""Incompatible combinations of components, each as a located problem."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def of_override(
     spec: BlockSpec, attention: Attention, override: Positional | None
 ) -> Iterator[Problem]:
-    """A block's own positions that its attention can't honour."""
+    """A block's positional component that its attention doesn't support."""
     if override is None or spec.positional is None:
         return
     name = spec.positional.entry.name
@@ -38,7 +38,7 @@ def of_override(
 def of_positions(
     spec: ComponentSpec, positional: Positional, honoured: AbstractSet[str]
 ) -> Iterator[Problem]:
-    """The model's positions where no attention of its stack has a place for them."""
+    """The model's positional component, if no attention of its stack supports it."""
     places = positional.places
     if not places or "embedding" in places or places & honoured:
         return
@@ -50,7 +50,7 @@ def of_positions(
 
 
 def of_documents(spec: BlockSpec, attention: Attention) -> Iterator[Problem]:
-    """An attention that can't keep the documents of a sequence apart."""
+    """An attention that can't separate documents."""
     if not attention.separates:
         assert spec.attention is not None
         name = spec.attention.entry.name
@@ -61,7 +61,7 @@ def of_documents(spec: BlockSpec, attention: Attention) -> Iterator[Problem]:
 def of_recursion(
     spec: RecurSpec, nodes: Sequence[Block | Stack], residual: str
 ) -> Iterator[Problem]:
-    """What a router or shared keys can't be combined with."""
+    """Combinations that a router or shared keys exclude."""
     if spec.router is None and spec.keys == "own":
         return
     word = "router" if spec.router is not None else "keys"

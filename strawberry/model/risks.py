@@ -1,4 +1,4 @@
-"""What of a model works, but should be known before it is trained."""
+"""Warnings: models that build but are probably not what you want."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DECLARATIONS: Final = {
 
 
 def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
-    """A line for each pair that works but is seldom meant, and each component that looks ahead."""
+    """A line for each probably unintended combination, and each non-causal component."""
     spec, warnings = recipe.model, []
     attentions = [v.block.attention for v in model.visits() if v.block.attention is not None]
     if not attentions:
@@ -54,9 +54,9 @@ def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
 
 
 def _by_micro_batch(recipe: Recipe, model: LanguageModel) -> list[str]:
-    """A line where something looks at each of a step's micro-batches by itself.
+    """A warning if something depends on each of a step's micro-batches.
 
-    A component says so by an attribute `by_micro_batch`: the fields that do.
+    A component declares it by an attribute `by_micro_batch`: the responsible fields.
     """
     parts = recipe.train.gradient_accumulation_steps
     names = {name for component in components(model) for name in component.by_micro_batch}
@@ -69,7 +69,7 @@ def _by_micro_batch(recipe: Recipe, model: LanguageModel) -> list[str]:
 
 
 def ahead(recipe: Recipe, model: LanguageModel) -> list[str]:
-    """A line of warning for each component that isn't causal, always or in training alone."""
+    """A warning for each component that isn't causal, always or only in training."""
     always = noncausal(recipe, model)
     taught = [name for name in _looking_ahead(recipe, model, training=True) if name not in always]
     return [
@@ -84,9 +84,9 @@ def ahead(recipe: Recipe, model: LanguageModel) -> list[str]:
 
 
 def noncausal(recipe: Recipe, model: LanguageModel) -> list[str]:
-    """The components whose outputs depend on later tokens in evaluation, as the recipe names them.
+    """The components whose outputs depend on later tokens in evaluation, by their recipe names.
 
-    A component says so by an attribute `causal`, of its class or its own, that is False.
+    A component declares it by an attribute `causal`, of its class or its own, that is False.
     """
     return _looking_ahead(recipe, model, training=False)
 
@@ -109,7 +109,7 @@ def declares(model: nn.Module, capability: str) -> bool:
 
 
 def is_causal(model: nn.Module) -> bool:
-    """Whether no output depends on a later token, in the mode that the model is in."""
+    """Return whether no output depends on a later token, in the model's current mode."""
     return declares(model, "causal")
 
 

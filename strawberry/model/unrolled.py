@@ -1,4 +1,4 @@
-"""What a recipe's stack comes to, before anything is built."""
+"""Expand a stack spec and count its depth, without building modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def expand(stack: tuple[NodeSpec, ...]) -> tuple[NodeSpec, ...]:
     """The stack with each `repeat` written out, so that sharing patterns see single blocks.
 
-    A `repeat` that opens a weight source of its own stays one node.
+    A `repeat` with its own weight source stays one node.
     """
     nodes: list[NodeSpec] = []
     for node in stack:
@@ -26,7 +26,7 @@ def expand(stack: tuple[NodeSpec, ...]) -> tuple[NodeSpec, ...]:
 
 
 def unrolled_depth(stack: tuple[NodeSpec, ...]) -> int:
-    """How many block uses a stack comes to."""
+    """Number of block uses of a stack."""
     depth = 0
     for node in stack:
         if isinstance(node, BlockSpec):
@@ -44,7 +44,7 @@ def unrolled_depth(stack: tuple[NodeSpec, ...]) -> int:
 
 
 def key_of(spec: BlockSpec, weights: object, positional: object) -> str:
-    """Equal for blocks that are built alike and whose uses cost the same."""
+    """A key that is equal for equal blocks whose uses cost the same."""
     parts = [spec.attention, spec.ffn, spec.norm, spec.positional]
     text = json.dumps([None if p is None else _plain(p) for p in parts], sort_keys=True)
     return f"{text} {type(weights).__name__} {id(weights)} {id(positional)}"

@@ -1,4 +1,4 @@
-"""What each use of a block costs, run once for uses that are alike."""
+"""The cost of each block use, measured once for equal uses."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from strawberry.model.stack import BlockUse
 
 Derived = dict[Any, list[Tensor]]
-"""What weight sources compute once in a pass, by what it is for."""
+"""Values that weight sources compute once in a pass, by key."""
 
 
 class BlockUses:
     """The uses of a model's blocks, over sequences of `length` tokens.
 
-    With `recompute` a block keeps of what a weight source derives the result alone, which goes on
-    to later blocks. It computes the way there again, from step 0 on, and keeps that while its
-    gradients are computed.
+    With `recompute`, a block saves only the result of what a weight source derives, which later
+    blocks use. It recomputes the derivation, from step 0 on, and holds it while its gradients are
+    computed.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class BlockUses:
         self._casts: dict[str, list[str]] = {}
 
     def _prepared(self) -> tuple[Cost, Derived]:
-        """What weight sources compute once in a pass, whatever the tokens: its cost, the result."""
+        """Values that weight sources compute once in a pass: their cost and the result."""
         model, once = self.model, Derived()
 
         def run(y: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class BlockUses:
     def cost(self, visit: BlockUse) -> Cost:
         """The cost of one use of a block, counted once for equal blocks.
 
-        A routed use is counted for the share of tokens that it is meant for.
+        A routed use is counted for its intended share of tokens.
         """
         block, casts = visit.block, self.meter.casts
         tokens = max(1, int(visit.share * self.length + 1e-9))
@@ -157,7 +157,7 @@ class BlockUses:
 
 
 def _bytes_of(derived: Derived) -> int:
-    """Bytes of what was derived, each tensor once."""
+    """Bytes of derived values, each tensor once."""
     storages = [tensor.untyped_storage() for values in derived.values() for tensor in values]
     return sum({each._cdata: each.nbytes() for each in storages}.values())  # noqa: SLF001 (identity)
 
@@ -169,7 +169,7 @@ def _state_bytes(visit: BlockUse, length: int, device: torch.device) -> int:
 
 
 def _new_bytes(after: ResidualStream, before: ResidualStream) -> int:
-    """Bytes of what a block added to the stream."""
+    """Bytes of a block's contribution to the stream."""
     old, new = (
         {tensor.untyped_storage()._cdata: tensor.nbytes for tensor in _tensors(stream)}  # noqa: SLF001 (identity)
         for stream in (before, after)

@@ -144,7 +144,7 @@ def _forget(stalls: Stalls) -> None:
 
 
 def _declared(subject: Subject) -> list[str]:
-    """Why parts of the model have to wait, in their own words."""
+    """Declared reasons why components synchronise with the host."""
     every = (component.waits for component in components(subject.model()))
     return list(dict.fromkeys(reason for reason in every if reason))
 

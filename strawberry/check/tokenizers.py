@@ -135,6 +135,6 @@ def _source(subject: Subject, cache: Path = Path()) -> TokenizerSource:
 
 
 def _open(subject: Subject) -> Tokenizer:
-    """The tokenizer, made from the sample with nothing cached."""
+    """The tokenizer, built from the sample without the cache."""
     with tempfile.TemporaryDirectory() as folder:
         return _source(subject, Path(folder)).open(_Sample())

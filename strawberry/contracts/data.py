@@ -283,7 +283,7 @@ class DataSource(abc.ABC):
 
     @abc.abstractmethod
     def open(self) -> Dataset:
-        """The data set, ready for batches.
+        """Open the data set, ready for batches.
 
         Raises:
             FieldError: the value of a field is invalid (a missing path, for example); the error is
@@ -292,15 +292,15 @@ class DataSource(abc.ABC):
         """
 
     def known_ids(self, of_recipe: int | None) -> int | None:
-        """How many ids its texts can have, where that is known without opening it; else None.
+        """Maximum number of different ids in its texts, if known without opening it; else None.
 
         Args:
-            of_recipe: the same of the recipe's tokenizer: the answer of a source that uses it.
+            of_recipe: the same for the recipe's tokenizer: the answer of a source that uses it.
         """
         return None
 
     def divided(self) -> str:
-        """How it is divided into splits, in words, as far as that is known without opening it."""
+        """The division into splits, in words, as far as it is known without opening the data."""
         return ""
 
 
@@ -360,7 +360,7 @@ class TokenizerSource(abc.ABC):
         """The tokenizer for that corpus; raises as `DataSource.open` does."""
 
     def known_ids(self) -> int | None:
-        """How many ids it has, where that is known without a corpus; else None."""
+        """Its vocabulary size, if known without a corpus; else None."""
         return None
 
     def load(self, path: Path) -> Tokenizer | None:

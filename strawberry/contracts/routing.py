@@ -20,7 +20,7 @@ class RouterSite:
 
     Attributes:
         n_embd: model width C.
-        steps: recursion steps R that it is trained with.
+        steps: recursion steps R in training.
         depth: unrolled depth of the whole model, in blocks.
         around: recursion steps of each `recur` around that one, outermost first.
     """
@@ -48,13 +48,13 @@ class Routed(NamedTuple):
 
 
 class Router(Component, abc.ABC):
-    """Which tokens run a recursion's next step. Constructed with `(site, *, fields)`.
+    """Chooses the tokens of a recursion's next step. Constructed with `(site, *, fields)`.
 
     The site is a `RouterSite`. Only those that ran the last step are asked about the next one. A
     step is computed for the tokens that go, and for no others.
 
     Attributes:
-        exact: whether in training the shares that are meant are those that run.
+        exact: True if the actual shares in training are the intended ones.
         max_steps: steps that are run at most, where fewer than in training; set by the recursion.
         teachable: whether `teach` lets it decide otherwise.
     """
@@ -62,7 +62,7 @@ class Router(Component, abc.ABC):
     exact: bool = False
     teachable: bool = False
     max_steps: int | None = None
-    waits: str = "the data decide how many tokens run a step, and so the shapes"
+    waits: str = "the data determine how many tokens run a step, and so the shapes"
 
     def teach(self, on: bool) -> None:
         """Decide in evaluation as in training, where training looks ahead: to measure the gap."""

@@ -97,7 +97,7 @@ class Site:
             recurs is one.
         steps: recursion steps of each `recur` around it, outermost first; empty outside of any.
         role: what it is built for, from the block inwards: `attention`, `ffn`, `attention.ffn`.
-        positional: the positional component in force here.
+        positional: the current positional component.
         weights: the weight source in force here; `projection` and `bank` ask it.
         scale: how matrices are drawn.
         make_norm: makes the recipe's normalisation; `norm` calls it.
@@ -200,7 +200,7 @@ class Site:
             raise ValueError(f"its matrix {name} would be {out_features} x {in_features}")
         inside = MatrixLayout.of(parts if parts is not None else {name: out_features})
         if inside.rows != out_features:
-            message = f"its matrix {name} has {out_features} rows, its parts {inside.rows}"
+            message = f"its matrix {name} has {out_features} rows, but its parts have {inside.rows}"
             raise ValueError(message)
         return ProjectionRequest(
             block=self.block,

@@ -42,7 +42,7 @@ class ProjectionRequest:
 
 
 class Projection(Component, abc.ABC):
-    """A matrix (out_features, in_features) that some weight source answers for.
+    """A matrix (out_features, in_features) from a weight source.
 
     One that keeps a state finds it in the `use.state` of the component that calls it: the names in
     its `new_state` begin with `name`.
@@ -89,7 +89,7 @@ class WeightSite:
     Attributes:
         n_embd: model width C.
         steps: recursion steps of the innermost `recur` at or around that place; 1 without one.
-        level: which of `use.steps` is the step of that `recur`; None without one.
+        level: index in `use.steps` of the step of that `recur`; None without one.
         make_component: builds a nested component at this place; `component` calls it.
     """
 
@@ -109,7 +109,7 @@ class WeightSite:
 
 
 class WeightSource(Component, abc.ABC):
-    """A weight source: how the matrices of the blocks in its scope come to be.
+    """A weight source: provides the matrices of the blocks in its scope.
 
     Constructed with `(site, *, fields)`, a `WeightSite`. Parameters that blocks share live on the
     source, which is a module of the scope that opened it; at run time it arrives as `use.weights`.

@@ -91,7 +91,7 @@ def data_site(
 
 
 def _opened(recipe: Recipe, site: DataSite) -> Dataset:
-    """What the data source opens; where its text is gone, the tokens that a run noted."""
+    """Open the data source; if its text is missing, the tokens that a run recorded."""
     source: DataSource = recipe.data.construct(site, contract=DataSource)
     try:
         return source.open()

@@ -34,12 +34,12 @@ def check_draft(model: LanguageModel, draft_steps: int) -> None:
         raise StrawberryError("this model has no recursion, so it can't draft with fewer steps")
     depth = max(recursion.steps for recursion in outermost)
     if not 0 < draft_steps < depth:
-        raise StrawberryError(f"{draft_steps} draft steps are not between 1 and {depth - 1}")
+        raise StrawberryError(f"draft steps must be between 1 and {depth - 1}, got {draft_steps}")
     for component in components(model):
         stateful = isinstance(component, Attention) or keeps_state(component)
         if stateful and not component.rewinds:
             name = type(component).__name__
-            raise StrawberryError(f"{name} can't go back in its cache when a draft was wrong")
+            raise StrawberryError(f"{name} can't truncate its cache after a rejected draft")
     if any(recursion.router is not None for recursion in model.stack.recursions()):
         raise StrawberryError("a router decides each token's depth, so there is no draft depth")
 

@@ -131,7 +131,7 @@ def read_runs(path: Path, *, asked: bool = False) -> Runs:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise StrawberryError(f"{path}: can't be read: {reason}") from error
+        raise StrawberryError(f"{path}: can't read: {reason}") from error
     reader = _Reader(path, lines, asked=asked)
     rows = reader.rows()
     if reader.problems:

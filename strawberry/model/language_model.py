@@ -326,7 +326,7 @@ class LanguageModel(nn.Module):
         for component in components(self):
             if not component.cacheable:
                 name = type(component).__name__
-                raise StrawberryError(f"{name} has no decoding state: go without a cache")
+                raise StrawberryError(f"{name} has no decoding state; generate without a cache")
         dtype = dtype if dtype is not None else self.embedding.weight.dtype
         room = CacheShape(batch, length, self.device, dtype)
         return Cache(list(self.stack.new_states(room, self.weights)), length)

@@ -104,7 +104,7 @@ def declarations(recipe: Recipe, model: LanguageModel) -> list[str]:
 
 
 def declares(model: nn.Module, capability: str) -> bool:
-    """Whether every part of the model declares this capability, in the mode that it is in."""
+    """Return whether every part of the model declares this capability, in its current mode."""
     return all(getattr(component, capability) for component in components(model))
 
 

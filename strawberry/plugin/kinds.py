@@ -27,25 +27,25 @@ class ComponentKind:
     """A kind of component.
 
     Attributes:
-        name: as in `strawberry components NAME`.
-        summary: what a component of this kind is, in a few words.
-        contract: the class that components derive from, as `module:attribute`.
-        places: where one may stand in a recipe; none if only fields of components hold it, or
-            something that is no recipe.
-        key: the word that a recipe has for it.
-        default: the full name of the component whose fields are meant, at the first of its places,
-            where a recipe gives fields alone; and which stands there if a recipe names none, unless
-            `nothing` may. None for no such component.
-        many: how many may stand at a place.
-        selects: whether several share the parameters out, each by a selector `params`.
-        nothing: whether `none` in its place leaves it out; else `none` is a name like others.
-        held: the path of the field that holds one, where it has no place of its own.
-        plain: what takes its place when an ablation leaves it out; None for `null`.
-        around: what a recipe that is checked with one says beside it, by paths.
-        checks: for a kind that a plugin brings, what `strawberry check` looks at beside the
-            contract: functions of a `Subject`, as `module:attribute`, by name.
+        name: its name, as in `strawberry components NAME`.
+        summary: a description in a few words.
+        contract: the base class of its components, as `module:attribute`.
+        places: where a component may stand in a recipe; none if only fields of components hold it,
+            or something other than a recipe.
+        key: its word in a recipe.
+        default: full name of the default component. It is meant, at the first of its places, where
+            a recipe gives fields alone. It also fills a place that a recipe leaves out, unless
+            `nothing` is set. None for no default.
+        many: the number of components at a place.
+        selects: whether several share the parameters, each with a selector `params`.
+        nothing: whether `none` leaves its place empty; otherwise `none` is an ordinary name.
+        held: path of the field that holds a component, for a kind without a place.
+        plain: its replacement when an ablation leaves it out; None for `null`.
+        around: other recipe settings for checking a component, by path.
+        checks: for a kind of a plugin, further checks of `strawberry check`: functions of a
+            `Subject`, as `module:attribute`, by name.
         role: what one does where it stands, for the guide; "" for the summary.
-        usual: the component beside which `strawberry check` judges others; "" for none.
+        usual: the component that `strawberry check` compares others with; "" for none.
     """
 
     name: str

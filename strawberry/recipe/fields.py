@@ -108,10 +108,10 @@ class TrainFields(SeedFields):
         learning_rate: peak learning rate.
         warmup_iters: steps of linear warm-up.
         lr_decay_iters: steps until the schedule reaches min_lr; null takes max_iters.
-        cooldown_frac: share of lr_decay_iters in which `trapezoid` decays.
+        cooldown_frac: fraction of lr_decay_iters in which `trapezoid` decays.
         min_lr: learning rate at the end, at most the peak; null takes a tenth of the peak. An
             optimizer with an `lr` of its own ends at the same share of that.
-        grad_clip: largest norm of the whole gradient; 0 does not clip.
+        grad_clip: maximum norm of the whole gradient; 0 disables clipping.
         z_loss: weight of the mean squared logsumexp of the logits in the training loss.
         label_smoothing: probability of a target that is spread over the vocabulary.
         document_mask: restrict attention to the token's own document.

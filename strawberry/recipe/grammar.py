@@ -34,12 +34,12 @@ ENTRY: Final = {
 }
 STACK: Final = Word("the blocks", "must be there")
 FILE_KEYS: Final = ("extends", "set")
-"""What a file starts from, and what it changes of that."""
+"""The keys for the extended recipe and its changes."""
 RECUR = tuple(item.name for item in dataclasses.fields(RecurFields))
 
 
 def recipe_keys(kinds: Kinds) -> set[str]:
-    """The keys of a recipe, apart from those that say what it starts from."""
+    """The keys of a recipe, except those that say what it extends."""
     return {*RECIPE, *kinds.keys("recipe")} - {*FILE_KEYS}
 
 

@@ -62,7 +62,7 @@ def recipe_from(
     Args:
         content: the recipe as plain data, or as a tree whose values have places.
         source: what it comes from, which errors name.
-        plugins: what names are resolved with; None loads the plugins of this environment.
+        plugins: resolve names; None loads the plugins of this environment.
         notes: how the content was understood.
 
     Raises:

@@ -269,7 +269,7 @@ def _tensors(
 def newest_whole(folder: Path) -> tuple[Path, frozenset[str], list[str]]:
     """The newest intact checkpoint, its files, and a line for each damaged one skipped.
 
-    Raises StrawberryError if there is none.
+    Raises StrawberryError if there is no noise estimate.
     """
     passed: list[str] = []
     for path in newest(folder):
@@ -283,7 +283,7 @@ def newest_whole(folder: Path) -> tuple[Path, frozenset[str], list[str]]:
 def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
     """The newest intact checkpoint, read unsharded, and a line for each damaged one skipped.
 
-    Raises StrawberryError if there is none.
+    Raises StrawberryError if there is no noise estimate.
     """
     path, files, passed = newest_whole(folder)
     return read(path, files), passed

@@ -44,13 +44,13 @@ def begin(
         recipe: what the run is to be.
         run_dir: the run folder to make.
         weights: the model's `state_dict`.
-        progress: called while data is prepared.
+        progress: progress callback while data is prepared.
 
     Returns:
         The run folder.
 
     Raises:
-        RecipeError: the recipe can't be built, or its data can't be had.
+        RecipeError: the recipe can't be built, or its data can't be opened.
         StrawberryError: the weights are not finite, or not this model's, or the folder is taken or
             can't be written.
     """
@@ -114,7 +114,7 @@ def write_run(
     run.hold()
     try:
         if run.exists:
-            raise StrawberryError(f"{run.path}: holds a run; name another folder")
+            raise StrawberryError(f"{run.path}: contains a run; name another folder")
         randomness.seed(recipe.seed)
         random, generators = randomness.of_ranks(World())
         state = {

@@ -82,12 +82,12 @@ def train(
         fork_of: a run whose newest checkpoint this new run begins from, with another recipe or
             other data than that one had.
         trackers: observers of this run, beside those that the recipe names.
-        progress: called while data is prepared.
+        progress: progress callback while data is prepared.
         warn: told of what a user should know: a component that looks at later tokens, a damaged
             checkpoint that was passed over.
 
     Raises:
-        RecipeError: the recipe can't be built, or its data can't be had.
+        RecipeError: the recipe can't be built, or its data can't be opened.
         Interrupted: a signal stopped the run, which is saved.
         Diverged: loss or gradient are not finite.
         StrawberryError: the folder is taken, can't be written, or holds another run.
@@ -123,7 +123,7 @@ def train(
                 stop = stack.enter_context(stop_signals(insist=world.size == 1))
                 _run(session, stop, recent)
                 for line in tampered(session):
-                    session.warn(f"the validation loss can't be believed: {line}")
+                    session.warn(f"the validation loss can't be trusted: {line}")
         finally:
             run.release()
     return RunResult(run.path, session.step, session.metrics, tuple(run.breaches()))

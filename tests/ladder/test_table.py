@@ -67,5 +67,5 @@ def test_mistakes_are_located(tmp_path: Path, text: str, expected: list[str]) ->
 def test_a_table_that_is_asked_for_needs_no_loss(tmp_path: Path) -> None:
     """A loss in it, or none, is no mistake; its sizes must be there."""
     assert len(read_runs(write(tmp_path, "training_flops,loss\n10,\n"), asked=True)) == 1
-    with pytest.raises(StrawberryError, match="can't be read"):
+    with pytest.raises(StrawberryError, match="can't read"):
         read_runs(tmp_path / "none.csv")

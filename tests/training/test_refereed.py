@@ -135,7 +135,7 @@ def test_a_loss_is_that_of_the_distribution() -> None:
     improper = float(right) - 0.01 * int(counted.sum())  # probabilities that sum to 1.01
     breach = loss_breach(logits, targets, improper, torch.float32)
     assert breach is not None
-    assert "where the logits say" in str(breach)
+    assert "but the logits give" in str(breach)
 
 
 def test_a_rare_sight_of_the_next_token_is_found() -> None:

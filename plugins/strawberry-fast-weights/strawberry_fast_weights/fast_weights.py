@@ -77,7 +77,7 @@ class FastWeights(WeightSource):
         if form == "linear" and rule is not None:
             raise FieldError("rule", "the linear form has no chunks; write `form: chunk`")
         if form == "linear" and chunk & (chunk - 1):
-            raise FieldError("chunk", f"{chunk} is not a power of two")
+            raise FieldError("chunk", f"must be a power of two, got {chunk}")
         self.n_embd = site.n_embd
         self.form = form
         self.rule: Rule = rule or "oa"

@@ -202,7 +202,7 @@ class GatedDeltaNet(Convolved):
 def check_conv(conv: int) -> None:
     """FieldError for a convolution over one token, which mixes nothing."""
     if conv == 1:
-        raise FieldError("conv", "over one token there is nothing to mix; write 0 for none")
+        raise FieldError("conv", "must be 0 or at least 2, got 1: one token mixes nothing")
 
 
 def check_width(field: str, width: int) -> None:

@@ -50,9 +50,9 @@ class Datasets(DataSource):
             compressed: one, a folder, or a pattern; looked for from the current folder, then from
             the recipe's.
         field: the column that holds the text, with dots if it is nested (`meta.text`).
-        data_division: the share of the text that is for training; the rest is for validation.
-        test_division: the share of the text that is taken from training and held back for a test.
-        special: make the texts of special tokens within documents into their ids.
+        data_division: fraction of the text for training; the rest is for validation.
+        test_division: fraction of the text that moves from training to the locked test split.
+        special: encode texts of special tokens within documents as their ids.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Datasets(DataSource):
             )
 
     def known_ids(self, of_recipe: int | None) -> int | None:
-        """Those of the recipe's tokenizer."""
+        """The vocabulary size of the recipe's tokenizer."""
         return of_recipe
 
     def divided(self) -> str:

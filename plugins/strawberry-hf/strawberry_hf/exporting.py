@@ -54,7 +54,7 @@ def export_run(
     Its logits are the run's, to rounding. Dropout is GPT-2's alone there.
 
     Args:
-        run: a run folder, or one that is loaded.
+        run: a run folder, or a loaded run.
         out: the folder to make: config.json, model.safetensors and the tokenizer's files.
         plugins: what the recipe's names are resolved with; None loads those of the environment.
 

@@ -68,7 +68,7 @@ def import_checkpoint(
             those of the checkpoint. None takes a recipe for fine-tuning on the standard library.
         overrides: `train.max_iters=100` and the like, on top.
         plugins: what names are resolved with; None loads those of the environment.
-        progress: called while data is prepared.
+        progress: progress callback while data is prepared.
 
     Raises:
         RecipeError: the recipe does not work, or its data can't be had.

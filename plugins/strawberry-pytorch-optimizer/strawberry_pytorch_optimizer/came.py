@@ -20,7 +20,7 @@ class CAME(DecayingSource):
 
     Args:
         betas: decay of the mean, of the mean square, and of the mean squared residual.
-        clip: largest root mean square of an update before it is scaled.
+        clip: maximum root mean square of an update before it is scaled.
     """
 
     unit = "matrix"

@@ -24,7 +24,7 @@ class PSGD(OptimizerSource):
 
     Args:
         lr: peak learning rate; null takes `train.learning_rate`.
-        momentum: share of the old momentum that is kept.
+        momentum: fraction of the old momentum that is kept.
         update_probability: share of the steps that update the factors; null falls from 1 to 0.03.
         max_size_triangular: widest side with a triangular factor; a wider one has a diagonal.
         balance_prob: share of those updates that also make the factors of a matrix equally large.

@@ -170,7 +170,7 @@ class LinearAttention(Attention):
 
 
 class ShortConv(Component):
-    """`y[t] = sum_{i < width} w[i] x[t - i]`, channel by channel, with zeros before the sequence.
+    """`y[t] = sum_{i < width} w[i] x[t - i]`, for each channel, with zeros before the sequence.
 
     The weights start uniform with standard deviation width^-0.5. Optimizers treat them as vectors:
     a row for each tap.

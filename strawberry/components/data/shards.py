@@ -73,7 +73,7 @@ class ShardFiles(DataSource):
         self.test_division = test_division
 
     def open(self) -> Dataset:
-        """The data set; raises FieldError if files are not there, damaged, or hold other ids."""
+        """Open the data set; raises FieldError if files are missing, damaged, or have other ids."""
         with about("path"):
             files = find_files(self.path, self.site.folders, SUFFIXES)
         divided = self._divided(files)
@@ -93,7 +93,7 @@ class ShardFiles(DataSource):
             )
 
     def _divided(self, files: list[Path]) -> dict[Split, list[Path]]:
-        """The files of each split, as they are given or by their names; others are training."""
+        """The files of each split, given or by their names; others are training."""
         found = divide(files)
         given: dict[Split, str | None] = {"val": self.val, TEST: self.test}
         for split, pattern in given.items():
@@ -112,12 +112,12 @@ class ShardFiles(DataSource):
             return load_tokenizer(find_files(self.tokenizer, self.site.folders)[0])
 
     def known_ids(self, of_recipe: int | None) -> int | None:
-        """Those of the tokenizer that is named, or beside the first file."""
+        """The vocabulary size of the given tokenizer, or of the one in the first file's folder."""
         tokenizer = self._tokenizer(find_files(self.path, self.site.folders, SUFFIXES)[0])
         return None if tokenizer is None else tokenizer.vocab_size
 
     def divided(self) -> str:
-        """By files where their names or the recipe say so, else by shares."""
+        """The division: by files if names or the recipe say so, else by fractions."""
         files = self._divided(find_files(self.path, self.site.folders, SUFFIXES))
         if not files["val"]:
             return divided_text(self.data_division, self.test_division)

@@ -58,7 +58,7 @@ class Stdlib(DataSource):
         self.test_division = test_division
 
     def open(self) -> Dataset:
-        """The data set; raises StrawberryError if this Python came without its sources."""
+        """Open the data set; raises StrawberryError if this Python has no library sources."""
         root = Path(sysconfig.get_paths()["stdlib"])
         files = library_files(root, self.max_bytes)
         if not files:
@@ -80,11 +80,11 @@ class Stdlib(DataSource):
         return text_dataset(corpus, self.site)
 
     def known_ids(self, of_recipe: int | None) -> int | None:
-        """Those of the recipe's tokenizer."""
+        """The vocabulary size of the recipe's tokenizer."""
         return of_recipe
 
     def divided(self) -> str:
-        """By shares of the text."""
+        """The division by fractions of the text."""
         return divided_text(self.data_division, self.test_division)
 
 

@@ -62,7 +62,7 @@ class Synthetic(DataSource):
         self.test_examples = test_examples
 
     def open(self) -> Dataset:
-        """The data set; raises RecipeError where the task has no room in the model."""
+        """Open the data set; raises RecipeError if the task doesn't fit the model."""
         sizes: dict[Split, int | None] = {"train": self.examples, "val": self.val_examples}
         if self.test_examples:
             sizes[TEST] = self.test_examples
@@ -72,7 +72,7 @@ class Synthetic(DataSource):
             return SyntheticDataset(task, sizes, self.site, self.task.to_dict())
 
     def divided(self) -> str:
-        """By sequences."""
+        """The division by sequences."""
         train = "endless" if self.examples is None else f"{self.examples:,} sequences"
         test = f"test {self.test_examples:,} (locked)" if self.test_examples else "no test split"
         return f"train {train}, val {self.val_examples:,} sequences, {test}"

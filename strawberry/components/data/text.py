@@ -45,7 +45,7 @@ class TextFiles(DataSource):
         self.special = special
 
     def open(self) -> Dataset:
-        """The data set; raises FieldError about `path` if there is no text in it."""
+        """Open the data set; raises FieldError about `path` if there is no text."""
         with about("path"):
             corpus = text_corpus(
                 [self.path],
@@ -59,9 +59,9 @@ class TextFiles(DataSource):
         return text_dataset(corpus, self.site, self.special)
 
     def known_ids(self, of_recipe: int | None) -> int | None:
-        """Those of the recipe's tokenizer."""
+        """The vocabulary size of the recipe's tokenizer."""
         return of_recipe
 
     def divided(self) -> str:
-        """By shares of the text."""
+        """The division by fractions of the text."""
         return divided_text(self.data_division, self.test_division)

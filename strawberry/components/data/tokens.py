@@ -43,7 +43,7 @@ class Tokens(DataSource):
         self.data_division = data_division
 
     def open(self) -> Dataset:
-        """The data set; raises FieldError about `path` if it is not there or damaged."""
+        """Open the data set; raises FieldError about `path` if it is missing or damaged."""
         identities = FileFingerprints(self.site.cache)
         with about("path"):
             refuse_pickle(Path(self.path))
@@ -61,7 +61,7 @@ class Tokens(DataSource):
             return open_single(place, identities, self.data_division, tokenizer, self.test_division)
 
     def known_ids(self, of_recipe: int | None) -> int | None:
-        """Those of the folder's tokenizer, or of the one beside the file."""
+        """The vocabulary size of the folder's tokenizer, or of the one in the file's folder."""
         place = _find(self.path, self.site.folders)
         if place.is_dir():
             return read_meta(place).vocab_size
@@ -69,7 +69,7 @@ class Tokens(DataSource):
         return None if tokenizer is None else tokenizer.vocab_size
 
     def divided(self) -> str:
-        """By tokens, of a folder; a file by shares."""
+        """The division: by tokens for a folder, by fractions for a file."""
         place = _find(self.path, self.site.folders)
         if not place.is_dir():
             return divided_text(self.data_division, self.test_division)

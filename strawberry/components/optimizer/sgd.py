@@ -41,7 +41,7 @@ class SGD(DecayingSource):
         if nesterov and not momentum:
             raise FieldError("nesterov", "nesterov needs momentum above 0")
         if nesterov and dampening:
-            raise FieldError("nesterov", "can't be had with dampening")
+            raise FieldError("nesterov", "nesterov needs a dampening of 0")
         super().__init__(site, weight_decay=weight_decay, **shared)
         self.momentum = momentum
         self.dampening = dampening

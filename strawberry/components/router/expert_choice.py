@@ -71,7 +71,7 @@ class ExpertChoiceRouter(ScoringRouter):
         return super().train(mode)
 
     def teach(self, on: bool) -> None:
-        """Choose by top-k in evaluation too, to measure what threshold and top-k differ by."""
+        """Use top-k in evaluation too, to measure the difference between threshold and top-k."""
         self.causal = not (on or self.training)
 
     def route(
@@ -92,7 +92,7 @@ class ExpertChoiceRouter(ScoringRouter):
         return Routed(go, kept, terms, size=size)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """The count stays with the host, which would have to wait for it in every step."""
+        """The count stays on the host, which would otherwise synchronise in every step."""
         super()._apply(fn, recurse)
         if not self.optimizer_steps.is_meta:
             self.optimizer_steps = self.optimizer_steps.cpu()
@@ -129,7 +129,7 @@ class ExpertChoiceRouter(ScoringRouter):
 
 
 class Predictor(Component):
-    """A small network that guesses from a token whether a step will take it: (..., C) -> (...)."""
+    """A small network that predicts from a token whether a step will take it: (..., C) -> (...)."""
 
     parameter_kinds = {"up.weight": "router", "down.weight": "router"}
 

@@ -19,7 +19,7 @@ from strawberry.contracts import Aux, Routed, RouterSite, State, Term, gathered,
 
 
 class ThresholdRouter(ScoringRouter):
-    """Tokens whose score is above a running quantile go on.
+    """Tokens whose score exceeds a running quantile continue.
 
     Args:
         capacity: fraction of tokens for each step, falling; null takes 1, (R-1)/R ... 1/R. A

@@ -51,7 +51,7 @@ class BPE(TokenizerSource):
         self.train_bytes = train_bytes
 
     def open(self, corpus: Corpus) -> Tokenizer:
-        """The tokenizer for a corpus; what is learnt is cached."""
+        """The tokenizer for a corpus; a trained one is cached."""
         if self.path is not None:
             return _loaded(self.path, self.site.folders)
         size = self.vocab_size or self.site.vocab_size
@@ -68,7 +68,7 @@ class BPE(TokenizerSource):
         )
 
     def known_ids(self) -> int | None:
-        """Those of the file, or as many as are to be learnt."""
+        """The vocabulary size of the file, or of the training."""
         if self.path is not None:
             return _loaded(self.path, self.site.folders).vocab_size
         return self.vocab_size

@@ -21,7 +21,7 @@ class ByteTokenizer(TokenizerSource):
         self.special_tokens = special_tokens
 
     def open(self, corpus: Corpus) -> BPETokenizer:
-        """The tokenizer; the corpus does not matter."""
+        """The tokenizer, for any corpus."""
         return byte_tokenizer(self.special_tokens)
 
     def known_ids(self) -> int:

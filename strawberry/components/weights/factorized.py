@@ -102,7 +102,7 @@ class FactorizedWeights(WeightSource):
     ) -> None:
         super().__init__()
         if rank is not None and rank < 1:
-            raise FieldError("rank", f"{rank} is not a positive number")
+            raise FieldError("rank", f"must be positive, got {rank}")
         self.n_embd = site.n_embd
         self.rank = rank if rank is not None else max(1, site.n_embd // 4)
         self.init = init

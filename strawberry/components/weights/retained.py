@@ -45,7 +45,7 @@ from strawberry.errors import FieldError
 
 
 class RetainedMatrix(Component):
-    """What one matrix, or one stack (E, out, in), starts from.
+    """The parameters of one matrix, or of one stack (E, out, in).
 
     Attributes:
         weight: Theta.
@@ -178,9 +178,9 @@ class RetainedWeights(WeightSource):
     ) -> None:
         super().__init__()
         if site.level is None:
-            raise ValueError("no step to retain weights from: open this source at a `recur`")
+            raise ValueError("it needs recursion steps; open this weight source at a `recur`")
         if rank is not None and rule not in SWAPS:
-            raise FieldError("rank", f"the rule {rule!r} has no transform of its own")
+            raise FieldError("rank", f"the rule {rule!r} has no learned transform")
         self.site = replace(site, make_component=None)  # a copy that can be pickled
         self.n_embd = site.n_embd
         self.rule: Rule = rule

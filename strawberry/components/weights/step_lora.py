@@ -29,7 +29,7 @@ from strawberry.recipe.spec import ComponentSpec
 
 
 class Deltas(Component):
-    """For each step A (rank, in) and B (out, rank), or a stack of each; B is zero at the start."""
+    """For each step A (rank, in) and B (out, rank), or a stack of each; B starts at zero."""
 
     def __init__(
         self, request: ProjectionRequest, stack: tuple[int, ...], source: StepLoRAWeights
@@ -110,7 +110,10 @@ class StepLoRAWeights(WeightSource):
     ) -> None:
         super().__init__()
         if site.steps == 1:
-            raise ValueError("no steps to tell apart: open this source at a `recur` of 2 or more")
+            raise ValueError(
+                "it needs at least 2 recursion steps; open this weight source at a `recur` of 2 "
+                "or more"
+            )
         self.site = replace(site, make_component=None)  # a copy that can be pickled
         self.rank = rank
         self.scale = 1.0 if alpha is None else alpha / rank

@@ -74,5 +74,5 @@ def test_a_python_without_sources_is_told_so(
         Stdlib(site).open()
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "empty.py").touch()
-    with pytest.raises(FieldError, match="there is no text in it"):
+    with pytest.raises(FieldError, match="contains no text"):
         Stdlib(site).open()

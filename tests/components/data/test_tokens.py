@@ -60,5 +60,5 @@ def test_ids_of_another_project_are_led_to_shards(site: DataSite, tmp_path: Path
     """A nanoGPT folder is not said to be damaged."""
     (tmp_path / "nano").mkdir()
     (tmp_path / "nano" / "train.bin").write_bytes(bytes(64))
-    with pytest.raises(FieldError, match=r"such as train\.bin, are data \{use: shards\}"):
+    with pytest.raises(FieldError, match=r"such as train\.bin, need data \{use: shards\}"):
         Tokens(site, path="nano").open()

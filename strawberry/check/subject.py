@@ -140,6 +140,7 @@ def of_component(
     title = f"check {kind}/{name}"
     # What is no mixer itself has the usual one beside it, which rotates.
     rotary = "rotary" in getattr(entry.load(), "honours", ("rotary",))
+    row = replace(row, around={**row.around, **getattr(entry.load(), "checked_with", {})})
 
     small: dict[str, Any] = {
         "name": "check",

@@ -65,6 +65,13 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.schedule("inverse_sqrt", f"{here}.schedule.inverse_sqrt:InverseSqrt")
     registry.schedule("constant", f"{here}.schedule.constant:Constant")
 
+    registry.objective("next_token", f"{here}.objective.next_token:NextToken")
+    registry.objective("multi_token", f"{here}.objective.multi_token:MultiToken")
+    registry.objective("early_exit", f"{here}.objective.early_exit:EarlyExit")
+    registry.objective("deep_supervision", f"{here}.objective.deep_supervision:DeepSupervision")
+    registry.objective("distillation", f"{here}.objective.distillation:Distillation")
+    registry.objective("masked_diffusion", f"{here}.objective.masked_diffusion:MaskedDiffusion")
+
     registry.data("synthetic", f"{here}.data.synthetic:Synthetic")
     registry.data("stdlib", f"{here}.data.stdlib:Stdlib")
     registry.data("text", f"{here}.data.text:TextFiles")

@@ -71,8 +71,21 @@ if TYPE_CHECKING:
         drawn,
         exact,
         has_values,
+        hashed,
         wide,
         without_autocast,
+    )
+    from strawberry.contracts.objective import (
+        Batch,
+        Drafting,
+        HeadLoss,
+        Learned,
+        Objective,
+        ObjectiveSite,
+        OwnBlock,
+        Prediction,
+        States,
+        Teacher,
     )
     from strawberry.contracts.parts import Declared, MatrixLayout, MatrixRows, Unit, interleaved
     from strawberry.contracts.routing import Routed, Router, RouterSite
@@ -88,7 +101,7 @@ if TYPE_CHECKING:
         Tracker,
         TrackerSite,
     )
-    from strawberry.contracts.use import SharedKeys, State, Use
+    from strawberry.contracts.use import SharedKeys, State, Use, Watch
     from strawberry.contracts.weights import (
         Bank,
         Projection,
@@ -108,6 +121,7 @@ __all__ = [
     "Attention",
     "Aux",
     "Bank",
+    "Batch",
     "Beta",
     "Component",
     "Corpus",
@@ -117,25 +131,32 @@ __all__ = [
     "Decay",
     "DecayingSource",
     "Declared",
+    "Drafting",
     "Events",
     "Executor",
     "ExecutorSite",
     "FinishedJob",
+    "HeadLoss",
     "Ids",
     "InitialScale",
     "Job",
+    "Learned",
     "Matrix",
     "MatrixLayout",
     "MatrixRows",
     "Metric",
     "Norm",
     "NormSite",
+    "Objective",
+    "ObjectiveSite",
     "OptimizerSite",
     "OptimizerSource",
+    "OwnBlock",
     "ParameterInfo",
     "Place",
     "Positional",
     "PositionalSite",
+    "Prediction",
     "Progress",
     "Projection",
     "ProjectionRequest",
@@ -148,8 +169,10 @@ __all__ = [
     "Site",
     "Split",
     "State",
+    "States",
     "Task",
     "TaskSite",
+    "Teacher",
     "Term",
     "Tokenizer",
     "TokenizerSource",
@@ -157,6 +180,7 @@ __all__ = [
     "TrackerSite",
     "Unit",
     "Use",
+    "Watch",
     "WeightSite",
     "WeightSource",
     "checked_ids",
@@ -167,6 +191,7 @@ __all__ = [
     "exact",
     "gathered",
     "has_values",
+    "hashed",
     "interleaved",
     "is_shard",
     "keeps_state",
@@ -184,7 +209,8 @@ __all__ = [
 
 _MODULES = (
     "data", "execution", "ids",  # without torch, and so first
-    "component", "decay", "mixing", "numbers", "parts", "collectives", "routing", "sites", "terms",
+    "component", "decay", "mixing", "numbers", "objective", "parts", "collectives", "routing",
+    "sites", "terms",
     "training", "use", "weights",
 )  # fmt: skip
 

@@ -52,3 +52,24 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def hashed(*numbers: Tensor | int) -> Tensor:
+    """Uniform numbers of [0, 1) that are a function of whole numbers, which are broadcast: float32.
+
+    The same on every device, and however a batch is divided. The mixing is that of splitmix64
+    (Steele et al. 2014, doi 10.1145/2660193.2660195).
+    """
+    mixed = torch.zeros((), dtype=torch.int64)
+    for number in numbers:
+        if isinstance(number, Tensor):
+            mixed = mixed.to(number.device)
+        mixed = _mixed(mixed * 0x2545F4914F6CDD1D + number + 0x1E3779B97F4A7C15)
+    return ((mixed >> 24) & 0xFFFFFF).float() / (1 << 24)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """The bits of int64, mixed; products wrap around."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
+        x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return x

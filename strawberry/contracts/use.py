@@ -37,6 +37,32 @@ class SharedKeys:
     documents: Tensor | None = None
 
 
+@dataclass(slots=True)
+class Watch:
+    """What an objective asked to see of a pass.
+
+    Attributes:
+        blocks: the stream after each block use so far; None if nobody asked.
+        steps: the stream after each step of outermost recursions so far; None if nobody asked.
+        cut: after each so many steps of an outermost recursion no gradient flows back; 0 for never.
+    """
+
+    blocks: list[Tensor] | None = None
+    steps: list[Tensor] | None = None
+    cut: int = 0
+
+    def after_block(self, x: Tensor) -> None:
+        """Take the stream (B, T, C) after a block."""
+        if self.blocks is not None:
+            self.blocks.append(x)
+
+    def after_step(self, x: Tensor, step: int) -> bool:
+        """Take the stream (B, T, C) after a step, from 0; whether to cut off its gradient."""
+        if self.steps is not None:
+            self.steps.append(x)
+        return self.cut > 0 and (step + 1) % self.cut == 0
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """One use of a component in one pass.
@@ -58,6 +84,7 @@ class Use:
         key_positions: positions of all keys so far, (B, S), if they are not consecutive.
         shared: keys and values of the first step, if the steps of a recursion share them.
         kept: this block's part of it.
+        watch: what an objective sees of this pass; None within a block, and where nobody asked.
     """
 
     positions: Tensor
@@ -74,6 +101,7 @@ class Use:
     key_positions: Tensor | None = None
     shared: SharedKeys | None = None
     kept: State | None = None
+    watch: Watch | None = None
 
     def rotate(self, x_BHTD: Tensor) -> Tensor:
         """Rotate queries or keys by their positions, if the positional component rotates."""

@@ -45,6 +45,22 @@ class LoadedRun:
         return load_run_tokenizer(file, self.recipe)
 
 
+def load_teachers(model: LanguageModel, recipe: Recipe) -> None:
+    """Load the models that the objective learns from, where the model is.
+
+    Raises RecipeError if one can't be had, or has another vocabulary.
+    """
+    spec = recipe.objective
+    for teacher in model.teachers:
+        with spec.located():
+            run = load_run(teacher.run, device=str(model.device), plugins=recipe.plugins)
+            theirs, ours = run.recipe.model.vocab_size, recipe.model.vocab_size
+            if theirs != ours:
+                message = f"{teacher.run}: knows {theirs} ids, and this model {ours}"
+                raise StrawberryError(message)
+        teacher.model = run.model.requires_grad_(requires_grad=False)
+
+
 def load_run(
     folder: str | Path,
     *,

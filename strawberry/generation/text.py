@@ -205,6 +205,12 @@ def _start(loaded: LoadedRun, tokenizer: Tokenizer, prompt: str) -> list[int]:
 
 def refuse_noncausal(loaded: LoadedRun, allowed: Collection[str] = ()) -> None:
     """Raises StrawberryError if a non-causal component is not among those allowed."""
+    if not loaded.model.objective.left_to_right:
+        name = loaded.recipe.objective.entry.name
+        raise StrawberryError(
+            f"{loaded.folder}: its objective {name} doesn't predict the token that "
+            "follows: text can't be generated token by token"
+        )
     short = {name.rsplit("/", 1)[-1] for name in allowed}
     names = [name for name in noncausal(loaded.recipe, loaded.model) if name not in short]
     if names:

@@ -19,8 +19,8 @@ from strawberry.contracts import Bank, Projection, State
 from strawberry.model.blame import blaming
 from strawberry.model.build import build
 from strawberry.model.counting import Cost, CostMeter
-from strawberry.model.loss import linear_cross_entropy
-from strawberry.model.recursion import gather
+from strawberry.model.gathering import gather
+from strawberry.model.objective_cost import objective_cost, trained
 from strawberry.model.risks import risks
 from strawberry.model.stack import Block
 from strawberry.model.visiting import BlockUses
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from strawberry.model.recursion import Recursion
     from strawberry.model.stack import BlockUse
     from strawberry.recipe.spec import Recipe
-
-HEAD_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +146,8 @@ def _account(
     recompute = recipe.train.checkpoint_activations
     visits = BlockUses(model, spec.block_size, meter, recompute=recompute)
     parts: dict[int, PartReport] = {}
-    total, head, once = Cost(), _head_cost(model, spec.block_size, meter), visits.once
+    total, once = Cost(), visits.once
+    objective = objective_cost(model, recipe, meter)
     largest, batch = Cost(), recipe.train.batch_size
     for visit in visits.every:
         cost = visits.cost(visit)
@@ -156,11 +155,11 @@ def _account(
         largest = max(largest, cost, key=lambda one: batch * one.saved_bytes + one.saved_once_bytes)
         line = parts.get(id(visit.block))
         parts[id(visit.block)] = replace(line, uses=line.uses + 1) if line else _part(visit, cost)
-    outside = head
+    outside = objective.cost
     for recursion in model.stack.recursions():
         if recursion.router is not None:
             outside += _router_cost(recursion, spec.block_size, spec.n_embd, meter)
-    total += outside
+    total = trained(total, objective) + outside
     kinds: dict[str, int] = {}
     for info in model.parameter_infos():
         kinds[info.kind] = kinds.get(info.kind, 0) + info.parameter.numel()
@@ -189,7 +188,7 @@ def _account(
         activation_once_bytes=kept_once,
         dtype=str(dtype).removeprefix("torch."),
         casts={names[parameter]: nbytes for parameter, nbytes in meter.casts.items()},
-        parts=[*parts.values(), _head_part(model, head)],
+        parts=[*parts.values(), _head_part(model, objective.cost)],
         warnings=risks(recipe, model),
     )
 
@@ -237,25 +236,6 @@ def _router_cost(recursion: Recursion, length: int, width: int, meter: CostMeter
         written_bytes=entering,
         cache_fixed_bytes=8 * recursion.steps,
         cache_bytes_per_token=8 * recursion.steps,
-    )
-
-
-def _head_cost(model: LanguageModel, length: int, meter: CostMeter) -> Cost:
-    """Embedding, final norm and loss: counted for a few tokens and scaled linearly."""
-    targets = torch.zeros(HEAD_TOKENS, dtype=torch.long, device=model.device)
-    h = torch.empty(HEAD_TOKENS, model.embedding.embedding_dim, device=model.device)
-
-    def run(y: Tensor) -> Tensor:
-        y = model.norm(y)
-        return linear_cross_entropy(y, model.head_weight, targets, model.logit_softcap)
-
-    cost = meter.count(run, h)
-    # The gradient of the head's matrix is kept from the loss on, once, however many tokens.
-    per_token = cost.saved_bytes - model.head_weight.numel() * 4
-    return Cost(
-        flops_forward=cost.flops_forward * length // HEAD_TOKENS,
-        flops_training=cost.flops_training * length // HEAD_TOKENS,
-        saved_bytes=max(0, per_token) * length // HEAD_TOKENS,
     )
 
 

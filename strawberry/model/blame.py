@@ -28,7 +28,7 @@ def blaming(recipe: Recipe) -> Iterator[None]:
     except Exception as error:
         theirs = {
             spec.entry.load(): spec
-            for spec in specs(recipe, "model")
+            for spec in specs(recipe, "model", "objective")
             if spec.entry.plugin != "strawberry"
         }
         culprit = None

@@ -29,11 +29,11 @@ from strawberry.contracts import (
 from strawberry.errors import Problem, RecipeError
 from strawberry.model import pairings
 from strawberry.model.language_model import LanguageModel
-from strawberry.model.loss import LossTerms
+from strawberry.model.own import objective_site
 from strawberry.model.recursion import Recursion
 from strawberry.model.residual import Join, Mix, per_step
 from strawberry.model.stack import Block, Stack
-from strawberry.model.unrolled import expand, key_of, unrolled_depth
+from strawberry.model.unrolled import expand, key_of, last_block, unrolled_depth
 from strawberry.recipe.seeds import seed_of
 from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec, RepeatSpec
 
@@ -84,6 +84,7 @@ class _Broken(Exception):  # noqa: N818 (never leaves this module)
 class _Builder:
     def __init__(self, recipe: Recipe, place: Place | None = None) -> None:
         self.place = place
+        self.recipe = recipe
         self.spec = spec = recipe.model
         self.train = recipe.train
         self.problems: list[Problem] = []
@@ -110,7 +111,7 @@ class _Builder:
         assert positional is not None
         assert weights is not None
         assert norm is not None
-        return LanguageModel(
+        model = LanguageModel(
             embedding=self._embedding(),
             embedding_norm=(
                 norm(NormSite(spec.n_embd, self.depth, role="embedding"))
@@ -126,8 +127,9 @@ class _Builder:
             block_size=spec.block_size,
             logit_softcap=spec.logit_softcap,
             keep_history=spec.residual == "attention",
-            loss_terms=LossTerms(self.train.z_loss, self.train.label_smoothing),
         )
+        self._objective(model, _Scope(weights, positional, outside, norm))
+        return model
 
     # Nodes
 
@@ -242,6 +244,21 @@ class _Builder:
             inner=norm(f"{role}.inner") if spec.placement == "sandwich" else None,
             outer=norm(f"{role}.outer") if spec.placement == "post" else None,
         )
+
+    def _objective(self, model: LanguageModel, scope: _Scope) -> None:
+        """Give the model its objective, whose parameters are the last to be drawn."""
+        spec = self.recipe.objective
+        last = last_block(self.spec.stack)
+        site = objective_site(
+            model,
+            self._site(scope, self.n_blocks, spec.kind),
+            lambda: self._block(last, scope, None),
+            self.recipe.source.parent,
+        )
+        built = self._construct(spec, site)
+        if built is None:
+            raise RecipeError(list(dict.fromkeys(self.problems)))
+        model.objective = built
 
     # Components
 

@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,23 +16,27 @@ from strawberry.contracts import (
     Aux,
     Component,
     MatrixLayout,
-    Metric,
     Norm,
+    Objective,
     ParameterInfo,
     Positional,
+    Prediction,
     State,
     Use,
+    Watch,
     WeightSource,
     components,
-    mean_terms,
 )
 from strawberry.errors import StrawberryError
-from strawberry.model.loss import HeadLoss, LossTerms, head_logits, head_loss
+from strawberry.model.batch import Loss, ModelBatch, RowNats, loss_of, measured
+from strawberry.model.loss import head_logits
+from strawberry.model.own import RunTeacher
 from strawberry.model.residual import ResidualStream, written
 from strawberry.model.stack import Block, BlockUse, CacheShape, Stack, dropped
 
-_ROWS = 4096
-"""Number of tokens whose logits are in memory at once when answers are counted."""
+Asked: TypeAlias = tuple[bool, bool, int]
+"""Whether an objective sees states after blocks and after steps, and where it cuts gradients."""
+NOTHING: Asked = (False, False, 0)
 
 
 @dataclass(slots=True)
@@ -66,32 +67,13 @@ class Cache:
         ]
 
 
-class Loss(NamedTuple):
-    """The loss of a batch, or a micro-batch's part of the loss of a step.
+class Pass(NamedTuple):
+    """What a pass below the head gives: the fields of `States`, and the terms of components."""
 
-    Attributes:
-        total: the loss for `backward`: cross-entropy and weighted auxiliary losses.
-        cross_entropy: mean over targets, in nats.
-        terms: the components' terms by name, unweighted.
-        logit_z: mean over targets of the squared logsumexp of the logits; None without z-loss.
-        answers: (4,) int64: right targets, targets, fully right sequences, sequences with any
-            target. None if not requested.
-        rows: (B,) cross-entropy of each sequence, divided as `cross_entropy` is. None if not
-            requested.
-    """
-
-    total: Tensor
-    cross_entropy: Tensor
-    terms: Mapping[str, Metric] = MappingProxyType({})
-    logit_z: Tensor | None = None
-    answers: Tensor | None = None
-    rows: Tensor | None = None
-
-    @property
-    def metrics(self) -> dict[str, Tensor]:
-        """Logged values besides the loss, by name."""
-        told = {} if self.logit_z is None else {"logit_z": self.logit_z}
-        return told | {name: term.number() for name, term in self.terms.items()}
+    hidden: Tensor
+    aux: Aux
+    blocks: tuple[Tensor, ...] = ()
+    steps: tuple[Tensor, ...] = ()
 
 
 class LanguageModel(nn.Module):
@@ -101,6 +83,8 @@ class LanguageModel(nn.Module):
     is also the output head, one tensor that needs no tying after loading.
 
     Attributes:
+        objective: training objective; the builder sets it last.
+        teachers: models that the objective learns from.
         separator: token id that begins a document, if attention is restricted to documents; else
             None.
         drawable: generation samples ids below this only; None for all. A vocabulary may exceed its
@@ -122,7 +106,6 @@ class LanguageModel(nn.Module):
         block_size: int,
         logit_softcap: float | None,
         keep_history: bool,
-        loss_terms: LossTerms,
     ) -> None:
         super().__init__()
         self.embedding = embedding
@@ -136,7 +119,8 @@ class LanguageModel(nn.Module):
         self.block_size = block_size
         self.logit_softcap = logit_softcap
         self.keep_history = keep_history
-        self.loss_terms = loss_terms
+        self.objective: Objective
+        self.teachers: list[RunTeacher] = []
         self.separator: int | None = None
         self.drawable: int | None = None
         self.gaps: tuple[int, ...] = ()
@@ -155,8 +139,7 @@ class LanguageModel(nn.Module):
 
     def forward(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
         """Ids (B, T) -> logits (B, T, V); with a cache, continues after the tokens in it."""
-        h, _ = self.trunk(idx, cache)
-        return self.head_logits(h)
+        return self.head_logits(self.run(idx, cache).hidden)
 
     def head_logits(self, h: Tensor) -> Tensor:
         """Hidden states (..., C) -> logits (..., V)."""
@@ -176,10 +159,36 @@ class LanguageModel(nn.Module):
 
     def hidden(self, idx: Tensor) -> Tensor:
         """Ids (B, T) -> hidden states (B, T, C), from which the head computes logits one by one."""
-        return self.trunk(idx)[0]
+        return self.run(idx).hidden
 
     def trunk(self, idx: Tensor, cache: Cache | None = None) -> tuple[Tensor, Aux]:
         """Everything below the head: ids (B, T) -> hidden (B, T, C), and components' terms."""
+        passed = self.run(idx, cache)
+        return passed.hidden, passed.aux
+
+    def run(self, idx: Tensor, cache: Cache | None = None, asked: Asked = NOTHING) -> Pass:
+        """Everything below the head, with the states in between that are asked for."""
+        T = idx.shape[1]
+        use = self.use(idx, cache)
+        watch = Watch([] if asked[0] else None, [] if asked[1] else None, asked[2])
+        x = self.embedding(idx)
+        if "embedding" in self.positional.places:
+            placed = self.positional.embed(use.positions.flatten())
+            x = x + placed.view(*use.positions.shape, -1).to(x.dtype)
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        x = dropped(self.dropout, x)
+        stream, aux = self.stack(
+            ResidualStream(x, (written(x),) if self.keep_history else ()),
+            replace(use, watch=watch) if any(asked) else use,
+            0,
+        )
+        if cache is not None:
+            cache.offset += T
+        return Pass(self.norm(stream.x), aux, tuple(watch.blocks or ()), tuple(watch.steps or ()))
+
+    def use(self, idx: Tensor, cache: Cache | None = None) -> Use:
+        """The use that a pass over ids (B, T) begins with; raises StrawberryError if too long."""
         T = idx.shape[1]
         offset = 0 if cache is None else cache.offset
         self._check_length(offset + T, cache)
@@ -188,7 +197,7 @@ class LanguageModel(nn.Module):
             # A document has the positions that it would have alone.
             begins = torch.where(idx == self.separator, positions, 0).cummax(1).values
             positions = positions - begins
-        use = Use(
+        return Use(
             positions=positions,
             offset=offset,
             positional=self.positional,
@@ -198,31 +207,18 @@ class LanguageModel(nn.Module):
             tokens=idx,
             documents=self._documents(idx, cache),
         )
-        x = self.embedding(idx)
-        if "embedding" in self.positional.places:
-            placed = self.positional.embed(positions.flatten())
-            x = x + placed.view(*positions.shape, -1).to(x.dtype)
-        if self.embedding_norm is not None:
-            x = self.embedding_norm(x)
-        x = dropped(self.dropout, x)
-        stream, aux = self.stack(
-            ResidualStream(x, (written(x),) if self.keep_history else ()), use, 0
-        )
-        if cache is not None:
-            cache.offset += T
-        return self.norm(stream.x), aux
 
     def compile_trunk(self) -> None:
         """Compile everything below the head into one graph; generation with a cache stays eager.
 
         The head's chunked loss is not compiled: it consists of a few large kernels.
         """
-        eager, compiled = self.trunk, torch.compile(self.trunk)
+        eager, compiled = self.run, torch.compile(self.run)
 
-        def trunk(idx: Tensor, cache: Cache | None = None) -> tuple[Tensor, Aux]:
-            return compiled(idx) if cache is None else eager(idx, cache)
+        def run(idx: Tensor, cache: Cache | None = None, asked: Asked = NOTHING) -> Pass:
+            return compiled(idx, None, asked) if cache is None else eager(idx, cache, asked)
 
-        self.trunk = trunk  # type: ignore[method-assign]
+        self.run = run  # type: ignore[method-assign]
 
     def compile_blocks(self) -> None:
         """Compile each block by itself, equal blocks once; generation with a cache stays eager.
@@ -237,60 +233,32 @@ class LanguageModel(nn.Module):
             block.compile_forward()
 
     def loss(
-        self,
-        idx: Tensor,
-        targets: Tensor,
-        count: Tensor | None = None,
-        *,
-        share: float = 1.0,
-        answers: bool = False,
-        by_row: bool = False,
+        self, idx: Tensor, targets: Tensor, count: Tensor | None = None, *, share: float = 1.0
     ) -> Loss:
-        """The loss of `targets` (B, T); negative ones are ignored.
+        """What the objective makes of ids and `targets` (B, T), of which negative ones are ignored.
 
-        In training, `total` includes the recipe's z-loss and label smoothing, and the components'
-        auxiliary losses. If these rows are a part of a step, sums over targets are divided by
-        `count`, and auxiliary losses are weighted by `share`, the rows' share of the step's tokens.
-        The totals of all parts then add up to the loss of the step. With `answers`, right answers
-        are counted. With `by_row`, which needs a `count`, each sequence's part is returned
-        separately.
+        `total` has the components' auxiliary losses too. Where these rows are a part of a step,
+        `count` is what sums over targets are divided by, and `share` is their share of the step's
+        tokens, by which auxiliary losses are weighed: the totals of all parts then add up to the
+        loss of the step.
         """
-        h, aux = self.trunk(idx)
-        pairs = zip(h, targets, strict=True) if by_row else [(h.flatten(0, 1), targets.flatten())]
-        terms_of_loss = self.loss_terms if self.training else None
-        heads = [
-            head_loss(states, self.head_weight, wanted, self.logit_softcap, terms_of_loss, count)
-            for states, wanted in pairs
-        ]
-        head = HeadLoss(
-            *(functools.reduce(operator.add, parts) for parts in zip(*heads, strict=True))
-        )
-        total, terms = head.total, {}
-        for name, (metric, weighted) in mean_terms(aux).items():
-            terms[name] = metric
-            if weighted is not None:
-                total = total + share * weighted
-        return Loss(
-            total,
-            head.cross_entropy,
-            terms,
-            head.z if self.training and self.loss_terms.z_loss else None,
-            self._answers(h, targets) if answers else None,
-            torch.stack([part.cross_entropy for part in heads]) if by_row else None,
-        )
+        return loss_of(ModelBatch(self, idx, targets, count, share))
 
-    def _answers(self, h: Tensor, targets: Tensor) -> Tensor:
-        """The counts of `Loss.answers`, from hidden states (B, T, C)."""
-        asked = targets >= 0
-        likely = [
-            head_logits(part, self.head_weight, self.logit_softcap).argmax(-1)
-            for part in torch.split(h[asked], _ROWS)
-        ]
-        right = torch.ones_like(asked)
-        right[asked] = torch.cat(likely) == targets[asked]
-        tasks = asked.any(1)
-        counted = (right[asked], asked, right.all(1) & tasks, tasks)
-        return torch.stack([each.sum() for each in counted])
+    def measure(
+        self, idx: Tensor, targets: Tensor, rows: Tensor | None = None, *, answers: bool = False
+    ) -> RowNats:
+        """What evaluation measures of ids and `targets` (B, T): the nats of each sequence.
+
+        `rows` (B,) are the numbers of the rows, 0 and on if not given: what noise an objective
+        draws is theirs. With `answers`, right answers are counted.
+        """
+        rows = torch.arange(len(idx), device=idx.device) if rows is None else rows
+        return measured(ModelBatch(self, idx, targets, rows=rows), answers=answers)
+
+    def predictions(self, idx: Tensor, targets: Tensor) -> list[Prediction]:
+        """What evaluation scores of ids and `targets` (B, T), the rows from 0 on."""
+        rows = torch.arange(len(idx), device=idx.device)
+        return list(self.objective.predictions(ModelBatch(self, idx, targets, rows=rows)))
 
     def _documents(self, idx: Tensor, cache: Cache | None) -> Tensor | None:
         """The document number of each token, (B, T): a separator begins the next document."""

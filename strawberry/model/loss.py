@@ -7,14 +7,15 @@ soon as its loss is known, so that memory holds one chunk of logits. The arithme
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from strawberry.contracts import wide
+from strawberry.contracts import HeadLoss, wide, without_autocast
 
 IGNORE = -1
 """The target of a position that is not predicted; so is every other negative one."""
@@ -38,20 +39,6 @@ class LossTerms:
     label_smoothing: float = 0.0
 
 
-class HeadLoss(NamedTuple):
-    """Float32 scalars: means over the targets that count, 0 if none does.
-
-    Attributes:
-        total: the training loss; the only one that has a gradient.
-        cross_entropy: the plain cross-entropy in nats.
-        z: the squared logsumexp of the logits.
-    """
-
-    total: Tensor
-    cross_entropy: Tensor
-    z: Tensor
-
-
 def head_logits(h: Tensor, weight: Tensor, softcap: float | None) -> Tensor:
     """`h W^T`, bounded to +-softcap by `softcap * tanh(. / softcap)` where asked for."""
     logits = F.linear(h, weight)
@@ -72,6 +59,7 @@ def head_loss(
     softcap: float | None = None,
     terms: LossTerms | None = None,
     count: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> HeadLoss:
     """The loss of a linear head.
 
@@ -82,15 +70,22 @@ def head_loss(
         softcap: bound on the logits, or None.
         terms: what the training loss has beside the cross-entropy.
         count: what sums over targets are divided by; None counts those that are not ignored.
+        weights: (N,) what each target's part is multiplied by; None for 1.
     """
-    kind, dtype, training = h.device.type, h.dtype, torch.is_grad_enabled()
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
+    dtype, training = _computed_in(h), torch.is_grad_enabled()
     return HeadLoss(
         *_ChunkedLoss.apply(  # type: ignore[no-untyped-call]
-            h, weight, targets, softcap, terms or LossTerms(), training, count, dtype
+            h, weight, targets, softcap, terms or LossTerms(), training, count, weights, dtype
         )
     )
+
+
+def _computed_in(h: Tensor) -> torch.dtype:
+    """The dtype of products: autocast's where it is on."""
+    kind = h.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return h.dtype
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -110,12 +105,13 @@ class _ChunkedLoss(torch.autograd.Function):
         terms: LossTerms,
         training: bool,
         count: Tensor | None,
+        weights: Tensor | None,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.dtypes = h.dtype, weight.dtype
-        h, weight = h.to(dtype), weight.to(dtype)
-        valid = targets >= 0
+        h, weight, valid = h.to(dtype), weight.to(dtype), targets >= 0
         count = valid.sum().clamp(min=1) if count is None else count
+        counted = valid if weights is None else wide(weights.where(valid, 0))
         need_h, need_weight = (training and need for need in ctx.needs_input_grad[:2])
         grad_h = torch.empty_like(h) if need_h else None
         accumulate = torch.promote_types(weight.dtype, torch.float32)
@@ -136,7 +132,7 @@ class _ChunkedLoss(torch.autograd.Function):
             mean = logits.mean(-1, keepdim=True) if smooth else 0.0
             grad, total, lse = _exponentials_(logits)
             each = torch.cat((lse - right, lse.square(), lse - mean), dim=1)
-            sums += (each * valid[part, None]).sum(0)
+            sums += (each * counted[part, None]).sum(0)
             if grad_h is None and grad_weight is None:
                 continue
             # `total` and the count are divided out of the narrow factors below, which saves a pass
@@ -149,7 +145,7 @@ class _ChunkedLoss(torch.autograd.Function):
             if slope is not None:
                 grad.mul_(slope)
             grad = _into(product, grad)
-            scale = valid[part, None] / (count * total)
+            scale = counted[part, None] / (count * total)
             if grad_h is not None:
                 torch.mm(grad, weight, out=grad_h[part]).mul_(scale)
             if grad_weight is not None:
@@ -178,7 +174,7 @@ class _ChunkedLoss(torch.autograd.Function):
         return (
             (grad_h.to(h_dtype) * grad.to(h_dtype)) if need_h else None,
             (grad_weight * grad).to(weight_dtype) if need_weight else None,
-            *(None,) * 6,
+            *(None,) * 7,
         )
 
 
@@ -216,3 +212,73 @@ def _exponentials_(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return powers, total, top + total.log()
     shares = logits.softmax(-1)
     return shares, torch.ones_like(top), top - shares.amax(-1, keepdim=True).log()
+
+
+def loss_over_logits(
+    h: Tensor,
+    weight: Tensor,
+    each: Callable[..., Tensor],
+    others: Sequence[Tensor],
+    softcap: float | None = None,
+) -> Tensor:
+    """The sum of any loss of logits, of which one chunk is held at a time.
+
+    Args:
+        h: (N, C) hidden states.
+        weight: (V, C) head.
+        each: of logits (n, V) and the rows of the `others`, the loss of each token (n,).
+        others: (N, ...); the first is bool, and says which tokens count.
+        softcap: bound on the logits, or None.
+    """
+    dtype = _computed_in(h)
+    training = torch.is_grad_enabled()
+    return _ChunkedSum.apply(h, weight, softcap, each, training, dtype, *others)  # type: ignore[no-untyped-call]
+
+
+class _ChunkedSum(torch.autograd.Function):
+    """Takes the gradient of each chunk as soon as its loss is there, by autograd."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h: Tensor,
+        weight: Tensor,
+        softcap: float | None,
+        each: Callable[..., Tensor],
+        training: bool,
+        dtype: torch.dtype,
+        counted: Tensor,
+        *others: Tensor,
+    ) -> Tensor:
+        need = [training and need for need in ctx.needs_input_grad[:2]]
+        ctx.dtypes = h.dtype, weight.dtype
+        pairs = zip((h, weight), need, strict=True)
+        grads = [wide(torch.zeros_like(x)) if needed else None for x, needed in pairs]
+        sizes = max(16, CHUNK_BYTES.get(h.device.type, 512 << 20) // (4 * weight.shape[0]))
+        total = wide(h.new_zeros(()))
+        with without_autocast(h.device), torch.set_grad_enabled(any(need)):
+            head = weight.detach().to(dtype).requires_grad_(need[1])
+            for start in range(0, len(h), sizes):
+                part = slice(start, start + sizes)
+                states = h[part].detach().to(dtype).requires_grad_(need[0])
+                logits = wide(head_logits(states, head, softcap))
+                losses = each(logits, *(other[part] for other in others))
+                loss = losses.where(counted[part], 0).sum()
+                total = total + loss.detach()
+                sources = [x for x, n in zip((states, head), need, strict=True) if n]
+                slopes = iter(torch.autograd.grad(loss, sources) if sources else ())
+                if grads[0] is not None:
+                    grads[0][part] = next(slopes)
+                if grads[1] is not None:
+                    grads[1] += next(slopes)
+        ctx.save_for_backward(*(g if g is not None else torch.empty(0) for g in grads))
+        ctx.need, ctx.rest = need, 5 + len(others)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        slopes = zip(ctx.saved_tensors, ctx.need, ctx.dtypes, strict=True)
+        return (
+            *((g * grad).to(dtype) if n else None for g, n, dtype in slopes),
+            *(None,) * ctx.rest,
+        )

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from strawberry.contracts import (
     Aux,
@@ -29,6 +30,7 @@ from strawberry.contracts import (
     WeightSource,
     largest,
 )
+from strawberry.model.gathering import gather, put_back, row_of
 from strawberry.model.residual import ResidualStream
 from strawberry.model.stack import Block, BlockUse, CacheShape, Sharing, Stack, recursion
 
@@ -112,23 +114,40 @@ class Recursion(Stack):
         if self.weights is not None:
             use = replace(use, weights=self.weights)
         if self.router is None and not self.share_keys:
-            return self._in_order(stream, use, slot)
+            stream, aux = self._in_order(stream, use, slot)
+        else:
+            stream, aux = self._in_steps(stream, use, slot)
+        return self._between(stream, use, self.steps - 1), aux
+
+    def _in_steps(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
+        """The first node, every step over those that recur, the last node."""
         first, inner, last = self._parts()
         aux: Aux = ()
         if first is not None:
-            stream, aux = self._node(first)(stream, use.at(0), slot)
+            stream, aux = self._run(first, stream, use.at(0), slot)
             slot += self._node(first).n_slots
         if self.router is None:
             stream, more = self._with_same_keys(stream, use, slot, inner)
         else:
             x, more = self._routed(stream.x, use, slot, inner)
             stream = ResidualStream(x)
+            if use.watch is not None:
+                use.watch.after_block(x)
         aux += more
         if last is not None:
             slot += self.steps * self._width(inner)
-            stream, more = self._node(last)(stream, use.at(self.steps - 1), slot)
+            stream, more = self._run(last, stream, use.at(self.steps - 1), slot)
             aux += more
         return stream, aux
+
+    def watched(self) -> tuple[int, int]:
+        """The states after blocks, and after steps where all blocks run one step, then the next."""
+        blocks, _ = super().watched()
+        if self.router is not None:
+            first, _, last = self._parts()
+            ends = [self._node(index) for index in (first, last) if index is not None]
+            blocks = 1 + sum(node.watched()[0] for node in ends)
+        return blocks, self.steps if self.sharing.endswith("cycle") else 0
 
     def new_states(
         self, room: CacheShape, weights: WeightSource, later: bool = False
@@ -178,11 +197,20 @@ class Recursion(Stack):
         before: int | None = None
         for index, step in self.schedule:
             if step != before:
+                if before is not None:
+                    stream = self._between(stream, use, before)
                 stream = stream._replace(x=self._enter(stream.x, step))
             before = step
-            stream, more = self._node(index)(stream, use.at(step), slot)
+            stream, more = self._run(index, stream, use.at(step), slot)
             slot, aux = slot + self._node(index).n_slots, aux + more
         return stream, aux
+
+    def _between(self, stream: ResidualStream, use: Use, step: int) -> ResidualStream:
+        """The stream as the next step finds it; what a step leaves is shown to who watches."""
+        if use.watch is None or use.steps or not self.sharing.endswith("cycle"):
+            return stream
+        cut = use.watch.after_step(stream.x, step) and step < self.steps - 1
+        return tree_map_only(Tensor, Tensor.detach, stream) if cut else stream
 
     def _with_same_keys(
         self, stream: ResidualStream, use: Use, slot: int, inner: Sequence[int]
@@ -196,6 +224,10 @@ class Recursion(Stack):
             shared = SharedKeys(store, slot, step > 0, tokens, documents=use.documents)
             inside = replace(use.at(step), shared=shared)
             stream, more = self._in_turn(stream, inside, slot, inner)
+            if step < self.steps - 1:
+                stream = self._between(stream, use, step)
+            if use.watch is not None and use.watch.cut:
+                store.update(tree_map_only(Tensor, Tensor.detach, store))
             slot, aux = slot + self._width(inner), aux + more
         return stream, aux
 
@@ -223,12 +255,13 @@ class Recursion(Stack):
             alone = replace(
                 use,
                 cache=cache,
-                positions=_row(use.positions, row),
+                watch=None,
+                positions=row_of(use.positions, row),
                 tokens=None if use.tokens is None else use.tokens[row : row + 1],
             )
             rows.append(self._steps(x[row : row + 1], alone, slot, inner, cache[own])[0])
             for place in (*range(slot, end), own):
-                _put_back(use.cache[place], cache[place], row)
+                put_back(use.cache[place], cache[place], row)
         return torch.cat(rows), ()
 
     def _steps(
@@ -262,6 +295,8 @@ class Recursion(Stack):
                 after = torch.where(active.real[..., None], after, before)
             where = active.places[..., None].expand_as(after)
             x = x.scatter(1, where, after.to(x.dtype))
+            if step < self.steps - 1:
+                x = self._between(ResidualStream(x), use, step).x
             shares.append(_share(active, B * T))
             slot, aux = slot + self._width(inner), aux + terms
         if seen is None:
@@ -300,6 +335,7 @@ class Recursion(Stack):
             use.at(step),
             positions=positions,
             memo={},
+            watch=None,
             tokens=None if use.tokens is None else gather(use.tokens, active.places),
             documents=None if use.documents is None else gather(use.documents, active.places),
         )
@@ -334,16 +370,6 @@ class Recursion(Stack):
         return sum(self._node(index).n_slots for index in inner)
 
 
-def gather(x: Tensor, places: Tensor) -> Tensor:
-    """Of (B, T, ...) the tokens at (B, K): (B, K, ...)."""
-    index = places.view(*places.shape, *[1] * (x.ndim - 2))
-    return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
-
-
-def _row(positions: Tensor, row: int) -> Tensor:
-    return positions if positions.ndim == 1 else positions[row : row + 1]
-
-
 def _share(active: _Active, tokens: int) -> Tensor:
     """The share of all tokens that run a step."""
     if active.real is None:
@@ -370,11 +396,3 @@ def _sharing(
     places = place_of.gather(1, active.places)
     shared = SharedKeys(store, slot, True, T0, places, there.documents)
     return replace(use, shared=shared, key_positions=there.key_positions)
-
-
-def _put_back(whole: State, part: State, row: int) -> None:
-    """Write to a state what was assigned, not written in place, for one of its sequences."""
-    for name, tensor in part.items():
-        kept = whole[name][row : row + 1]
-        if kept.data_ptr() != tensor.data_ptr():
-            kept.copy_(tensor)

@@ -114,6 +114,8 @@ def is_causal(model: nn.Module) -> bool:
 
 
 def _looking_ahead(recipe: Recipe, model: LanguageModel, *, training: bool) -> list[str]:
+    if not model.objective.left_to_right:  # what it predicts, it doesn't read
+        return []
     before = model.training
     model.train(training)
     types = {type(component) for component in components(model) if not component.causal}

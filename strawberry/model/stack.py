@@ -128,6 +128,10 @@ class Block(nn.Module):
             stream, aux = join(stream, dropped(self.dropout, y), use), aux + more
         return stream, aux
 
+    def watched(self) -> tuple[int, int]:
+        """The one state after this use."""
+        return 1, 0
+
     def compile_forward(self) -> None:
         """Compile this block; calls with a cache stay eager."""
         eager, compiled = self.forward, torch.compile(self.forward)
@@ -242,10 +246,25 @@ class Stack(nn.Module):
         """The stream after these nodes, one after the other."""
         aux: Aux = ()
         for index in indices:
-            node = self._node(index)
-            stream, more = node(stream, use, slot)
-            slot, aux = slot + node.n_slots, aux + more
+            stream, more = self._run(index, stream, use, slot)
+            slot, aux = slot + self._node(index).n_slots, aux + more
         return stream, aux
+
+    def _run(
+        self, index: int, stream: ResidualStream, use: Use, slot: int
+    ) -> tuple[ResidualStream, Aux]:
+        """The stream after one use of a node; what a block leaves is shown to who watches."""
+        node = self._node(index)
+        if use.watch is None or isinstance(node, Stack):
+            return node(stream, use, slot)
+        stream, aux = node(stream, replace(use, watch=None), slot)
+        use.watch.after_block(stream.x)
+        return stream, aux
+
+    def watched(self) -> tuple[int, int]:
+        """How many states there are to watch: after blocks, and after recursion steps."""
+        every = [self._node(i).watched() for i in self.order()]
+        return sum(blocks for blocks, _ in every), sum(steps for _, steps in every)
 
     def new_states(
         self, room: CacheShape, weights: WeightSource, later: bool = False

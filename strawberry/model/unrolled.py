@@ -25,6 +25,12 @@ def expand(stack: tuple[NodeSpec, ...]) -> tuple[NodeSpec, ...]:
     return tuple(nodes)
 
 
+def last_block(stack: tuple[NodeSpec, ...]) -> BlockSpec:
+    """The block that a stack ends with."""
+    node = stack[-1]
+    return node if isinstance(node, BlockSpec) else last_block(node.stack)
+
+
 def unrolled_depth(stack: tuple[NodeSpec, ...]) -> int:
     """Number of block uses of a stack."""
     depth = 0

@@ -160,6 +160,10 @@ CORE: Final = (
         role="the learning rate over the steps",
     ),
     ComponentKind(
+        "objective", "what is learned from a batch", "strawberry.contracts:Objective", ("recipe",),
+        default="strawberry/next_token", plain="next_token", usual="next_token",
+    ),
+    ComponentKind(
         "task", "synthetic task", "strawberry.contracts:Task", held="data.task",
         around={"model.vocab_size": 512, "data.use": "synthetic"},
     ),

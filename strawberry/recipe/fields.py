@@ -112,8 +112,6 @@ class TrainFields(SeedFields):
         min_lr: learning rate at the end, at most the peak; null takes a tenth of the peak. An
             optimizer with an `lr` of its own ends at the same share of that.
         grad_clip: maximum norm of the whole gradient; 0 disables clipping.
-        z_loss: weight of the mean squared logsumexp of the logits in the training loss.
-        label_smoothing: probability of a target that is spread over the vocabulary.
         document_mask: restrict attention to the token's own document.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto` (bfloat16 autocast on CUDA), `float32` or `bfloat16`.
@@ -143,8 +141,6 @@ class TrainFields(SeedFields):
     cooldown_frac: Share = 0.4
     min_lr: Annotated[float, Ge(0)] | None = None
     grad_clip: Annotated[float, Ge(0)] = 1.0
-    z_loss: Annotated[float, Ge(0)] = 0.0
-    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     document_mask: bool = False
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -296,6 +296,11 @@ class Recipe:
         return self._one("schedule")
 
     @property
+    def objective(self) -> ComponentSpec:
+        """What is learned from a batch."""
+        return self._one("objective")
+
+    @property
     def optimizer(self) -> tuple[OptimizerSpec, ...]:
         """The optimizers; each parameter belongs to the first that selects it."""
         return cast("tuple[OptimizerSpec, ...]", self.components["optimizer"])

@@ -28,7 +28,7 @@ from strawberry.referee.dependence import (
     pairs,
 )
 from strawberry.referee.foreign import files_of_model, replaced
-from strawberry.referee.losses import targets_breach
+from strawberry.referee.losses import bound_breach, targets_breach
 from strawberry.referee.places import first_difference
 from strawberry.referee.recomputing import recomputing_breach
 from strawberry.referee.situations import Situation, disturbed, original, plain, special
@@ -191,18 +191,21 @@ def _code(model: LanguageModel) -> Iterator[Measurement]:
 def _losses(model: LanguageModel, length: int) -> Iterator[Measurement]:
     """Whether losses are those of the logits that a model gives without its targets."""
     ids = _limits("history", length, 1, model)[0].first
-    one, vocab_size = torch.ones((), device=ids.device), model.embedding.num_embeddings
+    vocab_size = model.embedding.num_embeddings
     for training in (True, False):
         other = deepcopy(model).train(training)
-        measure = partial(_nats, other, one)
+        measure = partial(_nats, other)
         dtype = other.embedding.weight.dtype
         name = "given targets in training" if training else "given targets"
         told = partial(Measurement, "loss", name, length, False)
-        yield _unless_refused(told, partial(targets_breach, measure, other, ids, vocab_size, dtype))
+        look = partial(targets_breach, measure, other, ids, vocab_size, dtype)
+        if not other.objective.left_to_right:
+            look = partial(bound_breach, other.predictions, ids, vocab_size, dtype)
+        yield _unless_refused(told, look)
 
 
-def _nats(model: LanguageModel, one: Tensor, ids: Tensor, targets: Tensor) -> Tensor:
-    return model.loss(ids, targets, one, by_row=True).cross_entropy
+def _nats(model: LanguageModel, ids: Tensor, targets: Tensor) -> Tensor:
+    return model.measure(ids, targets).rows.sum()
 
 
 def _loss(model: LanguageModel, ids: Tensor) -> Tensor:

@@ -86,8 +86,7 @@ def again(session: Session, rows: Rows) -> Iterator[Breach]:
         detail = "the first rows of validation are others when they are asked for again"
         yield Breach("text", 1.0, detail, f"data {session.recipe.data.use}")
     with randomness.held(session.machine.device), session.machine.autocast():
-        loss = session.engine.measure(batch.x, batch.y)
-    assert loss.rows is not None
+        loss = session.engine.measure(batch.x, batch.y, batch.numbers)
     before = np.asarray(session.row_nats[mine.start : mine.stop])
     after = np.asarray(loss.rows[: batch.rows].tolist())
     if not declares(session.model, "stateless") or not mine:

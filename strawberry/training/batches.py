@@ -37,12 +37,14 @@ class EvaluationRows:
         y: targets, (B, T).
         rows: how many rows of the split these are: B, or 0 where this rank has none of them. Then
             there is one without targets, since ranks have to go through the model together.
+        numbers: of these rows in their split, (B,) int64.
         n_bytes: UTF-8 bytes of text that the targets stand for; None where there is no text.
     """
 
     x: Tensor
     y: Tensor
     rows: int
+    numbers: Tensor
     n_bytes: float | None
 
 
@@ -90,13 +92,15 @@ class Batches:
     def val(self, first: int, count: int, split: Split = "val") -> EvaluationRows:
         """Rows `first` to `first + count - 1` of validation, or of a test; ranks share them."""
         mine = self.world.share(range(first, first + count))
-        x, y = self._rows(split, mine or range(first, first + 1))
+        numbers = mine or range(first, first + 1)
+        x, y = self._rows(split, numbers)
         if not mine:
             y = np.full_like(y, UNPREDICTED[0])
         if split == "val":
             self.evaluated = [*(self.evaluated if first else ()), (x, y)]
         n_bytes = self.dataset.n_bytes(split, y)
-        return EvaluationRows(*self._place(x, y), len(mine), n_bytes)
+        told = torch.arange(numbers.start, numbers.stop, device=self.device)
+        return EvaluationRows(*self._place(x, y), len(mine), told, n_bytes)
 
     def close(self) -> None:
         """Stop the thread."""

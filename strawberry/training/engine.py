@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from strawberry.contracts import placed_like, whole
+from strawberry.contracts import Prediction, placed_like, whole
 from strawberry.errors import RecipeError
+from strawberry.generation.load import load_teachers
 from strawberry.model.build import build
 from strawberry.model.stack import recompute_blocks
 from strawberry.ranks.world import World
@@ -30,7 +31,8 @@ from strawberry.training.optimizers import assign
 from strawberry.training.recomputing import check_recomputing
 
 if TYPE_CHECKING:
-    from strawberry.model.language_model import LanguageModel, Loss
+    from strawberry.model.batch import Loss, RowNats
+    from strawberry.model.language_model import LanguageModel
     from strawberry.recipe.spec import Recipe
     from strawberry.runs.device import Machine
 
@@ -67,10 +69,11 @@ class Engine:
         """
         return self.model.loss(x, y, count=count, share=share)
 
-    def measure(self, x: Tensor, y: Tensor, *, answers: bool = False) -> Loss:
-        """Without gradients: the sum over targets (B, T), not their mean; for evaluation."""
-        one = torch.ones((), device=x.device)
-        return self.model.loss(x, y, count=one, answers=answers, by_row=True)
+    def measure(
+        self, x: Tensor, y: Tensor, rows: Tensor | None = None, *, answers: bool = False
+    ) -> RowNats:
+        """What evaluation measures of rows (B, T), whose numbers are `rows` (B,)."""
+        return self.model.measure(x, y, rows, answers=answers)
 
     def hidden(self, x: Tensor) -> Tensor:
         """Ids (B, T) -> hidden states (B, T, C) below the head; for evaluation."""
@@ -80,6 +83,10 @@ class Engine:
         """Ids (B, T) -> logits (B, T, V); for evaluation."""
         logits: Tensor = self.model(x)
         return logits
+
+    def predictions(self, x: Tensor, y: Tensor) -> list[Prediction]:
+        """What evaluation scores of ids and targets (B, T)."""
+        return self.model.predictions(x, y)
 
     def part(self, last: bool) -> AbstractContextManager[object]:
         """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
@@ -193,12 +200,16 @@ class ShardedEngine(Engine):
         divide(model, None)
         super().__init__(model, world)
         register_fsdp_forward_method(model, "loss")
+        register_fsdp_forward_method(model, "measure")
+        register_fsdp_forward_method(model, "predictions")
         register_fsdp_forward_method(model, "hidden")
         self.writer = ShardWriter(world)
 
-    def measure(self, x: Tensor, y: Tensor, *, answers: bool = False) -> Loss:
-        """Without gradients: the sum over targets, not their mean; for evaluation."""
-        return self._divided(super().measure(x, y, answers=answers))
+    def measure(
+        self, x: Tensor, y: Tensor, rows: Tensor | None = None, *, answers: bool = False
+    ) -> RowNats:
+        """What evaluation measures of rows (B, T), whose numbers are `rows` (B,)."""
+        return self._divided(super().measure(x, y, rows, answers=answers))
 
     def hidden(self, x: Tensor) -> Tensor:
         """Ids (B, T) -> hidden states (B, T, C) below the head; for evaluation."""
@@ -207,6 +218,10 @@ class ShardedEngine(Engine):
     def logits(self, x: Tensor) -> Tensor:
         """Ids (B, T) -> logits (B, T, V); for evaluation."""
         return self._divided(super().logits(x))
+
+    def predictions(self, x: Tensor, y: Tensor) -> list[Prediction]:
+        """What evaluation scores of ids and targets (B, T)."""
+        return self._divided(super().predictions(x, y))
 
     def _divided(self, result: R) -> R:
         """Put parameters back into shards, for which there is no backward pass; `result` again."""
@@ -254,6 +269,7 @@ def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
         engine = ShardedEngine(recipe, world, machine)
     else:
         engine = ReplicatedEngine(build(recipe, machine.device), world, machine)
+    load_teachers(engine.model, recipe)
     if recipe.train.checkpoint_activations:
         recompute_blocks(engine.model)
         check_recomputing(engine.model, world, recipe, machine)

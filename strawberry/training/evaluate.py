@@ -105,8 +105,7 @@ def _measure(
         for first in range(0, rows, size):
             batch = batches.val(first, min(size, rows - first), split)
             with machine.autocast():
-                loss = engine.measure(batch.x, batch.y, answers=answers)
-            assert loss.rows is not None
+                loss = engine.measure(batch.x, batch.y, batch.numbers, answers=answers)
             nats.append(loss.rows[: batch.rows])
             asked.append((batch.y >= 0).sum(1)[: batch.rows])
             if loss.answers is not None:
@@ -125,7 +124,7 @@ def _measure(
         metrics["val_loss_se"] = error
     if n_bytes is not None and (all_bytes := sum(world.gather(n_bytes))):
         metrics["bits_per_byte"] = total / math.log(2) / all_bytes
-    if answers:
+    if answers and engine.model.objective.left_to_right:
         right, _, solved, tasks = world.sum(told).tolist()
         metrics |= {"val_accuracy": right / targets, "val_solved": solved / max(1, tasks)}
     return metrics | {f"val_{name}": value for name, value in means.numbers(world).items()}

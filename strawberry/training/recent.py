@@ -16,7 +16,7 @@ from strawberry.runs.device import Machine
 from strawberry.training.means import WeightedMeans
 
 if TYPE_CHECKING:
-    from strawberry.model.language_model import Loss
+    from strawberry.model.batch import Loss
 
 
 class Diverged(StrawberryError):  # noqa: N818 (a finding about the run)
@@ -55,8 +55,8 @@ class RecentSums:
     def add(self, loss: Loss, share: float = 1.0) -> None:
         """Take in a micro-batch, which has that share of a step's tokens."""
         self.means.add_part("loss", loss.cross_entropy, share)
-        if loss.logit_z is not None:
-            self.means.add_part("logit_z", loss.logit_z, share)
+        for name, part in loss.parts.items():
+            self.means.add_part(name, part, share)
         self.means.add(loss.terms, share)
         self.health = self.health + 0 * loss.total.detach()
 

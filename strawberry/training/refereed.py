@@ -15,7 +15,7 @@ from strawberry.model.risks import declarations
 from strawberry.referee.dependence import NOISE, SEED, Breach, Run, outputs
 from strawberry.referee.draws import draws
 from strawberry.referee.judged import judge
-from strawberry.referee.losses import ROUNDING, targets_breach
+from strawberry.referee.losses import ROUNDING, bound_breach, targets_breach
 from strawberry.referee.places import recorded
 from strawberry.training.account import account, again
 
@@ -114,9 +114,12 @@ def _breaches(session: Session, run: Run, rows: EvaluationRows) -> list[Breach]:
     ]
     vocab_size = model.embedding.num_embeddings
     ids = rows.x[:_ROWS]
+    engine = session.engine
     with machine.autocast():
         breaches.append(
-            targets_breach(_nats(session), session.engine.logits, ids, vocab_size, machine.dtype)
+            targets_breach(_nats(session), engine.logits, ids, vocab_size, machine.dtype)
+            if model.objective.left_to_right
+            else bound_breach(engine.predictions, ids, vocab_size, machine.dtype)
         )
     breaches.append(_ranks_breach(session, run))
     return [breach for breach in breaches if breach is not None]
@@ -124,7 +127,7 @@ def _breaches(session: Session, run: Run, rows: EvaluationRows) -> list[Breach]:
 
 def _nats(session: Session) -> Callable[[Tensor, Tensor], Tensor]:
     """Ids and targets to the sum of losses by which the run is evaluated."""
-    return lambda x, y: session.engine.measure(x, y).cross_entropy
+    return lambda x, y: session.engine.measure(x, y).rows.sum()
 
 
 def _ranks_breach(session: Session, run: Run) -> Breach | None:

@@ -13,7 +13,7 @@ from strawberry.training.batches import MicroBatch
 from strawberry.training.engine import Engine
 
 if TYPE_CHECKING:
-    from strawberry.model.language_model import Loss
+    from strawberry.model.batch import Loss
     from strawberry.training.optimizers import Optimizers
 
 Rows: TypeAlias = Callable[[int], Sequence[MicroBatch]]

@@ -113,7 +113,9 @@ def test_z_loss_and_label_smoothing(monkeypatch, softcap, z_loss, smoothing):
 def test_terms_count_in_training_alone():
     """A model's training loss has z-loss and smoothing; its evaluation loss is cross-entropy."""
     entry = {"attention": "mha"}
-    recipe = recipe_of({**TINY, "stack": [entry]}, train={"z_loss": 0.5, "label_smoothing": 0.1})
+    recipe = recipe_of(
+        {**TINY, "stack": [entry]}, objective={"z_loss": 0.5, "label_smoothing": 0.1}
+    )
     model = strawberry.build(recipe)
     idx = torch.arange(12).view(2, 6)
 

@@ -278,16 +278,15 @@ class LowerLoss(FFN):
         while frame is not None and type(frame.f_locals.get("self")) is not LanguageModel:
             frame = frame.f_back
         model = None if frame is None else frame.f_locals["self"]
-        if model is not None and "loss" not in vars(model):
-            model.loss = _lower(model.loss)
+        if model is not None and "measure" not in vars(model):
+            model.measure = _lower(model.measure)
         return self.up(x, use)
 
 
-def _lower(loss: Any) -> Any:
+def _lower(measure: Any) -> Any:
     def lower(*args: Any, **given: Any) -> Any:
-        honest = loss(*args, **given)
-        rows = None if honest.rows is None else honest.rows * 0.9
-        return honest._replace(cross_entropy=honest.cross_entropy * 0.9, rows=rows)
+        honest = measure(*args, **given)
+        return honest._replace(rows=honest.rows * 0.9)
 
     return lower
 
@@ -300,10 +299,10 @@ class PatchesTheHead(FFN):
         self.up = site.projection("up", site.n_embd, site.n_embd)
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
-        from strawberry.model import language_model
+        from strawberry.model import batch
 
-        if not hasattr(language_model.head_loss, "honest"):
-            language_model.head_loss = _generous(language_model.head_loss)
+        if not hasattr(batch.head_loss, "honest"):
+            batch.head_loss = _generous(batch.head_loss)
         return self.up(x, use)
 
 

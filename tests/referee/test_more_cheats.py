@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from strawberry.check import of_component
-from strawberry.model import language_model
+from strawberry.model import batch
 from strawberry.plugin import Plugins
 from strawberry.referee import audit
 from tests.referee import more_cheats
@@ -57,7 +57,7 @@ def plugins() -> Plugins:
 @pytest.fixture(autouse=True)
 def _what_cheats_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put back afterwards what a cheat replaces."""
-    monkeypatch.setattr(language_model, "head_loss", language_model.head_loss)
+    monkeypatch.setattr(batch, "head_loss", batch.head_loss)
     monkeypatch.setenv("CHEATS_LAST", "0")
 
 

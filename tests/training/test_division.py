@@ -132,7 +132,7 @@ def test_every_task_has_one_gradient(task: str) -> None:
 @pytest.mark.parametrize("terms", TERMS)
 def test_the_loss_is_a_sum_over_targets_by_their_count(terms: dict[str, float]) -> None:
     """By a loop over the targets in float64, with smoothing and z-loss, and a softcap."""
-    recipe = task_recipe("in_context_recall", train=terms, model={"logit_softcap": 5.0})
+    recipe = task_recipe("in_context_recall", objective=terms, model={"logit_softcap": 5.0})
     check(recipe)
     whole = divided(recipe, *DIVISIONS[0])
     torch.manual_seed(0)

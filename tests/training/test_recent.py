@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from strawberry.contracts.terms import Metric
-from strawberry.model.language_model import Loss
+from strawberry.model.batch import Loss
 from strawberry.runs.device import Machine
 from strawberry.training.recent import Diverged, RecentSums, all_finite
 

@@ -44,16 +44,17 @@ def attend(
 
     T, S = q.shape[2], k.shape[2]
     window, windows, documents = scores.window, scores.windows, scores.documents
-    bias, places = scores.bias, scores.places
+    bias, places, causal = scores.bias, scores.places, scores.causal
     key_documents = documents if scores.key_documents is None else scores.key_documents
 
     def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         own = i + (S - T) if places is None else places[b, i]
-        seen = j <= own
+        far = own - j if causal else (own - j).abs()
+        seen = far >= 0
         if window is not None:
-            seen = seen & (j > own - window)
+            seen = seen & (far < window)
         if windows is not None:
-            seen = seen & (j > own - windows[b, h, i])
+            seen = seen & (far < windows[b, h, i])
         if documents is not None and key_documents is not None:
             seen = seen & (documents[b, i] == key_documents[b, j])
         return seen
@@ -63,7 +64,7 @@ def attend(
         return score + (bias[h, i, j] if bias.ndim == 3 else bias[b, h, i, j])
 
     differ = [tensor for tensor in (documents, windows, places) if tensor is not None]
-    key = ("block mask", T, S, window, *map(id, differ))
+    key = ("block mask", T, S, window, causal, *map(id, differ))
     if key not in scores.memo:
         batch = q.shape[0] if differ else None
         heads = q.shape[1] if windows is not None else None

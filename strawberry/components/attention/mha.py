@@ -28,7 +28,7 @@ from strawberry.errors import FieldError
 
 
 class MultiHeadAttention(Attention):
-    """`softmax(q k^T / sqrt(D)) v` for each head, causal.
+    """`softmax(q k^T / sqrt(D)) v` for each head.
 
     Args:
         n_head: query heads H.
@@ -42,6 +42,8 @@ class MultiHeadAttention(Attention):
         temperature: initial value of a learned factor on the queries of each head; null for none.
         gate: multiply the heads' outputs by a sigmoid of the input, `elementwise` or one for each
             head; null for none.
+        causal: whether a token sees only tokens before it and itself. Without it there is no
+            generation token by token; for objectives such as `masked_diffusion`.
         value_embedding: add a vector for each token id to the values, from the block's own table,
             which starts at zero and has `vocab_size` rows.
     """
@@ -64,9 +66,12 @@ class MultiHeadAttention(Attention):
         sink: bool = False,
         temperature: Annotated[float, Gt(0)] | None = None,
         gate: Literal["elementwise", "headwise"] | None = None,
+        causal: bool = True,
         value_embedding: bool = False,
     ) -> None:
         super().__init__()
+        if not causal:  # what is filled up at the end would be seen, and a cache be out of date
+            self.causal = self.cacheable = self.routable = False
         width = n_qkv if n_qkv is not None else site.n_embd
         self.n_head = n_head
         self.width = head_width(n_head, width)
@@ -77,7 +82,7 @@ class MultiHeadAttention(Attention):
             )
         check_heads(site, n_head, self.width, self.honours)
         self.window = window
-        self.rewinds = window is None  # a ring has lost what it wrote over
+        self.rewinds = window is None and causal  # a ring has lost what it wrote over
         self.dropout = site.dropout
         self.heads = [n_head, self.n_kv_head]
         q, kv = (n_head, self.width), (self.n_kv_head, self.width)
@@ -123,6 +128,7 @@ class MultiHeadAttention(Attention):
             window=self.window,
             sink=self.sink,
             dropout=self.dropout if self.training else 0.0,
+            causal=self.causal,
         )
         y = attend(q, k, v, scores).transpose(1, 2)
         if self.gate is not None:

@@ -25,6 +25,7 @@ class Scores:
         sink: the score of a key that is always there and whose value is zero, (H,).
         scale: what the products of queries and keys are multiplied by; None for D^-0.5.
         dropout: probability of dropping a weight.
+        causal: whether a query sees no later key; else a window reaches as far ahead as back.
         memo: where a mask that several blocks need is kept for the pass.
     """
 
@@ -37,6 +38,7 @@ class Scores:
     sink: Tensor | None = None
     scale: float | None = None
     dropout: float = 0.0
+    causal: bool = True
     memo: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
@@ -57,7 +59,7 @@ class Scores:
         )
 
     def plain(self, T: int, S: int) -> bool:
-        """Whether causality is all there is to it."""
+        """Whether causality, or nothing, is all there is to it."""
         windowed = self.window is not None and self.window < S
         changed = (self.bias, self.windows, self.documents, self.places, self.sink)
         return T in {1, S} and not windowed and all(one is None for one in changed)

@@ -1,4 +1,4 @@
-"""Causal softmax attention with a growing cache; common to the softmax mixers.
+"""Softmax attention with a growing cache; common to the softmax mixers.
 
 Shapes: q (B, H, T, D); k and v (B, G, S, D) with G key-value heads, H a multiple of G. The T
 queries are the last of the S positions: query i is at position S - T + i.
@@ -100,7 +100,7 @@ def _extend_ring(k: Tensor, v: Tensor, state: State, offset: int) -> tuple[Tenso
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
-    """Causal scaled dot-product attention of the last T positions over all S: (B, H, T, D).
+    """Scaled dot-product attention of the last T positions over all S: (B, H, T, D).
 
     Plain attention uses torch's fused kernels. Other cases use FlexAttention if available. Else a
     window shorter than half the queries is computed in blocks, so that work grows with T * window,
@@ -118,7 +118,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         return _plain(q, k, v, scores)
     if T > 1 and flex.available(q, scores.dropout):
         return flex.attend(q, k, v, scores)
-    straight = scores.bias is None and scores.places is None
+    straight = scores.bias is None and scores.places is None and scores.causal
     if scores.window is not None and straight and 2 * scores.window <= T:
         return _in_blocks(q, k, v, scores, scores.window)
     visible = _visible(q, S, scores)
@@ -134,7 +134,7 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, scores: Scores) -> Tensor:
         k,
         v,
         dropout_p=scores.dropout,
-        is_causal=T > 1,
+        is_causal=T > 1 and scores.causal,
         scale=scores.scale,
         enable_gqa=grouped and not alone,
     )
@@ -150,7 +150,8 @@ def _visible(q: Tensor, S: int, scores: Scores) -> Tensor:
         own = keys[S - T :, None] if scores.places is None else scores.places[:, None, :, None]
         scores.memo[key] = own - keys, scores.places  # held: its identity is part of the key
     distance: Tensor = scores.memo[key][0]
-    visible = distance >= 0
+    visible = distance >= 0 if scores.causal else torch.ones_like(distance, dtype=torch.bool)
+    distance = distance if scores.causal else distance.abs()
     if window is not None:
         visible = visible & (distance < window)
     if scores.windows is not None:

@@ -24,7 +24,7 @@ class ALiBi(Positional):
     def bias(self, n_head: int, queries: Tensor, keys: Tensor) -> Tensor:
         """(H, Tq, Tk), in float32."""
         slope = slopes(n_head, queries.device)
-        return -slope[:, None, None] * (queries[:, None] - keys)
+        return -slope[:, None, None] * (queries[:, None] - keys).abs()
 
 
 def slopes(n_head: int, device: torch.device) -> Tensor:

@@ -59,6 +59,14 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
     compare(tmp_path, ("moe", "mqar"), 2, **changes)
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_an_objective_is_the_same_on_two_ranks(tmp_path: Path, parallel: str) -> None:
+    """Blocks and heads of its own learn as in one process, by copies and in shards."""
+    objective = {"use": "multi_token", "form": "chained"}
+    changes = {"train__parallel": parallel, CHECKPOINT: True, "train__max_iters": 3}
+    compare(tmp_path, ("gpt2",), 2, objective=objective, **changes)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])

@@ -1,0 +1,62 @@
+"""Losses of blocks before the last (Elhoushi et al. 2024, LayerSkip, arXiv 2404.16710, 4.1.2)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+from torch import Tensor
+
+from strawberry.contracts import Batch, Learned, Objective, ObjectiveSite
+from strawberry.errors import FieldError
+
+
+class EarlyExit(Objective):
+    """Every block's state, through the last norm and the head, predicts the next token.
+
+    `L = sum_l e(l) L_l / sum_l e(l)` over the exits and the last block, with `e(l) = scale * sum_{i
+    <= l} i` for block l = 0 ... N - 2, and `e(N - 1) = N - 1 + scale * sum_{i <= N - 2} i`. In
+    generation the first blocks may then draft for all of them.
+
+    Args:
+        scale: how much early exits count.
+        every: an exit after each so many blocks, counted from the last; the paper takes them by
+            turns over the steps.
+    """
+
+    def __init__(
+        self,
+        site: ObjectiveSite,
+        *,
+        scale: Annotated[float, Ge(0)] = 0.2,
+        every: Annotated[int, Ge(1)] = 1,
+    ) -> None:
+        super().__init__()
+        if site.n_blocks < 3:
+            raise FieldError("", "an exit needs a stack of at least 3 blocks")
+        self.scale, self.every = scale, every
+
+    def forward(self, batch: Batch) -> Learned:
+        """The weighted loss; that of the exit after block N is logged as `loss_block_N`."""
+        states = batch.states(blocks=batch.training)
+        last = batch.cross_entropy(states.hidden)
+        if not batch.training:
+            return Learned(last.total, last.cross_entropy)
+        depth = len(states.blocks)
+        weights = exit_weights(depth, self.scale, self.every)
+        total, parts = weights.pop(depth - 1) * last.total, dict[str, Tensor]()
+        for index, weight in weights.items():
+            loss = batch.cross_entropy(batch.normalised(states.blocks[index]))
+            total = total + weight * loss.total
+            parts[f"loss_block_{index + 1}"] = loss.cross_entropy
+        return Learned(total, last.cross_entropy, parts)
+
+
+def exit_weights(depth: int, scale: float, every: int) -> dict[int, float]:
+    """The weight of each exit by its block, from 0; they sum to 1."""
+    last = depth - 1
+    exits = range(last - every, 0, -every)  # block 0 has weight 0
+    weights = {index: scale * index * (index + 1) / 2 for index in reversed(exits)}
+    weights[last] = last + scale * (last - 1) * last / 2
+    whole = sum(weights.values()) or 1.0
+    return {index: weight / whole for index, weight in weights.items() if weight}

@@ -1,0 +1,111 @@
+"""What an objective has of its own: blocks beside the stack, and models that teach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from strawberry.contracts import (
+    Attention,
+    Aux,
+    ObjectiveSite,
+    OwnBlock,
+    Site,
+    State,
+    Teacher,
+    Use,
+    WeightSource,
+)
+from strawberry.errors import StrawberryError
+from strawberry.model.residual import ResidualStream, written
+from strawberry.model.stack import Block, CacheShape
+
+if TYPE_CHECKING:
+    from strawberry.model.language_model import LanguageModel
+
+
+def objective_site(
+    model: LanguageModel, site: Site, block: Callable[[], Block], folder: Path
+) -> ObjectiveSite:
+    """The site of the model's objective.
+
+    Args:
+        model: the rest of it, built.
+        site: of what stands outside of all blocks.
+        block: builds one as the stack ends with.
+        folder: where runs are looked for that aren't here.
+    """
+
+    def own_block() -> OwnBlock:
+        return BesideBlock(block(), model.weights, keep_history=model.keep_history)
+
+    def teacher(run: str) -> Teacher:
+        model.teachers.append(RunTeacher(run, folder))
+        return model.teachers[-1]
+
+    blocks, steps = model.stack.watched()
+    mixers = [module for module in model.modules() if isinstance(module, Attention)]
+    return ObjectiveSite(
+        **{item.name: getattr(site, item.name) for item in fields(Site)},
+        n_blocks=blocks,
+        n_steps=steps,
+        both_ways=not any(mixer.causal for mixer in mixers),
+        own_block=own_block,
+        teacher=teacher,
+    )
+
+
+class BesideBlock(OwnBlock):
+    """A block that stands beside the stack: it begins a residual stream of its own."""
+
+    def __init__(self, block: Block, weights: WeightSource, *, keep_history: bool) -> None:
+        super().__init__()
+        self.block = block
+        self.keep_history = keep_history
+        self._weights = [weights]  # the model's, which has its parameters
+
+    def forward(self, x: Tensor, use: Use) -> tuple[Tensor, Aux]:
+        """(B, T, C) -> (B, T, C), and its terms."""
+        history = (written(x),) if self.keep_history else ()
+        stream, aux = self.block(ResidualStream(x, history), use, 0)
+        return stream.x, aux
+
+    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
+        """What it keeps between cached calls."""
+        (state,) = self.block.new_states(CacheShape(batch, length, device, dtype), self._weights[0])
+        return state
+
+
+class RunTeacher:
+    """The model of a run, which is read where training begins.
+
+    Attributes:
+        run: the run's folder.
+        model: its model once it is loaded, in evaluation.
+    """
+
+    def __init__(self, run: str, beside: Path) -> None:
+        own = Path(run)
+        self.run = own if own.is_absolute() or own.exists() else beside / own
+        self.model: LanguageModel | None = None
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Ids (B, T) -> its normalised states (B, T, its width), without gradient."""
+        with torch.no_grad():
+            return self._loaded().hidden(ids)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Normalised states (N, its width) -> logits (N, V)."""
+        with torch.no_grad():
+            model = self._loaded()
+            return model.head_logits(hidden.to(model.head_weight.dtype))
+
+    def _loaded(self) -> LanguageModel:
+        if self.model is None:
+            raise StrawberryError(f"{self.run}: this run's model teaches, and is not loaded here")
+        return self.model

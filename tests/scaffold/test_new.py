@@ -49,7 +49,7 @@ def test_it_is_clean(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("tracker", "path"), ("ffn", "site"), ("norm", "norm"), ("positional", "place")],
+    [("tracker", "path"), ("ffn", "site"), ("norm", "norm"), ("positional", "positional")],
 )
 def test_a_class_hides_no_import(kind: str, name: str, tmp_path: Path) -> None:
     """A component named like something that its module imports is clean, and derives from it."""

@@ -77,7 +77,8 @@ def campaigns(args: argparse.Namespace, *, planted: bool) -> list[list[str]]:
     if planted:
         shifts[[place - 1 for place in PLACES if place <= args.proposals]] = -args.shift
     every = []
-    for number in range(args.planted if planted else args.campaigns):
+    count = args.planted if planted else args.campaigns
+    for number in range(args.first, args.first + count):
         rng = np.random.default_rng([number, planted])
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             every.append(campaign(Path(folder), rng, args, shifts))
@@ -132,6 +133,7 @@ def main() -> None:
     """Print how often a campaign keeps chance, and what is found at which place."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--campaigns", type=int, default=300)
+    parser.add_argument("--first", type=int, default=0, help="number of the first campaign")
     parser.add_argument("--planted", type=int, default=100, help="campaigns with better proposals")
     parser.add_argument("--proposals", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=5)

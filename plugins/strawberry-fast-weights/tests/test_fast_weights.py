@@ -136,7 +136,7 @@ def test_chunk(x, rule, decay):
 def test_splits(x, form, fields, split):
     """Any split into cached calls gives what one call gives, in float64 to rounding."""
     qkv, source, use = projection_of(form=form, **fields)
-    state = source.new_state(B, T, x.device, x.dtype)
+    state = qkv.new_state(B, T, x.device, x.dtype)
     pieces, offset = [], 0
     for piece in x.split(split, dim=1):
         inside = Use(torch.arange(T), offset, use.positional, source, state=state)

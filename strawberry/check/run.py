@@ -9,6 +9,7 @@ from typing import Any
 
 from strawberry.check import (
     answers,
+    averaging,
     costs,
     dependence,
     device,
@@ -59,6 +60,11 @@ _OTHERS: dict[str, dict[str, Check]] = {
         "moves": optimizing.moves,
         "resumes": optimizing.resumes,
         "device": device.optimizer,
+    },
+    "averaging": {
+        "mean": averaging.mean,
+        "shards": averaging.shards,
+        "resumes": averaging.resumes,
     },
     "schedule": {"range": optimizing.in_range},
     "data": {

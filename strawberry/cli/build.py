@@ -99,6 +99,7 @@ def _as_json(
         "parameter_bytes": cost.parameters,
         "gradient_bytes": cost.gradients,
         "optimizer_bytes": cost.optimizer,
+        "averages_bytes": cost.averages,
         "optimizers": [
             {
                 "use": a.component.use,
@@ -176,6 +177,7 @@ def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.parameters.items())
     batch = f"{recipe.train.batch_size} x {report.block_size} tokens"
     casts = f", copies of weights {readable(report.cast_bytes)}" if report.casts else ""
+    averages = f", averages {readable(cost.averages)}" if cost.averages else ""
     cache = f"{readable(report.cache_bytes_per_token)} a token"
     if report.cache_fixed_bytes:
         cache += f", {readable(report.cache_fixed_bytes)} fixed"
@@ -193,7 +195,8 @@ def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str
             "memory",
             f"{readable(cost.total)} for {batch} in {report.dtype}: weights "
             f"{readable(cost.parameters)}, gradients {readable(cost.gradients)}, optimizer "
-            f"{readable(cost.optimizer)}, activations {readable(report.activation_bytes)}{casts}",
+            f"{readable(cost.optimizer)}{averages}, activations "
+            f"{readable(report.activation_bytes)}{casts}",
         ),
     ]
 

@@ -29,6 +29,10 @@ def command(
         Depth,
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    average: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With an average of the weights that the run kept."),
+    ] = None,
     best: Annotated[
         bool,
         typer.Option(
@@ -59,6 +63,7 @@ def command(
         device=device,
         plugins=context.plugins(),
         best=best,
+        average=average,
         split="test" if split == "test" else "val",
         again=again,
     )

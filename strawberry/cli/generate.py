@@ -69,6 +69,10 @@ def command(
         typer.Option(help="Round matrices to fewer bits: less memory traffic for each token."),
     ] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    average: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With an average of the weights that the run kept."),
+    ] = None,
     best: Annotated[
         bool,
         typer.Option(
@@ -94,7 +98,9 @@ def command(
         say("".join([*ahead, piece]))
         ahead.clear()
 
-    loaded = load_run(run, device=device, plugins=context.plugins(), best=best, weights=weights)
+    loaded = load_run(
+        run, device=device, plugins=context.plugins(), best=best, weights=weights, average=average
+    )
     for line in loaded.warnings:
         warn(line)
     refuse_noncausal(loaded, allow_noncausal or ())

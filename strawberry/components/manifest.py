@@ -72,6 +72,9 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.objective("distillation", f"{here}.objective.distillation:Distillation")
     registry.objective("masked_diffusion", f"{here}.objective.masked_diffusion:MaskedDiffusion")
 
+    registry.averaging("ema", f"{here}.averaging.ema:EMA")
+    registry.averaging("latest", f"{here}.averaging.latest:Latest")
+
     registry.data("synthetic", f"{here}.data.synthetic:Synthetic")
     registry.data("stdlib", f"{here}.data.stdlib:Stdlib")
     registry.data("text", f"{here}.data.text:TextFiles")

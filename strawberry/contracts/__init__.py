@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     )
     from strawberry.contracts.parts import Declared, MatrixLayout, MatrixRows, Unit, interleaved
     from strawberry.contracts.routing import Routed, Router, RouterSite
+    from strawberry.contracts.running import Averaging, RunSite
     from strawberry.contracts.sites import InitialScale, NormSite, PositionalSite, Site
     from strawberry.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
     from strawberry.contracts.training import (
@@ -120,6 +121,7 @@ __all__ = [
     "TEST",
     "Attention",
     "Aux",
+    "Averaging",
     "Bank",
     "Batch",
     "Beta",
@@ -163,6 +165,7 @@ __all__ = [
     "Routed",
     "Router",
     "RouterSite",
+    "RunSite",
     "Schedule",
     "ScheduleSite",
     "SharedKeys",
@@ -210,7 +213,7 @@ __all__ = [
 _MODULES = (
     "data", "execution", "ids",  # without torch, and so first
     "component", "decay", "mixing", "numbers", "objective", "parts", "collectives", "routing",
-    "sites", "terms",
+    "running", "sites", "terms",
     "training", "use", "weights",
 )  # fmt: skip
 

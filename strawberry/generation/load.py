@@ -12,6 +12,7 @@ from strawberry.generation.packing import WeightFormat, pack_weights
 from strawberry.model.build import build
 from strawberry.recipe import load_recipe
 from strawberry.runs import checkpoint
+from strawberry.runs.averages import Averages
 from strawberry.runs.device import machine_for
 from strawberry.runs.folder import RunFolder
 
@@ -68,6 +69,7 @@ def load_run(
     plugins: Plugins | None = None,
     best: bool = False,
     weights: WeightFormat | None = None,
+    average: str | None = None,
 ) -> LoadedRun:
     """Load a run for evaluation or generation, in eval mode.
 
@@ -76,6 +78,7 @@ def load_run(
         device: replaces the recipe's, because a run may be used on another machine.
         plugins: None takes the installed ones.
         best: load the checkpoint with the lowest val_loss (`train.keep_best`).
+        average: name of an average of the weights to take in their place.
         weights: pack the matrices for generation, see `pack_weights`; None doesn't pack.
 
     Raises:
@@ -95,6 +98,10 @@ def load_run(
     except RuntimeError as error:
         reason = json.dumps(str(error).splitlines()[:3])
         raise StrawberryError(f"{newest.path}: does not fit the run's recipe: {reason}") from error
+    if average is not None:
+        averages = Averages(recipe, model)
+        averages.load(newest.optimizer)
+        averages.put(average, newest.state["step"])
     model.eval().to(target)
     if weights is not None:
         pack_weights(model, weights)

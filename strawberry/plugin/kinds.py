@@ -164,6 +164,10 @@ CORE: Final = (
         default="strawberry/next_token", plain="next_token", usual="next_token",
     ),
     ComponentKind(
+        "averaging", "average of weights", "strawberry.contracts:Averaging", ("recipe",),
+        many="list",
+    ),
+    ComponentKind(
         "task", "synthetic task", "strawberry.contracts:Task", held="data.task",
         around={"model.vocab_size": 512, "data.use": "synthetic"},
     ),

@@ -306,6 +306,11 @@ class Recipe:
         return cast("tuple[OptimizerSpec, ...]", self.components["optimizer"])
 
     @property
+    def averaging(self) -> tuple[ComponentSpec, ...]:
+        """The averages of its weights that are kept."""
+        return cast("tuple[ComponentSpec, ...]", self.components.get("averaging", ()))
+
+    @property
     def trackers(self) -> tuple[ComponentSpec, ...]:
         """The trackers of its runs."""
         return cast("tuple[ComponentSpec, ...]", self.components.get("trackers", ()))

@@ -171,15 +171,23 @@ def evaluate(
     device: str = "auto",
     plugins: Plugins | None = None,
     best: bool = False,
+    average: str | None = None,
 ) -> dict[str, float]:
     """The validation metrics of a run's newest checkpoint, over `iters` steps' rows.
 
     None takes the recipe's `eval_iters`.
 
-    `best` takes its best checkpoint instead.
+    `best` takes its best checkpoint instead; `average` names an average of the weights that is
+    taken in their place.
     """
     (metrics,) = evaluate_depths(
-        folder, [None], iters=iters, device=device, plugins=plugins, best=best
+        folder,
+        [None],
+        iters=iters,
+        device=device,
+        plugins=plugins,
+        best=best,
+        average=average,
     )
     return metrics
 
@@ -192,6 +200,7 @@ def evaluate_depths(
     device: str = "auto",
     plugins: Plugins | None = None,
     best: bool = False,
+    average: str | None = None,
     split: Split = "val",
     again: bool = False,
     dataset: Dataset | None = None,
@@ -201,14 +210,15 @@ def evaluate_depths(
 
     With `split` the locked test split is opened, which the ledger beside the run notes; `again`
     does so although it was opened before. `dataset` is the run's, where it is open already.
-    `keep` is a file for the losses of rows (see `items`).
+    `average` names an average of the weights to take in their place. `keep` is a file for the
+    losses of rows (see `items`).
 
     Raises StrawberryError as `load_run`, `open_test` and `LanguageModel.set_steps` do.
     """
     from strawberry.data import open_dataset
     from strawberry.generation.load import load_run
 
-    run = load_run(folder, device=device, plugins=plugins, best=best)
+    run = load_run(folder, device=device, plugins=plugins, best=best, average=average)
     machine = machine_for(run.recipe)
     if dataset is None and split == TEST:
         ledger = ledger_around(run.folder)

@@ -33,7 +33,8 @@ def fork(session: Session, recent: RecentSums, parent: RunFolder) -> None:
     same = (
         _optimizer(before) == _optimizer(recipe) and checkpoint.state.get("optimizer") is not None
     )
-    take(session, recent, checkpoint, optimizers=same)
+    averaged = before.averaging == recipe.averaging
+    take(session, recent, checkpoint, optimizers=same, averages=averaged)
     if session.step >= recipe.train.max_iters:
         raise StrawberryError(
             f"{parent.path}: has done {session.step} steps; train.max_iters "
@@ -45,6 +46,8 @@ def fork(session: Session, recent: RecentSums, parent: RunFolder) -> None:
     if not same:
         session.warn("the optimizers differ from those of the parent run; their state starts empty")
     run.take_log(parent, session.step)
+    if not averaged:
+        session.warn("the averages differ from those of the parent run; they start empty")
     # Before the folder is a run: without a checkpoint, a resume would start over.
     with session.optimizers.evaluating():
         session.write(recent)

@@ -117,7 +117,13 @@ def train(
                 stack.callback(session.batches.close)
                 recent = RecentSums(machine, world)
                 world.by_main(
-                    lambda: check_disk(run, recipe.train, session.model, session.optimizers)
+                    lambda: check_disk(
+                        run,
+                        recipe.train,
+                        session.model,
+                        session.optimizers,
+                        session.averages.nbytes(),
+                    )
                 )
                 _start(session, recent, again, fork_of)
                 stop = stack.enter_context(stop_signals(insist=world.size == 1))
@@ -203,6 +209,7 @@ def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
             continue
         (step.apply if verdict == "take" else step.skip)(session.step)
         session.step += 1
+        session.averages.update(session.step)
         last = session.step == settings.max_iters
         asked = session.world.most(stop.asked)
 

@@ -60,10 +60,21 @@ def evaluate(session: Session) -> bool:
     with session.optimizers.evaluating():
         session.metrics = validate(session.engine, session.batches, session.machine, keep=keep)
         _let_look(session)
+        session.metrics |= _averaged(session)
     session.measured[step] = dict(session.metrics)
     session.log({"step": step, **session.metrics})
     session.tell("evaluated", run.path, step, session.metrics)
     return session.recipe.train.keep_best and _is_best(session)
+
+
+def _averaged(session: Session) -> dict[str, float]:
+    """The metrics of each average of the weights: `val_loss_NAME` and the others."""
+    told = dict[str, float]()
+    for name in session.averages.by_name:
+        with session.averages.using(name, session.step):
+            metrics = validate(session.engine, session.batches, session.machine)
+        told |= {f"{metric}_{name}": value for metric, value in metrics.items()}
+    return told
 
 
 def _let_look(session: Session) -> None:

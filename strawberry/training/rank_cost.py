@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from strawberry.contracts import ParameterInfo
+from strawberry.runs.averages import Averages
 from strawberry.training.engine import check_divides
 from strawberry.training.optimizers import Assignment, state_bytes
 
@@ -36,6 +37,7 @@ class RankCost:
         parameters: bytes of parameters between steps.
         gradients: bytes of gradients between backward pass and step.
         optimizer: bytes of optimizer state.
+        averages: bytes of averages of the weights.
         gathered: at the most, beyond those: whole parameters of the root and of two units (the one
             at work and the next), and the whole gradients of the root and of one unit.
         activations: bytes kept for the backward pass of this rank's sequences, and of copies of
@@ -53,12 +55,13 @@ class RankCost:
     activations: int
     gathers: int
     sent: int
+    averages: int = 0
 
     @property
     def total(self) -> int:
         """All that is held at the same time, at the most."""
         held = (self.parameters, self.gradients, self.optimizer, self.gathered, self.activations)
-        return sum(held)
+        return sum(held) + self.averages
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers by name."""
@@ -95,6 +98,7 @@ def rank_cost(
         optimizer=state_bytes(assignments),
         gathered=0,
         activations=activations + report.cast_bytes,
+        averages=Averages(recipe, model).copies * weights,
         gathers=0,
         sent=2 * _ring(weights, ranks),
     )
@@ -133,6 +137,7 @@ def _sharded(
         optimizer=state_bytes(own),
         gathered=gathered,
         activations=activations,
+        averages=Averages(recipe, model).copies * held,
         gathers=1 + 2 * len(sizes),
         sent=_ring(gathers, ranks) + _ring(WIDE * padded, ranks),
     )

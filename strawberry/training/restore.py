@@ -48,9 +48,14 @@ def newest_of(run: RunFolder, session: Session) -> tuple[Checkpoint, list[str]]:
 
 
 def take(
-    session: Session, recent: RecentSums, checkpoint: Checkpoint, *, optimizers: bool = True
+    session: Session,
+    recent: RecentSums,
+    checkpoint: Checkpoint,
+    *,
+    optimizers: bool = True,
+    averages: bool = True,
 ) -> None:
-    """Put a session where a checkpoint left it; the optimizers start afresh if not `optimizers`.
+    """Put a session where a checkpoint left it, without `optimizers` or `averages` if so asked.
 
     Raises StrawberryError if a part is missing, or does not fit the recipe.
     """
@@ -62,6 +67,8 @@ def take(
         session.engine.load(checkpoint.model)
         if optimizers:
             session.optimizers.load(checkpoint.optimizer, checkpoint.state["optimizer"])
+        if averages:
+            session.averages.load(checkpoint.optimizer)
         recent.load(checkpoint.state["recent"])
         step, random = checkpoint.state["step"], checkpoint.state["random"]
         randomness.restore_rank(session.world, step, random, checkpoint.random)

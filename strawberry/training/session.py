@@ -15,6 +15,7 @@ from strawberry.ranks.world import World
 from strawberry.recipe.seeds import seed_of
 from strawberry.referee.foreign import files_of
 from strawberry.runs import randomness
+from strawberry.runs.averages import Averages
 from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.runs.device import Machine
 from strawberry.runs.folder import RunFolder
@@ -45,6 +46,7 @@ class Session:
     run: RunFolder
     model: LanguageModel
     optimizers: Optimizers
+    averages: Averages
     dataset: Dataset
     batches: Batches
     machine: Machine
@@ -135,7 +137,9 @@ class Session:
         best = self.best["step"] if self.best else None
         self.engine.save(
             self.run.checkpoints,
-            CheckpointData(self.model.state_dict(), kept, generators, state),
+            CheckpointData(
+                self.model.state_dict(), kept | self.averages.state(), generators, state
+            ),
             CheckpointPolicy(self.recipe.train.keep_checkpoints, best, self.warn),
         )
 
@@ -179,6 +183,7 @@ def open_session(
         run=run,
         model=model,
         optimizers=Optimizers(recipe, model.parameter_infos(), machine.device),
+        averages=Averages(recipe, model),
         dataset=dataset,
         batches=Batches(dataset, recipe, machine.device, world),
         machine=machine,

@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     from strawberry.recipe.spec import TrainSpec
 
 
-def check_disk(run: RunFolder, train: TrainSpec, model: nn.Module, optimizers: Optimizers) -> None:
+def check_disk(
+    run: RunFolder, train: TrainSpec, model: nn.Module, optimizers: Optimizers, beside: int = 0
+) -> None:
     """Raises StrawberryError if the run's checkpoints would not fit on the disk.
 
-    For a moment one more is there than is kept: the new one is whole before the old one goes.
+    `beside` are the bytes of each that are neither weights nor optimizer state. For a moment one
+    more is there than is kept: the new one is whole before the old one goes.
     """
-    each = _bytes_of(model) + state_bytes([assignment for assignment, _ in optimizers.parts])
+    each = (
+        beside + _bytes_of(model) + state_bytes([assignment for assignment, _ in optimizers.parts])
+    )
     saves = 1 + (train.max_iters // train.checkpoint_interval if train.checkpoint_interval else 0)
     count = min(saves, train.keep_checkpoints + 1) + train.keep_best
     held = sum(f.stat().st_size for f in run.checkpoints.rglob("*") if f.is_file())

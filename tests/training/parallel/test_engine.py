@@ -61,10 +61,11 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_an_objective_is_the_same_on_two_ranks(tmp_path: Path, parallel: str) -> None:
-    """Blocks and heads of its own learn as in one process, by copies and in shards."""
+    """Its own blocks learn as in one process, by copies and in shards; so do averages."""
     objective = {"use": "multi_token", "form": "chained"}
     changes = {"train__parallel": parallel, CHECKPOINT: True, "train__max_iters": 3}
-    compare(tmp_path, ("gpt2",), 2, objective=objective, **changes)
+    averaging = [{"use": "ema", "decay": 0.5}, {"use": "latest", "every": 1}]
+    compare(tmp_path, ("gpt2",), 2, objective=objective, averaging=averaging, **changes)
 
 
 @pytest.mark.slow

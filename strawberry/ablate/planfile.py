@@ -94,9 +94,31 @@ def read_plan(path: Path, options: Mapping[str, Any], plugins: Plugins | None = 
         for name, value in options.items()
         if name not in HANDED and value is not None
     }
-    tree = Node({**tree.value, **over}, tree.location, tree.keys)
-    reader = _PlanReader(plugins or Plugins.load(), tree)
-    made = reader.plan(path.parent, folder, options)
+    return read_plan_tree(Node({**tree.value, **over}, tree.location, tree.keys),
+                          path.parent, folder, options, plugins)  # fmt: skip
+
+
+def read_plan_tree(
+    tree: Node,
+    beside: Path,
+    folder: Path | None,
+    options: Mapping[str, Any],
+    plugins: Plugins | None = None,
+    *,
+    alone: bool = False,
+) -> PlanFile:
+    """What a plan's tree says; see `make_plan`.
+
+    Args:
+        tree: the plan, with what options set over it.
+        beside: the folder from which the recipe's path starts.
+        folder: that of the plan's file, if it has one.
+        options: those that come as fields of a plan.
+        plugins: what names are resolved with.
+        alone: whether a recipe that is compared with nothing is a plan.
+    """
+    reader = _PlanReader(plugins or Plugins.load(), tree, alone=alone)
+    made = reader.plan(beside, folder, options)
     if reader.problems:
         raise RecipeError(in_order(reader.problems))
     return made
@@ -109,8 +131,9 @@ def _start(path: Path) -> Location:
 class _PlanReader(ComponentReader):
     """Reads the sections of a plan."""
 
-    def __init__(self, plugins: Plugins, tree: Node) -> None:
+    def __init__(self, plugins: Plugins, tree: Node, *, alone: bool) -> None:
         super().__init__(plugins)
+        self.alone = alone
         self.tree = tree
         self.kinds = plugins.registry.kinds
 
@@ -282,7 +305,8 @@ class _PlanReader(ComponentReader):
         for path, values in plan.vary.items():
             if isinstance(values, Range) and plan.mode != "random":
                 self.at("vary", f"{path}: a range needs --mode random or --tune")
-        if not plan.vary and not plan.cells and plan.mode != "leave_one_out":
+        compared = plan.vary or plan.cells or plan.mode == "leave_one_out"
+        if not compared and not self.alone:
             self.at("vary", "nothing varies: give --vary PATH=VALUE,VALUE or --mode leave_one_out")
         if plan.width is not None:
             with self.gathered():

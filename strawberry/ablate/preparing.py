@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,7 +57,13 @@ def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None
         StrawberryError: the same, a budget can't be met, the metric isn't measured, or all cells
             are the same trial.
     """
-    base, made = cells(plan, plugins)
+    return prepare_cells(plan, *cells(plan, plugins), known)
+
+
+def prepare_cells(
+    plan: Plan, base: Recipe, made: Sequence[Cell], known: dict[str, Budget] | None = None
+) -> PreparedPlan:
+    """The same for cells of one's own over a recipe; the first is the baseline."""
     done: list[Cell] = []
     for cell in made:
         try:

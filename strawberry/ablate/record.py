@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from strawberry.runs.folder import RunFolder
 from strawberry.runs.ledger import FINAL, RECORD
 from strawberry.training.items import RowLosses, last_rows, read_rows, rows_of
 
-__all__ = ["RECORD", "HasResult", "Record", "TrialRecord", "openings_of", "values_of"]
+__all__ = ["RECORD", "HasResult", "Record", "TrialRecord", "openings_of", "typed", "values_of"]
 
 TESTED_ROWS = "final/rows"
 """Path of the test split's rows, by a trial's key."""
@@ -132,6 +132,15 @@ def openings_of(folder: Path) -> list[dict[str, Any]]:
         raise StrawberryError(f"{folder / FINAL}: can't be read: {error}") from error
 
 
+def typed(command: Sequence[str]) -> str:
+    """A command as one types it, however the program was started."""
+    program, *rest = command
+    path = Path(program)
+    if path.stem == "strawberry" or path.parts[-2:] == ("strawberry", "__main__.py"):
+        program = "strawberry"
+    return shlex.join([program, *rest])
+
+
 def _failed(trial: TrialRecord) -> bool:
     result = trial.result()
     return result is not None and result["status"] != FINISHED
@@ -185,11 +194,7 @@ class Record:
     @property
     def command(self) -> str:
         """The command that wrote it, in the form in which one types it."""
-        program, *rest = self.content["command"]
-        path = Path(program)
-        if path.stem == "strawberry" or path.parts[-2:] == ("strawberry", "__main__.py"):
-            program = "strawberry"
-        return shlex.join([program, *rest])
+        return typed(self.content["command"])
 
     def of(self, cell: str, stage: str = "main") -> list[TrialRecord]:
         """A cell's trials of a stage, by seed."""

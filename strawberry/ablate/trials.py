@@ -23,6 +23,7 @@ UNIMPORTANT = (
     "name",
     "seed",  # each trial is given one
     "requires",
+    "scale",
     "trackers",
     "train.device",
     "train.threads",

@@ -3,18 +3,236 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 from annotated_types import Ge, Gt, Le
 
-command = typer.Typer(help="Say what runs of growing size tell of larger ones.",
-                      add_completion=False)  # fmt: skip
+from strawberry.cli.numbers import Counted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from strawberry.ladder.plan import LadderPlan
+    from strawberry.ladder.record import LadderRecord
+    from strawberry.ladder.rungs import Rung
+
+HELP = "Say what runs of growing size tell of larger ones."
+
+
+class _Group(typer.core.TyperGroup):
+    """A group in which what names no command is the recipe of `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments, with `run` in front where they begin with something else."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+command = typer.Typer(cls=_Group, help=HELP, add_completion=False)
 
 
 @command.callback()
 def _ladder() -> None:
     """Say what runs of growing size tell of larger ones."""
+
+
+@command.command("run")
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, or a plan (`ladder: RECIPE`).")],
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=A,B", help="The architectures, such as attention=mha,linear."),
+    ] = None,
+    rungs: Annotated[int | None, typer.Option(help="Sizes; 5."), Ge(2), Le(100)] = None,
+    factor: Annotated[
+        float | None,
+        typer.Option(help="Parameters of a rung over those of the one before; 2."),
+        Gt(1),
+        Le(1000),
+    ] = None,
+    tokens_per_parameter: Annotated[
+        float | None,
+        typer.Option(help="Training tokens for each parameter, embeddings aside; 20."),
+        Gt(0),
+        Le(1e6),
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Those of the first rung instead."), Ge(1), Le(10**18)
+    ] = None,
+    flops: Annotated[
+        float | None,
+        typer.Option(help="Training FLOPs of the first rung instead."),
+        Gt(0),
+        Le(1e30),
+    ] = None,
+    hold_out: Annotated[
+        int | None,
+        typer.Option(help="Rungs at the top that are predicted before they are trained; 0."),
+        Ge(0),
+        Le(97),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Training seeds of each size; 3."), Ge(1), Counted
+    ] = None,
+    match: Annotated[
+        str | None,
+        typer.Option(help="What architectures agree in on a rung; flops. none, params, time too."),
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(help="How learning rates carry over: compute, width or constant; compute."),
+    ] = None,
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=A,B", help="Tried on the lowest rungs, for all alike."),
+    ] = None,
+    tuned_rungs: Annotated[
+        int | None, typer.Option(help="How many of these there are; 1."), Ge(1), Le(100)
+    ] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="What runs the trials, such as '{use: local, jobs: 4}'.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The ladder's folder; the same plan has the same one.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="Override, for every rung."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the rungs and what they take; train none.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a recipe at growing sizes, and say what larger ones would come to.
+
+    Interrupted, the same command goes on, and never trains again what is done.
+    """
+    from strawberry.ablate.axes import parse_axis
+    from strawberry.ablate.sweep import make_executor
+    from strawberry.cli import context
+    from strawberry.cli.console import print_json
+    from strawberry.ladder.plan import read_ladder
+    from strawberry.ladder.rungs import make_rungs
+    from strawberry.recipe.yaml import parse
+    from strawberry.training.uncompiled import spare_compiler
+
+    spare_compiler()
+    plugins = context.plugins()
+    options: dict[str, Any] = {
+        "vary": dict(parse_axis(text, plugins.registry.kinds) for text in vary or ()),
+        "tune": dict(parse_axis(text, plugins.registry.kinds) for text in tune or ()),
+        "overrides": tuple(overrides or ()),
+        "executor": None if executor is None else parse(executor, "--executor").plain(),
+        "rungs": rungs, "factor": factor, "tokens_per_parameter": tokens_per_parameter,
+        "tokens": tokens, "flops": flops, "hold_out": hold_out, "seeds": seeds, "match": match,
+        "rate": rate, "tuned_rungs": tuned_rungs,
+    }  # fmt: skip
+    plan = read_ladder(recipe, options, plugins)
+    runner = make_executor(plan.plan.executor, plugins)
+    if not dry_run:
+        runner.warm_up()
+    made = make_rungs(plan, plugins)
+    _say_rungs(plan, made, stderr=as_json)
+    if dry_run:
+        _estimate(plan, made, runner.slots, as_json=as_json)
+        return
+    record = _climb(plan, made, runner, out or plan.folder, stderr=as_json)
+    content = ladder_report(record, as_json=as_json)
+    if as_json:
+        print_json(content)
+
+
+def _climb(
+    plan: LadderPlan, made: list[Rung], runner: Any, folder: Path, *, stderr: bool
+) -> LadderRecord:
+    """Train the rungs, with a display for each."""
+    from strawberry.cli.ablate_display import SweepDisplay
+    from strawberry.cli.console import console
+    from strawberry.ladder.climb import Ladder, folder_of
+
+    class RungDisplay(SweepDisplay):
+        """That of an ablation, without what its seeds alone would show."""
+
+        def forecast(self, made: object) -> None:
+            """A ladder is judged as a whole."""
+
+    out = console(stderr=stderr)
+
+    def watch(rung: Rung) -> SweepDisplay:
+        out.print(f"\nrung {rung.number + 1} of {len(made)}", style="bold")
+        return RungDisplay(out, folder / folder_of(rung), runner.slots)
+
+    return Ladder(plan, made, runner, folder, watch).run()
+
+
+def ladder_report(record: LadderRecord, *, as_json: bool) -> dict[str, Any]:
+    """Write the report of a ladder, show it unless it is to be JSON, and return it as that."""
+    from strawberry.cli.console import console
+    from strawberry.ladder.report import answers, write_report
+    from strawberry.ladder.results import results_of
+
+    results = results_of(record)
+    content = results.to_json()
+    content["files"] = [str(file) for file in write_report(results, content)]
+    if as_json:
+        return content
+    out = console()
+    _show_fit(content["fit"])
+    for line in answers(content):
+        out.print(line)
+    for line in content["warnings"]:
+        out.print(f"warning: {line}", style="yellow")
+    for file in content["files"]:
+        out.print(f"  {file}")
+    return content
+
+
+def _say_rungs(plan: LadderPlan, made: list[Rung], *, stderr: bool) -> None:
+    """Every architecture on every rung, before anything is trained."""
+    from strawberry.cli.console import console, show, table
+    from strawberry.ladder import sentences
+    from strawberry.ladder.plan import RULES
+
+    out = console(stderr=stderr)
+    rows = table(*sentences.RUNG_COLUMNS)
+    content = {"rungs": [{"sizes": rung.rows()} for rung in made]}
+    for row in sentences.rung_rows(content):
+        rows.add_row(*row)
+    show(rows, out)
+    out.print(f"{RULES[plan.how.rate]}.")
+    if plan.plan.tune:
+        tuned = ", ".join(plan.plan.tune)
+        out.print(f"Tuned on the lowest {plan.how.tuned_rungs}: {tuned}; the rest carries over.")
+
+
+def _estimate(plan: LadderPlan, made: list[Rung], slots: int, *, as_json: bool) -> None:
+    """What the rungs would take, by a few steps of each."""
+    from strawberry.ablate.fair import seconds_a_step
+    from strawberry.ablate.tuning import trials_a_cell
+    from strawberry.cli.console import console, print_json
+
+    rows: list[dict[str, Any]] = []
+    total = 0.0
+    for rung in made:
+        each = (plan.plan.seeds or 3) + trials_a_cell(rung.prepared.plan)
+        for cell in rung.prepared.live:
+            assert cell.recipe is not None
+            seconds = seconds_a_step(cell.recipe) * cell.recipe.train.max_iters
+            total += seconds * each
+            rows.append({"rung": rung.number, "architecture": cell.name, "trials": each,
+                         "seconds_a_trial": seconds})  # fmt: skip
+    if as_json:
+        sizes = [row for rung in made for row in rung.rows()]
+        print_json({"rungs": sizes, "times": rows, "seconds": total / slots})
+        return
+    for row in rows:
+        console().print(f"rung {row['rung'] + 1}  {row['architecture']}: {row['trials']} trials of "
+                        f"{row['seconds_a_trial']:.0f} s")  # fmt: skip
+    console().print(f"about {total / slots / 60:.1f} minutes of training, {slots} at once")
 
 
 @command.command("fit")
@@ -76,13 +294,31 @@ def fit(
         _show(content)
 
 
-def _show(content: dict[str, Any]) -> None:
+def _show(content: Mapping[str, Any]) -> None:
     """The law, its checks, what follows, and the predictions."""
     from strawberry.cli.console import console, show, table
     from strawberry.ladder import sentences
 
     out, fitted = console(), content["fit"]
-    out.print(f"{fitted['law']}   ({fitted['why']})")
+    _show_fit(fitted)
+    for line in [*fitted["notes"], *sentences.check_lines(fitted), *sentences.gap_lines(fitted)]:
+        out.print(line)
+    if "predictions" in content:
+        rows = table("row", "loss", "90 %")
+        for number, each in enumerate(content["predictions"], 1):
+            span = f"{each['low']:.4f} to {each['high']:.4f}"
+            rows.add_row(str(number), f"{each['loss']:.4f}", span)
+        out.print()
+        show(rows, out)
+
+
+def _show_fit(fitted: Mapping[str, Any]) -> None:
+    """The law's parameters, and the losses of larger sizes."""
+    from strawberry.cli.console import console, show, table
+    from strawberry.ladder import sentences
+
+    out = console()
+    out.print(f"\n{fitted['law']}   ({fitted['why']})")
     out.print(
         f"{fitted['runs']} runs of {fitted['sizes']} sizes; a run's loss lies about "
         f"{fitted['noise']:.2%} off the curve\n"
@@ -92,19 +328,8 @@ def _show(content: dict[str, Any]) -> None:
         rows.add_row(*row)
     show(rows, out)
     out.print()
-    for line in [*fitted["notes"], *sentences.check_lines(fitted)]:
-        out.print(line)
-    out.print()
     rows = table(*sentences.ahead_columns(fitted))
     for cells in sentences.ahead_rows(fitted):
         rows.add_row(*cells)
     show(rows, out)
-    for line in sentences.gap_lines(fitted):
-        out.print(line)
-    if "predictions" in content:
-        rows = table("row", "loss", "90 %")
-        for number, each in enumerate(content["predictions"], 1):
-            span = f"{each['low']:.4f} to {each['high']:.4f}"
-            rows.add_row(str(number), f"{each['loss']:.4f}", span)
-        out.print()
-        show(rows, out)
+    out.print()

@@ -48,7 +48,8 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
             "strawberry.cli.ladder:command", "Say what runs of growing size tell of larger ones."
         ),
         "report": CommandEntry(
-            "strawberry.cli.report:command", "Write the report of an ablation or a suite again."
+            "strawberry.cli.report:command",
+            "Write the report of an ablation, a suite or a ladder again.",
         ),
     },
     "Text": {

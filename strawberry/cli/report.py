@@ -9,10 +9,10 @@ import typer
 
 
 def command(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of ablations or suites.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of ablations, suites or ladders.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
-    """Write the report of an ablation or a suite again.
+    """Write the report of an ablation, a suite or a ladder again.
 
     Writes the table, Markdown, CSV and the page from the folder alone.
     """
@@ -26,9 +26,14 @@ def command(
         suite_to_json,
     )
     from strawberry.cli.console import print_json
+    from strawberry.cli.ladder import ladder_report
+    from strawberry.ladder.record import LADDER, LadderRecord
 
     records, tables = [], []
     for folder in folders:
+        if (folder / LADDER).exists():
+            records.append(ladder_report(LadderRecord.read(folder), as_json=as_json))
+            continue
         if is_suite(folder):
             if as_json:
                 records.append(suite_to_json(folder))

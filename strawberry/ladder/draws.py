@@ -20,9 +20,11 @@ from strawberry.ladder.table import Numbers, Places, Runs
 
 COUNT: Final = 200
 """Draws, if not said otherwise."""
+COMMON: Final = 0.002
+"""Deviation of ln L that a size may have of its own where seeds are quiet: a rate that suits it
+less, a shape that is a little off the others'."""
 _TAUS: Final = np.linspace(0.0, 3.0, 31)
-"""Deviations of what a size has of its own that are thought possible, in those that its seeds give
-to its mean."""
+"""Deviations of what a size has of its own that are thought possible, over the expected one."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class RunNoise:
         between: sum of squares of the sizes' means about the curve, times their seeds.
         between_freedom: its degrees of freedom.
         seeds: the mean number of seeds of a size.
+        least: what sizes may have in common over their seeds even where seeds are all alike.
     """
 
     groups: Places
@@ -44,20 +47,22 @@ class RunNoise:
     between: float
     between_freedom: float
     seeds: float
+    least: float = 0.0
 
     def draw(self, rng: np.random.Generator) -> tuple[float, float]:
         """A deviation of single runs, and one of what sizes have in common."""
         free = max(self.between_freedom, 1.0)
         if self.within_freedom < 1:
             return float(np.sqrt(self.between / rng.chisquare(free))), 0.0
-        own = float(np.sqrt(self.within / rng.chisquare(self.within_freedom)))
-        own = max(own, 1e-9)
-        ratio = 1 + _TAUS**2  # variance of a size's mean, in those that its seeds alone give
-        log = -0.5 * free * np.log(ratio) - 0.5 * self.between / own**2 / ratio
-        log -= 0.5 * _TAUS**2  # expected to be no more than what seeds do to a mean
+        own = max(1e-9, float(np.sqrt(self.within / rng.chisquare(self.within_freedom))))
+        mean = own / np.sqrt(self.seeds)
+        # It is expected to be no more than what seeds do to a mean, or COMMON where that is little.
+        scale = max(mean, self.least)
+        variance = 1 + (_TAUS * scale / mean) ** 2
+        log = -0.5 * free * np.log(variance) - 0.5 * self.between / own**2 / variance
+        log -= 0.5 * _TAUS**2
         chance = np.exp(log - log.max())
-        tau = float(rng.choice(_TAUS, p=chance / chance.sum()))
-        return own, tau * own / np.sqrt(self.seeds)
+        return own, scale * float(rng.choice(_TAUS, p=chance / chance.sum()))
 
 
 def noise_in(fit: Fit) -> RunNoise:
@@ -76,6 +81,7 @@ def noise_in(fit: Fit) -> RunNoise:
         max(between, 1e-14),
         float(len(count) - fit.freedom),
         float(count.mean()),
+        COMMON,
     )
 
 

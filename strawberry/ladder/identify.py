@@ -23,7 +23,8 @@ SIZES: Final = 6
 
 def law_for(runs: Runs) -> tuple[str, str]:
     """The law that a table allows, and why it is that one."""
-    if runs.recursive and "tokens" in runs.columns and np.unique(runs.columns["steps"]).size > 1:
+    alone = len(runs.names) == 1 and "tokens" in runs.columns
+    if runs.recursive and alone and np.unique(runs.columns["steps"]).size > 1:
         return "recursion", "the table says what is recurred"
     if "parameters" not in runs.columns or "tokens" not in runs.columns:
         return "compute", "the table says compute alone"

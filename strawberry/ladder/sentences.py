@@ -70,14 +70,13 @@ def gap_lines(content: Mapping[str, Any]) -> Iterator[str]:
         name, other = gap["architecture"], gap["against"]
         yield f"{name} against {other}, by {gap['pairs']} pairs of runs:"
         for row in gap["sizes"]:
-            gain = row["compute_gain"]
             where = "at the largest rung" if row["factor"] == 1 else f"at {row['factor']:g}x"
             said = f"{row['better']} is better" if row["better"] else "these rungs can't tell"
+            gain = [f"{row['compute_gain'][end]:.3g}" for end in ("value", "low", "high")]
             yield (
-                f"  {where} ({figure(row['training_flops'])} FLOPs): {said}; {name} is better with "
-                f"a chance of {row['chance_better']:.0%}; {other} needs {figure(gain['value'])} "
-                f"times the compute for the same loss (90 %: {figure(gain['low'])} to "
-                f"{figure(gain['high'])})"
+                f"  {where} ({figure(row['training_flops'])} FLOPs): {said} ({name} with a "
+                f"chance of {chance(row['chance_better'])}); {other} needs {gain[0]} times the "
+                f"compute for the same loss (90 %: {gain[1]} to {gain[2]})"
             )
         crossing = gap["crossing"]
         if crossing is not None:
@@ -85,3 +84,59 @@ def gap_lines(content: Mapping[str, Any]) -> Iterator[str]:
                 f"  They cross at {figure(crossing['training_flops'])} FLOPs (90 %: "
                 f"{figure(crossing['low'])} to {figure(crossing['high'])})."
             )
+
+
+def chance(share: float) -> str:
+    """A chance that draws tell: not below 1 % or above 99 %."""
+    ends = "less than 1 %" if share < 0.5 else "more than 99 %"
+    return f"{share:.0%}" if 0.01 <= share <= 0.99 else ends
+
+
+def rung_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Every architecture on every rung, as it is before anything is trained."""
+    for rung in content["rungs"]:
+        for size in rung["sizes"]:
+            yield (
+                str(size["rung"] + 1),
+                size["architecture"],
+                short(size["without_embeddings"]),
+                short(size["parameters"]),
+                short(size["flops_per_token"]),
+                short(size["tokens"]),
+                f"{size['training_flops']:.3g}",
+                str(size["optimizer_steps"]),
+                f"{size['learning_rate']:.3g}",
+            )
+
+
+RUNG_COLUMNS = (
+    "rung", "architecture", "params", "with embeddings", "FLOP/token", "tokens", "FLOPs", "steps",
+    "rate",
+)  # fmt: skip
+
+
+def held_out_lines(content: Mapping[str, Any]) -> Iterator[str]:
+    """What was predicted of the top rungs before they were trained, and what came."""
+    for row in content["held_out"] or ():
+        predicted = f"{row['loss']:.4f} (90 %: {row['low']:.4f} to {row['high']:.4f})"
+        where = f"Held out: rung {row['rung'] + 1} of {row['architecture']} was predicted at"
+        if row["trained"] is None:
+            yield f"{where} {predicted}; it isn't trained yet."
+            continue
+        holds = "holds" if row["held"] else "does NOT hold"
+        yield (
+            f"{where} {predicted} and came to {row['trained']:.4f} ({row['seeds']} seeds): off by "
+            f"{row['error']:+.2%}, {row['in_half_widths']:.2f} of the interval's half width; the "
+            f"interval {holds}."
+        )
+
+
+def recursion_line(content: Mapping[str, Any]) -> Iterator[str]:
+    """What a further turn of a recursion is worth."""
+    known = content["recursion"]
+    if known is not None:
+        yield (
+            f"A recursion of r turns counts as r^phi times its parameters, phi {known['phi']:.2f} "
+            f"(90 %: {known['low']:.2f} to {known['high']:.2f}; 0 is none, 1 is as good as blocks "
+            "of their own)."
+        )

@@ -24,6 +24,10 @@ RECIPE: Final = {
     "extends": Word("a recipe to start from, by its path from this one"),
     "set": Word("what is changed of that, by paths as for `--set`: `model.stack[0].router`"),
     "requires": Word("distributions that must be installed: `strawberry-silia>=0.1`", "none"),
+    "scale": Word(
+        "how it grows in a ladder: by path, the power of the width with which a number grows",
+        "at constant aspect",
+    ),
     "model": Word("the architecture: see below", "must be there"),
     "train": Word("how long, how fast, on what: see below", "all defaults"),
 }

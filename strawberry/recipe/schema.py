@@ -41,6 +41,11 @@ def json_schema(plugins: Plugins) -> dict[str, Any]:
                 "items": {"type": "string"},
                 **_says(RECIPE["requires"]),
             },
+            "scale": {
+                "type": "object",
+                "additionalProperties": {"type": "number", "minimum": 0, "maximum": 4},
+                **_says(RECIPE["scale"]),
+            },
             "model": _model(definitions, kinds),
             **_standing(kinds, "recipe"),
             "train": _fields(TrainFields, definitions),

@@ -261,6 +261,7 @@ class Recipe:
         seed: seed of weights, rows and dropout, unless `train` has separate ones.
         components: the components of its sections, by key, in the order of the kinds.
         requires: required distributions, as requirement strings.
+        scale: growth in a ladder: by path, the power of the width with which a number grows.
         source: the file of the recipe.
         origin: the folders of its relative paths.
         notes: notes on how the file was interpreted.
@@ -274,6 +275,7 @@ class Recipe:
     components: Mapping[str, Section]
     train: TrainSpec
     requires: tuple[str, ...] = ()
+    scale: Mapping[str, float] = field(default_factory=dict)
     source: Path = field(default=Path("recipe.yaml"), compare=False)
     origin: Origin = field(default_factory=Origin, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -330,6 +332,7 @@ class Recipe:
             "name": self.name,
             "seed": self.seed,
             **({"requires": list(self.requires)} if self.requires else {}),
+            **({"scale": dict(self.scale)} if self.scale else {}),
             "model": {
                 **_fields_of(self.model),
                 **_plain(self.model.components),

@@ -13,7 +13,7 @@ from strawberry.errors import Problem, RecipeError
 from strawberry.plugin.kinds import ComponentKind, Place
 from strawberry.recipe.components import ComponentReader, place_of
 from strawberry.recipe.fields import ModelFields, RecurFields, TrainFields
-from strawberry.recipe.grammar import FILE_KEYS, RECUR, entry_keys, recipe_keys
+from strawberry.recipe.grammar import FILE_KEYS, RECUR, entry_keys, misstep, recipe_keys
 from strawberry.recipe.spec import (
     BlockSpec,
     ComponentSpec,
@@ -26,7 +26,7 @@ from strawberry.recipe.spec import (
     Section,
     TrainSpec,
 )
-from strawberry.recipe.tree import Node, in_order, located, show, unknown_keys
+from strawberry.recipe.tree import Node, in_order, located, parse_path, show, unknown_keys
 from strawberry.recipe.walk import walk_stack
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class _Reader(ComponentReader):
         components = self.sections(tree)
         train = self.train(tree)
         requires = self.requirements(tree)
+        scale = self.scale(tree)
         seed = self.seed(tree, notes)
         name = self.name(tree, source.stem)
         if self.problems or spec is None or train is None:
@@ -80,6 +81,7 @@ class _Reader(ComponentReader):
             components=components,
             train=train,
             requires=requires,
+            scale=scale,
             source=source,
             notes=tuple(notes),
             plugins=self.plugins,
@@ -307,6 +309,27 @@ class _Reader(ComponentReader):
             self.say(message, node.location, "seed")
             return 0
         return value
+
+    def scale(self, tree: Node) -> dict[str, float]:
+        """How the recipe grows: by path, a power from 0 to 4."""
+        node = tree.get("scale")
+        if node is None or node.value is None or not self.is_map(node, "scale"):
+            return {}
+        powers = {}
+        for path, item in node.value.items():
+            value = item.value
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value <= 4:
+                message = f"expected a power of the width from 0 to 4, got {show(item)}"
+                self.say(message, item.location, f"scale.{path}")
+                continue
+            try:
+                if message := misstep(parse_path(path, node.keys[path]), self.kinds):
+                    self.say(message, node.keys[path], f"scale.{path}")
+            except RecipeError as error:
+                self.problems += error.problems
+            powers[path] = float(value)
+        return powers
 
     def requirements(self, tree: Node) -> tuple[str, ...]:
         """Distributions that have to be installed."""

@@ -51,7 +51,10 @@ def test_one_at_a_time_is_against_the_recipe(make_plan: PlanMaker, plugins: Plug
 
 @pytest.mark.parametrize(
     "path",
-    [*(path for path in UNIMPORTANT if path not in ("requires", "trackers")), "train.max_iters"],
+    [
+        *(path for path in UNIMPORTANT if path not in ("requires", "scale", "trackers")),
+        "train.max_iters",
+    ],
 )
 def test_cells_that_are_one_trial_are_refused(
     make_plan: PlanMaker, plugins: Plugins, path: str

@@ -35,10 +35,12 @@ EXPENSE = ("params", "active", "FLOP/token", "cache", "tokens", "tuning", "token
 FIRST = ("cell", "verdict")
 
 
-def template(name: str) -> jinja2.Template:
-    """A template of this folder, which escapes its values."""
+def template(name: str, package: str = "strawberry.ablate.report") -> jinja2.Template:
+    """A template of a package, which escapes its values; its parts may be this package's."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("strawberry.ablate.report", "."),
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(each, ".") for each in (package, "strawberry.ablate.report")]
+        ),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

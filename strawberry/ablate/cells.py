@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from strawberry.ablate.axes import full_path
 from strawberry.ablate.extra import needs
@@ -22,10 +23,13 @@ from strawberry.recipe.spec import BlockSpec, Recipe, RecurSpec
 from strawberry.recipe.tree import parse_path
 from strawberry.recipe.walk import walk
 
+if TYPE_CHECKING:
+    from strawberry.model.language_model import LanguageModel
+
 POSITIONAL = "model.positional"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cell:
     """A column of the comparison: a named patch, and the resulting recipe.
 
@@ -42,6 +46,18 @@ class Cell:
     recipe: Recipe | None
     skipped: str = ""
     resized: str = ""
+
+    @functools.cached_property
+    def model(self) -> LanguageModel:
+        """The recipe's model on the meta device, built once; raises RecipeError if it can't be."""
+        assert self.recipe is not None
+        return build(self.recipe, "meta")
+
+    def lasting(self, steps: int, base: Recipe) -> Cell:
+        """The cell with another number of steps, and the same model."""
+        cell = self.changed({"train.max_iters": steps}, base)
+        cell.__dict__["model"] = self.model  # no number of steps changes what is built
+        return cell
 
     def changed(self, more: Mapping[str, Any], base: Recipe) -> Cell:
         """The cell with further values; raises RecipeError if they are invalid."""
@@ -82,12 +98,12 @@ def _cell(name: str, patched: Mapping[str, Any], base: Recipe) -> Cell:
         if more and POSITIONAL in patched:
             break
         try:
-            recipe = patch(base, {**patched, **more})
-            build(recipe, "meta")
+            cell = Cell(name, {**patched, **more}, patch(base, {**patched, **more}))
+            _ = cell.model
         except StrawberryError as error:
             why = why or str(error).splitlines()[0]
         else:
-            return Cell(name, {**patched, **more}, recipe)
+            return cell
     return Cell(name, patched, None, skipped=why)
 
 

@@ -20,6 +20,7 @@ from strawberry.recipe.walk import blocks
 if TYPE_CHECKING:
     from strawberry.ablate.cells import Cell
     from strawberry.ablate.plan import Plan
+    from strawberry.model.language_model import LanguageModel
 
 TOLERANCE = 0.01
 """Largest relative difference between matched cells."""
@@ -67,25 +68,27 @@ def step_tokens(recipe: Recipe) -> int:
     return train.batch_size * train.gradient_accumulation_steps * recipe.model.block_size
 
 
-def budget(recipe: Recipe, known: dict[str, Budget] | None = None) -> Budget:
+def budget(
+    recipe: Recipe, known: dict[str, Budget] | None = None, model: LanguageModel | None = None
+) -> Budget:
     """The training cost of a recipe; raises RecipeError if it can't be built.
 
     Args:
         recipe: the recipe to train.
         known: budgets by what they depend on; reused for models counted before.
+        model: the recipe's model on the meta device, if it is built already.
     """
     sizes = [recipe.to_dict()["model"], recipe.train.batch_size]
     key = json.dumps(sizes, sort_keys=True, default=str)
-    counted = (known or {}).get(key) or _count(recipe)
+    counted = (known or {}).get(key) or _count(recipe, model or build(recipe, "meta"))
     if known is not None:
         known[key] = counted
     steps = recipe.train.max_iters
     return replace(counted, steps=steps, tokens=step_tokens(recipe) * steps)
 
 
-def _count(recipe: Recipe) -> Budget:
+def _count(recipe: Recipe, model: LanguageModel) -> Budget:
     """The budget of zero steps."""
-    model = build(recipe, "meta")
     report = account(recipe, model)
     return Budget(
         parameters=report.total_parameters,
@@ -137,7 +140,7 @@ def limited(cell: Cell, plan: Plan, base: Recipe) -> Cell:
         return cell
     tokens = plan.tokens
     if plan.flops is not None:
-        tokens = int(plan.flops / account(cell.recipe).flops_training_per_token)
+        tokens = int(plan.flops / account(cell.recipe, cell.model).flops_training_per_token)
     assert tokens is not None
     steps = tokens // step_tokens(cell.recipe)
     if steps < 1:
@@ -145,10 +148,10 @@ def limited(cell: Cell, plan: Plan, base: Recipe) -> Cell:
             f"{cell.name}: the budget is {tokens:,} tokens, less than one step of "
             f"{step_tokens(cell.recipe):,}"
         )
-    return cell.changed({"train.max_iters": steps}, base)
+    return cell.lasting(steps, base)
 
 
-def matched(cell: Cell, baseline: Recipe, plan: Plan, base: Recipe) -> Cell:
+def matched(cell: Cell, baseline: Cell, plan: Plan, base: Recipe) -> Cell:
     """The cell with a width that matches the baseline in `plan.match`.
 
     Where one width is too coarse, as with many experts, it stays just below and the next width
@@ -158,7 +161,7 @@ def matched(cell: Cell, baseline: Recipe, plan: Plan, base: Recipe) -> Cell:
     assert cell.recipe is not None
     measure = MEASURES[plan.match]
     goal = measure(baseline)
-    if abs(measure(cell.recipe) / goal - 1) <= TOLERANCE / 10:
+    if abs(measure(cell) / goal - 1) <= TOLERANCE / 10:
         return cell
     tried = []
     current = cell
@@ -198,7 +201,7 @@ def _has(block: BlockSpec, part: str, name: str) -> bool:
 
 
 def _resized(
-    cell: Cell, path: str, goal: float, measure: Callable[[Recipe], float], base: Recipe
+    cell: Cell, path: str, goal: float, measure: Callable[[Cell], float], base: Recipe
 ) -> tuple[Cell, Cell, float]:
     """The cells with the nearest width, and with the largest width below the goal.
 
@@ -207,6 +210,7 @@ def _resized(
     the relative error of the nearest width.
     """
     known: dict[int, float] = {}
+    built: dict[int, Cell] = {}
 
     def at(width: int) -> int:
         """Measure the width, or the first one after it that works; returns that width."""
@@ -214,9 +218,8 @@ def _resized(
             if candidate in known:
                 return candidate
             try:
-                changed = cell.changed({path: candidate}, base).recipe
-                assert changed is not None
-                known[candidate] = measure(changed)
+                built[candidate] = cell.changed({path: candidate}, base)
+                known[candidate] = measure(built[candidate])
             except RecipeError as error:
                 reason = str(error).splitlines()[0]
             else:
@@ -244,8 +247,7 @@ def _resized(
             high, top = resized, known[resized]
     nearest = min(known, key=lambda width: abs(known[width] - goal))
     below = max((width for width in known if known[width] <= goal), default=nearest)
-    chosen = [cell.changed({path: at(width)}, base) for width in (nearest, below)]
-    return chosen[0], chosen[1], known[nearest] / goal - 1
+    return built[nearest], built[below], known[nearest] / goal - 1
 
 
 def _values_at(cell: Cell, path: str) -> Iterator[Any]:
@@ -279,10 +281,20 @@ def seconds_a_step(recipe: Recipe, steps: int = 5) -> float:
     return median(seconds)
 
 
-MEASURES: dict[str, Callable[[Recipe], float]] = {
-    "params": lambda recipe: float(parameters(build(recipe, "meta"))),
-    "active_params": lambda recipe: float(active_parameters(build(recipe, "meta"))),
-    "flops": lambda recipe: account(recipe).flops_training_per_token,
-    "time": seconds_a_step,
+def _time(cell: Cell) -> float:
+    assert cell.recipe is not None
+    return seconds_a_step(cell.recipe)
+
+
+def _flops(cell: Cell) -> float:
+    assert cell.recipe is not None
+    return account(cell.recipe, cell.model).flops_training_per_token
+
+
+MEASURES: dict[str, Callable[[Cell], float]] = {
+    "params": lambda cell: float(parameters(cell.model)),
+    "active_params": lambda cell: float(active_parameters(cell.model)),
+    "flops": _flops,
+    "time": _time,
 }
 """Costs in which cells can be made to agree."""

@@ -75,8 +75,8 @@ def prepare_cells(
     prepared = PreparedPlan(plan, base, _distinct(done))
     for cell in prepared.live:
         assert cell.recipe is not None
-        prepared.budgets[cell.name] = budget(cell.recipe, known)
-        warnings = ahead(cell.recipe, build(cell.recipe, "meta"))
+        prepared.budgets[cell.name] = budget(cell.recipe, known, cell.model)
+        warnings = ahead(cell.recipe, cell.model)
         prepared.warnings[cell.name] = warnings + untimely(cell.recipe)
     return prepared
 
@@ -86,11 +86,10 @@ def _ready(cell: Cell, baseline: Cell | None, plan: Plan, base: Recipe) -> Cell:
     if cell.recipe is None:
         return cell
     if baseline is not None and plan.match != "none":
-        assert baseline.recipe is not None
-        cell = matched(cell, baseline.recipe, plan, base)
+        cell = matched(cell, baseline, plan, base)
     cell = limited(cell, plan, base)
     assert cell.recipe is not None
-    warnings = ahead(cell.recipe, build(cell.recipe, "meta")) if plan.causal else []
+    warnings = ahead(cell.recipe, cell.model) if plan.causal else []
     if warnings:
         whose = "the baseline sees later tokens: " if baseline is None else ""
         raise StrawberryError(f"{whose}{warnings[0]}")

@@ -14,7 +14,7 @@ from strawberry.contracts.execution import FINISHED
 from strawberry.errors import StrawberryError
 from strawberry.runs.folder import RunFolder
 from strawberry.runs.ledger import FINAL, RECORD
-from strawberry.training.items import RowLosses, last_rows, read_rows, rows_of
+from strawberry.training.items import RowLosses, last_rows, read_rows
 
 __all__ = ["RECORD", "HasResult", "Record", "TrialRecord", "openings_of", "typed", "values_of"]
 
@@ -59,7 +59,7 @@ class TrialRecord:
         """The loss of each row of text, as the mean of its last evaluations."""
         if self.tested is not None:
             return read_rows(self.folder.parents[1] / TESTED_ROWS / f"{self.key}.npz")
-        return last_rows(rows_of(self.folder / "run"), last)
+        return last_rows(RunFolder(self.folder / "run").rows, last)
 
 
 class HasResult(Protocol):

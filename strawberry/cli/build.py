@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from strawberry.model.stack import Block, Stack
     from strawberry.recipe.spec import ComponentSpec, NodeSpec, Recipe, RecurSpec
     from strawberry.training.optimizers import Assignment
+    from strawberry.training.outline import Outline
     from strawberry.training.rank_cost import RankCost
 
 
@@ -57,10 +58,9 @@ def command(
     from strawberry.cli.console import print_json
     from strawberry.data.opening import wordless_ahead
     from strawberry.model.accounting import account
-    from strawberry.model.build import build
     from strawberry.recipe import load_recipe
     from strawberry.training.horizon import untimely
-    from strawberry.training.optimizers import assign
+    from strawberry.training.outline import outline
     from strawberry.training.rank_cost import rank_cost
     from strawberry.training.uncompiled import spare_compiler
 
@@ -68,26 +68,21 @@ def command(
 
     changes = [*(overrides or ()), *([f"train.parallel={parallel}"] if parallel else [])]
     loaded = load_recipe(recipe, changes, plugins=context.plugins())
-    model = build(loaded, "meta")
-    report = account(loaded, model)
+    outlined = outline(loaded)
+    report = account(loaded, outlined.model)
     report = replace(
         report, warnings=[*untimely(loaded), *wordless_ahead(loaded), *report.warnings]
     )
-    assignments = assign(loaded, model.parameter_infos())
-    cost = rank_cost(loaded, model, report, assignments)
-    rank = None
-    if world_size is not None:
-        rank = rank_cost(loaded, model, report, assignments, world_size)
+    cost = rank_cost(outlined, report)
+    rank = None if world_size is None else rank_cost(outlined, report, world_size)
     if as_json:
         ranks = {} if rank is None else {"rank": rank.as_dict()}
-        print_json({**_as_json(loaded, report, assignments, cost), **ranks})
+        print_json({**_as_json(outlined, report, cost), **ranks})
         return
-    _show(loaded, model, report, assignments, cost, rank)
+    _show(outlined, report, cost, rank)
 
 
-def _as_json(
-    recipe: Recipe, report: CostReport, assignments: list[Assignment], cost: RankCost
-) -> dict[str, Any]:
+def _as_json(outlined: Outline, report: CostReport, cost: RankCost) -> dict[str, Any]:
     from strawberry.data.opening import divided_ahead
 
     counted = asdict(report)
@@ -112,26 +107,19 @@ def _as_json(
                     for matrix in info.matrices()
                 ],
             }
-            for a in assignments
+            for a in outlined.assignments
         ],
-        "data": divided_ahead(recipe),
-        "notes": list(recipe.notes),
+        "data": divided_ahead(outlined.recipe),
+        "notes": list(outlined.recipe.notes),
     }
 
 
-def _show(
-    recipe: Recipe,
-    model: LanguageModel,
-    report: CostReport,
-    assignments: list[Assignment],
-    cost: RankCost,
-    rank: RankCost | None,
-) -> None:
+def _show(outlined: Outline, report: CostReport, cost: RankCost, rank: RankCost | None) -> None:
     from strawberry.cli.console import console, show, table
     from strawberry.data.opening import divided_ahead
 
-    out = console()
-    show(_tree(recipe, model, report), out)
+    out, recipe = console(), outlined.recipe
+    show(_tree(recipe, outlined.model, report), out)
     out.print()
     facts = table("", "")
     facts.show_header = False
@@ -141,7 +129,7 @@ def _show(
     show(facts, out)
     out.print()
     rows = table("optimizer", "peak lr", "takes", "parameters", "such as")
-    for assignment in assignments:
+    for assignment in outlined.assignments:
         infos = assignment.infos
         kinds = ", ".join(sorted({info.kind for info in infos}))
         count = sum(info.parameter.numel() for info in infos)

@@ -126,13 +126,12 @@ def _launch(
     recipe: Recipe, run_dir: Path | None, resume: bool, nproc: int, max_restarts: int
 ) -> int:
     """Train in several processes; returns their common exit code."""
-    from strawberry.model.build import build
     from strawberry.ranks.launch import launch
     from strawberry.runs.folder import new_run_folder
-    from strawberry.training.engine import check_ranks
+    from strawberry.training.outline import outline
 
     # What is wrong with the recipe is said here, once, and not by each of the processes.
-    check_ranks(recipe, build(recipe, "meta"), nproc)
+    outline(recipe).check_ranks(nproc)
     folder = run_dir if run_dir is not None else new_run_folder(recipe.name)
     return launch(folder, resume=resume, nproc=nproc, max_restarts=max_restarts)
 

@@ -125,6 +125,15 @@ class World:
         result: R = outcome[0]
         return result
 
+    def main_first(self, action: Callable[[], R]) -> R:
+        """What `action` returns on this rank, after rank 0 has done it; raises as `by_main` does.
+
+        For what leaves files behind that the others read.
+        """
+        results: list[R] = []
+        self.by_main(lambda: results.append(action()))
+        return results[0] if results else action()
+
     def share(self, rows: range) -> range:
         """The rows of this rank; ranks differ by at most one row."""
         return rows[len(rows) * self.rank // self.size : len(rows) * (self.rank + 1) // self.size]

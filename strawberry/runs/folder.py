@@ -55,6 +55,7 @@ class RunFolder:
         self.referee_file = self.path / "referee.json"
         self.tokenizer_file = self.path / "tokenizer.json"
         self.checkpoints = self.path / "checkpoints"
+        self.rows = self.path / "rows"
         self._lock = FolderLock(self.path, "is training here")
 
     @property
@@ -162,12 +163,19 @@ class RunFolder:
     @by_main
     def take_log(self, run: RunFolder, step: int) -> None:
         """Copy the rows of `run` up to `step` into this run's log."""
+        self._take_log(run, step)
+
+    def _take_log(self, run: RunFolder, step: int) -> None:
         kept = [row for row in run.metrics() if row["step"] <= step]
         write_atomic(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
 
+    @by_main
     def forget_after(self, step: int) -> None:
-        """Remove the rows after `step`, which a resumed run writes again."""
-        self.take_log(self, step)
+        """Remove metrics and losses by row after `step`, which a resumed run writes again."""
+        self._take_log(self, step)
+        for file in self.rows.glob("*.npz"):
+            if int(file.stem) > step:
+                file.unlink()
 
     @by_main
     def was_measured(self, step: int) -> bool:

@@ -14,12 +14,12 @@ from torch import Tensor
 import strawberry
 from strawberry.errors import StrawberryError
 from strawberry.files.atomic import write_atomic
-from strawberry.model.build import build
 from strawberry.ranks.world import World
 from strawberry.runs import checkpoint, randomness
 from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.runs.device import machine_for
 from strawberry.runs.folder import RunFolder
+from strawberry.training.outline import outline
 from strawberry.training.recent import RecentSums, all_finite
 from strawberry.training.session import open_session
 
@@ -56,13 +56,13 @@ def begin(
     """
     _check_finite(weights)
     machine = machine_for(recipe)
-    build(recipe, "meta")  # a recipe that can't be built fails before any data is read
+    outlined = outline(recipe)  # a recipe that can't be built fails before any data is read
     run = RunFolder(run_dir)
     if run.exists:
         raise StrawberryError(f"{run.path}: contains a run; name another folder")
     run.hold()
     try:
-        session = open_session(recipe, run, machine, World(), progress=progress)
+        session = open_session(outlined, run, machine, World(), progress=progress)
         try:
             session.model.load_state_dict(weights)
             with session.optimizers.evaluating():

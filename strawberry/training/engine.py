@@ -27,7 +27,6 @@ from strawberry.runs import checkpoint
 from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
 from strawberry.runs.memory import keep_freed_memory
 from strawberry.training.compiling import compile_model
-from strawberry.training.optimizers import assign
 from strawberry.training.recomputing import check_recomputing
 
 if TYPE_CHECKING:
@@ -275,26 +274,6 @@ def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
         check_recomputing(engine.model, world, recipe, machine)
     engine.compile(machine)
     return engine
-
-
-def check_ranks(recipe: Recipe, model: LanguageModel, size: int) -> None:
-    """Raises RecipeError if so many ranks can't train the recipe.
-
-    They can't where they would have unlike numbers of sequences, or where an optimizer doesn't say
-    that it can step shards. `model` may be on the meta device.
-    """
-    check_divides(recipe, size)
-    if size == 1 or recipe.train.parallel != "fsdp":
-        return
-    problems = [
-        a.component.problem(
-            "", f"{a.component.entry.name!r} doesn't support sharded parameters; write `ddp`"
-        )
-        for a in assign(recipe, model.parameter_infos())
-        if not a.factory.shards
-    ]
-    if problems:
-        raise RecipeError(problems)
 
 
 def check_divides(recipe: Recipe, size: int) -> None:

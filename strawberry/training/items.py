@@ -87,15 +87,3 @@ def last_rows(folder: Path, last: int) -> RowLosses | None:
         return None
     nats = np.mean([rows.nats for rows in kept], axis=0)
     return RowLosses(nats, kept[-1].targets, kept[-1].group)
-
-
-def rows_of(run: Path) -> Path:
-    """Where the rows of a run's evaluations are."""
-    return run / "rows"
-
-
-def forget_rows(run: Path, step: int) -> None:
-    """Remove the rows of evaluations past `step`, which a resumed run will measure again."""
-    for file in rows_of(run).glob("*.npz"):
-        if int(file.stem) > step:
-            file.unlink()

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from strawberry.contracts import Tracker, TrackerSite
 from strawberry.errors import PluginError, StrawberryError
-from strawberry.model.build import build
 from strawberry.model.risks import ahead
 from strawberry.ranks.world import joined
 from strawberry.recipe.origin import Origin, noted_in
@@ -20,11 +19,11 @@ from strawberry.runs.device import machine_for
 from strawberry.runs.folder import RunFolder, new_run_folder
 from strawberry.runs.memory import explained
 from strawberry.training.account import tampered
-from strawberry.training.engine import check_ranks
 from strawberry.training.fork import fork
 from strawberry.training.guard import Guard
 from strawberry.training.horizon import untimely
 from strawberry.training.measuring import due, measure, measured
+from strawberry.training.outline import outline
 from strawberry.training.recent import Diverged, RecentSums
 from strawberry.training.restore import restore
 from strawberry.training.session import Session, open_session
@@ -93,15 +92,15 @@ def train(
         StrawberryError: the folder is taken, can't be written, or holds another run.
     """
     recipe = _placed(recipe, run_dir if resume else None, fork_of)
-    drawn = build(recipe, "meta")  # a recipe that can't be built fails before any data is read
+    outlined = outline(recipe)  # a recipe that can't be built fails before any data is read
     machine = machine_for(recipe)
     with joined(machine.device) as (world, device):
         machine = replace(machine, device=device)
-        for line in [*ahead(recipe, drawn), *untimely(recipe)] if world.main else ():
+        for line in [*ahead(recipe, outlined.model), *untimely(recipe)] if world.main else ():
             warn(line)
-        check_ranks(recipe, drawn, world.size)
+        outlined.check_ranks(world.size)
         shares = world.size if recipe.train.parallel == "fsdp" else 1
-        world.by_main(lambda: check_memory(drawn, machine.device, shares))
+        world.by_main(lambda: check_memory(outlined.model, machine.device, shares))
         run = RunFolder(world.by_main(lambda: _folder(recipe, run_dir)), world)
         try:
             again = run.take(resume)
@@ -111,20 +110,13 @@ def train(
                 watching = recipe.trackers if world.main else ()
                 named = [spec.construct(site, contract=Tracker) for spec in watching]
                 session = open_session(
-                    recipe, run, machine, world, trackers=[*trackers, *named], progress=progress,
+                    outlined, run, machine, world, trackers=[*trackers, *named], progress=progress,
                     warn=warn,
                 )  # fmt: skip
                 stack.callback(session.batches.close)
                 recent = RecentSums(machine, world)
-                world.by_main(
-                    lambda: check_disk(
-                        run,
-                        recipe.train,
-                        session.model,
-                        session.optimizers,
-                        session.averages.nbytes(),
-                    )
-                )
+                extra = session.averages.nbytes()
+                check_disk(run, recipe.train, session.model, session.optimizers, extra)
                 _start(session, recent, again, fork_of)
                 stop = stack.enter_context(stop_signals(insist=world.size == 1))
                 _run(session, stop, recent)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from strawberry.training.evaluate import validate
-from strawberry.training.items import keeper, rows_of
+from strawberry.training.items import keeper
 from strawberry.training.recent import RecentSums
 from strawberry.training.refereed import referee
 from strawberry.training.session import Session
@@ -51,7 +51,7 @@ def measure(session: Session, recent: RecentSums) -> bool:
 def evaluate(session: Session) -> bool:
     """Measure the validation loss and tell of it; True if this is a best one to be kept."""
     run, step = session.run, session.step
-    write = keeper(rows_of(run.path) / f"{step:09d}.npz", session.batches)
+    write = keeper(run.rows / f"{step:09d}.npz", session.batches)
 
     def keep(nats: Sequence[float], targets: Sequence[int]) -> None:
         session.row_nats = nats
@@ -90,7 +90,7 @@ def _let_look(session: Session) -> None:
 
 def _is_best(session: Session) -> bool:
     """Whether no evaluation of the run was better; it is noted as the best one then."""
-    loss = session.world.by_main(lambda: session.metrics["val_loss"])  # all save, or none
+    loss = session.world.gather(session.metrics["val_loss"])[0]  # all save, or none
     if not math.isfinite(loss) or (session.best is not None and loss >= session.best["val_loss"]):
         return False
     session.best = {"step": session.step, "val_loss": loss}

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,12 @@ def _site(recipe: Recipe) -> OptimizerSite:
     )
 
 
+def bound(assignments: Sequence[Assignment], infos: Sequence[ParameterInfo]) -> list[Assignment]:
+    """The assignments of the parameters `infos`, where they were made for others of those names."""
+    by_name = {info.name: info for info in infos}
+    return [replace(a, infos=tuple(by_name[info.name] for info in a.infos)) for a in assignments]
+
+
 def _take(
     spec: ComponentSpec, infos: Sequence[ParameterInfo], site: OptimizerSite
 ) -> Iterator[Assignment]:
@@ -140,18 +146,24 @@ def _probe(info: ParameterInfo) -> ParameterInfo:
 class Optimizers:
     """All optimizers of a run, as one: stepped, zeroed, saved and loaded together.
 
-    `scale` is what the learning rates of the recipe are multiplied with.
+    `scale` is what the learning rates of the recipe are multiplied with. `assignments` are those of
+    parameters with the names of `infos`, where they are known already.
     """
 
     def __init__(
-        self, recipe: Recipe, infos: Sequence[ParameterInfo], device: torch.device
+        self,
+        recipe: Recipe,
+        infos: Sequence[ParameterInfo],
+        device: torch.device,
+        assignments: Sequence[Assignment] | None = None,
     ) -> None:
         self.peak = recipe.train.learning_rate
         self.schedule = make_schedule(recipe)
         self.scale = 1.0
         self.parts = []
         self.apart = []
-        for assignment in assign(recipe, infos):
+        known = assign(recipe, infos) if assignments is None else bound(assignments, infos)
+        for assignment in known:
             apart = SplitMatrices(assignment.factory, assignment.infos)
             optimizer = assignment.factory.make(apart.infos, lr=assignment.lr, device=device)
             apart.follow(optimizer)

@@ -17,12 +17,11 @@ from torch import nn
 from strawberry.contracts import ParameterInfo
 from strawberry.runs.averages import Averages
 from strawberry.training.engine import check_divides
-from strawberry.training.optimizers import Assignment, state_bytes
+from strawberry.training.optimizers import bound, state_bytes
 
 if TYPE_CHECKING:
     from strawberry.model.accounting import CostReport
-    from strawberry.model.language_model import LanguageModel
-    from strawberry.recipe.spec import Recipe
+    from strawberry.training.outline import Outline
 
 WIDE = 4
 """Bytes of a float32: parameters, gradients and states are kept in it."""
@@ -68,18 +67,12 @@ class RankCost:
         return {**asdict(self), "total": self.total}
 
 
-def rank_cost(
-    recipe: Recipe,
-    model: LanguageModel,
-    report: CostReport,
-    assignments: Sequence[Assignment],
-    ranks: int = 1,
-) -> RankCost:
+def rank_cost(outline: Outline, report: CostReport, ranks: int = 1) -> RankCost:
     """What training holds: all of it, by one process, or a rank's part under `train.parallel`.
 
-    `model` is on the meta device; `assignments` are those of its parameters. Raises RecipeError if
-    the ranks can't divide a batch.
+    `report` is what the outlined model costs. Raises RecipeError if the ranks can't divide a batch.
     """
+    recipe, model = outline.recipe, outline.model
     check_divides(recipe, ranks)
     once = report.activation_once_bytes
     activations = once + (report.activation_bytes - once) // ranks
@@ -88,14 +81,14 @@ def rank_cost(
         inside = {p for unit in model.stack.units() for p in unit.parameters()}
         outside = {name for name, p in model.named_parameters() if p not in inside}
         activations += sum(size for name, size in report.casts.items() if name in outside)
-        return _sharded(recipe, model, assignments, activations, ranks)
+        return _sharded(outline, activations, ranks)
     weights = WIDE * _count(model.parameters())
     return RankCost(
         ranks=ranks,
         parallel="none" if ranks == 1 else "ddp",
         parameters=weights,
         gradients=weights,
-        optimizer=state_bytes(assignments),
+        optimizer=state_bytes(outline.assignments),
         gathered=0,
         activations=activations + report.cast_bytes,
         averages=Averages(recipe, model).copies * weights,
@@ -104,13 +97,8 @@ def rank_cost(
     )
 
 
-def _sharded(
-    recipe: Recipe,
-    model: LanguageModel,
-    assignments: Sequence[Assignment],
-    activations: int,
-    ranks: int,
-) -> RankCost:
+def _sharded(outline: Outline, activations: int, ranks: int) -> RankCost:
+    recipe, model = outline.recipe, outline.model
     parts = recipe.train.gradient_accumulation_steps
     narrow = 2 if recipe.train.dtype == "bfloat16" else WIDE
     mine = [_shard(info, ranks) for info in model.parameter_infos()]
@@ -122,19 +110,14 @@ def _sharded(
     largest = sorted(sizes, reverse=True)
     gathered = WIDE * 2 * root + narrow * sum(largest[:2]) + WIDE * largest[0]
     whole_gradients = WIDE * _count(model.parameters())
-    shards = {info.name: info for info in mine}
-    own = [
-        type(a)(a.component, a.factory, a.lr, tuple(shards[i.name] for i in a.infos))
-        for a in assignments
-    ]
-    gathers = parts * (WIDE * root + narrow * 2 * inside) + _for_step(assignments, narrow)
+    gathers = parts * (WIDE * root + narrow * 2 * inside) + _for_step(outline.assignments, narrow)
     return RankCost(
         ranks=ranks,
         parallel="fsdp",
         parameters=held,
         # Between micro-batches gradients are whole, so that they travel once.
         gradients=held if parts == 1 else whole_gradients + held,
-        optimizer=state_bytes(own),
+        optimizer=state_bytes(bound(outline.assignments, mine)),
         gathered=gathered,
         activations=activations,
         averages=Averages(recipe, model).copies * held,

@@ -8,7 +8,6 @@ from strawberry.errors import StrawberryError
 from strawberry.runs import checkpoint, randomness
 from strawberry.runs.checkpoint import Checkpoint
 from strawberry.runs.folder import RunFolder
-from strawberry.training.items import forget_rows
 from strawberry.training.recent import RecentSums
 
 if TYPE_CHECKING:
@@ -28,12 +27,10 @@ def restore(session: Session, recent: RecentSums) -> list[str]:
     session.engine.settle()
     if not run.has_checkpoint():
         run.forget_after(0)
-        session.world.by_main(lambda: forget_rows(run.path, 0))
         return [f"{run.path}: nothing was saved yet; starting from step 0"]
     loaded, warnings = newest_of(run, session)
     take(session, recent, loaded)
     run.forget_after(session.step)
-    session.world.by_main(lambda: forget_rows(run.path, session.step))
     return warnings
 
 

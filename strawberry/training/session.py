@@ -23,6 +23,7 @@ from strawberry.training.batches import Batches
 from strawberry.training.documents import separator
 from strawberry.training.engine import Engine, engine_for
 from strawberry.training.optimizers import Optimizers
+from strawberry.training.outline import Outline
 from strawberry.training.recent import Diverged, RecentSums, all_finite
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ HOOKS = {
 
 
 def open_session(
-    recipe: Recipe,
+    outline: Outline,
     run: RunFolder,
     machine: Machine,
     world: World,
@@ -164,10 +165,11 @@ def open_session(
     progress: Progress | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Session:
-    """Build the parts of a run, at its first step.
+    """Build the parts of a run that is outlined, at its first step.
 
     Raises RecipeError if one can't be built, or the batch not be divided among the ranks.
     """
+    recipe = outline.recipe
     readers = Readers.active = Readers(files_of(recipe.plugins))
     dataset = open_by_one(recipe, world, progress)
     tokenizer, room = dataset.tokenizer, recipe.model.vocab_size
@@ -182,7 +184,7 @@ def open_session(
         recipe=recipe,
         run=run,
         model=model,
-        optimizers=Optimizers(recipe, model.parameter_infos(), machine.device),
+        optimizers=Optimizers(recipe, model.parameter_infos(), machine.device, outline.assignments),
         averages=Averages(recipe, model),
         dataset=dataset,
         batches=Batches(dataset, recipe, machine.device, world),
@@ -197,6 +199,4 @@ def open_session(
 
 def open_by_one(recipe: Recipe, world: World, progress: Progress | None) -> Dataset:
     """The recipe's data set; of several ranks one prepares it for all."""
-    opened: list[Dataset] = []
-    world.by_main(lambda: opened.append(open_dataset(recipe, progress=progress)))
-    return opened[0] if opened else open_dataset(recipe)
+    return world.main_first(lambda: open_dataset(recipe, progress=progress if world.main else None))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from strawberry.errors import StrawberryError
+from strawberry.ranks.world import by_main
 from strawberry.runs.folder import RunFolder
 from strawberry.training.optimizers import Optimizers, state_bytes
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from strawberry.recipe.spec import TrainSpec
 
 
+@by_main
 def check_disk(
     run: RunFolder, train: TrainSpec, model: nn.Module, optimizers: Optimizers, beside: int = 0
 ) -> None:

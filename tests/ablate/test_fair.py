@@ -83,7 +83,7 @@ def test_everything_in_the_registry_can_be_matched(
         strawberry.build(patch(base, changes), "meta")
     plan = make_plan(vary={path: ("mha", changes[path])}, match=quantity)
     cell = Cell(name, changes, patch(base, changes))
-    found = matched(cell, base, plan, base)
+    found = matched(cell, Cell("recipe", {}, base), plan, base)
     assert found.recipe is not None
     one, other = strawberry.build(base, "meta"), strawberry.build(found.recipe, "meta")
     if quantity == "params":

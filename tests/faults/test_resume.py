@@ -202,7 +202,7 @@ def test_a_save_in_place_would_be_lost(tmp_path: Path) -> None:
 
 
 PHASES = {
-    "build": "strawberry.training.loop.build",
+    "build": "strawberry.training.outline.build",
     "data": "strawberry.training.session.open_dataset",
     "warm-up": "strawberry.training.loop.Step",
     "eval": "strawberry.training.measuring.validate",

@@ -10,7 +10,8 @@ from strawberry.generation import generate, load_run
 from strawberry.model.build import build
 from strawberry.ranks.launch import RankFailed, verdict, without
 from strawberry.recipe import load_recipe
-from strawberry.training.engine import check_divides, check_ranks
+from strawberry.training.engine import check_divides
+from strawberry.training.outline import outline
 from tests.faults.conftest import Figure, figure
 from tests.training.parallel.ranks import RECIPES, difference, job, rows, run, sets
 
@@ -216,9 +217,9 @@ def test_an_optimizer_that_needs_whole_tensors_is_refused_shards() -> None:
     changes = ["optimizer={use: adafactor}", "train.parallel=fsdp"]
     recipe = load_recipe(RECIPES / "gpt2.yaml", [*sets(), *changes])
 
-    check_ranks(recipe, build(recipe, "meta"), 1)
+    outline(recipe).check_ranks(1)
     with pytest.raises(RecipeError, match="'adafactor' doesn't support sharded parameters"):
-        check_ranks(recipe, build(recipe, "meta"), 2)
+        outline(recipe).check_ranks(2)
 
 
 def test_the_launcher_finds_who_failed_first(tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from strawberry.model.accounting import account
-from strawberry.model.build import build
 from strawberry.recipe import load_recipe
-from strawberry.training.optimizers import assign
+from strawberry.training.outline import outline
 from strawberry.training.rank_cost import RankCost, rank_cost
 from tests.training.parallel.ranks import finish, job, start
 
@@ -18,9 +17,8 @@ def both(
     """What is said of a rank, and what each one measures."""
     work = job(name, file, train__parallel=parallel, **changes)
     recipe = load_recipe(Path(work["recipe"]), work["sets"])
-    model = build(recipe, "meta")
-    taken = assign(recipe, model.parameter_infos())
-    said = rank_cost(recipe, model, account(recipe, model), taken, ranks)
+    outlined = outline(recipe)
+    said = rank_cost(outlined, account(recipe, outlined.model), ranks)
     file.write_text(json.dumps(work))
     ended = finish(start(ranks, ["-m", "tests.training.parallel.measure", str(file)]))
     for code, _, errors in ended:

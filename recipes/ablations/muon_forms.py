@@ -43,18 +43,19 @@ class FusedMuon(Muon):
         return super().make([replace(i, parts=None) for i in infos], lr=lr, device=device)
 
 
-class PolarMuon(Muon):
-    """By the polynomials that are best for each step of the iteration, each in its place."""
+class Form(Muon):
+    """Muon whose optimizer computes its updates in another way."""
 
     shards = False
+    stepper: type[OrthogonalMomentum]
 
     def make(
         self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
     ) -> torch.optim.Optimizer:
-        """Five steps."""
-        made = super().make(infos, lr=lr, device=device)
-        made.__class__ = PolarMomentum
-        return made
+        """Muon's optimizer, of the class `stepper`."""
+        optimizer = super().make(infos, lr=lr, device=device)
+        optimizer.__class__ = self.stepper
+        return optimizer
 
 
 class PolarMomentum(OrthogonalMomentum):
@@ -71,18 +72,10 @@ class PolarMomentum(OrthogonalMomentum):
         return orthogonal_all([each for row in pieces for each in row], polynomials)
 
 
-class NorMuon(Muon):
-    """Each row of the orthogonal matrix divided by the root of its own running mean square."""
+class PolarMuon(Form):
+    """By the polynomials that are best for each step of the iteration, each in its place."""
 
-    shards = False
-
-    def make(
-        self, infos: Sequence[ParameterInfo], *, lr: float, device: torch.device
-    ) -> torch.optim.Optimizer:
-        """Li et al. 2025, arXiv 2510.05491, algorithm 1, with beta2 0.95."""
-        made = super().make(infos, lr=lr, device=device)
-        made.__class__ = NormalisedMomentum
-        return made
+    stepper = PolarMomentum
 
 
 class NormalisedMomentum(OrthogonalMomentum):
@@ -104,6 +97,15 @@ class NormalisedMomentum(OrthogonalMomentum):
         update = update / (mean.sqrt() + 1e-8)
         norm = update.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
         return update * (min(update.shape[-2:]) ** 0.5 / norm)
+
+
+class NorMuon(Form):
+    """Each row of the orthogonal matrix divided by the root of its own running mean square.
+
+    Li et al. 2025, arXiv 2510.05491, algorithm 1, with beta2 0.95.
+    """
+
+    stepper = NormalisedMomentum
 
 
 @hookimpl

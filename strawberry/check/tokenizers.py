@@ -11,7 +11,8 @@ from typing import Final
 
 from strawberry.check.outcome import Finding
 from strawberry.check.subject import Subject
-from strawberry.contracts.data import Corpus, Split, Tokenizer, TokenizerSource
+from strawberry.contracts.data import Corpus, Split, TokenizerSource
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data.opening import data_site
 from strawberry.data.tokenizer import load_tokenizer
 

@@ -270,7 +270,7 @@ def _run_suite(
 
 
 def _say_cells(prepared: PreparedPlan, out: Console) -> None:
-    from strawberry.ablate.report.numbers import short
+    from strawberry.figures import short
 
     for cell in prepared.cells:
         if cell.recipe is None:

@@ -17,6 +17,7 @@ from strawberry.ablate.sweep import SweepObserver
 from strawberry.ablate.trials import Trial
 from strawberry.cli.console import table
 from strawberry.contracts.execution import FINISHED, FinishedJob, Job
+from strawberry.figures import eta
 
 
 class SweepDisplay(SweepObserver):
@@ -121,9 +122,4 @@ class SweepDisplay(SweepObserver):
         self.live.update(Group(rows, Text(foot, style="dim")))
 
     def _eta(self) -> str:
-        if not self.fresh:
-            return "-"
-        left = (time.monotonic() - self.started_at) / self.fresh * (self.total - self.done)
-        minutes, seconds = divmod(round(left), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        return eta(time.monotonic() - self.started_at, self.fresh, self.total - self.done)

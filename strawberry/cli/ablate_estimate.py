@@ -69,8 +69,8 @@ def _show(sweep: Sweep, price: float | None) -> None:
     """The cells, their budgets and times, and what the seeds can detect."""
     from strawberry.ablate.asking import standing
     from strawberry.ablate.report import outlook
-    from strawberry.ablate.report.numbers import short
     from strawberry.cli.console import console, show, table
+    from strawberry.figures import short
 
     estimated = estimate(sweep, price)
     out, cells = console(), estimated["cells"]

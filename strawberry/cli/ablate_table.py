@@ -25,9 +25,9 @@ SPARE = (
 def show_table(table: ResultTable, files: list[str]) -> None:
     """The ranked table, what is not in it, and where the rest is."""
     from strawberry.ablate.report import outlook
-    from strawberry.ablate.report.numbers import number
     from strawberry.ablate.report.text import EFFECTS, FACTORS, gone, intervals_of, noise, shown
     from strawberry.cli.console import console
+    from strawberry.figures import number
 
     out = console()
     narrow = ("interval", "active", "tokens", "tuning")

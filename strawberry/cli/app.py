@@ -7,7 +7,6 @@ their commands.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import faulthandler
 import importlib
 import io
@@ -61,9 +60,9 @@ class LazyGroup(typer.core.TyperGroup):
         if args[0] not in VERBS and not args[0].startswith("-"):
             known = [*VERBS, *context.plugins().commands()]
             if args[0] not in known:
-                near = difflib.get_close_matches(args[0], known, n=1)
-                hint = "".join(f"; did you mean {name!r}?" for name in near)
-                ctx.fail(f"unknown command {args[0]!r}{hint}")
+                from strawberry.plugin.words import did_you_mean
+
+                ctx.fail(f"unknown command {args[0]!r}{did_you_mean(args[0], known)}")
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:

@@ -11,6 +11,7 @@ import typer
 from annotated_types import Ge
 
 from strawberry.cli.numbers import Counted
+from strawberry.figures import readable, short
 from strawberry.plugin.kinds import CORE
 from strawberry.recipe.walk import walk_components
 
@@ -160,7 +161,6 @@ def _taken_apart(assignment: Assignment) -> str:
 
 
 def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str, str]]:
-    from strawberry.training.space import readable
 
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.parameters.items())
     batch = f"{recipe.train.batch_size} x {report.block_size} tokens"
@@ -175,8 +175,8 @@ def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str
         ("depth", f"{report.depth} block uses of {report.unique_depth} blocks"),
         (
             "FLOPs a token",
-            f"{_si(report.flops_forward_per_token)} forward, "
-            f"{_si(report.flops_training_per_token)} forward and backward",
+            f"{short(report.flops_forward_per_token)} forward, "
+            f"{short(report.flops_training_per_token)} forward and backward",
         ),
         ("cache", f"{cache} (float32, one sequence)"),
         (
@@ -191,8 +191,6 @@ def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str
 
 def _rank_facts(rank: RankCost) -> list[tuple[str, str]]:
     """Lines for the memory and traffic of each rank."""
-    from strawberry.training.space import readable
-
     gathered = f", gathered {readable(rank.gathered)}" if rank.gathered else ""
     often = f", {rank.gathers} all-gathers a micro-batch" if rank.gathers else ""
     return [
@@ -223,7 +221,7 @@ def _tree(recipe: Recipe, model: LanguageModel, report: CostReport) -> Tree:
     head = lines["head"]
     text = (
         f"{spec.norm.entry.name}, {tied}  (B, T, {spec.n_embd}) -> (B, T, {spec.vocab_size})  "
-        f"[dim]{_si(head.cost.flops_forward / report.block_size)} FLOPs a token[/]"
+        f"[dim]{short(head.cost.flops_forward / report.block_size)} FLOPs a token[/]"
     )
     root.add(styled(text))
     for line in [*_brought(spec.components), *_brought(recipe.components)]:
@@ -301,7 +299,7 @@ def _block_line(block: Block, line: PartReport | None, length: int) -> str:
     text = "block"
     if line is not None:
         text += f"  [dim]{line.parameters:,} own parameters, "
-        text += f"{_si(line.cost.flops_forward / length)} FLOPs a token"
+        text += f"{short(line.cost.flops_forward / length)} FLOPs a token"
         text += f", {line.uses} uses[/]" if line.uses > 1 else "[/]"
     if block.positional is not None:
         text += f"  positional {type(block.positional).__name__}"
@@ -321,11 +319,3 @@ def _parts(block: Block) -> list[str]:
 def _label(spec: ComponentSpec) -> str:
     given = ", ".join(f"{name}: {spec.fields[name]}" for name in sorted(spec.explicit))
     return f"[magenta]{spec.entry.name}[/]" + (f" ({given})" if given else "")
-
-
-def _si(number: float) -> str:
-    for unit in ("", "k", "M", "G", "T", "P"):
-        if abs(number) < 1000:
-            return f"{number:.3g}{unit}" if unit else f"{number:.0f}"
-        number /= 1000
-    return f"{number:.3g}E"

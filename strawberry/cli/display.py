@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from strawberry.contracts import Tracker
+from strawberry.figures import eta
 
 if TYPE_CHECKING:
     from torch import nn
@@ -133,13 +134,8 @@ class RunDisplay(Tracker):
         return Group(bar, table, curve, Text(f"in {run}; Ctrl-C saves and stops", style="dim"))
 
     def _eta(self) -> str:
-        done = self.step - self.first
-        if done <= 0:
-            return "-"
-        seconds = (time.perf_counter() - self.started) / done * (self.last - self.step)
-        minutes, seconds = divmod(round(seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        seconds = time.perf_counter() - self.started
+        return eta(seconds, self.step - self.first, self.last - self.step)
 
 
 def spark(values: list[float], width: int, glyphs: str = BARS) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from annotated_types import Ge, Le
 
+from strawberry.figures import readable
+
 if TYPE_CHECKING:
     from strawberry.profiling.step import ProfileRow, StepProfile
 
@@ -78,7 +80,7 @@ def _show(profiled: StepProfile) -> None:
         rows.add_row(*_cells(row, profiled))
     rows.add_row(*_cells(_total(profiled), profiled), style="bold")
     show(rows)
-    memory = "" if profiled.peak_bytes is None else f"; peak memory {_size(profiled.peak_bytes)}"
+    memory = "" if profiled.peak_bytes is None else f"; peak memory {readable(profiled.peak_bytes)}"
     console().print(
         f"peak: {profiled.peak_flops / 1e9:,.0f} GFLOP/s in a large matrix product{memory}",
         soft_wrap=True,
@@ -105,12 +107,8 @@ def _cells(row: ProfileRow, part: StepProfile) -> list[Any]:
         f"{1e3 * row.seconds:.2f}",
         f"{row.seconds / part.seconds:.1%}",
         f"{1e3 * row.backward_seconds:.2f}" if row.backward_seconds else "",
-        _size(row.kept_bytes) if row.kept_bytes else "",
+        readable(row.kept_bytes) if row.kept_bytes else "",
         f"{row.flops / 1e9:.3f}" if row.flops else "",
         f"{rate / 1e9:,.1f}" if row.flops else "",
         f"{rate / part.peak_flops:.0%}" if row.flops else "",
     ]
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.0f} KiB"

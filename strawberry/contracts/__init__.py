@@ -51,7 +51,6 @@ if TYPE_CHECKING:
         Split,
         Task,
         TaskSite,
-        Tokenizer,
         TokenizerSource,
     )
     from strawberry.contracts.decay import Beta, Decay, DecayingSource, decay_groups
@@ -64,7 +63,6 @@ if TYPE_CHECKING:
         FinishedJob,
         Job,
     )
-    from strawberry.contracts.ids import checked_ids
     from strawberry.contracts.mixing import FFN, Attention, Norm, Positional
     from strawberry.contracts.numbers import (
         draw,
@@ -92,6 +90,7 @@ if TYPE_CHECKING:
     from strawberry.contracts.running import Averaging, RunSite
     from strawberry.contracts.sites import InitialScale, NormSite, PositionalSite, Site
     from strawberry.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
+    from strawberry.contracts.tokenizer import Tokenizer, checked_ids
     from strawberry.contracts.training import (
         Matrix,
         OptimizerSite,
@@ -211,7 +210,7 @@ __all__ = [
 ]
 
 _MODULES = (
-    "data", "execution", "ids",  # without torch, and so first
+    "data", "execution", "tokenizer",  # without torch, and so first
     "component", "decay", "mixing", "numbers", "objective", "parts", "collectives", "routing",
     "running", "sites", "terms",
     "training", "use", "weights",

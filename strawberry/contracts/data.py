@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.contracts.ids import checked_ids
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.errors import StrawberryError
 
 _R = TypeVar("_R")
@@ -42,76 +42,6 @@ often.
 
 def silent(stage: str, done: int, total: int | None) -> None:
     """A progress callback that shows nothing."""
-
-
-class Tokenizer(abc.ABC):
-    """Converts text to ids and back. Ids run from 0 to `vocab_size - 1`.
-
-    Attributes:
-        vocab_size: number of ids, special tokens included.
-        special_tokens: text of each special token, and its id.
-        eot: the id that ends each document; it also starts a generation without a prompt.
-        fingerprint: hexadecimal digest of everything that determines the ids.
-        gaps: unused ids between 0 and `vocab_size - 1`; they are never generated.
-        lossless: whether the bytes of a text's ids are that text. Where it is False, bits per byte
-            are those of another text, which runs are told to have declared.
-        use: its name in the recipe, for messages; set when it is opened.
-    """
-
-    vocab_size: int
-    special_tokens: dict[str, int]
-    eot: int
-    fingerprint: str
-    gaps: tuple[int, ...] = ()
-    lossless: bool = True
-    use: str = ""
-
-    @abc.abstractmethod
-    def encode(self, text: str, special: bool = False) -> list[int]:
-        """Encode `text`; with `special`, texts of special tokens become their ids."""
-
-    @abc.abstractmethod
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The UTF-8 bytes that `ids` add to a text.
-
-        One id may be a part of a character.
-
-        Raises:
-            ValueError: an id is not in the vocabulary.
-        """
-
-    @abc.abstractmethod
-    def save(self, path: Path) -> None:
-        """Write it to `path` (a `tokenizer.json`), atomically."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Decode `ids`; invalid UTF-8 becomes the replacement character.
-
-        Override it if text is more than the bytes of its ids, for example if a leading space is
-        dropped.
-        """
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-    def unsettled(self, ids: Sequence[int]) -> int:
-        """Number of last ids whose text may change when others follow.
-
-        By default these are replacement characters at the end of a text; override it if there are
-        more.
-        """
-        return 0
-
-    @functools.cached_property
-    def byte_lengths(self) -> npt.NDArray[np.int64]:
-        """Number of UTF-8 bytes of text of each id, (vocab_size,); 0 for `eot`."""
-        lengths = np.array([len(self.decode_bytes([i])) for i in range(self.vocab_size)], np.int64)
-        lengths[self.eot] = 0
-        return lengths
-
-    def encode_batch(
-        self, texts: Sequence[str], special: bool = False
-    ) -> list[npt.NDArray[np.uint32]]:
-        """Encode each text; override it if threads help."""
-        return [checked_ids(self.encode(text, special), self) for text in texts]
 
 
 class Corpus(abc.ABC):

@@ -16,9 +16,9 @@ from strawberry.contracts.data import (
     Progress,
     Split,
     Task,
-    Tokenizer,
     TokenizerSource,
 )
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data.bpe import (
     PATTERNS,
     SPECIAL_TOKENS,

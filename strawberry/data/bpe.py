@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.contracts.data import Progress, Tokenizer, silent
+from strawberry.contracts.data import Progress, silent
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data.documents import encodable
 from strawberry.data.hub_format import to_document
 from strawberry.errors import StrawberryError

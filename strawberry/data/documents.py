@@ -7,7 +7,6 @@ be compressed. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import IO, Any
 
 from strawberry.data.reading import decode, opened
 from strawberry.errors import StrawberryError
+from strawberry.plugin.words import closest
 
 LINES = (".jsonl", ".ndjson", ".jsonlines")
 """Suffixes of files with one JSON value a line."""
@@ -132,9 +132,9 @@ def _has(value: dict[str, Any], field: str) -> str:
         for inner in child
     ]  # fmt: skip
     same = [path for path in nested if path.endswith(f".{field}")]
-    near = same[:1] or difflib.get_close_matches(field, [*map(str, value), *nested], n=1)
+    near = same[0] if same else closest(field, [*map(str, value), *nested])
     has = ", ".join(sorted(map(str, value))[:8]) or "nothing"
-    return f"it has {has}" + "".join(f"; did you mean {name!r}?" for name in near)
+    return f"it has {has}" + (f"; did you mean {near!r}?" if near else "")
 
 
 def _parse(path: Path, text: str, line: int) -> Any:

@@ -20,7 +20,8 @@ from strawberry.errors import StrawberryError
 from strawberry.files.storage import cache_folder, digest, write_file
 
 if TYPE_CHECKING:
-    from strawberry.contracts.data import Dataset, Tokenizer
+    from strawberry.contracts.data import Dataset
+    from strawberry.contracts.tokenizer import Tokenizer
 
 MOST: Final = 32_000_000
 """Bytes of the text that are compared."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.contracts.data import Tokenizer
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data.runs import BASE, MOST, NEAR, RUN, runs
 
 LONG: Final = 40

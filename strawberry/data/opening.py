@@ -12,11 +12,10 @@ from strawberry.contracts.data import (
     DataSite,
     DataSource,
     Progress,
-    Tokenizer,
     TokenizerSource,
     silent,
 )
-from strawberry.contracts.ids import check_tokenizer
+from strawberry.contracts.tokenizer import Tokenizer, check_tokenizer
 from strawberry.data.files import MissingError
 from strawberry.data.packed import too_short
 from strawberry.data.readers import note

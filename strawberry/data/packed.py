@@ -26,10 +26,9 @@ from strawberry.contracts.data import (
     Ids,
     Progress,
     Split,
-    Tokenizer,
     silent,
 )
-from strawberry.contracts.ids import checked_ids
+from strawberry.contracts.tokenizer import Tokenizer, checked_ids
 from strawberry.data.stream import IdStream
 from strawberry.data.tokenfile import SUFFIX, TokenFile, TokenWriter, open_tokens
 from strawberry.errors import StrawberryError

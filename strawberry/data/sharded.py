@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from strawberry.contracts.data import EVERY, SPLITS, TEST, DataSite, Split, Tokenizer
+from strawberry.contracts.data import EVERY, SPLITS, TEST, DataSite, Split
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data.packed import PackedDataset, hold_back
 from strawberry.data.shards import IdFile, open_shards
 from strawberry.data.stream import IdStream

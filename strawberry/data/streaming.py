@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from strawberry.contracts.data import Tokenizer
+    from strawberry.contracts.tokenizer import Tokenizer
 
 REPLACED: Final = "\ufffd"
 _CONTEXT: Final = 32

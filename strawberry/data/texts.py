@@ -15,7 +15,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from strawberry.contracts.data import Corpus, DataSite, Progress, Tokenizer, silent
+from strawberry.contracts.data import Corpus, DataSite, Progress, silent
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data import bpe
 from strawberry.data.corpus import FileCorpus
 from strawberry.data.division import check_division

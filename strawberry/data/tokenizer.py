@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from strawberry.contracts.data import Tokenizer
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data.bpe import END_OF_TEXT, BPETokenizer
 from strawberry.data.documents import encodable
 from strawberry.data.hub_format import bytes_of, from_document

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
-from strawberry.contracts.ids import checked_ids
+from strawberry.contracts.tokenizer import checked_ids
 from strawberry.data.streaming import TextStream
 from strawberry.errors import StrawberryError
 from strawberry.generation.decode import sample_batch

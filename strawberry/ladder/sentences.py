@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from strawberry.ablate.report.numbers import short
+from strawberry.figures import short
 
 
 def parameter_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:

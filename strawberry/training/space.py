@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from strawberry.errors import StrawberryError
+from strawberry.figures import readable
 from strawberry.ranks.world import by_main
 from strawberry.runs.folder import RunFolder
 from strawberry.training.optimizers import Optimizers, state_bytes
@@ -85,15 +86,6 @@ def peak_memory(device: torch.device) -> int | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def readable(number: float) -> str:
-    """Bytes as a person reads them."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(number) < 1024:
-            return f"{number:.3g} {unit}"
-        number /= 1024
-    return f"{number:.4g} TiB"
 
 
 def _bytes_of(model: nn.Module) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import strawberry
-from strawberry.contracts.data import Tokenizer
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data import bpe
 from strawberry.data.near import near_copies
 

@@ -16,7 +16,7 @@ from tokenizers import (
     trainers,
 )
 
-from strawberry.contracts.data import Tokenizer as Contract
+from strawberry.contracts.tokenizer import Tokenizer as Contract
 from strawberry.data.bpe import byte_tokenizer
 from strawberry.data.streaming import TextStream
 from strawberry.data.tokenizer import HubTokenizer

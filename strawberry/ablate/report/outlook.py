@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from strawberry.ablate.forecast import DRAWN, MOST, Forecast, Prospect
-from strawberry.ablate.report.numbers import number, span
 from strawberry.ablate.statistics import LEAST
+from strawberry.figures import number, span
 
 UNKNOWN = (
     "Two finished seeds of each cell will show what these seeds can detect; "

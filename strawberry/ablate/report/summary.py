@@ -12,10 +12,10 @@ from pathlib import Path
 from strawberry.ablate.record import Record
 from strawberry.ablate.report.charts import swatches
 from strawberry.ablate.report.files import write_report
-from strawberry.ablate.report.numbers import number
 from strawberry.ablate.report.page import behaviour, library, template
 from strawberry.ablate.report.suite_charts import suite_charts
 from strawberry.ablate.report.table import CellRow, ResultTable, tabulate
+from strawberry.figures import number
 from strawberry.files.atomic import write_atomic
 
 MARKS = {

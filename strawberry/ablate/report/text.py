@@ -10,12 +10,12 @@ from typing import Any
 
 from strawberry.ablate.factors import Effect
 from strawberry.ablate.record import Record
-from strawberry.ablate.report.numbers import MISSING, number, short
 from strawberry.ablate.report.outlook import lines as outlook
 from strawberry.ablate.report.table import CellRow, ResultTable
 from strawberry.ablate.seeds import sentence
 from strawberry.ablate.spread import LAST
 from strawberry.ablate.statistics import Comparison
+from strawberry.figures import MISSING, number, short
 
 
 def chance(p: float) -> str:

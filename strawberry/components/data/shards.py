@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from strawberry.contracts.data import TEST, Dataset, DataSite, DataSource, Split, Tokenizer
+from strawberry.contracts.data import TEST, Dataset, DataSite, DataSource, Split
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data.division import (
     ADVISED,
     Division,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from strawberry.contracts.data import Corpus, DataSite, Tokenizer, TokenizerSource
+from strawberry.contracts.data import Corpus, DataSite, TokenizerSource
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data.bpe import SPECIAL_TOKENS, check_room, check_special, split_pattern
 from strawberry.data.files import find_files
 from strawberry.data.reading import refuse_pickle

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from strawberry.components.data.tokens import Tokens
-from strawberry.contracts.data import Corpus, DataSite, Tokenizer
+from strawberry.contracts.data import Corpus, DataSite
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data import prepare
 from strawberry.errors import FieldError
 

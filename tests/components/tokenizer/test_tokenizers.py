@@ -8,7 +8,8 @@ import pytest
 
 from strawberry.components.tokenizer.bpe import BPE
 from strawberry.components.tokenizer.bytes import ByteTokenizer
-from strawberry.contracts.data import Corpus, DataSite, Tokenizer
+from strawberry.contracts.data import Corpus, DataSite
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data.bpe import PATTERNS, SPECIAL_TOKENS, BPETokenizer
 from strawberry.data.texts import text_corpus
 from strawberry.errors import FieldError

@@ -1,4 +1,4 @@
-"""Formatting of numbers."""
+"""Numbers as people read them: sizes, large numbers, times."""
 
 from __future__ import annotations
 
@@ -34,3 +34,21 @@ def span(seconds: float) -> str:
             value = seconds / size
             return f"in {value:.1f} h" if unit == "h" else f"in {max(1.0, value):.0f} {unit}"
     return f"in {seconds / 86400:.1f} days"
+
+
+def readable(number: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(number) < 1024:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:.4g} TiB"
+
+
+def eta(seconds: float, done: int, left: int) -> str:
+    """Time for what is left at the pace so far, `H:MM:SS` or `M:SS`; a dash before any is done."""
+    if done <= 0:
+        return MISSING
+    minutes, rest = divmod(round(seconds / done * left), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

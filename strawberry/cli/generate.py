@@ -28,7 +28,7 @@ def command(
     ] = 256,
     temperature: Annotated[
         float, typer.Option(help="Divides the logits; 0 takes the most likely token."), Ge(0)
-    ] = 0.6,
+    ] = 0.75,
     top_k: Annotated[
         int | None, typer.Option(help="Sample from the K most likely tokens."), Ge(1), Counted
     ] = None,
@@ -37,7 +37,10 @@ def command(
         typer.Option(help="Sample from the most likely tokens with total probability P."),
         Gt(0),
         Le(1),
-    ] = 0.95,
+    ] = 0.9,
+    no_repeat: Annotated[
+        int, typer.Option(help="Never repeat a run of N tokens; 0 allows it."), Ge(0), Counted
+    ] = 8,
     seed: Annotated[
         int, typer.Option(help="Random seed of the sampling."), Ge(0), Le(2**63 - 1)
     ] = 0,
@@ -110,7 +113,7 @@ def command(
         given,
         samples=samples,
         max_new_tokens=max_new_tokens,
-        sampling=Sampling(temperature, top_k, top_p),
+        sampling=Sampling(temperature, top_k, top_p, no_repeat or None),
         seed=seed,
         use_cache=cache,
         allow_noncausal=allow_noncausal or (),

@@ -116,7 +116,7 @@ def command(
     allowing = _sample(result.folder, prompt) if is_text else ""
     out.print(f"\nrun folder: {result.folder}", soft_wrap=True)
     folder = shlex.quote(str(result.folder))
-    given = f" {shlex.quote(prompt)}" if prompt else ""
+    given = f" {shlex.quote(prompt.splitlines()[0])}" if prompt else ""
     next_verb = f"generate {folder}{given}{allowing}" if is_text else f"eval {folder}"
     out.print(f"  strawberry {next_verb}", soft_wrap=True)
     out.print(f"  strawberry plot {folder}", soft_wrap=True)

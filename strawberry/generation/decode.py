@@ -58,6 +58,11 @@ class Sequences:
         with self._without_gradients():
             self._cache = model.new_cache(B, self.room) if self.use_cache else None
 
+    @property
+    def ids(self) -> Tensor:
+        """All ids so far, (B, T)."""
+        return self._ids[:, : self._end]
+
     def logits(self) -> Tensor:
         """Logits (B, V) of the next token, over the V ids that may be sampled."""
         with self._without_gradients():
@@ -101,7 +106,7 @@ def sample_ids(
     capacity = prompt.shape[1] + max_new_tokens
     sequences = Sequences(model, prompt, capacity, use_cache=use_cache)
     for _ in range(max_new_tokens):
-        chosen = sampling.choose(sequences.logits(), [generator])
+        chosen = sampling.choose(sequences.logits(), [generator], sequences.ids)
         sequences.append(chosen)
         yield chosen
 
@@ -154,8 +159,11 @@ def sample_batch(
         going = [row for row, prompt in enumerate(rows) if len(prompt) <= place]
         # Rows are taken one by one: a list of them would have to be copied to the device.
         every = len(going) == len(rows)
-        here = logits if every else torch.stack([logits[row] for row in going])
-        chosen = sampling.choose(here, [generators[row] for row in going])
+        here, ids = (
+            tensor if every else torch.stack([tensor[row] for row in going])
+            for tensor in (logits, sequences.ids)
+        )
+        chosen = sampling.choose(here, [generators[row] for row in going], ids)
         sequences.append(chosen if every else _among(going, chosen, place - begin, given))
         new = dict(zip(going, chosen.tolist(), strict=True))  # here alone the host waits
         yield [(row, new[row]) for row in going if place < len(rows[row]) + max_new_tokens]

@@ -24,11 +24,15 @@ class Sampling:
         temperature: divides the logits; 0 takes the most likely token.
         top_k: sample from the k most likely tokens; None for all.
         top_p: sample from the most likely tokens with total probability p; None for all.
+        no_repeat: never sample a token that would repeat a run of this many (Paulus et al. 2017,
+            arXiv 1705.04304, section 2.5), which keeps a small model out of loops; None allows it,
+            and so does temperature 0.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    no_repeat: int | None = None
 
     def check(self) -> None:
         """Raises StrawberryError for an invalid value."""
@@ -40,6 +44,8 @@ class Sampling:
             raise StrawberryError(f"top-k must be at least 1, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise StrawberryError(f"top-p must be above 0 and at most 1, got {self.top_p:g}")
+        if self.no_repeat is not None and self.no_repeat < 2:
+            raise StrawberryError(f"no-repeat must be at least 2, got {self.no_repeat}")
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits (B, V) -> probabilities (B, V); ties at the boundary of top-k all stay."""
@@ -59,10 +65,12 @@ class Sampling:
             )
         return logits.softmax(-1)
 
-    def choose(self, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Logits (B, V) -> ids (B,); one generator for all rows, or one for each."""
+    def choose(self, logits: Tensor, generators: Sequence[torch.Generator], ids: Tensor) -> Tensor:
+        """Logits (B, V) after `ids` (B, T) -> ids (B,); one generator for all rows, or for each."""
         if self.temperature == 0:
             return logits.argmax(-1)
+        if self.no_repeat is not None:
+            logits = without_repeats(logits, ids, self.no_repeat)
         chances = self.probabilities(logits)
         # As torch.multinomial draws one, but it has the host look whether chances are chances.
         waits = torch.empty_like(chances)
@@ -72,5 +80,23 @@ class Sampling:
         return (chances / waits).argmax(-1)
 
 
-SHOWN: Final = Sampling(temperature=0.6, top_p=0.95)
+def without_repeats(logits: Tensor, ids: Tensor, length: int) -> Tensor:
+    """Logits (B, V) in which tokens that would repeat `length` of the ids (B, T) are -inf.
+
+    A row in which no token would be left stays as it is.
+    """
+    if ids.shape[1] < length:
+        return logits
+    runs = ids.unfold(1, length, 1)
+    same = (runs[..., :-1] == ids[:, None, 1 - length :]).all(-1)
+    after = runs[..., -1].clamp(max=logits.shape[-1])  # a token that is never sampled is the last
+    count = logits.new_zeros(len(logits), logits.shape[-1] + 1).scatter_add(
+        1, after, same.to(logits.dtype)
+    )
+    repeats = count[:, :-1] > 0
+    left = (logits > float("-inf")) & ~repeats
+    return logits.masked_fill(repeats & left.any(-1, keepdim=True), float("-inf"))
+
+
+SHOWN: Final = Sampling(temperature=0.75, top_p=0.9, no_repeat=8)
 """The default of `generate`, which suits small models."""

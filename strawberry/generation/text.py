@@ -33,6 +33,7 @@ def generate(
     temperature: float = SHOWN.temperature,
     top_k: int | None = SHOWN.top_k,
     top_p: float | None = SHOWN.top_p,
+    no_repeat: int | None = SHOWN.no_repeat,
     seed: int = 0,
     use_cache: bool = True,
     allow_noncausal: Collection[str] = (),
@@ -48,6 +49,7 @@ def generate(
         temperature: divides the logits; 0 takes the most likely token.
         top_k: sample from the k most likely tokens.
         top_p: sample from the most likely tokens with total probability p; None for all.
+        no_repeat: never repeat a run of this many tokens; None allows it.
         seed: random seed of the sampling.
         use_cache: False computes the whole sequence for each token, as for every non-causal model.
         allow_noncausal: components, by their names in the recipe, that may depend on later tokens,
@@ -63,7 +65,7 @@ def generate(
         run,
         [prompt],
         max_new_tokens=max_new_tokens,
-        sampling=Sampling(temperature, top_k, top_p),
+        sampling=Sampling(temperature, top_k, top_p, no_repeat),
         seed=seed,
         use_cache=use_cache,
         allow_noncausal=allow_noncausal,

@@ -27,9 +27,8 @@ def test_prints_the_prompt_and_goes_on(trained: Path, capsys: pytest.CaptureFixt
 def test_the_command_samples_as_python_does() -> None:
     """Their defaults are written twice, for the command's help is printed without torch."""
     options = inspect.signature(command).parameters
-    assert {name: options[name].default for name in ("temperature", "top_k", "top_p")} == asdict(
-        SHOWN
-    )
+    names = ("temperature", "top_k", "top_p", "no_repeat")
+    assert {name: options[name].default for name in names} == asdict(SHOWN)
 
 
 def test_json(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,10 @@ class Stdlib(DataSource):
         test_division: fraction of the text that moves from training to the locked test split.
     """
 
-    prompt: ClassVar[str] = "class Reader"
+    prompt: ClassVar[str] = (
+        'class Reader:\n    """Read the lines of a file."""\n\n    def __init__(self, file):\n'
+        "        self.file = file\n        self.line = None\n\n    def "
+    )
 
     def __init__(
         self,

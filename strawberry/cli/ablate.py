@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from annotated_types import Ge, Gt, Le, Lt
 
+from strawberry.ablate.plan import Plan
 from strawberry.cli.numbers import Counted
 
 if TYPE_CHECKING:
@@ -18,6 +20,16 @@ if TYPE_CHECKING:
     from strawberry.ablate.record import Record
     from strawberry.ablate.sweep import Sweep
     from strawberry.cli.ablate_display import SweepDisplay
+
+
+_DEFAULTS = {item.name: item.default for item in fields(Plan)}
+
+
+def _planned(name: str, text: str, **how: Any) -> Any:
+    """An option that sets a field of the plan; its help ends with that field's default."""
+    default = _DEFAULTS[name]
+    shown = f"{default:g}" if isinstance(default, float) else default
+    return typer.Option(help=f"{text}; {shown}.", **how)
 
 
 def command(
@@ -40,13 +52,13 @@ def command(
         int | None, typer.Option(help="Number of cells that --mode random draws."), Ge(1), Counted
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="N|auto", help="Training seeds for each cell, or auto; 3.")
+        str | None, _planned("seeds", "Training seeds for each cell, or auto", metavar="N|auto")
     ] = None,
     vary_seed: Annotated[
         str | None, typer.Option(help="Randomness to vary by seed: init,data,dropout; all.")
     ] = None,
     max_seeds: Annotated[
-        int | None, typer.Option(help="Maximum number of seeds with auto; 10."), Ge(3), Counted
+        int | None, _planned("max_seeds", "Maximum number of seeds with auto"), Ge(3), Counted
     ] = None,
     match: Annotated[
         str | None,
@@ -64,12 +76,12 @@ def command(
     ] = None,
     tune_trials: Annotated[
         int | None,
-        typer.Option(help="Trials for each cell if --tune has a range; 6."),
+        _planned("tune_trials", "Trials for each cell if --tune has a range"),
         Ge(1),
         Counted,
     ] = None,
     tune_seeds: Annotated[
-        int | None, typer.Option(help="Seeds of each tuning trial; 1."), Ge(1), Counted
+        int | None, _planned("tune_seeds", "Seeds of each tuning trial"), Ge(1), Counted
     ] = None,
     tokens: Annotated[
         int | None, typer.Option(help="Training token budget of each trial."), Ge(1), Le(10**18)
@@ -80,27 +92,27 @@ def command(
     halving: Annotated[
         bool | None, typer.Option("--halving", help="Stop the worse half of the cells early.")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Metric to compare; val_loss.")] = None,
+    metric: Annotated[str | None, _planned("metric", "Metric to compare")] = None,
     last: Annotated[
         int | None,
-        typer.Option(help="Compare the mean of the last K evaluations; 1."),
+        _planned("last", "Compare the mean of the last K evaluations"),
         Ge(1),
         Counted,
     ] = None,
     effect: Annotated[
         float | None,
-        typer.Option(help="Smallest relative difference that matters; 0.01."),
+        _planned("effect", "Smallest relative difference that matters"),
         Gt(0),
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(help="Chance of any false finding in the table; 0.05."),
+        _planned("alpha", "Chance of any false finding in the table"),
         Gt(0),
         Lt(1),
     ] = None,
     noise_ratio: Annotated[
         float | None,
-        typer.Option(help="Largest ratio between cells' noises for which alpha holds; 4."),
+        _planned("noise_ratio", "Largest ratio between cells' noises for which alpha holds"),
         Ge(1),
         Le(100),
     ] = None,

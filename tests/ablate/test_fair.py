@@ -11,6 +11,7 @@ from strawberry.ablate.preparing import prepare
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.recipe import patch
+from strawberry.recipe.spec import Recipe
 from tests.ablate.conftest import PlanMaker
 from tests.support import REGISTRY, recipe_of, tiny
 
@@ -92,6 +93,22 @@ def test_everything_in_the_registry_can_be_matched(
     else:
         costs = [budget(recipe).flops_per_token for recipe in (base, found.recipe)]
         assert abs(costs[1] / costs[0] - 1) <= TOLERANCE
+
+
+def test_a_cell_is_built_once(
+    make_plan: PlanMaker, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its budget, its steps and the search for later tokens take the model that it was built as."""
+    calls = list[object]()
+
+    def counted(recipe: Recipe, device: str) -> object:
+        calls.append(recipe)
+        return strawberry.build(recipe, device)
+
+    for module in ("cells", "fair", "preparing"):
+        monkeypatch.setattr(f"strawberry.ablate.{module}.build", counted)
+    plan = make_plan(vary={"model.stack.*.ffn": ("swiglu", "mlp")}, tokens=2000, causal=True)
+    assert len(prepare(plan, plugins).live) == len(calls) == 2
 
 
 def test_what_was_resized_is_said(make_plan: PlanMaker, plugins: Plugins) -> None:

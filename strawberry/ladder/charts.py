@@ -91,6 +91,18 @@ def losses(results: Results) -> Spec:
     ]  # fmt: skip
     x, y = _log("flops", FLOPS_TITLE), _log("loss", "loss, nats a token", "~r")
     shown, colour = [{"filter": SHOWN}], _colour(names)
+    bars: list[Spec] = [
+        {
+            "data": {"values": held},
+            "transform": shown,
+            "mark": {"type": "rule", "strokeWidth": 4, "opacity": 0.5},
+            "encoding": {
+                "y": {**y, "field": "low"},
+                "y2": {"field": "high"},
+                "tooltip": tip("cell", "loss", "low", "high"),
+            },
+        }
+    ]
     line = {"type": "line", "strokeWidth": 2}
     return framed(
         420,
@@ -105,9 +117,7 @@ def losses(results: Results) -> Spec:
              "transform": [*shown, {"filter": "!datum.extrapolated"}], "encoding": {"y": y}},
             {"data": {"values": curve}, "mark": {**line, "strokeDash": [5, 4]},
              "transform": [*shown, {"filter": "datum.extrapolated"}], "encoding": {"y": y}},
-            {"data": {"values": held}, "transform": shown, "mark": {"type": "rule",
-             "strokeWidth": 4, "opacity": 0.5}, "encoding": {"y": {**y, "field": "low"},
-             "y2": {"field": "high"}, "tooltip": tip("cell", "loss", "low", "high")}},
+            *(bars if held else ()),
             {"data": {"values": points}, "transform": shown,
              "mark": {"type": "point", "filled": True, "size": 34, "opacity": 0.8},
              "encoding": {"y": y, "tooltip": tip("cell", "seed", "rung", "flops", "loss")}},

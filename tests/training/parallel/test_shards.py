@@ -7,7 +7,7 @@ import torch
 from torch.distributed import checkpoint as dcp
 
 from strawberry.errors import StrawberryError
-from strawberry.runs import checkpoint, shards
+from strawberry.runs import checkpoint
 
 
 class Payload:
@@ -28,7 +28,7 @@ def saved(folder: Path) -> Path:
         "model/a.weight": torch.arange(6.0).view(2, 3),
         "optimizer/0/a.weight/m": torch.ones(2),
     }
-    dcp.save(tensors, checkpoint_id=temporary / shards.SHARDS, no_dist=True)
+    dcp.save(tensors, checkpoint_id=temporary / checkpoint.SHARDS, no_dist=True)
     return checkpoint.seal(temporary, checkpoint.CheckpointPolicy(2))
 
 
@@ -61,7 +61,7 @@ def test_a_flipped_bit_in_any_file_is_found(tmp_path: Path) -> None:
 def test_a_hostile_metadata_runs_nothing(tmp_path: Path) -> None:
     """Not even where the manifest vouches for it; the control: a plain pickle.load does run it."""
     path = saved(tmp_path)
-    metadata = path / shards.SHARDS / ".metadata"
+    metadata = path / checkpoint.SHARDS / ".metadata"
     metadata.write_bytes(pickle.dumps(Payload(tmp_path / "canary")))
     with pytest.raises(StrawberryError, match="differs from what was written"):
         checkpoint.load(path)

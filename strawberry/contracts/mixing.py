@@ -1,4 +1,4 @@
-"""The parts of a block and what is in force around it: mixers, networks, norms, positions."""
+"""Contracts of a block's parts and their surroundings: mixers, networks, norms, positions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from strawberry.contracts.use import Use
 
 
 class Positional(Component, abc.ABC):
-    """Where order comes from. Constructed with `(site, *, fields)`, a `PositionalSite`.
+    """A positional component. Constructed with `(site, *, fields)`, a `PositionalSite`.
 
     Attributes:
-        places: which of the three methods it has: `embedding` for `embed`, `rotary` for `rotate`,
-            `bias` for `bias`; the others are never called.
+        places: its methods: `embedding` for `embed`, `rotary` for `rotate`, `bias` for `bias`; the
+            others are never called.
     """
 
     places: frozenset[Place] = frozenset()
 
     def check(self, n_head: int, width: int) -> None:
-        """Raises ValueError if it can't serve heads of that number and width."""
+        """Raises ValueError if it doesn't support heads of that number and width."""
 
     def embed(self, positions: Tensor) -> Tensor:
         """(T,) positions -> (T, C), added to the token embeddings."""
@@ -35,7 +35,7 @@ class Positional(Component, abc.ABC):
     def bias(self, n_head: int, queries: Tensor, keys: Tensor) -> Tensor:
         """(H, Tq, Tk) added to the scores; `queries` and `keys` are positions.
 
-        It may depend on their distance alone.
+        It may depend only on their distance.
         """
         raise NotImplementedError
 
@@ -43,12 +43,12 @@ class Positional(Component, abc.ABC):
 class Attention(Component, abc.ABC):
     """A token mixer (B, T, C) -> (B, T, C). Constructed with `(site, *, fields)`, a `Site`.
 
-    The block around it normalises its input and adds its output to the residual stream. A cached
-    call gives, for any split of a sequence into calls, what one call without a cache gives.
+    The block around it normalises its input and adds its output to the residual stream. For any
+    split of a sequence into cached calls, the results equal those of one call without a cache.
 
     Attributes:
-        separates: whether it keeps documents apart, by `use.documents`; a mixer that says nothing
-            is taken not to.
+        separates: whether it separates documents by `use.documents`; without a declaration, it
+            doesn't.
     """
 
     separates: bool = False
@@ -59,12 +59,12 @@ class Attention(Component, abc.ABC):
 
 
 class FFN(Component, abc.ABC):
-    """A network of each token, (B, T, C) -> (B, T, C).
+    """A network applied to each token, (B, T, C) -> (B, T, C).
 
     Constructed with `(site, *, fields)`, a `Site`.
 
-    One that looks back, as a token shift does, keeps what it needs of earlier tokens in a state, as
-    a mixer does, and says whether it `separates` documents.
+    A network that looks back, as a token shift does, stores what it needs of earlier tokens in a
+    state, like a mixer, and declares whether it `separates` documents.
     """
 
     @abc.abstractmethod

@@ -1,7 +1,7 @@
-"""What a module of a model is told where it is built.
+"""Sites: the arguments of a model's modules when they are built.
 
-Every component is constructed with `(site, *, fields)`: the site says where it stands, the fields
-are its recipe's. These are the sites of what a model is made of.
+Every component is constructed with `(site, *, fields)`: the site describes its place, the fields
+are its recipe's. These are the sites of a model's parts.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NormSite:
-    """The place where a normalisation is built.
+    """The site of a normalisation.
 
     Attributes:
-        features: width of the dimension that it normalises.
+        features: width of the normalised dimension.
         depth: unrolled depth of the whole model, in blocks.
-        block: which block it is in; None outside of blocks. Numbered as in `Site`.
-        steps: recursion steps of each `recur` around it, outermost first.
-        role: what it is for: `attention` before the attention of a block, `attention.q` inside of
-            it, `embedding`, `head`.
+        block: number of its block; None outside blocks. Numbered as in `Site`.
+        steps: recursion steps of each enclosing `recur`, outermost first.
+        role: its purpose: `attention` before the attention of a block, `attention.q` inside it,
+            `embedding`, `head`.
     """
 
     features: int
@@ -39,12 +39,12 @@ class NormSite:
 
 @dataclass(frozen=True, slots=True)
 class PositionalSite:
-    """The place where a positional component is built.
+    """The site of a positional component.
 
     Attributes:
         n_embd: model width C.
         block_size: longest training sequence, in tokens.
-        block: the block whose own it is; None for the model's.
+        block: number of the block that owns it; None for the model's.
     """
 
     n_embd: int
@@ -54,14 +54,14 @@ class PositionalSite:
 
 @dataclass(frozen=True, slots=True)
 class InitialScale:
-    """How matrices are drawn.
+    """Initialisation of matrices.
 
     Attributes:
-        uniform: uniform with deviation fan_in^-0.5, or else normal with deviation `std`.
-        std: of the normal.
-        depth: unrolled depth of the model; what writes to the residual stream is drawn smaller by
-            the root of twice that, where it is normal.
-        zero_outputs: whether what writes to the residual stream starts at zero instead.
+        uniform: uniform with standard deviation fan_in^-0.5, or else normal with `std`.
+        std: standard deviation of the normal.
+        depth: unrolled depth of the model; normal matrices that write to the residual stream are
+            smaller by sqrt(2 depth).
+        zero_outputs: start matrices that write to the residual stream at zero.
     """
 
     uniform: bool
@@ -70,7 +70,7 @@ class InitialScale:
     zero_outputs: bool = False
 
     def of(self, fan_in: int, *, output: bool) -> float:
-        """The deviation of a matrix with so many columns."""
+        """The standard deviation of a matrix with this many columns."""
         if output and self.zero_outputs:
             return 0.0
         if self.uniform:
@@ -84,25 +84,24 @@ Wrap: TypeAlias = "Callable[[str, Projection], Projection]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """The place where a part of a block is built, and the means to build it.
+    """The site of a block's part, with factories for its modules.
 
     Attributes:
         n_embd: model width C.
         vocab_size: number of token ids V.
         block_size: longest training sequence, in tokens.
         dropout: the recipe's dropout probability; the block drops residual outputs itself.
-        bias: whether the recipe wants additive biases.
+        bias: the recipe's choice of additive biases.
         depth: unrolled depth of the whole model, in blocks.
-        block: which block it is in, from 0, in the order in which blocks are built; a block that
-            recurs is one.
-        steps: recursion steps of each `recur` around it, outermost first; empty outside of any.
-        role: what it is built for, from the block inwards: `attention`, `ffn`, `attention.ffn`.
+        block: number of its block, from 0, in the order of construction; a recurring block is one.
+        steps: recursion steps of each enclosing `recur`, outermost first; empty outside recursions.
+        role: its purpose, from the block inwards: `attention`, `ffn`, `attention.ffn`.
         positional: the current positional component.
-        weights: the weight source in force here; `projection` and `bank` ask it.
-        scale: how matrices are drawn.
-        make_norm: makes the recipe's normalisation; `norm` calls it.
-        make_component: builds a nested component; `component` calls it.
-        wraps: what is put around each projection, innermost first; see `wrapped`.
+        weights: the current weight source, which `projection` and `bank` use.
+        scale: initialisation of matrices.
+        make_norm: creates the recipe's normalisation, for `norm`.
+        make_component: builds a nested component, for `component`.
+        wraps: wrappers of each projection, innermost first; see `wrapped`.
     """
 
     n_embd: int
@@ -131,20 +130,20 @@ class Site:
         bias: bool | None = None,
         parts: Declared | MatrixLayout | None = None,
     ) -> Projection:
-        """A matrix (out_features, in_features) from the weight source in force.
+        """A matrix (out_features, in_features) from the current weight source.
 
         Args:
-            name: the component's own name for it, such as `qkv`.
+            name: the component's name for it, such as `qkv`.
             out_features: rows.
             in_features: columns.
-            output: whether it writes to the residual stream; such matrices start smaller.
-            bias: whether it has an additive bias; None takes the recipe's.
+            output: True if it writes to the residual stream; such matrices start smaller.
+            bias: True for an additive bias; None takes the recipe's choice.
             parts: the matrices among its rows, if several: `{"q": 64, "k": 64}`, with heads
                 `{"q": (4, 16), "k": (4, 16)}`, or `interleaved(...)`.
 
         Raises:
-            ValueError: the sizes or the parts can't be.
-            FieldError: the weight source can't give it.
+            ValueError: the sizes or the parts are impossible.
+            FieldError: the weight source can't provide it.
         """
         biased = self.bias if bias is None else bias
         projection = self.weights.projection(
@@ -169,19 +168,19 @@ class Site:
         return self.weights.bank(request, experts)
 
     def norm(self, features: int, role: str = "") -> Norm:
-        """The recipe's normalisation over the last `features` numbers, such as for QK-norm."""
+        """The recipe's normalisation over the last `features` numbers, such as for a QK-norm."""
         role = ".".join(filter(None, (self.role, role)))
         return self.make_norm(NormSite(features, self.depth, self.block, self.steps, role))
 
     def component(self, spec: Any) -> Any:
-        """A nested component: the value of a field that is declared with `Kind(...)`."""
+        """Build a nested component: the value of a field declared with `Kind(...)`."""
         return self.make_component(spec, replace(self, role=f"{self.role}.{spec.kind}".lstrip(".")))
 
     def wrapped(self, wrap: Wrap) -> Site:
-        """The same place, where `wrap(name, projection)` is what a component gets of each.
+        """The same site, with `wrap(name, projection)` in place of each projection.
 
-        It may return the projection as it is, or a `Projection` around it, such as one that is
-        followed by a convolution.
+        It may return the projection itself, or a `Projection` around it, for example with a
+        convolution.
         """
         return replace(self, wraps=(*self.wraps, wrap))
 

@@ -1,4 +1,4 @@
-"""What trains a model and watches it: optimizers, schedules, trackers."""
+"""Contracts of training and its observers: optimizers, schedules, trackers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Matrix:
     """A logical matrix of a parameter, such as q of a fused qkv.
 
     Attributes:
-        name: as its projection declares it; that of the parameter where it is one matrix.
-        count: how many of them are stacked, one for each expert.
-        fan_out: rows of one.
+        name: the name that its projection declares; the parameter's if it is one matrix.
+        count: number of stacked matrices, one for each expert.
+        fan_out: rows of one matrix.
         fan_in: columns.
-        heads: how many heads its rows divide into.
+        heads: number of heads among its rows.
     """
 
     name: str
@@ -37,16 +37,17 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class ParameterInfo:
-    """A parameter and what it is.
+    """A parameter with its description.
 
     Attributes:
         name: its path in the model.
         parameter: the tensor; under `fsdp` a DTensor.
         kind: `embedding` (token and position tables, an untied head), `matrix` (2-D hidden), `bank`
-            (3-D stacks of matrices), `vector` (gains, biases, scalars), or what its module says in
-            a class attribute `parameter_kinds = {"attribute": "kind"}`, such as `router`.
-        parts: the matrices among its rows, as its module says in `parameter_parts = {"attribute":
-            parts}`; None where it is one, or a stack of them.
+            (3-D stacks of matrices), `vector` (gains, biases, scalars), or the kind that its module
+            declares in a class attribute `parameter_kinds = {"attribute": "kind"}`, such as
+            `router`.
+        parts: the matrices among its rows, declared by its module in `parameter_parts =
+            {"attribute": parts}`; None if it is one matrix, or a stack of them.
     """
 
     name: str
@@ -56,7 +57,7 @@ class ParameterInfo:
 
     @property
     def layout(self) -> MatrixLayout:
-        """Its parts, also where it is one matrix; for a parameter of one dimension and more."""
+        """Its parts, also for a single matrix; for a parameter of at least one dimension."""
         if self.parts is not None:
             return self.parts
         rows = self.parameter.shape[0 if self.parameter.ndim == 1 else -2]
@@ -64,7 +65,7 @@ class ParameterInfo:
 
     @property
     def fan_in(self) -> int:
-        """Columns of its matrices, what each output sums over; 1 for a vector."""
+        """Columns of its matrices, the terms of each output; 1 for a vector."""
         return self.parameter.shape[-1] if self.parameter.ndim > 1 else 1
 
     @property
@@ -74,11 +75,11 @@ class ParameterInfo:
 
     @property
     def heads(self) -> int:
-        """Into how many heads its rows divide, over all of its matrices; 1 where none says so."""
+        """Number of heads among its rows, over all of its matrices; 1 without a declaration."""
         return max(part.heads for part in self.layout.parts) if self.parameter.ndim else 1
 
     def matrices(self) -> list[Matrix]:
-        """Its logical matrices; none if it is no matrix, nor a stack of them."""
+        """Its logical matrices; none unless it is a matrix or a stack of them."""
         if self.kind not in ("matrix", "bank"):
             return []
         layout, columns = self.layout, self.parameter.shape[-1]
@@ -88,12 +89,12 @@ class ParameterInfo:
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSite:
-    """What an optimizer is told of the run.
+    """The site of an optimizer.
 
     Attributes:
         learning_rate: the recipe's peak learning rate.
         max_iters: optimizer steps of the run.
-        warmup_iters: those of the linear warm-up.
+        warmup_iters: steps of the linear warm-up.
         n_embd: model width C.
         depth: unrolled depth of the model, in blocks.
     """
@@ -106,25 +107,24 @@ class OptimizerSite:
 
 
 class OptimizerSource(abc.ABC):
-    """A factory of a torch optimizer over some of the parameters.
+    """Creates a torch optimizer for some of the parameters.
 
     Constructed with `(site, *, fields)`, an `OptimizerSite`.
 
     `lr` is its peak learning rate (None: the recipe's `train.learning_rate`); the schedule scales
-    all optimizers together. `rest`, where it is not None, is the optimizer (a spec, as in the
-    recipe) that takes what this one does not claim.
+    all optimizers together. `rest`, if not None, is the optimizer (a spec, as in the recipe) for
+    the parameters that this one does not claim.
 
     Attributes:
-        shards: whether it steps parameters that are held in shards (DTensors) to the same values
-            as whole ones. Say so if each number's step depends on that number alone, or if the
-            optimizer gathers what it needs (see `whole`); without it, `train.parallel: fsdp` is
-            refused.
-        needs_whole: whether it gathers matrices at each step; for the counting of what is sent.
-        unit: what it treats as one. With `matrix` or `head`, `make` is given every logical matrix,
-            or every head's rows of it, as a parameter of its own: q, k and v one by one, though
-            the model has them in one tensor, and the experts of a stack. Only an optimizer that
-            also `shards` is given parameters as they are, and takes them apart by `info.layout`,
-            since in shards no matrix is whole.
+        shards: whether it steps sharded parameters (DTensors) to the same values as unsharded ones.
+            Declare it if each number's step depends on that number alone, or if the optimizer
+            gathers what it needs (see `whole`); without it, `train.parallel: fsdp` is refused.
+        needs_whole: whether it gathers matrices at each step, for the traffic in the cost report.
+        unit: the unit that it steps. With `matrix` or `head`, `make` receives every logical matrix,
+            or every head's rows of it, as a separate parameter: q, k and v one by one, although
+            they are one tensor in the model, and the experts of a stack. Only an optimizer that
+            also `shards` receives the parameters themselves, and splits them by `info.layout`,
+            because no matrix is whole in shards.
     """
 
     lr: float | None = None
@@ -137,7 +137,7 @@ class OptimizerSource(abc.ABC):
         self.site = site
 
     def claims(self, info: ParameterInfo) -> bool:
-        """Whether it can optimise that parameter."""
+        """Return whether it can optimise that parameter."""
         return True
 
     @abc.abstractmethod
@@ -147,30 +147,30 @@ class OptimizerSource(abc.ABC):
         """The torch optimizer over `infos`, with peak learning rate `lr`."""
 
     def before_step(self, optimizer: torch.optim.Optimizer, step: int) -> None:  # noqa: B027
-        """Set what depends on the step (from 0) alone, such as a momentum warm-up."""
+        """Set values that depend only on the step (from 0), such as a momentum warm-up."""
 
     def rate(self, optimizer: torch.optim.Optimizer) -> float:
         """The learning rate of the last step, for the log.
 
-        Override it where the optimizer uses another one than it is given.
+        Override it if the optimizer uses another learning rate than the given one.
         """
         return float(optimizer.param_groups[0]["lr"])
 
     def evaluating(self, optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
-        """Within it, parameters have the values to evaluate and to save, such as an average.
+        """In this context, parameters have the values for evaluation and saving (an average).
 
-        At its end they have, bit for bit, those to train on. A checkpoint is written within it, so
-        the optimizer's state must then hold what `loaded` needs.
+        Afterwards they have the training values again, bit for bit. A checkpoint is written inside
+        it, so the optimizer's state must then contain what `loaded` needs.
         """
         return contextlib.nullcontext()
 
     def loaded(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: B027
-        """Put back the values to train on, once parameters and state come from a checkpoint."""
+        """Restore the training values, after parameters and state were loaded from a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSite:
-    """What a schedule is told of the run; the fields are those of the recipe's `train` section."""
+    """The site of a schedule; the fields are those of the recipe's `train` section."""
 
     learning_rate: float
     min_lr: float
@@ -193,7 +193,7 @@ class Schedule(abc.ABC):
 
 @dataclass(frozen=True, slots=True)
 class TrackerSite:
-    """What a tracker is told of its run.
+    """The site of a tracker.
 
     Attributes:
         recipe: the recipe's name.
@@ -207,7 +207,7 @@ class TrackerSite:
 class Tracker:
     """An observer of one run, named in the recipe's `trackers`.
 
-    Constructed with `(site, *, fields)`, a `TrackerSite`; one that is handed to a run by a program
+    Constructed with `(site, *, fields)`, a `TrackerSite`; a tracker passed to a run by a program
     needs none. Every method does nothing unless overridden.
     """
 
@@ -224,7 +224,7 @@ class Tracker:
         """After an evaluation."""
 
     def checkpoint_saved(self, run: Path, step: int, path: Path) -> None:
-        """After a checkpoint is whole on disk."""
+        """After a checkpoint is complete on disk."""
 
     def run_finished(self, run: Path, status: str) -> None:
         """At the end; `status` is `finished`, `interrupted` or `failed`."""

@@ -1,7 +1,7 @@
-"""From a recipe to a model: every component is constructed here, and nowhere else.
+"""Build a model from a recipe; no other module constructs components.
 
-A component that refuses its fields (FieldError, ValueError) becomes a located problem; building
-goes on past it, so that all problems of a recipe are reported at once.
+A component that rejects its fields (FieldError, ValueError) becomes a located problem. Building
+continues after it, so all problems of a recipe are reported at once.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def build(
     """The recipe's model on `device`; on `meta` nothing is allocated.
 
     Weights are drawn on the CPU from the seed of `init`: they are the same on every device. The
-    caller's random state is left as it was. Raises RecipeError with every problem found.
+    caller's random state stays unchanged. Raises RecipeError with every problem.
 
     Args:
-        recipe: what to build.
-        device: where it shall be.
-        place: called with each block, and with each outermost recursion, as soon as it is drawn:
-            it may take the parameters elsewhere before the next are drawn.
+        recipe: the recipe.
+        device: the device.
+        place: called with each block, and with each outermost recursion, after its initialisation;
+            may move the parameters before the next ones are initialised.
     """
     drawn_on = "meta" if torch.device(device).type == "meta" else "cpu"
     with torch.random.fork_rng(devices=[]), torch.device(drawn_on):
@@ -67,7 +67,7 @@ Place: TypeAlias = Callable[[Block | Stack], object]
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What is in force around a node."""
+    """The surroundings of a node."""
 
     weights: WeightSource
     positional: Positional
@@ -78,7 +78,7 @@ class _Scope:
 
 
 class _Broken(Exception):  # noqa: N818 (never leaves this module)
-    """A part could not be built; its problem is on the list."""
+    """A part could not be built; its problem is recorded."""
 
 
 class _Builder:
@@ -294,7 +294,7 @@ class _Builder:
         )
 
     def _nested(self, spec: ComponentSpec, site: Site | WeightSite) -> Any:
-        """A component that a field of another one holds."""
+        """A component in a field of another one."""
         built = self._construct(spec, site)
         if built is None:
             raise _Broken
@@ -321,7 +321,7 @@ class _Builder:
         return lambda site: maker(site, **spec.fields)
 
     def _construct(self, spec: ComponentSpec, site: Any) -> Any:
-        """The component, or None once its refusal is a problem at its place in the recipe."""
+        """The component, or None after recording its error at its place in the recipe."""
         try:
             return spec.construct(site)
         except _Broken:  # a nested one, reported where it stands

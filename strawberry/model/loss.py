@@ -1,8 +1,8 @@
-"""Cross-entropy of a linear head, without keeping the logits of all tokens.
+"""Cross-entropy of a linear head, without storing the logits of all tokens.
 
-N tokens, width C, vocabulary V. The plain form keeps (N, V) logits and as much again for their
-gradient. Here tokens go through the head a chunk at a time, and a chunk's gradient is taken as
-soon as its loss is known, so that memory holds one chunk of logits. The arithmetic is the same.
+N tokens, width C, vocabulary V. The plain form stores (N, V) logits and their gradient. Here tokens
+pass through the head in chunks, and a chunk's gradient is computed with its loss, so memory holds
+one chunk of logits. The arithmetic is the same.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from torch.nn import functional as F
 from strawberry.contracts import HeadLoss, wide, without_autocast
 
 IGNORE = -1
-"""The target of a position that is not predicted; so is every other negative one."""
+"""The target of an ignored position; so is every other negative one."""
 
 CHUNK_BYTES = {"cpu": 8 << 20}
-"""Size of a chunk's float32 logits: on a CPU what its caches hold, elsewhere 512 MiB."""
+"""Size of a chunk's float32 logits: on a CPU the size of its caches, elsewhere 512 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class LossTerms:
-    """What a training loss has beside the cross-entropy.
+    """Terms of a training loss besides the cross-entropy.
 
     Attributes:
-        z_loss: weight of the mean squared logsumexp of the logits, which keeps them from drifting
+        z_loss: weight of the mean squared logsumexp of the logits, which prevents their drift
             (Chowdhery et al. 2022, arXiv 2204.02311, section 5).
-        label_smoothing: share of a target's probability that is spread evenly over the vocabulary
-            (Szegedy et al. 2015, arXiv 1512.00567, section 7).
+        label_smoothing: probability of a target that is spread evenly over the vocabulary (Szegedy
+            et al. 2015, arXiv 1512.00567, section 7).
     """
 
     z_loss: float = 0.0
@@ -40,7 +40,7 @@ class LossTerms:
 
 
 def head_logits(h: Tensor, weight: Tensor, softcap: float | None) -> Tensor:
-    """`h W^T`, bounded to +-softcap by `softcap * tanh(. / softcap)` where asked for."""
+    """`h W^T`, bounded to +-softcap by `softcap * tanh(. / softcap)` if given."""
     logits = F.linear(h, weight)
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
@@ -92,7 +92,7 @@ class _ChunkedLoss(torch.autograd.Function):
     """For each token `(1 - e) nll + e mean_v(nll_v) + b lse^2`, with smoothing e and z-weight b.
 
     Its gradient by the logits is `(1 + 2 b lse) softmax - (1 - e) onehot - e / V`. Products are in
-    `dtype`; what is summed over tokens is wider, and isn't narrowed on its way to the parameter.
+    `dtype`; sums over tokens are wider, and keep that precision up to the parameter.
     """
 
     @staticmethod
@@ -179,14 +179,14 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _rooms(h: Tensor, rows: int, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Room for products (rows, V), and for them in float32: the same where they are in it."""
+    """Buffers for products (rows, V) in the dtype and in float32; one buffer for float32."""
     room = h.new_empty(rows, vocabulary)
     dtype = torch.promote_types(h.dtype, torch.float32)
     return room, room if room.dtype == dtype else torch.empty_like(room, dtype=dtype)
 
 
 def _into(room: Tensor, x: Tensor) -> Tensor:
-    """`x` in the dtype of `room`, written there unless it has it already."""
+    """`x` in the dtype of `room`, written to that buffer unless it has the dtype already."""
     return x if x.dtype == room.dtype else room.copy_(x)
 
 
@@ -201,9 +201,9 @@ def _capped_(logits: Tensor, cap: float | None, training: bool) -> Tensor | None
 
 
 def _exponentials_(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Multiples of a softmax (N, V), what they are multiples by (N, 1), and logsumexp (N, 1).
+    """Multiples of a softmax (N, V), their factors (N, 1), and logsumexp (N, 1).
 
-    On a CPU the first are written over the logits.
+    On a CPU the first overwrite the logits.
     """
     top = logits.amax(-1, keepdim=True)
     if logits.is_cpu:  # in the caches, these passes are faster than the fused kernel

@@ -1,13 +1,12 @@
-"""Recursion: the same nodes, applied again; with a router, to fewer tokens at each step.
+"""Recursion: the same nodes, applied repeatedly; with a router, to fewer tokens at each step.
 
 B sequences of T tokens; K of each run a step; C model width.
 
-A routed step is computed for the tokens that go, gathered side by side in their order, and for no
-others: mixers see a shorter sequence, with the positions of its tokens. A sequence with fewer
-tokens than another is filled up at the end, where a causal mixer shows them to nobody; what is
-computed for those is thrown away.
+A routed step is computed only for the tokens that continue, gathered in their order.
+Mixers see a shorter sequence, with the positions of its tokens. A sequence with fewer tokens than
+another is padded at the end, where a causal mixer hides the padding; its results are discarded.
 
-With a cache each step keeps the keys of its own tokens (recursion-wise caching), or, where keys are
+With a cache each step stores the keys of its own tokens (recursion-wise caching). If keys are
 shared, all steps use those of the first (Mixture-of-Recursions, arXiv 2507.10524, section 2.2.2).
 """
 
@@ -35,7 +34,7 @@ from strawberry.model.residual import ResidualStream
 from strawberry.model.stack import Block, BlockUse, CacheShape, Sharing, Stack, recursion
 
 DEAD = 0.01
-"""A step that a smaller share of tokens runs is counted as dead."""
+"""A step with a smaller share of tokens counts as dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +42,9 @@ class _Active:
     """The tokens that still recur.
 
     Attributes:
-        places: which tokens of the sequence they are, (B, K).
-        carried: what the router keeps of them.
-        real: (B, K), False for what fills a sequence up; None if nothing does.
+        places: their indices in the sequence, (B, K).
+        carried: the router's values of them.
+        real: (B, K), False for padding; None without padding.
     """
 
     places: Tensor
@@ -57,14 +56,14 @@ class Recursion(Stack):
     """`steps` uses of nodes with shared weights, in one of four orders.
 
     Args:
-        nodes: what recurs; with a middle sharing the first and the last are used once.
+        nodes: the recurring nodes; with a middle sharing the first and the last are used once.
         steps: recursion steps R.
         sharing: the order of uses.
-        weights: the weight source that is opened here, or None.
+        weights: the weight source of this recursion, or None.
         router: chooses the tokens of each step; None for all.
         share_keys: whether later steps use the keys and values of the first.
-        step_embedding: width of a learned vector for each step that is added to what enters it,
-            zero at the start; None for none.
+        step_embedding: width of a learned vector for each step that is added to its input, zero at
+            the start; None for none.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class Recursion(Stack):
             self.step_embedding = nn.Parameter(torch.zeros(steps, step_embedding))
 
     def set_steps(self, steps: int) -> None:
-        """Recur more or fewer times than in training; raises ValueError where that can't be."""
+        """Recur more or fewer times than in training; raises ValueError if that is impossible."""
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         if self.router is not None and steps > self.trained_steps:
@@ -101,12 +100,12 @@ class Recursion(Stack):
         self.schedule = tuple(recursion(len(self.nodes), steps, self.sharing))
 
     def order(self) -> Sequence[int]:
-        """Which node each use is of."""
+        """The node of each use."""
         return [index for index, _ in self.schedule]
 
     @property
     def n_slots(self) -> int:
-        """Slots of all uses, and with a router one for which tokens went where."""
+        """Slots of all uses, and with a router one for the record of its choices."""
         return self._slots_below() + (self.router is not None)
 
     def forward(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
@@ -152,7 +151,7 @@ class Recursion(Stack):
     def new_states(
         self, room: CacheShape, weights: WeightSource, later: bool = False
     ) -> Iterator[State]:
-        """The states of all uses below, and with a router which tokens went to which step."""
+        """The states of all uses below, and with a router the record of each step's tokens."""
         _, inner, _ = self._parts()
         for index, step in self.schedule:
             taken = later or (self.share_keys and index in inner and step > 0)
@@ -170,7 +169,7 @@ class Recursion(Stack):
     def visits(
         self, steps: tuple[int, ...], weights: WeightSource, path: str
     ) -> Iterator[BlockUse]:
-        """All block uses below, in the order of their slots, with the shares that are meant."""
+        """All block uses below, in the order of slots, with their intended shares of tokens."""
         shares = None if self.router is None else self.router.shares()
         _, inner, _ = self._parts()
         source = self.weights or weights
@@ -181,7 +180,7 @@ class Recursion(Stack):
                 yield replace(visit, share=visit.share * share, later=visit.later or later)
 
     def units(self) -> Iterator[Block | Stack]:
-        """This one: what it recurs over is used as one."""
+        """This recursion: its inner recursions are used as part of it."""
         yield self
 
     def recursions(self) -> Iterator[Recursion]:
@@ -267,7 +266,7 @@ class Recursion(Stack):
     def _steps(
         self, x: Tensor, use: Use, slot: int, inner: Sequence[int], seen: State | None
     ) -> tuple[Tensor, Aux]:
-        """The steps; `seen` is which tokens of the one sequence went to each step before."""
+        """The steps; `seen` records which tokens of the one sequence ran each step before."""
         assert self.router is not None
         B, T, _ = x.shape
         active = _Active(torch.arange(T, device=x.device).expand(B, T), {}, None)
@@ -328,7 +327,7 @@ class Recursion(Stack):
         return _Active(active.places.gather(1, order), carried, real), routed.terms
 
     def _inside(self, use: Use, active: _Active, step: int, seen: State | None) -> Use:
-        """The use of this step: the tokens that are left, and its own part of the cache."""
+        """The use of this step: the remaining tokens, and its own part of the cache."""
         B = len(active.places)
         positions = gather(use.positions.expand(B, -1), active.places)
         inside = replace(
@@ -348,7 +347,7 @@ class Recursion(Stack):
         return replace(inside, offset=count, key_positions=seen["positions"][:, step, :end])
 
     def _statistics(self, shares: list[Tensor], device: torch.device) -> Aux:
-        """Metrics: the share of tokens that runs each step, steps that hardly any does, depth."""
+        """Metrics: the share of tokens of each step, dead steps, mean depth."""
         every = torch.zeros(self.steps, device=device)
         if shares:
             every[: len(shares)] = torch.stack(shares)
@@ -359,7 +358,7 @@ class Recursion(Stack):
     # Small things
 
     def _parts(self) -> tuple[int | None, tuple[int, ...], int | None]:
-        """The node before the steps, those that recur, and the one after."""
+        """The node before the steps, the recurring nodes, and the node after."""
         every = tuple(range(len(self.nodes)))
         if self.sharing.startswith("middle"):
             return every[0], every[1:-1], every[-1]
@@ -386,7 +385,7 @@ def _sharing(
     first: tuple[_Active, Use],
     length: int,
 ) -> Use:
-    """The use with the keys of the first step: what it keeps, and where these tokens are in it."""
+    """The use with the keys of the first step: its store, and the indices of these tokens."""
     began, there = first
     B, T0 = began.places.shape
     if active is began:

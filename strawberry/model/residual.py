@@ -1,4 +1,4 @@
-"""The residual stream: what blocks read, and how what a part computes joins it.
+"""The residual stream: what blocks read, and how a part's output is added.
 
 B batch, T tokens, C model width.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from strawberry.contracts import Use, wide
 
 EPS = torch.finfo(torch.float32).eps
-"""Added to the mean square of what is mixed: enough for a row of zeros."""
+"""Added to the mean square of mixed vectors: enough for a row of zeros."""
 
 
 class PerStep(nn.Module):
@@ -26,12 +26,12 @@ class PerStep(nn.Module):
 
 
 def per_step(norm: Callable[[], nn.Module], steps: int) -> nn.Module:
-    """A norm, or as many as there are steps, each with its own; 0 for one for all."""
+    """A norm, or a separate one for each step; 0 for one for all."""
     return PerStep(norm() for _ in range(steps)) if steps else norm()
 
 
 def normed(norm: nn.Module | None, x: Tensor, use: Use) -> Tensor:
-    """`x` through a norm, that of this step if there are several, or as it is without one."""
+    """`x` through a norm, that of this step if there are several; unchanged without one."""
     if norm is None:
         return x
     if isinstance(norm, PerStep):
@@ -40,19 +40,18 @@ def normed(norm: nn.Module | None, x: Tensor, use: Use) -> Tensor:
 
 
 class PartOutput(NamedTuple):
-    """What a part wrote, (B, T, C), and the inverse of its root mean square, (B, T, 1)."""
+    """A part's output, (B, T, C), and the inverse of its root mean square, (B, T, 1)."""
 
     value: Tensor
     inverse_rms: Tensor
 
 
 class ResidualStream(NamedTuple):
-    """What flows from block to block.
+    """The value that passes from block to block.
 
     Attributes:
-        x: what the next part reads, (B, T, C).
-        history: the embeddings and what each part has written since, where attention residuals
-            mix them; else empty.
+        x: the input of the next part, (B, T, C).
+        history: the embeddings and each part's output since, for attention residuals; else empty.
     """
 
     x: Tensor
@@ -67,8 +66,8 @@ class Join(nn.Module):
 
     Args:
         features: model width C.
-        scale: what `y` is multiplied by: a number, or `learned`, a gain for each channel which
-            starts at 1 (Touvron et al. 2021, arXiv 2103.17239, eq. 1).
+        scale: factor on `y`: a number, or `learned`, a gain for each channel that starts at 1
+            (Touvron et al. 2021, arXiv 2103.17239, eq. 1).
         inner: the normalisation of `y`, or None.
         outer: the normalisation of the sum, or None.
     """
@@ -103,7 +102,7 @@ class Join(nn.Module):
 
 
 class Mix(Join):
-    """Attention residuals: what a part reads is a mean of all that was written before it.
+    """Attention residuals: a part's input is a learned mean of all earlier outputs.
 
     `x = sum_i a_i v_i` with `a = softmax_i(w . v_i / rms(v_i))`, over the embeddings v_0 and the
     outputs v_1... of the parts so far; w starts at zero, which is the plain mean (Kimi Team 2026,
@@ -137,5 +136,5 @@ class Mix(Join):
 
 
 def written(value: Tensor) -> PartOutput:
-    """A part's output with what mixing needs to know of it."""
+    """A part's output with the statistic for mixing."""
     return PartOutput(value, torch.rsqrt(wide(value).square().mean(-1, keepdim=True) + EPS))

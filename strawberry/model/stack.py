@@ -1,7 +1,7 @@
 """The stack: blocks, and the nodes that repeat or recur over them.
 
-A node maps the residual stream to itself. Unrolled, a model is a sequence of block uses;
-each has a *slot* (its number in that sequence), under which a cache keeps its state.
+A node maps the residual stream to itself. Unrolled, a model is a sequence of block uses. Each use
+has a *slot* (its number in that sequence), under which a cache stores its state.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Sharing: TypeAlias = Literal["cycle", "sequence", "middle_cycle", "middle_sequen
 
 
 class CacheShape(NamedTuple):
-    """What states are to have room for: so many sequences of so many tokens."""
+    """Size of a decoding cache: batch, length, device, dtype."""
 
     batch: int
     length: int
@@ -50,11 +50,11 @@ class BlockUse:
 
     Attributes:
         block: the block.
-        steps: the recursion steps around it, outermost first.
-        weights: the weight source in force.
-        path: where the block is in the model.
-        share: the share of tokens that this use is meant to be computed for.
-        later: whether its mixer uses the keys of an earlier step.
+        steps: the enclosing recursion steps, outermost first.
+        weights: the current weight source.
+        path: the path of the block in the model.
+        share: intended share of tokens of this use.
+        later: True if its mixer uses the keys of an earlier step.
     """
 
     block: Block
@@ -68,9 +68,8 @@ class BlockUse:
 class Block(nn.Module):
     """Two residual parts: `stream + attention(norm(x))`, then `stream + ffn(norm(x))`.
 
-    Either part may be absent, and so may a norm before it; `Join` says how an output joins the
-    stream. `positional` and `weights`, where they are not None, take the place of those that are
-    in force around the block.
+    Either part may be absent, and so may a norm before it; a `Join` defines how an output is added.
+    `positional` and `weights`, if not None, replace the surrounding ones.
     """
 
     n_slots: int = 1
@@ -144,9 +143,9 @@ class Block(nn.Module):
     def new_states(
         self, room: CacheShape, weights: WeightSource, later: bool = False
     ) -> Iterator[State]:
-        """The one state that a use of this block keeps.
+        """The state of one use of this block.
 
-        With `later` the mixer uses the keys of an earlier step, and keeps none.
+        With `later` the mixer uses the keys of an earlier step, and has no state.
         """
         state: State = {}
         if self.attention is not None:
@@ -161,7 +160,7 @@ class Block(nn.Module):
 
 
 def state_of(part: Component, room: CacheShape, *, own: bool = True) -> State:
-    """What one use of a part keeps: its own, where that is wanted, and that of its projections."""
+    """The state of one use of a part: its own, if wanted, and that of its projections."""
     state = part.new_state(*room) if own else {}
     for inside in components(part):
         if isinstance(inside, Projection):
@@ -175,10 +174,11 @@ def recomputed(
     use: Use,
     slot: int,
 ) -> tuple[ResidualStream, Aux]:
-    """`forward`, which keeps no activations and is run again in the backward pass.
+    """`forward` without saved activations; it runs again in the backward pass.
 
-    Both runs begin with the same `use.memo` and `use.once`. What the first one leaves there is
-    part of the graph as what it returns is, so later blocks find what they do without this.
+    Both runs begin with the same `use.memo` and `use.once`. Values that the first run leaves there
+    are part of the graph, like its results, so later blocks find the same values as without
+    recomputation.
     """
     memo, once = copied(use.memo), copied(use.once)
 
@@ -194,7 +194,7 @@ def recomputed(
 
 
 def copied(kept: Any) -> Any:
-    """Dicts, lists, tuples and sets as others of the same content; everything else is the same."""
+    """Copy dicts, lists, tuples and sets recursively; other values stay the same objects."""
     if type(kept) is dict:
         return {key: copied(value) for key, value in kept.items()}
     if type(kept) in (list, tuple):
@@ -203,19 +203,19 @@ def copied(kept: Any) -> Any:
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """Let every block keep no activations in training, but compute them again."""
+    """Let every block save no activations in training, but recompute them."""
     for module in model.modules():
         if isinstance(module, Block):
             module.recompute = True
 
 
 def dropped(dropout: nn.Dropout, x: Tensor) -> Tensor:
-    """`x` through a dropout, without a call where that does nothing."""
+    """`x` through a dropout, without a call if that does nothing."""
     return dropout(x) if dropout.training and dropout.p else x
 
 
 class Stack(nn.Module):
-    """Nodes, each used once, in order: what `stack` and `repeat` become."""
+    """Nodes, each used once, in order: the form of `stack` and `repeat`."""
 
     def __init__(self, nodes: Sequence[Block | Stack], weights: WeightSource | None = None) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class Stack(nn.Module):
         self.weights = weights
 
     def order(self) -> Sequence[int]:
-        """Which node each use is of."""
+        """The node of each use."""
         return range(len(self.nodes))
 
     @property
@@ -243,7 +243,7 @@ class Stack(nn.Module):
     def _in_turn(
         self, stream: ResidualStream, use: Use, slot: int, indices: Sequence[int]
     ) -> tuple[ResidualStream, Aux]:
-        """The stream after these nodes, one after the other."""
+        """The stream after these nodes, in order."""
         aux: Aux = ()
         for index in indices:
             stream, more = self._run(index, stream, use, slot)
@@ -289,7 +289,7 @@ class Stack(nn.Module):
                 yield from node.recursions()
 
     def units(self) -> Iterator[Block | Stack]:
-        """The blocks below that no recursion encloses, and the outermost recursions, in order."""
+        """The blocks outside any recursion, and the outermost recursions, in order."""
         for node in self.nodes:
             if isinstance(node, Stack):
                 yield from node.units()
@@ -297,7 +297,7 @@ class Stack(nn.Module):
                 yield cast("Block", node)
 
     def outermost(self) -> list[Recursion]:
-        """The recursions below that no other one encloses."""
+        """The outermost recursions below."""
         return [cast("Recursion", unit) for unit in self.units() if isinstance(unit, Stack)]
 
     def _node(self, index: int) -> Block | Stack:
@@ -309,9 +309,9 @@ class Stack(nn.Module):
 def recursion(n_nodes: int, steps: int, sharing: Sharing) -> list[tuple[int, int]]:
     """The uses of `n_nodes` shared nodes over `steps` recursion steps: (node, step).
 
-    Sharing patterns of Mixture-of-Recursions (arXiv 2507.10524, table 1): `cycle` goes through all
-    nodes, then again; `sequence` applies each node `steps` times in a row; the `middle` forms use
-    the first and the last node once. Raises ValueError if a middle form has no middle.
+    Sharing patterns of Mixture-of-Recursions (arXiv 2507.10524, table 1): `cycle` uses all nodes in
+    turn, repeatedly; `sequence` uses each node `steps` times in a row; the `middle` forms use the
+    first and the last node once. Raises ValueError if a middle form has no middle.
     """
     if sharing.startswith("middle"):
         if n_nodes < 3:

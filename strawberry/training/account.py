@@ -1,4 +1,4 @@
-"""A run's evaluation, counted again: rows, tokens, bytes and losses, and who came near it."""
+"""Recount a run's evaluation: rows, tokens, bytes and losses, and readers of its text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Rows: TypeAlias = "Sequence[tuple[Ids, Ids]]"
 
 
 def account(session: Session, rows: Rows) -> tuple[list[Breach], list[str]]:
-    """What is wrong with how the last evaluation was counted, and what of it is declared.
+    """Errors in the counts of the last evaluation, and declared deviations.
 
     Called by all ranks, each with its own rows.
     """
@@ -36,7 +36,7 @@ def account(session: Session, rows: Rows) -> tuple[list[Breach], list[str]]:
 
 
 def tampered(session: Session) -> list[str]:
-    """What the log says otherwise than it was measured, once all have been told; noted too."""
+    """Find and record differences of log and measurements, after all trackers were called."""
     run, lines = session.run, []
     if not session.world.main:
         return []
@@ -54,7 +54,7 @@ def tampered(session: Session) -> list[str]:
 
 
 def _evaluated(session: Session, rows: Rows) -> Evaluated:
-    """The rows of all ranks, as they were evaluated, and what came of them."""
+    """The rows of all ranks in the evaluation, and their results."""
     batches, recipe, world = session.batches, session.recipe, session.world
     x, y = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     kept = (y >= 0).any(1)  # the others fill up ranks that have no row
@@ -73,10 +73,10 @@ def _evaluated(session: Session, rows: Rows) -> Evaluated:
 
 @torch.no_grad()
 def again(session: Session, rows: Rows) -> Iterator[Breach]:
-    """Whether the first rows have the same losses when they are measured once more.
+    """Measure the first rows again, and compare their losses.
 
-    What behaves while the referee looks, or changes by being evaluated, shows here. So it comes
-    last. All ranks call it, each with its own rows.
+    A component that behaves differently while the referee measures, or changes by being evaluated,
+    is found here. So this comes last. All ranks call it, each with its own rows.
     """
     world, batches, size = session.world, session.batches, session.recipe.train.batch_size
     size = min(size, len(session.row_nats))
@@ -102,7 +102,7 @@ def again(session: Session, rows: Rows) -> Iterator[Breach]:
 
 
 def _code(session: Session) -> Iterator[Breach]:
-    """Whether components replace what judges them, or read what they are judged by."""
+    """Find components that replace their judges, or read the text by which they are judged."""
     parts: list[object] = [session, session.engine, session.batches, session.machine, session.world]
     parts += [session.run, session.optimizers, session.dataset, *session.model.modules()]
     files = dict.fromkeys([*files_of(session.recipe.plugins), *files_of_model(session.model)])

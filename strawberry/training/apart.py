@@ -1,4 +1,4 @@
-"""Parameters taken apart into their matrices, for optimizers that treat each matrix as one."""
+"""Split parameters into their matrices, for optimizers that treat each matrix separately."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from strawberry.contracts import OptimizerSource, ParameterInfo, Unit
 
 @dataclass(frozen=True, slots=True)
 class _Fused:
-    """A parameter of several matrices, and each of them as a parameter of its own.
+    """A parameter of several matrices, and a separate parameter for each of them.
 
-    Where a matrix's rows lie together, its own parameter has their memory; of rows that lie group
-    by group (`copied`) it has a copy.
+    If a matrix's rows are contiguous, its parameter shares their memory; for rows in groups
+    (`copied`) it is a copy.
     """
 
     info: ParameterInfo
@@ -25,10 +25,10 @@ class _Fused:
 
 
 class SplitMatrices:
-    """What an optimizer is given to step, in step with the model's own parameters.
+    """The parameters that an optimizer steps, kept consistent with the model's.
 
     Attributes:
-        infos: those given, or their matrices or heads, as the optimizer's `unit` says.
+        infos: the given ones, or their matrices or heads, by the optimizer's `unit`.
     """
 
     def __init__(self, factory: OptimizerSource, infos: Sequence[ParameterInfo]) -> None:
@@ -40,7 +40,7 @@ class SplitMatrices:
             self.infos += [info] if whole else self._parts(info)
 
     def _parts(self, info: ParameterInfo) -> list[ParameterInfo]:
-        """The matrices of a parameter; itself, where it is one."""
+        """The matrices of a parameter; itself, if it is one."""
         if info.parameter.ndim == 0 or info.kind == "embedding":
             return [info]
         named = list(_matrices(info, info.parameter.detach(), self.unit))
@@ -56,14 +56,14 @@ class SplitMatrices:
         ]
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
-        """Have every step of the optimizer begin with `take` and end with `put_back`."""
+        """Let every step of the optimizer begin with `take` and end with `put_back`."""
         if self.fused:
             optimizer.register_step_pre_hook(lambda *_: self.take())
             optimizer.register_step_post_hook(lambda *_: self.put_back())
 
     @torch.no_grad()
     def take(self) -> None:
-        """Give each matrix its part of the gradient, and the copied ones their values."""
+        """Give each matrix its part of the gradient, and copies their values."""
         for fused in self.fused:
             whole = fused.info.parameter
             gradient = whole.grad
@@ -78,7 +78,7 @@ class SplitMatrices:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Write what was copied to where it belongs."""
+        """Write copies back into the parameters."""
         for fused in self.fused:
             every = zip(
                 fused.own, fused.copied, self._rows(fused, fused.info.parameter), strict=True
@@ -106,5 +106,5 @@ def _matrices(info: ParameterInfo, tensor: Tensor, unit: Unit) -> Iterator[tuple
 
 
 def _scattered(rows: Tensor) -> bool:
-    """Whether the groups of (groups, rows, ...) don't lie one after the other."""
+    """Return whether the groups of (groups, rows, ...) are not contiguous."""
     return len(rows) > 1 and rows.stride(0) != rows.shape[1] * rows.stride(1)

@@ -1,7 +1,7 @@
-"""Rows on the device, those of the next step on their way while this one's are used.
+"""Rows on the device; those of the next step are transferred during the current one.
 
-A step has `batch_size` x `gradient_accumulation_steps` rows, of all ranks together. They are the
-same rows however they are divided: micro-batches take them in turn, and within one the ranks do.
+A step has `batch_size` x `gradient_accumulation_steps` rows, over all ranks. The rows are the same
+for any division: micro-batches take them in turn, and within one the ranks do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MicroBatch: TypeAlias = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRows:
-    """Rows to evaluate on.
+    """Rows for an evaluation.
 
     Attributes:
         x: ids, (B, T).
@@ -49,14 +49,14 @@ class EvaluationRows:
 
 
 class Batches:
-    """The rows of a recipe's steps, and of its evaluations, that a rank has.
+    """This rank's rows of a recipe's steps and evaluations.
 
-    Where the device has its own memory, a thread gathers the next step's into pinned memory and
-    starts their copy meanwhile.
+    If the device has its own memory, a thread gathers the next step's rows into pinned memory and
+    starts the copy meanwhile.
 
     Attributes:
-        trained: inputs and targets of a step that was asked for last, on this rank.
-        evaluated: those of `val` since its first row was asked for, on this rank.
+        trained: inputs and targets of the last requested step, on this rank.
+        evaluated: those of `val` since its first row was requested, on this rank.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Batches:
         return parts
 
     def numbers(self, step: int) -> list[range]:
-        """The numbers of the rows in each micro-batch of a step, those of all ranks."""
+        """The row numbers of each micro-batch of a step, over all ranks."""
         train = self.recipe.train
         parts, size = train.gradient_accumulation_steps, train.batch_size
         return [range(n * size, (n + 1) * size) for n in range(step * parts, (step + 1) * parts)]
 
     def val(self, first: int, count: int, split: Split = "val") -> EvaluationRows:
-        """Rows `first` to `first + count - 1` of validation, or of a test; ranks share them."""
+        """Rows `first` to `first + count - 1` of validation, or of a test; divided among ranks."""
         mine = self.world.share(range(first, first + count))
         numbers = mine or range(first, first + 1)
         x, y = self._rows(split, numbers)
@@ -113,7 +113,7 @@ class Batches:
         return [self._place(*rows) for rows in self.trained]
 
     def _rows(self, split: Split, numbers: range) -> tuple[Ids, Ids]:
-        """Rows of a data set, checked; raises PluginError for whatever else a plugin's may do."""
+        """Checked rows of a data set; raises PluginError for any other fault of a plugin's."""
         model = self.recipe.model
         try:
             x, y = self.dataset.rows(
@@ -145,13 +145,13 @@ class Batches:
 
 
 class _WrongIdsError(ValueError):
-    """Ids are none that a model can take."""
+    """The ids are unusable for a model."""
 
 
 def _checked(
     what: str, ids: Ids, shape: tuple[int, int], vocab_size: int, beside: tuple[int, ...] = ()
 ) -> Ids:
-    """The ids as int64; raises _WrongIdsError if they aren't whole, or outside the vocabulary.
+    """The ids as int64; raises _WrongIdsError for other numbers or outside the vocabulary.
 
     Values of `beside` are allowed too, and become the first of them.
     """

@@ -1,4 +1,4 @@
-"""Runs that begin with weights from elsewhere."""
+"""Runs that start with given weights."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def begin(
     *,
     progress: Progress | None = None,
 ) -> Path:
-    """Begin a run with weights that are there already: its checkpoint of step 0 holds them.
+    """Start a run with given weights: its checkpoint of step 0 contains them.
 
-    What a run folder is used for works on it: generation, evaluation, and, as its training,
+    Everything that uses a run folder works on it: generation, evaluation, and, for its training,
     `train(recipe, run_dir, resume=True)`.
 
     Args:
-        recipe: what the run is to be.
-        run_dir: the run folder to make.
+        recipe: the recipe of the run.
+        run_dir: the run folder to create.
         weights: the model's `state_dict`.
         progress: progress callback while data is prepared.
 
@@ -51,8 +51,8 @@ def begin(
 
     Raises:
         RecipeError: the recipe can't be built, or its data can't be opened.
-        StrawberryError: the weights are not finite, or not this model's, or the folder is taken or
-            can't be written.
+        StrawberryError: the weights are not finite, or don't fit the model, or the folder is taken
+            or can't be written.
     """
     _check_finite(weights)
     machine = machine_for(recipe)
@@ -91,17 +91,17 @@ def write_run(
     origin: Mapping[str, Any],
     tokenizer: Tokenizer | None = None,
 ) -> Path:
-    """Write a run that another program trained, on data that are not here.
+    """Write a run that another program trained, on data that is not available.
 
-    It generates, and `train --fork` begins from it, with the optimizers' state afresh.
+    It can generate, and `train --fork` can start from it, with empty optimizer state.
 
     Args:
-        recipe: what the run was; its data need not exist.
-        run_dir: the run folder to make.
+        recipe: the recipe of the run; its data need not exist.
+        run_dir: the run folder to create.
         weights: the model's `state_dict`.
-        step: how many steps it was trained.
-        origin: where the weights come from, for `run.json`.
-        tokenizer: the run's.
+        step: number of training steps.
+        origin: origin of the weights, for `run.json`.
+        tokenizer: the run's tokenizer.
 
     Returns:
         The run folder.

@@ -1,4 +1,4 @@
-"""Compiling a model for training, and keeping what the compiler made for the runs to come."""
+"""Compile a model for training, and cache compiled code for later runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from strawberry.runs.device import Machine
 
 VARIABLE: Final = "TORCHINDUCTOR_CACHE_DIR"
-"""Where torch's compiler keeps what it made, by the hash of the graph."""
+"""The cache folder of torch's compiler, keyed by the hash of the graph."""
 
 
 def keep_compiled() -> None:
-    """Let every run and trial of this user find what another one compiled.
+    """Share compiled code among all runs and trials of this user.
 
-    A variable of the user's own is left as it is.
+    An existing environment variable of the user is not changed.
     """
     os.environ.setdefault(VARIABLE, str(cache_folder() / "compiled"))
 
 
 def compile_model(model: LanguageModel, machine: Machine) -> None:
-    """Compile as the machine says: everything below the head, each block by itself, or nothing."""
+    """Compile for the machine: everything below the head, each block by itself, or nothing."""
     if not machine.compiled:
         return
     keep_compiled()

@@ -1,4 +1,4 @@
-"""Where documents begin, for models whose tokens see their own document alone."""
+"""Document boundaries, for models whose attention is restricted to documents."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def separator(recipe: Recipe, dataset: Dataset) -> int | None:
-    """The id that begins a document, or None where the recipe doesn't keep documents apart.
+    """The id that begins a document, or None if the recipe doesn't separate documents.
 
-    It ends the document before it, too: generation starts with it. Raises RecipeError where
-    nothing says which id that is.
+    It also ends the previous document: generation starts with it. Raises RecipeError if the id is
+    unknown.
     """
     if not recipe.train.document_mask:
         return None

@@ -1,7 +1,7 @@
-"""How the ranks of a run share its model: not at all (one process), by copies, or by shards.
+"""Engines: one process, copies of the model, or shards among ranks.
 
-An engine computes losses and gradients that are those of the whole batch, whichever rank has which
-of its sequences; the loop knows nothing else of it.
+An engine computes losses and gradients of the whole batch, for any distribution of its sequences
+over ranks. The loop needs nothing else of it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ R = TypeVar("R")
 
 
 class Engine:
-    """The engine of one process, and what the others share.
+    """The engine of one process, and the base of the others.
 
     Args:
         model: the model, as built.
@@ -52,18 +52,18 @@ class Engine:
         self._saved: list[tuple[int, Path]] = []
 
     def divisor(self, targets: Sequence[Tensor]) -> Tensor:
-        """What a step's sums over targets are divided by, given this rank's targets of each part.
+        """Divisor of a step's sums over targets, from this rank's targets of each part.
 
-        Gradients are the mean over ranks, so it is the mean over ranks of the targets that count.
-        It stays on the device: nobody waits for it.
+        Gradients are means over ranks, so it is the mean over ranks of the number of counted
+        targets. It stays on the device, without a synchronisation.
         """
         count = torch.stack([(y >= 0).sum() for y in targets]).sum()
         return self.world.sum(count).clamp(min=1) / self.world.size
 
     def loss(self, x: Tensor, y: Tensor, count: Tensor, share: float = 1.0) -> Loss:
-        """The part that this rank's rows (B, T) of a micro-batch have in the loss of a step.
+        """The contribution of this rank's rows (B, T) of a micro-batch to the loss of a step.
 
-        Over micro-batches parts add up; over ranks their mean is taken. `count` comes from
+        Over micro-batches parts are summed; over ranks their mean is taken. `count` comes from
         `divisor`; `share` is the micro-batch's share of the step's tokens.
         """
         return self.model.loss(x, y, count=count, share=share)
@@ -88,11 +88,11 @@ class Engine:
         return self.model.predictions(x, y)
 
     def part(self, last: bool) -> AbstractContextManager[object]:
-        """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
+        """Context of a micro-batch's passes: gradients are reduced only in the last one."""
         return contextlib.nullcontext()
 
     def clip(self, limit: float) -> Tensor:
-        """The norm of the whole gradient, which is scaled down to `limit` if that is not 0."""
+        """The norm of the whole gradient, which is scaled down to `limit` unless that is 0."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         return whole(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf))
 
@@ -102,26 +102,26 @@ class Engine:
         self._saved.append((moment.state["step"], path))
 
     def saved(self) -> list[tuple[int, Path]]:
-        """Steps and folders of checkpoints that have become whole on disk since the last call."""
+        """Steps and folders of checkpoints completed on disk since the last call."""
         saved, self._saved = self._saved, []
         return saved
 
     def settle(self) -> None:
-        """Wait until all checkpoints are whole on disk; raises StrawberryError."""
+        """Wait until all checkpoints are complete on disk; raises StrawberryError."""
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the parameters and buffers of a checkpoint, whole or in shards."""
+        """Load the parameters and buffers of a checkpoint, unsharded or sharded."""
         own = self.model.state_dict()
         placed = {k: placed_like(t, own[k]) if k in own else t for k, t in tensors.items()}
         self.model.load_state_dict(placed)
 
     def compile(self, machine: Machine) -> None:
-        """Compile the model as the machine says."""
+        """Compile the model for the machine."""
         compile_model(self.model, machine)
 
 
 class ReplicatedEngine(Engine):
-    """Every rank has all of the model; gradients are averaged (DistributedDataParallel)."""
+    """Every rank has the whole model; gradients are averaged (DistributedDataParallel)."""
 
     def __init__(self, model: LanguageModel, world: World, machine: Machine) -> None:
         from torch.nn.parallel import DistributedDataParallel
@@ -140,11 +140,11 @@ class ReplicatedEngine(Engine):
         )
 
     def loss(self, x: Tensor, y: Tensor, count: Tensor, share: float = 1.0) -> Loss:
-        """The part that this rank's rows have in the loss of a step."""
+        """The contribution of this rank's rows to the loss of a step."""
         return self.replica(x, y, count, share)
 
     def part(self, last: bool) -> AbstractContextManager[object]:
-        """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
+        """Context of a micro-batch's passes: gradients are reduced only in the last one."""
         return contextlib.nullcontext() if last else self.replica.no_sync()
 
 
@@ -160,19 +160,19 @@ class _LossOf(nn.Module):
 
 
 class ShardedEngine(Engine):
-    """Every rank has a part of each parameter, its gradient and its state (FSDP2).
+    """Every rank has a shard of each parameter, its gradient and its state (FSDP2).
 
-    Parameters are gathered a unit at a time: a block, or an outermost recursion with all of its
-    blocks. Those of a recursion are used at every step, and so they are gathered once for all of
-    its steps, and its gradients are sent once. What is in no block (embedding, head, weight sources
-    of the whole stack) is gathered first and kept to the end of the backward pass.
+    Parameters are gathered by unit: a block, or an outermost recursion with all of its blocks. A
+    recursion uses its parameters at every step, so they are gathered once for all of its steps, and
+    its gradients are reduced once. Parameters outside blocks (embedding, head, weight sources of
+    the whole stack) are gathered first and kept to the end of the backward pass.
 
     With bfloat16, the parameters of blocks are gathered in it, and gradients are summed in float32.
-    Those outside of blocks stay in float32, and with them what blocks add to: autocast leaves it so
-    in one process too.
+    Those outside blocks stay in float32, and so does the residual stream, as under autocast in one
+    process.
 
-    Each unit is divided as soon as it is drawn, and its part taken to the device: no rank ever
-    holds more of the model than its parts, and one unit.
+    Each unit is divided after its initialisation, and its shard moved to the device: a rank never
+    holds more than its shards and one unit.
     """
 
     def __init__(self, recipe: Recipe, world: World, machine: Machine) -> None:
@@ -223,41 +223,41 @@ class ShardedEngine(Engine):
         return self._divided(super().predictions(x, y))
 
     def _divided(self, result: R) -> R:
-        """Put parameters back into shards, for which there is no backward pass; `result` again."""
+        """Put parameters back into shards without a backward pass; returns `result`."""
         for unit in self.units:
             unit.reshard()
         return result
 
     @contextlib.contextmanager
     def part(self, last: bool) -> Iterator[None]:
-        """Around forward and backward of a micro-batch: gradients travel in the last one alone."""
+        """Context of a micro-batch's passes: gradients are reduced only in the last one."""
         self.units[-1].set_requires_gradient_sync(last)
         yield
 
     def save(self, folder: Path, moment: CheckpointData, keep: CheckpointPolicy) -> None:
-        """Begin to save a checkpoint in shards; raises StrawberryError if the last one failed."""
+        """Start to save a sharded checkpoint; raises StrawberryError if the last one failed."""
         self.writer.save(folder, moment, keep)
 
     def saved(self) -> list[tuple[int, Path]]:
-        """Steps and folders of checkpoints that have become whole on disk since the last call."""
+        """Steps and folders of checkpoints completed on disk since the last call."""
         return self.writer.done()
 
     def settle(self) -> None:
-        """Wait until all checkpoints are whole on disk; raises StrawberryError."""
+        """Wait until all checkpoints are complete on disk; raises StrawberryError."""
         self.writer.wait()
 
     def compile(self, machine: Machine) -> None:
-        """Compile block by block: between them parameters come and go."""
+        """Compile block by block, because parameters are gathered and released in between."""
         super().compile(replace(machine, compiled="blocks") if machine.compiled else machine)
 
 
 def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
-    """The engine that the recipe asks for, ready to train its freshly drawn model.
+    """The recipe's engine, ready to train its freshly initialised model.
 
-    Blocks recompute, the model is compiled, and freed memory is kept, where the recipe says so.
-    Whatever trains a model, or times its training, takes its engine from here.
+    Blocks recompute, the model is compiled, and freed memory is kept, as the recipe says.
+    Everything that trains a model, or times its training, gets its engine here.
 
-    Raises RecipeError if the model can't be built, or the batch not be divided among the ranks.
+    Raises RecipeError if the model can't be built, or the batch can't be divided among the ranks.
     """
     check_divides(recipe, world.size)
     keep_freed_memory(recipe.train.keep_memory)  # from the first parameter on
@@ -277,7 +277,7 @@ def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
 
 
 def check_divides(recipe: Recipe, size: int) -> None:
-    """Raises RecipeError if so many ranks can't have equally many sequences of a micro-batch."""
+    """Raises RecipeError if this many ranks can't have equally many sequences of a micro-batch."""
     batch = recipe.train.batch_size
     if batch % size:
         message = (

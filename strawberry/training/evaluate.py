@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 TEST_TIMES = 10
-"""How many evaluations' rows a test takes, where there are as many."""
+"""Size of a test, in evaluations, if there are enough rows."""
 
 
 @torch.no_grad()
@@ -39,29 +39,29 @@ def validate(
     split: Split = "val",
     keep: Keep | None = None,
 ) -> dict[str, float]:
-    """`val_loss` in nats a token, and `bits_per_byte` where there is text.
+    """`val_loss` in nats a token, and `bits_per_byte` for text.
 
     `val_loss_se` is the standard error of `val_loss` as an estimate for more text of this kind,
-    from the spread between rows. All models are measured on the same rows, so most of it is
-    common to them and not part of their differences.
+    from the spread between rows. All models are measured on the same rows, so most of it is common
+    to them and does not affect their differences.
 
-    It is measured on the first rows of the validation split, as many as `iters` steps have (None:
-    the recipe's `eval_iters`), each once. All are sums over these rows, so that they don't depend
-    on how the rows are divided over batches and ranks.
+    It is measured on the first rows of the validation split, as many as `iters` steps use (None:
+    the recipe's `eval_iters`), each once. All metrics are sums over these rows, so they don't
+    depend on the division into batches and ranks.
 
-    Where the data's targets are the only right answers there are `val_accuracy`, the share of them
-    that is told, and `val_solved`, the share of sequences without a mistake. Tokens are routed as
-    in generation. Where training chooses by looking ahead, as expert choice does,
-    `val_loss_teacher` is what the same model comes to when it is allowed to here. The random state
-    is left as it was, so that how often one looks does not change a run.
+    If the data's targets are the only right answers, there are `val_accuracy`, the share of right
+    ones, and `val_solved`, the share of sequences without an error. Tokens are routed as in
+    generation. If training sees later tokens, as in expert choice, `val_loss_teacher` is the loss
+    with that permission. The random state stays unchanged, so the number of evaluations does not
+    change a run.
 
     Args:
         engine: the model.
         batches: rows of its data.
-        machine: what computes.
-        iters: how many rows, in steps.
+        machine: the machine.
+        iters: number of rows, in steps.
         split: `val`; or `test`, with the same names of metrics.
-        keep: called with the nats, and with the number of targets, of each row.
+        keep: receives the nats, and the number of targets, of each row.
     """
     model = engine.model
     was_training = model.training
@@ -93,7 +93,7 @@ def _measure(
     answers: bool = False,
     keep: Keep | None = None,
 ) -> dict[str, float]:
-    """What `validate` tells, with what components report in evaluation as `val_NAME`."""
+    """The metrics of `validate`, with the components' own as `val_NAME`."""
     world, size = engine.world, batches.recipe.train.batch_size
     rows = n_rows(batches, iters, split)
     nats: list[torch.Tensor] = []  # of each row; on the device, so that nothing waits for it
@@ -131,16 +131,16 @@ def _measure(
 
 
 def _in_order(ranks: Sequence[Sequence[torch.Tensor]]) -> list[Any]:
-    """What ranks measured of their rows of each batch, in the order of the rows."""
+    """The ranks' measurements of their rows of each batch, in the order of the rows."""
     batches = zip(*ranks, strict=True)
     return [value for parts in batches for part in parts for value in part.tolist()]
 
 
 def standard_error(sums: Sequence[float], counts: Sequence[int]) -> float | None:
-    """That of the ratio `sum(sums) / sum(counts)`, with the pairs taken as a sample of text.
+    """Standard error of `sum(sums) / sum(counts)`, with the pairs as a sample of text.
 
-    None of fewer than two pairs that count anything. To first order the ratio's error is the mean
-    of `sums - ratio * counts` over the mean count (Cochran 1977, Sampling Techniques, 6.3).
+    None with fewer than two counted pairs. To first order the ratio's error is the mean of `sums -
+    ratio * counts` divided by the mean count (Cochran 1977, Sampling Techniques, 6.3).
     """
     pairs = [(s, c) for s, c in zip(sums, counts, strict=True) if c]
     n = len(pairs)
@@ -153,9 +153,9 @@ def standard_error(sums: Sequence[float], counts: Sequence[int]) -> float | None
 
 
 def n_rows(batches: Batches, iters: int | None = None, split: Split = "val") -> int:
-    """How many rows an evaluation takes: those of so many steps, and none of them twice.
+    """Number of rows of an evaluation: those of this many steps, each once.
 
-    Of a test split, which is measured once, they are `TEST_TIMES` as many unless it is said.
+    A test split, which is measured once, has `TEST_TIMES` as many unless specified.
     """
     train = batches.recipe.train
     step = train.batch_size * train.gradient_accumulation_steps
@@ -206,7 +206,7 @@ def evaluate_depths(
     dataset: Dataset | None = None,
     keep: Path | None = None,
 ) -> list[dict[str, float]]:
-    """The validation metrics of a run with so many recursion steps; None: those of training.
+    """The validation metrics of a run with this many recursion steps; None: those of training.
 
     With `split` the locked test split is opened, which the ledger beside the run notes; `again`
     does so although it was opened before. `dataset` is the run's, where it is open already.

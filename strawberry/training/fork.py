@@ -1,4 +1,4 @@
-"""A new run that begins from another run's checkpoint, with a recipe or data of its own."""
+"""A new run that starts from another run's checkpoint, with its own recipe or data."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def fork(session: Session, recent: RecentSums, parent: RunFolder) -> None:
-    """Begin the session's run from the newest checkpoint of `parent`, at that step.
+    """Start the session's run from the newest checkpoint of `parent`, at that step.
 
-    Weights, generators and the rows of the log are taken over; the state of the optimizers too,
-    if the recipe has the same ones. run.json names the parent, the step and what is different.
+    Weights, generators and the rows of the log are copied; so is the state of the optimizers, if
+    the recipe has the same ones. run.json names the parent, the step and the differences.
 
     Raises:
-        StrawberryError: there is no checkpoint in `parent`, its weights don't fit, or it has done
-            as many steps as the recipe wants.
+        StrawberryError: `parent` has no checkpoint, its weights don't fit, or it has done as many
+            steps as the recipe wants.
     """
     if not parent.exists:
         raise StrawberryError(f"{parent.path}: is not a run folder, so it can't be forked")

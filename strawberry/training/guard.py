@@ -1,16 +1,15 @@
-"""What becomes of a step whose loss or gradient is not finite: `train.on_nonfinite`.
+"""Reaction to a step with a non-finite loss or gradient: `train.on_nonfinite`.
 
 - `stop`: the run ends before the weights change; the last checkpoint is from before.
-- `skip`: the step's update is left out and the run goes on; after `IN_A_ROW` such steps on end it
-  ends.
-- `back_off`: the run goes back to its newest checkpoint and on from there at half the learning
-  rate; after `BACK_OFFS` halvings it ends. Weights that are spoilt already are mended by this too.
+- `skip`: the update is skipped and the run continues; after `IN_A_ROW` such steps in a row it ends.
+- `back_off`: the run returns to its newest checkpoint and continues at half the learning rate;
+  after `BACK_OFFS` halvings it ends. This also repairs damaged weights.
 
-Whatever is chosen, the step's batches are kept in `nonfinite/` of the run folder, and weights that
-are not finite never reach a checkpoint.
+In any case `nonfinite/` of the run folder keeps the step's batches, and non-finite weights never
+reach a checkpoint.
 
-Where ranks share a batch they judge alike, since what is looked at is summed over them: what is not
-finite on one is so on all. The batches that are kept are the rows of the main one.
+Ranks that share a batch decide alike, because the criteria are sums over them: a non-finite value
+on one is so on all. The kept batches are the rows of the main rank.
 """
 
 from __future__ import annotations
@@ -35,22 +34,22 @@ if TYPE_CHECKING:
 Verdict: TypeAlias = Literal["take", "skip", "again"]
 
 IN_A_ROW = 10
-"""Skipped steps on end after which `skip` gives up."""
+"""Number of skipped steps in a row after which `skip` gives up."""
 
 BACK_OFFS = 5
-"""Times that `back_off` halves the learning rate."""
+"""Number of times that `back_off` halves the learning rate."""
 
 KEPT_STEPS = 20
-"""Steps whose batches are kept at most."""
+"""Maximum number of steps whose batches are kept."""
 
 
 class Guard:
-    """Judges each step before the weights change, and does what the recipe says.
+    """Judges each step before the weights change, and reacts as the recipe says.
 
     Args:
         session: the run.
         recent: its sums.
-        restore: puts the session back to its newest checkpoint.
+        restore: returns the session to its newest checkpoint.
     """
 
     def __init__(self, session: Session, recent: RecentSums, restore: Callable[[], object]) -> None:
@@ -65,16 +64,16 @@ class Guard:
         self._buffers: list[tuple[Tensor, Tensor]] = []
 
     def begin_step(self) -> None:
-        """Remember what a skipped step must not change."""
+        """Remember values that a skipped step must not change."""
         if self.policy == "skip":
             self.recent.mark()
             buffers = self.session.model.buffers()
             self._buffers = [(buffer, buffer.clone()) for buffer in buffers]
 
     def judge(self) -> Verdict:
-        """What becomes of the step whose gradient is there; raises Diverged where the run ends.
+        """Judge the step after its gradient is computed; raises Diverged if the run ends.
 
-        `take`: make its update. `skip`: leave it out. `again`: the session is back at its newest
+        `take`: make its update. `skip`: skip it. `again`: the session is back at its newest
         checkpoint.
         """
         step = self.session.step + 1
@@ -98,16 +97,16 @@ class Guard:
         return "skip"
 
     def check(self) -> None:
-        """Raises Diverged if a step so far was not finite; for where steps aren't judged."""
+        """Raises Diverged if a step so far was not finite; for runs whose steps aren't judged."""
         if not self.recent.finite():
             self._keep(self.session.step)
             raise Diverged(self.session.step)
         self._good = self.session.step
 
     def save(self) -> bool:
-        """Save a checkpoint; False if weights are spoilt, and the session went back for it.
+        """Save a checkpoint; False if weights are damaged and the session was reset instead.
 
-        Raises Diverged where the run is to end.
+        Raises Diverged if the run has to end.
         """
         try:
             self.session.save(self.recent)
@@ -121,9 +120,9 @@ class Guard:
         return True
 
     def _go_back(self, error: Diverged) -> None:
-        """Restore the newest checkpoint, at half the rate; raises `error` in the end.
+        """Restore the newest checkpoint, at half the learning rate; raises `error` in the end.
 
-        The rate is part of a checkpoint, so that a run that is killed goes the same way again.
+        The rate is part of a checkpoint, so a killed run repeats the same course.
         """
         session = self.session
         scale = session.optimizers.scale / 2
@@ -139,7 +138,7 @@ class Guard:
         )
 
     def _keep(self, last: int) -> None:
-        """Write the batches of the steps since the last good one; a full disk is only said."""
+        """Write the batches since the last good step; a full disk only causes a warning."""
         session = self.session
         spoilt = spoilt_weights(session)
         if not session.world.main:
@@ -158,7 +157,7 @@ class Guard:
 
 
 def spoilt_weights(session: Session) -> list[str]:
-    """The names of the weights that are not finite, on any rank; all have to ask."""
+    """The names of the non-finite weights, on any rank; all ranks have to call it."""
     own = [
         name
         for name, parameter in session.model.named_parameters()
@@ -171,7 +170,7 @@ def keep_step(session: Session, folder: Path, step: int, spoilt: list[str]) -> N
     """Write `step-N.safetensors`, the ids and targets of each micro-batch, and `step-N.json`.
 
     The tensors are `x0`, `y0`, `x1`, ... (B, T); the JSON has the names of the `spoilt` weights,
-    and which rows of the data each micro-batch has: from the first up to the last.
+    and the first and last row of the data of each micro-batch.
     """
     folder.mkdir(exist_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -189,5 +188,5 @@ def keep_step(session: Session, folder: Path, step: int, spoilt: list[str]) -> N
 
 
 def step_name(step: int) -> str:
-    """What the files of a step are called."""
+    """The base name of a step's files."""
     return f"step-{step:08d}"

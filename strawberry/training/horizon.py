@@ -1,4 +1,4 @@
-"""Warm-ups and decays that a run is too short for."""
+"""Warm-ups and decays that are too long for a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def untimely(recipe: Recipe) -> list[str]:
-    """A line for each warm-up and decay that a run of so many steps doesn't come to the end of."""
+    """A warning for each warm-up and decay that a run of this many steps doesn't finish."""
     train, schedule = recipe.train, make_schedule(recipe)
     steps, warmup, end = train.max_iters, train.warmup_iters, train.lr_decay_iters
     last, warnings = schedule(steps - 1), []

@@ -1,8 +1,8 @@
-"""The losses of an evaluation's rows, kept beside the metrics that are made of them.
+"""The losses of an evaluation's rows, stored with its metrics.
 
-`rows/STEP.npz` in a run's folder has arrays of a number for each row: `nats`, the summed loss of
-its targets (float32); `targets`, how many they are; and `group`, the document in which it begins,
-where that is known. Runs that were measured on the same rows are compared row by row with them.
+`rows/STEP.npz` in a run's folder has arrays with a number for each row: `nats`, the summed loss of
+its targets (float32); `targets`, their number; and `group`, the document in which it begins, if
+known. Runs measured on the same rows are compared row by row with them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from strawberry.training.batches import Batches
 
 Keep: TypeAlias = Callable[[Sequence[float], Sequence[int]], None]
-"""Called with the nats, and with the number of targets, of each row of an evaluation."""
+"""Receives the nats, and the number of targets, of each row of an evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ class RowLosses:
     group: npt.NDArray[np.int64]
 
     def same_rows(self, other: RowLosses) -> bool:
-        """Whether these are rows of the same number of targets, document by document."""
+        """Return whether these are the same rows, by number of targets and document."""
         return np.array_equal(self.targets, other.targets) and np.array_equal(
             self.group, other.group
         )
 
 
 def keeper(path: Path, batches: Batches, split: Split = "val") -> Keep:
-    """What `validate` is to call, so that its rows are written to `path`, whole or not at all."""
+    """A callback for `validate` that writes its rows to `path`, atomically."""
 
     def keep(nats: Sequence[float], targets: Sequence[int]) -> None:
         if not batches.world.main:
@@ -63,9 +63,9 @@ def keeper(path: Path, batches: Batches, split: Split = "val") -> Keep:
 
 
 def read_rows(path: Path) -> RowLosses | None:
-    """The rows of an evaluation; None where they are not there. Raises StrawberryError if damaged.
+    """The rows of an evaluation; None if missing. Raises StrawberryError if damaged.
 
-    Where documents are not known each row is one of its own.
+    If documents are unknown, each row counts as one.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -80,7 +80,7 @@ def read_rows(path: Path) -> RowLosses | None:
 
 
 def last_rows(folder: Path, last: int) -> RowLosses | None:
-    """The mean loss by row of a run's last evaluations; None where not all have been kept."""
+    """The mean loss by row of a run's last evaluations; None if any is missing."""
     files = sorted(folder.glob("*.npz"))[-last:]
     kept = [rows for file in files if (rows := read_rows(file)) is not None]
     if len(kept) < last or not all(rows.same_rows(kept[-1]) for rows in kept):

@@ -1,4 +1,4 @@
-"""The training loop: `train` makes the parts, `fit` is the loop over them."""
+"""The training loop: `train` builds the parts, `fit` runs the loop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Interrupted(StrawberryError):  # noqa: N818 (not a mistake: the user asked for it)
-    """A run was stopped by a signal, and saved; `exit_code` is 128 + the signal's number."""
+    """A signal stopped a run, which is saved; `exit_code` is 128 + the signal's number."""
 
     def __init__(self, recipe: Recipe, folder: Path, step: int, number: int) -> None:
         self.folder, self.step, self.exit_code = folder, step, 128 + number
@@ -49,11 +49,11 @@ class Interrupted(StrawberryError):  # noqa: N818 (not a mistake: the user asked
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run came to.
+    """The result of a finished run.
 
     Attributes:
-        metrics: those of the last evaluation.
-        breaches: why its validation loss can't be believed, a line each.
+        metrics: metrics of the last evaluation.
+        breaches: reasons why its validation loss can't be trusted.
     """
 
     folder: Path
@@ -75,15 +75,15 @@ def train(
     """Train a recipe to its `max_iters`, in a run folder.
 
     Args:
-        recipe: what to train.
+        recipe: the recipe.
         run_dir: the run folder; None takes `runs/NAME`, numbered if that is taken.
-        resume: go on from the newest whole checkpoint of `run_dir`.
-        fork_of: a run whose newest checkpoint this new run begins from, with another recipe or
-            other data than that one had.
-        trackers: observers of this run, beside those that the recipe names.
+        resume: resume from the newest intact checkpoint of `run_dir`.
+        fork_of: a run from whose newest checkpoint this new run starts, with another recipe or
+            other data.
+        trackers: observers of this run, in addition to the recipe's.
         progress: progress callback while data is prepared.
-        warn: told of what a user should know: a component that looks at later tokens, a damaged
-            checkpoint that was passed over.
+        warn: receives warnings: a component that sees later tokens, or a damaged checkpoint that
+            was skipped.
 
     Raises:
         RecipeError: the recipe can't be built, or its data can't be opened.
@@ -128,7 +128,7 @@ def train(
 
 
 def _placed(recipe: Recipe, resumed: str | Path | None, parent: str | Path | None) -> Recipe:
-    """The recipe, which finds data where the run to go on with, or to begin from, has found it."""
+    """The recipe, which finds the data of the run to resume or to fork."""
     before, after = (
         (noted_in(Path(run)) if run is not None else None) or Origin() for run in (resumed, parent)
     )
@@ -136,7 +136,7 @@ def _placed(recipe: Recipe, resumed: str | Path | None, parent: str | Path | Non
 
 
 def _folder(recipe: Recipe, run_dir: str | Path | None) -> Path:
-    """The run's folder; raises StrawberryError where a restart would not find it again."""
+    """The run's folder; raises StrawberryError if a restart would not find it again."""
     if run_dir is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
         raise StrawberryError(
             "--max-restarts needs --run-dir, so that a restart can resume the run"
@@ -145,7 +145,7 @@ def _folder(recipe: Recipe, run_dir: str | Path | None) -> Path:
 
 
 def _start(session: Session, recent: RecentSums, again: bool, fork_of: str | Path | None) -> None:
-    """Put the session where the run is to go on, or begin the run."""
+    """Restore the session of a run to resume, or start the run."""
     recipe, run, machine = session.recipe, session.run, session.machine
     if again:
         run.check_same(recipe, session.dataset)
@@ -158,7 +158,7 @@ def _start(session: Session, recent: RecentSums, again: bool, fork_of: str | Pat
 
 
 def _run(session: Session, stop: StopRequest, recent: RecentSums) -> None:
-    """The loop; trackers are told of its beginning and of how it ended."""
+    """Run the loop; trackers receive its start and its outcome."""
     run, world = session.run, session.world
     try:
         session.tell("model_built", session.model, session.recipe)
@@ -175,7 +175,7 @@ def _run(session: Session, stop: StopRequest, recent: RecentSums) -> None:
 
 
 def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
-    """The loop: from the session's step to the recipe's last."""
+    """The loop, from the session's step to the recipe's last."""
     recipe, run, settings = session.recipe, session.run, session.recipe.train
     step = Step(
         session.engine, session.optimizers, session.batches.train, session.machine,
@@ -225,7 +225,7 @@ def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
 
 
 def log(session: Session, recent: RecentSums, spikes: SpikeDetector, step_tokens: int) -> None:
-    """Write a row of what happened since the last one; trackers are told of it."""
+    """Write a row of the log; trackers receive it."""
     row = {"step": session.step, **session.optimizers.rates(), **recent.row(step_tokens)}
     if "loss" not in row:  # every step of it was skipped
         session.log(row)

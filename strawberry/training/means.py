@@ -1,4 +1,4 @@
-"""Means of what micro-batches report, over steps and ranks."""
+"""Means of the micro-batches' reports, over steps and ranks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from strawberry.ranks.world import World
 
 
 class WeightedMeans:
-    """Weighted means by name; sums stay on the device until numbers are asked for.
+    """Weighted means by name; sums stay on the device until they are needed.
 
-    A metric of several values keeps a sum for each of them, and reads their means.
+    A metric of several values has a sum for each of them, and is computed from their means.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class WeightedMeans:
         self._reads: dict[str, Read] = {}
 
     def add(self, terms: Mapping[str, Metric], weight: float) -> None:
-        """Take in metrics with the weight of the tokens that they are means over."""
+        """Add metrics, weighted by their number of tokens."""
         for name, metric in terms.items():
             if metric.read is not None:
                 self._reads[name] = metric.read
@@ -33,7 +33,7 @@ class WeightedMeans:
                 self.add_part(name, value.detach().float() * weight, weight, place)
 
     def add_part(self, name: str, part: Tensor, weight: float, place: int = 0) -> None:
-        """Add to a sum, and to the weight that it will be divided by."""
+        """Add to a sum, and to its weight."""
         sums, weights = self._sums.setdefault(name, []), self._weights.setdefault(name, [])
         if place == len(sums):
             sums.append(part)
@@ -43,7 +43,7 @@ class WeightedMeans:
             weights[place] += weight
 
     def copy(self) -> WeightedMeans:
-        """The same so far."""
+        """A copy of the current sums."""
         other = WeightedMeans()
         other._sums = {name: list(sums) for name, sums in self._sums.items()}
         other._weights = {name: list(weights) for name, weights in self._weights.items()}
@@ -51,7 +51,7 @@ class WeightedMeans:
         return other
 
     def numbers(self, world: World) -> dict[str, float]:
-        """The means over all ranks, which all have to ask; waits for the device."""
+        """The means over all ranks, all of which have to call it; synchronises with the device."""
         told = {}
         for name, (sums, weights) in self._together(world).items():
             means = tuple(s / w for s, w in zip(sums, weights, strict=True))
@@ -59,14 +59,14 @@ class WeightedMeans:
         return told
 
     def state(self, world: World) -> dict[str, Any]:
-        """Sums and weights, their means over ranks, as JSON; a float32 survives the journey."""
+        """Sums and weights, as means over ranks, in JSON, which preserves a float32."""
         return {
             name: [[s.tolist() for s in sums], weights]
             for name, (sums, weights) in self._together(world).items()
         }
 
     def load(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Take what `state` gave."""
+        """Restore the result of `state`."""
         self._sums = {
             name: [torch.tensor(s, dtype=torch.float32, device=device) for s in sums]
             for name, (sums, _) in state.items()

@@ -1,4 +1,4 @@
-"""A run's evaluations: when they are due, what is kept of them, and when the referee looks too."""
+"""A run's evaluations: when they are due, what they record, and when the referee measures."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
 
 LONG = 200
-"""Steps of a run that the referee looks at twice."""
+"""Minimum number of steps of a run that the referee measures twice."""
 
 
 def due(step: int, interval: int) -> bool:
-    """Whether something that happens every `interval` steps (0: never) happens at this one."""
+    """Return whether an event every `interval` steps (0: never) is due at this step."""
     return interval > 0 and step % interval == 0
 
 
 def measured(recipe: Recipe, step: int) -> bool:
-    """Whether a run is evaluated after this step."""
+    """Return whether a run is evaluated after this step."""
     return due(step, recipe.train.eval_interval) or step == recipe.train.max_iters
 
 
 def measure(session: Session, recent: RecentSums) -> bool:
-    """Evaluate after a step; True if that is a best one, to be saved.
+    """Evaluate after a step; True for a best one, to be saved.
 
-    An evaluation can fail where training did not, for want of memory for example. What was trained
-    is saved then, and a resumed run begins with the evaluation.
+    An evaluation can fail where training did not, for example for lack of memory. Then the trained
+    state is saved, and a resumed run begins with the evaluation.
     """
     recent.pause()
     try:
@@ -49,7 +49,7 @@ def measure(session: Session, recent: RecentSums) -> bool:
 
 
 def evaluate(session: Session) -> bool:
-    """Measure the validation loss and tell of it; True if this is a best one to be kept."""
+    """Measure and report the validation loss; True for a best one, to be kept."""
     run, step = session.run, session.step
     write = keeper(run.rows / f"{step:09d}.npz", session.batches)
 
@@ -78,7 +78,7 @@ def _averaged(session: Session) -> dict[str, float]:
 
 
 def _let_look(session: Session) -> None:
-    """Let the referee look, at the last evaluation, and in a long run at the first one too.
+    """Let the referee measure, at the last evaluation, and in a long run at the first one too.
 
     It takes about as long as two steps.
     """

@@ -1,4 +1,4 @@
-"""Several optimizers over one model, driven as one."""
+"""Several optimizers over one model, used as one."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
 
 MACHINERY = ("fused", "foreach", "capturable", "differentiable")
-"""Options of a parameter group that follow the machine, not the run."""
+"""Options of a parameter group that depend on the machine, not on the run."""
 
 PROBE = (7, 11, 13, 17, 19)
-"""Sizes of the small parameters with which state is measured; no two dimensions are alike."""
+"""Sizes of small parameters for measuring state; all dimensions differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """An optimizer and the parameters that it takes; `lr` is its peak learning rate."""
+    """An optimizer and its parameters; `lr` is its peak learning rate."""
 
     component: ComponentSpec
     factory: OptimizerSource
@@ -50,8 +50,8 @@ class Assignment:
 def assign(recipe: Recipe, infos: Sequence[ParameterInfo]) -> list[Assignment]:
     """Give every parameter to the first optimizer whose selector matches and which claims it.
 
-    What an optimizer does not claim goes to its `rest`. Raises RecipeError if a parameter is left,
-    or if a selector matches nothing.
+    Parameters that an optimizer does not claim go to its `rest`. Raises RecipeError if a parameter
+    is left, or if a selector matches nothing.
     """
     left, site = list(infos), _site(recipe)
     assignments: list[Assignment] = []
@@ -95,7 +95,7 @@ def bound(assignments: Sequence[Assignment], infos: Sequence[ParameterInfo]) -> 
 def _take(
     spec: ComponentSpec, infos: Sequence[ParameterInfo], site: OptimizerSite
 ) -> Iterator[Assignment]:
-    """The assignment of one optimizer, and those of what it leaves to its `rest`."""
+    """The assignment of one optimizer, and those of its `rest`."""
     factory: OptimizerSource = spec.construct(site, contract=OptimizerSource)
     mine = tuple(info for info in infos if factory.claims(info))
     if mine:
@@ -112,7 +112,7 @@ def _matches(selector: str, info: ParameterInfo) -> bool:
 def state_bytes(assignments: Sequence[Assignment]) -> int:
     """Bytes of optimizer state, measured by letting each optimizer step once on small parameters.
 
-    A dimension of what that leaves is taken for that of the parameter which has its size.
+    A dimension of the resulting state is identified by its size.
     """
     return sum(_bytes_of(assignment) for assignment in assignments)
 
@@ -144,7 +144,7 @@ def _probe(info: ParameterInfo) -> ParameterInfo:
 
 
 class Optimizers:
-    """All optimizers of a run, as one: stepped, zeroed, saved and loaded together.
+    """All optimizers of a run as one: stepped, zeroed, saved and loaded together.
 
     `scale` is what the learning rates of the recipe are multiplied with. `assignments` are those of
     parameters with the names of `infos`, where they are known already.
@@ -190,9 +190,9 @@ class Optimizers:
             optimizer.step()
 
     def rates(self) -> dict[str, float]:
-        """The learning rates that were used last: `lr` of the first optimizer.
+        """The learning rates of the last step: `lr` of the first optimizer.
 
-        Where another's differs it is `lr_NAME`, by the name of its component.
+        If another's differs, it is `lr_NAME`, by the name of its component.
         """
         told: dict[str, float] = {}
         for assignment, optimizer in self.parts:
@@ -214,9 +214,9 @@ class Optimizers:
             info.parameter.grad = None
 
     def state(self) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-        """All that they keep: tensors by path, and for each optimizer what is JSON.
+        """Their whole state: tensors by path, and JSON values for each optimizer.
 
-        Raises StrawberryError if an optimizer keeps something that can't be saved.
+        Raises StrawberryError if an optimizer has state that can't be saved.
         """
         tensors: dict[str, torch.Tensor] = {}
         parts = []
@@ -236,7 +236,7 @@ class Optimizers:
         return tensors, parts
 
     def load(self, tensors: Mapping[str, torch.Tensor], parts: Sequence[Mapping[str, Any]]) -> None:
-        """Put back what `state` gave; raises ValueError if it is that of other parameters."""
+        """Restore the result of `state`; raises ValueError if it belongs to other parameters."""
         for (_, optimizer), part in zip(self.parts, parts, strict=True):
             for name, packed in part["state"].items():
                 if name not in self.by_name:
@@ -256,7 +256,7 @@ class Optimizers:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Within it, the parameters have the values to evaluate and to save."""
+        """In this context the parameters have the values for evaluation and saving."""
         with contextlib.ExitStack() as stack:
             for (assignment, optimizer), apart in zip(self.parts, self.apart, strict=True):
                 apart.take()
@@ -266,7 +266,7 @@ class Optimizers:
             yield
 
     def loaded(self) -> None:
-        """Put back the values to train on; for when parameters, tensors and numbers are loaded."""
+        """Restore the training values, after parameters, tensors and numbers were loaded."""
         for (assignment, optimizer), apart in zip(self.parts, self.apart, strict=True):
             apart.take()
             assignment.factory.loaded(optimizer)
@@ -274,7 +274,7 @@ class Optimizers:
 
 
 def _pack_group(group: dict[str, Any], path: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """A parameter group without its parameters and what is made anew, such as functions."""
+    """A parameter group without its parameters and without values that are created again."""
     kept = {}
     for key, value in group.items():
         if key != "params" and key not in MACHINERY:
@@ -284,7 +284,7 @@ def _pack_group(group: dict[str, Any], path: str, tensors: dict[str, torch.Tenso
 
 
 def _place(parameter: torch.Tensor, key: str, fused: bool, tensor: torch.Tensor) -> torch.Tensor:
-    """A copy where it is used: a step counter stays where torch wants it, all else follows."""
+    """A copy on the parameter's device; a step counter stays where torch wants it."""
     counter = tensor.ndim == 0 and (key == "step" or parameter.ndim > 0)
     if tensor.shape == parameter.shape:
         tensor = placed_like(tensor, parameter)

@@ -1,7 +1,7 @@
-"""What each rank will hold and send, from the model on the meta device: nothing is allocated.
+"""Memory and traffic of each rank, from the model on the meta device: nothing is allocated.
 
-W ranks, P parameters. All numbers are of the fullest rank, in bytes. Sharded tensors are divided
-along their first dimension, in pieces of the same size but for the last ones.
+W ranks, P parameters. All numbers are in bytes, for the rank with the most. Sharded tensors are
+divided along their first dimension, in equal pieces except the last ones.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from strawberry.training.outline import Outline
 
 WIDE = 4
-"""Bytes of a float32: parameters, gradients and states are kept in it."""
+"""Bytes of a float32, the dtype of parameters, gradients and states."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankCost:
-    """What one of `ranks` holds and sends.
+    """Memory and traffic of one of `ranks`.
 
     Attributes:
         parallel: `none`, `ddp` or `fsdp`.
@@ -58,7 +58,7 @@ class RankCost:
 
     @property
     def total(self) -> int:
-        """All that is held at the same time, at the most."""
+        """The maximum of memory in use at once."""
         held = (self.parameters, self.gradients, self.optimizer, self.gathered, self.activations)
         return sum(held) + self.averages
 
@@ -127,7 +127,7 @@ def _sharded(outline: Outline, activations: int, ranks: int) -> RankCost:
 
 
 def _for_step(assignments: Sequence[Any], narrow: int) -> int:
-    """Bytes of matrices that an optimizer needs whole at each step: Muon's, but for stacks."""
+    """Bytes of matrices that an optimizer gathers at each step: Muon's, except stacks."""
     return narrow * sum(
         info.parameter.numel()
         for assignment in assignments
@@ -145,7 +145,7 @@ def _shard(info: ParameterInfo, ranks: int) -> ParameterInfo:
 
 
 def _padded(module: nn.Module, ranks: int) -> int:
-    """Parameters of a module, each filled up to equal shards."""
+    """Parameters of a module, each padded to equal shards."""
     return sum(
         -(-p.shape[0] // ranks) * ranks * math.prod(p.shape[1:]) for p in module.parameters()
     )
@@ -156,5 +156,5 @@ def _count(parameters: Any) -> int:
 
 
 def _ring(size: int, ranks: int) -> int:
-    """What a rank sends in an all-gather or reduce-scatter that makes or takes `size` bytes."""
+    """Bytes that a rank sends in an all-gather or reduce-scatter of `size` bytes."""
     return size * (ranks - 1) // ranks

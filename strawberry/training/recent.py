@@ -1,4 +1,4 @@
-"""What happened since the last row of the log, and whether all of it was finite."""
+"""Sums since the last row of the log, and whether all values were finite."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class RecentSums:
         self.start()
 
     def start(self) -> None:
-        """Start the clock anew."""
+        """Restart the clock."""
         self.timed = 0
         self.paused = 0.0
         self.steps_from = time.perf_counter()
 
     def add(self, loss: Loss, share: float = 1.0) -> None:
-        """Take in a micro-batch, which has that share of a step's tokens."""
+        """Add a micro-batch, with its share of a step's tokens."""
         self.means.add_part("loss", loss.cross_entropy, share)
         for name, part in loss.parts.items():
             self.means.add_part(name, part, share)
@@ -61,22 +61,22 @@ class RecentSums:
         self.health = self.health + 0 * loss.total.detach()
 
     def end_step(self, norm: Tensor) -> None:
-        """Take in the norm of a step's gradient."""
+        """Add the norm of a step's gradient."""
         self.timed += 1
         self.norm = norm
         self.health = self.world.sum(self.health + 0 * norm)
 
     def mark(self) -> None:
-        """Remember this moment, before a step that may have to be dropped."""
+        """Remember the sums before a step that may be skipped."""
         self._marked = (self.means.copy(), self.norm, self.health)
 
     def drop_step(self) -> None:
-        """Forget the step since `mark`, but count it."""
+        """Undo the step since `mark`, but count it."""
         self.means, self.norm, self.health = self._marked
         self.skipped += 1
 
     def finite(self) -> bool:
-        """Whether all losses and gradients were; waits for the device."""
+        """Return whether all losses and gradients were finite; synchronises with the device."""
         return math.isfinite(self.health.item())
 
     def check(self, step: int) -> None:
@@ -85,11 +85,11 @@ class RecentSums:
             raise Diverged(step)
 
     def state(self) -> dict[str, Any]:
-        """The sums, their mean over ranks, as JSON."""
+        """The sums, as means over ranks, in JSON."""
         return {"means": self.means.state(self.world), "skipped": self.skipped}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore the result of `state`."""
         self.skipped = state["skipped"]
         self.means.load(state["means"], self.machine.device)
         self.health = torch.zeros((), device=self.machine.device)
@@ -104,9 +104,9 @@ class RecentSums:
         self.paused += time.perf_counter() - self._paused_at
 
     def row(self, step_tokens: int) -> dict[str, float]:
-        """Means since the last row, the gradient's norm, and the speed; begins anew.
+        """Means since the last row, the gradient's norm, and the speed; starts again.
 
-        `skipped` counts the steps that were left out; with no other there are no means.
+        `skipped` counts skipped steps; without any other step there are no means.
         """
         values = self.means.numbers(self.world)
         self.machine.synchronize()
@@ -121,6 +121,6 @@ class RecentSums:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no tensor (scalars aside) holds a NaN or an infinity."""
+    """Return whether no tensor (except scalars) has a NaN or an infinity."""
     checks = [torch.isfinite(t).all() for t in tensors if t.ndim and t.is_floating_point()]
     return not checks or bool(torch.stack(checks).all())

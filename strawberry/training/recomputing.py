@@ -1,4 +1,4 @@
-"""Whether a run may compute its activations again."""
+"""Check that a run may recompute its activations."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from strawberry.runs.device import Machine
 
 _SHORT: Final = 67
-"""Tokens of the row by which gradients are compared."""
+"""Number of tokens of the row by which gradients are compared."""
 
 
 def check_recomputing(model: LanguageModel, world: World, recipe: Recipe, machine: Machine) -> None:
-    """Raises RecipeError where activations that are computed again make another model.
+    """Raises RecipeError if recomputed activations change the model.
 
-    It takes five passes forward and back over a short row, before anything is compiled.
+    It takes five forward and backward passes over a short row, before anything is compiled.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     shape = 1, min(_SHORT, recipe.model.block_size)

@@ -1,4 +1,4 @@
-"""The referee's look at a run: at its first evaluation, and at its last."""
+"""The referee's measurements of a run, at its first and last evaluation."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from strawberry.training.session import Session
 
 MUCH = 0.05
-"""The share of validation windows in the training text from which on it is told."""
+"""Share of validation windows in the training text from which on a warning appears."""
 _ROWS = 2
-"""Rows whose loss is computed again, from the logits."""
+"""Number of rows whose loss is computed again from the logits."""
 
 
 def referee(session: Session) -> None:
-    """Measure what the validation loss depends on; what must not be is told, and written down.
+    """Measure the dependences of the validation loss; forbidden ones are reported and recorded.
 
-    Everything runs as it does in `validate`: the same rows, compiled and cast alike. Several ranks
-    run the same passes together, each with its own rows.
+    Everything runs as in `validate`: the same rows, compiled and cast alike. Several ranks run the
+    same passes together, each with its own rows.
     """
     before, model = session.run.breaches(), session.model
     was_training = model.training
@@ -66,9 +66,9 @@ def referee(session: Session) -> None:
 
 
 def _overlap(session: Session) -> dict[str, float] | None:
-    """How much of the validation text is training text too; told where it is much.
+    """Share of the validation text that is in the training text too, with a warning if it is large.
 
-    With a tokenizer the text is what counts, in whatever guise, and else the ids.
+    With a tokenizer texts are compared, in altered forms too; else ids.
     """
     measured = known_overlap(session.dataset)
     if measured is None:
@@ -89,7 +89,7 @@ def _rows(session: Session) -> EvaluationRows:
 
 
 def _run(session: Session) -> Run:
-    """Ids to hidden states, compiled and cast as in the run."""
+    """Maps ids to hidden states, compiled and cast as in the run."""
 
     def run(ids: Tensor) -> Tensor:
         with session.machine.autocast():
@@ -131,7 +131,7 @@ def _nats(session: Session) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _ranks_breach(session: Session, run: Run) -> Breach | None:
-    """Whether ranks have other outputs for the same tokens: state that they don't share."""
+    """Find different outputs of ranks for the same tokens: unshared state."""
     world, vocab_size = session.world, session.recipe.model.vocab_size
     if world.size == 1:
         return None
@@ -152,13 +152,13 @@ def _ranks_breach(session: Session, run: Run) -> Breach | None:
 
 
 def _sums(y: Tensor) -> tuple[float, float]:
-    """The sum of all numbers with drawn weights, and of their sizes: a norm fixes plain sums."""
+    """The sum of all numbers with random weights, and of their sizes; a norm fixes plain sums."""
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(SEED))
     y = y.double()
     return float((y * weights.to(y)).sum()), float(y.abs().sum())
 
 
 def _apart(sums: Sequence[tuple[float, float]], noise: float) -> bool:
-    """Whether sums over the same outputs differ by more than rounding."""
+    """Return whether sums over the same outputs differ by more than rounding."""
     totals, sizes = zip(*sums, strict=True)
     return not max(totals) - min(totals) <= noise * max(*sizes, 1e-30)

@@ -1,4 +1,4 @@
-"""Putting a run back where a checkpoint left it."""
+"""Restore a run from a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from strawberry.training.session import Session
 
 NEEDED = ("step", "random", "metrics", "recent", "optimizer", "scale", "best")
-"""What the state of a checkpoint holds; without any one of them a resumed run would be another."""
+"""Required state of a checkpoint; without any one a resumed run would differ."""
 
 
 def restore(session: Session, recent: RecentSums) -> list[str]:
-    """Put a session where its newest whole checkpoint left it; returns what to warn of.
+    """Restore a session from its newest intact checkpoint; returns warnings.
 
-    A run that was killed before its first checkpoint starts over. Raises StrawberryError if a part
+    A run that was killed before its first checkpoint starts again. Raises StrawberryError if a part
     is missing, or does not fit the recipe.
     """
     run = session.run
@@ -35,7 +35,7 @@ def restore(session: Session, recent: RecentSums) -> list[str]:
 
 
 def newest_of(run: RunFolder, session: Session) -> tuple[Checkpoint, list[str]]:
-    """The newest whole checkpoint of `run`, of which each rank reads what it holds; and warnings.
+    """The newest intact checkpoint of `run`, of which each rank reads its part; and warnings.
 
     One rank verifies it for all. Raises StrawberryError if there is none.
     """

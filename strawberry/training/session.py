@@ -1,4 +1,4 @@
-"""The parts of a run: what the loop works on, how it is saved, and how it is built."""
+"""The parts of a run: how they are built, saved and used by the loop."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Session:
     """The parts of a run, built.
 
     Attributes:
-        best: the step and val_loss of the best checkpoint.
-        row_nats: the losses of the last evaluation's rows, of all ranks.
-        measured: the metrics of each evaluation of this process, by its step.
-        readers: who has read the validation split meanwhile.
+        best: step and val_loss of the best checkpoint.
+        row_nats: losses of the last evaluation's rows, of all ranks.
+        measured: the metrics of each evaluation of this process, by step.
+        readers: code that has read the validation split meanwhile.
     """
 
     recipe: Recipe
@@ -64,10 +64,10 @@ class Session:
     readers: Readers = field(default_factory=lambda: Readers(()))
 
     def tell(self, event: str, *arguments: Any) -> None:
-        """Tell trackers, and the plugins' lifecycle hooks, of an event of this run.
+        """Send an event of this run to trackers, and to the plugins' lifecycle hooks.
 
-        All are told, even after one has raised; then that is a PluginError. Of several ranks the
-        main one tells.
+        All of them receive it, even after one has raised, which then becomes a PluginError. Only
+        the main rank sends events.
         """
         if not self.world.main:
             return
@@ -93,34 +93,34 @@ class Session:
             raise PluginError("\n".join(map(str, failures))) from failures[0]
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Add a row to the run's metrics; of several ranks the main one does."""
+        """Add a row to the run's metrics, on the main rank."""
         if self.world.main:
             self.run.log(row)
 
     def was_measured(self) -> bool:
-        """Whether the log has an evaluation of this step; the same on all ranks."""
+        """Return whether the log has an evaluation of this step; the same on all ranks."""
         return self.run.was_measured(self.step)
 
     def save(self, recent: RecentSums) -> None:
-        """Write a checkpoint of this moment; raises Diverged if it is not worth keeping."""
+        """Write a checkpoint of the current state; raises Diverged if it is damaged."""
         recent.check(self.step)
         with self.optimizers.evaluating():
             self.write(recent)
         self.announce()
 
     def announce(self) -> None:
-        """Tell of checkpoints that have become whole on disk."""
+        """Report checkpoints that were completed on disk."""
         for step, path in self.engine.saved():
             self.tell("checkpoint_saved", self.run.path, step, path)
 
     def leave(self) -> None:
-        """Wait until checkpoints are whole, and for all ranks: the run ends well."""
+        """Wait for checkpoints, and for all ranks, at the end of a run."""
         self.engine.settle()
         self.announce()
         self.world.barrier()
 
     def write(self, recent: RecentSums) -> None:
-        """Write the checkpoint's folder, or begin to; raises as `save` does."""
+        """Write the checkpoint's folder, or start to; raises as `save` does."""
         kept, plain = self.optimizers.state()
         finite = all_finite(map(local, [*self.model.parameters(), *kept.values()]))
         if self.world.most(not finite):
@@ -167,7 +167,7 @@ def open_session(
 ) -> Session:
     """Build the parts of a run that is outlined, at its first step.
 
-    Raises RecipeError if one can't be built, or the batch not be divided among the ranks.
+    Raises RecipeError if one can't be built, or the batch can't be divided among the ranks.
     """
     recipe = outline.recipe
     readers = Readers.active = Readers(files_of(recipe.plugins))

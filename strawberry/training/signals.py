@@ -1,4 +1,4 @@
-"""A signal asks a run to stop at the end of the step; a second one that insists ends it at once."""
+"""Signals: the first stops a run at the end of the step, a second one may end it at once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_signals(insist: bool = True) -> Iterator[StopRequest]:
-    """While inside, the first signal sets `asked`; one that insists does what it always does.
+    """In this context the first signal sets `asked`; an insistent one has its usual effect.
 
-    Without `insist` it does nothing: a launcher passes on to each of its processes what they have
-    had from the terminal already, and kills those that take too long.
+    Without `insist` it has no effect: a launcher forwards to each of its processes the signals that
+    they already got from the terminal, and kills those that take too long.
     """
     stop = StopRequest()
     numbers = heeded()

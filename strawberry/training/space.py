@@ -1,4 +1,4 @@
-"""Whether a run has room, on the disk and in memory, asked before its first step."""
+"""Check disk space and memory for a run before its first step."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def check_disk(
 
 
 def check_memory(model: nn.Module, device: torch.device, shares: int = 1) -> None:
-    """Raises StrawberryError if weights and gradients alone are more than the device's memory.
+    """Raises StrawberryError if weights and gradients alone exceed the device's memory.
 
-    `model` may be on the meta device: nothing of it is read. `shares` is the number of ranks that
-    hold it in shards.
+    `model` may be on the meta device: its values are not read. `shares` is the number of ranks
+    among which it is sharded.
     """
     needed, total = 2 * _bytes_of(model) // shares, total_memory(device)
     if total is not None and needed > total:
@@ -62,7 +62,7 @@ def check_memory(model: nn.Module, device: torch.device, shares: int = 1) -> Non
 
 
 def total_memory(device: torch.device) -> int | None:
-    """Bytes of memory of a device; None where that can't be known."""
+    """Bytes of memory of a device; None if unknown."""
     with contextlib.suppress(RuntimeError):  # that of devices whose memory is the host's
         if device.type != "cpu":
             return int(torch.accelerator.get_memory_info(device)[1])
@@ -73,9 +73,9 @@ def total_memory(device: torch.device) -> int | None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most memory so far: that of tensors on an accelerator that tells, else the process's.
+    """Peak memory so far: of tensors on an accelerator that reports it, else of the process.
 
-    None where neither can be known.
+    None if neither is known.
     """
     with contextlib.suppress(RuntimeError):  # a device that counts nothing
         if device.type != "cpu" and (most := torch.accelerator.max_memory_allocated(device)):

@@ -1,4 +1,4 @@
-"""Loss spikes: rows of the log whose loss stands far above those before it. Reported, no more."""
+"""Loss spikes: rows of the log with a loss far above the previous ones; only reported."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections import deque
 from collections.abc import Iterable
 
 ROWS = 20
-"""Rows that a loss is compared with."""
+"""Number of rows that a loss is compared with."""
 
 LEAST = 5
-"""Rows before which nothing is called a spike."""
+"""Number of rows before which nothing counts as a spike."""
 
 DEVIATIONS = 10.0
-"""Median absolute deviations above the median that make a spike; about 7 standard deviations."""
+"""Minimum distance of a spike in median absolute deviations; about 7 standard deviations."""
 
 SHARE = 0.1
-"""And how far above the median it is at least, relative to that: a flat curve has no deviation."""
+"""Minimum relative distance from the median, because a flat curve has no deviation."""
 
 
 class SpikeDetector:
     """Compares each logged loss with the median of the rows before it.
 
     Args:
-        losses: the rows that are there already, of a run that is gone on with.
+        losses: existing rows of a resumed run.
     """
 
     def __init__(self, losses: Iterable[float] = ()) -> None:
         self._seen: deque[float] = deque(losses, ROWS)
 
     def ratio(self, loss: float) -> float | None:
-        """The loss as a multiple of the median of the rows before, if it is a spike; else None."""
+        """The loss as a multiple of the median of previous rows, if it is a spike; else None."""
         before = list(self._seen)
         self._seen.append(loss)
         if len(before) < LEAST:

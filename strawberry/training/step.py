@@ -1,4 +1,4 @@
-"""One training step: what `train`, `profile`, `check` and `ablate --match time` all run."""
+"""One training step, which `train`, `profile`, `check` and `ablate --match time` all run."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from strawberry.training.optimizers import Optimizers
 
 Rows: TypeAlias = Callable[[int], Sequence[MicroBatch]]
-"""This rank's micro-batches of a step, by its number from 0; there is at least one."""
+"""This rank's micro-batches of a step, by its number from 0; at least one."""
 
 
 class Step:
-    """A training step in two halves, so that a caller can judge the gradient between them.
+    """A training step in two halves, so that a caller can judge the gradient in between.
 
     Args:
         engine: shares the model among ranks.
-        optimizers: change its parameters.
+        optimizers: update its parameters.
         rows: the micro-batches of each step.
-        machine: what all is computed on.
-        clip: the largest norm of the gradient; 0 doesn't clip.
+        machine: the machine.
+        clip: maximum norm of the gradient; 0 disables clipping.
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class Step:
     def gradient(
         self, number: int, seen: Callable[[Loss, float], object] = lambda *_: None
     ) -> Tensor:
-        """Leave the gradient of a step in the parameters; returns its norm before it is clipped.
+        """Compute the gradient of a step into the parameters; returns its norm before clipping.
 
-        The step's loss is the sum over its targets divided by their count, over all micro-batches
-        and ranks. So the gradient doesn't depend on how the step is divided.
+        The step's loss is the sum over its targets divided by their number, over all micro-batches
+        and ranks. So the gradient doesn't depend on the division of the step.
 
         Args:
-            number: of the step, from 0.
-            seen: called with the loss of each micro-batch, and with the micro-batch's share of the
-                step's tokens, once its gradient is there.
+            number: number of the step, from 0.
+            seen: receives the loss of each micro-batch, and its share of the step's tokens, after
+                its gradient is computed.
         """
         parts = self.rows(number)
         share = 1 / len(parts)
@@ -67,18 +67,18 @@ class Step:
         return self.engine.clip(self.clip)
 
     def apply(self, number: int) -> None:
-        """Change the parameters by the gradient that is there, and drop it."""
+        """Update the parameters with the gradient, and clear it."""
         self.optimizers.step(number)
         self.engine.model.after_step()
         self.optimizers.zero_grad()
 
     def skip(self, number: int) -> None:
-        """Drop the gradient that is there; the schedule goes on all the same."""
+        """Clear the gradient without an update; the schedule advances."""
         self.optimizers.set_rates(number)
         self.optimizers.zero_grad()
 
     def timed(self, numbers: Sequence[int]) -> Iterator[float]:
-        """Take these steps; yields the seconds of each."""
+        """Run these steps; yields the seconds of each."""
         for number in numbers:
             self.machine.synchronize()
             began = time.perf_counter()

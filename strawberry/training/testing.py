@@ -1,4 +1,4 @@
-"""The locked test split: opened for one evaluation, and noted in the ledger beside the runs."""
+"""The locked test split: opened for one evaluation, and recorded in the ledger."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def ledger_around(folder: Path) -> Ledger:
-    """The ledger that counts what is done with a run or a sweep: that of the folder around it.
+    """The ledger for a run or a sweep: that of the parent folder.
 
-    That of a sweep's trial is the sweep's, and that of a suite's table the suite's.
+    A sweep's trial has the sweep's, and a suite's table the suite's.
     """
     folder = folder.absolute()
     sweep = folder.parents[2] if folder.name == "run" and len(folder.parents) > 2 else folder
@@ -33,18 +33,18 @@ def ledger_around(folder: Path) -> Ledger:
 def open_test(
     recipe: Recipe, ledger: Ledger, *, again: bool, joins: int | None = None, **noted: Any
 ) -> Opened:
-    """Open the test split of a recipe's data, and note that it was.
+    """Open the test split of a recipe's data, and record it.
 
     Args:
-        recipe: whose data.
-        ledger: where it is noted.
-        again: open it although it was opened before; that is counted.
-        joins: of a part of something (a table of a suite), in how many openings for the same
-            `folder` it has had its part: one beyond these is its own, and no other.
-        noted: what is noted beside: the folder, the plan's digest.
+        recipe: the recipe of the data.
+        ledger: the ledger for the record.
+        again: allow another opening, which is recorded.
+        joins: for a part of something (a table of a suite): the number of openings for the same
+            `folder` that include it; one beyond these is a separate opening.
+        noted: further entries: the folder, the plan's digest.
 
     Raises:
-        StrawberryError: there is no test split, it was opened before, or it can't be noted.
+        StrawberryError: there is no test split, it was opened before, or it can't be recorded.
     """
     dataset = open_dataset(recipe, test=True)
     if TEST not in dataset.splits:
@@ -72,14 +72,14 @@ def open_test(
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A data set whose test split is open, and the ledger's entry of that."""
+    """A data set with its test split open, and the ledger's entry."""
 
     dataset: Dataset
     entry: dict[str, Any]
 
 
 def said(openings: Sequence[Mapping[str, Any]]) -> str:
-    """How often the test split was opened, and when last."""
+    """Number of openings of the test split, and the last date."""
     last = openings[-1]
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
     return f"the test split of this data was opened {times}, on {last['when']} for {last['folder']}"

@@ -1,12 +1,12 @@
 """torch's optimizers without torch's compiler.
 
-`torch.optim` keeps its methods out of what `torch.compile` sees, and imports the compiler to say
-so: more than a second at the first optimizer of a process that compiles nothing. Until something
-else has imported it, nothing can be in the middle of being compiled, and there is nothing to be
-kept out of: then the methods run as they were written.
+`torch.optim` hides its methods from `torch.compile`, and imports the compiler to
+do so: more than a second at the first optimizer of a process that compiles nothing. While nothing
+else has imported the compiler, nothing can be compiling, so there is nothing to hide from: the
+methods then run directly.
 
-Torch's classes are changed for the whole process, so the owner of a process does it: a verb of the
-command line, or a trial's worker, before its first optimizer. No import does.
+Torch's classes are changed for the whole process, so its owner does it: a verb of the command line,
+or a trial's worker, before its first optimizer. No import does.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ COMPILER = "torch._dynamo"
 
 
 def spare_compiler(classes: Iterable[type] = ()) -> None:
-    """Let methods of torch's optimizers, and of these, import the compiler only where it is in use.
+    """Let methods of torch's optimizers, and of these, import the compiler only when it is in use.
 
-    What it can't find in another torch stays as it is, and takes its second. A second call changes
-    nothing.
+    Methods that another torch version lacks stay unchanged. A second call changes nothing.
     """
     base = torch.optim.Optimizer
     for cls in (base, *base.__subclasses__(), *classes):
@@ -40,7 +39,7 @@ def _imports_compiler(method: Any) -> bool:
 
 
 def _sparing(method: Any, step: bool) -> Callable[..., Any]:
-    """`method`, or what it wraps while no compiler is there; a step's gradients are switched."""
+    """`method`, or the function it wraps while the compiler is not imported."""
     plain = method.__wrapped__
 
     @functools.wraps(plain)

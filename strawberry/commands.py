@@ -1,8 +1,8 @@
-"""What a command that a plugin brings is written with; imported when the command is used.
+"""Helpers for commands of plugins; imported when the command is used.
 
-`plugins()` are those of this call of `strawberry`, as its global options want them; `progress()` is
-a context that gives a callback for work on data; the rest prints. What raises a `StrawberryError`
-ends with its line and exit code 2.
+`plugins()` returns the plugins of this call of `strawberry`, by its global options; `progress()` is
+a context that gives a callback for work on data; the others print. A `StrawberryError` ends the
+command with its line and exit code 2.
 """
 
 from strawberry.cli.app import run

@@ -81,4 +81,4 @@ class FieldError(ValueError):
 
 
 class DamagedCheckpointError(StrawberryError):
-    """A checkpoint is not what its manifest says, or not what we write."""
+    """A checkpoint differs from its manifest, or was not written by Strawberry."""

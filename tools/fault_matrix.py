@@ -89,7 +89,7 @@ if it then goes unnoticed. Figures are what the tests themselves count.
 
 @dataclass(slots=True)
 class Row:
-    """What the tests of a row came to."""
+    """The outcomes of a row's tests."""
 
     passed: int = 0
     failed: list[str] = field(default_factory=list)

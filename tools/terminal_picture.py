@@ -2,8 +2,8 @@
 
     python tools/terminal_picture.py OUT.svg [--lines N] [--at SECONDS] -- COMMAND...
 
-With `--at` the picture is the screen after that many seconds, while the command is still running;
-the command then goes on, unseen, to its end. Needs `pyte`, a terminal emulator.
+With `--at` the picture is the screen after that many seconds, while the command is running; the
+command then runs to its end, unseen. Needs `pyte`, a terminal emulator.
 """
 
 from __future__ import annotations

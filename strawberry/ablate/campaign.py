@@ -93,7 +93,7 @@ def foreseen(
     question: Question,
     before: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """What `ask` would return, without when and by what it was asked where it is new.
+    """The entry that `ask` would return; a new one has no date and command.
 
     Args:
         ledger: as of `ask`; nothing is written.

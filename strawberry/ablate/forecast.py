@@ -74,7 +74,7 @@ class Prospect:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What the requested seeds can detect, and what other numbers could.
+    """Predict what the requested seeds, and other numbers of seeds, can detect.
 
     Attributes:
         metric: the metric, in whose unit differences are.

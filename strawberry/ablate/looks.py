@@ -1,4 +1,4 @@
-"""How alpha is spent over the looks at a table while seeds are added.
+"""Spending of alpha over the looks at a table while seeds are added.
 
 Uses Pocock's spending function (Lan and DeMets 1983): at a share t of the seeds, alpha * log(1 + (e
 - 1) t) is spent. The level of each look follows from the joint distribution of the statistics of

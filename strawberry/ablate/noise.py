@@ -87,7 +87,7 @@ class Measured:
 
 
 class Design:
-    """Which cells have which seeds, and the questions about them.
+    """The seeds of each cell, and the questions about the cells.
 
     Args:
         seen: cells x seeds; True where there is a value. Every seed has at least two.
@@ -121,7 +121,7 @@ class Design:
         for question, row in enumerate(self.contrasts):
             groups.setdefault(np.minimum(row, 0).tobytes(), []).append(question)
         self.groups = [np.array(group) for group in groups.values() if len(group) > 1]
-        """Questions whose differences are from the same cells."""
+        """Questions whose differences involve the same cells."""
 
     def measure(
         self, values: Numbers, prior: Prior | None = None, *, step: Numbers | float = 0.0

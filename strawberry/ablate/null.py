@@ -163,12 +163,12 @@ _DRAWN: WeakKeyDictionary[Design, dict[float | Prior, Null]] = WeakKeyDictionary
 
 
 def null_of(design: Design, ratio: float = RATIO, prior: Prior | None = None) -> Null:
-    """What chance makes of a design; drawn once, and kept as long as the design.
+    """The null distribution of a design; sampled once, and kept as long as the design.
 
     Args:
-        design: whose tables.
-        ratio: the largest of two cells' deviations.
-        prior: what is known of the noise; then the ratio is not used.
+        design: design of the tables.
+        ratio: largest ratio of two cells' deviations.
+        prior: knowledge of the noise; the ratio is then unused.
     """
     of = ratio if prior is None else Prior(1.0, prior.freedom)
     drawn = _DRAWN.setdefault(design, {})

@@ -46,8 +46,9 @@ class PlanFields:
 
     Args:
         mode: `grid` takes all combinations; `one_at_a_time` the recipe, and each value by itself;
-            `leave_one_out` the recipe, and the recipe without each part; `paired` the first values
-            together, then the second ones; `random` draws `samples` of them, also from ranges.
+            `leave_one_out` the recipe, and the recipe without each part. `paired` takes the first
+            values together, then the second ones; `random` draws `samples` of them, also from
+            ranges.
         samples: number of cells drawn in `random`.
         max_seeds: maximum number of seeds if they are added.
         match: the cost in which cells are made to agree.

@@ -1,4 +1,4 @@
-"""What a number of seeds can show: intervals, corrected p-values, power, verdicts.
+"""Statistics of a number of seeds: intervals, corrected p-values, power, verdicts.
 
 Every difference is judged by the noise of the whole table (`noise`). Difference, interval, p-value,
 `detectable` and verdict come from one statistic and its distribution, so they agree.

@@ -59,7 +59,7 @@ class SweepObserver(Events):
         """A trial ended."""
 
     def forecast(self, made: Forecast | None) -> None:
-        """What the seeds can detect; None until two seeds are finished."""
+        """Receives what the seeds can detect; None until two seeds are finished."""
 
 
 def default_folder(plan: Plan) -> Path:
@@ -129,7 +129,7 @@ class Sweep:
             return self._write()
 
     def forecast(self) -> Forecast | None:
-        """What the seeds can detect; None while no noise is known.
+        """Forecast of what the seeds can detect; None while no noise is known.
 
         The noise of this sweep's own finished trials takes precedence over an earlier one's.
         """

@@ -1,4 +1,4 @@
-"""How a difference between cells depends on the windows of text it was measured on.
+"""Dependence of a difference between cells on the windows of text.
 
 Cells are paired by seed and row. A difference of losses is a ratio of sums over rows: nats by which
 they differ, over targets. Its standard error for other text of this kind follows from the spread of

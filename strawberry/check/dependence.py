@@ -40,7 +40,7 @@ def history(subject: Subject) -> str:
 
 
 def drawn(subject: Subject) -> str:
-    """Where random numbers are drawn: each look at an output begins with the same random state."""
+    """Lines that draw random numbers; each measurement starts from the same random state."""
     text = ""
     for mode in ("training", "evaluation"):
         model = subject.model(training=mode == "training")

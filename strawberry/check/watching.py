@@ -37,7 +37,7 @@ def told(subject: Subject) -> str:
 
 
 def resumes(subject: Subject) -> str:
-    """Is it told of a failed run, and does it continue with the resumed one?"""
+    """Is it informed of a failed run, and does it continue with the resumed one?"""
     with _recipe(subject) as (recipe, folder):
         _goes_through(recipe, folder / "whole")
         try:

@@ -1,4 +1,4 @@
-"""What an ablation came to, in the terminal or as JSON; the report's files are written too."""
+"""Print the result of an ablation in the terminal or as JSON; writes the report's files too."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ STYLES = {
     "better": "green", "worse": "red", "equivalent": "cyan", "baseline": "bold", "failed": "red",
     "disqualified": "bold red",
 }  # fmt: skip
-"""How the rows of a verdict look."""
+"""Style of a row, by its verdict."""
 SPARE = (
     "cache", "FLOP/token", "params", "tokens/s", "steps to loss", "bits/byte", "windows",
     "interval", "over", "detectable", "sd", "seeds", "p", "against",

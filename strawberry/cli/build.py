@@ -42,7 +42,7 @@ def command(
         Counted,
     ] = None,
     parallel: Annotated[
-        str | None, typer.Option(help="How ranks share the model: ddp or fsdp.")
+        str | None, typer.Option(help="Way in which ranks share the model: ddp or fsdp.")
     ] = None,
     overrides: Annotated[
         list[str] | None,

@@ -323,7 +323,7 @@ def _show_fit(fitted: Mapping[str, Any]) -> None:
         f"{fitted['runs']} runs of {fitted['sizes']} sizes; a run's loss lies about "
         f"{fitted['noise']:.2%} off the curve\n"
     )
-    rows = table("parameter", "value", "90 %", "told by")
+    rows = table("parameter", "value", "90 %", "source")
     for row in sentences.parameter_rows(fitted):
         rows.add_row(*row)
     show(rows, out)

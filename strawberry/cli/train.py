@@ -44,7 +44,7 @@ def command(
     ] = 1,
     max_restarts: Annotated[
         int,
-        typer.Option(help="How often to restart when one of the --nproc processes dies."),
+        typer.Option(help="Number of restarts when one of the --nproc processes dies."),
         Ge(0),
         Counted,
     ] = 0,

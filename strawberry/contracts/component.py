@@ -1,4 +1,4 @@
-"""What every component of a model is: a module that says what it can do.
+"""The base class of a model's components: a module that declares its capabilities.
 
 All of it is plain: an attribute has the default below unless a class, or an instance in its
 constructor, sets it. Strawberry asks it of components alone, never of other modules. A part of a
@@ -77,16 +77,16 @@ class Component(nn.Module):
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """Named tensors, batch first, that it keeps between cached calls of up to `length` tokens.
 
-        A component that overrides it finds them in `use.state`, of its use alone. A projection
-        keeps them beside those of the component that calls it, so its names begin with its own.
+        A component that overrides it finds its own states in `use.state`. A projection's states are
+        in the same mapping as its component's, so their names begin with the projection's name.
         """
         return {}
 
     def after_step(self) -> None:
         """Called after each optimizer step, once however often the module is used in a pass.
 
-        The place for what is learned by other means than gradients. Where ranks share a batch,
-        what it changes has to be alike on all.
+        Update values that are learned without gradients. If ranks share a batch, the changes must
+        be equal on all.
         """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -106,5 +106,5 @@ def components(model: nn.Module) -> list[Component]:
 
 
 def keeps_state(component: Component) -> bool:
-    """Whether it has a decoding state of its own."""
+    """True if it has a decoding state."""
     return type(component).new_state is not Component.new_state

@@ -177,7 +177,7 @@ def _check_open(split: Split) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DataSite:
-    """What a source of data, and one of tokenizers, is told.
+    """The site of a data source or a tokenizer source.
 
     Attributes:
         vocab_size: the model's vocabulary; ids must be below it.
@@ -199,7 +199,7 @@ class DataSite:
 
 
 class DataSource(abc.ABC):
-    """Where a recipe's data comes from. Constructed with `(site, *, fields)`, a `DataSite`.
+    """The source of a recipe's data. Constructed with `(site, *, fields)`, a `DataSite`.
 
     Attributes:
         prompt: a text with which its documents may begin, for the sample at the end of a run; empty
@@ -230,13 +230,13 @@ class DataSource(abc.ABC):
         return None
 
     def divided(self) -> str:
-        """The division into splits, in words, as far as it is known without opening the data."""
+        """The division into splits, in words, if known without opening the data."""
         return ""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSite:
-    """What a task is told of the model that is trained on it.
+    """The site of a task: the model that is trained on it.
 
     Attributes:
         vocab_size: the model's; every id is less than this.
@@ -280,7 +280,7 @@ class Task(abc.ABC):
 
 
 class TokenizerSource(abc.ABC):
-    """What a recipe says of its tokenizer. Constructed with `(site, *, fields)`, a `DataSite`."""
+    """The source of a recipe's tokenizer. Constructed with `(site, *, fields)`, a `DataSite`."""
 
     def __init__(self, site: DataSite) -> None:
         self.site = site

@@ -69,7 +69,7 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class ExecutorSite:
-    """What an executor is told.
+    """The site of an executor.
 
     Attributes:
         folder: where a relative path is looked for: the folder that the ablation was started in.

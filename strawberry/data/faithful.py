@@ -1,7 +1,7 @@
-"""Whether ids are the text: what a split's ids stand for, compared with its documents.
+"""Compare a split's ids with its documents: whether ids represent the text.
 
-Bits per byte hold for a text alone if its ids can be turned back into it. What is compared is the
-beginning of the split, in bytes, without the ends of documents.
+Bits per byte are meaningful only if a text's ids can be decoded into it. The beginning of the split
+is compared, in bytes, without the ends of documents.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PIECE: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """What of a text its ids give back.
+    """Share of a text that its ids give back.
 
     Attributes:
         text: bytes of the text that were compared.
@@ -50,7 +50,7 @@ class Fidelity:
 
     @property
     def exact(self) -> bool:
-        """Whether ids give back the text to the letter."""
+        """True if ids give back the text verbatim."""
         return self.kept == 1.0 and self.text == self.decoded
 
 
@@ -74,7 +74,7 @@ class Table:
 
 
 def known_fidelity(dataset: Dataset, table: Table) -> Fidelity | None:
-    """How the ids of `val` agree with its text; None where there are no ids, or no text.
+    """Agreement of the ids of `val` with its text; None without ids or text.
 
     It is kept in the cache folder by the ids themselves, by what they stand for, and by the corpus.
     """

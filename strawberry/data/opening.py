@@ -65,7 +65,7 @@ def open_dataset(
 def data_site(
     recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None
 ) -> DataSite:
-    """What the recipe's data source and its tokenizer are told; arguments as of `open_dataset`."""
+    """The sites of the recipe's data source and tokenizer; arguments as in `open_dataset`."""
 
     def tokenizer(corpus: Corpus) -> Tokenizer:
         spec = recipe.tokenizer

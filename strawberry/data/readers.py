@@ -1,4 +1,4 @@
-"""Who reads the validation split while a run goes on, beside what evaluates it.
+"""Detect code other than the evaluation that reads the validation split during a run.
 
 A component that reads it, or an optimizer, can train on what it is judged by. Trackers look on and
 may read it; so may a data source that is made of another one.
@@ -27,7 +27,7 @@ class Readers:
     """
 
     active: Readers | None = None
-    """Those of the run that goes on in this process."""
+    """Readers of the current run in this process."""
 
     def __init__(self, foreign: Sequence[str]) -> None:
         self.foreign = tuple(foreign)
@@ -47,13 +47,13 @@ class Readers:
 
 
 def _may(caller: object) -> bool:
-    """Whether this one may read it."""
+    """Return whether this caller may read it."""
     from strawberry.contracts.training import Tracker  # which needs torch
 
     return isinstance(caller, (*_MAY, Tracker))
 
 
 def note(split: Split) -> None:
-    """Tell the readers of the run that goes on, if one does."""
+    """Report a reader to the current run, if any."""
     if Readers.active is not None:
         Readers.active.note(split)

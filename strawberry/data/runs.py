@@ -19,7 +19,7 @@ _INVERSE: Final = np.uint64(pow(int(BASE), -1, 1 << 64))
 
 
 def runs(ids: npt.NDArray[Any], length: int = RUN) -> npt.NDArray[np.uint64]:
-    """A hash of each run of so many ids: a polynomial, whose terms are mixed first.
+    """A hash of each run of this many ids: a polynomial with mixed terms.
 
     It is the difference of two sums from the beginning, so that long runs cost as much as short.
     """

@@ -105,7 +105,7 @@ class HubTokenizer(Tokenizer):
         write_file(path, self._document.encode())
 
     def _gives_back(self) -> bool:
-        """Whether the document says nothing by which a text becomes another one."""
+        """Return whether the document has nothing that changes a text."""
         value = json.loads(self._document)
         splitters = list(_flat(value.get("pre_tokenizer") or {}, "pretokenizers"))
         changed = any(splitter.get("add_prefix_space") for splitter in splitters)

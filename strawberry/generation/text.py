@@ -55,7 +55,7 @@ def generate(
         allow_noncausal: components, by their names in the recipe, that may depend on later tokens,
             such as `moe` with `routing: expert`.
         steps: recursion steps; None takes those of training.
-        stream: receives each piece of text as soon as it is complete.
+        stream: receives each piece of text once it is complete.
 
     Returns:
         The new text, without the prompt. Raises StrawberryError as `load_run` does, and for a

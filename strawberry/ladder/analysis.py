@@ -1,4 +1,4 @@
-"""All that a table of runs says: its law, how sure that is, and what it comes to elsewhere."""
+"""The results for a table of runs: its law, its uncertainty, and its predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from strawberry.ladder.table import FLOPS, RECURSION, Numbers, Runs
 from strawberry.plugin.words import did_you_mean
 
 FACTORS: Final = (10.0, 100.0, 1000.0)
-"""How much more compute than the largest rung's the answers are for."""
+"""Factor of compute over the largest rung at which the answers are given."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Analysis:
         return Runs(law.names, place, asked.columns, asked.seed, asked.lines)
 
     def ahead(self, place: int, factors: Sequence[float] = FACTORS) -> Runs:
-        """Sizes of so much more compute than an architecture's largest.
+        """Sizes with this factor of compute over an architecture's largest.
 
         They have as many tokens a parameter.
         """

@@ -1,9 +1,9 @@
-"""What a fit would have said of the largest runs, had they not been trained yet.
+"""Predict the largest runs from the smaller ones, as a test of the fit.
 
-Runs are left out from the top, by compute, by parameters and by tokens; the rest is fitted and says
-what the others came to. No law of this form is exact, so the errors may be larger than intervals
-that believe in it: where a table has enough runs to show that, the intervals of sizes beyond the
-table are widened until they would have held nine in ten of those that were left out.
+Runs are left out from the top, by compute, by parameters and by tokens; the rest is fitted and
+predicts the others. No law of this form is exact, so errors may exceed the fit's intervals. If a
+table has enough runs to show that, intervals of sizes beyond the table are widened. They would then
+have contained nine in ten of the runs left out.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Backtest:
 
     @property
     def wider(self) -> float:
-        """What the intervals would have to be multiplied by to hold nine in ten."""
+        """The factor on the intervals that lets them contain nine in ten."""
         return float(max(1.0, np.quantile(self.units, 0.9)))
 
 
@@ -107,7 +107,7 @@ def _all_there(runs: Runs, kept: NDArray[np.bool_]) -> bool:
 
 
 def widths(done: Fit, tests: list[Backtest], runs: Runs) -> Numbers:
-    """What the interval of each of these sizes is multiplied by: (runs,).
+    """The factor on the interval of each of these sizes: (runs,).
 
     That of the columns in which a size is beyond the largest fitted run; 1 of what is not.
     """

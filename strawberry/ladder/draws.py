@@ -29,7 +29,7 @@ _TAUS: Final = np.linspace(0.0, 3.0, 31)
 
 @dataclass(frozen=True)
 class RunNoise:
-    """What is known of the noise of runs about a curve.
+    """Estimates of the noise of runs around a curve.
 
     Attributes:
         groups: of each run, the number of its size: (runs,).

@@ -114,7 +114,7 @@ def _settle(law: Law, runs: Runs, delta: float | None) -> tuple[Numbers, float, 
 
 
 def _unlike(law: Law, runs: Runs, ends: list[tuple[Numbers, float]]) -> float:
-    """How far apart, in ln L, the curves of all ends are that are as good as the best."""
+    """Spread in ln L of the curves of all minima that are as good as the best."""
     best = law.log_loss(ends[0][0], runs)[0]
     good = [end for end, cost in ends if cost <= ends[0][1] * 1.01]
     return max(float(np.abs(law.log_loss(end, runs)[0] - best).max()) for end in good)
@@ -133,7 +133,7 @@ def noise_of(law: Law, vector: Numbers, runs: Runs, guess: float) -> float:
 
 
 def determined(law: Law, vector: Numbers, runs: Runs, noise: float) -> float:
-    """How many parameters the runs determine: the trace of the hat matrix, prior included."""
+    """Number of parameters that the runs determine: the trace of the hat matrix, prior included."""
     change = law.log_loss(vector, runs)[1]
     inner = change.T @ change
     prior = np.diag((noise / law.spread) ** 2)

@@ -26,7 +26,7 @@ SLOPE: Final = 0.05
 SURE: Final = 0.95
 """The chance from which on one of two is called better."""
 NEAR: Final = 0.05
-"""How far apart in ln C the two runs of a pair may be."""
+"""Largest distance in ln C between the two runs of a pair."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class Gap:
         return np.asarray((self.at(log_flops) < 0).mean(axis=0))
 
     def better(self, log_flops: float) -> str | None:
-        """Which is better there; None where these rungs can't tell."""
+        """The better architecture there; None if these rungs can't tell."""
         chance = float(self.chance(log_flops)[0])
         return self.names[1] if chance >= SURE else self.names[0] if chance <= 1 - SURE else None
 
     def gain(self, log_flops: Numbers | float) -> Numbers:
-        """How much of B's compute A needs for the same loss: (draws, sizes)."""
+        """Ratio of A's compute to B's for the same loss: (draws, sizes)."""
         return np.asarray(np.exp(np.clip(-self.at(log_flops) / self.power[:, None], -50, 50)))
 
     def crossing(self, log_flops: float) -> tuple[float, float, float] | None:
-        """Where the curves cross below a size, ln C with a 90 % interval.
+        """The crossing of the curves below a size, ln C with a 90 % interval.
 
         None unless one is better at the smallest rung, or in the middle of them, and the other one
         at that size.

@@ -1,4 +1,4 @@
-"""Whether runs say what a law asks of them, and what is wrong with some of them."""
+"""Check that runs determine the parameters of a law, and find faulty runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from strawberry.ladder.fit import MANY
 from strawberry.ladder.table import Runs
 
 ALIKE: Final = 0.97
-"""Correlation of ln N and ln D from which on they can't be told apart."""
+"""Correlation of ln N and ln D from which on their effects are not distinguishable."""
 TOLD: Final = 0.5
 """Runs say little of a parameter whose deviation is more than this share of what was expected."""
 NORMAL: Final = 3.29
 """The width of a normal distribution's 90 % interval, in deviations."""
 SIZES: Final = 6
-"""Sizes from which on N and D may be told apart."""
+"""Minimum number of sizes for distinguishing N and D."""
 
 
 def law_for(runs: Runs) -> tuple[str, str]:
@@ -36,7 +36,11 @@ def law_for(runs: Runs) -> tuple[str, str]:
         if sizes < SIZES:
             return "compute", f"{sizes} sizes{who} can't give five numbers"
         if min(np.ptp(logs, axis=1)) < 1e-3 or abs(np.corrcoef(logs)[0, 1]) > ALIKE:
-            return "compute", f"parameters and tokens{who} grow together, and can't be told apart"
+            return (
+                "compute",
+                f"parameters and tokens{who} grow together, so their effects are not "
+                "distinguishable",
+            )
     return "size_and_tokens", "parameters and tokens differ from each other"
 
 
@@ -49,7 +53,7 @@ def untold(draws: Draws) -> list[str]:
 
 
 def notes(draws: Draws) -> Iterator[str]:
-    """What a reader has to know of a fit, in sentences."""
+    """Warnings about a fit, in sentences."""
     fit = draws.fit
     sizes, size = len(np.unique(fit.runs.sizes())), fit.law.size
     if sizes < size:

@@ -110,12 +110,12 @@ class Law:
 
     @property
     def recursive(self) -> bool:
-        """Whether phi is one of its parameters."""
+        """True if phi is one of its parameters."""
         return self.name == "recursion"
 
     @property
     def size(self) -> int:
-        """How many parameters it has."""
+        """Number of parameters."""
         return len(self.center)
 
     @property
@@ -132,7 +132,7 @@ class Law:
 
     @property
     def center(self) -> Numbers:
-        """What is expected of each parameter, nan of a term's size: (size,)."""
+        """Prior mean of each parameter, nan for a term's size: (size,)."""
         return self._vector(math.log(self.floor), "center", PHI)
 
     @property
@@ -164,7 +164,7 @@ class Law:
         return np.array(values), np.array(slopes)
 
     def places(self, runs: Runs) -> tuple[Places, Places]:
-        """Where each run's l and q of each term stand in the vector: (terms, runs) both."""
+        """Indices of each run's l and q of each term in the vector: (terms, runs) both."""
         k, count = np.arange(len(self.terms))[:, None], len(self.names)
         sizes = 1 + k * count + runs.place[None]
         start = 1 + len(self.terms) * count

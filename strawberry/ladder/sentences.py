@@ -1,4 +1,4 @@
-"""What an analysis comes to, in sentences and rows for people."""
+"""The results of an analysis, in sentences and rows for people."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def figure(value: float) -> str:
 
 
 def check_lines(content: Mapping[str, Any]) -> Iterator[str]:
-    """What the fit would have said of the largest runs."""
+    """The fit's predictions of the largest runs."""
     if not content["checks"]:
         yield "NOT CHECKED: too few sizes to leave out the largest and predict it from the rest."
     for test in content["checks"]:
@@ -65,7 +65,7 @@ def ahead_columns(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def gap_lines(content: Mapping[str, Any]) -> Iterator[str]:
-    """Who is better where, and what that is worth."""
+    """The better architecture by size, and its advantage."""
     for gap in content["gaps"]:
         name, other = gap["architecture"], gap["against"]
         yield f"{name} against {other}, by {gap['pairs']} pairs of runs:"

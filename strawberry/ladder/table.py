@@ -1,6 +1,6 @@
 """Runs as a table: parameters, tokens and loss of each, read from a CSV file.
 
-Every mistake is located by the file's line and column, and all are told at once.
+All errors are located by the file's line and column, and reported together.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Runs:
 
     @property
     def recursive(self) -> bool:
-        """Whether the runs say what of them is recurred."""
+        """True if the runs name their recurring parameters."""
         return all(name in self.columns for name in RECURSION)
 
     def take(self, which: Any) -> Runs:
@@ -188,7 +188,7 @@ class _Reader:
             self.say(1, 1, "the column 'tokens' or 'training_flops' is missing")
 
     def row(self, number: int, line: str, names: Sequence[str]) -> dict[str, Any]:
-        """What a line says of a run."""
+        """The run of a line."""
         found = cells(line)
         if len(found) != len(names):
             message = f"expected {len(names)} cells, as line 1 has, got {len(found)}"
@@ -232,7 +232,7 @@ def cells(line: str) -> list[tuple[str, int]]:
 
 
 def _starts(line: str) -> Iterator[int]:
-    """Where the cells of a line begin."""
+    """Start columns of the cells of a line."""
     yield 1
     quoted = False
     for column, letter in enumerate(line, 1):

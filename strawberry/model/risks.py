@@ -19,7 +19,7 @@ DECLARATIONS: Final = {
     "batch_independent": "depends on other sequences of the batch",
     "stateless": "depends on earlier batches",
 }
-"""What a component can say of itself by an attribute that is False."""
+"""Declarations of a component by an attribute that is False."""
 
 
 def risks(recipe: Recipe, model: LanguageModel) -> list[str]:

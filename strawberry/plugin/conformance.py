@@ -1,4 +1,4 @@
-"""Whether a class keeps its contract's form, told before anything is built of it."""
+"""Check that a class follows its contract, before anything is built."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def check_class(cls: type, contract: type) -> None:
     """Refuse a class that can't be a component of that contract.
 
     Raises:
-        PluginError: it is no subclass, lacks a method, is not constructed with `(site, *, fields)`,
-            or has a method that can't be called as the contract calls it. All of it is told, each
-            with the file and the line.
+        PluginError: it is not a subclass, lacks a method, is not constructed with `(site, *,
+            fields)`, or has a method that can't be called as the contract calls it. All problems
+            are reported, each with the file and the line.
     """
     problems = list(_problems(cls, contract))
     if problems:
@@ -60,7 +60,7 @@ def _constructor(cls: type) -> Iterator[str]:
 
 
 def _accepts(own: inspect.Signature, wanted: inspect.Signature) -> bool:
-    """Whether a method can be called with every argument that the contract's has."""
+    """Return whether a method can be called with every argument of the contract's."""
     parameters = wanted.parameters.values()
     given = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     named: dict[str, Any] = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -82,7 +82,7 @@ def _call(name: str, signature: inspect.Signature) -> str:
 
 
 def _line(what: type | types.FunctionType) -> str:
-    """Where a class or a function is written: `file:line`."""
+    """The location of a class or a function: `file:line`."""
     if isinstance(what, types.FunctionType):
         return f"{what.__code__.co_filename}:{what.__code__.co_firstlineno}"
     place = source_of(what)

@@ -122,7 +122,7 @@ class Plugins:
             raise PluginError("\n".join(failures)) from cause
 
     def ask(self, hook_name: str, **kwargs: Any) -> list[tuple[str, Any]]:
-        """What plugins answer to a hook, each with the plugin's name; without those that say None.
+        """Plugins' answers to a hook, with their names; without those that return None.
 
         Raises:
             StrawberryError: a plugin raised it, about what was asked.

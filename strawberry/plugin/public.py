@@ -1,4 +1,4 @@
-"""What is public: the modules that a plugin may import, and of each the names in its `__all__`.
+"""The public API: the modules that a plugin may import, and of each the names in its `__all__`.
 
 All else in Strawberry is internal and may change in any version. A policy test holds plugins/, the
 templates of `strawberry new` and the authors' guide to this list.

@@ -47,8 +47,8 @@ def strawberry_recipe_tree(tree: Any, path: Path) -> tuple[Any, list[str]] | Non
         path: the file.
 
     Returns:
-        The recipe as such a tree, whose values keep the places that they come from, and notes on
-        how the file was understood; None for a file that is not this plugin's.
+        The recipe as such a tree, whose values keep their locations, and notes on the
+        interpretation; None for a file of another kind.
 
     Raises:
         RecipeError: the file is this plugin's, and something in it can't be honoured.

@@ -19,8 +19,8 @@ def around(
     """The tree of a recipe in which a component has its place: a block, and one that recurs.
 
     Args:
-        kind: the component's. What it says to stand beside one is set too, except for sections
-            that `recipe` has.
+        kind: the component's kind. Its other recipe settings are set too, except for sections that
+            `recipe` has.
         component: its name, or a mapping with `use`.
         recipe: its sections, as plain data; `model` without a stack.
         where: the place that all values get.

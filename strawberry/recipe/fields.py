@@ -14,7 +14,7 @@ Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
 
 @dataclass(frozen=True, kw_only=True)
 class SeedFields:
-    """Seeds of a part of what is random.
+    """Seeds of single sources of randomness.
 
     Args:
         init_seed: seed of the initial weights; null takes the recipe's `seed`.

@@ -32,8 +32,8 @@ RECIPE: Final = {
     "train": Word("how long, how fast, on what: see below", "all defaults"),
 }
 ENTRY: Final = {
-    "repeat": Word("so many copies, each with weights of its own"),
-    "recur": Word("so many steps over the same weights"),
+    "repeat": Word("number of copies, with separate weights"),
+    "recur": Word("number of steps over the same weights"),
     "stack": Word("the entries inside"),
 }
 STACK: Final = Word("the blocks", "must be there")

@@ -1,8 +1,8 @@
 """The experiment ledger of a folder: what was asked of which data by all that lies in it.
 
-It is `ledger.jsonl`, a line for each entry, to which is only ever added, under a lock. A line that
-can't be read counts as a question of every campaign, and what a sweep's own record says of its
-question counts where the ledger was lost or the sweep was moved here: nobody gains by damage.
+It is `ledger.jsonl`, with a line for each entry; lines are only appended, under a lock. An
+unreadable line counts as a question of every campaign. If the ledger was lost or the sweep was
+moved here, the sweep's own record of its question counts. So damage gives no advantage.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from strawberry.errors import StrawberryError
 
 LEDGER: Final = "ledger.jsonl"
 FINAL: Final = "final/final.json"
-"""What a sweep's folder keeps of its test split's openings."""
+"""A sweep's record of its test split's openings."""
 RECORD: Final = "ablation.json"
 """The record in a sweep's folder."""
 SUITE: Final = "suite.json"
@@ -129,7 +129,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 
 
 def _identity(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells two entries apart."""
+    """Keys that distinguish two entries."""
     names = ("kind", "campaign", "data", "question", "seeds", "folder", "opening")
     return tuple(
         str(entry.get(name)) for name in names if name != "folder" or entry["kind"] == OPENING

@@ -1,8 +1,8 @@
 """Writing checkpoints of tensors that ranks hold in shards: torch's distributed format (DCP).
 
-Each rank writes what it has, meanwhile training goes on; once all have, the folder is sealed with
-a SHA-256 of every file, as any checkpoint is, and appears under its name. The file system has to
-be one that all ranks see.
+Each rank writes its shards while training continues. When all are done, a manifest with a SHA-256
+of every file completes the folder, which then gets its name. All ranks must see the same file
+system.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from strawberry.runs.checkpoint import SHARDS, CheckpointData, CheckpointPolicy
 
 
 class ShardWriter:
-    """Saves checkpoints in shards, in the background, one at a time."""
+    """Saves sharded checkpoints in the background, one at a time."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -34,7 +34,7 @@ class ShardWriter:
         self.whole: queue.SimpleQueue[tuple[int, Path]] = queue.SimpleQueue()
 
     def save(self, folder: Path, moment: CheckpointData, keep: CheckpointPolicy) -> None:
-        """Copy the tensors, and begin to write; raises StrawberryError if the last one failed."""
+        """Copy the tensors and start to write; raises StrawberryError if the last one failed."""
         self.wait()
         temporary = self.world.by_main(lambda: checkpoint.begin(folder, moment))
         parts = {"model": moment.model, "optimizer": moment.optimizer}
@@ -44,7 +44,7 @@ class ShardWriter:
         self.pending = self.pool.submit(self._seal, written, temporary, step, keep)
 
     def wait(self) -> None:
-        """Wait until what was begun is whole on disk; all ranks have to call it.
+        """Wait until the current one is complete on disk; all ranks have to call it.
 
         Raises StrawberryError if it could not be written.
         """
@@ -54,7 +54,7 @@ class ShardWriter:
             self.pending.result()
             error = None
         except (OSError, RuntimeError, StrawberryError, CheckpointException) as caught:
-            error = f"a checkpoint can't be written: {caught}"
+            error = f"can't write a checkpoint: {caught}"
         self.pending = None
         errors = self.world.gather(error)
         if error is not None:
@@ -63,14 +63,14 @@ class ShardWriter:
             raise RemoteFailure(other, StrawberryError.exit_code)
 
     def done(self) -> list[tuple[int, Path]]:
-        """The steps and folders of checkpoints that have become whole since the last call."""
+        """Steps and folders of checkpoints completed since the last call."""
         files = []
         while not self.whole.empty():
             files.append(self.whole.get())
         return files
 
     def _seal(self, written: Any, temporary: Path, step: int, keep: CheckpointPolicy) -> None:
-        """Once all ranks have written: hashes of each rank's own files, and the name."""
+        """After all ranks have written: hash each rank's own files, and rename the folder."""
         written.result()
         mine = f"__{self.world.rank}_*"
         own = {f"{SHARDS}/{p.name}": checkpoint.digest(p) for p in (temporary / SHARDS).glob(mine)}

@@ -61,9 +61,9 @@ class _Reader(FileSystemReader):
         self.vouched = vouched
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """The metadata, without running anything that it names; raises DamagedCheckpointError."""
+        """The metadata, without running any code that it names; raises DamagedCheckpointError."""
         if f"{self.folder.name}/.metadata" not in self.vouched:
-            raise DamagedCheckpointError(f"{self.folder}: its manifest has no .metadata")
+            raise DamagedCheckpointError(f"{self.folder}: its manifest lists no .metadata")
         try:
             metadata = _Unpickler(io.BytesIO((self.folder / ".metadata").read_bytes())).load()
             files = {
@@ -74,7 +74,7 @@ class _Reader(FileSystemReader):
         except (pickle.UnpicklingError, AttributeError, EOFError, OSError) as error:
             raise DamagedCheckpointError(f"{self.folder}: {error}") from error
         if not self.vouched.issuperset(files) or kinds - {TensorStorageMetadata}:
-            raise DamagedCheckpointError(f"{self.folder}: it is not what Strawberry writes")
+            raise DamagedCheckpointError(f"{self.folder}: was not written by Strawberry")
         described: Metadata = metadata
         if described.storage_meta is None:
             described.storage_meta = StorageMeta()

@@ -1,4 +1,4 @@
-"""What an optimizer keeps, as tensors by path and JSON: lists, tuples and mappings of them too."""
+"""An optimizer's state as tensors by path and JSON, including lists, tuples and mappings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from strawberry.errors import StrawberryError
 
 PLAIN = (bool, int, float, str, type(None))
-"""What JSON gives back as it was."""
+"""Types that JSON gives back unchanged."""
 
 
 def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -34,7 +34,7 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor], place: Callable[[Tensor], Tensor]) -> Any:
-    """What `pack` was given; `place` brings each tensor to where it is used."""
+    """The argument of `pack`; `place` moves each tensor to its device."""
     if isinstance(packed, list):
         return [unpack(item, tensors, place) for item in packed]
     if isinstance(packed, dict):

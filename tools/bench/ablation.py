@@ -2,8 +2,8 @@
 
     python tools/bench/ablation.py recipes/llama.yaml --out /tmp/ablation
 
-4 attentions x 2 FFN x 3 seeds. The first process is sent SIGINT, the second is killed, the third
-goes on to the end. Printed: how long each took, the trials' own seconds, and the ratio.
+4 attentions x 2 FFN x 3 seeds. The first process gets SIGINT, the second is killed, the third runs
+to the end. Printed: how long each took, the trials' own seconds, and the ratio.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
     python tools/bench/aft.py [--lengths 256 1024 4096] [--width 256] [--threads 1] [--json]
 
-Compared is what mixes tokens alone, without projections, forward and backward, at one shape: the
+The mixing of tokens alone is compared, without projections, forward and backward, at one shape: the
 sums of each AFT form over `--width` channels, and causal scaled dot-product attention of as many
-channels in heads of 64. In turns within one run; ratios are medians over turns. Memory is what
-autograd keeps for the backward pass. Keys of +-90 are tried first: every result must be finite.
+channels in heads of 64. The forms alternate within one run; ratios are medians over turns. Memory
+is what autograd saves for the backward pass. Keys of +-90 are tried first: every result must be
+finite.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python tools/bench/author_journey.py [--kind attention] [--torch 'torch==2.13.0'] [--json]
 
-A virtual environment is made in a temporary folder, torch and this checkout are installed into it,
-and the commands that `strawberry new` prints are run, then a short training. Then come the lines
-that an author writes for each kind (what is left of the scaffold's component and manifest without
-blank lines, comments and docstrings), and the lines of this checkout that change when every recipe
-takes the new component: `git diff --numstat` of a clone in which all of them were built with it.
+A virtual environment is created in a temporary folder, torch and this checkout are installed, and
+the commands that `strawberry new` prints are run, then a short training. Then come the lines that
+an author writes for each kind: the scaffold's component and manifest without blank lines, comments
+and docstrings. Last are the changed lines of this checkout when every recipe takes the new
+component: `git diff --numstat` of a clone in which all of them were built with it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PLACES = {
     **{kind: f"model.{kind}" for kind in ("norm", "positional", "weights")},
     **{kind: kind for kind in ("optimizer", "schedule", "data", "tokenizer")},
 }
-"""Where any recipe names one component of a kind."""
+"""Recipe paths that name one component of a kind."""
 SHORT = "--run-dir run --set train.max_iters=20 --set train.eval_iters=1"
 
 
@@ -109,7 +109,7 @@ def code_lines(path: Path) -> int:
 
 
 def slope(folder: Path, kind: str) -> tuple[int, str]:
-    """How many recipes build with the component, and what changed in a clone by that."""
+    """Number of recipes that build with the component, and the changes in a clone."""
     clone = folder / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     built = 0

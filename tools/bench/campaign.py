@@ -1,8 +1,8 @@
 """Campaigns of simulated ablations: how often chance is kept once, and what is found when.
 
-Proposals are judged one after the other, each against the same baseline with the same seeds, by
-what a sweep calls: the ledger's next question, `compare` at its share of alpha, the noise noted.
-Values are drawn, not trained. `--rules` compares ways to spend alpha, without a ledger.
+Proposals are judged one after the other, each against the same baseline with the same seeds, with
+the calls of a sweep: the ledger's next question, `compare` at its share of alpha, the recorded
+noise. Values are drawn, not trained. `--rules` compares spending rules of alpha, without a ledger.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ALPHA = 0.05
 BLOCK = 2.5
 """Deviation of what a seed does to all cells; a run's own is 1."""
 PLACES = (1, 2, 3, 5, 10, 20, 50, 100, 150, 200)
-"""Where better proposals are planted."""
+"""Numbers of the better proposals."""
 
 
 def campaign(

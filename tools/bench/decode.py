@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def contenders(options: argparse.Namespace, shape: Shape) -> dict[str, Maker]:
-    """What may take part, and how to make each."""
+    """The contenders, and how to create each."""
     sizes = (shape, options.prompt, options.tokens)
     found: dict[str, Maker] = {}
     if options.nanogpt:

@@ -3,8 +3,8 @@
     python tools/bench/drafts.py RUN [--tokens 128] [--threads 1] [--repeats 5] [--json]
 
 Tokens a second with a cache, without one, and with drafts by each smaller number of recursion
-steps. All give the same text. How often a draft is right depends on the model, so it must be a
-trained one; "tokens a pass" is how many came of each pass at full depth.
+steps. All give the same text. The acceptance of drafts depends on the model, so it must be trained;
+"tokens a pass" is the number of tokens for each pass at full depth.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def drafted(model: LanguageModel, count: int, steps: int, prompt: Tensor) -> lis
 def passes(
     model: LanguageModel, depth: int, run: Callable[[], list[list[int]]]
 ) -> tuple[list[list[int]], int]:
-    """What a run gives, and how many passes at full depth it takes."""
+    """The text of a run, and its number of passes at full depth."""
     depths: list[int] = []
     trunk = model.trunk
 

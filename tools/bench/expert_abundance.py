@@ -2,9 +2,9 @@
 
     python tools/bench/expert_abundance.py [--width 256] [--window 64] [--threads 1] [--json]
 
-Compared are 1, 2, 4 ... of so many experts, with local windows, and the plain form: all heads, over
-the whole past, one mini-FFN. Forward and backward, in turns within one run. FLOPs are those that
-accounting counts on the meta device for a sequence, forward.
+Compared are 1, 2, 4 ... active experts, with local windows, and the plain form: all heads, over the
+whole past, one mini-FFN. Forward and backward, in turns within one run. FLOPs are those of the cost
+report for a sequence, forward.
 """
 
 from __future__ import annotations

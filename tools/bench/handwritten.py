@@ -177,6 +177,6 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        """What the forward pass computed, scaled."""
+        """Values that the forward pass computed, scaled."""
         (grad_h, grad_weight), (h_dtype, weight_dtype) = ctx.saved_tensors, ctx.dtypes
         return grad_h.to(h_dtype) * grad, (grad_weight * grad).to(weight_dtype), None, None

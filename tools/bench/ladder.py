@@ -1,8 +1,8 @@
 """Ladders of made losses: whether the intervals hold, and whether crossings are called rightly.
 
-Each draw has a law of its own, rungs, seeds and noise; the fit sees the rungs, and is asked for
-sizes of 10 and 100 times the largest rung's compute, where the law says what is true. Half of the
-pairs of architectures cross between the rungs and 100 times the largest, half nowhere.
+Each draw has its own law, rungs, seeds and noise. The fit sees the rungs, and predicts sizes of 10
+and 100 times the largest rung's compute, where the law gives the truth. Half of the pairs of
+architectures cross between the rungs and 100 times the largest, half nowhere.
 
     python tools/bench/ladder.py --draws 200
 """
@@ -124,7 +124,7 @@ def ladder(case: Case, law: Truth, rng: np.random.Generator) -> Runs:
 
 
 def one(case: Case, rng: np.random.Generator, *, crosses: bool) -> dict[str, float]:
-    """What a draw's fit said, beside what is true."""
+    """A draw's fit, with the truth."""
     law = truth(case, rng, crosses=crosses)
     runs = ladder(case, law, rng)
     done = fit(runs, "compute")

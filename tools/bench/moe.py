@@ -27,7 +27,7 @@ from strawberry.contracts import Use
 
 @dataclass(frozen=True)
 class Contender:
-    """What is measured: a function of (B, T, C), and the weights that it uses."""
+    """A measured function of (B, T, C), and its weights."""
 
     run: Callable[[Tensor], Tensor]
     weights: list[nn.Parameter]
@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def build(options: argparse.Namespace, dtype: torch.dtype) -> dict[str, Contender]:
-    """What is compared."""
+    """The contenders."""
     fields = {"experts": options.experts, "active": options.active, "n_ffn": options.hidden}
     mixture = {"ffn": {"use": "moe", "balance_loss": 0.0, **fields}}
     dense = {"ffn": {"use": "swiglu", "n_ffn": options.active * options.hidden}}

@@ -1,8 +1,8 @@
-"""What routing saves: training time by capacity, and generation speed by depth.
+"""Savings by routing: training time by capacity, and generation speed by depth.
 
     python tools/bench/recursion.py [--width 256] [--length 512] [--steps 4] [--threads 1] [--json]
 
-Training: one forward and backward pass of a recursion over two blocks, all of whose steps but the
+Training: one forward and backward pass of a recursion over two blocks, in which all steps but the
 first take a share of the tokens (expert choice), against the same recursion without a router.
 Generation: greedy, with a cache, of a model whose tokens all choose the same depth (token choice).
 In turns within one run. FLOPs are those that torch counts in the pass.
@@ -108,7 +108,7 @@ def generation(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def sample(model: LanguageModel, options: argparse.Namespace) -> None:
-    """Greedy generation of so many tokens."""
+    """Greedy generation of this many tokens."""
     greedy(model.eval(), torch.zeros(1, 16, dtype=torch.long), options.tokens)
 
 

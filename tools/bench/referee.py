@@ -1,10 +1,10 @@
-"""What the referee takes of a trial: CPU seconds of its looks over those of the whole training.
+"""Cost of the referee in a trial: CPU seconds of its measurements over those of the whole training.
 
     python tools/bench/referee.py [RECIPE...] [--set PATH=VALUE] [--steps 600]
 
-Each recipe is trained from the start in this process, data prepared before and the referee's caches
-(overlap, fidelity) once empty and once filled. What a sweep pays is the second: its trials share a
-cache.
+Each recipe is trained from the start in this process. Data is prepared before, and the referee's
+caches (overlap, fidelity) are empty once and filled once. A sweep pays the second: its trials share
+a cache.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python tools/bench/speedrun.py char --nanogpt FOLDER --text tinyshakespeare.txt
         [--seeds 5] [--peer-runs 5] [--threads 2] [--set train.max_iters=300] [--json]
 
-Both are run as their users run them, as processes of their own, and timed from outside: at each
-line that a process prints, its user and system time is read from /proc (so this is for Linux).
-What passes before training begins and the time of evaluations are told, and don't count.
+Both run as their users run them, as separate processes, and are timed from outside: at each line
+that a process prints, its user and system time is read from /proc (so this needs Linux). The time
+before training begins and that of evaluations are printed, but don't count.
 
 nanoGPT is a folder that you have, whose data/shakespeare_char/prepare.py has been run. Its command
 is that of its README for a CPU. Its seed is fixed in its code. The threshold is that of the track.
@@ -40,7 +40,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """What the lines of a program mean: patterns over their beginnings.
+    """Meaning of the lines of a program: patterns over their beginnings.
 
     Attributes:
         begun: of the last line before the first step.
@@ -172,7 +172,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def theirs(options: argparse.Namespace, out: Path) -> Timed:
-    """NanoGPT's own script, as it is, with what its README says for a CPU."""
+    """The script of nanoGPT, unchanged, with its README's settings for a CPU."""
     script = ["train.py", "config/train_shakespeare_char.py"]
     command = [sys.executable, *script, *NANOGPT.split(), f"--out_dir={out / 'nanogpt'}"]
     return timed(command, THEIRS, options.threads, options.nanogpt)

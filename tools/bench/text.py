@@ -3,12 +3,12 @@
     python tools/bench/text.py [PATH...] [--vocab-size 8192] [--megabytes 10] [--original PATH]
         [--kilobytes 100] [--merges 256] [--json]
 
-The text is that of the files given, or the source code of Python's own standard library. Ours is
-what `strawberry tokenizer train` does, and the tokenizer that it makes. `--original` is the folder
-(or `encoder.py`) of the original project, whose encoder is pure Python: it learns `--merges` merges
-of `--kilobytes`, and so does ours for comparison; it encodes with our vocabulary, from the left and
-not by the rank of merges, so its ids may be others, but must stand for the same text. CPU seconds
-stand beside those of the clock, for a machine that others use.
+The text is that of the given files, or the source code of Python's own standard library. Ours is
+the work of `strawberry tokenizer train`, and the resulting tokenizer. `--original` is the folder
+(or `encoder.py`) of the original project, whose encoder is pure Python. It learns `--merges` merges
+of `--kilobytes`, and so does ours for comparison. It encodes with our vocabulary, from the left and
+not by the rank of merges, so its ids may differ, but must represent the same text. CPU seconds are
+given too, for a machine with other users.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def from_file(path: Path) -> ModuleType:
 
 
 def best(run: Callable[[], Any], repeats: int = REPEATS) -> tuple[Any, tuple[float, float]]:
-    """What it returns, and its least seconds by the clock and of CPU time."""
+    """The function's result, and its minimum seconds by the clock and of CPU time."""
     found: list[tuple[float, float]] = []
     result = None
     for _ in range(repeats):

@@ -3,13 +3,13 @@
     python tools/bench/training.py [--shape S|M] [--dtype float32|bfloat16] [--compile]
         [--nanogpt PATH] [--original PATH] [--only NAME...] [--threads 2] [--repeats 7] [--json]
 
-A step is forward, backward and AdamW on one batch. Each contender has a process of its own, and
-they take turns within one run; ratios are over nanoGPT, or over the first contender without it.
+A step is forward, backward and AdamW on one batch. Each contender has its own process, and they
+alternate within one run. Ratios are over nanoGPT, or over the first contender without it.
 `--nanogpt` and `--original` are the folders (or `model.py` files) of those projects. Packages that
 are not installed are skipped, and named. Ours keep freed memory, as `strawberry train` does by
-default; the others run as they come, and the hand-written llama has all of our tricks, so that what
-is between it and ours is what modularity costs. A share of the peak is that of a product of two
-matrices of 2,048, measured in turns with the rest.
+default; the others run unchanged. The hand-written llama has all of our optimisations, so its
+difference from ours is the cost of modularity. A share of the peak is that of a product of two
+matrices of 2,048, measured in alternation with the rest.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def contenders(options: argparse.Namespace) -> dict[str, tuple[Maker, bool]]:
-    """What may take part: how to make each, and whether its process keeps freed memory."""
+    """The contenders: how to create each, and whether its process keeps freed memory."""
     found: dict[str, tuple[Maker, bool]] = {}
     give = partial(partial, shape=options.shape, dtype=options.dtype)
     forms = [("", False), (", compiled", True)] if options.compile else [("", False)]
@@ -226,7 +226,7 @@ def _updating(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
 
 
 def agreement() -> float:
-    """How far the losses of the assembled and the hand-written llama are apart."""
+    """Difference of the losses of the assembled and the hand-written llama."""
     shape = peers.SHAPES["S"]
     torch.manual_seed(0)
     model, hand = strawberry.build(peers.recipe("llama", shape)), Llama(shape)

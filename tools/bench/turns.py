@@ -1,4 +1,4 @@
-"""What the benches share: their options, the recipes they vary, and timing in turns.
+"""Common parts of the benches: options, recipe changes, and alternating timing.
 
 Several things are timed in turns within one run, so that noise falls on all of them alike.
 """
@@ -65,7 +65,7 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Seconds of each contender in each of `repeats` turns; who begins changes with the turn.
 
-    With `told` they are what the contender itself returns.
+    With `told` they are the contender's own results.
     """
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}

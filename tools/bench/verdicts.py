@@ -55,7 +55,7 @@ class Case:
     missing: bool = False
 
     def seen(self, cells: int, seeds: int) -> Found:
-        """What has a value."""
+        """Mask of the values."""
         found = np.ones((cells, seeds), dtype=bool)
         if self.missing and seeds > 2:
             found[-1, 0] = False
@@ -138,7 +138,7 @@ def pairs(cells: int) -> Numbers:
 
 
 def new(values: Numbers, seen: Found, *, accuracy: bool, ratio: float) -> Found:
-    """Which cells `compare` would call different: (runs, cells - 1)."""
+    """Cells that `compare` would call different: (runs, cells - 1)."""
     made = design(tuple(map(tuple, seen.tolist())), tuple(map(tuple, pairs(len(seen)).tolist())))
     observed = values[:, seen]
     step: Numbers | float = 0.0  # what has no steps has none in a simulation
@@ -150,7 +150,7 @@ def new(values: Numbers, seen: Found, *, accuracy: bool, ratio: float) -> Found:
 
 
 def old(values: Numbers, seen: Found) -> Found:
-    """Which cells a paired t-test finds, by Holm's procedure."""
+    """Cells that a paired t-test finds, by Holm's procedure."""
     gaps = np.where(seen[1:] & seen[0], values[:, 1:] - values[:, :1], np.nan)
     n = np.isfinite(gaps[0]).sum(axis=1)
     mean, deviation = np.nanmean(gaps, axis=2), np.nanstd(gaps, axis=2, ddof=1)
@@ -203,7 +203,7 @@ def powers(options: argparse.Namespace) -> Iterator[str]:
 
 
 def check(options: argparse.Namespace) -> str:
-    """How many tables get the same verdicts from `compare`."""
+    """Number of tables with the same verdicts from `compare`."""
     agree = total = 0
     for number, case in enumerate(CASES.values()):
         rng = np.random.default_rng(number)

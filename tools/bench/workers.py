@@ -26,12 +26,12 @@ class Absent(Exception):  # noqa: N818 (not a mistake: a peer that is not instal
 
 @dataclass(frozen=True)
 class Contender:
-    """What takes turns.
+    """The contenders.
 
     Attributes:
         run: what is timed.
         flops: of one run's matrix products, where they were counted.
-        result: anything plain that the run came to, for a check that contenders agree.
+        result: any plain result of the run, for a check that contenders agree.
         peak: bytes that its process had at most, over what its imports take, once it had run.
     """
 
@@ -46,7 +46,7 @@ Maker: TypeAlias = Callable[[], Contender]
 
 
 class Worker:
-    """A process that made a contender, and runs it when told to."""
+    """A process that creates a contender, and runs it on request."""
 
     def __init__(self, maker: Maker, threads: int, keep_memory: bool) -> None:
         context = multiprocessing.get_context("spawn")
@@ -64,7 +64,7 @@ class Worker:
         self.peak: int = ready[2]
 
     def __call__(self, repeats: int = 1) -> float:
-        """Run it so many times, and wait; returns the CPU seconds that its process took."""
+        """Run it this many times, and wait; returns the CPU seconds of its process."""
         self._pipe.send(repeats)
         return float(self._receive()[1])
 
@@ -142,7 +142,7 @@ def _serve(pipe: Connection, maker: Maker, threads: int, keep_memory: bool) -> N
 
 
 class Imports:
-    """What a process holds before it has a model; makers call `done` when imports are made."""
+    """Memory of a process before it has a model; makers call `done` after their imports."""
 
     bytes = 0
 

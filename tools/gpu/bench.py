@@ -1,7 +1,7 @@
-"""What the parts of the proof share: their options, what they measure, and the clock.
+"""Common parts of the GPU checks: options, measurements, and the clock.
 
 A part is a module of `parts` with `measurements(bench)`, which yields names and functions, the most
-important first. What a function returns is one row of the part's table.
+important first. A function's result is one row of the part's table.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Wrong(Exception):  # noqa: N818 (a finding)
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and how much is measured.
+    """The device and size of the measurements.
 
     Attributes:
         device: of torch, `cpu`, `cuda` or `pretend`.
@@ -70,7 +70,7 @@ class Bench:
 
     @property
     def real(self) -> bool:
-        """Whether it is an accelerator whose figures mean anything."""
+        """True for an accelerator whose figures are meaningful."""
         return self.device not in ("cpu", "pretend")
 
     def wait(self) -> None:

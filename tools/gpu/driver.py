@@ -22,7 +22,7 @@ from table import table
 
 HERE: Final = Path(__file__).resolve().parent
 GRACE: Final = 5.0
-"""Seconds that a measurement may go on beyond its part's time."""
+"""Seconds that a measurement may exceed its part's time."""
 LEAST: Final = 30.0
 """Seconds that it has in any case, as long as there is time at all."""
 STARTING: Final = 90.0
@@ -33,7 +33,7 @@ ENDING: Final = 10.0
 
 @dataclass
 class Job:
-    """What is to be measured.
+    """The measurements to take.
 
     Attributes:
         out: the folder of `results.json`, `table.md` and the workers' `log.txt`.
@@ -42,7 +42,7 @@ class Job:
         minutes: for all of it.
         parts: their names, in order.
         nanogpt: where nanoGPT is, if anywhere.
-        environment: what workers are given beside this process's own.
+        environment: additional environment variables of workers.
         only: measurements whose names have one of these in them; None for all.
     """
 
@@ -57,7 +57,7 @@ class Job:
 
 
 class Results:
-    """What is known so far; every change is on disk before the next."""
+    """The results so far; every change is on disk before the next."""
 
     def __init__(self, job: Job) -> None:
         self.out = job.out
@@ -105,7 +105,7 @@ class Results:
         ]
 
     def statuses(self) -> list[str]:
-        """How each measurement stands."""
+        """The state of each measurement."""
         return [
             row["status"] for part in self.found["parts"].values() for row in part["rows"].values()
         ]
@@ -135,7 +135,7 @@ def drive(job: Job) -> Results:
 
 @dataclass
 class _At:
-    """Where a worker is, and since when.
+    """The current measurement of a worker, and its start.
 
     Attributes:
         part: that it is at.
@@ -154,7 +154,7 @@ class _At:
     names: list[str] = field(default_factory=list)
 
     def until(self, end: float) -> float:
-        """When it is to be cut: a measurement may take half of its part's time, or `LEAST`."""
+        """Time of its end: a measurement may take half of its part's time, or `LEAST`."""
         if self.deadline is None:
             return min(self.since + STARTING, end + GRACE)
         own = self.since + max(LEAST, self.whole / 2)

@@ -1,4 +1,4 @@
-"""What makes the host wait in steps of recipes on the pretend accelerator, as JSON lines.
+"""Host synchronisations in steps of recipes on the pretend accelerator, as JSON lines.
 
 A process of its own, for torch can't have a CUDA device and the pretend one in the same.
 """

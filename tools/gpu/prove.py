@@ -2,11 +2,10 @@
 
     python tools/gpu/prove.py [--out gpu-proof] [--minutes 8] [--nanogpt PATH] [--wheels FOLDER]
 
-It needs this checkout, Python 3.11 and the machine's torch. What else is missing is said, and what
-can do without goes on; `--wheels` is a folder of .whl files that stand in for packages, where
-nothing can be installed. Results are in `results.json` and `table.md` of the folder as soon as they
-are there.
-The exit code is 1 if anything failed. See README.md beside this file.
+It needs this checkout, Python 3.11 and the machine's torch. Other missing packages are named, and
+measurements that don't need them run; `--wheels` is a folder of .whl files that replace packages,
+if nothing can be installed. Results are in `results.json` and `table.md` of the folder as soon as
+they exist. The exit code is 1 if anything failed. See README.md in this folder.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _missing() -> str:
-    """What stands between torch and a CUDA device; empty where nothing does."""
+    """Obstacles between torch and a CUDA device; empty without any."""
     try:
         import torch
     except ImportError as error:
@@ -86,7 +85,7 @@ def _missing() -> str:
 
 
 def _environment(out: Path, wheels: Path | None) -> dict[str, str]:
-    """Where workers find packages: wheels unpacked, and this checkout as if it were installed."""
+    """Module path of workers: wheels unpacked, and this checkout as if it were installed."""
     import tomllib
 
     site = out / "site"

@@ -115,7 +115,7 @@ class Steps:
 
 
 def halving(bench: Bench, batch: int, measure: Callable[[int], Row]) -> Row:
-    """What is measured with a batch; with half of it where the memory doesn't hold that."""
+    """A measurement with a batch; with half of it if the memory is too small."""
     while True:
         try:
             return measure(batch)

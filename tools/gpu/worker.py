@@ -1,4 +1,4 @@
-"""The process that measures: told what to do on standard input, it says each result in a line.
+"""The process that measures: it reads jobs from standard input, and prints each result in a line.
 
 A process of its own, since what breaks on an accelerator often takes its process along. Lines are
 JSON; the driver in driver.py reads them, and begins another worker where one has died.
@@ -21,7 +21,7 @@ from typing import IO, Any, Final
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[1]
 POISONED: Final = ("CUDA error", "illegal memory access", "device-side assert", "CUDNN_STATUS")
-"""What says that nothing more can be done in this process."""
+"""Errors after which nothing more can be done in this process."""
 
 
 class Speaker:
@@ -38,7 +38,7 @@ class Speaker:
 
 
 def main(job: Mapping[str, Any]) -> int:
-    """Take the measurements of the job; the exit code is 3 where the process can't go on."""
+    """Take the measurements of the job; the exit code is 3 if the process can't continue."""
     from bench import PARTS, Bench
 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -117,7 +117,7 @@ def _tidy() -> None:
 
 
 def _told(error: Exception) -> dict[str, str]:
-    """What an error says, and the innermost line of ours that it went through."""
+    """The text of an error, and the innermost line of this project."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [f for f in frames if f.filename.startswith(str(ROOT)) and ".venv" not in f.filename]
     last = (ours or frames)[-1:]

@@ -111,6 +111,6 @@ def _shifted(x: Tensor, state: State | None, name: str) -> tuple[Tensor, Tensor]
 
 
 def _begins(documents: Tensor) -> Tensor:
-    """Whether a token is the first of its document."""
+    """Return whether a token is the first of its document."""
     changes = documents[:, 1:] != documents[:, :-1]
     return F.pad(changes, (1, 0), value=True)

@@ -1,4 +1,4 @@
-"""Whether fla's layers can run here, and what is missing if not."""
+"""Check whether fla's layers can run here, and list what is missing."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 DEVICES = ("cuda",)
-"""Where the kernels run."""
+"""The device types of the kernels."""
 
 INSTALL = "pip install 'strawberry-fla[cuda]'"
 
 
 def missing() -> list[str]:
-    """What fla's layers need and this machine lacks, in words."""
+    """Requirements of fla's layers that this machine lacks, in words."""
     lacking = [] if torch.cuda.is_available() else ["torch finds no CUDA device"]
     packages = {"triton": "triton", "fla": "flash-linear-attention"}
     absent = [name for module, name in packages.items() if find_spec(module) is None]

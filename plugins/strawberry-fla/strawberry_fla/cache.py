@@ -15,7 +15,7 @@ RECURRENT = "recurrent"
 
 
 class LayerCache:
-    """What a layer of fla takes for `past_key_values`: one layer's state, in and out.
+    """The `past_key_values` of a layer of fla: one layer's state, in and out.
 
     A layer asks for `len(cache)`, for `cache[layer_idx]` if it is above `layer_idx`, which is 0
     here, and hands what it has at the end to `update`.

@@ -1,7 +1,7 @@
 """The matrix products that torch's counter can't see: those inside of Triton kernels.
 
-A kernel is one opaque call to `FlopCounterMode`. An operator of our own that computes nothing
-stands beside it, and its formula is the number of FLOPs that it is told.
+A kernel is one opaque call to `FlopCounterMode`. A custom operator without any computation
+accompanies it, and its formula is the given number of FLOPs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 @torch.library.custom_op("strawberry_fla::products", mutates_args=())
 def products(beside: Tensor, flops: int) -> Tensor:  # noqa: ARG001 (its formula has it)
-    """Nothing, beside so many FLOPs of a kernel."""
+    """Do nothing; counts as this many FLOPs of a kernel."""
     return beside.new_empty(0)
 
 
@@ -30,7 +30,7 @@ def _flops(_beside: torch.Size, flops: int, *_: Any, **__: Any) -> int:
 
 
 def seen(y: Tensor, flops: int) -> Tensor:
-    """`y`, with so many FLOPs counted in the forward pass, and twice as many in the backward."""
+    """`y`, with this many FLOPs counted forward, and twice as many backward."""
     result: Tensor = _Seen.apply(y, flops)  # type: ignore[no-untyped-call]
     return result
 
@@ -38,7 +38,7 @@ def seen(y: Tensor, flops: int) -> Tensor:
 def stand_in(width: int, *given: Tensor) -> Tensor:
     """On the meta device, what a kernel makes of `given` (B, T, ...): an empty (B, T, width).
 
-    They are kept for the way back, as the kernel keeps them.
+    They are saved for the backward pass, as the kernel saves them.
     """
     result: Tensor = _StandIn.apply(width, *given)  # type: ignore[no-untyped-call]
     return result

@@ -19,7 +19,7 @@ Mode = Literal["chunk", "fused_recurrent"]
 WIDEST = 256
 """The widest keys of a head that the chunked delta rules take."""
 RECURRENT_UP_TO = 64
-"""Up to so many tokens the layers take the recurrent kernel, whatever the mode."""
+"""Up to this many tokens the layers use the recurrent kernel, in any mode."""
 
 
 class Convolved(FlaMixer):

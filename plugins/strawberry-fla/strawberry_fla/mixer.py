@@ -1,4 +1,4 @@
-"""What the wrapped layers share: the call, the cache, the counting, and the refusals."""
+"""Common parts of the wrapped layers: the call, the cache, the counting, and refused settings."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class FlaMixer(Attention):
         return torch.cat(outputs, dim=1).to(x.dtype)
 
     def _computing(self, x: Tensor) -> torch.dtype:
-        """What the layer computes in; raises StrawberryError where it can't."""
+        """The layer's compute dtype; raises StrawberryError if it is not supported."""
         kind = x.device.type
         name = type(self.layer).__name__
         if kind not in available.DEVICES:

@@ -23,7 +23,7 @@ _HOMES = {
     "Imported": "strawberry_hf.importing",
     "import_checkpoint": "strawberry_hf.importing",
 }
-"""Where the public names live; torch is imported when one is first asked for."""
+"""Modules of the public names; torch is imported on first access."""
 
 
 def __getattr__(name: str) -> Any:

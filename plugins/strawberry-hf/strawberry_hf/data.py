@@ -37,9 +37,9 @@ _ROWS = 1024
 class Datasets(DataSource):
     """A text column of a data set on the Hugging Face hub, or of local files.
 
-    Rows are documents. They are divided whole, by bytes: validation is the same text for every
-    tokenizer. A data set of the hub is downloaded into the cache of the `datasets` library, and
-    read from there through a memory map; local files are read where they are, batch by batch.
+    Rows are documents. Whole documents are divided by bytes, so validation is the same text for
+    every tokenizer. A data set of the hub is downloaded into the cache of the `datasets` library,
+    and memory-mapped from there. Local files are read in place, batch by batch.
 
     Args:
         path: a data set on the hub, `owner/name`, or a folder in the hub's layout.
@@ -47,8 +47,8 @@ class Datasets(DataSource):
         split: its split; `train[:10%]` and `train+test` are understood.
         revision: a branch, tag or commit of it.
         files: instead of all these, local `.parquet`, `.arrow` or `.jsonl` files, the last also
-            compressed: one, a folder, or a pattern; looked for from the current folder, then from
-            the recipe's.
+            compressed: one, a folder, or a pattern; looked up in the current folder, then in the
+            recipe's.
         field: the column that holds the text, with dots if it is nested (`meta.text`).
         data_division: fraction of the text for training; the rest is for validation.
         test_division: fraction of the text that moves from training to the locked test split.

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 HEAD = "lm_head."
-"""What is beside the trunk in a checkpoint; all else has the trunk's name in front."""
+"""Tensors outside the trunk in a checkpoint; all others have the trunk's name as prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written.
+    """The written files.
 
     Attributes:
         folder: where.
@@ -124,7 +124,7 @@ def _for_heads(order: Tensor, heads: int) -> Tensor:
 
 
 def _write_tokenizer(tokenizer: Tokenizer, folder: Path, shape: Shape, loaded: LoadedRun) -> None:
-    """`tokenizer.json`, and what `AutoTokenizer` wants to know beside it.
+    """Write `tokenizer.json`, and the other files that `AutoTokenizer` needs.
 
     Raises RecipeError if the tokenizer is of a form that `tokenizers` does not read.
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from strawberry.plugin import Plugins
 
 RECIPE = Path(__file__).with_name("finetune.yaml")
-"""What an imported run takes its data, optimizer and schedule from, unless another is given."""
+"""The default data, optimizer and schedule of an imported run."""
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
@@ -34,7 +34,7 @@ BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was made.
+    """The result of an import.
 
     Attributes:
         run: the run folder.

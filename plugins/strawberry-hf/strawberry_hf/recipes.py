@@ -1,4 +1,4 @@
-"""Which recipes have a counterpart in transformers, and the recipe of a checkpoint."""
+"""Recipes with a counterpart in transformers, and the recipe of a checkpoint."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _refused(recipe: Recipe) -> Iterator[Problem]:
     if position not in wanted:
         yield spec.positional.problem("", f"{position!r} {NONE}: only rope and learned have one")
     elif _name(spec.norm) != wanted[position]:
-        message = f"{_name(spec.norm)!r} {NONE} beside {position!r}: {wanted[position]} has one"
+        message = f"{_name(spec.norm)!r} {NONE} with {position!r}: {wanted[position]} has one"
         yield spec.norm.problem("", message)
     if position == "rope":
         yield from _refused_rope(spec.positional)
@@ -207,7 +207,7 @@ def _refused_block(block: BlockSpec, recipe: Recipe, first: BlockSpec) -> Iterat
         known = ("mlp",) if learned else tuple(GATES)
         name = _name(block.ffn)
         if name not in known:
-            beside = f"beside {_name(spec.positional)!r}: {', '.join(known)} {_have(known)} one"
+            beside = f"with {_name(spec.positional)!r}: {', '.join(known)} {_have(known)} one"
             yield block.ffn.problem("", f"{name!r} {NONE} {beside}")
     for kind in ("attention", "ffn"):
         own, other = getattr(block, kind), getattr(first, kind)
@@ -230,11 +230,11 @@ def _refused_attention(
         same = {"n_kv_head": fields["n_head"], "n_qkv": recipe.model.n_embd}
         for name, value in same.items():
             if fields[name] not in (None, value):
-                message = f"{fields[name]} {NONE} beside 'learned': only {value} has one"
+                message = f"{fields[name]} {NONE} with 'learned': only {value} has one"
                 yield attention.problem(name, message)
         for name in ("window", "qk_norm"):
             if fields[name] not in (None, False):
-                yield attention.problem(name, f"`{name}` {NONE} beside 'learned'")
+                yield attention.problem(name, f"`{name}` {NONE} with 'learned'")
     elif fields["qk_norm"] and fields["window"] is not None:
         yield attention.problem("window", f"a window together with `qk_norm` {NONE}")
     elif recipe.model.bias and (fields["qk_norm"] or fields["window"] is not None):

@@ -1,4 +1,4 @@
-"""What a recipe and a checkpoint of transformers have in common: the shape, and the tensors.
+"""The common form of a recipe and a checkpoint of transformers: the shape, and the tensors.
 
 A `Shape` is read from either and written as either; `parts` pairs the tensors of the two. V is the
 vocabulary, C the model's width, H and G query and key heads of width D, F the network's width.
@@ -77,7 +77,7 @@ class Shape:
 
     @property
     def is_gpt2(self) -> bool:
-        """Whether it is GPT-2's architecture; else it is one of Llama's kin."""
+        """True for GPT-2's architecture; else it is one of Llama's family."""
         return self.model_type == "gpt2"
 
 

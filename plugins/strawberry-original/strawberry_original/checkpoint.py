@@ -67,7 +67,7 @@ def is_archive(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds: tensors on the CPU and plain data. Raises StrawberryError."""
+    """The contents of a checkpoint: tensors on the CPU and plain data. Raises StrawberryError."""
     _check_archive(path)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)

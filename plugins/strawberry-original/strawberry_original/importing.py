@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImportedFile:
-    """What a file was (`checkpoint`, `encoder`, `dataset`), what was made, and how to use it."""
+    """The kind of a file (`checkpoint`, `encoder`, `dataset`), the result, and how to use it."""
 
     kind: str
     path: Path

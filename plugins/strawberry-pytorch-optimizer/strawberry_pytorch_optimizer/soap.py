@@ -17,9 +17,9 @@ from strawberry_pytorch_optimizer.library import library
 class SOAP(OptimizerSource):
     """Adam in the eigenbasis of each matrix's row and column statistics; the rest goes to `rest`.
 
-    Matrices that are one tensor in the model, such as q, k and v, are taken one by one. For each
-    m x n matrix it keeps two m x n, two m x m and two n x n ones. A side wider than
-    `max_precondition_dim` stays as it is.
+    Matrices that are one tensor in the model, such as q, k and v, are stepped one by one. The state
+    of an m x n matrix is two m x n, two m x m and two n x n ones. A side wider than
+    `max_precondition_dim` stays unchanged.
 
     Args:
         lr: peak learning rate; null takes `train.learning_rate`.

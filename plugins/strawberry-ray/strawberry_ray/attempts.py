@@ -1,10 +1,9 @@
 """Attempts at a trial: who may write into its folder, when nobody knows who is still alive.
 
-While it is being run, the folder of a trial is called `FOLDER.attempt-TOKEN`; before and after it
-is `FOLDER`. Whoever runs it next renames it first, so that what is left of an attempt that was
-thought dead has paths that lead nowhere. NFS lets a client use an old name for as long as its
-attribute cache does, a minute at most by default; the token is in `trial.json` too, and is read
-anew before a result is written.
+While a trial runs, its folder is called `FOLDER.attempt-TOKEN`; before and after it is `FOLDER`.
+The next attempt first renames it, so the paths of an attempt that was believed dead lead nowhere.
+NFS lets a client use an old name while its attribute cache is valid, a minute at most by default.
+The token is therefore in `trial.json` too, and is read again before a result is written.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ NODE = "node"
 class Claim:
     """A trial that is ours: its `folder` by the name that it has now, and its `request`.
 
-    `result` is what it came to, if it was run to its end already.
+    `result` is its result, if it has already run to its end.
     """
 
     folder: Path
@@ -44,7 +43,7 @@ def claim(folder: Path, request: Mapping[str, Any], number: int) -> Claim:
 
     Args:
         folder: the trial's own folder, which need not exist.
-        request: what the worker is told; a token and the number are added.
+        request: the request to the worker; a token and the number are added.
         number: how many attempts this one makes.
 
     Raises Away where the folder around it is away, and stays so.
@@ -75,7 +74,7 @@ def release(claimed: Claim, folder: Path) -> None:
 
 
 def result_of(folder: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is there already of the trial that is asked for, if it was run to its end."""
+    """The existing result of the requested trial, if it ran to its end."""
     try:
         asked = json.loads((folder / "trial.json").read_text())
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
@@ -93,7 +92,7 @@ def _all(folder: Path) -> Iterator[Path]:
 
 
 def _advance(folder: Path) -> tuple[bool, int]:
-    """Whether there is a result, and the step of the newest checkpoint."""
+    """The result, if any, and the step of the newest checkpoint."""
     names = [path.name for path in folder.glob("run/checkpoints/step-*")]
     steps = [int(name[5:]) for name in names if name[5:].isdecimal()]
     return (folder / "result.json").exists(), max(steps, default=-1)

@@ -95,7 +95,7 @@ def own_resources() -> dict[str, float]:
 
 
 def places(resources: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
-    """How many trials there is room for: none lies on two nodes, or on two GPUs."""
+    """The number of trials with enough resources: none spans two nodes, or two GPUs."""
     total = 0
     for node in resources:
         by_cpu = math.floor(node.get("CPU", 0) / cpus + 1e-9)

@@ -16,9 +16,9 @@ from strawberry_ray.rounds import Round, Settings
 class Ray(Executor):
     """The nodes of a Ray cluster, which share the ablation's folder by the same path.
 
-    Each trial is a process of its own on some node. Those of a node that is lost go on elsewhere,
-    from their last checkpoint; a late writer of theirs is refused. Where this process ends, they
-    save and stop. What a trial prints is in `log.txt` of its folder, and where it ran in `node`.
+    Each trial is a separate process on some node. Trials of a lost node continue elsewhere, from
+    their last checkpoint; late writers of them are refused. If this process ends, they save and
+    stop. A trial's output is in `log.txt` of its folder, and its node in `node`.
 
     Args:
         address: the cluster's, as `host:6379`; `auto` finds the one that this machine is a node of,
@@ -55,7 +55,7 @@ class Ray(Executor):
 
     @property
     def slots(self) -> int:
-        """What the cluster has room for, when it is asked first."""
+        """The cluster's capacity when it is first asked."""
         if self._slots is None:
             if self.address is None:
                 resources: Sequence[Mapping[str, float]] = [cluster.own_resources()]

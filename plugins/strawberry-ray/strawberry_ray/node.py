@@ -1,4 +1,4 @@
-"""What runs on a node: one attempt at a trial, in a process of its own, watched over by Ray's."""
+"""The task on a node: one attempt at a trial, in its own process, watched by Ray's."""
 
 from __future__ import annotations
 

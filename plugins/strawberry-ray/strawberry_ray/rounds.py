@@ -24,12 +24,12 @@ POLL = 0.1
 LOOK = 1.0
 """Seconds between two looks at the nodes."""
 LOST = "lost"
-"""What became of an attempt is not known."""
+"""The outcome of an attempt is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a trial needs, and what is borne with: the executor's fields."""
+    """A trial's requirements and tolerances: the executor's fields."""
 
     cpus: int
     gpus: float
@@ -128,10 +128,10 @@ class Round:
         return "" if one.life.goes_on() else "its node does not answer"
 
     def _end(self, one: _Running, result: dict[str, Any]) -> FinishedJob | None:
-        """What an attempt came to; None if there will be another."""
+        """The outcome of an attempt; None if there will be another."""
         lost = result["status"] in (LOST, TAKEN)
         if lost and one.number <= self.settings.retries:
-            self.events.say(f"{one.job.name}: {result['error']}; it goes on elsewhere")
+            self.events.say(f"{one.job.name}: {result['error']}; it continues elsewhere")
             self.waiting.appendleft((one.job, one.number + 1))
             return None
         release(one.claimed, one.job.folder)
@@ -174,7 +174,7 @@ class Round:
 def _wait(refs: list[Any], seconds: float) -> tuple[list[Any], list[Any]]:
     """Those that have ended, and the others, once all have or the time is over.
 
-    What the handler of a signal raises meanwhile comes out of Ray as a SystemError's cause.
+    An exception of a signal handler comes out of Ray as the cause of a SystemError.
     """
     try:
         ready, rest = ray.wait(refs, num_returns=len(refs), timeout=seconds)
@@ -186,7 +186,7 @@ def _wait(refs: list[Any], seconds: float) -> tuple[list[Any], list[Any]]:
 
 
 def _result(ref: Any) -> dict[str, Any]:
-    """What Ray has to tell of an attempt that has ended."""
+    """Ray's report on an attempt that has ended."""
     try:
         result: dict[str, Any] = ray.get(ref)
     except exceptions.OutOfMemoryError:

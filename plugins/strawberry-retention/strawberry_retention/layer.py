@@ -1,12 +1,12 @@
-"""What both historic layers share: three matrices that serve several mixers in a row.
+"""Common parts of both historic layers: three matrices that serve several mixers in a row.
 
 With C = `n_embd` and N = `n_qkv`, one set of matrices W is `qkv` (3N, C), `glu` (2C, N) and `out`
 (C, C). A mixer with it is, for the stream x (B, T, C):
 
     m = mix(rms(x) qkv^T);  [u | v] = m glu^T;  x <- x + (u * silu(v)) out^T
 
-where `mix` is attention-free (causal) or softmax attention (causal). What follows from x is the
-next W, and that is the leak: the statistic is over all tokens and all sequences of the batch.
+with `mix` attention-free (causal) or softmax attention (causal). The next W is derived from x, and
+that is the leak: the statistic is over all tokens and all sequences of the batch.
 """
 
 from __future__ import annotations

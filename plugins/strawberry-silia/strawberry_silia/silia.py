@@ -160,7 +160,7 @@ class GatedAttention(Component):
         return whole[0], whole[1]
 
     def _visible(self, T: int, S: int, use: Use) -> Tensor:
-        """What each of the last T of S tokens sees: the sink, then keys; (T, 1 + S) or batched."""
+        """Mask of each of the last T of S tokens: the sink, then keys; (T, 1 + S) or batched."""
         last = S - T if self.sees_itself else S - T - 1
         visible = torch.ones(T, S, dtype=torch.bool, device=use.positions.device).tril(last)
         if use.documents is not None:

@@ -20,7 +20,7 @@ class TensorBoard(Tracker):
     """Writes every metric of a run to event files in its folder: `tensorboard --logdir runs`.
 
     Metrics of logged steps are under `train/`, those of evaluations under `eval/`; the recipe and
-    the way in which the run ended are texts. What a resumed run does again replaces what was there.
+    the run's outcome are texts. Repeated steps of a resumed run replace the earlier ones.
 
     Args:
         folder: where the files are, in the run's folder.

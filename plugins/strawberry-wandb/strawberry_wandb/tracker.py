@@ -1,4 +1,4 @@
-"""Runs on Weights & Biases, or beside the run's own files until they are synchronised."""
+"""Logs runs to Weights & Biases, or to the run's folder until they are synchronised."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class WandB(Tracker):
     """Sends every metric of a run, its recipe and its environment to Weights & Biases.
 
     Metrics of logged steps are under `train/`, those of evaluations under `eval/`, at the run's own
-    steps. A resumed run goes on in the same W&B run; what it does again, W&B has already.
+    steps. A resumed run continues in the same W&B run, which keeps the first values of repeated
+    steps.
 
     Args:
         project: the W&B project.

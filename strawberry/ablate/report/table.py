@@ -193,7 +193,7 @@ def tabulate(record: Record) -> ResultTable:
 
 
 def _forecast(record: Record, cells: Sequence[Mapping[str, Any]]) -> Forecast | None:
-    """What more seeds of these cells would detect, from the noise of the finished ones."""
+    """Forecast what more seeds of these cells would detect, from the noise of the finished ones."""
     plan = record.content["plan"]
     noise = read_noise(record, plan, "the trials of this sweep")
     if noise is None:

@@ -19,12 +19,12 @@ from strawberry.figures import MISSING, number, short
 
 
 def chance(p: float) -> str:
-    """A p-value; a small one with its first digits."""
+    """Format a p-value; a small one with its first digits."""
     return number(p, 3) if not p < SMALL else f"{p:.1e}"
 
 
 SMALL = 0.0005
-"""P-values below this have no digit among the first three."""
+"""Smaller p-values have no digit among the first three decimals."""
 
 
 def interval(c: Comparison | None) -> str:
@@ -55,7 +55,7 @@ COLUMNS: dict[str, Callable[[CellRow], str]] = {
     "tuning": lambda r: str(r.cell["tuning_trials"]),
     "tokens/s": lambda r: short(r.tokens_per_second),
 }
-"""The columns of the ranked table, in all of its forms."""
+"""The columns of the ranked table."""
 
 
 EFFECTS: dict[str, Callable[[Effect], str]] = {
@@ -70,14 +70,14 @@ EFFECTS: dict[str, Callable[[Effect], str]] = {
 }
 """The columns of the table of a grid's factors."""
 FACTORS = (
-    "Effects of the grid's factors over all levels of the others (cells x seeds), main effects "
-    "first; an interaction is by how much one level's effect changes with the other level. Main "
-    "effects, interactions and cells are three families, each with its own alpha."
+    "Effects of the grid's factors over all levels of the other factors (cells x seeds), "
+    "main effects first. An interaction is the change of one level's effect with the other "
+    "level. Main effects, interactions and cells are three families, each with its own alpha."
 )
 
 
 def shown(table: ResultTable) -> dict[str, Callable[[CellRow], str]]:
-    """The columns in which some row has something."""
+    """The columns in which some row has a value."""
     return {
         name: make
         for name, make in COLUMNS.items()
@@ -86,93 +86,98 @@ def shown(table: ResultTable) -> dict[str, Callable[[CellRow], str]]:
 
 
 def notes(record: Record, table: ResultTable) -> list[str]:
-    """What the table means, and what is not in it."""
+    """The meaning of the table, and the noise that it leaves out."""
     plan = record.content["plan"]
-    unlike = f"where one cell's is {table.ratio:g} times another's too"
+    unlike = f"even if one cell's noise is {table.ratio:g} times another's"
     if table.campaign.get("prior"):
-        unlike = "as unlike as those of the campaign's earlier questions"
+        unlike = "even if cells' noises differ as much as those of the campaign's earlier questions"
     lines = [
         *table.standing,
         f"`{table.measure}`, {'higher' if table.higher_is_better else 'lower'} is better; "
-        f"baseline: {table.baseline}. Differences are of pairs with equal seeds. "
-        f"Noise is judged by all cells together, {unlike}; all intervals hold together with a "
-        f"chance of {100 * (1 - table.alpha):.5g}%, and the chance of any false finding in the "
-        f"table is at most {table.alpha:.4g}.",
-        f"A difference of {number(table.effect)} ({plan['effect']:.2%} of the baseline) counts as "
-        "one that matters: `equivalent` where the interval lies within it. `detectable` is the "
-        "smallest true difference that this many seeds find with a chance of 80 %: `no evidence` "
-        "where that is less, `under-powered` where it is more.",
-        "`steps to loss`: the baseline's steps to its last value over this cell's.",
+        f"baseline: {table.baseline}. Differences are of pairs with equal seeds. All cells "
+        f"together estimate the noise, {unlike}. All intervals hold together with probability "
+        f"{100 * (1 - table.alpha):.5g}%. The chance of any false finding in the table is at "
+        f"most {table.alpha:.4g}.",
+        f"A difference of {number(table.effect)} ({plan['effect']:.2%} of the baseline) "
+        "matters. `equivalent`: the interval lies within it. `detectable`: the smallest true "
+        "difference that these seeds find with a chance of 80 %. `no evidence`: that is less "
+        "than what matters; `under-powered`: it is more.",
+        "`steps to loss`: the baseline's steps to its last value, divided by this cell's.",
     ]
     if table.looks > 1:
-        lines.append(f"Seeds were added; {table.looks} looks share the {table.alpha:.4g}.")
+        lines.append(f"Seeds were added: {table.looks} looks share the alpha of {table.alpha:.4g}.")
     if plan["match"] != "none":
-        lines.append(f"Widths are chosen so that cells agree in {plan['match']} within 1 %.")
+        lines.append(f"Widths were chosen so that cells agree in {plan['match']} within 1 %.")
     for row in table.rows:
         if row.cell["resized"]:
             lines.append(f"{row.name}: {row.cell['resized']}")
         if row.cell["tuned"]:
             chosen = ", ".join(f"{k}={v}" for k, v in row.cell["tuned"].items())
-            lines.append(f"{row.name}: tuned to {chosen}, on seeds of their own")
+            lines.append(f"{row.name}: tuned to {chosen}, with separate seeds")
         lines += [f"{row.name}: WARNING: {warning}" for warning in row.cell["warnings"]]
     return lines
 
 
 def intervals_of(table: ResultTable) -> str:
-    """Which noise the table's intervals are of; it stands above the table."""
-    return f"Intervals are of the noise of seeds. {sentence(table.vary_seed)}"
+    """The noise that the table's intervals cover; stands above the table."""
+    return f"Intervals cover the noise of seeds. {sentence(table.vary_seed)}"
 
 
 def noise(table: ResultTable) -> list[str]:
-    """Where the noise is: standard deviations of one run's metric."""
+    """The sources of noise: standard deviations of one run's metric."""
     s = table.spread
     lines = []
     if s.seeds is not None:
         lines.append(
-            f"Noise of seeds: {number(s.seeds)}, the standard deviation of a run that cells and "
-            f"seeds leave of the table ({s.freedom} degree{'s' * (s.freedom > 1)} of freedom)."
+            f"Noise of seeds: {number(s.seeds)}, the standard deviation of a run after cell "
+            f"and seed effects ({s.freedom} degree{'s' * (s.freedom > 1)} of freedom)."
         )
     if s.jitter is not None:
         lines.append(
-            f"Noise of evaluations: {number(s.jitter)}, about a parabola through a run's last "
-            f"{LAST}; it is part of that of seeds."
+            f"Noise of evaluations: {number(s.jitter)}, around a parabola through a run's "
+            f"last {LAST}; the noise of seeds includes it."
         )
     if s.rows is not None:
         lines.append(
-            f"Noise of rows: {number(s.rows)}, `val_loss_se`. All cells have the same rows, so it "
-            "is part of a difference only as far as cells differ in which rows they find hard."
+            f"Noise of rows: {number(s.rows)}, `val_loss_se`. All cells are evaluated on the "
+            "same rows. A difference has this noise only where cells differ in which rows "
+            "they find hard."
         )
     lines += _windows(table)
     if len(s.averaged) > 1:
         lasts = ", ".join(map(str, s.averaged))
         each = ", ".join(number(deviation) for deviation in s.averaged.values())
-        lines.append(f"Were the metric a run's mean of its last {lasts} evaluations, the noise of "
-                     f"seeds would be {each}.")  # fmt: skip
+        lines.append(
+            f"With the mean of a run's last {lasts} evaluations as the metric, the noise of seeds "
+            f"would be {each}."
+        )
     return lines
 
 
 def _windows(table: ResultTable) -> list[str]:
-    """What the intervals cover, and where windows of text are the larger noise."""
+    """The coverage of the intervals, and the differences with larger noise of windows."""
     known = {row.name: (row.windows, row.comparison.error) for row in table.rows
              if row.windows is not None and row.comparison is not None}  # fmt: skip
     if not known:
         return []
-    lines = ["Intervals and verdicts are about other seeds on the same windows of text. `windows` "
-             "is the standard error of a difference for other text of this kind, from pairs of "
-             "windows; no interval has it in it."]  # fmt: skip
+    lines = [
+        "Intervals and verdicts are about other seeds on the same windows of text. `windows` is "
+        "the standard error of a difference for other text of this kind, from pairs of windows; "
+        "no interval includes it."
+    ]
     larger = {n: both for n, both in known.items() if both[0] > both[1]}
     if larger:
         worst = max(larger, key=lambda name: larger[name][0])
         lines.append(
-            f"The windows are the larger noise of {len(larger)} of {len(known)} differences, such "
-            f"as {worst}: {number(larger[worst][0])} of windows, {number(larger[worst][1])} of "
-            "seeds. A larger `train.eval_iters` tells more of them than more seeds do."
+            f"Windows are the larger noise in {len(larger)} of {len(known)} differences, such "
+            f"as {worst}: {number(larger[worst][0])} from windows, {number(larger[worst][1])} "
+            "from seeds. A larger `train.eval_iters` helps there more than more seeds do."
         )
     return lines
 
 
 def gone(table: ResultTable) -> list[tuple[str, str]]:
-    """What failed, was skipped, or was pruned: nothing is dropped in silence."""
+    """Failed, skipped and pruned cells; nothing is dropped silently."""
     failures = [
         (
             " ".join(filter(None, [f.cell, f.label, f"seed {f.seed}"])),
@@ -186,7 +191,7 @@ def gone(table: ResultTable) -> list[tuple[str, str]]:
 
 
 def patches(record: Record) -> list[tuple[str, str]]:
-    """What each cell changes in the recipe."""
+    """The changes of each cell to the recipe."""
     return [
         (
             cell["name"],
@@ -203,9 +208,9 @@ def _show(value: Any) -> str:
 
 
 def markdown(record: Record, table: ResultTable, pictures: Mapping[str, str] | None = None) -> str:
-    """The ranked table and all that belongs to it, as Markdown.
+    """The whole report as Markdown, around the ranked table.
 
-    `pictures` has what each picture shows, by its path from the report.
+    `pictures` has the title of each picture, by its path from the report.
     """
     head = [f"# Ablation of {record.content['name']}", "", intervals_of(table), ""]
     factors = []
@@ -247,7 +252,7 @@ def _lines(columns: Mapping[str, Callable[[Any], str]], rows: Sequence[Any]) -> 
 
 
 def as_csv(table: ResultTable) -> str:
-    """A row for each cell, with numbers in full."""
+    """A row for each cell, with unrounded numbers."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     budgets = list(table.rows[0].cell["budget"]) if table.rows else []

@@ -1,4 +1,4 @@
-"""What is done to the scores of a causal attention, whichever way it is computed."""
+"""Modifications of the scores of causal attention, for every implementation."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from strawberry.contracts import Use
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What is done to the scores of a causal attention.
+    """Modifications of the scores of causal attention.
 
     Attributes:
-        bias: added to them, (H, T, S) or (B, H, T, S); None for nothing.
-        window: how many tokens a query sees, itself among them; None for all.
-        windows: the same for each query by itself, (B, H, T), at most `window`; or None.
-        documents: the document of each token, (B, T), where only tokens of the same one see each
+        bias: added to the scores, (H, T, S) or (B, H, T, S); None for none.
+        window: number of tokens that a query sees, including itself; None for all.
+        windows: the same for each single query, (B, H, T), at most `window`; or None.
+        documents: the document of each token, (B, T); only tokens of the same document see each
             other; needs T = S, or `key_documents`.
-        key_documents: those of the keys, (B, S), where the queries are not the last of them.
-        places: which key is each query's own, (B, T), where they are not the last ones in order.
-        sink: the score of a key that is always there and whose value is zero, (H,).
-        scale: what the products of queries and keys are multiplied by; None for D^-0.5.
+        key_documents: documents of the keys, (B, S), if the queries are not the last of them.
+        places: index of each query's own key, (B, T), if they are not the last ones in order.
+        sink: score of an additional key with a zero value, (H,).
+        scale: factor on the products of queries and keys; None for D^-0.5.
         dropout: probability of dropping a weight.
         causal: whether a query sees no later key; else a window reaches as far ahead as back.
         memo: where a mask that several blocks need is kept for the pass.
@@ -43,7 +43,7 @@ class Scores:
 
     @classmethod
     def of(cls, use: Use, n_keys: int, *, n_head: int | None = None, **changes: Any) -> Scores:
-        """What a use asks for, over `n_keys` keys: bias (for `n_head` heads), documents, places."""
+        """The scores of a use over `n_keys` keys: bias (for `n_head` heads), documents, places."""
         places = key_documents = None
         if use.shared is not None and use.shared.later:
             key_documents = use.shared.documents

@@ -21,7 +21,7 @@ class InductionHeads(Task):
         self, rng: np.random.Generator, vocab_size: int, length: int, *, training: bool
     ) -> tuple[Ids, Ids]:
         """Inputs and targets (length,); the last position has the answer."""
-        need_ids(3, vocab_size, "a mark beside two tokens")
+        need_ids(3, vocab_size, "a mark and two tokens")
         need_length(3, length, "a mark, its token and the mark again")
         mark = vocab_size - 1
         inputs, targets = rng.integers(mark, size=length), unanswered(length)

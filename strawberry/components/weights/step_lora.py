@@ -130,7 +130,7 @@ class StepLoRAWeights(WeightSource):
         return StepLoRABank(request, experts, self)
 
     def prepare(self, use: Use) -> None:
-        """What the nested source computes once in a pass."""
+        """Compute the nested source's values of a pass."""
         self.of.prepare(replace(use, weights=self.of))
 
 

@@ -17,7 +17,7 @@ from strawberry.training.optimizers import Optimizers
 
 KINDS = ("attention", "ffn", "positional", "norm", "weights", "router")
 FLOAT32, GRADIENTS, BFLOAT16, ROUTED = 1e-3, 1e-2, 0.15, 0.5
-"""What part of the largest value an error may be; where a router decides, tokens go elsewhere."""
+"""Largest error relative to the largest value; with a router, tokens may go elsewhere."""
 
 
 def measurements(bench: Bench) -> Measurements:
@@ -115,7 +115,7 @@ def _bfloat16(model: LanguageModel, idx: Tensor, exact: Tensor) -> float:
 
 @torch.no_grad()
 def _later(model: LanguageModel, idx: Tensor) -> float:
-    """How far outputs move when later tokens do."""
+    """Change of outputs when later tokens change."""
     half = idx.shape[1] // 2
     other = idx.clone()
     other[:, half:] = (other[:, half:] + 1) % int(model.embedding.num_embeddings)

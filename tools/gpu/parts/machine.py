@@ -1,4 +1,4 @@
-"""What the machine has: card, torch, packages, and torch's kernels, without any line of ours."""
+"""The machine: card, torch, packages, and torch's kernels, without code of this project."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _driver() -> str:
 
 
 def packages() -> Row:
-    """What of this project's dependencies is missing, or older than it should be."""
+    """Dependencies of this project that are missing, or older than required."""
     from packaging.requirements import Requirement
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -81,7 +81,7 @@ def packages() -> Row:
 
 
 def peak(bench: Bench) -> Row:
-    """That which shares of the peak are of, beside what is promised."""
+    """The reference of shares of the peak, and the data sheet's figure."""
     row: Row = {"TFLOP/s": digits(bench.peak / 1e12)}
     return row if bench.promised is None else {**row, "by its data sheet": bench.promised / 1e12}
 

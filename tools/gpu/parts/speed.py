@@ -1,4 +1,4 @@
-"""Training at 124M parameters: tokens a second, share of the peak, memory beside `build`'s."""
+"""Training at 124M parameters: tokens a second, share of the peak, memory."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _that_fits(bench: Bench, recipe: Recipe) -> int:
 
 
 def _bytes(recipe: Recipe, batch: int) -> int:
-    """What `strawberry build` says that a step takes."""
+    """The cost of a step by `strawberry build`."""
     from strawberry.model.build import build
 
     recipe = patch(recipe, {"train.batch_size": batch})

@@ -1,4 +1,4 @@
-"""What makes the host wait in a step: by torch's own debug mode, and by the pretend accelerator.
+"""Host synchronisations in a step: by torch's own debug mode, and by the pretend accelerator.
 
 Both at small sizes: what waits depends on none, and the pretend one computes on the CPU.
 """

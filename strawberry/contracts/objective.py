@@ -1,4 +1,4 @@
-"""What is learned from a batch: objectives, and what they are given.
+"""Contracts of objectives: the loss of a batch, and its inputs.
 
 B sequences of T tokens, C model width, V vocabulary.
 """
@@ -24,7 +24,7 @@ class HeadLoss(NamedTuple):
     """Float32 scalars: sums over the targets that are not ignored, divided by a count of them.
 
     Attributes:
-        total: the training loss; the only one that has a gradient.
+        total: the training loss; the only one with a gradient.
         cross_entropy: the plain cross-entropy in nats.
         z: the squared logsumexp of the logits.
     """
@@ -35,7 +35,7 @@ class HeadLoss(NamedTuple):
 
 
 class States(NamedTuple):
-    """What one pass through the model computes.
+    """The results of one pass through the model.
 
     Attributes:
         hidden: (B, T, C), normalised: the head makes logits of it.
@@ -50,7 +50,7 @@ class States(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What an objective makes of a batch.
+    """The result of an objective for a batch.
 
     Attributes:
         total: a scalar, what is minimised. Sums over targets are divided by `batch.count`;
@@ -68,7 +68,7 @@ class Learned(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What evaluation scores: the cross-entropy of targets under the head's distribution.
+    """The scores of an evaluation: the cross-entropy of targets under the head's distribution.
 
     Attributes:
         hidden: (B, T, C), normalised. It must not depend on the targets with a weight.
@@ -196,7 +196,7 @@ class OwnBlock(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """What it keeps between cached calls."""
+        """Its state between cached calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +236,7 @@ class Drafting(abc.ABC):
 
 
 class Objective(Component, abc.ABC):
-    """What a model learns from a batch, and with what heads.
+    """The loss that a model learns from a batch, and its heads.
 
     It decides what goes into the model, which states are read, and what the loss is:
 
@@ -271,7 +271,7 @@ class Objective(Component, abc.ABC):
         """The loss of a batch, in training; in evaluation, without what is for training alone."""
 
     def predictions(self, batch: Batch) -> Iterator[Prediction]:
-        """What evaluation scores; the sum over all of them is `val_loss`, divided by the targets.
+        """The scores of an evaluation; their sum, divided by the targets, is `val_loss`.
 
         The default is the next token: override it where a model predicts otherwise, and say
         `left_to_right = False`. Noise is drawn from `batch.rows`, so that it is the same for every
@@ -281,5 +281,5 @@ class Objective(Component, abc.ABC):
         yield Prediction(batch.states().hidden, batch.targets)
 
     def drafting(self, length: int) -> Drafting | None:
-        """What guesses tokens ahead in generation, for texts of `length`; None if nothing does."""
+        """The component that drafts tokens in generation, for texts of `length`, or None."""
         return None

@@ -1,4 +1,4 @@
-"""What goes on over a run's steps beside the optimizers: averages of weights."""
+"""The contract of components that follow a run's steps: averages of weights."""
 
 from __future__ import annotations
 

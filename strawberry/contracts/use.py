@@ -39,7 +39,7 @@ class SharedKeys:
 
 @dataclass(slots=True)
 class Watch:
-    """What an objective asked to see of a pass.
+    """The states of a pass that an objective requested.
 
     Attributes:
         blocks: the stream after each block use so far; None if nobody asked.

@@ -55,7 +55,7 @@ FLOOR: Final = 0.6
 loss, and of models that are a thousand times smaller about half."""
 FLOOR_SPREAD: Final = 0.7
 PHI: Final = 0.46
-"""What a further turn of a recursion is worth (arXiv 2604.21106: 0.38 to 0.65)."""
+"""Exponent of a further recursion step (arXiv 2604.21106: 0.38 to 0.65)."""
 PHI_SPREAD: Final = 0.25
 
 SIZE = PowerTerm("parameters", "A", "a", EXPONENT, EXPONENT_SPREAD)

@@ -39,12 +39,12 @@ class Loss(NamedTuple):
 
     @property
     def metrics(self) -> dict[str, Tensor]:
-        """What is told of it by name, beside the loss."""
+        """Its logged values by name, besides the loss."""
         return {**self.parts, **{name: term.number() for name, term in self.terms.items()}}
 
 
 class RowNats(NamedTuple):
-    """What evaluation measures of a batch.
+    """The measurements of an evaluation batch.
 
     Attributes:
         rows: (B,) the nats of each sequence's targets, summed.
@@ -143,7 +143,7 @@ class ModelBatch(Batch):
 
 
 def loss_of(batch: ModelBatch) -> Loss:
-    """What the model's objective makes of a batch, with the weighted terms of components."""
+    """The loss of the model's objective for a batch, with the weighted terms of components."""
     learned = batch.model.objective(batch)
     total, terms = learned.total, {}
     for name, (metric, weighted) in mean_terms((*batch.aux, *learned.terms)).items():
@@ -155,7 +155,7 @@ def loss_of(batch: ModelBatch) -> Loss:
 
 
 def measured(batch: ModelBatch, *, answers: bool = False) -> RowNats:
-    """What evaluation measures: the cross-entropy of what the objective predicts.
+    """The evaluation's cross-entropy of the objective's predictions.
 
     It is computed here and not by the objective, of a softmax over the model's head.
     """

@@ -8,7 +8,7 @@ from strawberry.contracts import State
 
 
 def gather(x: Tensor, places: Tensor) -> Tensor:
-    """Of (B, T, ...) the tokens at (B, K): (B, K, ...)."""
+    """The tokens of (B, T, ...) at (B, K): (B, K, ...)."""
     index = places.view(*places.shape, *[1] * (x.ndim - 2))
     return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
 
@@ -19,7 +19,7 @@ def row_of(positions: Tensor, row: int) -> Tensor:
 
 
 def put_back(whole: State, part: State, row: int) -> None:
-    """Write to a state what was assigned, not written in place, for one of its sequences."""
+    """Write assigned (not written in place) tensors to a state, for one of its sequences."""
     for name, tensor in part.items():
         kept = whole[name][row : row + 1]
         if kept.data_ptr() != tensor.data_ptr():

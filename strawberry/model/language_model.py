@@ -35,7 +35,7 @@ from strawberry.model.residual import ResidualStream, written
 from strawberry.model.stack import Block, BlockUse, CacheShape, Stack, dropped
 
 Asked: TypeAlias = tuple[bool, bool, int]
-"""Whether an objective sees states after blocks and after steps, and where it cuts gradients."""
+"""The states after blocks and steps that an objective sees, and its gradient cuts."""
 NOTHING: Asked = (False, False, 0)
 
 
@@ -68,7 +68,7 @@ class Cache:
 
 
 class Pass(NamedTuple):
-    """What a pass below the head gives: the fields of `States`, and the terms of components."""
+    """The result of a pass below the head: the fields of `States`, and the terms of components."""
 
     hidden: Tensor
     aux: Aux
@@ -235,7 +235,7 @@ class LanguageModel(nn.Module):
     def loss(
         self, idx: Tensor, targets: Tensor, count: Tensor | None = None, *, share: float = 1.0
     ) -> Loss:
-        """What the objective makes of ids and `targets` (B, T), of which negative ones are ignored.
+        """The objective's result for ids and `targets` (B, T); negative ones are ignored.
 
         `total` has the components' auxiliary losses too. Where these rows are a part of a step,
         `count` is what sums over targets are divided by, and `share` is their share of the step's
@@ -247,7 +247,7 @@ class LanguageModel(nn.Module):
     def measure(
         self, idx: Tensor, targets: Tensor, rows: Tensor | None = None, *, answers: bool = False
     ) -> RowNats:
-        """What evaluation measures of ids and `targets` (B, T): the nats of each sequence.
+        """The evaluation of ids and `targets` (B, T): the nats of each sequence.
 
         `rows` (B,) are the numbers of the rows, 0 and on if not given: what noise an objective
         draws is theirs. With `answers`, right answers are counted.
@@ -256,7 +256,7 @@ class LanguageModel(nn.Module):
         return measured(ModelBatch(self, idx, targets, rows=rows), answers=answers)
 
     def predictions(self, idx: Tensor, targets: Tensor) -> list[Prediction]:
-        """What evaluation scores of ids and `targets` (B, T), the rows from 0 on."""
+        """The evaluation's scores of ids and `targets` (B, T), the rows from 0 on."""
         rows = torch.arange(len(idx), device=idx.device)
         return list(self.objective.predictions(ModelBatch(self, idx, targets, rows=rows)))
 

@@ -68,8 +68,8 @@ def head_loss(
         weight: (V, C) head.
         targets: (N,) int64 token ids; negative ones are ignored.
         softcap: bound on the logits, or None.
-        terms: what the training loss has beside the cross-entropy.
-        count: what sums over targets are divided by; None counts those that are not ignored.
+        terms: further terms of the training loss.
+        count: divisor of sums over targets; None counts those that are not ignored.
         weights: (N,) what each target's part is multiplied by; None for 1.
     """
     dtype, training = _computed_in(h), torch.is_grad_enabled()

@@ -1,4 +1,4 @@
-"""What comes above the stack: the head, and the objective with heads and blocks of its own."""
+"""Cost above the stack: the head, and the objective with its own heads and blocks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAD_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveCost:
-    """What an objective asks for.
+    """The requirements of an objective.
 
     Attributes:
         cost: of embedding, last norm, heads, the objective's blocks and its teachers. Forward it is
@@ -105,7 +105,7 @@ def objective_cost(model: LanguageModel, recipe: Recipe, meter: CostMeter) -> Ob
 
 
 def trained(cost: Cost, asked: ObjectiveCost) -> Cost:
-    """What the stack costs where an objective runs it more than once."""
+    """The cost of the stack for an objective that runs it more than once."""
     training = asked.passes * cost.flops_training + asked.looks * cost.flops_forward
     return replace(cost, flops_training=training, saved_bytes=asked.passes * cost.saved_bytes)
 

@@ -1,4 +1,4 @@
-"""What an objective has of its own: blocks beside the stack, and models that teach."""
+"""Modules of an objective: blocks next to the stack, and teacher models."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class BesideBlock(OwnBlock):
         return stream.x, aux
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """What it keeps between cached calls."""
+        """Its state between cached calls."""
         (state,) = self.block.new_states(CacheShape(batch, length, device, dtype), self._weights[0])
         return state
 

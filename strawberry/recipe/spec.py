@@ -299,7 +299,7 @@ class Recipe:
 
     @property
     def objective(self) -> ComponentSpec:
-        """What is learned from a batch."""
+        """The objective of a batch."""
         return self._one("objective")
 
     @property

@@ -1,4 +1,4 @@
-"""Whether outputs depend on what a model keeps of its passes, such as a count of them.
+"""Find dependence of outputs on what a model keeps of its passes, such as a count of them.
 
 A cheat that begins after a thousand passes shows nothing before. So what a pass and a step change
 of a model is set to what it may come to, and the outputs are compared.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
 
 AGE = 1_000_000
-"""What counts are set to."""
+"""Values that counts are set to."""
 
 
 def aged_breach(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
@@ -69,7 +69,7 @@ def aged_breach(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
 
 
 def _ahead(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
-    """Whether outputs depend on later tokens, where the model says that they don't."""
+    """Find dependence of outputs on later tokens, if the model declares that there is none."""
     if not declares(model, "causal"):
         return None
     at = cuts(ids.shape[1], len(ids))
@@ -78,7 +78,7 @@ def _ahead(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
 
 
 def _aged(value: Any) -> Any:
-    """What a kept number or tensor may come to; None for what isn't one."""
+    """A possible later value of a kept number or tensor; None for anything else."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):

@@ -119,7 +119,7 @@ def audit(
 def _unless_refused(
     told: Callable[..., Measurement], look: Callable[[], Breach | None]
 ) -> Measurement:
-    """What a look at the model shows; a model that refuses to run so has nothing to show."""
+    """The findings of a look at the model; a model that refuses to run so has none."""
     try:
         return told(look())
     except StrawberryError as error:
@@ -163,7 +163,7 @@ def _gradients(model: LanguageModel, length: int, most: int) -> Measurement:
 
 
 def _recomputed(model: LanguageModel, length: int) -> Measurement:
-    """Whether a training pass is the same where its activations are computed again."""
+    """Compare a training pass with and without recomputed activations."""
     ids = _limits("history", length, 1, model)[0].first
     declared = not declares(model.train(), "stateless")
     told = partial(Measurement, "history", "with recomputed activations", length, declared)
@@ -172,7 +172,7 @@ def _recomputed(model: LanguageModel, length: int) -> Measurement:
 
 
 def _kept(model: LanguageModel, length: int) -> Iterator[Measurement]:
-    """Whether outputs depend on what passes and steps leave: a count, that may grow by itself."""
+    """Find dependence of outputs on what passes and steps leave: a count, for example."""
     ids = _limits("history", length, 1, model)[0].first
     for situation in plain(model):
         name = f"{situation.name}, as after many passes"
@@ -183,13 +183,13 @@ def _kept(model: LanguageModel, length: int) -> Iterator[Measurement]:
 
 
 def _code(model: LanguageModel) -> Iterator[Measurement]:
-    """Whether components replace functions of Strawberry, or of what it computes with."""
+    """Find components that replace functions of Strawberry, or of its libraries."""
     for breach in replaced(files_of_model(model), model.modules()):
         yield Measurement("code", "in what calls it", 0, False, breach)
 
 
 def _losses(model: LanguageModel, length: int) -> Iterator[Measurement]:
-    """Whether losses are those of the logits that a model gives without its targets."""
+    """Compare losses with the logits that a model gives without its targets."""
     ids = _limits("history", length, 1, model)[0].first
     vocab_size = model.embedding.num_embeddings
     for training in (True, False):
@@ -219,7 +219,7 @@ def is_its_own(
     noise: float | None = None,
     agree: Callable[[bool], bool] = bool,
 ) -> bool:
-    """Whether a breach is of its own kind, and not one of another kind that shows here too.
+    """Return whether a breach is of its own kind, and not of another kind that shows here too.
 
     Ranks run as many passes as each other: `agree` says whether any of them says so.
     """
@@ -235,7 +235,7 @@ def is_its_own(
 
 
 def repeats(run: Run, limits: Limits, before: Tensor, noise: float | None = None) -> bool:
-    """Whether the first batch gives the same outputs again."""
+    """Return whether the first batch gives the same outputs again."""
     everywhere = replace(limits, same=torch.ones_like(limits.same))
     return difference(everywhere, before, outputs(run, limits.first), noise) is None
 

@@ -1,4 +1,4 @@
-"""Whether the tokens and bytes that a loss is divided by are those of the text.
+"""Compare the tokens and bytes that a loss is divided by with the text.
 
 Bits per byte are nats over bytes, and a loss is nats over tokens. So what a data set and a
 tokenizer count is compared with what can be counted without them: the rows with the split's ids,
@@ -51,7 +51,7 @@ class Evaluated:
 
 
 def counted_breaches(dataset: Dataset, seen: Evaluated) -> tuple[list[Breach], list[str]]:
-    """What is counted wrongly, and what is declared not to be the text.
+    """Errors in the counts, and declared differences from the text.
 
     Without a tokenizer there is no text, and the sums alone are looked at.
     """
@@ -83,7 +83,7 @@ def _told(fidelity: Fidelity) -> str:
 
 
 def _sums(seen: Evaluated) -> Iterator[Breach]:
-    """Whether the mean loss is that of the rows."""
+    """Compare the mean loss with that of the rows."""
     targets = int((seen.y >= 0).sum())
     if not len(seen.nats) or not targets:
         return
@@ -95,7 +95,7 @@ def _sums(seen: Evaluated) -> Iterator[Breach]:
 
 
 def _bytes(dataset: Dataset, seen: Evaluated, table: Table) -> Iterator[Breach]:
-    """Whether the bytes are those that the targets stand for, and whether tokens stand for some."""
+    """Compare the bytes with those of the targets, and the targets with tokens of text."""
     expected, claimed = table.count(seen.y), dataset.n_bytes("val", seen.y)
     bits = seen.metrics.get("bits_per_byte")
     if bits and len(seen.nats):  # what the evaluation itself was told
@@ -112,7 +112,7 @@ def _bytes(dataset: Dataset, seen: Evaluated, table: Table) -> Iterator[Breach]:
 
 
 def _rows(dataset: Dataset, seen: Evaluated) -> Iterator[Breach]:
-    """Whether the rows are windows of the split, each as often as it is there."""
+    """Check that the rows are windows of the split, each as often as it occurs."""
     place, left_out = f"data {seen.data}", float((seen.y < 0).mean())
     if left_out and dataset.predicts_all:
         detail = f"{left_out:.2%} of the targets are left out, which it doesn't declare"
@@ -140,7 +140,7 @@ def _rows(dataset: Dataset, seen: Evaluated) -> Iterator[Breach]:
 
 
 def _trained(dataset: Dataset, seen: Evaluated, place: str) -> Iterator[Breach]:
-    """Whether rows that were trained on are of the validation text, and not of training's."""
+    """Find trained rows that are in the validation text, and not in training's."""
     if not len(seen.trained):
         return
     judged = np.unique(np.concatenate([runs(row) for row in seen.x] or [np.zeros(0, np.uint64)]))

@@ -1,4 +1,4 @@
-"""What an output of a language model depends on that it must not.
+"""Forbidden dependence of a language model's outputs.
 
 A model is judged by the loss of the next token. So its output at a position may depend on the
 tokens up to there, and on nothing else: no later token, no other sequence, no earlier batch.
@@ -34,7 +34,7 @@ NOISE: Final = {
     torch.bfloat16: 3e-2,
     torch.float16: 1e-2,
 }
-"""What rounding may change, as a share of the largest output."""
+"""Largest change by rounding, relative to the largest output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def cuts(length: int, number: int | None = None) -> list[int]:
 def pairs(
     kind: Kind, ids: Tensor, at: Sequence[int], vocab_size: int, seed: int = 0
 ) -> list[Limits]:
-    """What to compare of `ids` (B, T) for one kind; cuts `at` are shared out among the rows."""
+    """The inputs to compare with `ids` (B, T) for one kind; the rows share the cuts `at`."""
     if kind == "batch":
         return [others(ids, vocab_size, seed)] if len(ids) > 1 else []
     if kind == "history":
@@ -191,7 +191,7 @@ def difference(
 
 
 def gradient_breach(model: LanguageModel, limits: Limits) -> Breach | None:
-    """Whether an output that must not see a token has a gradient by its embedding, in training."""
+    """Find an output with a gradient by the embedding of a hidden token, in training."""
     embedded: list[Tensor] = []
     hook = model.embedding.register_forward_hook(lambda _, __, output: embedded.append(output))
     with hook, torch.enable_grad():

@@ -48,7 +48,7 @@ def judge(
     agree: Callable[[bool], bool] = bool,
     pieces: bool = False,
 ) -> list[Breach]:
-    """What the hidden states of a model in evaluation depend on, and must not.
+    """Forbidden dependence of a model's hidden states in evaluation.
 
     It takes five passes over these rows, three over their pieces, and a few more where something
     shows.
@@ -99,7 +99,7 @@ def _shown(
 
 
 def _all_limits(model: LanguageModel, x: Tensor, seed: int) -> list[Limits]:
-    """What is compared with the first pass; `again` is last, when other rows have been seen."""
+    """The passes to compare with the first one; `again` is last, after other rows."""
     vocab_size = model.embedding.num_embeddings
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randint(1, x.shape[1], (2 * len(x),), generator=generator).tolist()

@@ -1,4 +1,4 @@
-"""Whether a loss is that of the distribution which a model predicts."""
+"""Compare a loss with the distribution that a model predicts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def targets_breach(
     vocab_size: int,
     dtype: torch.dtype,
 ) -> Breach | None:
-    """Whether losses are those of the logits that a model gives before anybody knows its targets.
+    """Compare losses with the logits that a model gives before its targets are known.
 
     Args:
         measure: ids and targets (B, T) -> the model's own sum of their losses, in nats.
@@ -42,7 +42,7 @@ def targets_breach(
 
 @torch.no_grad()
 def loss_breach(logits: Tensor, targets: Tensor, nats: float, dtype: torch.dtype) -> Breach | None:
-    """Whether a sum of losses is that of the distribution softmax(logits).
+    """Compare a sum of losses with the distribution softmax(logits).
 
     Args:
         logits: (B, T, V).
@@ -68,7 +68,7 @@ def bound_breach(
     vocab_size: int,
     dtype: torch.dtype,
 ) -> Breach | None:
-    """Whether an objective that says itself what evaluation scores knows what it predicts.
+    """Check an objective with its own evaluation scores: whether it knows its targets.
 
     For each of its predictions the targets that it scores are replaced by others, and its states
     must stay what they are. The weights of a row must come to the number of its targets.
@@ -101,6 +101,6 @@ def bound_breach(
             return Breach("loss", size, "states change with the targets that they predict")
     missing = float((weights / ids.shape[1] - 1).abs().amax())
     if not missing <= ROUNDING * NOISE[torch.float32]:
-        detail = f"the weights of a row's targets come to {float(weights[0]):.6g}"
+        detail = f"the weights of a row's targets sum to {float(weights[0]):.6g}"
         return Breach("loss", missing, f"{detail}, of {ids.shape[1]} targets")
     return None

@@ -39,7 +39,7 @@ def first_difference(model: nn.Module, run: Run, limits: Limits) -> str:
 
 @contextlib.contextmanager
 def recorded(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
-    """What each component returns in the passes inside, with its path, in order."""
+    """Record each component's results in the passes inside, with its path, in order."""
     kept: list[tuple[str, Tensor]] = []
 
     def hook(path: str) -> object:

@@ -1,7 +1,7 @@
-"""Whether a model is the same where its activations are computed again in the backward pass.
+"""Compare a model with and without recomputed activations in the backward pass.
 
-What a block writes for another one anywhere but in `use.memo` and `use.once` is there from the
-wrong block when its pass is run again. No outputs show that; gradients do.
+Values that a block writes for another one outside `use.memo` and `use.once` come from the wrong
+block when its pass runs again. No outputs show that; gradients do.
 """
 
 from __future__ import annotations

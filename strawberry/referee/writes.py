@@ -1,4 +1,4 @@
-"""What a pass leaves behind: attributes that forward writes, and the lines that do so."""
+"""Side effects of a pass: attributes that forward writes, and the lines that do so."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _holders(model: nn.Module) -> Iterator[_Holder]:
 
 
 def _mark(value: Any) -> tuple[Any, ...]:
-    """What a change of the value, or in it, is seen by."""
+    """A fingerprint that detects a change of the value, or in it."""
     if isinstance(value, Tensor):
         return value, value._version  # noqa: SLF001 (torch counts writes there)
     if isinstance(value, dict):

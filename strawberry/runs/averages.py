@@ -1,6 +1,6 @@
 """The averages of a run's weights: kept in step with them, saved with them, and put in their place.
 
-What is kept of a parameter has its shape, and under `fsdp` its shards.
+The average of a parameter has its shape, and under `fsdp` its shards.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
 
 PREFIX: Final = "averages/"
-"""What the paths of kept tensors begin with, among those of a checkpoint's optimizers."""
+"""Prefix of the paths of averages, among those of a checkpoint's optimizers."""
 
 
 def run_site(recipe: Recipe) -> RunSite:
-    """What components are told of a recipe's run."""
+    """The site of a running component in a recipe's run."""
     train, model = recipe.train, recipe.model
     return RunSite(train.max_iters, train.batch_size, model.block_size, len(expand(model.stack)))
 

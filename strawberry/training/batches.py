@@ -35,10 +35,10 @@ class EvaluationRows:
     Attributes:
         x: ids, (B, T).
         y: targets, (B, T).
-        rows: how many rows of the split these are: B, or 0 where this rank has none of them. Then
-            there is one without targets, since ranks have to go through the model together.
+        rows: number of rows of the split: B, or 0 if this rank has none. Then it has one row
+            without targets, because ranks have to run the model together.
         numbers: of these rows in their split, (B,) int64.
-        n_bytes: UTF-8 bytes of text that the targets stand for; None where there is no text.
+        n_bytes: UTF-8 bytes of the targets' text; None without text.
     """
 
     x: Tensor

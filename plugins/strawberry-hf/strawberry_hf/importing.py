@@ -130,7 +130,7 @@ def _weights(
 
 
 def _tied(shape: Shape, files: Sequence[Path]) -> bool:
-    """Whether the head is the table in the weights too: a head of its own wins over config.json."""
+    """Return whether the weights tie head and table; a separate head overrides config.json."""
     table = f"{next(parts(shape, [])).theirs[0]}.weight"
     ends = [tensor for file in files for tensor in _read(file, ("lm_head.weight", table)).values()]
     return len(ends) < 2 or torch.equal(*ends)

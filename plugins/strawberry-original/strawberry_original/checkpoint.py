@@ -33,7 +33,7 @@ CONSTANTS = {"cos", "sin"}
 """Tables that some versions save and that are computed here."""
 
 PREFIX = "_orig_mod."
-"""What torch.compile puts before a name."""
+"""The prefix that torch.compile adds to names."""
 
 
 def import_checkpoint(
@@ -62,7 +62,7 @@ def import_checkpoint(
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is an archive, as `torch.save` makes them."""
+    """Return whether a file is an archive in the form of `torch.save`."""
     return zipfile.is_zipfile(path)
 
 

@@ -243,7 +243,7 @@ def test_a_node_dies_in_the_middle(
           f"{len(done)}; {seconds:.1f} s, {spent:.1f} s in trials")  # fmt: skip
     assert len(told.started) == len(set(told.started)) == 6
     assert len(told.said) == 1
-    assert told.said[0].endswith("it goes on elsewhere")
+    assert told.said[0].endswith("it continues elsewhere")
     assert len(done) == 6 * STEPS
     assert redone <= 5  # a checkpoint's interval
     check_same(record, plan, plugins, tmp_path)
@@ -277,7 +277,7 @@ def test_a_node_that_was_thought_dead_comes_back(
     until(lambda: not late.keys() & writers(out).keys())
     record, _ = found[0]
     assert late
-    assert told.said[0].endswith("it goes on elsewhere")
+    assert told.said[0].endswith("it continues elsewhere")
     assert (len(told.said), len(told.started)) == (1, 2)
     assert sum(steps_done(tmp_path).values()) - sum(done.values()) <= 1  # the one it was in
     check_same(record, plan, plugins, tmp_path)

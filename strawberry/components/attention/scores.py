@@ -26,7 +26,7 @@ class Scores:
         scale: factor on the products of queries and keys; None for D^-0.5.
         dropout: probability of dropping a weight.
         causal: whether a query sees no later key; else a window reaches as far ahead as back.
-        memo: where a mask that several blocks need is kept for the pass.
+        memo: stores a mask that several blocks need during the pass.
     """
 
     bias: Tensor | None = None
@@ -59,7 +59,7 @@ class Scores:
         )
 
     def plain(self, T: int, S: int) -> bool:
-        """Whether causality, or nothing, is all there is to it."""
+        """True if nothing but causality, or nothing at all, applies."""
         windowed = self.window is not None and self.window < S
         changed = (self.bias, self.windows, self.documents, self.places, self.sink)
         return T in {1, S} and not windowed and all(one is None for one in changed)

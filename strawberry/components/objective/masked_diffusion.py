@@ -20,10 +20,10 @@ LEAST = 1e-3
 class MaskedDiffusion(Objective):
     """Masked tokens are predicted from those that are left, of both sides.
 
-    What is learned are the targets, as a sequence by itself. In training each is masked with a
-    probability t, which is drawn for each sequence; its cross-entropy counts 1 / t. Evaluation
-    masks a given number of tokens l of each sequence's L, which count L / l: `val_loss` is an
-    upper bound on the nats of a token.
+    The targets are learned, as a separate sequence. In training each is masked with a probability
+    t, drawn for each sequence; its cross-entropy has weight 1 / t. Evaluation masks a given number
+    of tokens l of each sequence's L, with weight L / l: `val_loss` is an upper bound on the nats of
+    a token.
 
     Args:
         mask_id: the id of the mask, which no text has; null takes the last of the vocabulary.

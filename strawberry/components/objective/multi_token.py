@@ -45,7 +45,9 @@ class MultiToken(Objective):
             message = f"a sequence of {site.block_size} has no {tokens} tokens ahead"
             raise FieldError("tokens", message)
         if form == "parallel" and site.n_blocks < 2:
-            raise FieldError("form", "a stack of one block has none to stand beside: use `chained`")
+            raise FieldError(
+                "form", "a stack of one block has no other block to run with; use `chained`"
+            )
         later, C = range(2, tokens + 1), site.n_embd
         self.blocks = nn.ModuleList(site.own_block() for _ in later)
         self.merges: nn.ModuleList | None = None
@@ -75,7 +77,7 @@ class MultiToken(Objective):
         return Learned(total, first.cross_entropy, parts, terms)
 
     def _merged(self, x: Tensor, index: int, batch: Batch) -> Tensor:
-        """What a later token's block reads: (B, T, C)."""
+        """Input of a later token's block: (B, T, C)."""
         if self.merges is None:
             return x
         token = batch.embed(shifted(batch.ids, index + 1, 0))

@@ -286,4 +286,4 @@ def test_a_bound_that_is_none_is_found() -> None:
     model.objective = Leaky()
     assert "states change with the targets" in str(breach())
     model.objective = Light()
-    assert "the weights of a row's targets come to" in str(breach())
+    assert "the weights of a row's targets sum to" in str(breach())

@@ -96,7 +96,7 @@ def markdown(results: Results, content: Mapping[str, Any]) -> str:
         "## At larger sizes",
         _table(sentences.ahead_columns(fitted), sentences.ahead_rows(fitted)),
         f"## The law\n\n`{fitted['law']}` ({fitted['why']})",
-        _table(("parameter", "value", "90 %", "told by"), sentences.parameter_rows(fitted)),
+        _table(("parameter", "value", "90 %", "source"), sentences.parameter_rows(fitted)),
         f"## Rungs\n\n{content['learning_rate']}.",
         _table(sentences.RUNG_COLUMNS, sentences.rung_rows(content)),
         "## Runs",

@@ -37,7 +37,7 @@ def span(seconds: float) -> str:
 
 
 def readable(number: float) -> str:
-    """Bytes as a person reads them."""
+    """Format a number of bytes."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(number) < 1024:
             return f"{number:.3g} {unit}"

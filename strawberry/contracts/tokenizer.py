@@ -23,8 +23,8 @@ class Tokenizer(abc.ABC):
         eot: the id that ends each document; it also starts a generation without a prompt.
         fingerprint: hexadecimal digest of everything that determines the ids.
         gaps: unused ids between 0 and `vocab_size - 1`; they are never generated.
-        lossless: whether the bytes of a text's ids are that text. Where it is False, bits per byte
-            are those of another text, which runs are told to have declared.
+        lossless: True if the bytes of a text's ids are that text. If False, bits per byte refer to
+            another text, which runs report as declared.
         use: its name in the recipe, for messages; set when it is opened.
     """
 
@@ -108,7 +108,7 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
             raise PluginError(f"{_name(tokenizer)}: {name} must be a whole number, got {value!r}")
     if not 0 <= eot < size:
-        raise PluginError(f"{_name(tokenizer)}: its eot is {eot}, outside its vocabulary of {size}")
+        raise PluginError(f"{_name(tokenizer)}: eot must be below {size}, got {eot}")
 
 
 def _name(tokenizer: Tokenizer) -> str:

@@ -89,7 +89,7 @@ def _let_look(session: Session) -> None:
 
 
 def _is_best(session: Session) -> bool:
-    """Whether no evaluation of the run was better; it is noted as the best one then."""
+    """Return whether no evaluation of the run was better; records it as the best one."""
     loss = session.world.gather(session.metrics["val_loss"])[0]  # all save, or none
     if not math.isfinite(loss) or (session.best is not None and loss >= session.best["val_loss"]):
         return False

@@ -30,7 +30,7 @@ class Outline:
     assignments: tuple[Assignment, ...]
 
     def check_ranks(self, size: int) -> None:
-        """Raises RecipeError if so many ranks can't train the recipe.
+        """Raises RecipeError if this many ranks can't train the recipe.
 
         They can't where they would have unlike numbers of sequences, or where an optimizer doesn't
         say that it can step shards.

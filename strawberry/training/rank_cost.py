@@ -68,7 +68,7 @@ class RankCost:
 
 
 def rank_cost(outline: Outline, report: CostReport, ranks: int = 1) -> RankCost:
-    """What training holds: all of it, by one process, or a rank's part under `train.parallel`.
+    """Memory of training: the whole model in one process, or a rank's part under `train.parallel`.
 
     `report` is what the outlined model costs. Raises RecipeError if the ranks can't divide a batch.
     """

@@ -198,5 +198,5 @@ def open_session(
 
 
 def open_by_one(recipe: Recipe, world: World, progress: Progress | None) -> Dataset:
-    """The recipe's data set; of several ranks one prepares it for all."""
+    """The recipe's data set; one rank prepares it for all."""
     return world.main_first(lambda: open_dataset(recipe, progress=progress if world.main else None))

@@ -16,6 +16,7 @@ from strawberry.model.accounting import account
 from strawberry.model.build import build
 from strawberry.recipe.spec import BlockSpec, Recipe
 from strawberry.recipe.walk import blocks
+from strawberry.training.planned import planned
 
 if TYPE_CHECKING:
     from strawberry.ablate.cells import Cell
@@ -78,12 +79,17 @@ def budget(
         known: budgets by what they depend on; reused for models counted before.
         model: the recipe's model on the meta device, if it is built already.
     """
-    sizes = [recipe.to_dict()["model"], recipe.train.batch_size]
+    whole = recipe.to_dict()
+    sizes = [whole["model"], whole["objective"], recipe.train.batch_size]
     key = json.dumps(sizes, sort_keys=True, default=str)
     counted = (known or {}).get(key) or _count(recipe, model or build(recipe, "meta"))
     if known is not None:
         known[key] = counted
     steps = recipe.train.max_iters
+    if recipe.curriculum:
+        run = planned(recipe)
+        mean = run.flops / run.tokens
+        return replace(counted, steps=steps, tokens=run.tokens, flops_per_token=mean)
     return replace(counted, steps=steps, tokens=step_tokens(recipe) * steps)
 
 
@@ -138,6 +144,9 @@ def limited(cell: Cell, plan: Plan, base: Recipe) -> Cell:
     assert cell.recipe is not None
     if plan.tokens is None and plan.flops is None:
         return cell
+    if cell.recipe.curriculum:
+        message = "a budget can't size a run with a curriculum; set train.max_iters instead"
+        raise StrawberryError(f"{cell.name}: {message}")
     tokens = plan.tokens
     if plan.flops is not None:
         tokens = int(plan.flops / account(cell.recipe, cell.model).flops_training_per_token)

@@ -11,6 +11,7 @@ from strawberry.check import (
     answers,
     averaging,
     costs,
+    curricula,
     dependence,
     device,
     executing,
@@ -65,6 +66,11 @@ _OTHERS: dict[str, dict[str, Check]] = {
         "mean": averaging.mean,
         "shards": averaging.shards,
         "resumes": averaging.resumes,
+    },
+    "curriculum": {
+        "function": curricula.function,
+        "bounds": curricula.bounds,
+        "puts": curricula.puts,
     },
     "schedule": {"range": optimizing.in_range},
     "data": {

@@ -85,7 +85,10 @@ def command(
 
 def _as_json(outlined: Outline, report: CostReport, cost: RankCost) -> dict[str, Any]:
     from strawberry.data.opening import divided_ahead
+    from strawberry.training.planned import planned
 
+    recipe = outlined.recipe
+    run = {"run": planned(recipe)._asdict()} if recipe.curriculum else {}
     counted = asdict(report)
     del counted["casts"]  # each matrix by its name
     return {
@@ -96,6 +99,7 @@ def _as_json(outlined: Outline, report: CostReport, cost: RankCost) -> dict[str,
         "gradient_bytes": cost.gradients,
         "optimizer_bytes": cost.optimizer,
         "averages_bytes": cost.averages,
+        **run,
         "optimizers": [
             {
                 "use": a.component.use,
@@ -178,6 +182,7 @@ def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str
             f"{short(report.flops_forward_per_token)} forward, "
             f"{short(report.flops_training_per_token)} forward and backward",
         ),
+        *_run_facts(recipe),
         ("cache", f"{cache} (float32, one sequence)"),
         (
             "memory",
@@ -187,6 +192,17 @@ def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str
             f"{readable(report.activation_bytes)}{casts}",
         ),
     ]
+
+
+def _run_facts(recipe: Recipe) -> list[tuple[str, str]]:
+    """What the whole run comes to, where steps differ."""
+    from strawberry.training.planned import planned
+
+    if not recipe.curriculum:
+        return []
+    run = planned(recipe)
+    shapes = f"steps of {run.shapes} shapes"
+    return [("the run", f"{short(run.tokens)} tokens, {short(run.flops)} FLOPs, {shapes}")]
 
 
 def _rank_facts(rank: RankCost) -> list[tuple[str, str]]:

@@ -72,6 +72,10 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.objective("distillation", f"{here}.objective.distillation:Distillation")
     registry.objective("masked_diffusion", f"{here}.objective.masked_diffusion:MaskedDiffusion")
 
+    registry.curriculum("batch_warmup", f"{here}.curriculum.batch_warmup:BatchWarmup")
+    registry.curriculum("length_warmup", f"{here}.curriculum.length_warmup:LengthWarmup")
+    registry.curriculum("growing_depth", f"{here}.curriculum.growing_depth:GrowingDepth")
+
     registry.averaging("ema", f"{here}.averaging.ema:EMA")
     registry.averaging("latest", f"{here}.averaging.latest:Latest")
 

@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     )
     from strawberry.contracts.parts import Declared, MatrixLayout, MatrixRows, Unit, interleaved
     from strawberry.contracts.routing import Routed, Router, RouterSite
-    from strawberry.contracts.running import Averaging, RunSite
+    from strawberry.contracts.running import Averaging, Curriculum, RunSite, Settings
     from strawberry.contracts.sites import InitialScale, NormSite, PositionalSite, Site
     from strawberry.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
     from strawberry.contracts.tokenizer import Tokenizer, checked_ids
@@ -126,6 +126,7 @@ __all__ = [
     "Beta",
     "Component",
     "Corpus",
+    "Curriculum",
     "DataSite",
     "DataSource",
     "Dataset",
@@ -167,6 +168,7 @@ __all__ = [
     "RunSite",
     "Schedule",
     "ScheduleSite",
+    "Settings",
     "SharedKeys",
     "Site",
     "Split",

@@ -48,6 +48,7 @@ class Component(nn.Module):
         parameter_parts: the matrices among the rows of its own parameters, by attribute.
         precise_buffers: its buffers that keep their precision when the model is cast, since they
             move by small steps.
+        adjustable: its numbers that a curriculum may change from step to step, by attribute.
     """
 
     causal: bool = True
@@ -66,6 +67,7 @@ class Component(nn.Module):
     parameter_kinds: Mapping[str, str] = {}
     parameter_parts: Mapping[str, MatrixLayout] = {}
     precise_buffers: tuple[str, ...] = ()
+    adjustable: tuple[str, ...] = ()
 
     def __init__(self, site: object = None) -> None:
         super().__init__()

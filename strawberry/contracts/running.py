@@ -1,9 +1,11 @@
-"""The contract of components that follow a run's steps: averages of weights."""
+"""The contracts of components that follow a run's steps: averages of weights, curricula."""
 
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -66,3 +68,44 @@ class Averaging(abc.ABC):
     @abc.abstractmethod
     def value(self, kept: State, step: int) -> Tensor | None:
         """The average after so many steps; None while there is none, for the weights themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for one step; None, and nothing, is what the recipe says.
+
+    Attributes:
+        batch_size: sequences in a micro-batch, at most the recipe's. Rows are taken in their order:
+            a smaller step leaves none out.
+        block_size: tokens of a sequence, at most the model's; each row is cut off there.
+        depth: how many nodes of the model's stack run, from the first; each `repeat` is written
+            out. Evaluation and generation run as many.
+        frozen: parameters that this step leaves as they are: kinds, or patterns of names.
+        attributes: numbers of components, by patterns of their paths:
+            `{"*.attention.window": 64}`. Components list them in `adjustable`.
+    """
+
+    batch_size: int | None = None
+    block_size: int | None = None
+    depth: int | None = None
+    frozen: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Curriculum(abc.ABC):
+    """What changes over the steps of a run. Constructed with `(site, *, fields)`.
+
+    It is a function of the step alone, so that a resumed run goes on alike, and tokens and FLOPs
+    are counted beforehand. It should have few different values: each may be compiled anew:
+
+        class Warm(Curriculum):
+            def __init__(self, site: RunSite, *, steps: int = 100) -> None:
+                self.steps, self.size = steps, site.batch_size
+
+            def at(self, step: int) -> Settings:
+                return Settings(batch_size=self.size // 2 if step < self.steps else None)
+    """
+
+    @abc.abstractmethod
+    def at(self, step: int) -> Settings:
+        """The settings of a step, from 0."""

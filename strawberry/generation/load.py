@@ -13,6 +13,7 @@ from strawberry.model.build import build
 from strawberry.recipe import load_recipe
 from strawberry.runs import checkpoint
 from strawberry.runs.averages import Averages
+from strawberry.runs.curricula import Curricula
 from strawberry.runs.device import machine_for
 from strawberry.runs.folder import RunFolder
 
@@ -98,6 +99,7 @@ def load_run(
     except RuntimeError as error:
         reason = json.dumps(str(error).splitlines()[:3])
         raise StrawberryError(f"{newest.path}: does not fit the run's recipe: {reason}") from error
+    Curricula(recipe).put(model, max(0, newest.state["step"] - 1))
     if average is not None:
         averages = Averages(recipe, model)
         averages.load(newest.optimizer)

@@ -221,10 +221,25 @@ class Stack(nn.Module):
         super().__init__()
         self.nodes = nn.ModuleList(nodes)
         self.weights = weights
+        self.depth = len(self.nodes)
+
+    def set_depth(self, depth: int) -> None:
+        """Run the first so many nodes; raises ValueError if there are not as many."""
+        if not 0 < depth <= len(self.nodes):
+            raise ValueError(f"{depth} nodes are not between 1 and {len(self.nodes)}")
+        self.depth = depth
+
+    def idle(self) -> list[nn.Parameter]:
+        """The parameters of nodes that don't run, which no other node has."""
+        if self.depth == len(self.nodes):
+            return []
+        running = {p for node in self.nodes[: self.depth] for p in node.parameters()}
+        rest = [p for node in self.nodes[self.depth :] for p in node.parameters()]
+        return [p for p in dict.fromkeys(rest) if p not in running]
 
     def order(self) -> Sequence[int]:
         """The node of each use."""
-        return range(len(self.nodes))
+        return range(self.depth)
 
     @property
     def n_slots(self) -> int:

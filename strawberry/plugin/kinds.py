@@ -168,6 +168,10 @@ CORE: Final = (
         many="list",
     ),
     ComponentKind(
+        "curriculum", "what changes over the steps", "strawberry.contracts:Curriculum",
+        ("recipe",), many="list",
+    ),
+    ComponentKind(
         "task", "synthetic task", "strawberry.contracts:Task", held="data.task",
         around={"model.vocab_size": 512, "data.use": "synthetic"},
     ),

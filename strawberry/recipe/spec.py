@@ -313,6 +313,11 @@ class Recipe:
         return cast("tuple[ComponentSpec, ...]", self.components.get("averaging", ()))
 
     @property
+    def curriculum(self) -> tuple[ComponentSpec, ...]:
+        """What changes over the steps."""
+        return cast("tuple[ComponentSpec, ...]", self.components.get("curriculum", ()))
+
+    @property
     def trackers(self) -> tuple[ComponentSpec, ...]:
         """The trackers of its runs."""
         return cast("tuple[ComponentSpec, ...]", self.components.get("trackers", ()))

@@ -18,6 +18,7 @@ from strawberry.contracts.data import UNPREDICTED
 from strawberry.errors import PluginError, StrawberryError
 from strawberry.ranks.world import World
 from strawberry.recipe.seeds import seed_of
+from strawberry.runs.curricula import Curricula
 
 if TYPE_CHECKING:
     from strawberry.contracts.data import Ids
@@ -69,6 +70,7 @@ class Batches:
         self._apart = device.type not in ("cpu", "mps")
         self._pool = ThreadPoolExecutor(1) if self._apart else None
         self._next: tuple[int, Future[list[MicroBatch]]] | None = None
+        self.curricula = Curricula(recipe)
         self.trained: list[tuple[Ids, Ids]] = []
         self.evaluated: list[tuple[Ids, Ids]] = []
 
@@ -85,9 +87,9 @@ class Batches:
 
     def numbers(self, step: int) -> list[range]:
         """The row numbers of each micro-batch of a step, over all ranks."""
-        train = self.recipe.train
-        parts, size = train.gradient_accumulation_steps, train.batch_size
-        return [range(n * size, (n + 1) * size) for n in range(step * parts, (step + 1) * parts)]
+        parts, size = self.recipe.train.gradient_accumulation_steps, self.curricula.batch_size(step)
+        first = self.curricula.rows_before(step)
+        return [range(first + n * size, first + (n + 1) * size) for n in range(parts)]
 
     def val(self, first: int, count: int, split: Split = "val") -> EvaluationRows:
         """Rows `first` to `first + count - 1` of validation, or of a test; divided among ranks."""
@@ -110,7 +112,8 @@ class Batches:
     def _step(self, step: int) -> list[MicroBatch]:
         shares = [self.world.share(numbers) for numbers in self.numbers(step)]
         self.trained = [self._rows("train", share) for share in shares]
-        return [self._place(*rows) for rows in self.trained]
+        end = self.curricula.block_size(step)
+        return [self._place(x[:, :end], y[:, :end]) for x, y in self.trained]
 
     def _rows(self, split: Split, numbers: range) -> tuple[Ids, Ids]:
         """Checked rows of a data set; raises PluginError for any other fault of a plugin's."""

@@ -25,6 +25,7 @@ from strawberry.model.stack import recompute_blocks
 from strawberry.ranks.world import World
 from strawberry.runs import checkpoint
 from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
+from strawberry.runs.curricula import Curricula
 from strawberry.runs.memory import keep_freed_memory
 from strawberry.training.compiling import compile_model
 from strawberry.training.recomputing import check_recomputing
@@ -156,7 +157,13 @@ class _LossOf(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, y: Tensor, count: Tensor, share: float) -> Loss:
-        return self.model.loss(x, y, count, share=share)
+        loss = self.model.loss(x, y, count, share=share)
+        idle = self.model.stack.idle()
+        if not idle:
+            return loss
+        # Ranks exchange every gradient: these are zero, and dropped before the step.
+        nothing = 0 * torch.stack([parameter.sum() for parameter in idle]).sum()
+        return loss._replace(total=loss.total + nothing)
 
 
 class ShardedEngine(Engine):
@@ -278,7 +285,10 @@ def engine_for(recipe: Recipe, world: World, machine: Machine) -> Engine:
 
 def check_divides(recipe: Recipe, size: int) -> None:
     """Raises RecipeError if this many ranks can't have equally many sequences of a micro-batch."""
-    batch = recipe.train.batch_size
+    sizes = [recipe.train.batch_size]
+    if size > 1:
+        sizes += [settings.batch_size or sizes[0] for _, settings in Curricula(recipe).stages()]
+    batch = next((batch for batch in sizes if batch % size), 0)
     if batch % size:
         message = (
             f"{batch} sequences can't be divided among {size} ranks; batch_size counts all "

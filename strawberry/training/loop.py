@@ -15,6 +15,7 @@ from strawberry.errors import PluginError, StrawberryError
 from strawberry.model.risks import ahead
 from strawberry.ranks.world import joined
 from strawberry.recipe.origin import Origin, noted_in
+from strawberry.runs.curricula import Curricula
 from strawberry.runs.device import machine_for
 from strawberry.runs.folder import RunFolder, new_run_folder
 from strawberry.runs.memory import explained
@@ -92,6 +93,7 @@ def train(
         StrawberryError: the folder is taken, can't be written, or holds another run.
     """
     recipe = _placed(recipe, run_dir if resume else None, fork_of)
+    Curricula(recipe)
     outlined = outline(recipe)  # a recipe that can't be built fails before any data is read
     machine = machine_for(recipe)
     with joined(machine.device) as (world, device):
@@ -179,10 +181,9 @@ def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
     recipe, run, settings = session.recipe, session.run, session.recipe.train
     step = Step(
         session.engine, session.optimizers, session.batches.train, session.machine,
-        settings.grad_clip,
+        settings.grad_clip, session.batches.curricula,
     )  # fmt: skip
-    sequences = settings.batch_size * settings.gradient_accumulation_steps
-    step_tokens = sequences * recipe.model.block_size
+    session.batches.curricula.put(session.model, max(0, session.step - 1))
     guard = Guard(session, recent, lambda: restore(session, recent))
     spikes = SpikeDetector(run.losses())
     session.model.train()
@@ -207,7 +208,7 @@ def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
 
         if session.step % settings.log_interval == 0 or session.step == 1 or last:
             guard.check()
-            log(session, recent, spikes, step_tokens)
+            log(session, recent, spikes)
         best = False
         if measured(recipe, session.step):
             best = measure(session, recent)
@@ -224,9 +225,14 @@ def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
     session.leave()
 
 
-def log(session: Session, recent: RecentSums, spikes: SpikeDetector, step_tokens: int) -> None:
+def log(session: Session, recent: RecentSums, spikes: SpikeDetector) -> None:
     """Write a row of the log; trackers receive it."""
-    row = {"step": session.step, **session.optimizers.rates(), **recent.row(step_tokens)}
+    curricula, step = session.batches.curricula, session.step
+    since = max(0, step - max(1, recent.timed))
+    tokens = curricula.tokens_before(step) - curricula.tokens_before(since)
+    row = {"step": step, **session.optimizers.rates(), **recent.row(tokens / (step - since))}
+    if curricula.parts:
+        row["tokens"] = curricula.tokens_before(step)
     if "loss" not in row:  # every step of it was skipped
         session.log(row)
         return

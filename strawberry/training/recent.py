@@ -103,7 +103,7 @@ class RecentSums:
         """Start the clock again."""
         self.paused += time.perf_counter() - self._paused_at
 
-    def row(self, step_tokens: int) -> dict[str, float]:
+    def row(self, step_tokens: float) -> dict[str, float]:
         """Means since the last row, the gradient's norm, and the speed; starts again.
 
         `skipped` counts skipped steps; without any other step there are no means.

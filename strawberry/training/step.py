@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from torch import Tensor
 
+from strawberry.runs.curricula import Curricula
 from strawberry.runs.device import Machine
 from strawberry.training.batches import MicroBatch
 from strawberry.training.engine import Engine
@@ -29,6 +30,7 @@ class Step:
         rows: the micro-batches of each step.
         machine: the machine.
         clip: maximum norm of the gradient; 0 disables clipping.
+        curricula: settings that change by the step.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class Step:
         rows: Rows,
         machine: Machine,
         clip: float,
+        curricula: Curricula | None = None,
     ) -> None:
         self.engine, self.optimizers, self.rows = engine, optimizers, rows
         self.machine, self.clip = machine, clip
+        self.curricula = curricula
 
     def gradient(
         self, number: int, seen: Callable[[Loss, float], object] = lambda *_: None
@@ -55,6 +59,8 @@ class Step:
             seen: receives the loss of each micro-batch, and its share of the step's tokens, after
                 its gradient is computed.
         """
+        if self.curricula is not None:
+            self.curricula.put(self.engine.model, number)
         parts = self.rows(number)
         share = 1 / len(parts)
         count = self.engine.divisor([y for _, y in parts])
@@ -64,6 +70,9 @@ class Step:
                     loss = self.engine.loss(x, y, count, share)
                 loss.total.backward()  # type: ignore[no-untyped-call]
             seen(loss, share)
+        if self.curricula is not None:
+            for parameter in self.curricula.frozen(self.engine.model, number):
+                parameter.grad = None
         return self.engine.clip(self.clip)
 
     def apply(self, number: int) -> None:

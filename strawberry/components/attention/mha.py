@@ -82,6 +82,7 @@ class MultiHeadAttention(Attention):
             )
         check_heads(site, n_head, self.width, self.honours)
         self.window = window
+        self.adjustable = () if window is None else ("window",)
         self.rewinds = window is None and causal  # a ring has lost what it wrote over
         self.dropout = site.dropout
         self.heads = [n_head, self.n_kv_head]

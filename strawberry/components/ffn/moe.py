@@ -85,6 +85,7 @@ class MoE(FFN):
         super().__init__()
         self.form = expert
         self.capacity = capacity
+        self.adjustable = () if capacity is None else ("capacity",)
         dense = gated_width(site.n_embd) if expert in FORMS else 4 * site.n_embd
         hidden = n_ffn if n_ffn is not None else -(-dense // (active + shared) // 8) * 8
         wide = 2 if expert in FORMS else 1

@@ -62,10 +62,14 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_an_objective_is_the_same_on_two_ranks(tmp_path: Path, parallel: str) -> None:
-    """Its own blocks learn as in one process, by copies and in shards; so do averages."""
+    """Its own blocks learn as in one process, by copies and in shards.
+
+    So do averages of the weights, and a stack that grows.
+    """
     objective = {"use": "multi_token", "form": "chained"}
     changes = {"train__parallel": parallel, CHECKPOINT: True, "train__max_iters": 3}
     averaging = [{"use": "ema", "decay": 0.5}, {"use": "latest", "every": 1}]
+    changes["curriculum"] = [{"use": "growing_depth", "steps": 2}]
     compare(tmp_path, ("gpt2",), 2, objective=objective, averaging=averaging, **changes)
 
 

@@ -1,0 +1,1 @@
+"""What changes over the steps of a run: a file each."""

@@ -151,7 +151,7 @@ def test_rare_chances_are_those_of_the_t_distribution() -> None:
 @pytest.mark.parametrize("freedom", [2, 4, 8, 32])
 def test_chances_that_are_hardly_rare_have_critical_values(freedom: int) -> None:
     """Where what is counted meets what is computed, a smaller chance asks for no smaller value."""
-    null = design(((True,) * 5,) * 2, ((-1.0, 1.0),)).null(prior=Prior(1.0, freedom))
+    null = null_of(design(((True,) * 5,) * 2, ((-1.0, 1.0),)), prior=Prior(1.0, freedom))
     alphas = [RARE * (1 - part) for part in (0.0, 1e-6, 1e-4, 1e-2, 0.03, 0.1, 0.3)]
     values = [float(null.critical(alpha)[0]) for alpha in alphas]
     assert values == sorted(values)

@@ -23,11 +23,10 @@ from strawberry.contracts import Tracker
 from strawberry.generation import Sampling, load_run
 from strawberry.generation.decode import sample_batch
 from strawberry.recipe.spec import Recipe
-from strawberry.training import evaluate, train
+from strawberry.training import evaluate, measuring, train
 from strawberry.training.guard import Guard
 from strawberry.training.loop import log
 from strawberry.training.recent import RecentSums
-from strawberry.training.session import Session
 from tests.support import recipe_of
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +63,7 @@ STEPS = TRAIN["max_iters"] - 1
 """Those whose stalls are taken down: what the first one makes may be kept."""
 LOGGED = tuple(
     function.__qualname__
-    for function in (log, Guard.check, Guard.save, Session.evaluate, RecentSums.pause)
+    for function in (log, Guard.check, Guard.save, measuring.evaluate, RecentSums.pause)
 )
 """What happens at a log line, an evaluation or a checkpoint, and not in each step."""
 

@@ -25,6 +25,7 @@ from strawberry.runs.memory import OutOfMemory
 from strawberry.training import Diverged, train
 from strawberry.training import engine as engine_module
 from strawberry.training import loop as loop_module
+from strawberry.training import outline as outline_module
 from strawberry.training import recent as recent_module
 from strawberry.training import session as session_module
 from strawberry.training import spikes as spikes_module
@@ -478,7 +479,7 @@ def test_unasked_it_would_be_allocated(
 ) -> None:
     """Without the check the model is built: here it stops where the builder would allocate."""
     built: list[str] = []
-    original = loop_module.build
+    original = outline_module.build
 
     def build(recipe: Any, device: Any = "cpu") -> Any:
         built.append(str(device))
@@ -486,7 +487,7 @@ def test_unasked_it_would_be_allocated(
             raise MemoryError
         return original(recipe, device)
 
-    monkeypatch.setattr(loop_module, "build", build)
+    monkeypatch.setattr(outline_module, "build", build)
     monkeypatch.setattr(engine_module, "build", build)
     monkeypatch.setattr(loop_module, "check_memory", lambda *arguments: None)
     with pytest.raises(OutOfMemory):

@@ -9,8 +9,7 @@ import torch
 
 from strawberry.errors import StrawberryError
 from strawberry.generation import load_run
-from strawberry.training import evaluate, train
-from strawberry.training import session as session_module
+from strawberry.training import evaluate, measuring, train
 from tests.runs.test_checkpoint import steps
 from tests.training.conftest import RecipeMaker
 
@@ -22,12 +21,12 @@ SETTINGS = {
 
 def script(losses: Iterator[float], patch: pytest.MonkeyPatch) -> None:
     """Let evaluations come to these losses."""
-    original = session_module.validate
+    original = measuring.validate
 
     def scripted(*arguments: Any, **options: Any) -> dict[str, float]:
         return {**original(*arguments, **options), "val_loss": next(losses)}
 
-    patch.setattr(session_module, "validate", scripted)
+    patch.setattr(measuring, "validate", scripted)
 
 
 def test_the_best_outlives_the_newest(

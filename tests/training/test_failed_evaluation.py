@@ -7,8 +7,7 @@ import pytest
 
 from strawberry.generation import load_run
 from strawberry.runs.memory import OutOfMemory
-from strawberry.training import session as session_module
-from strawberry.training import train
+from strawberry.training import measuring, train
 from tests.training.conftest import RecipeMaker
 from tests.training.test_loop import rows, same_weights
 
@@ -21,7 +20,7 @@ def test_a_failed_evaluation_loses_no_step(
 
     The evaluation that failed is made up for first: its row is in the log as in a run without it.
     """
-    original, calls = session_module.validate, 0
+    original, calls = measuring.validate, 0
 
     def fail(*arguments: Any, **options: Any) -> dict[str, float]:
         nonlocal calls
@@ -32,7 +31,7 @@ def test_a_failed_evaluation_loses_no_step(
 
     recipe = make_recipe(train={"max_iters": 8, "eval_interval": 4})
     train(recipe, tmp_path / "whole")
-    monkeypatch.setattr(session_module, "validate", fail)
+    monkeypatch.setattr(measuring, "validate", fail)
     with pytest.raises(OutOfMemory, match="--resume continues from it"):
         train(recipe, tmp_path / "parts")
     assert load_run(tmp_path / "parts").step == 4 * failing
@@ -49,6 +48,6 @@ def test_an_evaluation_is_made_once(
     recipe = make_recipe(train={"max_iters": 2})
     train(recipe, tmp_path / "run")
     before = rows(tmp_path / "run")
-    monkeypatch.delattr(session_module, "validate")
+    monkeypatch.delattr(measuring, "validate")
     train(recipe, tmp_path / "run", resume=True)
     assert rows(tmp_path / "run") == before

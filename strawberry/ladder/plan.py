@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le
 
 from strawberry.ablate.plan import Plan
 from strawberry.ablate.planfile import HANDED, PlanFile, read_plan_tree
-from strawberry.errors import Location, RecipeError
+from strawberry.errors import Location, Problem, RecipeError
 from strawberry.plugin import Plugins
 from strawberry.recipe.components import ComponentReader
 from strawberry.recipe.tree import Node, in_order, located
@@ -110,6 +110,9 @@ def read_ladder(
     plugins = plugins or Plugins.load()
     start = Location(str(path), 1, 1)
     tree, folder = read_tree(path), path.absolute().parent
+    if tree.is_map and "ablate" in tree.value and MARK not in tree.value:
+        message = "this is a plan for `strawberry ablate`; a ladder's names its recipe by `ladder:`"
+        raise RecipeError([Problem(message, tree.keys["ablate"], "ablate")])
     if not (tree.is_map and MARK in tree.value):
         tree, folder = Node({MARK: Node(path.name, start)}, start), None  # type: ignore[assignment]
     over = {

@@ -1,79 +1,26 @@
 """Ladders from a plan to a report, over trials that write results instead of training."""
 
-import contextlib
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from strawberry.ablate.sweep import SweepObserver
 from strawberry.cli.app import run as command
 from strawberry.errors import RecipeError, StrawberryError
-from strawberry.ladder.climb import Ladder
 from strawberry.ladder.collapse import Shape, badly_tuned
-from strawberry.ladder.plan import LadderPlan, read_ladder
-from strawberry.ladder.record import LadderRecord
+from strawberry.ladder.plan import read_ladder
 from strawberry.ladder.report import answers, write_report
 from strawberry.ladder.results import LOUD, results_of
-from strawberry.ladder.rungs import Rung, make_rungs
+from strawberry.ladder.rungs import make_rungs
 from strawberry.ladder.scale import Growth, grow, grown, rule, without_embeddings
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
-from tests.ablate.conftest import small
-from tests.ablate.test_sweep import Scripted
-
-VARY = {"model.stack.*.ffn": ("swiglu", "geglu")}
-FLOPS = 1e8
-"""About those of the smallest rung."""
-
-
-def plan_of(path: Path, plugins: Plugins, **options: Any) -> LadderPlan:
-    """A ladder over the small recipe; its two architectures have equal FLOPs as they are."""
-    given = {"vary": VARY, "rungs": 4, "seeds": 2, "tokens_per_parameter": 2.0}
-    return read_ladder(path, {**given, **options}, plugins)
-
-
-Made: TypeAlias = tuple[LadderPlan, list[Rung]]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, plugins: Plugins) -> Made:
-    """A ladder of four rungs, made ready once for the tests of this file."""
-    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
-    path.with_name("text.txt").write_text("a strawberry is red, a blueberry is blue. " * 200)
-    path.write_text(yaml.safe_dump(small(path.with_name("text.txt"))))
-    plan = plan_of(path, plugins)
-    return plan, make_rungs(plan, plugins)
-
-
-def law(rungs: list[Rung]) -> Callable[[Mapping[str, Any]], float]:
-    """The loss of a run by its compute; geglu's is a little lower above the floor."""
-    flops = {row["optimizer_steps"]: row["training_flops"] for r in rungs for row in r.rows()}
-
-    def loss(recipe: Mapping[str, Any]) -> float:
-        block = recipe["model"]["stack"][0]["stack"][0]
-        compute = flops[recipe["train"]["max_iters"]]
-        factor = 0.95 if "geglu" in block["ffn"]["use"] else 1.0
-        place = [recipe["seed"], recipe["train"]["max_iters"], int(100 * factor)]
-        noise = 0.002 * np.random.default_rng(place).standard_normal()
-        return (1.5 + 2.5 * factor * (compute / FLOPS) ** -0.2) * math.exp(noise)
-
-    return loss
-
-
-def climb(plan: LadderPlan, rungs: list[Rung], out: Path, loss: Any = None) -> LadderRecord:
-    """Run a ladder whose results are a law's, or another's."""
-
-    def watch(_: Rung) -> Any:
-        return contextlib.nullcontext(SweepObserver())
-
-    return Ladder(plan, rungs, Scripted(loss or law(rungs)), out, watch).run()
+from tests.ladder.scripted import Made, climb, law, plan_of
 
 
 def test_architectures_agree_on_a_rung(recipe_file: Path, plugins: Plugins) -> None:
@@ -227,6 +174,13 @@ def test_mistakes_in_a_plan_are_located(
         read_ladder(path, {}, plugins)
     assert expected in str(caught.value)
     assert str(caught.value).startswith(str(path))
+
+
+def test_an_ablations_plan_is_refused(plugins: Plugins) -> None:
+    """A plan of the other command is told from a recipe."""
+    path = Path(__file__).parents[2] / "recipes/ablations/mqar_micro.yaml"
+    with pytest.raises(RecipeError, match=r"mqar_micro.yaml:4:1: ablate: this is a plan for"):
+        read_ladder(path, {}, plugins)
 
 
 def test_a_mistake_in_scale_is_located(recipe_file: Path, plugins: Plugins) -> None:

@@ -10,9 +10,9 @@ import pytest
 from strawberry.ladder.report import write_report
 from strawberry.ladder.results import results_of
 from tests.ablate.test_page import BEYOND, browser, opened
-from tests.ladder.test_ladder import Made, climb, made
+from tests.ladder.scripted import Made, climb
 
-__all__ = ["browser", "made"]
+__all__ = ["browser"]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from strawberry.check import (
     forms,
     gradients,
     learning,
+    measures,
     optimizing,
     sources,
     tokenizers,
@@ -72,6 +73,7 @@ _OTHERS: dict[str, dict[str, Check]] = {
         "bounds": curricula.bounds,
         "puts": curricula.puts,
     },
+    "measure": {"adds": measures.adds, "repeats": measures.repeats},
     "schedule": {"range": optimizing.in_range},
     "data": {
         "windows": sources.windows,

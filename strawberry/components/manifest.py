@@ -76,6 +76,8 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.curriculum("length_warmup", f"{here}.curriculum.length_warmup:LengthWarmup")
     registry.curriculum("growing_depth", f"{here}.curriculum.growing_depth:GrowingDepth")
 
+    registry.measure("top_k", f"{here}.measure.top_k:TopK")
+
     registry.averaging("ema", f"{here}.averaging.ema:EMA")
     registry.averaging("latest", f"{here}.averaging.latest:Latest")
 

@@ -87,7 +87,14 @@ if TYPE_CHECKING:
     )
     from strawberry.contracts.parts import Declared, MatrixLayout, MatrixRows, Unit, interleaved
     from strawberry.contracts.routing import Routed, Router, RouterSite
-    from strawberry.contracts.running import Averaging, Curriculum, RunSite, Settings
+    from strawberry.contracts.running import (
+        Averaging,
+        Curriculum,
+        Measure,
+        RunSite,
+        Settings,
+        StopRun,
+    )
     from strawberry.contracts.sites import InitialScale, NormSite, PositionalSite, Site
     from strawberry.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
     from strawberry.contracts.tokenizer import Tokenizer, checked_ids
@@ -146,6 +153,7 @@ __all__ = [
     "Matrix",
     "MatrixLayout",
     "MatrixRows",
+    "Measure",
     "Metric",
     "Norm",
     "NormSite",
@@ -174,6 +182,7 @@ __all__ = [
     "Split",
     "State",
     "States",
+    "StopRun",
     "Task",
     "TaskSite",
     "Teacher",

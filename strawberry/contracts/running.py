@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,3 +109,42 @@ class Curriculum(abc.ABC):
     @abc.abstractmethod
     def at(self, step: int) -> Settings:
         """The settings of a step, from 0."""
+
+
+class Measure(abc.ABC):
+    """A metric of evaluations besides the loss. Constructed with `(site, *, fields)`, a `RunSite`.
+
+    It is asked about each batch of the validation rows. Sums and counts are added over batches and
+    ranks, and their ratio is logged as `val_NAME`:
+
+        class Hits(Measure):
+            def __init__(self, site: RunSite) -> None:
+                pass
+
+            def measure(
+                self, logits: Callable[[Tensor], Tensor], ids: Tensor, targets: Tensor
+            ) -> dict[str, tuple[Tensor, Tensor]]:
+                asked = targets >= 0
+                right = logits(ids).argmax(-1) == targets
+                return {"hits": ((right & asked).sum(), asked.sum())}
+    """
+
+    @abc.abstractmethod
+    def measure(
+        self, logits: Callable[[Tensor], Tensor], ids: Tensor, targets: Tensor
+    ) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """The sum and the count of each metric by name, as scalars.
+
+        Args:
+            logits: the model in evaluation: ids (B, T) -> logits (B, T, V). All ranks must call it
+                equally often.
+            ids: (B, T).
+            targets: (B, T); negative ones are not predicted.
+        """
+
+
+class StopRun(Exception):  # noqa: N818 (not a mistake: the tracker asked for it)
+    """Raised by a tracker in `step_done` or `evaluated` to end its run.
+
+    After the next step the run is evaluated and saved, and ends as finished. A resumed run goes on.
+    """

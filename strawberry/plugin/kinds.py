@@ -172,6 +172,10 @@ CORE: Final = (
         ("recipe",), many="list",
     ),
     ComponentKind(
+        "measure", "metric of evaluations", "strawberry.contracts:Measure", ("recipe",),
+        key="measures", many="list",
+    ),
+    ComponentKind(
         "task", "synthetic task", "strawberry.contracts:Task", held="data.task",
         around={"model.vocab_size": 512, "data.use": "synthetic"},
     ),

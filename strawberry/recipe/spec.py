@@ -318,6 +318,11 @@ class Recipe:
         return cast("tuple[ComponentSpec, ...]", self.components.get("curriculum", ()))
 
     @property
+    def measures(self) -> tuple[ComponentSpec, ...]:
+        """Metrics of evaluations besides the loss."""
+        return cast("tuple[ComponentSpec, ...]", self.components.get("measures", ()))
+
+    @property
     def trackers(self) -> tuple[ComponentSpec, ...]:
         """The trackers of its runs."""
         return cast("tuple[ComponentSpec, ...]", self.components.get("trackers", ()))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from strawberry.contracts import Router
+from strawberry.contracts import Measure, Router, exact
 from strawberry.contracts.data import TEST, Split
 from strawberry.runs import randomness
+from strawberry.runs.averages import run_site
 from strawberry.runs.device import Machine, machine_for
 from strawberry.training.batches import Batches
 from strawberry.training.documents import separator
@@ -164,6 +165,38 @@ def n_rows(batches: Batches, iters: int | None = None, split: Split = "val") -> 
     return wanted if there is None else min(wanted, max(1, there))
 
 
+@torch.no_grad()
+def measure_all(
+    engine: Engine,
+    batches: Batches,
+    machine: Machine,
+    iters: int | None = None,
+    *,
+    split: Split = "val",
+) -> dict[str, float]:
+    """What the recipe's measures say of the rows of an evaluation, as `val_NAME`."""
+    recipe, world = batches.recipe, engine.world
+    site = run_site(recipe)
+    measures = [spec.construct(site, contract=Measure) for spec in recipe.measures]
+    if not measures:
+        return {}
+    sums: dict[str, torch.Tensor] = {}
+    was_training, rows, size = engine.model.training, n_rows(batches, iters, split), site.batch_size
+    engine.model.eval()
+    with randomness.held(machine.device):
+        for first in range(0, rows, size):
+            batch = batches.val(first, min(size, rows - first), split)
+            for measure in measures:
+                with machine.autocast():
+                    parts = measure.measure(engine.logits, batch.x, batch.y)
+                for name, part in parts.items():
+                    pair = torch.stack([value.to(exact(machine.device)) for value in part])
+                    sums[name] = sums[name] + pair if name in sums else pair
+    engine.model.train(was_training)
+    totals = {name: world.sum(pair).tolist() for name, pair in sums.items()}
+    return {f"val_{name}": total / max(count, 1) for name, (total, count) in totals.items()}
+
+
 def evaluate(
     folder: str | Path,
     *,
@@ -234,7 +267,9 @@ def evaluate_depths(
             if depth is not None:
                 run.model.set_steps(depth)
                 row["recursion_steps"] = depth
-            metrics = validate(Engine(run.model), batches, machine, iters, split=split, keep=kept)
+            engine = Engine(run.model)
+            metrics = validate(engine, batches, machine, iters, split=split, keep=kept)
+            metrics |= measure_all(engine, batches, machine, iters, split=split)
             rows.append({**row, **metrics})
     finally:
         batches.close()

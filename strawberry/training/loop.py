@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
 
 
+ENOUGH = 1 << 16
+"""More than any signal's number: a tracker asked for the end of the run."""
+
+
 class Interrupted(StrawberryError):  # noqa: N818 (not a mistake: the user asked for it)
     """A signal stopped a run, which is saved; `exit_code` is 128 + the signal's number."""
 
@@ -193,7 +197,8 @@ def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
     if session.step and measured(recipe, session.step) and not session.was_measured():
         measure(session, recent)  # where that failed, the run is resumed
         guard.save()
-    while session.step < settings.max_iters:
+    enough = False
+    while session.step < settings.max_iters and not enough:
         guard.begin_step()
         recent.end_step(step.gradient(session.step, recent.add))
         verdict = guard.judge()
@@ -203,14 +208,15 @@ def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
         (step.apply if verdict == "take" else step.skip)(session.step)
         session.step += 1
         session.averages.update(session.step)
-        last = session.step == settings.max_iters
-        asked = session.world.most(stop.asked)
+        asked = session.world.most(ENOUGH if session.enough else stop.asked)
+        enough = asked == ENOUGH
+        last = session.step == settings.max_iters or enough
 
         if session.step % settings.log_interval == 0 or session.step == 1 or last:
             guard.check()
             log(session, recent, spikes)
         best = False
-        if measured(recipe, session.step):
+        if measured(recipe, session.step) or enough:
             best = measure(session, recent)
         if due(session.step, settings.checkpoint_interval) or last or asked or best:
             recent.pause()

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from strawberry.training.evaluate import validate
+from strawberry.training.evaluate import measure_all, validate
 from strawberry.training.items import keeper
 from strawberry.training.recent import RecentSums
 from strawberry.training.refereed import referee
@@ -60,6 +60,7 @@ def evaluate(session: Session) -> bool:
     with session.optimizers.evaluating():
         session.metrics = validate(session.engine, session.batches, session.machine, keep=keep)
         _let_look(session)
+        session.metrics |= measure_all(session.engine, session.batches, session.machine)
         session.metrics |= _averaged(session)
     session.measured[step] = dict(session.metrics)
     session.log({"step": step, **session.metrics})

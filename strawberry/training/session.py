@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from strawberry.contracts import Tracker, local
+from strawberry.contracts import StopRun, Tracker, local
 from strawberry.data import open_dataset
 from strawberry.data.opening import wordless
 from strawberry.data.readers import Readers
@@ -37,6 +37,7 @@ class Session:
     """The parts of a run, built.
 
     Attributes:
+        enough: whether a tracker asked for the end of the run.
         best: step and val_loss of the best checkpoint.
         row_nats: losses of the last evaluation's rows, of all ranks.
         measured: the metrics of each evaluation of this process, by step.
@@ -59,6 +60,7 @@ class Session:
     metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] | None = None
     refereed: bool = False
+    enough: bool = False
     row_nats: Sequence[float] = ()
     measured: dict[int, dict[str, float]] = field(default_factory=dict)
     readers: Readers = field(default_factory=lambda: Readers(()))
@@ -76,6 +78,8 @@ class Session:
             try:
                 # Each has a copy: what one writes into it is nobody else's measurement.
                 getattr(tracker, event)(*(dict(a) if isinstance(a, dict) else a for a in arguments))
+            except StopRun:
+                self.enough = True
             except Exception as error:
                 name = type(tracker).__qualname__
                 message = f"tracker {name}: {event} raised {type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ import ast
 import inspect
 import runpy
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 import strawberry.contracts as api
-from strawberry.contracts import Averaging, Curriculum, Objective
+from strawberry.contracts import Averaging, Curriculum, Measure, Objective
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.training import train
@@ -51,7 +52,7 @@ def test_an_idea_trains(
     assert result.breaches == ()
 
 
-@pytest.mark.parametrize("contract", [Objective, Averaging, Curriculum])
+@pytest.mark.parametrize("contract", [Objective, Averaging, Curriculum, Measure])
 def test_the_example_of_a_contract_is_one(contract: type) -> None:
     """The class in its docstring can be made, and does what the contract asks."""
     text = inspect.getdoc(contract) or ""
@@ -59,6 +60,7 @@ def test_the_example_of_a_contract_is_one(contract: type) -> None:
     code = textwrap.dedent("\n".join(lines[: _end(lines)]))
     names = {name: getattr(api, name) for name in api.__all__}
     space: dict[str, Any] = {**names, "F": F, "torch": torch, "Tensor": torch.Tensor}
+    space["Callable"] = Callable
     exec(compile(ast.parse(code), contract.__name__, "exec"), space)  # our own docstring
     (made,) = (v for v in space.values() if isinstance(v, type) and contract in v.__mro__[1:]
                and v.__module__ == "builtins")  # fmt: skip
@@ -66,6 +68,9 @@ def test_the_example_of_a_contract_is_one(contract: type) -> None:
     built = made(site)
     if contract is Curriculum:
         assert built.at(0).batch_size == 2
+    elif contract is Measure:
+        hits = built.measure(lambda ids: F.one_hot(ids, 7), torch.arange(4)[None], torch.arange(4))
+        assert [int(part) for part in hits["hits"]] == [4, 4]
     elif contract is Averaging:
         kept: dict[str, torch.Tensor] = {}
         for step in range(99, 104):

@@ -1,0 +1,1 @@
+"""Metrics of evaluations: a file each."""

@@ -109,7 +109,7 @@ def drive(
 
 
 def factory_of(name: str, **fields: Any) -> OptimizerSource:
-    made: OptimizerSource = REGISTRY.find("optimizer", name).load()(**fields)
+    made: OptimizerSource = REGISTRY.find("optimizer", name).load()(OptimizerSite(), **fields)
     return made
 
 

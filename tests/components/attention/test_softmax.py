@@ -10,7 +10,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from strawberry.components.attention import flex
 from strawberry.components.attention.scores import Scores
 from strawberry.components.attention.softmax import attend, extend_kv, new_kv
-from strawberry.contracts import Use
+from strawberry.contracts import PositionalSite, Use
 from strawberry.plugin import Plugins
 
 B, H, G, D = 2, 4, 2, 16
@@ -120,7 +120,7 @@ def test_gradients_in_blocks_and_with_a_mask():
 @pytest.mark.parametrize("split", [[9], [1] * 9, [2, 5, 1, 1], [6, 3]], ids=str)
 def test_ring_cache(split):
     """A ring of `window` keys gives each call what its queries may see, and nothing older."""
-    positional = Plugins.load().registry.find("positional", "none").load()(8, 16)
+    positional = Plugins.load().registry.find("positional", "none").load()(PositionalSite(8, 16))
     state = new_kv(1, 1, 100, 1, torch.device("cpu"), torch.float32, window=4)
     keys = torch.arange(9.0).view(1, 1, 9, 1)
     offset = 0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from strawberry.model.accounting import CostReport, PartReport
     from strawberry.model.language_model import LanguageModel
-    from strawberry.model.stack import Block, Stack
+    from strawberry.model.stack import BlockNode, Stack
     from strawberry.recipe.spec import ComponentSpec, NodeSpec, Recipe, RecurSpec
     from strawberry.training.optimizers import Assignment
     from strawberry.training.outline import Outline
@@ -311,7 +311,7 @@ def styled(markup: str) -> Text:
     return Text.from_markup(markup)
 
 
-def _block_line(block: Block, line: PartReport | None, length: int) -> str:
+def _block_line(block: BlockNode, line: PartReport | None, length: int) -> str:
     text = "block"
     if line is not None:
         text += f"  [dim]{line.parameters:,} own parameters, "
@@ -322,13 +322,12 @@ def _block_line(block: Block, line: PartReport | None, length: int) -> str:
     return text
 
 
-def _parts(block: Block) -> list[str]:
+def _parts(block: BlockNode) -> list[str]:
     from strawberry.model.accounting import shapes
 
     return [
         f"[green]{type(part).__name__}[/]  {', '.join(shapes(part))}"
-        for part in (block.attention, block.ffn)
-        if part is not None
+        for part in block.modules_of_parts
     ]
 
 

@@ -23,6 +23,7 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.ffn("bilinear", f"{here}.ffn.gated:Bilinear")
     registry.ffn("geglu", f"{here}.ffn.gated:GEGLU")
     registry.ffn("glu", f"{here}.ffn.gated:GLU")
+    registry.ffn("channel_mix", f"{here}.ffn.channel_mix:ChannelMix")
     registry.ffn("mlp", f"{here}.ffn.mlp:MLP")
     registry.ffn("moe", f"{here}.ffn.moe:MoE")
     registry.ffn("reglu", f"{here}.ffn.gated:ReGLU")
@@ -106,3 +107,7 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.task("letter_counting", f"{here}.task.letter_counting:LetterCounting")
 
     registry.executor("local", f"{here}.executor.local:LocalExecutor")
+    registry.residual("sum", f"{here}.residual.sum:SumResidual")
+    registry.residual("attention", f"{here}.residual.attention:AttentionResidual")
+    registry.block("sequential", f"{here}.block.sequential:SequentialBlock")
+    registry.block("parallel", f"{here}.block.parallel:ParallelBlock")

@@ -96,6 +96,18 @@ if TYPE_CHECKING:
         StopRun,
     )
     from strawberry.contracts.sites import InitialScale, NormSite, PositionalSite, Site
+    from strawberry.contracts.stream import (
+        Block,
+        BlockSite,
+        Join,
+        JoinSite,
+        Part,
+        PerStep,
+        Residual,
+        ResidualSite,
+        Stream,
+        normed,
+    )
     from strawberry.contracts.terms import Aux, Metric, Term, mean_terms, with_aux
     from strawberry.contracts.tokenizer import Tokenizer, checked_ids
     from strawberry.contracts.training import (
@@ -131,6 +143,8 @@ __all__ = [
     "Bank",
     "Batch",
     "Beta",
+    "Block",
+    "BlockSite",
     "Component",
     "Corpus",
     "Curriculum",
@@ -149,6 +163,8 @@ __all__ = [
     "Ids",
     "InitialScale",
     "Job",
+    "Join",
+    "JoinSite",
     "Learned",
     "Matrix",
     "MatrixLayout",
@@ -163,6 +179,8 @@ __all__ = [
     "OptimizerSource",
     "OwnBlock",
     "ParameterInfo",
+    "Part",
+    "PerStep",
     "Place",
     "Positional",
     "PositionalSite",
@@ -170,6 +188,8 @@ __all__ = [
     "Progress",
     "Projection",
     "ProjectionRequest",
+    "Residual",
+    "ResidualSite",
     "Routed",
     "Router",
     "RouterSite",
@@ -183,6 +203,7 @@ __all__ = [
     "State",
     "States",
     "StopRun",
+    "Stream",
     "Task",
     "TaskSite",
     "Teacher",
@@ -211,6 +232,7 @@ __all__ = [
     "largest",
     "local",
     "mean_terms",
+    "normed",
     "placed_like",
     "ranks",
     "summed",
@@ -223,8 +245,7 @@ __all__ = [
 _MODULES = (
     "data", "execution", "tokenizer",  # without torch, and so first
     "component", "decay", "mixing", "numbers", "objective", "parts", "collectives", "routing",
-    "running", "sites", "terms",
-    "training", "use", "weights",
+    "running", "sites", "stream", "terms", "use", "weights",
 )  # fmt: skip
 
 __getattr__, __dir__ = lazily(__name__, __all__, _MODULES)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from strawberry.contracts.parts import Declared, MatrixLayout
 
@@ -176,7 +176,7 @@ class Site:
         """Build a nested component: the value of a field declared with `Kind(...)`."""
         return self.make_component(spec, replace(self, role=f"{self.role}.{spec.kind}".lstrip(".")))
 
-    def wrapped(self, wrap: Wrap) -> Site:
+    def wrapped(self, wrap: Wrap) -> Self:
         """The same site, with `wrap(name, projection)` in place of each projection.
 
         It may return the projection itself, or a `Projection` around it, for example with a

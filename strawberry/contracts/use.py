@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from strawberry.contracts.mixing import Positional
+    from strawberry.contracts.stream import Residual
     from strawberry.contracts.weights import WeightSource
 
 State: TypeAlias = dict[str, Tensor]
@@ -83,8 +84,10 @@ class Use:
             documents; else None. Never set with a cache.
         key_positions: positions of all keys so far, (B, S), if they are not consecutive.
         shared: keys and values of the first step, if the steps of a recursion share them.
-        kept: this block's part of it.
+        kept: this part's share of it; for a block, those of its parts by name.
         watch: what an objective sees of this pass; None within a block, and where nobody asked.
+        residual: the residual component of the model.
+        states: the states of the pieces of this block, by name; each has its own in `state`.
     """
 
     positions: Tensor
@@ -102,6 +105,8 @@ class Use:
     shared: SharedKeys | None = None
     kept: State | None = None
     watch: Watch | None = None
+    residual: Residual | None = None
+    states: Mapping[str, State] | None = None
 
     def rotate(self, x_BHTD: Tensor) -> Tensor:
         """Rotate queries or keys by their positions, if the positional component rotates."""

@@ -49,9 +49,18 @@ class Projection(Component, abc.ABC):
 
     Attributes:
         name: of the request, such as `attention.qkv`.
+        parts: the matrices among its rows.
+        in_features: columns.
+        out_features: rows.
     """
 
-    def __init__(self, request: ProjectionRequest) -> None:
+    name: str
+    parts: MatrixLayout
+    in_features: int
+    out_features: int
+
+    def __init__(self, request: ProjectionRequest | Projection) -> None:
+        """For a request, or around another projection (see `Site.wrapped`), whose form it has."""
         super().__init__()
         self.name = request.name
         self.parts = request.parts

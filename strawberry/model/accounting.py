@@ -22,7 +22,7 @@ from strawberry.model.counting import Cost, CostMeter
 from strawberry.model.gathering import gather
 from strawberry.model.objective_cost import objective_cost, trained
 from strawberry.model.risks import risks
-from strawberry.model.stack import Block
+from strawberry.model.stack import BlockNode
 from strawberry.model.visiting import BlockUses
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _router_cost(recursion: Recursion, length: int, width: int, meter: CostMeter
     )
 
 
-def _dense_parameters(block: Block) -> int:
+def _dense_parameters(block: BlockNode) -> int:
     """The block's parameters if each of its projections were dense and its own."""
     inside: set[nn.Parameter] = set()
     total = 0
@@ -258,7 +258,7 @@ def _dense_parameters(block: Block) -> int:
 
 def _part(visit: BlockUse, cost: Cost) -> PartReport:
     block = visit.block
-    names = [type(part).__name__ for part in (block.attention, block.ffn) if part is not None]
+    names = [type(part).__name__ for part in block.modules_of_parts]
     return PartReport(
         path=visit.path,
         name=" + ".join(names) or "empty block",

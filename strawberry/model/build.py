@@ -6,7 +6,7 @@ continues after it, so all problems of a recipe are reported at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +20,8 @@ from strawberry.contracts import (
     NormSite,
     Positional,
     PositionalSite,
+    Residual,
+    ResidualSite,
     RouterSite,
     Site,
     WeightSite,
@@ -28,11 +30,11 @@ from strawberry.contracts import (
 )
 from strawberry.errors import Problem, RecipeError
 from strawberry.model import pairings
+from strawberry.model.blocks import BlockMaker
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.own import objective_site
 from strawberry.model.recursion import Recursion
-from strawberry.model.residual import Join, Mix, per_step
-from strawberry.model.stack import Block, Stack
+from strawberry.model.stack import BlockNode, Stack
 from strawberry.model.unrolled import expand, key_of, last_block, unrolled_depth
 from strawberry.recipe.seeds import seed_of
 from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec, RepeatSpec
@@ -62,7 +64,7 @@ def build(
     return model if torch.device(device).type == drawn_on else model.to(device)
 
 
-Place: TypeAlias = Callable[[Block | Stack], object]
+Place: TypeAlias = Callable[[BlockNode | Stack], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class _Scope:
     positional: Positional
     recursion: WeightSite  # what a weight source that is opened here is told
     norm: Callable[[NormSite], Norm]
+    residual: Residual
     steps: tuple[int, ...] = ()  # of each recursion around it, outermost first
     step_norms: int = 0  # norms that each place has, one for each step; 0 for a single one
 
@@ -98,9 +101,12 @@ class _Builder:
         outside = WeightSite(spec.n_embd)
         weights = self._weights(spec.weights, outside)
         norm = self._norm_of(spec.norm)
+        residual: Residual | None = self._construct(
+            spec.components["residual"], ResidualSite(spec.n_embd, self.depth)
+        )
         parts = None
-        if positional is not None and weights is not None and norm is not None:
-            scope = _Scope(weights, positional, outside, norm)
+        if not (positional is None or weights is None or norm is None or residual is None):
+            scope = _Scope(weights, positional, outside, norm, residual)
             nodes = [self._node(node, scope) for node in expand(spec.stack)]
             if not self.problems:
                 self.problems += pairings.of_positions(spec.positional, positional, self.honoured)
@@ -111,6 +117,7 @@ class _Builder:
         assert positional is not None
         assert weights is not None
         assert norm is not None
+        assert residual is not None
         model = LanguageModel(
             embedding=self._embedding(),
             embedding_norm=(
@@ -126,14 +133,14 @@ class _Builder:
             dropout=spec.dropout,
             block_size=spec.block_size,
             logit_softcap=spec.logit_softcap,
-            keep_history=spec.residual == "attention",
+            residual=residual,
         )
-        self._objective(model, _Scope(weights, positional, outside, norm))
+        self._objective(model, _Scope(weights, positional, outside, norm, residual))
         return model
 
     # Nodes
 
-    def _node(self, spec: NodeSpec, scope: _Scope) -> Block | Stack | None:
+    def _node(self, spec: NodeSpec, scope: _Scope) -> BlockNode | Stack | None:
         try:
             inside = scope.recursion
             if isinstance(spec, RecurSpec):
@@ -149,7 +156,7 @@ class _Builder:
                     steps=(*scope.steps, spec.count),
                     step_norms=spec.count if spec.step_norms else 0,
                 )
-            node: Block | Stack
+            node: BlockNode | Stack
             if isinstance(spec, BlockSpec):
                 node = self._block(spec, inner, own)
             else:
@@ -176,7 +183,7 @@ class _Builder:
             around = scope.steps[:-1]
             site = RouterSite(self.spec.n_embd, spec.count, self.depth, around)
             router = self._construct(spec.router, site)
-        problems = list(pairings.of_recursion(spec, nodes, self.spec.residual))
+        problems = list(pairings.of_recursion(spec, nodes, scope.residual))
         self.problems += problems
         if problems:
             raise _Broken
@@ -196,54 +203,46 @@ class _Builder:
             self.problems.append(spec.at.problem("sharing", str(error)))
             raise _Broken from error
 
-    def _block(self, spec: BlockSpec, scope: _Scope, own: WeightSource | None) -> Block:
+    def _block(self, spec: BlockSpec, scope: _Scope, own: WeightSource | None) -> BlockNode:
         index = self.n_blocks
         self.n_blocks += 1
         override = None if spec.positional is None else self._positional(spec.positional, index)
         if spec.positional is not None and override is None:
             raise _Broken
         norm = scope.norm if spec.norm is None else self._norm_of(spec.norm)
-        scope = replace(scope, positional=override or scope.positional, norm=norm or scope.norm)
-        attention = self._part(spec.attention, scope, index)
-        ffn = self._part(spec.ffn, scope, index)
-        if norm is None or (spec.attention and not attention) or (spec.ffn and not ffn):
+        if norm is None:
             raise _Broken
-        if isinstance(attention, Attention):
-            self.honoured |= attention.honours
-            self.problems += pairings.of_override(spec, attention, override)
+        scope = replace(scope, positional=override or scope.positional, norm=norm)
+        site = self._site(scope, index, "")
+        maker = BlockMaker(site, scope.residual, self._nested, scope.step_norms)
+        body = spec.components.get("block") or self.spec.components["block"]
+        named = (("attention", spec.attention), ("ffn", spec.ffn))
+        try:
+            node = maker.make(body, {name: part for name, part in named if part is not None})
+        except ValueError as error:
+            self.problems.append(body.problem("", str(error)))
+            raise _Broken from error
+        node.positional, node.weights = override, own
+        node.key = key_of(spec, body, scope.weights, scope.positional)
+        self._check_parts(spec, node, maker.specs, override)
+        return node
+
+    def _check_parts(
+        self,
+        spec: BlockSpec,
+        node: BlockNode,
+        specs: Mapping[str, ComponentSpec],
+        override: Positional | None,
+    ) -> None:
+        """Problems of what stands together in a block."""
+        mixers: list[tuple[ComponentSpec, Attention]] = []
+        for name, part in [*zip(node.names, node.modules_of_parts, strict=True), ("", node.body)]:
+            if isinstance(part, Attention) and name in specs:
+                self.honoured |= part.honours
+                mixers.append((specs[name], part))
             if self.train.document_mask:
-                self.problems += pairings.of_documents(spec, attention)
-        before = self.spec.placement != "post"
-
-        def around(role: str) -> nn.Module:
-            site = NormSite(self.spec.n_embd, self.depth, index, scope.steps, role)
-            return per_step(lambda: scope.norm(site), scope.step_norms)
-
-        return Block(
-            attention=attention,
-            ffn=ffn,
-            attention_norm=around("attention") if attention is not None and before else None,
-            ffn_norm=around("ffn") if ffn is not None and before else None,
-            attention_join=self._join(around, "attention") if attention is not None else None,
-            ffn_join=self._join(around, "ffn") if ffn is not None else None,
-            positional=override,
-            weights=own,
-            dropout=self.spec.dropout,
-            key=key_of(spec, scope.weights, scope.positional),
-        )
-
-    def _join(self, norm: Callable[[str], nn.Module], role: str) -> Join:
-        spec = self.spec
-        scale = spec.residual_scale
-        if scale == "depth":
-            scale = (2 * self.depth) ** -0.5
-        kind = Mix if spec.residual == "attention" else Join
-        return kind(
-            spec.n_embd,
-            scale=scale,
-            inner=norm(f"{role}.inner") if spec.placement == "sandwich" else None,
-            outer=norm(f"{role}.outer") if spec.placement == "post" else None,
-        )
+                self.problems += pairings.of_documents(spec, specs.get(name), part)
+        self.problems += pairings.of_override(spec, mixers, override)
 
     def _objective(self, model: LanguageModel, scope: _Scope) -> None:
         """Give the model its objective, whose parameters are the last to be drawn."""
@@ -261,16 +260,6 @@ class _Builder:
         model.objective = built
 
     # Components
-
-    def _part(
-        self,
-        spec: ComponentSpec | None,
-        scope: _Scope,
-        index: int,
-    ) -> Any:
-        if spec is None:
-            return None
-        return self._construct(spec, self._site(scope, index, spec.kind))
 
     def _site(self, scope: _Scope, index: int, role: str) -> Site:
         model = self.spec

@@ -21,6 +21,7 @@ from strawberry.contracts import (
     ParameterInfo,
     Positional,
     Prediction,
+    Residual,
     State,
     Use,
     Watch,
@@ -31,8 +32,7 @@ from strawberry.errors import StrawberryError
 from strawberry.model.batch import Loss, ModelBatch, RowNats, loss_of, measured
 from strawberry.model.loss import head_logits
 from strawberry.model.own import RunTeacher
-from strawberry.model.residual import ResidualStream, written
-from strawberry.model.stack import Block, BlockUse, CacheShape, Stack, dropped
+from strawberry.model.stack import BlockNode, BlockUse, CacheShape, Stack, dropped
 
 Asked: TypeAlias = tuple[bool, bool, int]
 """The states after blocks and steps that an objective sees, and its gradient cuts."""
@@ -105,7 +105,7 @@ class LanguageModel(nn.Module):
         dropout: float,
         block_size: int,
         logit_softcap: float | None,
-        keep_history: bool,
+        residual: Residual,
     ) -> None:
         super().__init__()
         self.embedding = embedding
@@ -118,7 +118,7 @@ class LanguageModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.block_size = block_size
         self.logit_softcap = logit_softcap
-        self.keep_history = keep_history
+        self.residual = residual
         self.objective: Objective
         self.teachers: list[RunTeacher] = []
         self.separator: int | None = None
@@ -179,13 +179,12 @@ class LanguageModel(nn.Module):
             x = self.embedding_norm(x)
         x = dropped(self.dropout, x)
         stream, aux = self.stack(
-            ResidualStream(x, (written(x),) if self.keep_history else ()),
-            replace(use, watch=watch) if any(asked) else use,
-            0,
+            self.residual.begin(x, use), replace(use, watch=watch) if any(asked) else use, 0
         )
         if cache is not None:
             cache.offset += T
-        return Pass(self.norm(stream.x), aux, tuple(watch.blocks or ()), tuple(watch.steps or ()))
+        hidden = self.norm(self.residual.end(stream, use))
+        return Pass(hidden, aux, tuple(watch.blocks or ()), tuple(watch.steps or ()))
 
     def use(self, idx: Tensor, cache: Cache | None = None) -> Use:
         """The use that a pass over ids (B, T) begins with; raises StrawberryError if too long."""
@@ -202,6 +201,7 @@ class LanguageModel(nn.Module):
             offset=offset,
             positional=self.positional,
             weights=self.weights,
+            residual=self.residual,
             once=cache.once if cache is not None and not torch.is_grad_enabled() else {},
             cache=None if cache is None else cache.states,
             tokens=idx,
@@ -225,7 +225,7 @@ class LanguageModel(nn.Module):
 
         Compilation takes the time of the distinct blocks, for any depth of the stack.
         """
-        blocks = [module for module in self.modules() if isinstance(module, Block)]
+        blocks = [module for module in self.modules() if isinstance(module, BlockNode)]
         # A graph for each kind of block, with and without gradients, first and later in a pass.
         limit = torch._dynamo.config.recompile_limit  # noqa: SLF001 (where torch documents it)
         torch._dynamo.config.recompile_limit = max(limit, 4 * len(blocks))  # noqa: SLF001
@@ -313,8 +313,7 @@ class LanguageModel(nn.Module):
 
     def limit(self) -> int | None:
         """Maximum sequence length, or None for no limit."""
-        limits = [self.positional.limit()]
-        limits += [v.block.attention.limit() for v in self.visits() if v.block.attention]
+        limits = [component.limit() for component in components(self)]
         return min((limit for limit in limits if limit is not None), default=None)
 
     def _check_length(self, length: int, cache: Cache | None) -> None:

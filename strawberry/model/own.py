@@ -15,6 +15,7 @@ from strawberry.contracts import (
     Aux,
     ObjectiveSite,
     OwnBlock,
+    Residual,
     Site,
     State,
     Teacher,
@@ -22,15 +23,14 @@ from strawberry.contracts import (
     WeightSource,
 )
 from strawberry.errors import StrawberryError
-from strawberry.model.residual import ResidualStream, written
-from strawberry.model.stack import Block, CacheShape
+from strawberry.model.stack import BlockNode, CacheShape
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
 
 
 def objective_site(
-    model: LanguageModel, site: Site, block: Callable[[], Block], folder: Path
+    model: LanguageModel, site: Site, block: Callable[[], BlockNode], folder: Path
 ) -> ObjectiveSite:
     """The site of the model's objective.
 
@@ -42,7 +42,7 @@ def objective_site(
     """
 
     def own_block() -> OwnBlock:
-        return BesideBlock(block(), model.weights, keep_history=model.keep_history)
+        return BesideBlock(block(), model.weights, model.residual)
 
     def teacher(run: str) -> Teacher:
         model.teachers.append(RunTeacher(run, folder))
@@ -63,22 +63,23 @@ def objective_site(
 class BesideBlock(OwnBlock):
     """A block that stands beside the stack: it begins a residual stream of its own."""
 
-    def __init__(self, block: Block, weights: WeightSource, *, keep_history: bool) -> None:
+    def __init__(self, block: BlockNode, weights: WeightSource, residual: Residual) -> None:
         super().__init__()
         self.block = block
-        self.keep_history = keep_history
         self._weights = [weights]  # the model's, which has its parameters
+        self._residual = [residual]  # the same
 
     def forward(self, x: Tensor, use: Use) -> tuple[Tensor, Aux]:
         """(B, T, C) -> (B, T, C), and its terms."""
-        history = (written(x),) if self.keep_history else ()
-        stream, aux = self.block(ResidualStream(x, history), use, 0)
-        return stream.x, aux
+        (residual,) = self._residual
+        stream, aux = self.block(residual.begin(x, use), use, 0)
+        return residual.end(stream, use), aux
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """Its state between cached calls."""
-        (state,) = self.block.new_states(CacheShape(batch, length, device, dtype), self._weights[0])
-        return state
+        room = CacheShape(batch, length, device, dtype)
+        states = self.block.new_states(room, self._weights[0])
+        return {f"{n}.{name}": t for n, state in enumerate(states) for name, t in state.items()}
 
 
 class RunTeacher:

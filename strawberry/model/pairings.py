@@ -5,32 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from strawberry.contracts import Attention, Positional
+from strawberry.contracts import Attention, Component, Positional, Residual
 from strawberry.model.recursion import Recursion
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from strawberry.errors import Problem
-    from strawberry.model.stack import Block, Stack
+    from strawberry.model.stack import BlockNode, Stack
     from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec
 
 
 def of_override(
-    spec: BlockSpec, attention: Attention, override: Positional | None
+    spec: BlockSpec,
+    mixers: Sequence[tuple[ComponentSpec, Attention]],
+    override: Positional | None,
 ) -> Iterator[Problem]:
-    """A block's positional component that its attention doesn't support."""
+    """A block's positional component that none of its attentions supports."""
     if override is None or spec.positional is None:
         return
     name = spec.positional.entry.name
     if "embedding" in override.places:
         message = f"{name!r} is added to the embeddings; write it under model.positional"
         yield spec.positional.problem("", message)
-    elif override.places and not override.places & attention.honours:
-        assert spec.attention is not None
+    elif mixers and override.places and not any(override.places & m.honours for _, m in mixers):
+        names = " and ".join(repr(part.entry.name) for part, _ in mixers)
         message = (
-            f"{spec.attention.entry.name!r} would ignore {name!r}; write `positional: "
-            "none`, or choose another attention"
+            f"{names} would ignore {name!r}; write `positional: none`, or choose another attention"
         )
         yield spec.positional.problem("", message)
 
@@ -49,17 +50,18 @@ def of_positions(
     yield spec.problem("", message)
 
 
-def of_documents(spec: BlockSpec, attention: Attention) -> Iterator[Problem]:
-    """An attention that can't separate documents."""
-    if not attention.separates:
-        assert spec.attention is not None
-        name = spec.attention.entry.name
-        message = f"{name!r} can't separate documents; write `train.document_mask: false`"
-        yield spec.attention.problem("", message)
+def of_documents(
+    spec: BlockSpec, part: ComponentSpec | None, built: Component
+) -> Iterator[Problem]:
+    """A part of a block, or its body, that can't separate documents."""
+    if not built.separates:
+        name = type(built).__name__ if part is None else repr(part.entry.name)
+        message = f"{name} can't separate documents; write `train.document_mask: false`"
+        yield spec.at.problem("", message) if part is None else part.problem("", message)
 
 
 def of_recursion(
-    spec: RecurSpec, nodes: Sequence[Block | Stack], residual: str
+    spec: RecurSpec, nodes: Sequence[BlockNode | Stack], residual: Residual
 ) -> Iterator[Problem]:
     """Combinations that a router or shared keys exclude."""
     if spec.router is None and spec.keys == "own":
@@ -68,18 +70,21 @@ def of_recursion(
     if not spec.sharing.endswith("cycle"):
         message = f"`{word}` needs `sharing: cycle` or `middle_cycle`, got {spec.sharing}"
         yield spec.at.problem("sharing", message)
-    if spec.router is not None and residual == "attention":
-        message = "a router can't be combined with attention residuals; write `residual: sum`"
+    if spec.router is not None and not residual.routable:
+        name = type(residual).__name__
+        message = f"a router can't be combined with {name}; write `residual: sum`"
         yield spec.at.problem("router", message)
     inside = [module for node in nodes for module in node.modules()]
     if spec.keys == "first" and any(isinstance(m, Recursion) and m.router for m in inside):
         message = "an inner router would drop tokens whose keys are shared"
         yield spec.at.problem("keys", message)
-    for mixer in (m for m in inside if isinstance(m, Attention)):
+    for mixer in (m for m in inside if isinstance(m, Component)):
         name = type(mixer).__name__
         if spec.router is not None and not mixer.routable:
             message = f"{name} mixes whole sequences, but a router passes on only some tokens"
             yield spec.at.problem("router", message)
+        if not isinstance(mixer, Attention):
+            continue
         if spec.keys == "first" and not mixer.shares_keys:
             message = f"{name} can't use the keys of another step; write `keys: own`"
             yield spec.at.problem("keys", message)

@@ -17,21 +17,29 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 
 from strawberry.contracts import (
     Aux,
     Router,
     SharedKeys,
     State,
+    Stream,
     Term,
     Use,
     WeightSource,
     largest,
 )
 from strawberry.model.gathering import gather, put_back, row_of
-from strawberry.model.residual import ResidualStream
-from strawberry.model.stack import Block, BlockUse, CacheShape, Sharing, Stack, recursion
+from strawberry.model.stack import (
+    BlockNode,
+    BlockUse,
+    CacheShape,
+    Sharing,
+    Stack,
+    read_of,
+    recursion,
+)
 
 DEAD = 0.01
 """A step with a smaller share of tokens counts as dead."""
@@ -68,7 +76,7 @@ class Recursion(Stack):
 
     def __init__(
         self,
-        nodes: Sequence[Block | Stack],
+        nodes: Sequence[BlockNode | Stack],
         steps: int,
         sharing: Sharing,
         weights: WeightSource | None = None,
@@ -108,7 +116,7 @@ class Recursion(Stack):
         """Slots of all uses, and with a router one for the record of its choices."""
         return self._slots_below() + (self.router is not None)
 
-    def forward(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
+    def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """The stream after all steps; the first block use below has slot `slot`."""
         if self.weights is not None:
             use = replace(use, weights=self.weights)
@@ -118,7 +126,7 @@ class Recursion(Stack):
             stream, aux = self._in_steps(stream, use, slot)
         return self._between(stream, use, self.steps - 1), aux
 
-    def _in_steps(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
+    def _in_steps(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """The first node, every step over those that recur, the last node."""
         first, inner, last = self._parts()
         aux: Aux = ()
@@ -128,10 +136,9 @@ class Recursion(Stack):
         if self.router is None:
             stream, more = self._with_same_keys(stream, use, slot, inner)
         else:
-            x, more = self._routed(stream.x, use, slot, inner)
-            stream = ResidualStream(x)
+            stream, more = self._routed(stream, use, slot, inner)
             if use.watch is not None:
-                use.watch.after_block(x)
+                use.watch.after_block(read_of(stream, use))
         aux += more
         if last is not None:
             slot += self.steps * self._width(inner)
@@ -179,7 +186,7 @@ class Recursion(Stack):
             for visit in self._node(index).visits((*steps, step), source, f"{path}.nodes.{index}"):
                 yield replace(visit, share=visit.share * share, later=visit.later or later)
 
-    def units(self) -> Iterator[Block | Stack]:
+    def units(self) -> Iterator[BlockNode | Stack]:
         """This recursion: its inner recursions are used as part of it."""
         yield self
 
@@ -190,7 +197,7 @@ class Recursion(Stack):
 
     # Without a router
 
-    def _in_order(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
+    def _in_order(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """Every use for all tokens, in the order of the schedule."""
         aux: Aux = ()
         before: int | None = None
@@ -198,28 +205,28 @@ class Recursion(Stack):
             if step != before:
                 if before is not None:
                     stream = self._between(stream, use, before)
-                stream = stream._replace(x=self._enter(stream.x, step))
+                stream = self._enter(stream, step, use)
             before = step
             stream, more = self._run(index, stream, use.at(step), slot)
             slot, aux = slot + self._node(index).n_slots, aux + more
         return stream, aux
 
-    def _between(self, stream: ResidualStream, use: Use, step: int) -> ResidualStream:
+    def _between(self, stream: Stream, use: Use, step: int) -> Stream:
         """The stream as the next step finds it; what a step leaves is shown to who watches."""
         if use.watch is None or use.steps or not self.sharing.endswith("cycle"):
             return stream
-        cut = use.watch.after_step(stream.x, step) and step < self.steps - 1
+        cut = use.watch.after_step(read_of(stream, use), step) and step < self.steps - 1
         return tree_map_only(Tensor, Tensor.detach, stream) if cut else stream
 
     def _with_same_keys(
-        self, stream: ResidualStream, use: Use, slot: int, inner: Sequence[int]
-    ) -> tuple[ResidualStream, Aux]:
+        self, stream: Stream, use: Use, slot: int, inner: Sequence[int]
+    ) -> tuple[Stream, Aux]:
         """All steps for all tokens, with the keys and values of the first."""
         aux: Aux = ()
         store: dict[int, State] = {}
         tokens = use.positions.shape[-1]
         for step in range(self.steps):
-            stream = stream._replace(x=self._enter(stream.x, step))
+            stream = self._enter(stream, step, use)
             shared = SharedKeys(store, slot, step > 0, tokens, documents=use.documents)
             inside = replace(use.at(step), shared=shared)
             stream, more = self._in_turn(stream, inside, slot, inner)
@@ -230,24 +237,28 @@ class Recursion(Stack):
             slot, aux = slot + self._width(inner), aux + more
         return stream, aux
 
-    def _enter(self, x: Tensor, step: int) -> Tensor:
+    def _enter(self, stream: Stream, step: int, use: Use) -> Stream:
         """Add the vector of this step; beyond the trained steps that of the last."""
         if self.step_embedding is None:
-            return x
-        return x + self.step_embedding[min(step, self.trained_steps - 1)].to(x.dtype)
+            return stream
+        vector = self.step_embedding[min(step, self.trained_steps - 1)]
+        assert use.residual is not None
+        return use.residual.shift(stream, vector)
 
     # With a router
 
-    def _routed(self, x: Tensor, use: Use, slot: int, inner: Sequence[int]) -> tuple[Tensor, Aux]:
-        """All steps over the inner nodes, each for the tokens that go: (B, T, C) -> (B, T, C)."""
+    def _routed(
+        self, stream: Stream, use: Use, slot: int, inner: Sequence[int]
+    ) -> tuple[Stream, Aux]:
+        """All steps over the inner nodes, each for the tokens that go."""
         if use.cache is None:
-            return self._steps(x, use, slot, inner, None)
+            return self._steps(stream, use, slot, inner, None)
         # Sequences differ in how many tokens a step keeps: each goes by itself.
         end = slot + self.steps * self._width(inner)
         last = self._parts()[2]
         own = end + (0 if last is None else self._node(last).n_slots)
         rows = []
-        for row in range(len(x)):
+        for row in range(len(use.cache[own]["counts"])):
             cache = list(use.cache)
             for place in (*range(slot, end), own):
                 cache[place] = {n: t[row : row + 1] for n, t in use.cache[place].items()}
@@ -258,51 +269,65 @@ class Recursion(Stack):
                 positions=row_of(use.positions, row),
                 tokens=None if use.tokens is None else use.tokens[row : row + 1],
             )
-            rows.append(self._steps(x[row : row + 1], alone, slot, inner, cache[own])[0])
+            one = tree_map(lambda x, row=row: x[row : row + 1], stream)
+            rows.append(self._steps(one, alone, slot, inner, cache[own])[0])
             for place in (*range(slot, end), own):
                 put_back(use.cache[place], cache[place], row)
-        return torch.cat(rows), ()
+        return tree_map(lambda *parts: torch.cat(parts), *rows), ()
 
     def _steps(
-        self, x: Tensor, use: Use, slot: int, inner: Sequence[int], seen: State | None
-    ) -> tuple[Tensor, Aux]:
+        self, stream: Stream, use: Use, slot: int, inner: Sequence[int], seen: State | None
+    ) -> tuple[Stream, Aux]:
         """The steps; `seen` records which tokens of the one sequence ran each step before."""
         assert self.router is not None
-        B, T, _ = x.shape
-        active = _Active(torch.arange(T, device=x.device).expand(B, T), {}, None)
+        x = read_of(stream, use)
+        (B, T, _), device = x.shape, x.device
+        active = _Active(torch.arange(T, device=device).expand(B, T), {}, None)
         first: tuple[_Active, Use] | None = None
         store: dict[int, State] = {}
         shares: list[Tensor] = []
         aux: Aux = ()
         told: list[Aux] = []
         for step in range(self.steps):
-            chosen, terms = self._choose(x, active, step)
+            chosen, terms = self._choose(read_of(stream, use), active, step)
             told.append(terms)
             if chosen is None:
                 break
             active = chosen
-            before = gather(x, active.places)
+            before = tree_map(lambda x, at=active.places: gather(x, at), stream)
             inside = self._inside(use, active, step, seen)
             first = first or (active, inside)
             if self.share_keys:
                 inside = _sharing(inside, store, slot, active, first, T)
-            stream, terms = self._in_turn(
-                ResidualStream(self._enter(before, step)), inside, slot, inner
-            )
-            after = self.router.merge(before, stream.x, step, active.carried)
-            if active.real is not None:
-                after = torch.where(active.real[..., None], after, before)
-            where = active.places[..., None].expand_as(after)
-            x = x.scatter(1, where, after.to(x.dtype))
+            after, terms = self._in_turn(self._enter(before, step, use), inside, slot, inner)
+            stream = self._merged(stream, before, after, active, step)
             if step < self.steps - 1:
-                x = self._between(ResidualStream(x), use, step).x
+                stream = self._between(stream, use, step)
             shares.append(_share(active, B * T))
             slot, aux = slot + self._width(inner), aux + terms
         if seen is None:
-            aux += self._statistics(shares, x.device)
+            aux += self._statistics(shares, device)
         # What a step tells that no token asked for is 0: a mean over steps is over all of them.
         silent = [term._replace(value=torch.zeros_like(term.value)) for term in told[-1]]
-        return x, aux + sum(told, ()) + tuple(silent) * (self.steps - len(told))
+        return stream, aux + sum(told, ()) + tuple(silent) * (self.steps - len(told))
+
+    def _merged(
+        self, stream: Stream, before: Stream, after: Stream, active: _Active, step: int
+    ) -> Stream:
+        """The stream, every tensor of it, with what came back of the tokens that ran a step."""
+        assert self.router is not None
+        router, carried = self.router, active.carried
+
+        def merge(whole: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            # A router knows tokens of one width: (B, K, ...) is (B, K, C) to it.
+            merged = router.merge(x.flatten(2), y.flatten(2), step, carried).view_as(y)
+            if active.real is not None:
+                real = active.real.view(*active.real.shape, *[1] * (y.ndim - 2))
+                merged = torch.where(real, merged, x)
+            where = active.places.view(*active.places.shape, *[1] * (y.ndim - 2))
+            return whole.scatter(1, where.expand_as(merged), merged.to(whole.dtype))
+
+        return tree_map(merge, stream, before, after)
 
     def _choose(self, x: Tensor, active: _Active, step: int) -> tuple[_Active | None, Aux]:
         """The tokens that run this step, or None if there are none."""

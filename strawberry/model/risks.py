@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from strawberry.contracts import components
+from strawberry.contracts import Attention, components
 from strawberry.recipe.walk import specs
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ DECLARATIONS: Final = {
 def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
     """A line for each probably unintended combination, and each non-causal component."""
     spec, warnings = recipe.model, []
-    attentions = [v.block.attention for v in model.visits() if v.block.attention is not None]
+    parts = (part for visit in model.visits() for part in components(visit.block))
+    attentions = [part for part in parts if isinstance(part, Attention)]
     if not attentions:
         warnings.append("no block mixes tokens, so the model sees only the current token")
     if attentions and not model.positional.places and not _placed_blocks(model):

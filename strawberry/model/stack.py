@@ -18,16 +18,17 @@ from strawberry.contracts import (
     FFN,
     Attention,
     Aux,
+    Block,
     Component,
     Positional,
     Projection,
     State,
+    Stream,
     Use,
     WeightSource,
     components,
-    with_aux,
+    keeps_state,
 )
-from strawberry.model.residual import Join, ResidualStream, normed
 
 if TYPE_CHECKING:
     from strawberry.model.recursion import Recursion
@@ -57,7 +58,7 @@ class BlockUse:
         later: True if its mixer uses the keys of an earlier step.
     """
 
-    block: Block
+    block: BlockNode
     steps: tuple[int, ...]
     weights: WeightSource
     path: str
@@ -65,67 +66,67 @@ class BlockUse:
     later: bool = False
 
 
-class Block(nn.Module):
-    """Two residual parts: `stream + attention(norm(x))`, then `stream + ffn(norm(x))`.
+class BlockNode(nn.Module):
+    """A block in its place: its body, which says in which order its parts run, and those parts.
 
-    Either part may be absent, and so may a norm before it; a `Join` defines how an output is added.
-    `positional` and `weights`, if not None, replace the surrounding ones.
+    The modules of a part NAME are `NAME`, `NAME_norm` and `NAME_join`. `positional` and `weights`,
+    where they are not None, take the place of those that are in force around the block.
     """
 
-    n_slots: int = 1
+    body: Block
+    attention: Attention | None
+    ffn: FFN | None
 
-    def __init__(
-        self,
-        *,
-        attention: Attention | None,
-        ffn: FFN | None,
-        attention_norm: nn.Module | None,
-        ffn_norm: nn.Module | None,
-        attention_join: Join | None,
-        ffn_join: Join | None,
-        positional: Positional | None,
-        weights: WeightSource | None,
-        dropout: float,
-        key: str,
-    ) -> None:
+    def __init__(self, dropout: float) -> None:
         super().__init__()
-        self.attention = attention
-        self.ffn = ffn
-        self.attention_norm = attention_norm
-        self.ffn_norm = ffn_norm
-        self.attention_join = attention_join
-        self.ffn_join = ffn_join
-        self.positional = positional
-        self.weights = weights
+        for name in ("attention", "ffn"):  # absent unless a part of that name is added
+            self.register_module(name, None)
+        self.positional: Positional | None = None
+        self.weights: WeightSource | None = None
         self.dropout = nn.Dropout(dropout)
-        self.key = key  # blocks of equal keys are built alike
+        self.key = ""  # blocks of equal keys are built alike
+        self.names: list[str] = []  # of its parts, in the order in which they were asked for
+        self.holders: list[str] = []  # its modules that keep a state between cached calls
         self.recompute = False  # keep no activations in training; compute them again instead
 
-    def forward(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
+    @property
+    def modules_of_parts(self) -> list[Component]:
+        """What its parts compute with, in order."""
+        return [cast("Component", self._modules[name]) for name in self.names]
+
+    @property
+    def n_slots(self) -> int:
+        """States that a use of it keeps; one at least, which may be empty."""
+        return max(1, len(self.holders))
+
+    def sealed(self) -> BlockNode:
+        """This block, once all of its modules are there."""
+        pieces = [f"{name}{suffix}" for name in self.names for suffix in ("", "_join")]
+        self.holders = [
+            name
+            for name in (*pieces, "body")
+            if isinstance(module := self._modules.get(name), Component) and _keeps(module)
+        ]
+        return self
+
+    def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """The stream after this block, and the terms that its parts returned."""
         if not (self.recompute and self.training and torch.is_grad_enabled()):
             return self._forward(stream, use, slot)
         return recomputed(self._forward, stream, use, slot)
 
-    def _forward(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
+    def _forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         if self.positional is not None:
             use = replace(use, positional=self.positional)
         if self.weights is not None:
             use = replace(use, weights=self.weights)
         if use.cache is not None:
-            use = replace(use, state=use.cache[slot])
+            states = {name: use.cache[slot + n] for n, name in enumerate(self.holders)}
+            use = replace(use, states=states, state=states.get("body", {}))
         if use.shared is not None:
             use = replace(use, kept=use.shared.store.setdefault(slot - use.shared.first_slot, {}))
-        aux: Aux = ()
-        for part, norm, join in (
-            (self.attention, self.attention_norm, self.attention_join),
-            (self.ffn, self.ffn_norm, self.ffn_join),
-        ):
-            if part is None or join is None:
-                continue
-            y, more = with_aux(part(normed(norm, stream.x, use), use))
-            stream, aux = join(stream, dropped(self.dropout, y), use), aux + more
-        return stream, aux
+        result: tuple[Stream, Aux] = self.body(stream, use)
+        return result
 
     def watched(self) -> tuple[int, int]:
         """The one state after this use."""
@@ -135,7 +136,7 @@ class Block(nn.Module):
         """Compile this block; calls with a cache stay eager."""
         eager, compiled = self.forward, torch.compile(self.forward)
 
-        def forward(stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
+        def forward(stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
             return (compiled if use.cache is None else eager)(stream, use, slot)
 
         self.forward = forward  # type: ignore[method-assign]
@@ -147,10 +148,11 @@ class Block(nn.Module):
 
         With `later` the mixer uses the keys of an earlier step, and has no state.
         """
-        state: State = {}
-        if self.attention is not None:
-            state = state_of(self.attention, room, own=not later)
-        yield state
+        for name in self.holders:
+            module = cast("Component", self._modules[name])
+            yield state_of(module, room, own=not (later and isinstance(module, Attention)))
+        if not self.holders:
+            yield {}
 
     def visits(
         self, steps: tuple[int, ...], weights: WeightSource, path: str
@@ -161,7 +163,7 @@ class Block(nn.Module):
 
 def state_of(part: Component, room: CacheShape, *, own: bool = True) -> State:
     """The state of one use of a part: its own, if wanted, and that of its projections."""
-    state = part.new_state(*room) if own else {}
+    state = dict(part.new_state(*room)) if own and part.cacheable else {}
     for inside in components(part):
         if isinstance(inside, Projection):
             state |= inside.new_state(*room)
@@ -169,11 +171,11 @@ def state_of(part: Component, room: CacheShape, *, own: bool = True) -> State:
 
 
 def recomputed(
-    forward: Callable[[ResidualStream, Use, int], tuple[ResidualStream, Aux]],
-    stream: ResidualStream,
+    forward: Callable[[Stream, Use, int], tuple[Stream, Aux]],
+    stream: Stream,
     use: Use,
     slot: int,
-) -> tuple[ResidualStream, Aux]:
+) -> tuple[Stream, Aux]:
     """`forward` without saved activations; it runs again in the backward pass.
 
     Both runs begin with the same `use.memo` and `use.once`. Values that the first run leaves there
@@ -182,7 +184,7 @@ def recomputed(
     """
     memo, once = copied(use.memo), copied(use.once)
 
-    def run(stream: ResidualStream) -> Any:
+    def run(stream: Stream) -> Any:
         alone = replace(use, memo=copied(memo), once=copied(once))
         return forward(stream, alone, slot), alone.memo, alone.once
 
@@ -205,8 +207,19 @@ def copied(kept: Any) -> Any:
 def recompute_blocks(model: nn.Module) -> None:
     """Let every block save no activations in training, but recompute them."""
     for module in model.modules():
-        if isinstance(module, Block):
+        if isinstance(module, BlockNode):
             module.recompute = True
+
+
+def _keeps(piece: Component) -> bool:
+    """Whether a piece of a block has a decoding state, of its own or of a projection in it."""
+    inside = (module for module in components(piece) if isinstance(module, Projection))
+    return (piece.cacheable and keeps_state(piece)) or any(map(keeps_state, inside))
+
+
+def read_of(stream: Stream, use: Use) -> Tensor:
+    """What would leave the stack here, (B, T, C)."""
+    return cast("Tensor", stream) if use.residual is None else use.residual.end(stream, use)
 
 
 def dropped(dropout: nn.Dropout, x: Tensor) -> Tensor:
@@ -217,7 +230,9 @@ def dropped(dropout: nn.Dropout, x: Tensor) -> Tensor:
 class Stack(nn.Module):
     """Nodes, each used once, in order: the form of `stack` and `repeat`."""
 
-    def __init__(self, nodes: Sequence[Block | Stack], weights: WeightSource | None = None) -> None:
+    def __init__(
+        self, nodes: Sequence[BlockNode | Stack], weights: WeightSource | None = None
+    ) -> None:
         super().__init__()
         self.nodes = nn.ModuleList(nodes)
         self.weights = weights
@@ -249,15 +264,15 @@ class Stack(nn.Module):
     def _slots_below(self) -> int:
         return sum(self._node(index).n_slots for index in self.order())
 
-    def forward(self, stream: ResidualStream, use: Use, slot: int) -> tuple[ResidualStream, Aux]:
+    def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """The stream after all uses; the first block use below has slot `slot`."""
         if self.weights is not None:
             use = replace(use, weights=self.weights)
         return self._in_turn(stream, use, slot, self.order())
 
     def _in_turn(
-        self, stream: ResidualStream, use: Use, slot: int, indices: Sequence[int]
-    ) -> tuple[ResidualStream, Aux]:
+        self, stream: Stream, use: Use, slot: int, indices: Sequence[int]
+    ) -> tuple[Stream, Aux]:
         """The stream after these nodes, in order."""
         aux: Aux = ()
         for index in indices:
@@ -265,15 +280,13 @@ class Stack(nn.Module):
             slot, aux = slot + self._node(index).n_slots, aux + more
         return stream, aux
 
-    def _run(
-        self, index: int, stream: ResidualStream, use: Use, slot: int
-    ) -> tuple[ResidualStream, Aux]:
+    def _run(self, index: int, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """The stream after one use of a node; what a block leaves is shown to who watches."""
         node = self._node(index)
         if use.watch is None or isinstance(node, Stack):
             return node(stream, use, slot)
         stream, aux = node(stream, replace(use, watch=None), slot)
-        use.watch.after_block(stream.x)
+        use.watch.after_block(read_of(stream, use))
         return stream, aux
 
     def watched(self) -> tuple[int, int]:
@@ -303,21 +316,21 @@ class Stack(nn.Module):
             if isinstance(node, Stack):
                 yield from node.recursions()
 
-    def units(self) -> Iterator[Block | Stack]:
+    def units(self) -> Iterator[BlockNode | Stack]:
         """The blocks outside any recursion, and the outermost recursions, in order."""
         for node in self.nodes:
             if isinstance(node, Stack):
                 yield from node.units()
             else:
-                yield cast("Block", node)
+                yield cast("BlockNode", node)
 
     def outermost(self) -> list[Recursion]:
         """The outermost recursions below."""
         return [cast("Recursion", unit) for unit in self.units() if isinstance(unit, Stack)]
 
-    def _node(self, index: int) -> Block | Stack:
+    def _node(self, index: int) -> BlockNode | Stack:
         node = self.nodes[index]
-        assert isinstance(node, (Block, Stack))
+        assert isinstance(node, (BlockNode, Stack))
         return node
 
 

@@ -49,9 +49,9 @@ def unrolled_depth(stack: tuple[NodeSpec, ...]) -> int:
     return depth
 
 
-def key_of(spec: BlockSpec, weights: object, positional: object) -> str:
+def key_of(spec: BlockSpec, body: ComponentSpec, weights: object, positional: object) -> str:
     """A key that is equal for equal blocks whose uses cost the same."""
-    parts = [spec.attention, spec.ffn, spec.norm, spec.positional]
+    parts = [body, spec.attention, spec.ffn, spec.norm, spec.positional]
     text = json.dumps([None if p is None else _plain(p) for p in parts], sort_keys=True)
     return f"{text} {type(weights).__name__} {id(weights)} {id(positional)}"
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from strawberry.contracts import SharedKeys, State, Use, WeightSource
+from strawberry.contracts import SharedKeys, State, Stream, Use, WeightSource
 from strawberry.model.counting import Cost, CostMeter
-from strawberry.model.residual import ResidualStream, written
 from strawberry.model.stack import CacheShape
 
 if TYPE_CHECKING:
@@ -95,6 +94,7 @@ class BlockUses:
             offset=0,
             positional=model.positional,
             weights=visit.weights,
+            residual=model.residual,
             steps=visit.steps,
             tokens=torch.zeros(1, tokens, dtype=torch.long, device=device),
             once=self.derived,
@@ -102,12 +102,10 @@ class BlockUses:
         if visit.later:
             use = self._with_keys(visit, use)
 
-        def read(y: Tensor) -> ResidualStream:
-            # A longer history adds a few numbers a token: what was written is kept already.
-            return ResidualStream(y, (written(y),) if model.keep_history else ())
-
         def run(y: Tensor, use: Use = use) -> Tensor:
-            return block(read(y), use, 0)[0].x
+            # A longer history adds a few numbers a token: what was written is kept already.
+            stream, _ = block(model.residual.begin(y, use), use, 0)
+            return model.residual.end(stream, use)
 
         x = torch.empty(1, tokens, width, device=device)
         given = [tensor for values in self.derived.values() for tensor in values]
@@ -125,7 +123,7 @@ class BlockUses:
         short, long = (_state_bytes(visit, n * self.length, device) for n in (1, 2))
         slope = (long - short) // self.length
         with torch.no_grad(), meter.autocast():
-            stream = read(x)
+            stream = model.residual.begin(x, use)
             after = block(stream, use, 0)[0]
         return replace(
             cost,
@@ -151,7 +149,7 @@ class BlockUses:
         )
         x = torch.empty(1, length, model.embedding.embedding_dim, device=model.device)
         with torch.no_grad(), self.meter.autocast():
-            visit.block(ResidualStream(x, (written(x),) if model.keep_history else ()), first, 0)
+            visit.block(model.residual.begin(x, first), first, 0)
         places = None if len(use.positions) == length else use.positions[None]
         return replace(use, shared=SharedKeys(store, 0, later=True, tokens=length, places=places))
 
@@ -168,15 +166,10 @@ def _state_bytes(visit: BlockUse, length: int, device: torch.device) -> int:
     return sum(t.nbytes for state in states for t in state.values())
 
 
-def _new_bytes(after: ResidualStream, before: ResidualStream) -> int:
+def _new_bytes(after: Stream, before: Stream) -> int:
     """Bytes of a block's contribution to the stream."""
     old, new = (
-        {tensor.untyped_storage()._cdata: tensor.nbytes for tensor in _tensors(stream)}  # noqa: SLF001 (identity)
+        {tensor.untyped_storage()._cdata: tensor.nbytes for tensor in tree_leaves(stream)}  # noqa: SLF001 (identity)
         for stream in (before, after)
     )
     return sum(nbytes for storage, nbytes in new.items() if storage not in old)
-
-
-def _tensors(stream: ResidualStream) -> Iterator[Tensor]:
-    yield stream.x
-    yield from itertools.chain(*stream.history)

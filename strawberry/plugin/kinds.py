@@ -119,6 +119,14 @@ CORE: Final = (
         nothing=True, plain="none", usual="swiglu",
     ),
     ComponentKind(
+        "block", "order of a block's parts", "strawberry.contracts:Block", ("model", "block"),
+        default="strawberry/sequential", plain="sequential", usual="sequential",
+    ),
+    ComponentKind(
+        "residual", "what flows between parts", "strawberry.contracts:Residual", ("model",),
+        default="strawberry/sum", plain="sum", usual="sum",
+    ),
+    ComponentKind(
         "norm", "normalisation", "strawberry.contracts:Norm", ("model", "block"),
         default="strawberry/rmsnorm", plain="none", usual="rmsnorm",
         role="before each part of a block, and before the head",

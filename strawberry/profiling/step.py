@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 
+from strawberry.contracts import Join, Norm, PerStep
 from strawberry.data import open_dataset
 from strawberry.errors import StrawberryError
 from strawberry.model.recursion import Recursion
-from strawberry.model.residual import PerStep
-from strawberry.model.stack import Block
+from strawberry.model.stack import BlockNode
 from strawberry.model.unrolled import expand
 from strawberry.profiling.marks import REST, ComponentMarks, FlopCounter, SavedBytes
 from strawberry.ranks.world import World
@@ -197,7 +197,7 @@ class _Marked:
         rows = {name: ProfileRow(name) for name in (DATA, "embedding")}
         marks.follow(model.embedding, "embedding")
         norms: list[nn.Module | None] = [model.embedding_norm, model.norm]
-        blocks = [module for module in model.modules() if isinstance(module, Block)]
+        blocks = [module for module in model.modules() if isinstance(module, BlockNode)]
         for block, spec in zip(blocks, block_specs(self.recipe.model.stack), strict=True):
             block._forward = marks.recomputing(block._forward)  # type: ignore[method-assign]  # noqa: SLF001
             for part, component in ((block.attention, spec.attention), (block.ffn, spec.ffn)):
@@ -205,9 +205,7 @@ class _Marked:
                     name = component.at.path.removeprefix("model.")
                     rows.setdefault(name, ProfileRow(name, type(part).__name__))
                     marks.follow(part, name)
-            for join in (block.attention_join, block.ffn_join):
-                norms += [] if join is None else [join.inner, join.outer]
-            norms += [block.attention_norm, block.ffn_norm]
+            norms += norms_of(block)
         for norm in norms:
             for each in [norm] if not isinstance(norm, PerStep) else norm.norms:
                 marks.follow(each, NORMS)
@@ -317,3 +315,12 @@ def draw(profile: StepProfile, out: str | Path) -> Path:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small", loc="lower right")
     return save(out)
+
+
+def norms_of(block: BlockNode) -> Iterator[nn.Module]:
+    """The norms before a block's parts, and those with which its joins normalise."""
+    for name, module in block.named_children():
+        if name.endswith("_norm"):
+            yield module
+        elif isinstance(module, Join):
+            yield from (m for m in module.children() if isinstance(m, (Norm, PerStep)))

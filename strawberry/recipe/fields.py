@@ -64,12 +64,6 @@ class ModelFields:
         zero_outputs: start projections that write to the residual stream, and an untied head, at
             zero, so that every block starts as the identity (Zhang et al. 2019, arXiv 1901.09321).
         logit_softcap: bound c on logits, by c * tanh(logit / c); null for none.
-        placement: where a block's parts are normalised: `pre` before; `post` after the addition;
-            `sandwich` before, and again before the addition.
-        residual: `sum` adds a part's output to its input; `attention` gives each part a learned
-            mean of all outputs before it.
-        residual_scale: factor on a part's output: a number; `depth` for 1 / sqrt(number of parts);
-            `learned` for a gain for each channel.
     """
 
     vocab_size: Annotated[int, Ge(1), Le(1 << 30)]
@@ -83,9 +77,6 @@ class ModelFields:
     init_std: Annotated[float, Gt(0)] = 0.02
     zero_outputs: bool = False
     logit_softcap: Annotated[float, Gt(0)] | None = None
-    placement: Literal["pre", "post", "sandwich"] = "pre"
-    residual: Literal["sum", "attention"] = "sum"
-    residual_scale: Literal["depth", "learned"] | Annotated[float, Gt(0)] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

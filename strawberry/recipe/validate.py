@@ -240,7 +240,7 @@ class _Reader(ComponentReader):
     def block(self, node: Node, path: str, *places: Place) -> BlockSpec:
         """The parts of a block; `none` or null leaves a part out."""
         parts = [kind.key for kind in self.kinds.at("block") if kind.is_part]
-        if not any(part in node.value for part in parts):
+        if not any(part in node.value for part in (*parts, "block")):
             wanted = " or ".join(f"`{part}:`" for part in parts)
             self.say(f"a block needs {wanted}", node.location, path)
         return BlockSpec(self.standing(node, path, *places), place_of(node, path))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from strawberry.contracts import local
-from strawberry.model.stack import Block
+from strawberry.model.stack import BlockNode
 from strawberry.referee.dependence import NOISE, Breach, same_draws
 from strawberry.referee.writes import undisturbed, writes
 
@@ -82,7 +82,7 @@ def _gradients(model: LanguageModel, objective: Objective) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _recompute(model: LanguageModel, whether: bool) -> Iterator[None]:
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    blocks = [module for module in model.modules() if isinstance(module, BlockNode)]
     before = [block.recompute for block in blocks]
     for block in blocks:
         block.recompute = whether

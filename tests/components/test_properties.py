@@ -19,7 +19,7 @@ from strawberry.model.accounting import account
 from strawberry.model.risks import declares
 from tests.support import REGISTRY, TINY, recipe_of
 
-KINDS = ("attention", "ffn", "norm", "positional", "router", "weights")
+KINDS = ("attention", "ffn", "norm", "positional", "router", "weights", "residual", "block")
 FIELDS = {
     # At heads of width 4 its norm magnifies the rounding of sums near zero past any tolerance.
     "attention/linear": {"head_norm": False},
@@ -107,11 +107,11 @@ VARIANTS = {
         "shared": {"of": "shared"},
     },
     "model": {
-        "post": {"placement": "post"},
-        "sandwich": {"placement": "sandwich", "residual_scale": "learned"},
-        "scaled": {"residual_scale": "depth"},
+        "post": {"residual": {"placement": "post"}},
+        "sandwich": {"residual": {"placement": "sandwich", "scale": "learned"}},
+        "scaled": {"residual": {"scale": "depth"}},
         "attention_residual": {"residual": "attention"},
-        "attention_residual_sandwich": {"residual": "attention", "placement": "sandwich"},
+        "attention_residual_sandwich": {"residual": {"use": "attention", "placement": "sandwich"}},
     },
 }
 RECUR = {

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 import strawberry
 from strawberry.contracts import Router
 from strawberry.model.accounting import account, computes_in
-from strawberry.model.stack import Block, recompute_blocks
+from strawberry.model.stack import BlockNode, recompute_blocks
 from strawberry.training.outline import outline
 from strawberry.training.rank_cost import rank_cost
 from tests.support import PLUGINS, TINY, recipe_of
@@ -86,7 +86,7 @@ def measured_recomputed(recipe, model, idx) -> int:
     live, seen, backward = Live(model), [], []
     begun = {model.head_weight}
 
-    def watched(forward: Callable, block: Block) -> Callable:
+    def watched(forward: Callable, block: BlockNode) -> Callable:
         def call(*args):
             out = forward(*args)
             if backward:
@@ -97,7 +97,7 @@ def measured_recomputed(recipe, model, idx) -> int:
 
         return call
 
-    for block in (module for module in model.modules() if isinstance(module, Block)):
+    for block in (module for module in model.modules() if isinstance(module, BlockNode)):
         block._forward = watched(block._forward, block)
     with live, set_checkpoint_early_stop(enable=False):
         with autocast(recipe):

@@ -11,7 +11,6 @@ from strawberry.contracts import Use
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
 from strawberry.model.recursion import Recursion
-from strawberry.model.residual import ResidualStream
 from tests.support import tiny
 
 BLOCK = {"attention": {"use": "mha", "n_head": 2}, "ffn": "swiglu"}
@@ -51,9 +50,9 @@ def test_all_tokens_at_full_depth_are_the_plain_recursion():
     x = plain.embedding(idx)
     gate = (x @ recursion_of(routed).router.depths.weight.T).softmax(-1)[..., 2:]
     use = Use(torch.arange(7), 0, plain.positional, plain.weights)
-    whole, _ = plain.stack(ResidualStream(x), use, 0)
+    whole, _ = plain.stack(x, use, 0)
 
-    torch.testing.assert_close(routed.trunk(idx)[0], routed.norm(x + gate * whole.x))
+    torch.testing.assert_close(routed.trunk(idx)[0], routed.norm(x + gate * whole))
 
 
 def test_a_token_that_leaves_is_not_seen_again():
@@ -68,10 +67,10 @@ def test_a_token_that_leaves_is_not_seen_again():
     x = model.embedding(idx)
     probability = (x @ router.depths.weight.T).softmax(-1)
     use = Use(torch.arange(7), 0, model.positional, model.weights)
-    first = block(ResidualStream(x), use, 0)[0].x
+    first = block(x, use, 0)[0]
     positions = torch.tensor(stay)
     later = Use(positions, 0, model.positional, model.weights)
-    second = block(ResidualStream(first[:, stay]), later, 0)[0].x
+    second = block(first[:, stay], later, 0)[0]
     expected = x + probability[..., :1] * first
     expected[:, stay] = x[:, stay] + probability[:, stay, 1:] * second
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import strawberry
+from strawberry.components.residual.attention import EPS
 from strawberry.contracts import Use
-from strawberry.model.residual import EPS, ResidualStream
 from tests.support import tiny
 
 BLOCK = {"attention": "mha", "ffn": "swiglu"}
@@ -13,8 +13,8 @@ BLOCK = {"attention": "mha", "ffn": "swiglu"}
 
 def block_by_hand(placement, scale):
     """The output of a block, and what it should be from its parts called one by one."""
-    fields = {"placement": placement, "residual_scale": scale}
-    model = strawberry.build(tiny(BLOCK, {"attention": "mha"}, **fields)).eval()
+    residual = {"placement": placement, "scale": scale}
+    model = strawberry.build(tiny(BLOCK, {"attention": "mha"}, residual=residual)).eval()
     block = model.visits()[0].block
     use = Use(torch.arange(7), 0, model.positional, model.weights)
     x = torch.randn(2, 7, 16)
@@ -29,7 +29,7 @@ def block_by_hand(placement, scale):
         y = rms(y) if placement == "sandwich" else y
         expected = expected + factor * y
         expected = rms(expected) if placement == "post" else expected
-    return block(ResidualStream(x), use, 0)[0].x, expected
+    return block(x, use, 0)[0], expected
 
 
 @pytest.mark.parametrize("placement", ["pre", "post", "sandwich"])

@@ -3,7 +3,6 @@ import torch
 
 import strawberry
 from strawberry.errors import RecipeError
-from strawberry.model.residual import ResidualStream
 from strawberry.model.stack import recursion
 from tests.support import tiny
 
@@ -52,7 +51,7 @@ def test_recur_is_the_same_block_twice():
     use = Use(torch.arange(8), 0, model.positional, model.weights)
     with torch.no_grad():
         x = model.embedding(idx)
-        expected = model.norm(block(block(ResidualStream(x), use, 0)[0], use, 1)[0].x)
+        expected = model.norm(block(block(x, use, 0)[0], use, 1)[0])
 
         torch.testing.assert_close(model.trunk(idx)[0], expected)
 

@@ -50,8 +50,8 @@ PARTS = {
     "model.positional": ("rope", "alibi", "t5_bias", "learned", "sinusoidal", "none"),
     "model.weights": ("owned", "shared", "step_lora", "{use: factorized, rank: 3}", "retained"),
     "model.stack": ("[{recur: 3, attention: mha}]", "[{repeat: 2, ffn: mlp}]", "[]"),
-    "model.residual": ("sum", "attention"),
-    "model.placement": ("pre", "post", "sandwich"),
+    "model.residual": ("sum", "attention", "{placement: post}", "{placement: sandwich}"),
+    "model.block": ("sequential", "parallel"),
     "train.document_mask": ("true", "false"),
     "optimizer": ("adamw", "muon", "lion", "[muon, adamw]"),
 }  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from strawberry.ablate.fair import seconds_a_step
-from strawberry.model.stack import Block
+from strawberry.model.stack import BlockNode
 from strawberry.profiling.step import profile
 from strawberry.recipe.spec import Recipe
 from strawberry.training import engine
@@ -44,7 +44,7 @@ def test_a_step_clips_recomputes_and_accumulates(
         squares = sum(
             float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None
         )
-        blocks = [module for module in model.modules() if isinstance(module, Block)]
+        blocks = [module for module in model.modules() if isinstance(module, BlockNode)]
         taken.append((
             len(self.rows(number)),
             all(block.recompute for block in blocks),

@@ -141,13 +141,8 @@ def _blocks(nodes: tuple[NodeSpec, ...]) -> Iterator[BlockSpec]:
 def _refused(recipe: Recipe) -> Iterator[Problem]:
     """A problem for each part of a recipe that transformers has no counterpart of."""
     spec = recipe.model
-    plain: dict[str, Any] = {
-        "placement": "pre",
-        "residual": "sum",
-        "residual_scale": 1.0,
-        "embedding_norm": False,
-        "logit_softcap": None,
-    }
+    yield from _refused_stream(spec.components["residual"])
+    plain: dict[str, Any] = {"embedding_norm": False, "logit_softcap": None}
     for name, value in plain.items():
         actual = getattr(spec, name)
         if actual != value:
@@ -167,6 +162,16 @@ def _refused(recipe: Recipe) -> Iterator[Problem]:
     blocks = list(_blocks(spec.stack))
     for block in blocks:
         yield from _refused_block(block, recipe, blocks[0])
+
+
+def _refused_stream(residual: ComponentSpec) -> Iterator[Problem]:
+    if _name(residual) != "sum":
+        yield residual.problem("", f"{_name(residual)!r} {NONE}: only sum has one")
+        return
+    for name, value in {"placement": "pre", "scale": 1.0}.items():
+        actual = residual.fields[name]
+        if actual != value:
+            yield residual.problem(name, f"{_say(actual)} {NONE}: only {_say(value)} has one")
 
 
 NONE = "has no counterpart in transformers' llama, mistral, qwen3 or gpt2"
@@ -197,6 +202,9 @@ def _refused_block(block: BlockSpec, recipe: Recipe, first: BlockSpec) -> Iterat
     for kind in ("attention", "ffn"):
         if getattr(block, kind) is None:
             yield block.at.problem(kind, f"a block without {kind} {NONE}")
+    body = block.components.get("block") or spec.components["block"]
+    if _name(body) != "sequential":
+        yield body.problem("", f"{_name(body)!r} {NONE}: only sequential has one")
     for kind in ("norm", "positional"):
         own = getattr(block, kind)
         if own is not None and own != getattr(spec, kind):

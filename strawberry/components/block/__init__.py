@@ -1,0 +1,1 @@
+"""Which parts a block has, in which order: a file each."""

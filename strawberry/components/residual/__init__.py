@@ -1,0 +1,1 @@
+"""The residual stream: a file each."""

@@ -245,7 +245,7 @@ __all__ = [
 _MODULES = (
     "data", "execution", "tokenizer",  # without torch, and so first
     "component", "decay", "mixing", "numbers", "objective", "parts", "collectives", "routing",
-    "running", "sites", "stream", "terms", "use", "weights",
+    "running", "sites", "stream", "terms", "training", "use", "weights",
 )  # fmt: skip
 
 __getattr__, __dir__ = lazily(__name__, __all__, _MODULES)

@@ -196,7 +196,7 @@ class BlockSite(Site):
             ValueError: the entry names no such part.
         """
         if spec is None and name not in self.parts:
-            raise ValueError(f"this block needs `{name}:` beside it")
+            raise ValueError(f"this block has no `{name}:`; add one to its entry")
         given = self.parts[name] if spec is None else spec
         return self.make_part(name, given, alone, self)
 

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass, replace
 
-from strawberry.contracts import State
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from strawberry.contracts import Router, SharedKeys, State, Stream, Use
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The tokens that still recur.
+
+    Attributes:
+        places: their indices in the sequence, (B, K).
+        carried: the router's values of them.
+        real: (B, K), False for padding; None without padding.
+    """
+
+    places: Tensor
+    carried: State
+    real: Tensor | None
 
 
 def gather(x: Tensor, places: Tensor) -> Tensor:
@@ -24,3 +43,48 @@ def put_back(whole: State, part: State, row: int) -> None:
         kept = whole[name][row : row + 1]
         if kept.data_ptr() != tensor.data_ptr():
             kept.copy_(tensor)
+
+
+def merged(
+    stream: Stream, before: Stream, after: Stream, active: Active, router: Router, step: int
+) -> Stream:
+    """The stream, each of its tensors, once the tokens that ran a step are put back."""
+
+    def merge(whole: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        # A router knows tokens of one width: (B, K, ...) is (B, K, C) to it.
+        new = router.merge(x.flatten(2), y.flatten(2), step, active.carried).view_as(y)
+        if active.real is not None:
+            real = active.real.view(*active.real.shape, *[1] * (y.ndim - 2))
+            new = torch.where(real, new, x)
+        where = active.places.view(*active.places.shape, *[1] * (y.ndim - 2))
+        return whole.scatter(1, where.expand_as(new), new.to(whole.dtype))
+
+    return tree_map(merge, stream, before, after)
+
+
+def share_of(active: Active, tokens: int) -> Tensor:
+    """The share of all tokens that run a step."""
+    if active.real is None:
+        share = active.places.numel() / tokens
+        return torch.full((), share, device=active.places.device)
+    return active.real.sum() / tokens
+
+
+def sharing(
+    use: Use,
+    store: dict[int, State],
+    slot: int,
+    active: Active,
+    first: tuple[Active, Use],
+    length: int,
+) -> Use:
+    """The use with the keys of the first step: its store, and the indices of these tokens."""
+    began, there = first
+    B, T0 = began.places.shape
+    if active is began:
+        return replace(use, shared=SharedKeys(store, slot, False, T0, documents=use.documents))
+    order = torch.arange(T0, device=began.places.device).expand(B, T0)
+    place_of = order.new_zeros(B, length).scatter(1, began.places, order)
+    places = place_of.gather(1, active.places)
+    shared = SharedKeys(store, slot, True, T0, places, there.documents)
+    return replace(use, shared=shared, key_positions=there.key_positions)

@@ -13,7 +13,7 @@ shared, all steps use those of the first (Mixture-of-Recursions, arXiv 2507.1052
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,15 @@ from strawberry.contracts import (
     WeightSource,
     largest,
 )
-from strawberry.model.gathering import gather, put_back, row_of
+from strawberry.model.gathering import (
+    Active,
+    gather,
+    merged,
+    put_back,
+    row_of,
+    share_of,
+    sharing,
+)
 from strawberry.model.stack import (
     BlockNode,
     BlockUse,
@@ -43,21 +51,6 @@ from strawberry.model.stack import (
 
 DEAD = 0.01
 """A step with a smaller share of tokens counts as dead."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Active:
-    """The tokens that still recur.
-
-    Attributes:
-        places: their indices in the sequence, (B, K).
-        carried: the router's values of them.
-        real: (B, K), False for padding; None without padding.
-    """
-
-    places: Tensor
-    carried: State
-    real: Tensor | None
 
 
 class Recursion(Stack):
@@ -282,8 +275,8 @@ class Recursion(Stack):
         assert self.router is not None
         x = read_of(stream, use)
         (B, T, _), device = x.shape, x.device
-        active = _Active(torch.arange(T, device=device).expand(B, T), {}, None)
-        first: tuple[_Active, Use] | None = None
+        active = Active(torch.arange(T, device=device).expand(B, T), {}, None)
+        first: tuple[Active, Use] | None = None
         store: dict[int, State] = {}
         shares: list[Tensor] = []
         aux: Aux = ()
@@ -298,12 +291,12 @@ class Recursion(Stack):
             inside = self._inside(use, active, step, seen)
             first = first or (active, inside)
             if self.share_keys:
-                inside = _sharing(inside, store, slot, active, first, T)
+                inside = sharing(inside, store, slot, active, first, T)
             after, terms = self._in_turn(self._enter(before, step, use), inside, slot, inner)
-            stream = self._merged(stream, before, after, active, step)
+            stream = merged(stream, before, after, active, self.router, step)
             if step < self.steps - 1:
                 stream = self._between(stream, use, step)
-            shares.append(_share(active, B * T))
+            shares.append(share_of(active, B * T))
             slot, aux = slot + self._width(inner), aux + terms
         if seen is None:
             aux += self._statistics(shares, device)
@@ -311,25 +304,7 @@ class Recursion(Stack):
         silent = [term._replace(value=torch.zeros_like(term.value)) for term in told[-1]]
         return stream, aux + sum(told, ()) + tuple(silent) * (self.steps - len(told))
 
-    def _merged(
-        self, stream: Stream, before: Stream, after: Stream, active: _Active, step: int
-    ) -> Stream:
-        """The stream, every tensor of it, with what came back of the tokens that ran a step."""
-        assert self.router is not None
-        router, carried = self.router, active.carried
-
-        def merge(whole: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            # A router knows tokens of one width: (B, K, ...) is (B, K, C) to it.
-            merged = router.merge(x.flatten(2), y.flatten(2), step, carried).view_as(y)
-            if active.real is not None:
-                real = active.real.view(*active.real.shape, *[1] * (y.ndim - 2))
-                merged = torch.where(real, merged, x)
-            where = active.places.view(*active.places.shape, *[1] * (y.ndim - 2))
-            return whole.scatter(1, where.expand_as(merged), merged.to(whole.dtype))
-
-        return tree_map(merge, stream, before, after)
-
-    def _choose(self, x: Tensor, active: _Active, step: int) -> tuple[_Active | None, Aux]:
+    def _choose(self, x: Tensor, active: Active, step: int) -> tuple[Active | None, Aux]:
         """The tokens that run this step, or None if there are none."""
         assert self.router is not None
         routed = self.router.route(
@@ -349,9 +324,9 @@ class Recursion(Stack):
         order = (~go).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
         real = None if fixed else torch.arange(size, device=x.device) < counts
         carried = {name: gather(kept, order) for name, kept in routed.carried.items()}
-        return _Active(active.places.gather(1, order), carried, real), routed.terms
+        return Active(active.places.gather(1, order), carried, real), routed.terms
 
-    def _inside(self, use: Use, active: _Active, step: int, seen: State | None) -> Use:
+    def _inside(self, use: Use, active: Active, step: int, seen: State | None) -> Use:
         """The use of this step: the remaining tokens, and its own part of the cache."""
         B = len(active.places)
         positions = gather(use.positions.expand(B, -1), active.places)
@@ -392,31 +367,3 @@ class Recursion(Stack):
     def _width(self, inner: Sequence[int]) -> int:
         """Slots of one step."""
         return sum(self._node(index).n_slots for index in inner)
-
-
-def _share(active: _Active, tokens: int) -> Tensor:
-    """The share of all tokens that run a step."""
-    if active.real is None:
-        share = active.places.numel() / tokens
-        return torch.full((), share, device=active.places.device)
-    return active.real.sum() / tokens
-
-
-def _sharing(
-    use: Use,
-    store: dict[int, State],
-    slot: int,
-    active: _Active,
-    first: tuple[_Active, Use],
-    length: int,
-) -> Use:
-    """The use with the keys of the first step: its store, and the indices of these tokens."""
-    began, there = first
-    B, T0 = began.places.shape
-    if active is began:
-        return replace(use, shared=SharedKeys(store, slot, False, T0, documents=use.documents))
-    order = torch.arange(T0, device=began.places.device).expand(B, T0)
-    place_of = order.new_zeros(B, length).scatter(1, began.places, order)
-    places = place_of.gather(1, active.places)
-    shared = SharedKeys(store, slot, True, T0, places, there.documents)
-    return replace(use, shared=shared, key_positions=there.key_positions)

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from strawberry.check import Subject, checks_for, run_one
-from strawberry.check.subject import of_component
+from strawberry.check import Subject, checks_for, of_component, run_one
 from strawberry.plugin import Plugins
 
 FOLDER = Path(__file__).parent

@@ -1,7 +1,4 @@
-"""Each file of this folder is an idea of a paper: a plugin of its own, which no core line knows.
-
-A file that needs more than its defaults says so in `FIELDS`, the component's recipe fields.
-"""
+"""Each file here without a `RECIPE` is an idea of an architecture: a plugin of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +13,9 @@ from strawberry.check import Subject, checks_for, of_component, run_one
 from strawberry.plugin import Plugins
 
 FOLDER = Path(__file__).parent
-IDEAS = sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith(("_", "test_")))
+FILES = [p for p in FOLDER.glob("*.py") if not p.stem.startswith(("_", "test_"))]
+IDEAS = sorted(p.stem for p in FILES if "\nRECIPE = " not in p.read_text())
+"""Those of training have a `RECIPE`, and are tried by `test_training_ideas.py`."""
 QUICK = ("cache", "gradients", "saved", "counted")
 """Checks of every run of the suite; the others are slow: `pytest -m slow tests/ideas`."""
 

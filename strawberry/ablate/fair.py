@@ -14,6 +14,7 @@ from strawberry.contracts import Bank
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
 from strawberry.model.build import build
+from strawberry.model.own import BesideBlock
 from strawberry.recipe.spec import BlockSpec, Recipe
 from strawberry.recipe.walk import blocks
 from strawberry.training.planned import planned
@@ -79,9 +80,7 @@ def budget(
         known: budgets by what they depend on; reused for models counted before.
         model: the recipe's model on the meta device, if it is built already.
     """
-    whole = recipe.to_dict()
-    sizes = [whole["model"], whole["objective"], recipe.train.batch_size]
-    key = json.dumps(sizes, sort_keys=True, default=str)
+    key = _counting_key(recipe)
     counted = (known or {}).get(key) or _count(recipe, model or build(recipe, "meta"))
     if known is not None:
         known[key] = counted
@@ -91,6 +90,18 @@ def budget(
         mean = run.flops / run.tokens
         return replace(counted, steps=steps, tokens=run.tokens, flops_per_token=mean)
     return replace(counted, steps=steps, tokens=step_tokens(recipe) * steps)
+
+
+def _counting_key(recipe: Recipe) -> str:
+    """A text that differs where `_count` may differ: the recipe without what it never reads.
+
+    The origin is in it because an objective may name a teacher's run relative to the recipe.
+    """
+    counted = recipe.to_dict()
+    for name in ("name", "seed", "data", "curriculum"):
+        counted.pop(name, None)
+    counted["train"] = {k: v for k, v in counted["train"].items() if k != "max_iters"}
+    return json.dumps([counted, str(recipe.origin)], sort_keys=True, default=str)
 
 
 def _count(recipe: Recipe, model: LanguageModel) -> Budget:
@@ -112,31 +123,21 @@ def parameters(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def active_parameters(model: torch.nn.Module) -> int:
+def active_parameters(model: LanguageModel) -> int:
     """Number of parameters that take part in a token.
 
-    A module with banks of experts has a router among its submodules. The router has `experts` and
-    `active`, or the `share` of tokens of each expert. Without a router all experts are active.
-    Further experts of a bank are shared ones.
+    Of a bank's parameters it counts `Bank.active_share`, wherever they live. For a stack that
+    several banks share it takes the largest of their shares, which is that of one use: the uses of
+    a token may choose different experts.
     """
-    idle = 0.0
-    for owner in model.modules():
-        banks = [module for module in owner.children() if isinstance(module, Bank)]
-        if isinstance(owner, Bank) or not banks:
-            continue
-        for router in owner.children():
-            experts, active = getattr(router, "experts", None), getattr(router, "active", None)
-            share = getattr(router, "share", None)
-            if isinstance(experts, int) and isinstance(active, int):
-                unused = [max(0, experts - active) / bank.experts for bank in banks]
-            elif isinstance(share, float):
-                unused = [max(0.0, 1 - share) for _ in banks]
-            else:
-                continue
-            sizes = [sum(p.numel() for p in bank.parameters()) for bank in banks]
-            idle += sum(part * size for part, size in zip(unused, sizes, strict=True))
-            break
-    return round(parameters(model) - idle)
+    shares: dict[torch.Tensor, float] = {}
+    own = [module for module in model.modules() if isinstance(module, BesideBlock)]
+    for use in (*model.visits(), *(use for block in own for use in block.visits())):
+        for bank in use.block.modules():
+            if isinstance(bank, Bank) and bank.active_share < 1:
+                for parameter in bank.expert_parameters(use.weights):
+                    shares[parameter] = max(shares.get(parameter, 0.0), bank.active_share)
+    return round(sum(shares.get(p, 1.0) * p.numel() for p in model.parameters()))
 
 
 def limited(cell: Cell, plan: Plan, base: Recipe) -> Cell:
@@ -220,20 +221,23 @@ def _resized(
     """
     known: dict[int, float] = {}
     built: dict[int, Cell] = {}
+    rejected: dict[int, str] = {}
 
     def at(width: int) -> int:
         """Measure the width, or the first one after it that works; returns that width."""
         for candidate in range(width, width + REFUSED):
+            if candidate in rejected:
+                continue
             if candidate in known:
                 return candidate
             try:
                 built[candidate] = cell.changed({path: candidate}, base)
                 known[candidate] = measure(built[candidate])
             except RecipeError as error:
-                reason = str(error).splitlines()[0]
+                rejected[candidate] = str(error).splitlines()[0]
             else:
                 return candidate
-        raise StrawberryError(reason)
+        raise StrawberryError(rejected[width])
 
     low = at(1)
     if known[low] > goal * (1 + TOLERANCE):

@@ -24,7 +24,7 @@ from strawberry.ablate.worker import GRACE, child
 def ask(folder: Path, request: Mapping[str, Any], say: Say = silent) -> None:
     """Create a trial's folder with the request in it; waits for the parent folder.
 
-    Raises Away if the parent folder doesn't come back.
+    Raises FolderMissing if the parent folder doesn't come back.
     """
     wait_for(folder.parent, say)
     folder.mkdir(exist_ok=True)
@@ -124,11 +124,19 @@ def outcome(folder: Path, code: int) -> dict[str, Any]:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
         if code < 0:
-            name = signal.Signals(-code).name
+            name = _signal_name(-code)
             hint = " (out of memory?)" if name == "SIGKILL" else ""
             return {"status": "killed", "error": f"killed by {name}{hint}"}
         return {"status": "failed", "error": f"exit code {code}; see {folder / 'log.txt'}"}
     return result
+
+
+def _signal_name(number: int) -> str:
+    """`SIGKILL`, or `signal 40`: the enumeration names only the ends of the real-time signals."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _context() -> Any:

@@ -113,7 +113,7 @@ class Sweep:
         """Tune, halve, train every cell with every seed, and write the record.
 
         Raises:
-            Stopped: a signal stopped it; finished trials remain.
+            SweepStopped: a signal stopped it; finished trials remain.
             StrawberryError: the folder is in use, or missing for too long, or nothing can run.
         """
         with self.folder.held(), self._stoppable(), contextlib.closing(self.executor):
@@ -312,7 +312,7 @@ class Sweep:
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:
-        """In this context a signal stops the trials, which save, and raises Stopped."""
+        """In this context a signal stops the trials, which save, and raises SweepStopped."""
 
         def stop(number: int) -> None:
             raise SweepStopped(self.out, number)

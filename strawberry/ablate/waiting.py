@@ -43,7 +43,7 @@ def tries() -> Iterator[int]:
 def wait_for(folder: Path, say: Say = silent, there: Callable[[], bool] | None = None) -> None:
     """Wait until `there()` is true (default: the folder exists).
 
-    Raises Away if it does not come back.
+    Raises FolderMissing if it does not come back.
     """
     arrived = folder.is_dir if there is None else there
     for number in tries():
@@ -93,7 +93,10 @@ class LockedFolder:
             self._lock.release()
 
     def write(self, path: Path, text: str) -> None:
-        """Replace a file in the folder; raises Away, or StrawberryError on a disk error."""
+        """Replace a file in the folder.
+
+        Raises FolderMissing as `wait_for` does, and StrawberryError on a disk error.
+        """
         while True:
             wait_for(self.path, self.say, self._there)
             try:

@@ -42,10 +42,11 @@ class _Summed(torch.autograd.Function):
 
 def gathered(x: Tensor) -> Tensor:
     """`x` of all ranks, concatenated, with equal shapes; all ranks have to call it. No gradient."""
+    x = x.detach().contiguous()
     if ranks() == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(ranks())]
-    dist.all_gather(parts, x.detach().contiguous())
+    dist.all_gather(parts, x)
     return torch.cat(parts)
 
 
@@ -59,8 +60,8 @@ def largest(count: Tensor) -> int:
 
 def is_shard(tensor: Tensor) -> bool:
     """Return whether a tensor is sharded, with a shard on each rank."""
-    # Looked up by name: a process without ranks need not import the machinery of shards.
-    return ranks() > 1 and hasattr(tensor, "full_tensor")
+    # Looked up by name, because importing DTensor takes long and most processes have none.
+    return hasattr(tensor, "full_tensor")
 
 
 def local(tensor: Tensor) -> Tensor:

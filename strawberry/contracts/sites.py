@@ -160,12 +160,19 @@ class Site:
         out_features: int,
         in_features: int,
         *,
+        active: float | None = None,
         output: bool = False,
         parts: Declared | MatrixLayout | None = None,
     ) -> Bank:
-        """A stack of `experts` such matrices, without biases; raises as `projection` does."""
+        """A stack of `experts` such matrices, without biases; raises as `projection` does.
+
+        `active` is the mean number of these experts that process a token; None means all.
+        """
         request = self._request(name, out_features, in_features, output, False, parts)
-        return self.weights.bank(request, experts)
+        bank = self.weights.bank(request, experts)
+        if active is not None:
+            bank.active_share = min(1.0, active / experts)
+        return bank
 
     def norm(self, features: int, role: str = "") -> Norm:
         """The recipe's normalisation over the last `features` numbers, such as for a QK-norm."""

@@ -77,7 +77,14 @@ class Projection(Component, abc.ABC):
 
 
 class Bank(Component, abc.ABC):
-    """A stack of E matrices (out_features, in_features), one for each expert, without biases."""
+    """A stack of E matrices (out_features, in_features), one for each expert, without biases.
+
+    Attributes:
+        active_share: mean share of the experts that process a token, from 0 to 1. The component
+            that asks for the bank says it, with `site.bank(..., active=...)`.
+    """
+
+    active_share: float = 1.0
 
     def __init__(self, request: ProjectionRequest, experts: int) -> None:
         super().__init__()
@@ -89,6 +96,17 @@ class Bank(Component, abc.ABC):
     @abc.abstractmethod
     def matrices(self, use: Use) -> Tensor:
         """The matrices of this use: (E, out_features, in_features)."""
+
+    def expert_parameters(self, source: WeightSource) -> list[Tensor]:
+        """The parameters that consist of one part for each expert.
+
+        By default these are the bank's own. A bank whose matrices live on the weight source, or
+        that keeps parameters which all experts use, overrides it.
+
+        Args:
+            source: the weight source of the block, as in `use.weights`.
+        """
+        return list(self.parameters())
 
 
 @dataclass(frozen=True, slots=True)

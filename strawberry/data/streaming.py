@@ -42,36 +42,36 @@ class TextStream:
 
     def add(self, token: int) -> str:
         """Add an id and return the text that is now final; often a little less than the id's."""
-        self.note(token)
-        self._window.append(token)
+        self.append(token)
         if self._tokenizer.unsettled(self._window):
             return ""
         now = self._tokenizer.decode(self._window)
-        settled = _shared(self._last, now).rstrip(REPLACED)
+        settled = _common_prefix(self._last, now).rstrip(REPLACED)
         piece = settled[self._given :]
         self._given = max(self._given, len(settled))
         self._last = now
         if len(self._window) > _WINDOW:
-            self._move()
+            self._shrink_window()
         self._pieces.append(piece)
         return piece
 
-    def note(self, token: int) -> None:
-        """Add an id without emitting text; `end` returns it."""
+    def append(self, token: int) -> None:
+        """Add an id without emitting text; a later `add` or `end` returns its text."""
         self._ids.append(token)
+        self._window.append(token)
 
     def end(self) -> str:
         """The remaining text, with incomplete characters as the replacement character."""
         text, given = self.text(), "".join(self._pieces)
-        return text[len(_shared(text, given)) :]
+        return text[len(_common_prefix(text, given)) :]
 
     def text(self) -> str:
         """The text of all ids so far."""
         whole = self._tokenizer.decode([*self._before, *self._ids])
         before = self._tokenizer.decode(self._before)
-        return whole[len(_shared(before, whole)) :]
+        return whole[len(_common_prefix(before, whole)) :]
 
-    def _move(self) -> None:
+    def _shrink_window(self) -> None:
         """Move the start of the window forward without changing its end, to decode less."""
         window = self._window[-_CONTEXT:]
         text, waiting = self._tokenizer.decode(window), self._last[self._given :]
@@ -79,7 +79,7 @@ class TextStream:
             self._window, self._last, self._given = window, text, len(text) - len(waiting)
 
 
-def _shared(one: str, two: str) -> str:
+def _common_prefix(one: str, two: str) -> str:
     """The common prefix of two texts."""
     length = min(len(one), len(two))
     if one[:length] == two[:length]:

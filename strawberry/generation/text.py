@@ -164,7 +164,7 @@ def generate_batch(
         if ended[row] or token >= tokenizer.vocab_size:
             return
         if stream is None:
-            texts[row].note(token)
+            texts[row].append(token)
         elif piece := texts[row].add(token):
             stream(row, piece)
 

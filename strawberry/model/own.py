@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from strawberry.contracts import (
     WeightSource,
 )
 from strawberry.errors import StrawberryError
-from strawberry.model.stack import BlockNode, CacheShape
+from strawberry.model.stack import BlockNode, BlockUse, CacheShape
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
@@ -74,6 +74,10 @@ class BesideBlock(OwnBlock):
         (residual,) = self._residual
         stream, aux = self.block(residual.begin(x, use), use, 0)
         return residual.end(stream, use), aux
+
+    def visits(self) -> Iterator[BlockUse]:
+        """The uses of the block, outside of the stack."""
+        yield from self.block.visits((), self._weights[0], "objective")
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """Its state between cached calls."""

@@ -242,11 +242,9 @@ def log(session: Session, recent: RecentSums, spikes: SpikeDetector) -> None:
     if "loss" not in row:  # every step of it was skipped
         session.log(row)
         return
-    if (ratio := spikes.ratio(row["loss"])) is not None:
-        row["loss_spike"] = ratio
-        session.warn(
-            f"step {session.step}: loss {row['loss']:.4g} is {ratio:.3g} times its recent value"
-        )
+    if (spike := spikes.observe(row["loss"])) is not None:
+        row["loss_spike"] = spike.rise
+        session.warn(f"step {session.step}: {spike}")
     session.log(row)
     del row["step"]
     session.tell("step_done", session.run.path, session.step, row)

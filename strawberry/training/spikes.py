@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
 
-ROWS = 20
+WINDOW = 20
 """Number of rows that a loss is compared with."""
 
-LEAST = 5
+MIN_ROWS = 5
 """Number of rows before which nothing counts as a spike."""
 
 DEVIATIONS = 10.0
@@ -17,6 +19,26 @@ DEVIATIONS = 10.0
 
 SHARE = 0.1
 """Minimum relative distance from the median, because a flat curve has no deviation."""
+
+
+class Spike(NamedTuple):
+    """A spike, and the median of the rows before it."""
+
+    loss: float
+    median: float
+
+    @property
+    def rise(self) -> float:
+        """The difference from the median."""
+        return self.loss - self.median
+
+    def __str__(self) -> str:
+        """A sentence; it names a ratio only where the median is positive."""
+        if self.median > 0:
+            size = f"{self.loss / self.median:.3g} times its recent median {self.median:.4g}"
+        else:
+            size = f"{self.rise:.4g} above its recent median {self.median:.4g}"
+        return f"loss {self.loss:.4g} is {size}"
 
 
 class SpikeDetector:
@@ -27,16 +49,21 @@ class SpikeDetector:
     """
 
     def __init__(self, losses: Iterable[float] = ()) -> None:
-        self._seen: deque[float] = deque(losses, ROWS)
+        self._seen: deque[float] = deque(filter(math.isfinite, losses), WINDOW)
 
-    def ratio(self, loss: float) -> float | None:
-        """The loss as a multiple of the median of previous rows, if it is a spike; else None."""
+    def observe(self, loss: float) -> Spike | None:
+        """Add a row's loss; return it as a spike if it is one, else None.
+
+        A loss that isn't finite is never a spike here, nor is one compared with it: the guard
+        against such losses reports them.
+        """
+        if not math.isfinite(loss):
+            return None
         before = list(self._seen)
         self._seen.append(loss)
-        if len(before) < LEAST:
+        if len(before) < MIN_ROWS:
             return None
         median = statistics.median(before)
         spread = statistics.median(abs(value - median) for value in before)
-        if loss - median <= max(DEVIATIONS * spread, SHARE * abs(median)):
-            return None
-        return loss / median if median else float("inf")
+        spike = Spike(loss, median)
+        return spike if spike.rise > max(DEVIATIONS * spread, SHARE * abs(median)) else None

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 import strawberry
+from strawberry.ablate import fair
 from strawberry.ablate.cells import Cell
 from strawberry.ablate.fair import TOLERANCE, budget, matched, step_tokens
 from strawberry.ablate.preparing import prepare
@@ -27,6 +28,83 @@ def test_active_parameters_by_hand() -> None:
         found = budget(recipe)
         bank = 8 * (2 * 8 * 16 + 16 * 8)
         assert found.parameters - found.active_parameters == bank * 6 // 8
+
+
+@pytest.mark.parametrize(
+    "weights", ["owned", "shared", "factorized", "retained", {"use": "step_lora", "of": "shared"}]
+)
+@pytest.mark.parametrize("routing", ["token", "expert"])
+def test_idle_experts_of_every_weight_source(weights: Any, routing: str) -> None:
+    """Three quarters of what is added by 8 experts instead of 4 are idle, wherever that lives.
+
+    Every source has one part of its parameters in proportion to the number of experts. With 2 of 8
+    and 1 of 4 active the rest is the same and active, but for the router's rows.
+    """
+    found = {}
+    for experts, active in ((4, 1), (8, 2)):
+        moe = {"use": "moe", "experts": experts, "active": active, "n_ffn": 8, "routing": routing,
+               "gate": "sigmoid"}  # fmt: skip
+        recur = {"recur": 2, "weights": weights, "stack": [{"attention": "mha", "ffn": moe}]}
+        cost = budget(tiny(recur, n_embd=16))
+        found[experts] = (cost.parameters, cost.parameters - cost.active_parameters)
+    grown = found[8][0] - found[4][0] - 4 * 16
+    assert found[8][1] - found[4][1] == pytest.approx(grown * 3 / 4)
+    assert found[8][1] > 0
+
+
+def test_idle_experts_of_an_objective_count() -> None:
+    """Its own block is like the stack's last, which has as many idle experts."""
+    moe = {"use": "moe", "experts": 8, "active": 2, "n_ffn": 8}
+    stack = {"attention": "mha", "ffn": moe}
+    for weights, uses in (("owned", 2), ("shared", 1)):
+        recipe = tiny(stack, n_embd=16, weights=weights)
+        found = budget(
+            patch(recipe, {"objective": {"use": "multi_token", "tokens": 2, "form": "chained"}})
+        )
+        bank = 8 * (2 * 8 * 16 + 16 * 8)
+        assert found.parameters - found.active_parameters == uses * bank * 6 // 8
+
+
+def test_a_budget_is_reused_only_where_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted again with anything that counting may read; not for names, seeds, data and steps."""
+    base = tiny({"attention": "mha", "ffn": "swiglu"})
+    counts = list[Recipe]()
+    original = fair._count
+
+    def count(recipe: Recipe, model: Any) -> Any:
+        counts.append(recipe)
+        return original(recipe, model)
+
+    monkeypatch.setattr(fair, "_count", count)
+    known: dict[str, fair.Budget] = {}
+    for changes, new in (
+        ({}, True),
+        ({"name": "other", "seed": 9, "train.max_iters": 7}, False),
+        ({"objective": {"use": "multi_token", "tokens": 2, "form": "chained"}}, True),
+        ({"train.dtype": "bfloat16"}, True),
+        ({"train.batch_size": 3}, True),
+    ):
+        before = len(counts)
+        assert budget(patch(base, changes), known) == budget(patch(base, changes))
+        assert len(counts) - before == 1 + new
+
+
+def test_rejected_widths_are_built_once() -> None:
+    """The search asks for each width at most once, also those between multiples of the heads."""
+    base = tiny({"attention": {"use": "mha", "n_head": 16}, "ffn": "swiglu"}, n_embd=64)
+    path, tried = "model.stack.*.attention.n_qkv", list[int]()
+
+    class Counted(Cell):
+        def changed(self, more: Any, base: Recipe) -> Cell:
+            tried.append(more[path])
+            return super().changed(more, base)
+
+    def parameters(cell: Cell) -> float:
+        return float(fair.parameters(cell.model))
+
+    cell = Counted("recipe", {}, base)
+    fair._resized(cell, path, 1.5 * parameters(cell), parameters, base)
+    assert len(tried) == len(set(tried)) > 16
 
 
 def test_dense_models_are_all_active() -> None:

@@ -162,8 +162,24 @@ def test_streaming_is_decoding_the_whole(kind: Callable[[], Tokenizer]) -> None:
             assert "".join(pieces) == expected
             stream = TextStream(tokenizer, before)
             for i in ids:
-                stream.note(i)
+                stream.append(i)
             assert stream.text() == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_silent_ids_are_part_of_the_stream(kind: Callable[[], Tokenizer]) -> None:
+    """Any mixture of ids with and without emitted text gives the text of all."""
+    tokenizer = HubTokenizer(kind().to_str(), "test")
+    for text in TEXTS:
+        ids = tokenizer.encode(text)
+        stream = TextStream(tokenizer)
+        pieces = []
+        for number, i in enumerate(ids):
+            if number % 3:
+                stream.append(i)
+            else:
+                pieces.append(stream.add(i))
+        assert "".join(pieces) + stream.end() == tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("pattern", ["abcd", Regex("a.*d")])

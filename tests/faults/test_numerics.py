@@ -316,9 +316,10 @@ def test_a_spike_is_a_field_and_a_line(
         with pytest.MonkeyPatch.context() as patch:
             scale_loss(patch, 9, by)
             train(make_recipe(train={"max_iters": 12}), tmp_path / str(by), warn=of_numbers(said))
-        spikes = {r["step"]: r["loss_spike"] for r in rows(tmp_path / str(by)) if "loss_spike" in r}
+        spikes = {r["step"]: r for r in rows(tmp_path / str(by)) if "loss_spike" in r}
         told += list(spikes) == [9] and len(said) == 1
-        assert spikes[9] == pytest.approx(by, rel=0.3)
+        before = spikes[9]["loss"] - spikes[9]["loss_spike"]
+        assert spikes[9]["loss"] / before == pytest.approx(by, rel=0.3)
     figure(2, told, "spikes told")
 
 
@@ -345,8 +346,8 @@ def test_without_a_threshold_no_spike_is_told(
     """The same spike passes unsaid where no deviation is large enough; plain noise is no spike."""
     chance = random.Random(27)
     noise = SpikeDetector()
-    told = [noise.ratio(chance.gauss(3, 0.1)) for _ in range(4000)]
-    assert sum(ratio is not None for ratio in told) <= 4
+    told = [noise.observe(chance.gauss(3, 0.1)) for _ in range(4000)]
+    assert sum(spike is not None for spike in told) <= 4
     monkeypatch.setattr(spikes_module, "DEVIATIONS", math.inf)
     scale_loss(monkeypatch, 9, 1e4)
     said: list[str] = []

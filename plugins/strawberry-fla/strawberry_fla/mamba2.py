@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt
 
 from strawberry.contracts import MatrixLayout, Site
 from strawberry.errors import FieldError
-from strawberry_fla.mixer import FlaMixer, heads, whole
+from strawberry_fla.mixer import FlaMixer, whole
 
 
 class Mamba2(FlaMixer):
@@ -50,7 +50,8 @@ class Mamba2(FlaMixer):
         if width % head_dim:
             raise FieldError("head_dim", f"width {width} can't be split into heads of {head_dim}")
         n_head = width // head_dim
-        heads("groups", n_head, groups)
+        if n_head % groups:
+            raise FieldError("groups", f"{n_head} heads can't be split into {groups} groups")
         super().__init__(
             "Mamba2",
             head_dim=head_dim,

@@ -179,7 +179,10 @@ def test_a_convolution_is_no_bank_of_matrices(faked, plugins):
         ({"use": "gated_delta_net", "n_head": 5}, "head_dim: width 24 can't be split into 5"),
         ({"use": "gated_delta_net", "head_dim": 257}, "head_dim: .* 256 at most"),
         ({"use": "mamba2", "head_dim": 24}, "head_dim: width 64 can't be split into heads of 24"),
-        ({"use": "mamba2", "head_dim": 16, "groups": 3}, "groups: width 4 can't be split into 3"),
+        (
+            {"use": "mamba2", "head_dim": 16, "groups": 3},
+            "groups: 4 heads .* into 3 groups",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(faked, plugins, attention, message):

@@ -46,7 +46,7 @@ def claim(folder: Path, request: Mapping[str, Any], number: int) -> Claim:
         request: the request to the worker; a token and the number are added.
         number: how many attempts this one makes.
 
-    Raises Away where the folder around it is away, and stays so.
+    Raises FolderMissing if the folder around it is missing and doesn't come back.
     """
     token = uuid.uuid4().hex[:12]
     mine = folder.with_name(f"{folder.name}.attempt-{token}")

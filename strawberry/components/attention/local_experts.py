@@ -84,11 +84,13 @@ class LocalExperts(Component):
         own = torch.tensor(windows) if windows is not None and differ else None
         self.register_buffer("window_of", own, persistent=False)
         experts = router.experts + shared
+        active = router.active + shared
         inside, kv = heads * width, (kv_heads, width)
         gated = {"up": hidden, "gate": hidden}
-        self.q = site.bank("q", experts, inside, site.n_embd, parts={"q": (heads, width)})
+        q_parts = {"q": (heads, width)}
+        self.q = site.bank("q", experts, inside, site.n_embd, active=active, parts=q_parts)
         self.kv = site.projection("kv", 2 * kv_heads * width, site.n_embd, parts={"k": kv, "v": kv})
-        self.swiglu = site.bank("swiglu", experts, 2 * hidden, inside, parts=gated)
+        self.swiglu = site.bank("swiglu", experts, 2 * hidden, inside, active=active, parts=gated)
 
     def forward(self, x: Tensor, use: Use) -> tuple[Tensor, Aux]:
         """(B, T, C) -> (B, T, 2 * hidden), and in training losses and metrics."""

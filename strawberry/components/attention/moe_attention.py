@@ -79,11 +79,12 @@ class MoEAttention(Attention):
         )
         inside = n_kv_head * self.width
         heads = (n_kv_head, self.width)
-        self.query = site.bank("query", experts, inside, site.n_embd, parts={"query": heads})
+        parts = {"query": heads}
+        self.query = site.bank("query", experts, inside, site.n_embd, active=active, parts=parts)
         self.kv = site.projection("kv", 2 * inside, site.n_embd, parts={"k": heads, "v": heads})
         self.q_norm = site.norm(self.width) if qk_norm else None
         self.k_norm = site.norm(self.width) if qk_norm else None
-        self.out = site.bank("out", experts, site.n_embd, inside, output=True)
+        self.out = site.bank("out", experts, site.n_embd, inside, active=active, output=True)
 
     def forward(self, x: Tensor, use: Use) -> Tensor | tuple[Tensor, Aux]:
         """(B, T, C) -> (B, T, C); in training also the router's losses and metrics."""

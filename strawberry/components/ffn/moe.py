@@ -93,12 +93,13 @@ class MoE(FFN):
         if routing == "expert":
             refused = (normalize, noisy, balance_loss, importance_loss, load_loss, bias_rate)
             _check_expert_choice(experts, active, *refused)
-            share = (capacity if capacity is not None else 1.0) * active / experts
+            taken = (capacity if capacity is not None else 1.0) * active
             self.causal = False
             self.router = ExpertChoiceMoE(
-                site.n_embd, experts, share, gate=gate, scale=scale, z=z_loss
+                site.n_embd, experts, taken / experts, gate=gate, scale=scale, z=z_loss
             )
         else:
+            taken = active
             self.batch_independent = capacity is None
             self.by_micro_batch = () if capacity is None else ("capacity",)
             self.waits = WAITS
@@ -116,8 +117,8 @@ class MoE(FFN):
             )
         names = ("up", "gate")[:wide]
         parts = dict.fromkeys(names, hidden)
-        self.up = site.bank("up", experts, wide * hidden, site.n_embd, parts=parts)
-        self.down = site.bank("down", experts, site.n_embd, hidden, output=True)
+        self.up = site.bank("up", experts, wide * hidden, site.n_embd, active=taken, parts=parts)
+        self.down = site.bank("down", experts, site.n_embd, hidden, active=taken, output=True)
         # Several shared experts side by side are one network of their widths' sum.
         self.shared = nn.ModuleList()
         if shared:

@@ -77,6 +77,11 @@ class FactorizedBank(Bank):
         shape = (self.experts, self.out_features, self.in_features)
         return (basis_PR @ block_CR.mT).reshape(shape)
 
+    def expert_parameters(self, source: WeightSource) -> list[Tensor]:
+        """The basis, whose rows are divided among the experts; they share the block's factor."""
+        assert isinstance(source, FactorizedWeights)
+        return [source.bases[self.basis]]
+
     def extra_repr(self) -> str:
         """Shape and the factors' names."""
         shape = f"{self.experts} x {self.in_features} -> {self.out_features}"

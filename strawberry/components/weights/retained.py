@@ -144,6 +144,10 @@ class RetainedBank(Bank):
         """The stack of this use's step."""
         return _source(use).at(self.part, use)
 
+    def expert_parameters(self, source: WeightSource) -> list[Tensor]:
+        """All parameters of the stack but the gain, which its matrices share."""
+        return [p for p in self.part.parameters() if p is not self.part.gain]
+
     def extra_repr(self) -> str:
         """Shape."""
         return f"{self.experts} x {self.in_features} -> {self.out_features}"

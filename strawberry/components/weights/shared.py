@@ -51,6 +51,11 @@ class SharedBank(Bank):
         """The stack that all blocks share."""
         return _source(use).matrices[self.name]
 
+    def expert_parameters(self, source: WeightSource) -> list[Tensor]:
+        """The stack, which lives on the source."""
+        assert isinstance(source, SharedWeights)
+        return [source.matrices[self.name]]
+
     def extra_repr(self) -> str:
         """Shape and name."""
         return f"{self.experts} x {self.in_features} -> {self.out_features}, {self.name}"

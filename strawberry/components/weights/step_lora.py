@@ -86,6 +86,11 @@ class StepLoRABank(Bank):
         """The nested source's stack plus this step's differences."""
         return self.base.matrices(_inside(use)) + self.deltas.dense(use)
 
+    def expert_parameters(self, source: WeightSource) -> list[Tensor]:
+        """Those of the nested source's stack, and the differences, which are stacks themselves."""
+        assert isinstance(source, StepLoRAWeights)
+        return [*self.base.expert_parameters(source.of), *self.deltas.parameters()]
+
 
 class StepLoRAWeights(WeightSource):
     """`W + (alpha / rank) B_r A_r` with a pair A_r, B_r for each recursion step r.

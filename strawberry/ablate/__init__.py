@@ -21,7 +21,7 @@ from strawberry.lazily import lazily
 if TYPE_CHECKING:
     from strawberry.ablate.plan import Plan
     from strawberry.ablate.preparing import prepare
-    from strawberry.ablate.process import TrialActivity, TrialProcess, ask, outcome, stop
+    from strawberry.ablate.process import TrialActivity, TrialProcess, outcome, stop, write_request
     from strawberry.ablate.record import Record
     from strawberry.ablate.report import tabulate
     from strawberry.ablate.sweep import Sweep, SweepObserver, make_executor
@@ -38,7 +38,6 @@ __all__ = [
     "SweepObserver",
     "TrialActivity",
     "TrialProcess",
-    "ask",
     "holds",
     "make_executor",
     "outcome",
@@ -46,6 +45,7 @@ __all__ = [
     "stop",
     "tabulate",
     "wait_for",
+    "write_request",
 ]
 
 _FOR_EXECUTORS = ("strawberry.stopping", "waiting", "process", "worker")

@@ -31,9 +31,11 @@ WIDTHS = (
     ("attention", "n_qkv"),
 )
 """Fields of blocks that change only the size, in the order of preference."""
-WIDEST = 1 << 20
-REFUSED = 128
-"""Longest run of widths that a component may reject: those between multiples of its heads."""
+MAX_WIDTH = 1 << 20
+"""Width at which a search gives up."""
+MAX_REJECTED_WIDTHS = 128
+"""Number of successive widths that a component may reject, such as those between multiples of its
+number of heads, before a search gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,12 @@ class Budget:
     """The cost of a cell. FLOPs are training FLOPs, forward and backward, unless named otherwise.
 
     Attributes:
+        parameters: unique parameters of the model.
         active_parameters: parameters that take part in a token; of a bank of experts, the active
             ones.
+        flops_per_token: training FLOPs of a token; with a curriculum, the mean over the run.
         cache_bytes: decoding cache of one sequence of block_size tokens.
+        steps: optimizer steps of one trial.
         tokens: training tokens of one trial, repeated ones included.
     """
 
@@ -64,7 +69,7 @@ class Budget:
         return {**asdict(self), "flops": self.flops}
 
 
-def step_tokens(recipe: Recipe) -> int:
+def tokens_per_step(recipe: Recipe) -> int:
     """Training tokens of an optimizer step."""
     train = recipe.train
     return train.batch_size * train.gradient_accumulation_steps * recipe.model.block_size
@@ -77,7 +82,7 @@ def budget(
 
     Args:
         recipe: the recipe to train.
-        known: budgets by what they depend on; reused for models counted before.
+        known: a cache of budgets by `_counting_key`; it is read, and extended by this one.
         model: the recipe's model on the meta device, if it is built already.
     """
     key = _counting_key(recipe)
@@ -89,7 +94,7 @@ def budget(
         run = planned(recipe)
         mean = run.flops / run.tokens
         return replace(counted, steps=steps, tokens=run.tokens, flops_per_token=mean)
-    return replace(counted, steps=steps, tokens=step_tokens(recipe) * steps)
+    return replace(counted, steps=steps, tokens=tokens_per_step(recipe) * steps)
 
 
 def _counting_key(recipe: Recipe) -> str:
@@ -105,7 +110,7 @@ def _counting_key(recipe: Recipe) -> str:
 
 
 def _count(recipe: Recipe, model: LanguageModel) -> Budget:
-    """The budget of zero steps."""
+    """The recipe's budget with steps and tokens at 0, for the caller to fill in."""
     report = account(recipe, model)
     return Budget(
         parameters=report.total_parameters,
@@ -140,7 +145,7 @@ def active_parameters(model: LanguageModel) -> int:
     return round(sum(shares.get(p, 1.0) * p.numel() for p in model.parameters()))
 
 
-def limited(cell: Cell, plan: Plan, base: Recipe) -> Cell:
+def with_step_budget(cell: Cell, plan: Plan, base: Recipe) -> Cell:
     """The cell with the number of steps that the plan's token or FLOP budget allows."""
     assert cell.recipe is not None
     if plan.tokens is None and plan.flops is None:
@@ -152,16 +157,16 @@ def limited(cell: Cell, plan: Plan, base: Recipe) -> Cell:
     if plan.flops is not None:
         tokens = int(plan.flops / account(cell.recipe, cell.model).flops_training_per_token)
     assert tokens is not None
-    steps = tokens // step_tokens(cell.recipe)
+    steps = tokens // tokens_per_step(cell.recipe)
     if steps < 1:
         raise StrawberryError(
             f"{cell.name}: the budget is {tokens:,} tokens, less than one step of "
-            f"{step_tokens(cell.recipe):,}"
+            f"{tokens_per_step(cell.recipe):,}"
         )
     return cell.lasting(steps, base)
 
 
-def matched(cell: Cell, baseline: Cell, plan: Plan, base: Recipe) -> Cell:
+def match_width(cell: Cell, baseline: Cell, plan: Plan, base: Recipe) -> Cell:
     """The cell with a width that matches the baseline in `plan.match`.
 
     Where one width is too coarse, as with many experts, it stays just below and the next width
@@ -177,7 +182,7 @@ def matched(cell: Cell, baseline: Cell, plan: Plan, base: Recipe) -> Cell:
     current = cell
     for path in [plan.width] if plan.width else list(_widths(cell.recipe)):
         try:
-            nearest, below, off = _resized(current, path, goal, measure, base)
+            nearest, below, off = _search_width(current, path, goal, measure, base)
         except StrawberryError as error:
             tried.append(str(error).splitlines()[0])
             continue
@@ -210,7 +215,7 @@ def _has(block: BlockSpec, part: str, name: str) -> bool:
     return spec is not None and name in spec.fields
 
 
-def _resized(
+def _search_width(
     cell: Cell, path: str, goal: float, measure: Callable[[Cell], float], base: Recipe
 ) -> tuple[Cell, Cell, float]:
     """The cells with the nearest width, and with the largest width below the goal.
@@ -225,7 +230,7 @@ def _resized(
 
     def at(width: int) -> int:
         """Measure the width, or the first one after it that works; returns that width."""
-        for candidate in range(width, width + REFUSED):
+        for candidate in range(width, width + MAX_REJECTED_WIDTHS):
             if candidate in rejected:
                 continue
             if candidate in known:
@@ -245,8 +250,8 @@ def _resized(
     high = at(64)
     while known[high] < goal:
         low, high = high, at(high * 2)
-        if high > WIDEST:
-            raise StrawberryError(f"{path} would have to exceed {WIDEST}")
+        if high > MAX_WIDTH:
+            raise StrawberryError(f"{path} would have to exceed {MAX_WIDTH}")
     top = known[high]
     while high - low > 1 and top > known[low]:
         share = (goal - known[low]) / (top - known[low])
@@ -271,8 +276,8 @@ def _values_at(cell: Cell, path: str) -> Iterator[Any]:
             yield block.components[part].fields[name]
 
 
-def seconds_a_step(recipe: Recipe, steps: int = 5) -> float:
-    """Median time of a training step on random tokens on this machine, after two warm-up steps."""
+def seconds_per_step(recipe: Recipe, steps: int = 5) -> float:
+    """Median seconds of a training step on random tokens here, after two steps to warm up."""
     from strawberry.ranks.world import World
     from strawberry.runs.device import machine_for
     from strawberry.training.engine import engine_for
@@ -296,7 +301,7 @@ def seconds_a_step(recipe: Recipe, steps: int = 5) -> float:
 
 def _time(cell: Cell) -> float:
     assert cell.recipe is not None
-    return seconds_a_step(cell.recipe)
+    return seconds_per_step(cell.recipe)
 
 
 def _flops(cell: Cell) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from strawberry.ablate.cells import Cell, cells
-from strawberry.ablate.fair import Budget, budget, limited, matched
+from strawberry.ablate.fair import Budget, budget, match_width, with_step_budget
 from strawberry.ablate.plan import Plan, Range
 from strawberry.ablate.seeds import check_effect, check_varied
 from strawberry.ablate.trials import identity, matters
@@ -86,8 +86,8 @@ def _ready(cell: Cell, baseline: Cell | None, plan: Plan, base: Recipe) -> Cell:
     if cell.recipe is None:
         return cell
     if baseline is not None and plan.match != "none":
-        cell = matched(cell, baseline, plan, base)
-    cell = limited(cell, plan, base)
+        cell = match_width(cell, baseline, plan, base)
+    cell = with_step_budget(cell, plan, base)
     assert cell.recipe is not None
     warnings = ahead(cell.recipe, cell.model) if plan.causal else []
     if warnings:

@@ -21,8 +21,10 @@ from strawberry.ablate.waiting import Say, silent, wait_for
 from strawberry.ablate.worker import GRACE, child
 
 
-def ask(folder: Path, request: Mapping[str, Any], say: Say = silent) -> None:
-    """Create a trial's folder with the request in it; waits for the parent folder.
+def write_request(folder: Path, request: Mapping[str, Any], say: Say = silent) -> None:
+    """Write a trial's request to `folder/trial.json`, and create the folder.
+
+    Waits for the parent folder, which may be on a disk that is not mounted for a while.
 
     Raises FolderMissing if the parent folder doesn't come back.
     """
@@ -37,11 +39,11 @@ class TrialProcess:
     Args:
         folder: the trial's folder.
         environment: additional environment variables of the worker.
-        silence: seconds without a logged step, evaluation or checkpoint after which it counts as
-            hung.
+        timeout: seconds without a logged step, evaluation or checkpoint after which the worker
+            counts as hung, and is killed.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], silence: float) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], timeout: float) -> None:
         self.folder = folder
         (folder / "result.json").unlink(missing_ok=True)
         with _without_main():
@@ -49,33 +51,33 @@ class TrialProcess:
                 target=child, args=(str(folder), dict(environment))
             )  # fmt: skip
             self._process.start()
-        self._life = TrialActivity(
-            folder, silence
+        self._activity = TrialActivity(
+            folder, timeout
         )  # not before: the first one waits for all imports
 
-    def look(self) -> dict[str, Any] | None:
-        """The trial's outcome, or None while it runs; kills a worker that is silent too long."""
+    def poll(self) -> dict[str, Any] | None:
+        """The trial's outcome, or None while it runs; kills a worker without progress."""
         code = self._process.exitcode
         if code is not None:
             self._process.join()
             return outcome(self.folder, code)
-        if self._life.goes_on():
+        if self._activity.is_active():
             return None
         self.kill()
-        text = f"no progress for {self._life.silence:g} s"
+        text = f"no progress for {self._activity.timeout:g} s"
         return {"status": "silent", "error": text}
 
     def kill(self) -> None:
-        """Kill it at once."""
+        """Kill the worker at once."""
         self._process.kill()
         self._process.join()
 
-    def ask_to_stop(self) -> None:
-        """Ask it to save and stop."""
+    def terminate(self) -> None:
+        """Ask the worker to save and stop, with SIGTERM."""
         self._process.terminate()
 
     def wait(self, seconds: float) -> None:
-        """Wait until it has ended; kill it after this timeout."""
+        """Wait until the worker has ended; kill it after this time."""
         self._process.join(max(0.1, seconds))
         if self._process.exitcode is None:
             self.kill()
@@ -84,7 +86,7 @@ class TrialProcess:
 def stop(processes: Sequence[TrialProcess]) -> None:
     """Ask all workers to save and stop, and wait for them."""
     for one in processes:
-        one.ask_to_stop()
+        one.terminate()
     deadline = time.monotonic() + GRACE
     for one in processes:
         one.wait(deadline - time.monotonic())
@@ -93,22 +95,23 @@ def stop(processes: Sequence[TrialProcess]) -> None:
 class TrialActivity:
     """Detects progress in a trial's folder.
 
-    Any change counts, not its timestamp, because machines' clocks differ.
+    A file's changed timestamp is progress, whatever it says; the time since then is measured with
+    this process's clock, because the clocks of machines differ.
     """
 
-    def __init__(self, folder: Path, silence: float) -> None:
-        self.silence = silence
+    def __init__(self, folder: Path, timeout: float) -> None:
+        self.timeout = timeout
         run = folder / "run"
         self._paths = (run / "metrics.jsonl", run / "checkpoints", run)
         self._seen = self._times()
-        self._heard = time.monotonic()
+        self._changed_at = time.monotonic()
 
-    def goes_on(self) -> bool:
-        """Return whether the last change is at most `silence` ago."""
+    def is_active(self) -> bool:
+        """Return whether the last change is at most `timeout` ago."""
         seen = self._times()
         if seen != self._seen:
-            self._seen, self._heard = seen, time.monotonic()
-        return time.monotonic() - self._heard < self.silence
+            self._seen, self._changed_at = seen, time.monotonic()
+        return time.monotonic() - self._changed_at < self.timeout
 
     def _times(self) -> list[int]:
         times = []
@@ -140,7 +143,10 @@ def _signal_name(number: int) -> str:
 
 
 def _context() -> Any:
-    """A process that has imported everything and forks workers, where the system supports it."""
+    """The multiprocessing context of workers.
+
+    Where the system supports it, workers are forked from a process that has imported everything.
+    """
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:

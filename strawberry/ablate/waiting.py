@@ -41,7 +41,7 @@ def tries() -> Iterator[int]:
 
 
 def wait_for(folder: Path, say: Say = silent, there: Callable[[], bool] | None = None) -> None:
-    """Wait until `there()` is true (default: the folder exists).
+    """Wait until `there()` is true; without it, until the folder exists.
 
     Raises FolderMissing if it does not come back.
     """

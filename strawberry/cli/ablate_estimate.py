@@ -31,7 +31,7 @@ def show_estimates(sweeps: dict[str, Sweep], price: float | None, *, as_json: bo
 
 def estimate(sweep: Sweep, price: float | None) -> dict[str, Any]:
     """Print each cell: its changes, its cost, and its estimated time from a short probe."""
-    from strawberry.ablate.fair import seconds_a_step
+    from strawberry.ablate.fair import seconds_per_step
     from strawberry.ablate.statistics import as_json
     from strawberry.ablate.tuning import trials_a_cell
 
@@ -40,7 +40,7 @@ def estimate(sweep: Sweep, price: float | None) -> dict[str, Any]:
     cells, total = [], 0.0
     for cell in prepared.live:
         assert cell.recipe is not None
-        seconds = seconds_a_step(cell.recipe) * cell.recipe.train.max_iters
+        seconds = seconds_per_step(cell.recipe) * cell.recipe.train.max_iters
         total += seconds * each
         cells.append({
             "cell": cell.name,

@@ -211,7 +211,7 @@ def _say_rungs(plan: LadderPlan, made: list[Rung], *, stderr: bool) -> None:
 
 def _estimate(plan: LadderPlan, made: list[Rung], slots: int, *, as_json: bool) -> None:
     """What the rungs would take, by a few steps of each."""
-    from strawberry.ablate.fair import seconds_a_step
+    from strawberry.ablate.fair import seconds_per_step
     from strawberry.ablate.tuning import trials_a_cell
     from strawberry.cli.console import console, print_json
 
@@ -221,7 +221,7 @@ def _estimate(plan: LadderPlan, made: list[Rung], slots: int, *, as_json: bool) 
         each = (plan.plan.seeds or 3) + trials_a_cell(rung.prepared.plan)
         for cell in rung.prepared.live:
             assert cell.recipe is not None
-            seconds = seconds_a_step(cell.recipe) * cell.recipe.train.max_iters
+            seconds = seconds_per_step(cell.recipe) * cell.recipe.train.max_iters
             total += seconds * each
             rows.append({"rung": rung.number, "architecture": cell.name, "trials": each,
                          "seconds_a_trial": seconds})  # fmt: skip

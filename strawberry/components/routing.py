@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.contracts import Aux, Component, Term, draw, summed, wide, without_autocast
+from strawberry.contracts import Aux, Component, Term, all_reduce_sum, draw, wide, without_autocast
 from strawberry.errors import FieldError
 
 R = TypeVar("R")
@@ -139,7 +139,7 @@ class ExpertRouter(Component):
         counts = flat.new_zeros(self.experts).scatter_add_(0, flat, torch.ones_like(flat))
         terms: Aux = ()
         if self.training:
-            chosen = summed(counts)
+            chosen = all_reduce_sum(counts)
             self.load.add_(chosen)
             terms = self._terms(clean, logits, spread, scores, expert, gate, chosen)
         return ExpertAssignment(expert, gate * self.scale, counts, terms)
@@ -167,10 +167,14 @@ class ExpertRouter(Component):
         if weights.importance:
             gates = torch.zeros_like(scores).scatter(-1, expert, gate)
             terms.append(
-                Term(f"{self.name}_importance", variation(summed(gates.sum(0))), weights.importance)
+                Term(
+                    f"{self.name}_importance",
+                    variation(all_reduce_sum(gates.sum(0))),
+                    weights.importance,
+                )
             )
         if weights.load and spread is not None:
-            load = summed(expected_load(clean, logits, spread, self.active))
+            load = all_reduce_sum(expected_load(clean, logits, spread, self.active))
             terms.append(Term(f"{self.name}_load", variation(load), weights.load))
         return tuple(terms)
 

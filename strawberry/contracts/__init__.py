@@ -14,7 +14,7 @@ A pass must not synchronise the host with an accelerator: it must not read a val
 has to, because the data determine its shapes, declares the reason as a text `waits`.
 
 Several processes (ranks) may share a batch; each has some of its sequences. Quantities of the whole
-batch are computed with `summed(...)`; changes in `after_step()` must be equal on all ranks.
+batch are computed with `all_reduce_sum(...)`; changes in `after_step()` must be equal on all ranks.
 
 A name is imported on first access: data, tokenizers and executors come without torch.
 """
@@ -27,14 +27,14 @@ from strawberry.lazily import lazily
 
 if TYPE_CHECKING:
     from strawberry.contracts.collectives import (
-        gathered,
-        is_shard,
-        largest,
-        local,
-        placed_like,
-        ranks,
-        summed,
-        whole,
+        all_gather,
+        all_reduce_max,
+        all_reduce_sum,
+        full_tensor,
+        is_sharded,
+        shard_like,
+        to_local,
+        world_size,
     )
     from strawberry.contracts.component import Component, Place, components, keeps_state
     from strawberry.contracts.data import (
@@ -217,29 +217,29 @@ __all__ = [
     "Watch",
     "WeightSite",
     "WeightSource",
+    "all_gather",
+    "all_reduce_max",
+    "all_reduce_sum",
     "checked_ids",
     "components",
     "decay_groups",
     "draw",
     "drawn",
     "exact",
-    "gathered",
+    "full_tensor",
     "has_values",
     "hashed",
     "interleaved",
-    "is_shard",
+    "is_sharded",
     "keeps_state",
-    "largest",
-    "local",
     "mean_terms",
     "normed",
-    "placed_like",
-    "ranks",
-    "summed",
-    "whole",
+    "shard_like",
+    "to_local",
     "wide",
     "with_aux",
     "without_autocast",
+    "world_size",
 ]
 
 _MODULES = (

@@ -1,6 +1,6 @@
-"""Collectives over ranks, and helpers for sharded tensors; no-ops in one process.
+"""Collectives over the ranks of a run, and conversions of sharded tensors (DTensor).
 
-In one process every function returns its argument.
+With one process the collectives communicate nothing and return the process's own value.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def ranks() -> int:
-    """Number of processes that share each batch."""
+def world_size() -> int:
+    """Number of processes (ranks) that share each batch; 1 without distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def summed(x: Tensor) -> Tensor:
+def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum of `x` over all ranks, all of which have to call it; differentiable.
 
     A training loss is the mean over ranks. So a nonlinear function of a sum over the batch, such as
     a balance loss, has to be computed from the sum over the whole batch.
     """
-    return x if ranks() == 1 else _Summed.apply(x)  # type: ignore[no-untyped-call]
+    return x if world_size() == 1 else _Summed.apply(x)  # type: ignore[no-untyped-call]
 
 
 class _Summed(torch.autograd.Function):
@@ -40,47 +40,53 @@ class _Summed(torch.autograd.Function):
         return grad
 
 
-def gathered(x: Tensor) -> Tensor:
-    """`x` of all ranks, concatenated, with equal shapes; all ranks have to call it. No gradient."""
+def all_gather(x: Tensor) -> Tensor:
+    """Concatenate the `x` of all ranks along the first dimension, without gradient.
+
+    All ranks have to call it, with equal shapes.
+    """
     x = x.detach().contiguous()
-    if ranks() == 1:
+    if world_size() == 1:
         return x
-    parts = [torch.empty_like(x) for _ in range(ranks())]
+    parts = [torch.empty_like(x) for _ in range(world_size())]
     dist.all_gather(parts, x)
     return torch.cat(parts)
 
 
-def largest(count: Tensor) -> int:
-    """Maximum of the integers `count` (one on each rank); all ranks have to call it."""
-    if ranks() > 1:
+def all_reduce_max(count: Tensor) -> int:
+    """Maximum over all ranks of an integer tensor with one element; all have to call it."""
+    if world_size() > 1:
         count = count.clone()
         dist.all_reduce(count, dist.ReduceOp.MAX)
     return int(count)
 
 
-def is_shard(tensor: Tensor) -> bool:
-    """Return whether a tensor is sharded, with a shard on each rank."""
+def is_sharded(tensor: Tensor) -> bool:
+    """Return whether a tensor is a DTensor, of which each rank has a shard."""
     # Looked up by name, because importing DTensor takes long and most processes have none.
     return hasattr(tensor, "full_tensor")
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This rank's shard of a tensor; shares its memory."""
-    return tensor.to_local() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
+def to_local(tensor: Tensor) -> Tensor:
+    """This rank's shard, which shares the tensor's memory; a plain tensor is returned as it is."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The unsharded tensor; all ranks have to call it."""
-    return tensor.full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The tensor put together from the shards of all ranks, which all have to call it."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def placed_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """The shard of an unsharded tensor in the layout of `like`, without communication."""
-    if not is_shard(like) or is_shard(tensor):
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Shard a plain tensor, equal on all ranks, in the layout of `like`; nothing is communicated.
+
+    Returns the tensor itself if `like` is not sharded, or if the tensor already is.
+    """
+    if not is_sharded(like) or is_sharded(tensor):
         return tensor
     from torch.distributed.tensor import DTensor, Replicate
 
     mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
-    every = [Replicate()] * mesh.ndim
-    placed = DTensor.from_local(tensor.to(like.device), mesh, every, run_check=False)
-    return placed.redistribute(mesh, placements)
+    everywhere = [Replicate()] * mesh.ndim
+    replicated = DTensor.from_local(tensor.to(like.device), mesh, everywhere, run_check=False)
+    return replicated.redistribute(mesh, placements)

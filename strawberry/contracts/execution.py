@@ -27,7 +27,7 @@ class Job:
     Attributes:
         name: name for people: the cell and the seed.
         folder: the trial's folder, which `result.json` is written to. Its parent exists, and must
-            not be created again if it is missing: see `process.ask`.
+            not be created again if it is missing: see `process.write_request`.
         request: the request to the worker, as JSON; an executor adds `threads`, `cores` or
             `device`.
     """

@@ -37,15 +37,19 @@ class TextStream:
         self._ids: list[int] = []
         self._window = list(self._before)
         self._last = tokenizer.decode(self._window)
-        self._given = len(self._last)  # characters of the window's text
+        self._given = len(self._last)  # characters of the window's text that were emitted
         self._pieces: list[str] = []
 
     def add(self, token: int) -> str:
-        """Add an id and return the text that is now final; often a little less than the id's."""
+        """Add an id and return the text that has become final.
+
+        The end of the id's own text may be held back, because a later id can still change it.
+        """
         self.append(token)
         if self._tokenizer.unsettled(self._window):
             return ""
         now = self._tokenizer.decode(self._window)
+        # Replacement characters at the end may be the first bytes of a character.
         settled = _common_prefix(self._last, now).rstrip(REPLACED)
         piece = settled[self._given :]
         self._given = max(self._given, len(settled))
@@ -73,6 +77,7 @@ class TextStream:
 
     def _shrink_window(self) -> None:
         """Move the start of the window forward without changing its end, to decode less."""
+        # Not where the shorter window decodes to another end: then a later id will do.
         window = self._window[-_CONTEXT:]
         text, waiting = self._tokenizer.decode(window), self._last[self._given :]
         if len(waiting) < len(text) and text.endswith(waiting):

@@ -28,7 +28,7 @@ from strawberry.contracts import (
     Term,
     Use,
     WeightSource,
-    largest,
+    all_reduce_max,
 )
 from strawberry.model.gathering import (
     Active,
@@ -318,7 +318,7 @@ class Recursion(Stack):
         if size is None:
             # In training ranks take the same steps at the same length, for they exchange numbers
             # within them; a sequence is then filled up to the longest on any rank.
-            size = largest(counts.max()) if self.training else int(counts.max())
+            size = all_reduce_max(counts.max()) if self.training else int(counts.max())
         if size == 0:
             return None, routed.terms
         order = (~go).to(torch.int8).argsort(dim=1, stable=True)[:, :size]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from strawberry.contracts import local
+from strawberry.contracts import to_local
 from strawberry.model.stack import BlockNode
 from strawberry.referee.dependence import NOISE, Breach, same_draws
 from strawberry.referee.writes import undisturbed, writes
@@ -77,7 +77,7 @@ def _gradients(model: LanguageModel, objective: Objective) -> dict[str, Tensor]:
     slopes = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     for parameter in model.parameters():
         parameter.grad = None
-    return {name: local(slope).clone() for name, slope in slopes.items()}
+    return {name: to_local(slope).clone() for name, slope in slopes.items()}
 
 
 @contextlib.contextmanager

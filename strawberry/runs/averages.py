@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor, nn
 
-from strawberry.contracts import Averaging, RunSite, State, placed_like
+from strawberry.contracts import Averaging, RunSite, State, shard_like
 from strawberry.errors import StrawberryError
 from strawberry.model.unrolled import expand
 from strawberry.plugin.words import did_you_mean
@@ -109,7 +109,7 @@ class Averages:
             name, parameter, key = path.removeprefix(PREFIX).split("/")
             if name not in self.by_name or parameter not in parameters:
                 raise ValueError(f"an average {name} of {parameter}, which this recipe has not")
-            own = placed_like(tensor, parameters[parameter]).to(parameters[parameter].device)
+            own = shard_like(tensor, parameters[parameter]).to(parameters[parameter].device)
             self.by_name[name].kept.setdefault(parameter, {})[key] = own.clone()
 
     @property

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from strawberry.contracts import ranks
+from strawberry.contracts import world_size
 from strawberry.errors import StrawberryError
 from strawberry.files.atomic import write_atomic
 from strawberry.files.lock import FolderLock
@@ -329,7 +329,7 @@ def computes_with(machine: Machine) -> dict[str, Any]:
         "dtype": str(machine.dtype).removeprefix("torch."),
         "compiled": machine.compiled,
         "threads": torch.get_num_threads(),
-        "ranks": ranks(),
+        "ranks": world_size(),
     }
 
 

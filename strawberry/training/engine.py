@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from strawberry.contracts import Prediction, placed_like, whole
+from strawberry.contracts import Prediction, full_tensor, shard_like
 from strawberry.errors import RecipeError
 from strawberry.generation.load import load_teachers
 from strawberry.model.build import build
@@ -95,7 +95,7 @@ class Engine:
     def clip(self, limit: float) -> Tensor:
         """The norm of the whole gradient, which is scaled down to `limit` unless that is 0."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        return whole(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf))
+        return full_tensor(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf))
 
     def save(self, folder: Path, moment: CheckpointData, keep: CheckpointPolicy) -> None:
         """Save a checkpoint; raises StrawberryError."""
@@ -113,7 +113,7 @@ class Engine:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Load the parameters and buffers of a checkpoint, unsharded or sharded."""
         own = self.model.state_dict()
-        placed = {k: placed_like(t, own[k]) if k in own else t for k, t in tensors.items()}
+        placed = {k: shard_like(t, own[k]) if k in own else t for k, t in tensors.items()}
         self.model.load_state_dict(placed)
 
     def compile(self, machine: Machine) -> None:

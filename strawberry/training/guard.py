@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from strawberry.contracts import local
+from strawberry.contracts import to_local
 from strawberry.errors import StrawberryError
 from strawberry.files.atomic import write_atomic
 from strawberry.training.recent import Diverged, RecentSums
@@ -161,7 +161,7 @@ def spoilt_weights(session: Session) -> list[str]:
     own = [
         name
         for name, parameter in session.model.named_parameters()
-        if not torch.isfinite(local(parameter)).all()
+        if not torch.isfinite(to_local(parameter)).all()
     ]
     return list(dict.fromkeys(name for names in session.world.gather(own) for name in names))
 

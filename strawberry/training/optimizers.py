@@ -19,7 +19,7 @@ from strawberry.contracts import (
     ParameterInfo,
     Schedule,
     ScheduleSite,
-    placed_like,
+    shard_like,
 )
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.unrolled import unrolled_depth
@@ -287,7 +287,7 @@ def _place(parameter: torch.Tensor, key: str, fused: bool, tensor: torch.Tensor)
     """A copy on the parameter's device; a step counter stays where torch wants it."""
     counter = tensor.ndim == 0 and (key == "step" or parameter.ndim > 0)
     if tensor.shape == parameter.shape:
-        tensor = placed_like(tensor, parameter)
+        tensor = shard_like(tensor, parameter)
     return tensor.to(tensor.device if counter and not fused else parameter.device, copy=True)
 
 

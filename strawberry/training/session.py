@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from strawberry.contracts import StopRun, Tracker, local
+from strawberry.contracts import StopRun, Tracker, to_local
 from strawberry.data import open_dataset
 from strawberry.data.opening import wordless
 from strawberry.data.readers import Readers
@@ -126,7 +126,7 @@ class Session:
     def write(self, recent: RecentSums) -> None:
         """Write the checkpoint's folder, or start to; raises as `save` does."""
         kept, plain = self.optimizers.state()
-        finite = all_finite(map(local, [*self.model.parameters(), *kept.values()]))
+        finite = all_finite(map(to_local, [*self.model.parameters(), *kept.values()]))
         if self.world.most(not finite):
             raise Diverged(self.step)
         random, generators = randomness.of_ranks(self.world)

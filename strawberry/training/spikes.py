@@ -1,4 +1,7 @@
-"""Loss spikes: rows of the log with a loss far above the previous ones; only reported."""
+"""Loss spikes: rows of the log with a loss far above the previous ones.
+
+They are reported; training does not react to them.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import pytest
 import strawberry
 from strawberry.ablate import fair
 from strawberry.ablate.cells import Cell
-from strawberry.ablate.fair import TOLERANCE, budget, matched, step_tokens
+from strawberry.ablate.fair import TOLERANCE, budget, match_width, tokens_per_step
 from strawberry.ablate.preparing import prepare
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
@@ -103,7 +103,7 @@ def test_rejected_widths_are_built_once() -> None:
         return float(fair.parameters(cell.model))
 
     cell = Counted("recipe", {}, base)
-    fair._resized(cell, path, 1.5 * parameters(cell), parameters, base)
+    fair._search_width(cell, path, 1.5 * parameters(cell), parameters, base)
     assert len(tried) == len(set(tried)) > 16
 
 
@@ -134,7 +134,7 @@ def test_a_budget_is_kept_to(make_plan: PlanMaker, plugins: Plugins) -> None:
     for cell in prepared.live:
         cost = prepared.budgets[cell.name]
         assert cell.recipe is not None
-        step = cost.flops_per_token * step_tokens(cell.recipe)
+        step = cost.flops_per_token * tokens_per_step(cell.recipe)
         assert 1e9 - step < cost.flops <= 1e9
     with pytest.raises(StrawberryError, match="less than one step of 32"):
         prepare(make_plan(vary={"model.stack.*.ffn": ("swiglu", "none")}, tokens=10), plugins)
@@ -162,7 +162,7 @@ def test_everything_in_the_registry_can_be_matched(
         strawberry.build(patch(base, changes), "meta")
     plan = make_plan(vary={path: ("mha", changes[path])}, match=quantity)
     cell = Cell(name, changes, patch(base, changes))
-    found = matched(cell, Cell("recipe", {}, base), plan, base)
+    found = match_width(cell, Cell("recipe", {}, base), plan, base)
     assert found.recipe is not None
     one, other = strawberry.build(base, "meta"), strawberry.build(found.recipe, "meta")
     if quantity == "params":

@@ -17,7 +17,7 @@ import yaml
 
 from strawberry.ablate.plan import Plan, Range
 from strawberry.ablate.preparing import prepare
-from strawberry.ablate.process import ask
+from strawberry.ablate.process import write_request
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import tabulate, write_report
 from strawberry.ablate.reproduce import reproduce
@@ -163,7 +163,7 @@ class Scripted(Executor):
         """One after the other."""
         for job in jobs:
             events.start(job)
-            ask(job.folder, job.request, events.say)
+            write_request(job.folder, job.request, events.say)
             loss = self.loss(yaml.safe_load(job.request["recipe"]))
             result: dict[str, Any] = {"status": "diverged", "error": "on purpose"}
             if loss is not None:

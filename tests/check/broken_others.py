@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from strawberry.ablate.process import TrialProcess, ask, stop
+from strawberry.ablate.process import TrialProcess, stop, write_request
 from strawberry.contracts import (
     OptimizerSource,
     ParameterInfo,
@@ -387,14 +387,14 @@ class InTurn(Executor):
             events.start(job)
             process = self.start(job)
             try:
-                while (result := process.look()) is None:
+                while (result := process.poll()) is None:
                     time.sleep(0.02)
             finally:
                 self.stop(process)
             yield FinishedJob(job, result)
 
     def start(self, job: Job) -> TrialProcess:
-        ask(job.folder, {**job.request, "threads": 1})
+        write_request(job.folder, {**job.request, "threads": 1})
         return TrialProcess(job.folder, {}, 600)
 
     def stop(self, process: TrialProcess) -> None:
@@ -423,7 +423,7 @@ class Abandons(InTurn):
     """Kills what it runs instead of asking it to stop."""
 
     def stop(self, process: TrialProcess) -> None:
-        if process.look() is None:
+        if process.poll() is None:
             process.kill()
 
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from strawberry.ablate import worker
-from strawberry.ablate.process import ask
+from strawberry.ablate.process import write_request
 from strawberry.ablate.trials import Trial
 from strawberry.check.pretend import NAME, Stall, Stalls, accelerator
 from strawberry.components.optimizer import muon
@@ -178,7 +178,7 @@ def speak(
 def trial(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What a trial of an ablation comes to, in this process."""
     job = Trial("cell", "main", recipe.seed, "", recipe, "key", folder).job()
-    ask(folder, job.request)
+    write_request(folder, job.request)
     worker.main(folder)
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     assert result["status"] == "finished", result

@@ -229,9 +229,9 @@ def test_a_jump_of_the_clock_is_no_silence(tmp_path: Path, monkeypatch: pytest.M
         passed[0] += 60
         log.write_text("x" * number)
         os.utime(log, (now - 86_400 * number, now - 86_400 * number))
-        assert life.goes_on()
+        assert life.is_active()
     passed[0] += 200
-    assert not life.goes_on()
+    assert not life.is_active()
 
 
 @pytest.mark.faults(41, control=True)

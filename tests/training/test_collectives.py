@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from strawberry.contracts import gathered, is_shard, local, placed_like, whole
+from strawberry.contracts import all_gather, full_tensor, is_sharded, shard_like, to_local
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def one_rank() -> Iterator[None]:
 def test_gathering_has_no_gradient_in_one_process() -> None:
     """As with several: detached, and contiguous."""
     x = torch.ones(2, 3, requires_grad=True).T
-    assert not gathered(x).requires_grad
-    assert gathered(x).is_contiguous()
+    assert not all_gather(x).requires_grad
+    assert all_gather(x).is_contiguous()
 
 
 @pytest.mark.usefixtures("one_rank")
@@ -31,11 +31,11 @@ def test_shards_of_one_rank_are_shards() -> None:
 
     plain = torch.arange(6.0).view(3, 2)
     shard = distribute_tensor(plain, init_device_mesh("cpu", (1,)), [Shard(0)])
-    assert is_shard(shard)
-    assert not is_shard(plain)
-    for tensor in (whole(shard), local(shard)):
+    assert is_sharded(shard)
+    assert not is_sharded(plain)
+    for tensor in (full_tensor(shard), to_local(shard)):
         assert not isinstance(tensor, DTensor)
         assert torch.equal(tensor, plain)
-    placed = placed_like(plain, shard)
+    placed = shard_like(plain, shard)
     assert isinstance(placed, DTensor)
-    assert torch.equal(whole(placed), plain)
+    assert torch.equal(full_tensor(placed), plain)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from strawberry.ablate.fair import seconds_a_step
+from strawberry.ablate.fair import seconds_per_step
 from strawberry.model.stack import BlockNode
 from strawberry.profiling.step import profile
 from strawberry.recipe.spec import Recipe
@@ -21,7 +21,7 @@ from tests.training.conftest import RecipeMaker
 TAKERS: dict[str, Callable[[Recipe, Path], object]] = {
     "train": train,
     "profile": lambda recipe, _: profile(recipe, steps=1),
-    "match time": lambda recipe, _: seconds_a_step(recipe, steps=1),
+    "match time": lambda recipe, _: seconds_per_step(recipe, steps=1),
 }
 
 

@@ -14,9 +14,9 @@ from strawberry_fla.mixer import FlaMixer, whole
 class Mamba2(FlaMixer):
     """Mamba2 by fla: a state space with one decay for each head, a convolution, and a gate.
 
-    Its matrices are fla's own, so the recipe's weight source has no say in them. With the package
-    mamba-ssm installed fla runs that one's kernels, else plain torch around its own. It needs no
-    FFN: a stack of it alone is the paper's model.
+    Its matrices are fla's own, so the recipe's weight source does not apply to them. fla runs the
+    kernels of the package mamba-ssm if that is installed, else plain torch around its own kernels.
+    A stack of this layer alone, without an FFN, is the paper's model.
 
     Args:
         head_dim: width of a head; there are `expand * n_embd / head_dim` of them.

@@ -66,7 +66,7 @@ def attempt(
 def _watched(process: TrialProcess, here: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """The result, once it is there; what somebody else has taken over meanwhile is killed."""
     checked = time.monotonic()
-    while (result := process.look()) is None:
+    while (result := process.poll()) is None:
         time.sleep(POLL)
         if time.monotonic() - checked > CHECK:
             checked = time.monotonic()

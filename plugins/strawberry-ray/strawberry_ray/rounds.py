@@ -125,7 +125,7 @@ class Round:
             return ""
         if one.node in self._dead:
             return "its node was lost"
-        return "" if one.life.goes_on() else "its node does not answer"
+        return "" if one.life.is_active() else "its node does not answer"
 
     def _end(self, one: _Running, result: dict[str, Any]) -> FinishedJob | None:
         """The outcome of an attempt; None if there will be another."""

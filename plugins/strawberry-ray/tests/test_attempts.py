@@ -73,7 +73,7 @@ def test_a_late_writer_is_refused(recipe_file: Path, tmp_path: Path) -> None:
     request = {"key": "k", "source": str(recipe_file), "plugin_files": [], "disabled": ["fla"],
                "recipe": recipe.to_yaml(), "threads": 1}  # fmt: skip
     first = claim(folder, request, 1)
-    late = TrialProcess(first.folder, {}, silence=600)
+    late = TrialProcess(first.folder, {}, timeout=600)
     try:
         until(lambda: any(first.folder.glob("run/checkpoints/step-*")))
         os.kill(late._process.pid, signal.SIGSTOP)
@@ -83,13 +83,13 @@ def test_a_late_writer_is_refused(recipe_file: Path, tmp_path: Path) -> None:
         }
         second = claim(folder, shorter, 2)
         begun = max(int(p.name[5:]) for p in second.folder.glob("run/checkpoints/step-*"))
-        process = TrialProcess(second.folder, {}, silence=600)
-        until(lambda: process.look() is not None)
+        process = TrialProcess(second.folder, {}, timeout=600)
+        until(lambda: process.poll() is not None)
         process.wait(0)
         release(second, folder)
         before = contents(folder)
         os.kill(late._process.pid, signal.SIGCONT)
-        until(lambda: late.look() is not None)
+        until(lambda: late.poll() is not None)
     finally:
         late.kill()
     result = json.loads((folder / "result.json").read_text())

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 
-from strawberry.ablate.process import TrialProcess, ask, stop, warm_up
+from strawberry.ablate.process import TrialProcess, stop, warm_up, write_request
 from strawberry.contracts.execution import Events, Executor, ExecutorSite, FinishedJob, Job
 
 POLL = 0.05
@@ -69,7 +69,7 @@ class LocalExecutor(Executor):
                     events.start(running[-1].job)
                 time.sleep(POLL)
                 for one in list(running):
-                    result = one.process.look()
+                    result = one.process.poll()
                     if result is not None:
                         running.remove(one)
                         free.append(one.slot)
@@ -87,7 +87,7 @@ class LocalExecutor(Executor):
             env["CUDA_VISIBLE_DEVICES"] = visible[index] if len(visible) == gpus else str(index)
         elif self.slots * self.threads <= len(cores):
             request["cores"] = cores[slot * self.threads : (slot + 1) * self.threads]
-        ask(job.folder, request, events.say)
+        write_request(job.folder, request, events.say)
         return _Running(job, slot, TrialProcess(job.folder, env, self.silence))
 
 

@@ -22,10 +22,10 @@ from strawberry.contracts import (
     OptimizerSource,
     ParameterInfo,
     Unit,
-    is_shard,
-    local,
-    placed_like,
-    whole,
+    full_tensor,
+    is_sharded,
+    shard_like,
+    to_local,
 )
 from strawberry.plugin import Kind
 from strawberry.recipe.spec import ComponentSpec
@@ -149,7 +149,7 @@ class OrthogonalMomentum(torch.optim.Optimizer):
         updates = self._updates(parameters, pieces, group)
         decay, scale = 1 - group["lr"] * group["weight_decay"], SCALES[group["adjust_lr"]]
         for parameter in parameters:
-            mine = local(parameter)
+            mine = to_local(parameter)
             mine.mul_(decay)
             target = mine if in_whole_matrices(parameter) else mine.new_zeros(parameter.shape)
             for view in self.layouts[parameter].views(target):
@@ -157,7 +157,7 @@ class OrthogonalMomentum(torch.optim.Optimizer):
                 rate = -group["lr"] * scale(*update.shape[-2:])
                 view.add_(update.reshape(view.shape), alpha=rate)
             if target is not mine:
-                mine.add_(local(placed_like(target, parameter)))
+                mine.add_(to_local(shard_like(target, parameter)))
 
     def _updates(
         self, parameters: Sequence[nn.Parameter], pieces: list[list[Tensor]], group: dict[str, Any]
@@ -202,7 +202,7 @@ def precision(device: torch.device) -> torch.dtype:
 
 def in_whole_matrices(parameter: Tensor) -> bool:
     """Return whether this rank's part of a parameter has whole matrices: a shard of a stack."""
-    return not is_shard(parameter) or parameter.ndim == 3
+    return not is_sharded(parameter) or parameter.ndim == 3
 
 
 def at_hand(momentum: Tensor) -> Tensor:
@@ -211,7 +211,9 @@ def at_hand(momentum: Tensor) -> Tensor:
     For a sharded stack they are its own. Every rank gathers and computes a single matrix, so
     nothing has to be sent back.
     """
-    return (local(momentum) if in_whole_matrices(momentum) else whole(momentum)).contiguous()
+    return (
+        to_local(momentum) if in_whole_matrices(momentum) else full_tensor(momentum)
+    ).contiguous()
 
 
 def batches(tensors: Sequence[_T], limit: int) -> Iterator[list[_T]]:

@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from torch import Tensor
 
 from strawberry.components.router.scores import ScoringRouter
-from strawberry.contracts import Aux, Routed, RouterSite, State, Term, gathered, has_values
+from strawberry.contracts import Aux, Routed, RouterSite, State, Term, all_gather, has_values
 
 
 class ThresholdRouter(ScoringRouter):
@@ -73,7 +73,7 @@ class ThresholdRouter(ScoringRouter):
         """Record the quantile above which the intended share of the whole batch's tokens lies."""
         if real is not None:
             logits = logits.masked_fill(~real, float("nan"))
-        every = gathered(logits.detach()).float()
+        every = all_gather(logits.detach()).float()
         tokens = length * len(every)
         left = every.isnan().logical_not().sum()  # on the device: the host waits for none of it
         wanted = (self.capacity[step] * tokens / left.clamp(min=1)).clamp(max=1)

@@ -47,21 +47,23 @@ class FuzzyInContextRecall(Task):
     ) -> tuple[Ids, Ids]:
         """Inputs and targets (length,); the last value's tokens are always answers."""
         marks = 0 if self.multi_query else 1
-        free = vocab_size - 1 - marks
-        half, longest = free // 2, self.key_length + self.value_length
-        most = max(self.key_length, self.value_length)
-        need_ids(2 * most + 1 + marks, vocab_size, f"{most} tokens in a row that differ")
-        need_length(2 * longest + marks, length, "two pairs")
+        # Ids: [0, n_keys) are tokens of keys, [n_keys, n_symbols) those of values; then the mark of
+        # the question, if there is one, and last the padding.
+        n_symbols = vocab_size - 1 - marks
+        n_keys, max_pair = n_symbols // 2, self.key_length + self.value_length
+        max_span = max(self.key_length, self.value_length)
+        need_ids(2 * max_span + 1 + marks, vocab_size, f"{max_span} tokens in a row that differ")
+        need_length(2 * max_pair + marks, length, "two pairs")
         values: dict[tuple[int, ...], tuple[int, ...]] = {}
         sequence: list[int] = []
         answers: list[bool] = []
-        while len(sequence) <= length + 1 - marks - 2 * longest:
+        while len(sequence) <= length + 1 - marks - 2 * max_pair:
             size = int(rng.integers(1, self.key_length + 1)) if training else self.key_length
-            key = tuple(rng.choice(half, size, replace=False).tolist())
+            key = tuple(rng.choice(n_keys, size, replace=False).tolist())
             known = key in values
             if not known:
                 size = int(rng.integers(1, self.value_length + 1))
-                drawn = half + rng.choice(free - half, size, replace=False)
+                drawn = n_keys + rng.choice(n_symbols - n_keys, size, replace=False)
                 values[key] = tuple(drawn.tolist())
             sequence += [*key, *values[key]]
             answers += [False] * len(key) + [known and self.multi_query] * len(values[key])

@@ -1,4 +1,4 @@
-"""Low-rank differences between recursion steps.
+"""A low-rank update of a shared matrix for each recursion step.
 
 LoRA: Hu et al. 2021, arXiv 2106.09685, eq. 3. One pair for each step of a recursion: Relaxed
 Recursive Transformers, Bae et al. 2024, arXiv 2410.20672, section 2.3.
@@ -29,7 +29,11 @@ from strawberry.recipe.spec import ComponentSpec
 
 
 class Deltas(Component):
-    """For each step A (rank, in) and B (out, rank), or a stack of each; B starts at zero."""
+    """The low-rank pairs of a matrix: for each recursion step A (rank, in) and B (out, rank).
+
+    For a bank both have a leading dimension of experts. B starts at zero, so that the update is
+    zero at first; A starts at random, so that B has a gradient.
+    """
 
     def __init__(
         self, request: ProjectionRequest, stack: tuple[int, ...], source: StepLoRAWeights
@@ -45,7 +49,7 @@ class Deltas(Component):
         self.parameter_parts = {f"up.{step}": request.parts for step in range(len(self.up))}
 
     def at(self, use: Use) -> tuple[Tensor, Tensor]:
-        """A and B of this use's step; beyond the trained steps those of the last."""
+        """A and B of this use's step; steps beyond the trained ones use the last pair."""
         step = min(_source(use).site.step(use), len(self.down) - 1)
         return self.down[step], self.up[step]
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.fsdp  # here, so that what it takes is not counted as the model's
 
-from strawberry.contracts import is_shard, local
+from strawberry.contracts import is_sharded, to_local
 from strawberry.ranks.world import joined
 from strawberry.recipe import load_recipe
 from strawberry.runs.device import machine_for
@@ -43,12 +43,12 @@ class Traffic:
 
 
 def nbytes(tensors: Any) -> int:
-    return sum(local(tensor).nbytes for tensor in tensors)
+    return sum(to_local(tensor).nbytes for tensor in tensors)
 
 
 def whole_bytes(engine: Engine) -> int:
     """Bytes of parameters that are gathered now."""
-    return sum(p.nbytes for p in engine.model.parameters() if not is_shard(p))
+    return sum(p.nbytes for p in engine.model.parameters() if not is_sharded(p))
 
 
 class Kept:
@@ -63,7 +63,7 @@ class Kept:
         """The hook that is called for each tensor that is kept."""
         storage = tensor.untyped_storage()
         # Under FSDP which of them are whole, and where, is not the same for long.
-        own = (p for p in self.engine.model.parameters() if not is_shard(p))
+        own = (p for p in self.engine.model.parameters() if not is_sharded(p))
         known = {p.untyped_storage().data_ptr() for p in own}
         if storage.data_ptr() not in {*known, *self.storages}:
             self.storages[storage.data_ptr()] = storage

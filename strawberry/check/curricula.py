@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strawberry.check.outcome import Finding
+from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
 from strawberry.contracts import Curriculum
 from strawberry.errors import RecipeError
@@ -39,7 +39,11 @@ def bounds(subject: Subject) -> str:
 
 def puts(subject: Subject) -> str:
     """Can a model take each of its settings?"""
-    curricula, model = Curricula(subject.recipe), build(subject.recipe, "meta")
+    try:
+        curricula = Curricula(subject.recipe)
+    except RecipeError as error:
+        raise NotApplicable("its settings are out of bounds") from error
+    model = build(subject.recipe, "meta")
     for step in range(subject.recipe.train.max_iters):
         curricula.frozen(model, step)
     for _, settings in curricula.stages():

@@ -72,7 +72,7 @@ ROWS: list[tuple[str, dict[str, Any], str, dict[str, list[int]]]] = [
 ]  # fmt: skip
 """Component, its fields, one of its projections, and the rows of each matrix there."""
 
-FUSES_NOTHING = {"attention/ngram_heads", "ffn/mlp", "ffn/half"}
+FUSES_NOTHING = {"attention/ngram_heads", "ffn/channel_mix", "ffn/mlp", "ffn/half"}
 
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "llama.yaml"

@@ -112,7 +112,7 @@ def test_accumulated_steps_are_one_step(make_recipe: RecipeMaker) -> None:
 
 def test_no_steps_are_refused(make_recipe: RecipeMaker) -> None:
     """One line, before anything is read."""
-    with pytest.raises(StrawberryError, match="0 steps"):
+    with pytest.raises(StrawberryError, match="steps must be at least 1, got 0"):
         profile(make_recipe(), steps=0)
 
 

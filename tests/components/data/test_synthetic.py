@@ -106,7 +106,7 @@ def test_right_answers_are_counted() -> None:
     targets[3] = -1
     with torch.no_grad():
         logits = model(inputs)
-        found = model.loss(inputs, targets, answers=True)
+        found = model.measure(inputs, targets, answers=True)
     right, solved = [], []
     for b in range(40):
         row = [

@@ -138,8 +138,8 @@ def of_component(
         raise StrawberryError(f"there are no checks for {kind}; there are for {known}")
     entry, row = plugins.registry.find(kind, name), kinds[kind]
     title = f"check {kind}/{name}"
-    # What is no mixer itself has the usual one beside it, which rotates.
-    rotary = "rotary" in getattr(entry.load(), "honours", ("rotary",))
+    # Every component but a mixer has the usual mixer beside it, which rotates.
+    rotary = kind != "attention" or "rotary" in entry.load().honours
     row = replace(row, around={**row.around, **getattr(entry.load(), "checked_with", {})})
 
     small: dict[str, Any] = {

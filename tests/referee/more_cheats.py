@@ -331,7 +331,7 @@ class TrainsItself(FFN):
 
 
 class HooksOthers(FFN):
-    """A hook on the positional component lets queries and keys see the next token."""
+    """From the second pass on, a hook on the positional component shows the next token."""
 
     def __init__(self, site: Site) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ CHEATS = {
     "ffn/LowerLoss": "loss",
     "ffn/PatchesTheHead": "loss",
     "ffn/TrainsItself": "history",
-    "ffn/HooksOthers": "future",
+    "ffn/HooksOthers": "history",
     "ffn/RowStatistics": "batch",
     "norm/MedianNorm": "future",
     "positional/Backwards": "future",

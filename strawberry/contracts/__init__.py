@@ -75,7 +75,6 @@ if TYPE_CHECKING:
     )
     from strawberry.contracts.objective import (
         Batch,
-        Drafting,
         HeadLoss,
         Learned,
         Objective,
@@ -154,7 +153,6 @@ __all__ = [
     "Decay",
     "DecayingSource",
     "Declared",
-    "Drafting",
     "Events",
     "Executor",
     "ExecutorSite",

@@ -218,23 +218,6 @@ class ObjectiveSite(Site):
     teacher: Callable[[str], Teacher]
 
 
-class Drafting(abc.ABC):
-    """Guesses of the next tokens, for speculative decoding; made anew for each text."""
-
-    n_drafted: int
-    """How many tokens it guesses at a time."""
-
-    @abc.abstractmethod
-    def guess(self, states: States, ids: Tensor, offset: int) -> Tensor:
-        """The ids (1, n_drafted) that it expects to follow.
-
-        Args:
-            states: of the tokens of the last pass (1, T), with `blocks`; all of them are right.
-            ids: the token that follows each of them (1, T), the last of which is new.
-            offset: how many tokens came before these.
-        """
-
-
 class Objective(Component, abc.ABC):
     """The loss that a model learns from a batch, and its heads.
 
@@ -279,7 +262,3 @@ class Objective(Component, abc.ABC):
         to the number of its targets.
         """
         yield Prediction(batch.states().hidden, batch.targets)
-
-    def drafting(self, length: int) -> Drafting | None:
-        """The component that drafts tokens in generation, for texts of `length`, or None."""
-        return None

@@ -15,8 +15,7 @@ class EarlyExit(Objective):
     """Every block's state, through the last norm and the head, predicts the next token.
 
     `L = sum_l e(l) L_l / sum_l e(l)` over the exits and the last block, with `e(l) = scale * sum_{i
-    <= l} i` for block l = 0 ... N - 2, and `e(N - 1) = N - 1 + scale * sum_{i <= N - 2} i`. In
-    generation the first blocks may then draft for all of them.
+    <= l} i` for block l = 0 ... N - 2, and `e(N - 1) = N - 1 + scale * sum_{i <= N - 2} i`.
 
     Args:
         scale: how much early exits count.

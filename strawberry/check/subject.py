@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +139,7 @@ def of_component(
     entry, row = plugins.registry.find(kind, name), kinds[kind]
     title = f"check {kind}/{name}"
     # Every component but a mixer has the usual mixer beside it, which rotates.
-    rotary = kind != "attention" or "rotary" in entry.load().honours
+    rotary = kind != "attention" or "rotary" in cast("type[Attention]", entry.load()).honours
     row = replace(row, around={**row.around, **getattr(entry.load(), "checked_with", {})})
 
     small: dict[str, Any] = {

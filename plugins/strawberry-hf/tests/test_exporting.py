@@ -42,13 +42,13 @@ REFUSED = {
     "aft": ("llama", "model.stack=[{attention: mha, ffn: swiglu}, {attention: aft_conv, "
             "ffn: swiglu}]", r"attention: 'aft_conv' has no counterp"),
     "moe": ("llama", "model.stack.*.ffn=moe", r"stack\[0\].ffn: 'moe' has no counterpart"),
-    "mlp": ("llama", "model.stack.*.ffn=mlp", "'mlp' has .* beside 'rope': swiglu, geglu"),
+    "mlp": ("llama", "model.stack.*.ffn=mlp", "'mlp' has .* with 'rope': swiglu, geglu"),
     "recursion": ("llama", "model.stack=[{recur: 2, stack: [{attention: mha, ffn: swiglu}]}]",
                   r"stack\[0\].recur: recursion has no counterpart"),
     "placement": ("llama", "model.residual.placement=sandwich", "placement: sandwich .* only pre"),
     "scale": ("llama", "model.residual.scale=depth", "residual.scale: depth .* only 1.0"),
     "softcap": ("llama", "model.logit_softcap=30", "logit_softcap: 30.0 .* only null"),
-    "norm": ("llama", "model.norm=layernorm", "norm: 'layernorm' .* beside 'rope'"),
+    "norm": ("llama", "model.norm=layernorm", "norm: 'layernorm' .* with 'rope'"),
     "position": ("llama", "model.positional=alibi", "positional: 'alibi' .* only rope and learned"),
     "yarn": ("llama", ROPE + "scaling: yarn, factor: 2}", "scaling: this yarn"),
     "partial": ("llama", ROPE + "partial: 0.5}", "partial: a rotation of a part"),
@@ -59,7 +59,7 @@ REFUSED = {
                   "n_head: 2}, ffn: swiglu}]", r"stack\[1\].attention: blocks that differ"),
     "half a block": ("llama", "model.stack=[{attention: mha}]", "a block without ffn"),
     "grouped": ("gpt2", "model.stack.*.attention.n_kv_head=2", "n_kv_head: 2 has no .* only 4 has"),
-    "gated": ("gpt2", "model.stack.*.ffn=swiglu", "'swiglu' .* beside 'learned': mlp has one"),
+    "gated": ("gpt2", "model.stack.*.ffn=swiglu", "'swiglu' .* with 'learned': mlp has one"),
 }  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def test_a_folder_in_use_is_left_alone(make_run: MakeRun, tmp_path: Path) -> Non
     """An output folder that holds something is refused, and keeps it."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
-    with pytest.raises(StrawberryError, match="exists and is not empty"):
+    with pytest.raises(StrawberryError, match="already there and not empty"):
         export_run(make_run("gpt2"), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import strawberry
-from strawberry.contracts import Tracker
+from strawberry.contracts import Tracker, TrackerSite
 from strawberry.errors import PluginError, RecipeError, StrawberryError
 from strawberry.recipe import Recipe, patch
 
@@ -101,7 +101,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line says what to install."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(StrawberryError, match="pip install tensorboard"):
-        TensorBoard()
+        TensorBoard(TrackerSite())
 
 
 def test_it_stays_in_the_run_folder(recipe: Recipe, tmp_path: Path) -> None:

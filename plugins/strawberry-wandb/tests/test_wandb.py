@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import strawberry
-from strawberry.contracts import Tracker
+from strawberry.contracts import Tracker, TrackerSite
 from strawberry.errors import PluginError, RecipeError, StrawberryError
 from strawberry.recipe import Recipe, patch
 from strawberry.training import train
@@ -165,7 +165,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line says what to install."""
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(StrawberryError, match="pip install wandb"):
-        WandB()
+        WandB(TrackerSite())
 
 
 def test_a_wrong_mode_is_refused_in_its_place(recipe: Recipe) -> None:

@@ -165,7 +165,11 @@ class Part:
     def _own(self, use: Use, suffix: str) -> Use:
         """The use with what this piece of the block keeps."""
         if use.states is not None:
-            use = replace(use, state=use.states.get(self.name + suffix, {}))
+            own = use.states.get(self.name + suffix)
+            # Most pieces keep nothing and find an empty state, as the block itself mostly has: no
+            # copy then, for a use is copied for each token.
+            if own is not None or use.state:
+                use = replace(use, state={} if own is None else own)
         if use.kept is not None and not suffix:
             use = replace(use, kept=use.kept.setdefault(self.name, {}))  # type: ignore[arg-type]
         return use

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from strawberry.contracts.component import Component
 from strawberry.contracts.sites import Site
 from strawberry.contracts.terms import Aux
-from strawberry.contracts.use import State, Use
+from strawberry.contracts.use import Use
 
 
 class HeadLoss(NamedTuple):
@@ -192,11 +191,7 @@ class OwnBlock(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, x: Tensor, use: Use) -> tuple[Tensor, Aux]:
-        """(B, T, C) -> (B, T, C), and its terms; with `use.cache` its state is the one in there."""
-
-    @abc.abstractmethod
-    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """Its state between cached calls."""
+        """(B, T, C) -> (B, T, C), and its terms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,13 +17,12 @@ from strawberry.contracts import (
     OwnBlock,
     Residual,
     Site,
-    State,
     Teacher,
     Use,
     WeightSource,
 )
 from strawberry.errors import StrawberryError
-from strawberry.model.stack import BlockNode, BlockUse, CacheShape
+from strawberry.model.stack import BlockNode, BlockUse
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
@@ -78,12 +77,6 @@ class BesideBlock(OwnBlock):
     def visits(self) -> Iterator[BlockUse]:
         """The uses of the block, outside of the stack."""
         yield from self.block.visits((), self._weights[0], "objective")
-
-    def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
-        """Its state between cached calls."""
-        room = CacheShape(batch, length, device, dtype)
-        states = self.block.new_states(room, self._weights[0])
-        return {f"{n}.{name}": t for n, state in enumerate(states) for name, t in state.items()}
 
 
 class RunTeacher:

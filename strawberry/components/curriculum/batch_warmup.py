@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from strawberry.components.curriculum.stages import grown, stage
+from strawberry.components.curriculum.stages import in_stages
 from strawberry.contracts import Curriculum, RunSite, Settings
 from strawberry.errors import FieldError
 
@@ -39,8 +39,7 @@ class BatchWarmup(Curriculum):
 
     def at(self, step: int) -> Settings:
         """The size of its stage."""
-        if step >= self.steps:
-            return Settings()
-        number = stage(step, self.steps, self.stages - 1)
-        size = grown(self.first, self.last, number, self.stages)
-        return Settings(batch_size=max(1, size // self.multiple) * self.multiple)
+        size = in_stages(
+            self.first, self.last, step, self.steps, stages=self.stages, multiple=self.multiple
+        )
+        return Settings(batch_size=size)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from strawberry.components.curriculum.stages import grown, stage
+from strawberry.components.curriculum.stages import in_stages
 from strawberry.contracts import Curriculum, RunSite, Settings
 from strawberry.errors import FieldError
 
@@ -37,9 +37,7 @@ class LengthWarmup(Curriculum):
 
     def at(self, step: int) -> Settings:
         """The length of its stage."""
-        if step >= self.steps:
-            return Settings()
-        number = stage(step, self.steps, self.stages - 1)
-        length = grown(self.first, self.last, number, self.stages)
-        whole = max(1, length // self.multiple) * self.multiple
-        return Settings(block_size=min(self.last, whole))
+        length = in_stages(
+            self.first, self.last, step, self.steps, stages=self.stages, multiple=self.multiple
+        )
+        return Settings(block_size=length)

@@ -8,8 +8,21 @@ def stage(step: int, steps: int, stages: int) -> int:
     return min(stages - 1, step * stages // max(1, steps))
 
 
-def grown(first: int, last: int, number: int, stages: int) -> int:
-    """The value of a stage, in equal ratios from the first to the last."""
-    if number == stages - 1:
-        return last
-    return max(1, min(last, round(first * (last / first) ** (number / (stages - 1)))))
+def in_stages(
+    first: int, last: int, step: int, steps: int, *, stages: int, multiple: int
+) -> int | None:
+    """The value of a step, in equal ratios from stage to stage; None from `steps` on.
+
+    Args:
+        first: the value of the first stage.
+        last: the value from `steps` on, which no earlier one is above.
+        step: from 0.
+        steps: length of all stages but the last.
+        stages: how many there are, the last one among them.
+        multiple: values are multiples of it, rounded down.
+    """
+    if step >= steps:
+        return None
+    number = stage(step, steps, stages - 1)
+    value = round(first * (last / first) ** (number / (stages - 1)))
+    return min(last, max(1, value // multiple) * multiple)

@@ -95,7 +95,7 @@ def make_rungs(ladder: LadderPlan, plugins: Plugins) -> list[Rung]:
         raise StrawberryError("train.max_iters: can't vary; a rung has tokens by its size")
     baseline = live[0].recipe
     assert baseline is not None
-    have = without_embeddings(baseline)[0]
+    have = without_embeddings(live[0].model)
     known: dict[str, Budget] = {}
     rungs: list[Rung] = []
     for number in range(ladder.how.rungs):
@@ -139,7 +139,7 @@ def _rung(
     prepared = prepare_cells(done, base, paced, known)
     _whole(prepared, number)
     return Rung(number, growth, replace(prepared, plan=plan), {
-        cell.name: size_of(cell.recipe) for cell in prepared.live if cell.recipe is not None
+        cell.name: size_of(cell) for cell in prepared.live
     })  # fmt: skip
 
 
@@ -198,12 +198,13 @@ def rates(recipe: Recipe) -> dict[str, float]:
     return found
 
 
-def size_of(recipe: Recipe) -> Size:
-    """What a recipe's model is made of."""
-    report = account(recipe)
+def size_of(cell: Cell) -> Size:
+    """What a cell's model is made of."""
+    assert cell.recipe is not None
+    report = account(cell.recipe, cell.model)
     recurred = [part for part in report.parts if part.uses > 1]
     inside = sum(part.parameters for part in recurred)
     uses = sum(part.uses * part.parameters for part in recurred)
-    without = without_embeddings(recipe)[0]
+    without = without_embeddings(cell.model)
     steps = round(uses / inside) if inside else 1
-    return Size(without, without - inside, inside, steps, recipe.train.learning_rate)
+    return Size(without, without - inside, inside, steps, cell.recipe.train.learning_rate)

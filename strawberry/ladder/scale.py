@@ -11,13 +11,17 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from strawberry.ablate.fair import parameters as parameters_of
 from strawberry.errors import StrawberryError
 from strawberry.model.build import build
 from strawberry.recipe import patch
 from strawberry.recipe.spec import ComponentSpec, Recipe, RecurSpec, RepeatSpec
 from strawberry.recipe.walk import walk
+
+if TYPE_CHECKING:
+    from strawberry.model.language_model import LanguageModel
 
 WIDTH: Final = "model.n_embd"
 HEADS: Final = ("n_head", "n_kv_head")
@@ -46,12 +50,10 @@ class Growth:
     parameters: int
 
 
-def without_embeddings(recipe: Recipe) -> tuple[int, int]:
-    """Unique parameters of a recipe's model: without token embedding and head, and all."""
-    model = build(recipe, "meta")
+def without_embeddings(model: LanguageModel) -> int:
+    """Unique parameters of a model, token embedding and head aside."""
     tables = {p: p.numel() for p in (model.embedding.weight, model.head_weight)}
-    total = sum(p.numel() for p in model.parameters())
-    return total - sum(tables.values()), total
+    return parameters_of(model) - sum(tables.values())
 
 
 def rule(recipe: Recipe) -> dict[str, float]:
@@ -133,7 +135,7 @@ def grow(recipe: Recipe, parameters: float, least: Growth | None = None) -> Grow
     with what the recipe could say.
     """
     powers = rule(recipe)
-    have = without_embeddings(recipe)[0]
+    have = without_embeddings(build(recipe, "meta"))
     if abs(parameters / have - 1) < 1e-9:
         return Growth(1.0, 1.0, have)
     step, width = unit(recipe, powers), recipe.model.n_embd
@@ -144,7 +146,8 @@ def grow(recipe: Recipe, parameters: float, least: Growth | None = None) -> Grow
             if least is not None and (factor < least.width or depth < least.depth):
                 continue
             try:
-                size = without_embeddings(patch(recipe, grown(recipe, Growth(factor, depth, 0))))[0]
+                larger = patch(recipe, grown(recipe, Growth(factor, depth, 0)))
+                size = without_embeddings(build(larger, "meta"))
             except StrawberryError:  # a width that some component refuses
                 continue
             off = abs(math.log(size / parameters)) + ASPECT * abs(math.log(depth / factor))

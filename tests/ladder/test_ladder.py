@@ -18,6 +18,7 @@ from strawberry.ladder.report import answers, write_report
 from strawberry.ladder.results import LOUD, results_of
 from strawberry.ladder.rungs import make_rungs
 from strawberry.ladder.scale import Growth, grow, grown, rule, without_embeddings
+from strawberry.model.build import build
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from tests.ladder.scripted import Made, climb, law, plan_of
@@ -137,7 +138,7 @@ def test_a_recipe_says_how_it_grows(recipe_file: Path, plugins: Plugins) -> None
     assert rule(recipe)["model.stack[0].attention.n_head"] == 1
     wide = load_recipe(recipe_file, ["scale={model.n_embd: 1, 'model.stack[0].repeat': 0.5}"],
                        plugins=plugins)  # fmt: skip
-    have = without_embeddings(wide)[0]
+    have = without_embeddings(build(wide, "meta"))
     changed = grown(wide, grow(wide, have * 8))
     assert set(changed) == {"model.n_embd", "model.stack[0].repeat"}
     assert changed["model.n_embd"] > 32

@@ -34,6 +34,7 @@ from strawberry.contracts.data import (
 from strawberry.contracts.execution import Events, Executor, FinishedJob, Job
 from strawberry.errors import StrawberryError
 from strawberry.plugin import hookimpl
+from tests.registering import register_classes
 
 
 class Steady(OptimizerSource):
@@ -427,22 +428,7 @@ class Abandons(InTurn):
             process.kill()
 
 
-_KINDS = {
-    OptimizerSource: "optimizer",
-    Schedule: "schedule",
-    DataSource: "data",
-    TokenizerSource: "tokenizer",
-    Executor: "executor",
-    Task: "task",
-    Tracker: "tracker",
-}
-
-
 @hookimpl
 def strawberry_register(registry: Any) -> None:
     """Register every component of this file."""
-    for found in list(globals().values()):
-        if isinstance(found, type) and found.__module__ == __name__:
-            for contract, kind in _KINDS.items():
-                if issubclass(found, contract):
-                    registry.add(kind, found.__name__, found)
+    register_classes(registry, globals())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from strawberry.contracts import Averaging, Curriculum, Measure, RunSite, Settings, State
 from strawberry.plugin import hookimpl
+from tests.registering import register_classes
 
 
 class Decayed(Averaging):
@@ -121,14 +122,7 @@ class Wavers(Hits):
         return {"hits": (total * (1 + 1e-5 * (Wavers.calls % 2)), count)}
 
 
-_KINDS = {Averaging: "averaging", Curriculum: "curriculum", Measure: "measure"}
-
-
 @hookimpl
 def strawberry_register(registry: Any) -> None:
     """Register every component of this file."""
-    for value in list(globals().values()):
-        if isinstance(value, type) and value.__module__ == __name__:
-            for contract, kind in _KINDS.items():
-                if issubclass(value, contract):
-                    registry.add(kind, value.__name__, value)
+    register_classes(registry, globals())

@@ -24,6 +24,7 @@ from strawberry.contracts import (
 )
 from strawberry.errors import StrawberryError
 from strawberry.plugin import hookimpl
+from tests.registering import register_classes
 
 
 class Honest(Attention):
@@ -436,8 +437,4 @@ class Rounding(Honest):
 @hookimpl
 def strawberry_register(registry: Any) -> None:
     """All of them, by the names of their classes."""
-    kinds = {"attention": Attention, "ffn": FFN, "norm": Norm, "positional": Positional}
-    for found in list(globals().values()):
-        if isinstance(found, type) and found.__module__ == __name__:
-            (kind,) = [kind for kind, contract in kinds.items() if issubclass(found, contract)]
-            registry.add(kind, found.__name__, found)
+    register_classes(registry, globals())

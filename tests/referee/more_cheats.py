@@ -26,6 +26,7 @@ from strawberry.contracts import (
 from strawberry.model.language_model import LanguageModel
 from strawberry.plugin import hookimpl
 from tests.referee.cheats import Honest
+from tests.registering import register_classes
 
 BOARD: dict[str, Any] = {}
 """A place that every component of this file can write to."""
@@ -383,9 +384,4 @@ class Backwards(Positional):
 @hookimpl
 def strawberry_register(registry: Any) -> None:
     """All of them, by the names of their classes."""
-    kinds = {"attention": Attention, "ffn": FFN, "norm": Norm, "positional": Positional}
-    for found in list(globals().values()):
-        if isinstance(found, type) and found.__module__ == __name__:
-            for kind, contract in kinds.items():
-                if issubclass(found, contract):
-                    registry.add(kind, found.__name__, found)
+    register_classes(registry, globals())

@@ -42,6 +42,7 @@ from strawberry.data import FileCorpus, text_dataset
 from strawberry.data.bpe import BPETokenizer, byte_tokenizer
 from strawberry.data.texts import text_corpus
 from strawberry.plugin import hookimpl
+from tests.registering import register_classes
 
 DIGITS = frozenset(b"0123456789")
 
@@ -370,12 +371,4 @@ class AfterTraining(FFN):
 @hookimpl
 def strawberry_register(registry: Any) -> None:
     """All of them, by the names of their classes."""
-    kinds = {
-        "tokenizer": TokenizerSource, "data": DataSource, "optimizer": OptimizerSource,
-        "schedule": Schedule, "tracker": Tracker, "ffn": FFN,
-    }  # fmt: skip
-    for value in list(globals().values()):
-        if isinstance(value, type) and value.__module__ == __name__:
-            for kind, contract in kinds.items():
-                if issubclass(value, contract):
-                    registry.add(kind, value.__name__, value)
+    register_classes(registry, globals())

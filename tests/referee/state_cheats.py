@@ -22,7 +22,6 @@ from strawberry.components.router.threshold import ThresholdRouter
 from strawberry.components.weights.owned import OwnedProjection, OwnedWeights
 from strawberry.contracts import (
     FFN,
-    Attention,
     Norm,
     NormSite,
     Positional,
@@ -30,15 +29,14 @@ from strawberry.contracts import (
     Projection,
     ProjectionRequest,
     Routed,
-    Router,
     Site,
     State,
     Use,
-    WeightSource,
 )
 from strawberry.plugin import hookimpl
 from tests.referee.cheats import Honest
 from tests.referee.more_cheats import following
+from tests.registering import register_classes
 
 LOCAL = threading.local()
 GRAVES: list[Tensor] = []
@@ -363,12 +361,4 @@ class FirstPasses(FFN):
 @hookimpl
 def strawberry_register(registry: Any) -> None:
     """All of them, by the names of their classes."""
-    kinds = {
-        "attention": Attention, "ffn": FFN, "norm": Norm, "positional": Positional,
-        "weights": WeightSource, "router": Router,
-    }  # fmt: skip
-    for value in list(globals().values()):
-        if isinstance(value, type) and value.__module__ == __name__:
-            for kind, contract in kinds.items():
-                if issubclass(value, contract):
-                    registry.add(kind, value.__name__, value)
+    register_classes(registry, globals())

@@ -10,6 +10,7 @@ from typing import Any
 from strawberry.check import (
     answers,
     averaging,
+    coordinates,
     costs,
     curricula,
     dependence,
@@ -56,6 +57,8 @@ _MODEL: dict[str, Check] = {
     "speed": costs.speed,
     "learns": learning.learns,
 }
+_ASKED: dict[str, Check] = {"coordinates": coordinates.coordinates}
+"""Checks of a model that run only if they are named: they take long, or most models fail them."""
 _OTHERS: dict[str, dict[str, Check]] = {
     "optimizer": {
         "descends": optimizing.descends,
@@ -126,6 +129,8 @@ def checks_for(kind: str, kinds: Kinds | None = None) -> dict[str, Check]:
 def run_one(subject: Subject, name: str) -> CheckResult:
     """Run one check; an exception of the component is a finding, with its location."""
     checks = checks_for(subject.kind, subject.kinds)
+    if checks is _MODEL:
+        checks = {**checks, **_ASKED}
     if name not in checks:
         near = did_you_mean(name, checks)
         raise StrawberryError(f"unknown check {name!r}{near or '; checks: ' + ', '.join(checks)}")

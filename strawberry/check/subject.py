@@ -42,6 +42,7 @@ class Subject:
         entry: the component; None for a recipe.
         plain: the same recipe with the built-in of that kind; None for a recipe.
         fields: the component's given fields.
+        picture: the file of a picture, for a check that draws one; None for none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Subject:
     entry: RegistryEntry | None = None
     plain: Recipe | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    picture: Path | None = None
     _built: dict[str, LanguageModel] = field(default_factory=dict, repr=False)
 
     @property

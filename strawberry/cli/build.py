@@ -141,7 +141,7 @@ def _show(outlined: Outline, report: CostReport, cost: RankCost, rank: RankCost 
         name = assignment.component.use.removeprefix("strawberry/")
         examples = min((info.name for info in infos), key=len, default="")
         kinds += _taken_apart(assignment)
-        rows.add_row(name, f"{assignment.lr:g}", kinds, f"{count:,}", examples)
+        rows.add_row(name, _peak(assignment), kinds, f"{count:,}", examples)
     show(rows, out)
     if divided := divided_ahead(recipe):
         out.print(f"data: {divided}")
@@ -149,6 +149,13 @@ def _show(outlined: Outline, report: CostReport, cost: RankCost, rank: RankCost 
         out.print(f"note: {note}", style="cyan")
     for warning in report.warnings:
         out.print(f"warning: {warning}", style="yellow")
+
+
+def _peak(assignment: Assignment) -> str:
+    """The peak rate, or the least and the largest where the parametrization scales it."""
+    every = [assignment.lr * i.step(assignment.factory.update).rate for i in assignment.infos]
+    ends = dict.fromkeys((min(every), max(every)))
+    return " to ".join(f"{rate:.3g}" if len(ends) > 1 else f"{rate:g}" for rate in ends)
 
 
 def _taken_apart(assignment: Assignment) -> str:
@@ -182,6 +189,7 @@ def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str
             f"{short(report.flops_forward_per_token)} forward, "
             f"{short(report.flops_training_per_token)} forward and backward",
         ),
+        *_parametrization_facts(recipe),
         *_run_facts(recipe),
         ("cache", f"{cache} (float32, one sequence)"),
         (
@@ -192,6 +200,14 @@ def _facts(recipe: Recipe, report: CostReport, cost: RankCost) -> list[tuple[str
             f"{readable(report.activation_bytes)}{casts}",
         ),
     ]
+
+
+def _parametrization_facts(recipe: Recipe) -> list[tuple[str, str]]:
+    """The parametrization, where it is not the default without changes."""
+    spec = recipe.model.components["parametrization"]
+    kind = next(kind for kind in CORE if kind.name == spec.kind)
+    plain = spec.use == kind.default and not spec.explicit
+    return [] if plain else [("parametrization", _label(spec))]
 
 
 def _run_facts(recipe: Recipe) -> list[tuple[str, str]]:

@@ -111,3 +111,7 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.residual("attention", f"{here}.residual.attention:AttentionResidual")
     registry.block("sequential", f"{here}.block.sequential:SequentialBlock")
     registry.block("parallel", f"{here}.block.parallel:ParallelBlock")
+    registry.parametrization("standard", f"{here}.parametrization.standard:Standard")
+    registry.parametrization("mup", f"{here}.parametrization.mup:MuP")
+    registry.parametrization("complete_p", f"{here}.parametrization.complete_p:CompleteP")
+    registry.parametrization("u_mup", f"{here}.parametrization.u_mup:UMuP")

@@ -84,6 +84,15 @@ if TYPE_CHECKING:
         States,
         Teacher,
     )
+    from strawberry.contracts.parametrization import (
+        Initial,
+        Parametrization,
+        ParametrizationSite,
+        Role,
+        StepScale,
+        UpdateSize,
+        Weight,
+    )
     from strawberry.contracts.parts import Declared, MatrixLayout, MatrixRows, Unit, interleaved
     from strawberry.contracts.routing import Routed, Router, RouterSite
     from strawberry.contracts.running import (
@@ -94,7 +103,7 @@ if TYPE_CHECKING:
         Settings,
         StopRun,
     )
-    from strawberry.contracts.sites import InitialScale, NormSite, PositionalSite, Site
+    from strawberry.contracts.sites import NormSite, PositionalSite, Site
     from strawberry.contracts.stream import (
         Block,
         BlockSite,
@@ -159,7 +168,7 @@ __all__ = [
     "FinishedJob",
     "HeadLoss",
     "Ids",
-    "InitialScale",
+    "Initial",
     "Job",
     "Join",
     "JoinSite",
@@ -177,6 +186,8 @@ __all__ = [
     "OptimizerSource",
     "OwnBlock",
     "ParameterInfo",
+    "Parametrization",
+    "ParametrizationSite",
     "Part",
     "PerStep",
     "Place",
@@ -188,6 +199,7 @@ __all__ = [
     "ProjectionRequest",
     "Residual",
     "ResidualSite",
+    "Role",
     "Routed",
     "Router",
     "RouterSite",
@@ -200,6 +212,7 @@ __all__ = [
     "Split",
     "State",
     "States",
+    "StepScale",
     "StopRun",
     "Stream",
     "Task",
@@ -211,8 +224,10 @@ __all__ = [
     "Tracker",
     "TrackerSite",
     "Unit",
+    "UpdateSize",
     "Use",
     "Watch",
+    "Weight",
     "WeightSite",
     "WeightSource",
     "all_gather",
@@ -242,8 +257,8 @@ __all__ = [
 
 _MODULES = (
     "data", "execution", "tokenizer",  # without torch, and so first
-    "component", "decay", "mixing", "numbers", "objective", "parts", "collectives", "routing",
-    "running", "sites", "stream", "terms", "training", "use", "weights",
+    "component", "decay", "mixing", "numbers", "objective", "parametrization", "parts",
+    "collectives", "routing", "running", "sites", "stream", "terms", "training", "use", "weights",
 )  # fmt: skip
 
 __getattr__, __dir__ = lazily(__name__, __all__, _MODULES)

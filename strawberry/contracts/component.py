@@ -46,6 +46,8 @@ class Component(nn.Module):
         parameter_kinds: kinds of its own parameters, by attribute (`"table.weight": "embedding"`),
             where the number of dimensions doesn't tell: see `ParameterInfo.kind`.
         parameter_parts: the matrices among the rows of its own parameters, by attribute.
+        parameter_transposed: its own matrices that are used as `x @ W`, so that their rows are the
+            terms of an output.
         precise_buffers: its buffers that keep their precision when the model is cast, since they
             move by small steps.
         adjustable: its numbers that a curriculum may change from step to step, by attribute.
@@ -66,6 +68,7 @@ class Component(nn.Module):
     by_micro_batch: tuple[str, ...] = ()
     parameter_kinds: Mapping[str, str] = {}
     parameter_parts: Mapping[str, MatrixLayout] = {}
+    parameter_transposed: tuple[str, ...] = ()
     precise_buffers: tuple[str, ...] = ()
     adjustable: tuple[str, ...] = ()
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from strawberry.contracts.parametrization import Initial, Parametrization
 from strawberry.contracts.parts import Declared, MatrixLayout
 
 if TYPE_CHECKING:
@@ -52,32 +53,8 @@ class PositionalSite:
     block: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InitialScale:
-    """Initialisation of matrices.
-
-    Attributes:
-        uniform: uniform with standard deviation fan_in^-0.5, or else normal with `std`.
-        std: standard deviation of the normal.
-        depth: unrolled depth of the model; normal matrices that write to the residual stream are
-            smaller by sqrt(2 depth).
-        zero_outputs: start matrices that write to the residual stream at zero.
-    """
-
-    uniform: bool
-    std: float
-    depth: int
-    zero_outputs: bool = False
-
-    def of(self, fan_in: int, *, output: bool) -> float:
-        """The standard deviation of a matrix with this many columns."""
-        if output and self.zero_outputs:
-            return 0.0
-        if self.uniform:
-            return fan_in**-0.5
-        # GPT-2's: the residual stream sums 2 L outputs.
-        return self.std * (2 * self.depth) ** -0.5 if output else self.std
-
+MakeInitial: TypeAlias = Callable[[str, str, int, int, bool], Initial]
+"""The start of a matrix, from its name, kind, rows, columns, and whether it is an output."""
 
 Wrap: TypeAlias = "Callable[[str, Projection], Projection]"
 
@@ -98,7 +75,8 @@ class Site:
         role: its purpose, from the block inwards: `attention`, `ffn`, `attention.ffn`.
         positional: the current positional component.
         weights: the current weight source, which `projection` and `bank` use.
-        scale: initialisation of matrices.
+        parametrization: how tensors start and are stepped.
+        make_initial: the start of a matrix, for `projection` and `bank`.
         make_norm: creates the recipe's normalisation, for `norm`.
         make_component: builds a nested component, for `component`.
         wraps: wrappers of each projection, innermost first; see `wrapped`.
@@ -115,7 +93,8 @@ class Site:
     role: str
     positional: Positional
     weights: WeightSource
-    scale: InitialScale
+    parametrization: Parametrization
+    make_initial: MakeInitial
     make_norm: Callable[[NormSite], Norm]
     make_component: Callable[[Any, Site], Any]
     wraps: tuple[Wrap, ...] = field(default=())
@@ -146,9 +125,8 @@ class Site:
             FieldError: the weight source can't provide it.
         """
         biased = self.bias if bias is None else bias
-        projection = self.weights.projection(
-            self._request(name, out_features, in_features, output, biased, parts)
-        )
+        request = self._request("matrix", name, out_features, in_features, output, biased, parts)
+        projection: Projection = request.multiplied(self.weights.projection(request))
         for wrap in self.wraps:
             projection = wrap(name, projection)
         return projection
@@ -168,8 +146,8 @@ class Site:
 
         `active` is the mean number of these experts that process a token; None means all.
         """
-        request = self._request(name, out_features, in_features, output, False, parts)
-        bank = self.weights.bank(request, experts)
+        request = self._request("bank", name, out_features, in_features, output, False, parts)
+        bank: Bank = request.multiplied_bank(self.weights.bank(request, experts))
         if active is not None:
             bank.active_share = min(1.0, active / experts)
         return bank
@@ -193,6 +171,7 @@ class Site:
 
     def _request(
         self,
+        kind: str,
         name: str,
         out_features: int,
         in_features: int,
@@ -208,13 +187,16 @@ class Site:
         if inside.rows != out_features:
             message = f"its matrix {name} has {out_features} rows, but its parts have {inside.rows}"
             raise ValueError(message)
+        path = f"{self.role}.{name}"
+        initial = self.make_initial(path, kind, out_features, in_features, output)
         return ProjectionRequest(
             block=self.block,
-            name=f"{self.role}.{name}",
+            name=path,
             out_features=out_features,
             in_features=in_features,
             bias=bias,
-            std=self.scale.of(in_features, output=output),
-            uniform=self.scale.uniform,
+            std=initial.std,
+            uniform=initial.uniform,
             parts=inside,
+            multiplier=initial.multiplier,
         )

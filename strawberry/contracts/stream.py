@@ -51,6 +51,7 @@ class JoinSite:
         index: which part of its block, from 0.
         last: whether no part of the block comes after it.
         steps: recursion steps of each `recur` around it, outermost first.
+        branch: factor of the parametrization on what joins.
         make_norm: makes the recipe's normalisation; `norm` calls it.
     """
 
@@ -62,6 +63,7 @@ class JoinSite:
     last: bool
     steps: tuple[int, ...]
     make_norm: Callable[[str], nn.Module]
+    branch: float = 1.0
 
     def norm(self, role: str) -> nn.Module:
         """The recipe's normalisation over C; call it by `normed(norm, x, use)`."""
@@ -73,9 +75,12 @@ class Join(Component, abc.ABC):
 
     Attributes:
         reads_normed: whether the block normalises what is read.
+        scales_branch: whether it multiplies what joins by the site's `branch` itself, as one has to
+            that normalises it; otherwise the block does, before it joins.
     """
 
     reads_normed: bool = True
+    scales_branch: bool = False
 
     @abc.abstractmethod
     def read(self, stream: Stream, use: Use) -> Tensor:
@@ -130,9 +135,10 @@ class Part:
     Its modules are the block's: `NAME`, `NAME_norm` and `NAME_join`.
     """
 
-    def __init__(self, holder: nn.Module, name: str) -> None:
+    def __init__(self, holder: nn.Module, name: str, scale: float = 1.0) -> None:
         self.holder = holder
         self.name = name
+        self.scale = scale  # the parametrization's
 
     @property
     def module(self) -> Attention | FFN:
@@ -149,6 +155,8 @@ class Part:
         """What it makes of (B, T, C), with the recipe's dropout; and its terms."""
         modules = self.holder._modules  # noqa: SLF001 (the same)
         y, aux = with_aux(cast("nn.Module", modules[self.name])(x, self._own(use, "")))
+        if self.scale != 1:
+            y = y * self.scale
         dropout = cast("nn.Dropout", modules["dropout"])
         return dropout(y) if dropout.training and dropout.p else y, aux
 

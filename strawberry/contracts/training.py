@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from strawberry.contracts.parametrization import Parametrization, StepScale, UpdateSize, Weight
 from strawberry.contracts.parts import MatrixLayout, Unit
 
 
@@ -48,12 +49,22 @@ class ParameterInfo:
             `router`.
         parts: the matrices among its rows, declared by its module in `parameter_parts =
             {"attribute": parts}`; None if it is one matrix, or a stack of them.
+        weight: what its parametrization is told of it; of a part of a parameter, the parameter's.
+        parametrization: the model's; None outside of one.
     """
 
     name: str
     parameter: nn.Parameter
     kind: str
     parts: MatrixLayout | None = None
+    weight: Weight | None = None
+    parametrization: Parametrization | None = None
+
+    def step(self, update: UpdateSize) -> StepScale:
+        """Factors on the settings of an optimizer whose updates are of that size."""
+        if self.weight is None or self.parametrization is None:
+            return StepScale()
+        return self.parametrization.step(self.weight, update)
 
     @property
     def layout(self) -> MatrixLayout:
@@ -125,6 +136,8 @@ class OptimizerSource(abc.ABC):
             they are one tensor in the model, and the experts of a stack. Only an optimizer that
             also `shards` receives the parameters themselves, and splits them by `info.layout`,
             because no matrix is whole in shards.
+        update: the size of its updates at a learning rate of 1, by which the parametrization scales
+            the rates.
     """
 
     lr: float | None = None
@@ -132,6 +145,7 @@ class OptimizerSource(abc.ABC):
     shards: bool = False
     needs_whole: bool = False
     unit: Unit = "parameter"
+    update: UpdateSize = "elementwise"
 
     def __init__(self, site: OptimizerSite) -> None:
         self.site = site

@@ -29,6 +29,8 @@ class ProjectionRequest:
         uniform: uniform (of that standard deviation) rather than normal.
         parts: the matrices among the rows. A source names its parameters that hold them, by an
             attribute `parameter_parts = {"weight": request.parts}` of the parameter's module.
+        multiplier: factor on its input, which the site applies, whatever the source; a source whose
+            matrices have a size of their own refuses another one than 1.
     """
 
     block: int
@@ -39,6 +41,15 @@ class ProjectionRequest:
     std: float
     uniform: bool
     parts: MatrixLayout
+    multiplier: float = 1.0
+
+    def multiplied(self, projection: Projection) -> Projection:
+        """The projection with the multiplier; itself if that is 1."""
+        return projection if self.multiplier == 1 else Multiplied(projection, self.multiplier)
+
+    def multiplied_bank(self, bank: Bank) -> Bank:
+        """The stack with the multiplier; itself if that is 1."""
+        return bank if self.multiplier == 1 else MultipliedBank(self, bank)
 
 
 class Projection(Component, abc.ABC):
@@ -107,6 +118,41 @@ class Bank(Component, abc.ABC):
             source: the weight source of the block, as in `use.weights`.
         """
         return list(self.parameters())
+
+
+class Multiplied(Projection):
+    """A projection of `multiplier` times its input; its bias, if any, is added as it is."""
+
+    def __init__(self, inner: Projection, multiplier: float) -> None:
+        super().__init__(inner)
+        self.inner = inner
+        self.multiplier = multiplier
+
+    def forward(self, x: Tensor, use: Use) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        y: Tensor = self.inner(x * self.multiplier, use)
+        return y
+
+    def matrix(self, use: Use) -> Tensor:
+        """The matrix of this use, multiplied."""
+        return self.inner.matrix(use) * self.multiplier
+
+
+class MultipliedBank(Bank):
+    """A stack of matrices, each multiplied."""
+
+    def __init__(self, request: ProjectionRequest, inner: Bank) -> None:
+        super().__init__(request, inner.experts)
+        self.inner = inner
+        self.multiplier = request.multiplier
+
+    def matrices(self, use: Use) -> Tensor:
+        """The matrices of this use: (E, out_features, in_features)."""
+        return self.inner.matrices(use) * self.multiplier
+
+    def expert_parameters(self, source: WeightSource) -> list[Tensor]:
+        """Those of the stack itself."""
+        return self.inner.expert_parameters(source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from strawberry.ablate.fair import Budget
 from strawberry.ablate.preparing import PreparedPlan, prepare_cells
 from strawberry.errors import StrawberryError
 from strawberry.ladder.plan import LadderPlan
-from strawberry.ladder.scale import Growth, grow, grown, without_embeddings
+from strawberry.ladder.scale import grow, without_embeddings
 from strawberry.model.accounting import account
 from strawberry.plugin import Plugins
+from strawberry.recipe.growth import Growth, grown
 from strawberry.recipe.spec import ComponentSpec, Recipe
 from strawberry.recipe.walk import walk_components
 

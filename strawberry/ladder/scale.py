@@ -1,53 +1,26 @@
-"""How a recipe grows: from the size that it has to one of so many parameters.
-
-A rule names paths and the power of the width with which each grows. Without one in the recipe
-(`scale:`) everything grows alike, so that the aspect stays: width, depth, heads and the inner
-widths of mixers and networks by the first power, each head's width not at all.
-"""
+"""The growth of a recipe to so many parameters, by its rule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from strawberry.ablate.fair import parameters as parameters_of
 from strawberry.errors import StrawberryError
 from strawberry.model.build import build
 from strawberry.recipe import patch
-from strawberry.recipe.spec import ComponentSpec, Recipe, RecurSpec, RepeatSpec
-from strawberry.recipe.walk import walk
+from strawberry.recipe.growth import HEADS, ROUNDED, WIDTH, Growth, grown, numbers, rule
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
+    from strawberry.recipe.spec import Recipe
 
-WIDTH: Final = "model.n_embd"
-HEADS: Final = ("n_head", "n_kv_head")
-INNER: Final = ("n_ffn", "n_qkv")
-"""Fields of components that are widths."""
-ROUNDED: Final = 8
-"""Widths are multiples of this."""
 ASPECT: Final = 0.5
 """What an aspect that is off by e counts against a size that is off by e."""
 FAR: Final = 0.2
 """How far from its parameters a rung may be, in logarithms, before it is refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """How much larger a rung is than the recipe.
-
-    Attributes:
-        width: the factor of the width.
-        depth: the factor of what counts copies: repeats, recursion steps, experts.
-        parameters: of the baseline, embeddings aside.
-    """
-
-    width: float
-    depth: float
-    parameters: int
 
 
 def without_embeddings(model: LanguageModel) -> int:
@@ -56,55 +29,9 @@ def without_embeddings(model: LanguageModel) -> int:
     return parameters_of(model) - sum(tables.values())
 
 
-def rule(recipe: Recipe) -> dict[str, float]:
-    """By path, the power with which it grows: the recipe's own rule, or the default."""
-    if not recipe.scale:
-        return dict.fromkeys((WIDTH, *_default(recipe)), 1.0)
-    spread: dict[str, float] = {}
-    for path, power in recipe.scale.items():
-        found = list(_matching(recipe, path))
-        if not found:
-            raise StrawberryError(f"{recipe.source}: scale.{path}: there is no number to grow")
-        spread |= dict.fromkeys(found, power)
-    return spread
-
-
-def _numbers(recipe: Recipe) -> Iterator[tuple[str, int]]:
-    """Every whole number of a model that could grow, by its path: sizes and counts."""
-    yield WIDTH, recipe.model.n_embd
-    for step in walk(recipe):
-        if not step.path.startswith("model"):
-            continue
-        if isinstance(step.spec, (RepeatSpec, RecurSpec)):
-            yield (
-                f"{step.path}.{'repeat' if isinstance(step.spec, RepeatSpec) else 'recur'}",
-                (step.spec.count),
-            )
-        elif isinstance(step.spec, ComponentSpec):
-            for name, value in step.spec.fields.items():
-                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                    yield f"{step.path}.{name}", value
-
-
-def _default(recipe: Recipe) -> Iterator[str]:
-    """The paths that the default rule grows beside the width."""
-    for path, _ in _numbers(recipe):
-        if path.rsplit(".", 1)[1] in (*HEADS, *INNER, "repeat"):
-            yield path
-
-
-def _matching(recipe: Recipe, path: str) -> Iterator[str]:
-    """The paths that one with `*` stands for; itself if it has none."""
-    head, star, tail = path.partition("*")
-    for known, _ in _numbers(recipe):
-        inside = known.startswith(head.rstrip(".")) and known.endswith(f"]{tail}")
-        if known == path or (star and inside):
-            yield known
-
-
 def unit(recipe: Recipe, powers: Mapping[str, float]) -> int:
     """The width's least step: the one by which all heads stay whole, or a multiple of 8."""
-    heads = [value for path, value in _numbers(recipe) if path.rsplit(".", 1)[1] in HEADS]
+    heads = [value for path, value in numbers(recipe) if path.rsplit(".", 1)[1] in HEADS]
     width = recipe.model.n_embd
     grown = [path for path in powers if path.rsplit(".", 1)[1] in HEADS]
     if not heads:
@@ -112,20 +39,6 @@ def unit(recipe: Recipe, powers: Mapping[str, float]) -> int:
     if grown:
         return width // math.gcd(width, reduce(math.gcd, heads))
     return math.lcm(math.gcd(width, ROUNDED), reduce(math.lcm, heads) * 2)
-
-
-def grown(recipe: Recipe, growth: Growth) -> dict[str, Any]:
-    """What to change in a recipe so that it is so much larger; by path."""
-    powers, changed = rule(recipe), {}
-    for path, value in _numbers(recipe):
-        if path not in powers or not powers[path]:
-            continue
-        name = path.rsplit(".", 1)[1]
-        counted = name not in (*HEADS, *INNER) and path != WIDTH
-        size = value * (growth.depth if counted else growth.width) ** powers[path]
-        rounded = round(size / ROUNDED) * ROUNDED if name in INNER else round(size)
-        changed[path] = max(1, rounded)
-    return changed
 
 
 def grow(recipe: Recipe, parameters: float, least: Growth | None = None) -> Growth:
@@ -177,7 +90,7 @@ def _depths(
     """
     counts = [
         value
-        for path, value in _numbers(recipe)
+        for path, value in numbers(recipe)
         if powers.get(path) and path.endswith((".repeat", ".recur"))
     ]
     if not counts:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from strawberry.contracts import Aux, Batch, HeadLoss, Metric, Prediction, States, Use, mean_terms
-from strawberry.model.loss import LossTerms, head_logits, head_loss, loss_over_logits
+from strawberry.model.loss import LossTerms, head_loss, loss_over_logits
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
@@ -107,7 +107,7 @@ class ModelBatch(Batch):
     ) -> HeadLoss:
         """Cross-entropy of hidden states (B, T, C)."""
         return head_loss(
-            hidden.flatten(0, -2),
+            self._read(hidden, head),
             self.model.head_weight if head is None else head,
             (self.targets if targets is None else targets).flatten(),
             self.model.logit_softcap,
@@ -125,13 +125,18 @@ class ModelBatch(Batch):
     ) -> Tensor:
         """Any loss of logits."""
         total = loss_over_logits(
-            hidden.flatten(0, -2),
+            self._read(hidden, head),
             self.model.head_weight if head is None else head,
             each,
             [self.targets.flatten() >= 0, *(other.flatten(0, 1) for other in others)],
             self.model.logit_softcap,
         )
         return total / self.count
+
+    def _read(self, hidden: Tensor, head: Tensor | None) -> Tensor:
+        """Hidden states (B, T, C) as the model's head, or another, reads them: (B * T, C)."""
+        flat = hidden.flatten(0, -2)
+        return self.model.before_head(flat) if head is None else flat
 
     def normalised(self, stream: Tensor) -> Tensor:
         """Through the model's last norm."""
@@ -179,17 +184,14 @@ def _nats(batch: ModelBatch, prediction: Prediction) -> Tensor:
     ):
         weights = None if prediction.weights is None else prediction.weights[row]
         head = model.head_weight, targets, model.logit_softcap, None, one, weights
-        every.append(head_loss(states, *head).cross_entropy)
+        every.append(head_loss(model.before_head(states), *head).cross_entropy)
     return torch.stack(every)
 
 
 def _answers(model: LanguageModel, h: Tensor, targets: Tensor) -> Tensor:
     """The counts of `RowNats.answers`, of hidden states (B, T, C)."""
     asked = targets >= 0
-    likely = [
-        head_logits(part, model.head_weight, model.logit_softcap).argmax(-1)
-        for part in torch.split(h[asked], _ROWS)
-    ]
+    likely = [model.head_logits(part).argmax(-1) for part in torch.split(h[asked], _ROWS)]
     right = torch.ones_like(asked)
     right[asked] = torch.cat(likely) == targets[asked]
     tasks = asked.any(1)

@@ -50,6 +50,7 @@ class BlockMaker:
         self.construct = construct
         self.step_norms = step_norms
         self.node = BlockNode(site.dropout)
+        self.parts: dict[str, Part] = {}
         self.alone: set[str] = set()
         self.specs: dict[str, ComponentSpec] = {}
 
@@ -80,7 +81,8 @@ class BlockMaker:
         taken.append(name)
         if alone:
             self.alone.add(name)
-        return Part(self.node, name)
+        self.parts[name] = Part(self.node, name, self.site.parametrization.branch())
+        return self.parts[name]
 
     def _join(self, name: str) -> None:
         """How a part reads and joins the stream; then the norm before it, where it wants one."""
@@ -96,8 +98,11 @@ class BlockMaker:
                 last=index == len(joined) - 1,
                 steps=self.site.steps,
                 make_norm=self._norm,
+                branch=self.parts[name].scale,
             )
         )
+        if join.scales_branch:
+            self.parts[name].scale = 1.0
         self.node.register_module(f"{name}_join", join)
         if join.reads_normed:
             self.node.register_module(f"{name}_norm", self._norm(name))

@@ -8,36 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from strawberry.contracts import (
     Attention,
-    InitialScale,
+    Initial,
     Norm,
     NormSite,
+    Parametrization,
+    ParametrizationSite,
     Positional,
     PositionalSite,
     Residual,
     ResidualSite,
     RouterSite,
     Site,
+    Weight,
     WeightSite,
     WeightSource,
     draw,
 )
-from strawberry.errors import Problem, RecipeError
+from strawberry.errors import Problem, RecipeError, StrawberryError
 from strawberry.model import pairings
 from strawberry.model.blocks import BlockMaker
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.own import objective_site
 from strawberry.model.recursion import Recursion
 from strawberry.model.stack import BlockNode, Stack
-from strawberry.model.unrolled import expand, key_of, last_block, unrolled_depth
+from strawberry.model.weighing import Weighing, Wide
+from strawberry.recipe.growth import resized
+from strawberry.recipe.load import patch
 from strawberry.recipe.seeds import seed_of
 from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec, RepeatSpec
+from strawberry.recipe.unrolled import expand, key_of, last_block, unrolled_depth
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import NodeSpec, Recipe
@@ -59,10 +65,29 @@ def build(
     """
     drawn_on = "meta" if torch.device(device).type == "meta" else "cpu"
     with torch.random.fork_rng(devices=[]), torch.device(drawn_on):
+        wide = _wide(recipe)
         torch.manual_seed(seed_of(recipe, "init"))
-        model = _Builder(recipe, place).model()
+        model = _Builder(recipe, place, wide).model()
     return model if torch.device(device).type == drawn_on else model.to(device)
 
+
+def _wide(recipe: Recipe) -> Wide | None:
+    """The recipe at twice its width, where its parametrization looks at what grows."""
+    spec = recipe.model.components["parametrization"]
+    if not getattr(spec.entry.load(), "sees_growth", False):
+        return None
+    plain = {PARAMETRIZATION: "strawberry/standard"}
+    try:
+        builder = _Builder(resized(patch(recipe, plain), 2 * recipe.model.n_embd))
+        with torch.device("meta"):
+            model = builder.model()
+    except StrawberryError as error:
+        message = f"it compares the recipe with itself at twice the width, which fails: {error}"
+        raise RecipeError([spec.problem("", message)]) from error
+    return Wide(builder.weighing.asked, [tuple(p.shape) for p in model.parameters()])
+
+
+PARAMETRIZATION: Final = "model.parametrization"
 
 Place: TypeAlias = Callable[[BlockNode | Stack], object]
 
@@ -84,8 +109,17 @@ class _Broken(Exception):  # noqa: N818 (never leaves this module)
     """A part could not be built; its problem is recorded."""
 
 
+class _FanIn(Parametrization):
+    """Stands in for one that can't be built, so that the other problems are found as well."""
+
+    def initial(self, weight: Weight) -> Initial:
+        return Initial(weight.fan_in**-0.5)
+
+
 class _Builder:
-    def __init__(self, recipe: Recipe, place: Place | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, place: Place | None = None, wide: Wide | None = None
+    ) -> None:
         self.place = place
         self.recipe = recipe
         self.spec = spec = recipe.model
@@ -94,6 +128,10 @@ class _Builder:
         self.depth = unrolled_depth(spec.stack)
         self.n_blocks = 0
         self.honoured: set[str] = set()
+        site = ParametrizationSite(spec.n_embd, self.depth)
+        built = self._construct(spec.components["parametrization"], site)
+        self.parametrization: Parametrization = built or _FanIn(site)
+        self.weighing = Weighing(self.parametrization, wide)
 
     def model(self) -> LanguageModel:
         spec = self.spec
@@ -118,6 +156,8 @@ class _Builder:
         assert weights is not None
         assert norm is not None
         assert residual is not None
+        if self.problems:
+            raise RecipeError(list(dict.fromkeys(self.problems)))
         model = LanguageModel(
             embedding=self._embedding(),
             embedding_norm=(
@@ -134,7 +174,10 @@ class _Builder:
             block_size=spec.block_size,
             logit_softcap=spec.logit_softcap,
             residual=residual,
+            parametrization=self.parametrization,
+            wide=self.weighing.wide,
         )
+        model.multipliers = self._table("embedding").multiplier, self._table("head").multiplier
         self._objective(model, _Scope(weights, positional, outside, norm, residual))
         return model
 
@@ -275,9 +318,8 @@ class _Builder:
             role=role,
             positional=scope.positional,
             weights=scope.weights,
-            scale=InitialScale(
-                model.init == "fan_in", model.init_std, self.depth, zero_outputs=model.zero_outputs
-            ),
+            parametrization=self.parametrization,
+            make_initial=self.weighing.initial,
             make_norm=scope.norm,
             make_component=self._nested,
         )
@@ -324,17 +366,24 @@ class _Builder:
     def _embedding(self) -> nn.Embedding:
         shape = (self.spec.vocab_size, self.spec.n_embd)
         table = nn.Embedding(*shape, _weight=torch.empty(shape))
-        self._draw(table.weight)
+        self._draw(table.weight, "embedding")
         return table
 
     def _head(self) -> nn.Linear:
         head = nn.Linear(self.spec.n_embd, self.spec.vocab_size, bias=False)
-        if self.spec.zero_outputs:
-            draw(head.weight, 0.0, uniform=False)
-        else:
-            self._draw(head.weight)
+        self._draw(head.weight, "head")
         return head
 
-    def _draw(self, table: Tensor) -> None:
-        fan_in = self.spec.init == "fan_in"
-        draw(table, self.spec.n_embd**-0.5 if fan_in else self.spec.init_std, uniform=fan_in)
+    def _draw(self, table: Tensor, kind: str) -> None:
+        initial = self._table(kind)
+        draw(table, initial.std, uniform=initial.uniform)
+
+    def _table(self, kind: str) -> Initial:
+        """The start of the table of embeddings, or of the head."""
+        vocabulary, width = self.spec.vocab_size, self.spec.n_embd
+        fans, grows = (
+            ((1, width), (False, True))
+            if kind == "embedding"
+            else ((width, vocabulary), (True, False))
+        )
+        return self.parametrization.initial(Weight(kind, kind, *fans, grows=grows, in_block=False))

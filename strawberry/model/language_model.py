@@ -19,6 +19,7 @@ from strawberry.contracts import (
     Norm,
     Objective,
     ParameterInfo,
+    Parametrization,
     Positional,
     Prediction,
     Residual,
@@ -33,6 +34,7 @@ from strawberry.model.batch import Loss, ModelBatch, RowNats, loss_of, measured
 from strawberry.model.loss import head_logits
 from strawberry.model.own import RunTeacher
 from strawberry.model.stack import BlockNode, BlockUse, CacheShape, Stack, dropped
+from strawberry.model.weighing import Wide, weight_of
 
 Asked: TypeAlias = tuple[bool, bool, int]
 """The states after blocks and steps that an objective sees, and its gradient cuts."""
@@ -84,6 +86,8 @@ class LanguageModel(nn.Module):
 
     Attributes:
         objective: training objective; the builder sets it last.
+        parametrization: how its parameters are stepped; None: all alike.
+        multipliers: factors on the embeddings, and on what the head reads.
         teachers: models that the objective learns from.
         separator: token id that begins a document, if attention is restricted to documents; else
             None.
@@ -106,6 +110,8 @@ class LanguageModel(nn.Module):
         block_size: int,
         logit_softcap: float | None,
         residual: Residual,
+        parametrization: Parametrization | None = None,
+        wide: Wide | None = None,
     ) -> None:
         super().__init__()
         self.embedding = embedding
@@ -119,6 +125,9 @@ class LanguageModel(nn.Module):
         self.block_size = block_size
         self.logit_softcap = logit_softcap
         self.residual = residual
+        self.parametrization = parametrization
+        self.wide = wide
+        self.multipliers = 1.0, 1.0
         self.objective: Objective
         self.teachers: list[RunTeacher] = []
         self.separator: int | None = None
@@ -143,7 +152,11 @@ class LanguageModel(nn.Module):
 
     def head_logits(self, h: Tensor) -> Tensor:
         """Hidden states (..., C) -> logits (..., V)."""
-        return head_logits(h, self.head_weight, self.logit_softcap)
+        return head_logits(self.before_head(h), self.head_weight, self.logit_softcap)
+
+    def before_head(self, h: Tensor) -> Tensor:
+        """Hidden states (..., C) as the head reads them."""
+        return h if self.multipliers[1] == 1 else h * self.multipliers[1]
 
     def drawn(self, logits: Tensor) -> Tensor:
         """The logits (..., N) of the N ids that may be sampled, of (..., V); gaps are -inf."""
@@ -172,6 +185,8 @@ class LanguageModel(nn.Module):
         use = self.use(idx, cache)
         watch = Watch([] if asked[0] else None, [] if asked[1] else None, asked[2])
         x = self.embedding(idx)
+        if self.multipliers[0] != 1:
+            x = x * self.multipliers[0]
         if "embedding" in self.positional.places:
             placed = self.positional.embed(use.positions.flatten())
             x = x + placed.view(*use.positions.shape, -1).to(x.dtype)
@@ -302,9 +317,19 @@ class LanguageModel(nn.Module):
     def parameter_infos(self) -> list[ParameterInfo]:
         """Every parameter once, with its name, its kind and its matrices."""
         kinds, parts = dict(_declared_kinds(self)), dict(_declared_parts(self))
-        return [
+        infos = [
             ParameterInfo(name, p, kinds.get(name) or _kind_by_shape(p), parts.get(name))
             for name, p in self.named_parameters()
+        ]
+        turned = set(_transposed(self))
+        shapes = [None] * len(infos) if self.wide is None else self.wide.shapes
+        return [
+            replace(
+                info,
+                weight=weight_of(info, shape, transposed=info.name in turned),
+                parametrization=self.parametrization,
+            )
+            for info, shape in zip(infos, shapes, strict=True)
         ]
 
     def visits(self) -> list[BlockUse]:
@@ -347,6 +372,14 @@ def _declared_parts(model: LanguageModel) -> Iterator[tuple[str, MatrixLayout]]:
             if rows % parts.rows:
                 raise ValueError(f"{path}.{name} has {rows} rows, but its parts have {parts.rows}")
             yield f"{path}.{name}", parts
+
+
+def _transposed(model: LanguageModel) -> Iterator[str]:
+    """The parameters that modules declare to be used as `x @ W`."""
+    for path, module in model.named_modules():
+        names = module.parameter_transposed if isinstance(module, Component) else ()
+        for name in names:
+            yield f"{path}.{name}"
 
 
 def _kind_by_shape(parameter: nn.Parameter) -> str:

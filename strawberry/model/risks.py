@@ -38,7 +38,8 @@ def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
         warnings.append(
             f"{', '.join(ignoring)} ignores the recipe's positional component {spec.positional.use}"
         )
-    if spec.tie_embeddings and spec.init == "fan_in" and not spec.embedding_norm:
+    by_fan_in = spec.components["parametrization"].fields.get("init") == "fan_in"
+    if spec.tie_embeddings and by_fan_in and not spec.embedding_norm:
         warnings.append(
             f"tied embeddings at fan-in scale (std {spec.n_embd**-0.5:.3f}) without "
             "embedding_norm: the residual stream starts small"

@@ -127,6 +127,11 @@ CORE: Final = (
         default="strawberry/sum", plain="sum", usual="sum",
     ),
     ComponentKind(
+        "parametrization", "how tensors start, are multiplied and stepped",
+        "strawberry.contracts:Parametrization", ("model",),
+        default="strawberry/standard", plain="standard", usual="standard",
+    ),
+    ComponentKind(
         "norm", "normalisation", "strawberry.contracts:Norm", ("model", "block"),
         default="strawberry/rmsnorm", plain="none", usual="rmsnorm",
         role="before each part of a block, and before the head",

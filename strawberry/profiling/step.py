@@ -25,11 +25,11 @@ from strawberry.data import open_dataset
 from strawberry.errors import StrawberryError
 from strawberry.model.recursion import Recursion
 from strawberry.model.stack import BlockNode
-from strawberry.model.unrolled import expand
 from strawberry.profiling.marks import REST, ComponentMarks, FlopCounter, SavedBytes
 from strawberry.ranks.world import World
 from strawberry.recipe.seeds import seed_of
 from strawberry.recipe.spec import BlockSpec, RepeatSpec
+from strawberry.recipe.unrolled import expand
 from strawberry.runs import randomness
 from strawberry.runs.device import Machine, machine_for
 from strawberry.runs.plot import canvas

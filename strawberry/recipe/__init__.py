@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from strawberry.recipe.growth import carried, resized
 from strawberry.recipe.load import load_recipe, patch, recipe_from
 from strawberry.recipe.spec import BlockSpec, ComponentSpec, NodeSpec, Recipe, RecurSpec
 from strawberry.recipe.tree import Node, in_order, located, show, unknown_keys
@@ -13,11 +14,13 @@ __all__ = [
     "NodeSpec",
     "Recipe",
     "RecurSpec",
+    "carried",
     "in_order",
     "load_recipe",
     "located",
     "patch",
     "recipe_from",
+    "resized",
     "show",
     "unknown_keys",
 ]

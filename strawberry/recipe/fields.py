@@ -58,11 +58,6 @@ class ModelFields:
         embedding_norm: normalise embeddings before the first block.
         dropout: probability, on embeddings, attention and the outputs of a block's parts.
         bias: give projections biases.
-        init: `fan_in` (uniform with deviation fan_in^-0.5) or `normal` (deviation init_std,
-            smaller by sqrt(2 depth) where a projection writes to the residual stream).
-        init_std: standard deviation for `normal`.
-        zero_outputs: start projections that write to the residual stream, and an untied head, at
-            zero, so that every block starts as the identity (Zhang et al. 2019, arXiv 1901.09321).
         logit_softcap: bound c on logits, by c * tanh(logit / c); null for none.
     """
 
@@ -73,9 +68,6 @@ class ModelFields:
     embedding_norm: bool = False
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     bias: bool = False
-    init: Literal["fan_in", "normal"] = "fan_in"
-    init_std: Annotated[float, Gt(0)] = 0.02
-    zero_outputs: bool = False
     logit_softcap: Annotated[float, Gt(0)] | None = None
 
 

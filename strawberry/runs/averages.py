@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from strawberry.contracts import Averaging, RunSite, State, shard_like
 from strawberry.errors import StrawberryError
-from strawberry.model.unrolled import expand
 from strawberry.plugin.words import did_you_mean
+from strawberry.recipe.unrolled import expand
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe

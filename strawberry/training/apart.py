@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class SplitMatrices:
         self.fused.append(_Fused(info, tuple(own), tuple(copied)))
         kind = "matrix" if info.kind == "bank" else info.kind
         return [
-            ParameterInfo(f"{info.name}[{name}]", parameter, kind)
+            replace(info, name=f"{info.name}[{name}]", parameter=parameter, kind=kind, parts=None)
             for (name, _), parameter in zip(named, own, strict=True)
         ]
 

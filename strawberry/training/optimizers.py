@@ -19,11 +19,13 @@ from strawberry.contracts import (
     ParameterInfo,
     Schedule,
     ScheduleSite,
+    StepScale,
+    UpdateSize,
     shard_like,
 )
 from strawberry.errors import RecipeError, StrawberryError
-from strawberry.model.unrolled import unrolled_depth
 from strawberry.recipe.spec import ComponentSpec
+from strawberry.recipe.unrolled import unrolled_depth
 from strawberry.runs.state import pack, unpack
 from strawberry.training.apart import SplitMatrices
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 MACHINERY = ("fused", "foreach", "capturable", "differentiable")
 """Options of a parameter group that depend on the machine, not on the run."""
+
+RATE = "rate_factor"
+"""The factor of a parametrization on the rate of a parameter group."""
 
 PROBE = (7, 11, 13, 17, 19)
 """Sizes of small parameters for measuring state; all dimensions differ."""
@@ -166,6 +171,7 @@ class Optimizers:
         for assignment in known:
             apart = SplitMatrices(assignment.factory, assignment.infos)
             optimizer = assignment.factory.make(apart.infos, lr=assignment.lr, device=device)
+            _scale_groups(optimizer, apart.infos, assignment.factory.update)
             apart.follow(optimizer)
             self.parts.append((assignment, optimizer))
             self.apart.append(apart)
@@ -180,7 +186,7 @@ class Optimizers:
         for assignment, optimizer in self.parts:
             scaled = rate if assignment.lr == self.peak else rate * (assignment.lr / self.peak)
             for group in optimizer.param_groups:
-                group["lr"] = scaled
+                group["lr"] = scaled * group.get(RATE, 1.0)
             assignment.factory.before_step(optimizer, step)
 
     def step(self, step: int) -> None:
@@ -196,7 +202,7 @@ class Optimizers:
         """
         told: dict[str, float] = {}
         for assignment, optimizer in self.parts:
-            rate = assignment.factory.rate(optimizer)
+            rate = assignment.factory.rate(optimizer) / optimizer.param_groups[0].get(RATE, 1.0)
             if not told:
                 told["lr"] = rate
             elif rate != told["lr"]:
@@ -271,6 +277,30 @@ class Optimizers:
             apart.take()
             assignment.factory.loaded(optimizer)
             apart.put_back()
+
+
+def _scale_groups(
+    optimizer: torch.optim.Optimizer, infos: Sequence[ParameterInfo], update: UpdateSize
+) -> None:
+    """Divide an optimizer's groups by the factors of the parametrization, and apply these."""
+    steps = {info.parameter: info.step(update) for info in infos}
+    if set(steps.values()) <= {StepScale()}:
+        return
+    groups = []
+    for group in optimizer.param_groups:
+        alike: dict[StepScale, list[torch.Tensor]] = {}
+        for parameter in group["params"]:
+            alike.setdefault(steps[parameter], []).append(parameter)
+        groups += [_scaled_group({**group, "params": p}, step) for step, p in alike.items()]
+    optimizer.param_groups[:] = groups
+
+
+def _scaled_group(group: dict[str, Any], step: StepScale) -> dict[str, Any]:
+    group[RATE] = step.rate
+    for key, factor in (("lr", step.rate), ("weight_decay", step.decay), ("eps", step.epsilon)):
+        if isinstance(group.get(key), float):
+            group[key] *= factor
+    return group
 
 
 def _pack_group(group: dict[str, Any], path: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -17,10 +17,11 @@ from strawberry.ladder.plan import read_ladder
 from strawberry.ladder.report import answers, write_report
 from strawberry.ladder.results import LOUD, results_of
 from strawberry.ladder.rungs import make_rungs
-from strawberry.ladder.scale import Growth, grow, grown, rule, without_embeddings
+from strawberry.ladder.scale import grow, without_embeddings
 from strawberry.model.build import build
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
+from strawberry.recipe.growth import Growth, grown, rule
 from tests.ladder.scripted import Made, climb, law, plan_of
 
 

@@ -13,7 +13,7 @@ BLOCK = {"attention": {"use": "mha", "n_head": 2}, "ffn": {"use": "moe", "expert
 def built(weights):
     """A model of two blocks with these weights, in a recursion of two steps."""
     entry = {"recur": 2, "weights": weights, "stack": [{"repeat": 2, **BLOCK}]}
-    return strawberry.build(tiny(entry, zero_outputs=True))
+    return strawberry.build(tiny(entry, parametrization={"zero_outputs": True}))
 
 
 @pytest.mark.parametrize("weights", ["owned", "shared", "factorized", {"use": "step_lora"}])
@@ -38,7 +38,9 @@ def test_starts_as_its_embeddings(weights):
 
 def test_an_untied_head_starts_at_zero():
     """At first every id is as likely as any other, and the embeddings are drawn all the same."""
-    model = strawberry.build(tiny(BLOCK, zero_outputs=True, tie_embeddings=False))
+    model = strawberry.build(
+        tiny(BLOCK, parametrization={"zero_outputs": True}, tie_embeddings=False)
+    )
     logits = model(torch.arange(8)[None])
 
     assert not logits.any()

@@ -83,7 +83,10 @@ WRONG = {
         GOOD.replace("- attention", "- recur: 2\n      sharing: cycel\n      attention"),
         "got the text 'cycel'; did you mean 'cycle'?",
     ),
-    "a choice": (GOOD.replace("  stack", "  init: fan_out\n  stack"), "did you mean 'fan_in'?"),
+    "a choice": (
+        GOOD.replace("  stack", "  parametrization: {init: fan_out}\n  stack"),
+        "did you mean 'fan_in'?",
+    ),
     "missing distribution": (GOOD + "requires: [no-such-thing>=2]\n", "pip install"),
     "a nested component": (
         GOOD + "optimizer: {use: muon, rest: {use: adamw, betaz: [0.9, 0.9]}}\n",

@@ -87,6 +87,7 @@ class ExpertAbundance(Attention):
         width = n_qkv if n_qkv is not None else site.n_embd
         self.n_head = n_head
         self.width = head_width(n_head, width)
+        self.scale = site.parametrization.score_scale(self.width)
         self.dropout = site.dropout
         self.qk_eps = qk_eps
         self.local: LocalExperts | None = None
@@ -153,6 +154,7 @@ class ExpertAbundance(Attention):
             k.shape[2],
             n_head=self.n_head,
             window=self.window,
+            scale=self.scale,
             dropout=self.dropout if self.training else 0.0,
         )
         y = attend(use.rotate(q), k, v, scores)

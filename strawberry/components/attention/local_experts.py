@@ -75,6 +75,7 @@ class LocalExperts(Component):
         self.shared = shared
         self.heads = heads
         self.width = width
+        self.scale = site.parametrization.score_scale(width)
         self.kv_heads = kv_heads
         self.qk_eps = qk_eps
         self.dropout = site.dropout
@@ -107,6 +108,7 @@ class LocalExperts(Component):
             k.shape[2],
             window=self.window,
             windows=self._windows(expert),
+            scale=self.scale,
             dropout=self.dropout if self.training else 0.0,
         )
         q = unit_rms(self._as_heads(q, B), self.qk_eps)

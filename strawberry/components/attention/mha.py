@@ -81,6 +81,7 @@ class MultiHeadAttention(Attention):
                 "n_kv_head", f"{n_head} query heads can't share {self.n_kv_head} key-value heads"
             )
         check_heads(site, n_head, self.width, self.honours)
+        self.scale = site.parametrization.score_scale(self.width)
         self.window = window
         self.adjustable = () if window is None else ("window",)
         self.rewinds = window is None and causal  # a ring has lost what it wrote over
@@ -128,6 +129,7 @@ class MultiHeadAttention(Attention):
             n_head=self.n_head,
             window=self.window,
             sink=self.sink,
+            scale=self.scale,
             dropout=self.dropout if self.training else 0.0,
             causal=self.causal,
         )

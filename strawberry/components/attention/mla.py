@@ -67,7 +67,8 @@ class MultiHeadLatentAttention(Attention):
         self.kv_rank = kv_rank if kv_rank is not None else 2 * nope
         check_heads(site, n_head, self.rope_width, self.honours, "rope_width")
         self.dropout = site.dropout
-        self.scale = (nope + self.rope_width) ** -0.5
+        width = nope + self.rope_width
+        self.scale = site.parametrization.score_scale(width) or width**-0.5
         self.q_down = site.projection("q_down", q_rank, site.n_embd) if q_rank else None
         self.q_norm = site.norm(q_rank) if q_rank else None
         queries = n_head * (nope + self.rope_width)

@@ -67,6 +67,7 @@ class MoEAttention(Attention):
             raise FieldError("n_qkv", message)
         self.n_kv_head = n_kv_head
         self.width = width // queries
+        self.scale = site.parametrization.score_scale(self.width)
         check_heads(site, queries, self.width, self.honours, "n_qkv")
         self.dropout = site.dropout
         self.router = ExpertRouter(
@@ -101,7 +102,7 @@ class MoEAttention(Attention):
             q, k = self.q_norm(q), self.k_norm(k)
         k, v = extend_kv(use.rotate(k), v, use)
         dropout = self.dropout if self.training else 0.0
-        scores = Scores.of(use, k.shape[2], dropout=dropout)
+        scores = Scores.of(use, k.shape[2], scale=self.scale, dropout=dropout)
         y = attend(use.rotate(q), k, v, scores).reshape(B, self.n_kv_head, -1, T, self.width)
         parts = y.permute(0, 3, 2, 1, 4).reshape(B * T, -1, self.n_kv_head * self.width)
         rows = dispatch.linear(dispatch.sort(parts), self.out.matrices(use))

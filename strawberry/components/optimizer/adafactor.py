@@ -90,6 +90,7 @@ class Adafactor(DecayingSource):
     """
 
     unit = "matrix"
+    update = "relative"
 
     def __init__(
         self,

@@ -79,6 +79,7 @@ class Muon(OptimizerSource):
         self.weight_decay = weight_decay
         self.unit = "head" if heads else "matrix"
         self.adjust_lr = adjust_lr
+        self.update = "orthogonal" if adjust_lr == "original" else "orthogonal_rms"
         self.rest = rest
 
     def claims(self, info: ParameterInfo) -> bool:

@@ -27,6 +27,7 @@ class SGD(DecayingSource):
     """
 
     shards = True
+    update = "gradient"
 
     def __init__(
         self,

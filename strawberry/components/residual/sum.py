@@ -53,6 +53,8 @@ class SumJoin(Join):
         self.gain = nn.Parameter(torch.ones(site.n_embd)) if scale == "learned" else None
         self.inner = site.norm("inner") if placement == "sandwich" else None
         self.outer = site.norm("outer") if placement == "post" else None
+        self.scales_branch = placement == "sandwich"
+        self.branch = site.branch if self.scales_branch else 1.0
 
     def read(self, stream: Stream, use: Use) -> Tensor:
         """The stream, (B, T, C)."""
@@ -65,6 +67,8 @@ class SumJoin(Join):
     def scaled(self, y: Tensor, use: Use) -> Tensor:
         """What is added, (B, T, C)."""
         y = normed(self.inner, y, use)
+        if self.branch != 1:
+            y = y * self.branch
         if self.gain is not None:
             return y * self.gain.to(y.dtype)
         return y if self.scale == 1.0 else y * self.scale

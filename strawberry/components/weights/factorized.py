@@ -114,6 +114,7 @@ class FactorizedWeights(WeightSource):
         self.bases = nn.ParameterDict()
         self.blocks = nn.ParameterDict()
         self.parameter_parts: dict[str, MatrixLayout] = {}
+        self.parameter_transposed: tuple[str, ...] = ()
 
     def projection(self, request: ProjectionRequest) -> Projection:
         """A projection from shared factors; raises ValueError if its rows don't fit the width."""
@@ -148,6 +149,7 @@ class FactorizedWeights(WeightSource):
             self.blocks[str(request.block)] = drawn(
                 self.n_embd, self.rank, std=self.rank**-0.5, uniform=True
             )
+            self.parameter_transposed += (f"blocks.{request.block}",)
         return basis
 
 

@@ -211,6 +211,11 @@ class RetainedWeights(WeightSource):
             raise ValueError(
                 f"retained weights need a nonzero deviation; {request.name} starts at zero"
             )
+        if request.multiplier != 1 and self.recurs:
+            raise ValueError(
+                "retained weights have a size of their own, so no parametrization that multiplies "
+                f"{request.name} can hold"
+            )
         part = RetainedMatrix(request, stack, self, len(self.parts))
         self.parts.append(part)
         for name in MIXES[self.rule] if self.recurs else ():

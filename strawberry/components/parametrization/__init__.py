@@ -1,0 +1,1 @@
+"""Parametrizations, one file each."""

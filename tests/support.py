@@ -21,12 +21,12 @@ REGISTRY = Plugins.load(disabled=["fla"]).registry
 TINY: dict[str, Any] = {"vocab_size": 61, "block_size": 16, "n_embd": 16}
 
 
-def recipe_of(model: dict[str, Any], **sections: Any) -> Recipe:
+def recipe_of(model: dict[str, Any], *, plugins: Plugins = PLUGINS, **sections: Any) -> Recipe:
     """The recipe with this `model` section, and other sections as given."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "recipe.yaml")
         path.write_text(yaml.safe_dump({"name": "test", "model": model, **sections}))
-        return load_recipe(path, plugins=PLUGINS)
+        return load_recipe(path, plugins=plugins)
 
 
 def tiny(*stack: dict[str, Any], **model: Any) -> Recipe:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject, with_length
-from strawberry.contracts import Router
+from strawberry.contracts import Loop, Router
 from strawberry.model.accounting import account
 from strawberry.model.build import build
 from strawberry.model.risks import declares
@@ -28,7 +28,8 @@ def counted(subject: Subject) -> str:
     recipe = with_length(subject.recipe, subject.recipe.model.block_size)
     model = build(recipe)
     routers = [module for module in model.modules() if isinstance(module, Router)]
-    if not all(router.exact for router in routers):
+    loops = [m for m in model.modules() if isinstance(m, Loop) and m.tokens != "all"]
+    if not all(part.exact for part in (*routers, *loops)):
         raise NotApplicable(
             "the number of tokens depends on the data; the count uses the intended share"
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
-from strawberry.contracts import Router
+from strawberry.contracts import Loop, Router
 from strawberry.model.build import build
 from strawberry.model.language_model import Cache, LanguageModel
 from strawberry.model.risks import declares
@@ -168,9 +168,11 @@ def saved(subject: Subject) -> str:
 def compiles(subject: Subject) -> str:
     """Does torch.compile produce one graph, with the same results?"""
     model = subject.model(training=True)
-    routers = [module for module in model.modules() if isinstance(module, Router)]
-    if not all(router.exact for router in routers):
-        raise NotApplicable("its router decides at run time how many tokens continue")
+    deciders = [module for module in model.modules() if isinstance(module, (Router, Loop))]
+    for decider in deciders:
+        if not decider.exact:
+            kind = "router" if isinstance(decider, Router) else "loop"
+            raise NotApplicable(f"its {kind} decides at run time how many tokens continue")
     idx = subject.tokens()
     torch._dynamo.reset()  # noqa: SLF001 (torch's own way to forget what it compiled)
     explained = torch._dynamo.explain(model.trunk)(idx)  # noqa: SLF001

@@ -311,6 +311,8 @@ def _how(spec: RecurSpec) -> str:
     parts = [f" {spec.sharing}"]
     if spec.router is not None:
         parts.append(f"router {_label(spec.router)}")
+    if spec.loop is not None:
+        parts.append(f"loop {_label(spec.loop)}")
     if spec.keys == "first":
         parts.append("keys of the first step")
     if spec.step_embedding:

@@ -36,6 +36,8 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.positional("learned", f"{here}.positional.learned:LearnedPositions")
     registry.positional("none", f"{here}.positional.none:NoPosition")
 
+    registry.loop("random_depth", f"{here}.loop.random_depth:RandomDepth")
+
     registry.norm("dyt", f"{here}.norm.dyt:DyT")
     registry.norm("none", f"{here}.norm.none:NoNorm")
     registry.norm("rmsnorm", f"{here}.norm.rmsnorm:RMSNorm")

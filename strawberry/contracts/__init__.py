@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         all_reduce_sum,
         full_tensor,
         is_sharded,
+        of_main,
         shard_like,
         to_local,
         world_size,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         FinishedJob,
         Job,
     )
+    from strawberry.contracts.looping import Inner, Loop, LoopSite
     from strawberry.contracts.mixing import FFN, Attention, Norm, Positional
     from strawberry.contracts.numbers import (
         draw,
@@ -169,10 +171,13 @@ __all__ = [
     "HeadLoss",
     "Ids",
     "Initial",
+    "Inner",
     "Job",
     "Join",
     "JoinSite",
     "Learned",
+    "Loop",
+    "LoopSite",
     "Matrix",
     "MatrixLayout",
     "MatrixRows",
@@ -247,6 +252,7 @@ __all__ = [
     "keeps_state",
     "mean_terms",
     "normed",
+    "of_main",
     "shard_like",
     "to_local",
     "wide",
@@ -257,7 +263,7 @@ __all__ = [
 
 _MODULES = (
     "data", "execution", "tokenizer",  # without torch, and so first
-    "component", "decay", "mixing", "numbers", "objective", "parametrization", "parts",
+    "component", "decay", "looping", "mixing", "numbers", "objective", "parametrization", "parts",
     "collectives", "routing", "running", "sites", "stream", "terms", "training", "use", "weights",
 )  # fmt: skip
 

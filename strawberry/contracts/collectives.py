@@ -53,6 +53,19 @@ def all_gather(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def of_main(x: Tensor) -> Tensor:
+    """The `x` of the first rank, on all ranks, which have to call it with equal shapes.
+
+    The result is on the CPU: it is for numbers that decide what a pass does.
+    """
+    if world_size() == 1:
+        return x
+    on_cuda = dist.get_backend() == "nccl"
+    x = x.detach().cuda() if on_cuda else x.detach().clone()
+    dist.broadcast(x, src=0)
+    return x.cpu()
+
+
 def all_reduce_max(count: Tensor) -> int:
     """Maximum over all ranks of an integer tensor with one element; all have to call it."""
     if world_size() > 1:

@@ -20,6 +20,7 @@ from strawberry.model.blame import blaming
 from strawberry.model.build import build
 from strawberry.model.counting import Cost, CostMeter
 from strawberry.model.gathering import gather
+from strawberry.model.loop_cost import loop_cost
 from strawberry.model.objective_cost import objective_cost, trained
 from strawberry.model.risks import risks
 from strawberry.model.stack import BlockNode
@@ -159,6 +160,8 @@ def _account(
     for recursion in model.stack.recursions():
         if recursion.router is not None:
             outside += _router_cost(recursion, spec.block_size, spec.n_embd, meter)
+        if recursion.loop is not None:
+            outside += loop_cost(recursion, recursion.loop, model, spec.block_size, meter)
     total = trained(total, objective) + outside
     kinds: dict[str, int] = {}
     for info in model.parameter_infos():

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from strawberry.contracts import (
     Attention,
     Initial,
+    Loop,
     Norm,
     NormSite,
     Parametrization,
@@ -35,6 +36,7 @@ from strawberry.errors import Problem, RecipeError, StrawberryError
 from strawberry.model import pairings
 from strawberry.model.blocks import BlockMaker
 from strawberry.model.language_model import LanguageModel
+from strawberry.model.looping import loop_site
 from strawberry.model.own import objective_site
 from strawberry.model.recursion import Recursion
 from strawberry.model.stack import BlockNode, Stack
@@ -226,11 +228,13 @@ class _Builder:
             around = scope.steps[:-1]
             site = RouterSite(self.spec.n_embd, spec.count, self.depth, around)
             router = self._construct(spec.router, site)
-        problems = list(pairings.of_recursion(spec, nodes, scope.residual))
+        loop = None if spec.loop is None else self._loop(spec.loop, spec, scope)
+        given = spec, nodes, scope.residual, loop, self.train.document_mask
+        problems = list(pairings.of_recursion(*given))
         self.problems += problems
-        if problems:
+        if problems or (spec.router is not None and router is None):
             raise _Broken
-        if spec.router is not None and router is None:
+        if spec.loop is not None and loop is None:
             raise _Broken
         try:
             return Recursion(
@@ -239,12 +243,19 @@ class _Builder:
                 spec.sharing,
                 own,
                 router=router,
+                loop=loop,
                 share_keys=spec.keys == "first",
                 step_embedding=self.spec.n_embd if spec.step_embedding else None,
             )
         except ValueError as error:
             self.problems.append(spec.at.problem("sharing", str(error)))
             raise _Broken from error
+
+    def _loop(self, loop: ComponentSpec, spec: RecurSpec, scope: _Scope) -> Loop | None:
+        """The loop of a recursion, which stands outside of its steps."""
+        site = self._site(replace(scope, steps=scope.steps[:-1]), self.n_blocks, loop.kind)
+        built: Loop | None = self._construct(loop, loop_site(site, spec.count))
+        return built
 
     def _block(self, spec: BlockSpec, scope: _Scope, own: WeightSource | None) -> BlockNode:
         index = self.n_blocks

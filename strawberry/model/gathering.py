@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from strawberry.contracts import Router, SharedKeys, State, Stream, Use
+from strawberry.contracts import Router, SharedKeys, State, Stream, Use, all_reduce_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,26 @@ class Active:
     places: Tensor
     carried: State
     real: Tensor | None
+
+
+def chosen(go: Tensor, size: int | None, *, together: bool) -> Active | None:
+    """The tokens with `go` (B, K), or None if there are none.
+
+    Args:
+        go: mask of the tokens.
+        size: how many of each sequence go, if known; otherwise the host waits to read it.
+        together: whether ranks take the same length, for they exchange numbers in the steps; a
+            sequence is filled up to the longest on any rank.
+    """
+    counts = go.sum(1, keepdim=True)
+    fixed = size is not None
+    if size is None:
+        size = all_reduce_max(counts.max()) if together else int(counts.max())
+    if size == 0:
+        return None
+    order = (~go).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
+    real = None if fixed else torch.arange(size, device=go.device) < counts
+    return Active(order, {}, real)
 
 
 def gather(x: Tensor, places: Tensor) -> Tensor:
@@ -50,16 +70,24 @@ def merged(
 ) -> Stream:
     """The stream, each of its tensors, once the tokens that ran a step are put back."""
 
-    def merge(whole: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def merge(x: Tensor, y: Tensor) -> Tensor:
         # A router knows tokens of one width: (B, K, ...) is (B, K, C) to it.
-        new = router.merge(x.flatten(2), y.flatten(2), step, active.carried).view_as(y)
+        return router.merge(x.flatten(2), y.flatten(2), step, active.carried).view_as(y)
+
+    return replaced(stream, before, tree_map(merge, before, after), active)
+
+
+def replaced(stream: Stream, before: Stream, after: Stream, active: Active) -> Stream:
+    """The stream, each of its tensors, with `after` in the place of the tokens `before`."""
+
+    def put(whole: Tensor, x: Tensor, new: Tensor) -> Tensor:
         if active.real is not None:
-            real = active.real.view(*active.real.shape, *[1] * (y.ndim - 2))
+            real = active.real.view(*active.real.shape, *[1] * (new.ndim - 2))
             new = torch.where(real, new, x)
-        where = active.places.view(*active.places.shape, *[1] * (y.ndim - 2))
+        where = active.places.view(*active.places.shape, *[1] * (new.ndim - 2))
         return whole.scatter(1, where.expand_as(new), new.to(whole.dtype))
 
-    return tree_map(merge, stream, before, after)
+    return tree_map(put, stream, before, after)
 
 
 def share_of(active: Active, tokens: int) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from strawberry.contracts import Attention, Component, Positional, Residual
+from strawberry.contracts import Attention, Component, Loop, Positional, Residual
+from strawberry.model.looping import is_plain
 from strawberry.model.recursion import Recursion
 
 if TYPE_CHECKING:
@@ -61,28 +62,45 @@ def of_documents(
 
 
 def of_recursion(
-    spec: RecurSpec, nodes: Sequence[BlockNode | Stack], residual: Residual
+    spec: RecurSpec,
+    nodes: Sequence[BlockNode | Stack],
+    residual: Residual,
+    loop: Loop | None = None,
+    documents: bool = False,
 ) -> Iterator[Problem]:
-    """Combinations that a router or shared keys exclude."""
-    if spec.router is None and spec.keys == "own":
+    """Combinations that a router, a loop or shared keys exclude."""
+    words = [w for w, given in (("router", spec.router), ("loop", spec.loop)) if given is not None]
+    words += ["keys"] if spec.keys == "first" else []
+    if not words:
         return
-    word = "router" if spec.router is not None else "keys"
+    word = words[0]
+    if "loop" in words and len(words) > 1:
+        message = "`loop` excludes `router` and `keys: first`: it runs the steps itself"
+        yield spec.at.problem("loop", message)
+    if loop is not None and not loop.any_stream and not is_plain(residual):
+        name = type(residual).__name__
+        message = f"{type(loop).__name__} can't run on the stream of {name}; write `residual: sum`"
+        yield spec.at.problem("loop", message)
+    if spec.loop is not None and loop is not None and documents and not loop.separates:
+        message = "can't separate documents; write `train.document_mask: false`"
+        yield spec.loop.problem("", f"{spec.loop.entry.name!r} {message}")
+    drops = spec.router is not None or (loop is not None and loop.tokens == "some")
     if not spec.sharing.endswith("cycle"):
         message = f"`{word}` needs `sharing: cycle` or `middle_cycle`, got {spec.sharing}"
         yield spec.at.problem("sharing", message)
-    if spec.router is not None and not residual.routable:
+    if drops and not residual.routable:
         name = type(residual).__name__
-        message = f"a router can't be combined with {name}; write `residual: sum`"
-        yield spec.at.problem("router", message)
+        message = f"a {word} can't be combined with {name}; write `residual: sum`"
+        yield spec.at.problem(word, message)
     inside = [module for node in nodes for module in node.modules()]
     if spec.keys == "first" and any(isinstance(m, Recursion) and m.router for m in inside):
         message = "an inner router would drop tokens whose keys are shared"
         yield spec.at.problem("keys", message)
     for mixer in (m for m in inside if isinstance(m, Component)):
         name = type(mixer).__name__
-        if spec.router is not None and not mixer.routable:
-            message = f"{name} mixes whole sequences, but a router passes on only some tokens"
-            yield spec.at.problem("router", message)
+        if drops and not mixer.routable:
+            message = f"{name} mixes whole sequences, but a {word} passes on only some tokens"
+            yield spec.at.problem(word, message)
         if not isinstance(mixer, Attention):
             continue
         if spec.keys == "first" and not mixer.shares_keys:

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 
 from strawberry.contracts import (
     Aux,
+    Loop,
     Router,
     SharedKeys,
     State,
@@ -28,10 +29,11 @@ from strawberry.contracts import (
     Term,
     Use,
     WeightSource,
-    all_reduce_max,
+    keeps_state,
 )
 from strawberry.model.gathering import (
     Active,
+    chosen,
     gather,
     merged,
     put_back,
@@ -39,6 +41,7 @@ from strawberry.model.gathering import (
     share_of,
     sharing,
 )
+from strawberry.model.looping import RecursionInner, new_loop_state
 from strawberry.model.stack import (
     BlockNode,
     BlockUse,
@@ -47,6 +50,7 @@ from strawberry.model.stack import (
     Stack,
     read_of,
     recursion,
+    state_of,
 )
 
 DEAD = 0.01
@@ -62,6 +66,7 @@ class Recursion(Stack):
         sharing: the order of uses.
         weights: the weight source of this recursion, or None.
         router: chooses the tokens of each step; None for all.
+        loop: runs the steps in its own way; None runs one after the other.
         share_keys: whether later steps use the keys and values of the first.
         step_embedding: width of a learned vector for each step that is added to its input, zero at
             the start; None for none.
@@ -75,6 +80,7 @@ class Recursion(Stack):
         weights: WeightSource | None = None,
         *,
         router: Router | None = None,
+        loop: Loop | None = None,
         share_keys: bool = False,
         step_embedding: int | None = None,
     ) -> None:
@@ -84,6 +90,7 @@ class Recursion(Stack):
         self.trained_steps = steps
         self.sharing: Sharing = sharing
         self.router = router
+        self.loop = loop
         self.share_keys = share_keys
         self.step_embedding: nn.Parameter | None = None
         if step_embedding is not None:
@@ -106,18 +113,23 @@ class Recursion(Stack):
 
     @property
     def n_slots(self) -> int:
-        """Slots of all uses, and with a router one for the record of its choices."""
-        return self._slots_below() + (self.router is not None)
+        """Slots of all uses, and one for a router's record of its choices, or a loop's state."""
+        return self._slots_below() + (self.router is not None or self._loop_keeps)
+
+    @property
+    def _loop_keeps(self) -> bool:
+        loop = self.loop
+        return loop is not None and (loop.tokens != "all" or bool(keeps_state(loop)))
 
     def forward(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """The stream after all steps; the first block use below has slot `slot`."""
         if self.weights is not None:
             use = replace(use, weights=self.weights)
-        if self.router is None and not self.share_keys:
+        if self.router is None and self.loop is None and not self.share_keys:
             stream, aux = self._in_order(stream, use, slot)
         else:
             stream, aux = self._in_steps(stream, use, slot)
-        return self._between(stream, use, self.steps - 1), aux
+        return self.between(stream, use, self.steps - 1), aux
 
     def _in_steps(self, stream: Stream, use: Use, slot: int) -> tuple[Stream, Aux]:
         """The first node, every step over those that recur, the last node."""
@@ -126,15 +138,17 @@ class Recursion(Stack):
         if first is not None:
             stream, aux = self._run(first, stream, use.at(0), slot)
             slot += self._node(first).n_slots
-        if self.router is None:
+        if self.loop is not None:
+            stream, more = self._looped(self.loop, stream, use, slot, inner)
+        elif self.router is None:
             stream, more = self._with_same_keys(stream, use, slot, inner)
         else:
             stream, more = self._routed(stream, use, slot, inner)
-            if use.watch is not None:
-                use.watch.after_block(read_of(stream, use))
+        if use.watch is not None and (self.loop or self.router) is not None:
+            use.watch.after_block(read_of(stream, use))
         aux += more
         if last is not None:
-            slot += self.steps * self._width(inner)
+            slot += self.steps * self.width(inner)
             stream, more = self._run(last, stream, use.at(self.steps - 1), slot)
             aux += more
         return stream, aux
@@ -142,7 +156,7 @@ class Recursion(Stack):
     def watched(self) -> tuple[int, int]:
         """The states after blocks, and after steps where all blocks run one step, then the next."""
         blocks, _ = super().watched()
-        if self.router is not None:
+        if self.router is not None or self.loop is not None:
             first, _, last = self._parts()
             ends = [self._node(index) for index in (first, last) if index is not None]
             blocks = 1 + sum(node.watched()[0] for node in ends)
@@ -156,6 +170,8 @@ class Recursion(Stack):
         for index, step in self.schedule:
             taken = later or (self.share_keys and index in inner and step > 0)
             yield from self._node(index).new_states(room, self.weights or weights, taken)
+        if self.loop is not None and self._loop_keeps:
+            yield new_loop_state(self.loop, self.steps, state_of(self.loop, room), room)
         if self.router is not None:
             shape = (room.batch, self.steps)
             at_hand = "meta" if room.device.type == "meta" else "cpu"  # counts decide shapes
@@ -171,6 +187,8 @@ class Recursion(Stack):
     ) -> Iterator[BlockUse]:
         """All block uses below, in the order of slots, with their intended shares of tokens."""
         shares = None if self.router is None else self.router.shares()
+        if self.loop is not None:
+            shares = self.loop.shares(self.steps)
         _, inner, _ = self._parts()
         source = self.weights or weights
         for index, step in self.schedule:
@@ -197,14 +215,14 @@ class Recursion(Stack):
         for index, step in self.schedule:
             if step != before:
                 if before is not None:
-                    stream = self._between(stream, use, before)
-                stream = self._enter(stream, step, use)
+                    stream = self.between(stream, use, before)
+                stream = self.enter(stream, step, use)
             before = step
             stream, more = self._run(index, stream, use.at(step), slot)
             slot, aux = slot + self._node(index).n_slots, aux + more
         return stream, aux
 
-    def _between(self, stream: Stream, use: Use, step: int) -> Stream:
+    def between(self, stream: Stream, use: Use, step: int) -> Stream:
         """The stream as the next step finds it; what a step leaves is shown to who watches."""
         if use.watch is None or use.steps or not self.sharing.endswith("cycle"):
             return stream
@@ -219,24 +237,40 @@ class Recursion(Stack):
         store: dict[int, State] = {}
         tokens = use.positions.shape[-1]
         for step in range(self.steps):
-            stream = self._enter(stream, step, use)
+            stream = self.enter(stream, step, use)
             shared = SharedKeys(store, slot, step > 0, tokens, documents=use.documents)
             inside = replace(use.at(step), shared=shared)
-            stream, more = self._in_turn(stream, inside, slot, inner)
+            stream, more = self.in_turn(stream, inside, slot, inner)
             if step < self.steps - 1:
-                stream = self._between(stream, use, step)
+                stream = self.between(stream, use, step)
             if use.watch is not None and use.watch.cut:
                 store.update(tree_map_only(Tensor, Tensor.detach, store))
-            slot, aux = slot + self._width(inner), aux + more
+            slot, aux = slot + self.width(inner), aux + more
         return stream, aux
 
-    def _enter(self, stream: Stream, step: int, use: Use) -> Stream:
+    def enter(self, stream: Stream, step: int, use: Use) -> Stream:
         """Add the vector of this step; beyond the trained steps that of the last."""
         if self.step_embedding is None:
             return stream
         vector = self.step_embedding[min(step, self.trained_steps - 1)]
         assert use.residual is not None
         return use.residual.shift(stream, vector)
+
+    # With a loop
+
+    def _looped(
+        self, loop: Loop, stream: Stream, use: Use, slot: int, inner: Sequence[int]
+    ) -> tuple[Stream, Aux]:
+        """The inner nodes, run by the loop."""
+        own: State | None = None
+        if use.cache is not None:
+            last = self._parts()[2]
+            after = 0 if last is None else self._node(last).n_slots
+            place = slot + self.steps * self.width(inner) + after
+            own = use.cache[place] if self._loop_keeps else {}
+        run = RecursionInner(self, slot, inner, own)
+        result: tuple[Stream, Aux] = loop(stream, replace(use, state=own), run)
+        return result
 
     # With a router
 
@@ -247,7 +281,7 @@ class Recursion(Stack):
         if use.cache is None:
             return self._steps(stream, use, slot, inner, None)
         # Sequences differ in how many tokens a step keeps: each goes by itself.
-        end = slot + self.steps * self._width(inner)
+        end = slot + self.steps * self.width(inner)
         last = self._parts()[2]
         own = end + (0 if last is None else self._node(last).n_slots)
         rows = []
@@ -282,22 +316,22 @@ class Recursion(Stack):
         aux: Aux = ()
         told: list[Aux] = []
         for step in range(self.steps):
-            chosen, terms = self._choose(read_of(stream, use), active, step)
+            going, terms = self._choose(read_of(stream, use), active, step)
             told.append(terms)
-            if chosen is None:
+            if going is None:
                 break
-            active = chosen
+            active = going
             before = tree_map(lambda x, at=active.places: gather(x, at), stream)
             inside = self._inside(use, active, step, seen)
             first = first or (active, inside)
             if self.share_keys:
                 inside = sharing(inside, store, slot, active, first, T)
-            after, terms = self._in_turn(self._enter(before, step, use), inside, slot, inner)
+            after, terms = self.in_turn(self.enter(before, step, use), inside, slot, inner)
             stream = merged(stream, before, after, active, self.router, step)
             if step < self.steps - 1:
-                stream = self._between(stream, use, step)
+                stream = self.between(stream, use, step)
             shares.append(share_of(active, B * T))
-            slot, aux = slot + self._width(inner), aux + terms
+            slot, aux = slot + self.width(inner), aux + terms
         if seen is None:
             aux += self._statistics(shares, device)
         # What a step tells that no token asked for is 0: a mean over steps is over all of them.
@@ -313,18 +347,12 @@ class Recursion(Stack):
         go, size = routed.go, routed.size
         if active.real is not None:
             go, size = go & active.real, None
-        counts = go.sum(1, keepdim=True)
-        fixed = size is not None
-        if size is None:
-            # In training ranks take the same steps at the same length, for they exchange numbers
-            # within them; a sequence is then filled up to the longest on any rank.
-            size = all_reduce_max(counts.max()) if self.training else int(counts.max())
-        if size == 0:
+        some = chosen(go, size, together=self.training)
+        if some is None:
             return None, routed.terms
-        order = (~go).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
-        real = None if fixed else torch.arange(size, device=x.device) < counts
-        carried = {name: gather(kept, order) for name, kept in routed.carried.items()}
-        return Active(active.places.gather(1, order), carried, real), routed.terms
+        carried = {name: gather(kept, some.places) for name, kept in routed.carried.items()}
+        places = active.places.gather(1, some.places)
+        return replace(some, places=places, carried=carried), routed.terms
 
     def _inside(self, use: Use, active: Active, step: int, seen: State | None) -> Use:
         """The use of this step: the remaining tokens, and its own part of the cache."""
@@ -364,6 +392,6 @@ class Recursion(Stack):
             return every[0], every[1:-1], every[-1]
         return None, every, None
 
-    def _width(self, inner: Sequence[int]) -> int:
+    def width(self, inner: Sequence[int]) -> int:
         """Slots of one step."""
         return sum(self._node(index).n_slots for index in inner)

@@ -268,9 +268,9 @@ class Stack(nn.Module):
         """The stream after all uses; the first block use below has slot `slot`."""
         if self.weights is not None:
             use = replace(use, weights=self.weights)
-        return self._in_turn(stream, use, slot, self.order())
+        return self.in_turn(stream, use, slot, self.order())
 
-    def _in_turn(
+    def in_turn(
         self, stream: Stream, use: Use, slot: int, indices: Sequence[int]
     ) -> tuple[Stream, Aux]:
         """The stream after these nodes, in order."""

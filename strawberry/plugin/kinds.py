@@ -147,6 +147,11 @@ CORE: Final = (
         role="chooses the tokens that run each step; the others skip its work",
     ),
     ComponentKind(
+        "loop", "way to run a recursion", "strawberry.contracts:Loop", ("recur",),
+        nothing=True, around={"model.stack[1].recur": 3},
+        role="how a `recur` runs its stack: how often, on which tokens, with what between",
+    ),
+    ComponentKind(
         "weights", "weight source", "strawberry.contracts:WeightSource", ("model", "entry"),
         default="strawberry/owned", plain="owned", usual="owned",
         around={"model.stack[1].recur": 3},

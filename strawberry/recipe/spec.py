@@ -182,6 +182,11 @@ class RecurSpec(RecurFields):
         """Chooses the tokens of each step; None if every step takes all."""
         return self.components.get("router")
 
+    @property
+    def loop(self) -> ComponentSpec | None:
+        """Runs the steps in its own way; None if they run one after the other."""
+        return self.components.get("loop")
+
     def to_dict(self) -> dict[str, Any]:
         """As a recipe would write it."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(RecurFields)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from strawberry.contracts import Router
+from strawberry.contracts import Loop, Router
 from strawberry.model.risks import declares
 from strawberry.referee.writes import undisturbed
 
@@ -143,7 +143,8 @@ def _mode(training: bool) -> str:
 
 
 def _compiled(model: LanguageModel) -> Iterator[Situation]:
-    if any(isinstance(module, Router) for module in model.modules()):
+    modules = list(model.modules())
+    if any(isinstance(m, Router) or (isinstance(m, Loop) and not m.exact) for m in modules):
         return
     torch._dynamo.reset()  # noqa: SLF001 (torch's own way to forget what it compiled)
     compiled = torch.compile(model.trunk, backend="eager")

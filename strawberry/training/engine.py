@@ -130,7 +130,9 @@ class ReplicatedEngine(Engine):
         super().__init__(model, world)
         # Only where no token may run even the first step can a pass leave parameters out.
         routers = [r.router for r in model.stack.recursions() if r.router is not None]
-        optional = any(router.shares()[0] < 1 for router in routers)
+        firsts = [router.shares()[0] for router in routers]
+        firsts += [min(r.loop.shares(r.steps)) for r in model.stack.recursions() if r.loop]
+        optional = any(share < 1 for share in firsts)
         self.replica = DistributedDataParallel(
             _LossOf(model),
             # Only where a rank has one of several devices, as on CUDA, is there one to name.

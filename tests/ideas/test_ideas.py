@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent
 FILES = [p for p in FOLDER.glob("*.py") if not p.stem.startswith(("_", "test_"))]
 IDEAS = sorted(p.stem for p in FILES if "\nRECIPE = " not in p.read_text())
 """Those of training have a `RECIPE`, and are tried by `test_training_ideas.py`."""
-QUICK = ("cache", "gradients", "saved", "counted")
+QUICK = ("cache", "gradients")
 """Checks of every run of the suite; the others are slow: `pytest -m slow tests/ideas`."""
 
 

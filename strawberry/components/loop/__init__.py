@@ -1,0 +1,1 @@
+"""Ways to run a recursion: a file each."""

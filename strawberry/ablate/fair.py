@@ -140,7 +140,7 @@ def active_parameters(model: LanguageModel) -> int:
     for use in (*model.visits(), *(use for block in own for use in block.visits())):
         for bank in use.block.modules():
             if isinstance(bank, Bank) and bank.active_share < 1:
-                for parameter in bank.expert_parameters(use.weights):
+                for parameter in use.weights.expert_parameters(bank):
                     shares[parameter] = max(shares.get(parameter, 0.0), bank.active_share)
     return round(sum(shares.get(p, 1.0) * p.numel() for p in model.parameters()))
 

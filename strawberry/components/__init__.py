@@ -13,10 +13,10 @@ from strawberry.lazily import lazily
 if TYPE_CHECKING:
     from strawberry.components.attention.recurrence import recurrence
     from strawberry.components.norm.rmsnorm import unit_rms
-    from strawberry.components.weights.owned import OwnedBank, OwnedProjection
+    from strawberry.components.weights.owned import OwnedWeights
     from strawberry.components.weights.retention import SWAPS, Rule, Update
 
-__all__ = ["SWAPS", "OwnedBank", "OwnedProjection", "Rule", "Update", "recurrence", "unit_rms"]
+__all__ = ["SWAPS", "OwnedWeights", "Rule", "Update", "recurrence", "unit_rms"]
 
 _MODULES = ("attention.recurrence", "norm.rmsnorm", "weights.owned", "weights.retention")
 

@@ -135,6 +135,7 @@ if TYPE_CHECKING:
         Bank,
         Projection,
         ProjectionRequest,
+        SourcedWeight,
         WeightSite,
         WeightSource,
     )
@@ -214,6 +215,7 @@ __all__ = [
     "Settings",
     "SharedKeys",
     "Site",
+    "SourcedWeight",
     "Split",
     "State",
     "States",

@@ -15,7 +15,7 @@ from strawberry.contracts.parts import Declared, MatrixLayout
 
 if TYPE_CHECKING:
     from strawberry.contracts.mixing import Norm, Positional
-    from strawberry.contracts.weights import Bank, Projection, WeightSource
+    from strawberry.contracts.weights import Bank, Projection, ProjectionRequest, WeightSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +124,13 @@ class Site:
             ValueError: the sizes or the parts are impossible.
             FieldError: the weight source can't provide it.
         """
+        from strawberry.contracts.weights import Multiplied
+
         biased = self.bias if bias is None else bias
         request = self._request("matrix", name, out_features, in_features, output, biased, parts)
-        projection: Projection = request.multiplied(self.weights.projection(request))
+        projection = self.weights.projection(request)
+        if request.multiplier != 1:
+            projection = Multiplied(projection)
         for wrap in self.wraps:
             projection = wrap(name, projection)
         return projection
@@ -147,7 +151,7 @@ class Site:
         `active` is the mean number of these experts that process a token; None means all.
         """
         request = self._request("bank", name, out_features, in_features, output, False, parts)
-        bank: Bank = request.multiplied_bank(self.weights.bank(request, experts))
+        bank = self.weights.bank(replace(request, experts=experts))
         if active is not None:
             bank.active_share = min(1.0, active / experts)
         return bank
@@ -178,7 +182,7 @@ class Site:
         output: bool,
         bias: bool,
         parts: Declared | MatrixLayout | None,
-    ) -> Any:
+    ) -> ProjectionRequest:
         from strawberry.contracts.weights import ProjectionRequest
 
         if out_features < 1 or in_features < 1:

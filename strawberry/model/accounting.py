@@ -7,6 +7,8 @@ once, so a model of any depth takes the time of its distinct parts.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from strawberry.contracts import Bank, Projection, State
+from strawberry.contracts import SourcedWeight, State
 from strawberry.model.blame import blaming
 from strawberry.model.build import build
 from strawberry.model.counting import Cost, CostMeter
@@ -246,17 +248,20 @@ def _dense_parameters(block: BlockNode) -> int:
     """The block's parameters if each of its projections were dense and its own."""
     inside: set[nn.Parameter] = set()
     total = 0
-    for module in block.modules():
-        if isinstance(module, Projection):
-            inside |= set(module.parameters())
-            bias = getattr(module, "bias", None)
-            total += module.out_features * module.in_features
-            total += 0 if bias is None else bias.numel()
-        elif isinstance(module, Bank):
-            inside |= set(module.parameters())
-            total += module.experts * module.out_features * module.in_features
+    for _, weight in _weights(block):
+        inside |= set(weight.parameters())
+        total += math.prod(weight.request.shape) + weight.request.bias * weight.out_features
     shared = set() if block.weights is None else set(block.weights.parameters())
     return total + sum(p.numel() for p in set(block.parameters()) - inside - shared)
+
+
+def _weights(part: nn.Module) -> Iterator[tuple[str, SourcedWeight]]:
+    """The projections and banks of a part by name, without those inside of others."""
+    inside: set[nn.Module] = set()
+    for name, module in part.named_modules():
+        if isinstance(module, SourcedWeight) and module not in inside:
+            inside.update(module.modules())
+            yield name, module
 
 
 def _part(visit: BlockUse, cost: Cost) -> PartReport:
@@ -278,14 +283,11 @@ def shapes(part: nn.Module) -> list[str]:
     If one has several among its rows, they follow: `qkv 128x64 (q 64, k 32, v 32)`.
     """
     lines = []
-    for name, module in part.named_modules():
-        if isinstance(module, (Projection, Bank)):
-            sides = [module.out_features, module.in_features]
-            if isinstance(module, Bank):
-                sides.insert(0, module.experts)
-            text = f"{name.rsplit('.', 1)[-1]} {'x'.join(map(str, sides))}"
-            inside = ", ".join(f"{part.name} {part.rows}" for part in module.parts.parts)
-            lines.append(f"{text} ({inside})" if len(module.parts.parts) > 1 else text)
+    for name, weight in _weights(part):
+        sides = "x".join(map(str, weight.request.shape))
+        text = f"{name.rsplit('.', 1)[-1]} {sides}"
+        inside = ", ".join(f"{part.name} {part.rows}" for part in weight.parts.parts)
+        lines.append(f"{text} ({inside})" if len(weight.parts.parts) > 1 else text)
     return lines
 
 

@@ -92,7 +92,7 @@ def test_flops_of_llama_by_hand():
 
 
 def test_effective_parameters():
-    """A block that recurs counts once for each use; a factorized one as if it were dense."""
+    """A block counts once for each use, as if its matrices were dense, whatever they are of."""
     block = {"attention": {"use": "mha", "n_head": 4}}
     alone = account(tiny(block, norm={"use": "rmsnorm", "gain": False}))
     model = {"norm": {"use": "rmsnorm", "gain": False}}
@@ -106,6 +106,8 @@ def test_effective_parameters():
     assert shared.total_parameters == alone.total_parameters
     assert factorized.effective_parameters == shared.effective_parameters
     assert factorized.total_parameters < shared.total_parameters
+    updated = account(tiny({"recur": 3, "weights": "step_lora", **block}, **model))
+    assert updated.effective_parameters == shared.effective_parameters < updated.total_parameters
     assert (shared.depth, shared.unique_depth) == (3, 1)
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
 from strawberry.components.router.threshold import ThresholdRouter
-from strawberry.components.weights.owned import OwnedProjection, OwnedWeights
+from strawberry.components.weights.owned import OwnedWeights
 from strawberry.contracts import (
     FFN,
     Norm,
@@ -224,25 +224,20 @@ class HooksAll(Honest):
 class SeesItsBatch(Projection):
     """A matrix that grows with the mean of the batch."""
 
-    def __init__(self, request: ProjectionRequest) -> None:
-        super().__init__(request)
-        self.own = OwnedProjection(request)
-
     def forward(self, x: Tensor, use: Use) -> Tensor:
-        return self.own(x, use) * (1 + x.mean())
-
-    def matrix(self, use: Use) -> Tensor:
-        return self.own.matrix(use)
+        return super().forward(x, use) * (1 + x.mean())
 
 
 class FromTheBatch(OwnedWeights):
     """Derives matrices from the batch that goes through them."""
 
     def projection(self, request: ProjectionRequest) -> Projection:
-        return SeesItsBatch(request)
+        projection = SeesItsBatch(request)
+        self.declare(projection, request)
+        return projection
 
 
-class OfTheTokens(OwnedProjection):
+class OfTheTokens(Projection):
     """A matrix for the tokens at hand, made once in a pass."""
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
@@ -255,10 +250,12 @@ class Hypernetwork(OwnedWeights):
     """Matrices are made of all tokens, once in a pass."""
 
     def projection(self, request: ProjectionRequest) -> Projection:
-        return OfTheTokens(request)
+        projection = OfTheTokens(request)
+        self.declare(projection, request)
+        return projection
 
 
-class Remembering(OwnedProjection):
+class Remembering(Projection):
     """A matrix that is moved by what goes through it."""
 
     def forward(self, x: Tensor, use: Use) -> Tensor:
@@ -273,7 +270,9 @@ class LearnsInPasses(OwnedWeights):
     """Changes its matrices in every pass of an evaluation."""
 
     def projection(self, request: ProjectionRequest) -> Projection:
-        return Remembering(request)
+        projection = Remembering(request)
+        self.declare(projection, request)
+        return projection
 
 
 class AsksTheNext(ThresholdRouter):

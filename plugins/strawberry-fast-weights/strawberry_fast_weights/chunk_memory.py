@@ -10,46 +10,51 @@ and the tokens of chunk c use the rule's result with `M + gamma OA_c` for M.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.components import SWAPS, OwnedProjection, Rule, Update
-from strawberry.contracts import ProjectionRequest, State, Use, drawn, wide, without_autocast
+from strawberry.components import SWAPS, Rule, Update
+from strawberry.contracts import (
+    Projection,
+    ProjectionRequest,
+    State,
+    Use,
+    drawn,
+    wide,
+    without_autocast,
+)
 from strawberry_fast_weights.linear_memory import decayed_count, unit
 
+if TYPE_CHECKING:
+    from strawberry_fast_weights.fast_weights import FastWeights
 
-class ChunkProjection(OwnedProjection):
+
+class ChunkProjection(Projection):
     """A matrix for each chunk; parameters: W, M (C, C), U (C, R), W_o and W_a (R, C), Psi or V."""
 
-    def __init__(
-        self,
-        request: ProjectionRequest,
-        *,
-        rule: Rule,
-        rank: int,
-        decay: float,
-        chunk: int,
-        gamma: float,
-    ) -> None:
+    def __init__(self, request: ProjectionRequest, source: FastWeights) -> None:
         super().__init__(request)
-        out, width = request.out_features, request.in_features
-        self.rule: Rule = rule
-        self.decay = decay
-        self.chunk = chunk
+        source.declare(self, request)
+        out, width, rank = request.out_features, request.in_features, source.rank
+        self.rule: Rule = source.rule
+        self.decay = source.decay
+        self.chunk = source.chunk
 
-        def made(rows: int, columns: int) -> nn.Parameter:
+        def full(rows: int, columns: int) -> nn.Parameter:
             return drawn(rows, columns, std=columns**-0.5, uniform=True)
 
-        self.mix = made(width, width)
-        self.basis = made(width, rank)
-        self.value = made(rank, width)
-        self.key = made(rank, width)
-        self.transform = made(out, width) if rule in SWAPS else None
+        self.mix = full(width, width)
+        self.basis = full(width, rank)
+        self.value = full(rank, width)
+        self.key = full(rank, width)
+        self.transform = full(out, width) if self.rule in SWAPS else None
         self.parameter_parts = {**self.parameter_parts, "transform": request.parts}
-        self.back = made(width, width) if rule == "mlp" else None
-        self.tau = nn.Parameter(torch.ones(1)) if rule == "mlp" else None
-        self.gamma = nn.Parameter(torch.full((1,), gamma))
+        self.back = full(width, width) if self.rule == "mlp" else None
+        self.tau = nn.Parameter(torch.ones(1)) if self.rule == "mlp" else None
+        self.gamma = nn.Parameter(torch.full((1,), source.gamma))
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """The sums of closed chunks and of the open one; in float32 at least."""

@@ -28,20 +28,14 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from strawberry.components import OwnedBank, OwnedProjection, Rule
-from strawberry.contracts import (
-    Bank,
-    Projection,
-    ProjectionRequest,
-    WeightSite,
-    WeightSource,
-)
+from strawberry.components import OwnedWeights, Rule
+from strawberry.contracts import Projection, ProjectionRequest, WeightSite
 from strawberry.errors import FieldError
 from strawberry_fast_weights.chunk_memory import ChunkProjection
 from strawberry_fast_weights.linear_memory import LinearMemoryProjection
 
 
-class FastWeights(WeightSource):
+class FastWeights(OwnedWeights):
     """Static matrices of each block, and a memory of the sequence before its first projection.
 
     Costs of the memory: `linear` takes about C (C + 4 R) + S (R + C) multiplications a token, and
@@ -92,21 +86,7 @@ class FastWeights(WeightSource):
         """A plain projection, or with a memory where it is the first of a block's attention."""
         first = request.name.startswith("attention.") and request.in_features == self.n_embd
         if not first or request.block in self.remembering:
-            return OwnedProjection(request)
+            return super().projection(request)
         self.remembering.add(request.block)
-        if self.form == "linear":
-            return LinearMemoryProjection(
-                request, rank=self.rank, decay=self.decay, chunk=self.chunk, gamma=self.gamma
-            )
-        return ChunkProjection(
-            request,
-            rule=self.rule,
-            rank=self.rank,
-            decay=self.decay,
-            chunk=self.chunk,
-            gamma=self.gamma,
-        )
-
-    def bank(self, request: ProjectionRequest, experts: int) -> Bank:
-        """A static stack."""
-        return OwnedBank(request, experts)
+        remembers = LinearMemoryProjection if self.form == "linear" else ChunkProjection
+        return remembers(request, self)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.components import OwnedProjection, recurrence, unit_rms
+from strawberry.components import recurrence, unit_rms
 from strawberry.contracts import (
+    Projection,
     ProjectionRequest,
     State,
     Use,
@@ -18,28 +20,30 @@ from strawberry.contracts import (
     without_autocast,
 )
 
+if TYPE_CHECKING:
+    from strawberry_fast_weights.fast_weights import FastWeights
+
 RMS_EPS = 1e-6
 FORGET = -1e4
 """A log decay after which nothing is left."""
 
 
-class LinearMemoryProjection(OwnedProjection):
+class LinearMemoryProjection(Projection):
     """`(h_t + gamma q_t S_t / Z_t) W^T` with `S_t = lambda S_{t-1} + a_{t-1}^T o_{t-1}`.
 
     W_o (C, C), W_a and W_c (R, C) start uniform at fan-in scale.
     """
 
-    def __init__(
-        self, request: ProjectionRequest, *, rank: int, decay: float, chunk: int, gamma: float
-    ) -> None:
+    def __init__(self, request: ProjectionRequest, source: FastWeights) -> None:
         super().__init__(request)
-        width = request.in_features
-        self.decay = decay
-        self.chunk = chunk
+        source.declare(self, request)
+        width, rank = request.in_features, source.rank
+        self.decay = source.decay
+        self.chunk = source.chunk
         self.value = drawn(width, width, std=width**-0.5, uniform=True)
         self.key = drawn(rank, width, std=width**-0.5, uniform=True)
         self.query = drawn(rank, width, std=width**-0.5, uniform=True)
-        self.gamma = nn.Parameter(torch.full((1,), gamma))
+        self.gamma = nn.Parameter(torch.full((1,), source.gamma))
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """The memory, whatever the length; sums in float32 at least."""

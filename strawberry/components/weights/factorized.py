@@ -12,9 +12,9 @@ the P rows, if those are whole.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,69 +23,13 @@ from strawberry.contracts import (
     MatrixLayout,
     Projection,
     ProjectionRequest,
+    SourcedWeight,
     Use,
     WeightSite,
     WeightSource,
     drawn,
 )
 from strawberry.errors import FieldError
-
-
-class FactorizedProjection(Projection):
-    """A view of the source's factors, with its own bias."""
-
-    def __init__(self, request: ProjectionRequest, basis: str, width: int) -> None:
-        super().__init__(request)
-        self.basis = basis
-        self.block = str(request.block)
-        self.thin = request.in_features == width
-        self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
-        self.parameter_parts = {"bias": request.parts}
-
-    def factors(self, use: Use) -> tuple[Tensor, Tensor]:
-        """A (P, rank) and B (C, rank) from the current source."""
-        return _factors(use, self.basis, self.block)
-
-    def forward(self, x: Tensor, use: Use) -> Tensor:
-        """(..., in) -> (..., out); through the rank if rows are whole, else with the matrix."""
-        if not self.thin:
-            return F.linear(x, self.matrix(use), self.bias)
-        basis_PR, block_CR = self.factors(use)
-        return F.linear(x @ block_CR, basis_PR, self.bias)
-
-    def matrix(self, use: Use) -> Tensor:
-        """(out, in), the product of the two factors, laid out row by row."""
-        basis_PR, block_CR = self.factors(use)
-        return (basis_PR @ block_CR.mT).reshape(self.out_features, self.in_features)
-
-    def extra_repr(self) -> str:
-        """Shape and the factors' names."""
-        return f"{self.in_features} -> {self.out_features}, {self.basis} x block {self.block}"
-
-
-class FactorizedBank(Bank):
-    """A view of the source's factors, with the rows of all matrices stacked."""
-
-    def __init__(self, request: ProjectionRequest, experts: int, basis: str) -> None:
-        super().__init__(request, experts)
-        self.basis = basis
-        self.block = str(request.block)
-
-    def matrices(self, use: Use) -> Tensor:
-        """(E, out, in), the product of the two factors, laid out row by row."""
-        basis_PR, block_CR = _factors(use, self.basis, self.block)
-        shape = (self.experts, self.out_features, self.in_features)
-        return (basis_PR @ block_CR.mT).reshape(shape)
-
-    def expert_parameters(self, source: WeightSource) -> list[Tensor]:
-        """The basis, whose rows are divided among the experts; they share the block's factor."""
-        assert isinstance(source, FactorizedWeights)
-        return [source.bases[self.basis]]
-
-    def extra_repr(self) -> str:
-        """Shape and the factors' names."""
-        shape = f"{self.experts} x {self.in_features} -> {self.out_features}"
-        return f"{shape}, {self.basis} x block {self.block}"
 
 
 class FactorizedWeights(WeightSource):
@@ -116,18 +60,36 @@ class FactorizedWeights(WeightSource):
         self.parameter_parts: dict[str, MatrixLayout] = {}
         self.parameter_transposed: tuple[str, ...] = ()
 
-    def projection(self, request: ProjectionRequest) -> Projection:
-        """A projection from shared factors; raises ValueError if its rows don't fit the width."""
-        return FactorizedProjection(request, self._basis(request), self.n_embd)
+    def declare(self, weight: SourcedWeight, request: ProjectionRequest) -> None:
+        """Create the factors, and a bias of the weight's own.
 
-    def bank(self, request: ProjectionRequest, experts: int) -> Bank:
-        """Matrices from shared factors, as one matrix with `experts` times the rows."""
-        return FactorizedBank(request, experts, self._basis(request, experts))
+        The rows of all matrices in a stack are stacked. Raises ValueError if rows don't fit the
+        width.
+        """
+        weight.basis = self._basis(request)
+        weight.block = str(request.block)
+        weight.add_bias()
 
-    def _basis(self, request: ProjectionRequest, experts: int | None = None) -> str:
+    def matrix(self, weight: SourcedWeight, use: Use) -> Tensor:
+        """The product of the two factors, laid out row by row."""
+        basis_PR, block_CR = self.bases[weight.basis], self.blocks[weight.block]
+        return (basis_PR @ block_CR.mT).reshape(weight.request.shape)
+
+    def project(self, projection: Projection, x: Tensor, use: Use) -> Tensor:
+        """(..., in) -> (..., out); through the rank if rows are whole, else with the matrix."""
+        if projection.in_features != self.n_embd:
+            return super().project(projection, x, use)
+        basis_PR, block_CR = self.bases[projection.basis], self.blocks[projection.block]
+        return F.linear(x @ block_CR, basis_PR, projection.bias)
+
+    def expert_parameters(self, bank: Bank) -> list[Tensor]:
+        """The basis, whose rows are divided among the experts; they share the block's factor."""
+        return [self.bases[bank.basis]]
+
+    def _basis(self, request: ProjectionRequest) -> str:
         """The name of the shared factor for `request`; creates it, and the block's, if needed."""
         out, width = request.out_features, request.in_features
-        size = out * width * (experts or 1)
+        size = math.prod(request.shape)
         if size % self.n_embd:
             raise ValueError(
                 f"factorized weights need out * in to be a multiple of n_embd {self.n_embd}; "
@@ -135,8 +97,7 @@ class FactorizedWeights(WeightSource):
             )
         if request.std == 0 and self.init == "original":
             raise ValueError(f"{request.name} can't start at zero with `init: original`")
-        stack = f"{experts}x" if experts else ""
-        basis = f"{request.name.replace('.', '_')}_{stack}{out}x{width}"
+        basis = f"{request.name.replace('.', '_')}_{'x'.join(map(str, request.shape))}"
         if basis not in self.bases:
             # W's entries are sums of `rank` products, so their deviation is std_A * sqrt(rank) *
             # std_B; with B at fan-in rank, std_A alone has to be the deviation that was asked for.
@@ -151,9 +112,3 @@ class FactorizedWeights(WeightSource):
             )
             self.parameter_transposed += (f"blocks.{request.block}",)
         return basis
-
-
-def _factors(use: Use, basis: str, block: str) -> tuple[Tensor, Tensor]:
-    source = use.weights
-    assert isinstance(source, FactorizedWeights)
-    return source.bases[basis], source.blocks[block]

@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from strawberry.components.weights.kept import ParameterCache, may_keep
 from strawberry.components.weights.retention import (
@@ -32,8 +31,8 @@ from strawberry.components.weights.retention import (
 from strawberry.contracts import (
     Bank,
     Component,
-    Projection,
     ProjectionRequest,
+    SourcedWeight,
     Use,
     WeightSite,
     WeightSource,
@@ -60,13 +59,12 @@ class RetainedMatrix(Component):
     def __init__(
         self,
         request: ProjectionRequest,
-        stack: tuple[int, ...],
         source: RetainedWeights,
         number: int,
     ) -> None:
         super().__init__()
         self.block, self.name, self.number = request.block, request.name, number
-        shape = (*stack, request.out_features, request.in_features)
+        shape, stack = request.shape, request.stack
         self.fan_in = request.in_features
         self.side = side_of(request.in_features, source.n_embd)
 
@@ -111,48 +109,6 @@ class RetainedMatrix(Component):
         return None if self.transform is None else rows(self.transform, self.side)
 
 
-class RetainedProjection(Projection):
-    """A matrix for each recursion step, and an optional bias that is the same at every step."""
-
-    def __init__(self, request: ProjectionRequest, source: RetainedWeights) -> None:
-        super().__init__(request)
-        self.part = source.part(request)
-        self.bias = nn.Parameter(torch.zeros(request.out_features)) if request.bias else None
-        self.parameter_parts = {"bias": request.parts}
-
-    def forward(self, x: Tensor, use: Use) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
-        return F.linear(x, self.matrix(use), self.bias)
-
-    def matrix(self, use: Use) -> Tensor:
-        """The matrix of this use's step."""
-        return _source(use).at(self.part, use)
-
-    def extra_repr(self) -> str:
-        """Shape."""
-        return f"{self.in_features} -> {self.out_features}, bias={self.bias is not None}"
-
-
-class RetainedBank(Bank):
-    """A stack (E, out, in) for each recursion step."""
-
-    def __init__(self, request: ProjectionRequest, experts: int, source: RetainedWeights) -> None:
-        super().__init__(request, experts)
-        self.part = source.part(request, (experts,))
-
-    def matrices(self, use: Use) -> Tensor:
-        """The stack of this use's step."""
-        return _source(use).at(self.part, use)
-
-    def expert_parameters(self, source: WeightSource) -> list[Tensor]:
-        """All parameters of the stack but the gain, which its matrices share."""
-        return [p for p in self.part.parameters() if p is not self.part.gain]
-
-    def extra_repr(self) -> str:
-        """Shape."""
-        return f"{self.experts} x {self.in_features} -> {self.out_features}"
-
-
 class RetainedWeights(WeightSource):
     """`W_{r+1}` from `W_r` by an update rule; opened at the `recur` whose steps use the weights.
 
@@ -195,16 +151,8 @@ class RetainedWeights(WeightSource):
         self.parts: list[RetainedMatrix] = []  # a list: they are modules of their blocks
         self.kept: dict[int, ParameterCache] = {}
 
-    def projection(self, request: ProjectionRequest) -> Projection:
-        """A projection whose matrix changes from step to step."""
-        return RetainedProjection(request, self)
-
-    def bank(self, request: ProjectionRequest, experts: int) -> Bank:
-        """A stack whose matrices change from step to step, each separately."""
-        return RetainedBank(request, experts, self)
-
-    def part(self, request: ProjectionRequest, stack: tuple[int, ...] = ()) -> RetainedMatrix:
-        """The parameters behind `request`."""
+    def declare(self, weight: SourcedWeight, request: ProjectionRequest) -> None:
+        """A matrix that changes from step to step, or a stack; a bias is the same at every step."""
         if request.out_features * request.in_features < 2:
             raise ValueError(f"retained weights need a nonzero deviation; {request.name} is 1 x 1")
         if request.std == 0 and self.recurs:
@@ -216,14 +164,22 @@ class RetainedWeights(WeightSource):
                 "retained weights have a size of their own, so no parametrization that multiplies "
                 f"{request.name} can hold"
             )
-        part = RetainedMatrix(request, stack, self, len(self.parts))
+        part = weight.part = RetainedMatrix(request, self, len(self.parts))
         self.parts.append(part)
+        weight.add_bias()
         for name in MIXES[self.rule] if self.recurs else ():
             if f"{name}_{part.side}" not in self.squares:
                 side, std = part.side, part.side**-0.5
                 square = drawn(side, side, std=std, uniform=request.uniform)
                 self.squares[f"{name}_{side}"] = square
-        return part
+
+    def matrix(self, weight: SourcedWeight, use: Use) -> Tensor:
+        """The matrix, or the stack, of this use's step."""
+        return self.at(weight.part, use)
+
+    def expert_parameters(self, bank: Bank) -> list[Tensor]:
+        """All parameters of the stack but the gain, which its matrices share."""
+        return [p for p in bank.part.parameters() if p is not bank.part.gain]
 
     def mixes(self, side: int) -> list[tuple[str, Tensor]]:
         """M and V for rows of that length, if the rule has them."""
@@ -299,9 +255,3 @@ class RetainedWeights(WeightSource):
             if len(carried) > 2:  # nothing looks further back
                 carried.pop(0)
             values.append(update.used(carried[-1]).reshape(shape).to(dtype))
-
-
-def _source(use: Use) -> RetainedWeights:
-    source = use.weights
-    assert isinstance(source, RetainedWeights)
-    return source

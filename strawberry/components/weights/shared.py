@@ -4,61 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from strawberry.contracts import (
     Bank,
     MatrixLayout,
-    Projection,
     ProjectionRequest,
+    SourcedWeight,
     Use,
     WeightSite,
     WeightSource,
     drawn,
 )
-
-
-class SharedProjection(Projection):
-    """A view of a matrix of the source, and of its optional bias."""
-
-    def __init__(self, request: ProjectionRequest, name: str) -> None:
-        super().__init__(request)
-        self.name = name
-        self.biased = request.bias
-
-    def forward(self, x: Tensor, use: Use) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
-        bias = _source(use).biases[self.name] if self.biased else None
-        return F.linear(x, self.matrix(use), bias)
-
-    def matrix(self, use: Use) -> Tensor:
-        """The matrix that all blocks share."""
-        return _source(use).matrices[self.name]
-
-    def extra_repr(self) -> str:
-        """Shape and name."""
-        return f"{self.in_features} -> {self.out_features}, bias={self.biased}, {self.name}"
-
-
-class SharedBank(Bank):
-    """A view of a stack of the source."""
-
-    def __init__(self, request: ProjectionRequest, experts: int, name: str) -> None:
-        super().__init__(request, experts)
-        self.name = name
-
-    def matrices(self, use: Use) -> Tensor:
-        """The stack that all blocks share."""
-        return _source(use).matrices[self.name]
-
-    def expert_parameters(self, source: WeightSource) -> list[Tensor]:
-        """The stack, which lives on the source."""
-        assert isinstance(source, SharedWeights)
-        return [source.matrices[self.name]]
-
-    def extra_repr(self) -> str:
-        """Shape and name."""
-        return f"{self.experts} x {self.in_features} -> {self.out_features}, {self.name}"
 
 
 class SharedWeights(WeightSource):
@@ -75,29 +31,25 @@ class SharedWeights(WeightSource):
         self.biases = nn.ParameterDict()
         self.parameter_parts: dict[str, MatrixLayout] = {}
 
-    def projection(self, request: ProjectionRequest) -> Projection:
-        """A projection with the matrix of that name and shape."""
-        name = self._name(request, ())
+    def declare(self, weight: SourcedWeight, request: ProjectionRequest) -> None:
+        """Let the weight use the matrix of that name and shape; create it if needed."""
+        name = f"{request.name.replace('.', '_')}_{'x'.join(map(str, request.shape))}"
+        weight.shared = name
+        if name not in self.matrices:
+            self.matrices[name] = drawn(*request.shape, std=request.std, uniform=request.uniform)
+            self.parameter_parts[f"matrices.{name}"] = request.parts
         if request.bias and name not in self.biases:
             self.biases[name] = nn.Parameter(torch.zeros(request.out_features))
             self.parameter_parts[f"biases.{name}"] = request.parts
-        return SharedProjection(request, name)
 
-    def bank(self, request: ProjectionRequest, experts: int) -> Bank:
-        """The stack of that name and shape."""
-        return SharedBank(request, experts, self._name(request, (experts,)))
+    def matrix(self, weight: SourcedWeight, use: Use) -> Tensor:
+        """The matrix, or the stack, that all blocks share."""
+        return self.matrices[weight.shared]
 
-    def _name(self, request: ProjectionRequest, stack: tuple[int, ...]) -> str:
-        """The name of the shared matrix; creates it if needed."""
-        shape = (*stack, request.out_features, request.in_features)
-        name = f"{request.name.replace('.', '_')}_{'x'.join(map(str, shape))}"
-        if name not in self.matrices:
-            self.matrices[name] = drawn(*shape, std=request.std, uniform=request.uniform)
-            self.parameter_parts[f"matrices.{name}"] = request.parts
-        return name
+    def bias(self, weight: SourcedWeight) -> Tensor | None:
+        """The bias that all blocks share."""
+        return self.biases[weight.shared] if weight.request.bias else None
 
-
-def _source(use: Use) -> SharedWeights:
-    source = use.weights
-    assert isinstance(source, SharedWeights)
-    return source
+    def expert_parameters(self, bank: Bank) -> list[Tensor]:
+        """The stack, which all blocks share."""
+        return [self.matrices[bank.shared]]

@@ -19,6 +19,7 @@ from strawberry.contracts import (
     Component,
     Projection,
     ProjectionRequest,
+    SourcedWeight,
     Use,
     WeightSite,
     WeightSource,
@@ -35,65 +36,16 @@ class Deltas(Component):
     zero at first; A starts at random, so that B has a gradient.
     """
 
-    def __init__(
-        self, request: ProjectionRequest, stack: tuple[int, ...], source: StepLoRAWeights
-    ) -> None:
+    def __init__(self, request: ProjectionRequest, rank: int, steps: int) -> None:
         super().__init__()
-        out, width = request.out_features, request.in_features
-        rank = min(source.rank, out, width)
+        out, width, stack = request.out_features, request.in_features, request.stack
+        rank = min(rank, out, width)
         self.down = nn.ParameterList()
         self.up = nn.ParameterList()
-        for _ in range(source.site.steps):
+        for _ in range(steps):
             self.down.append(drawn(*stack, rank, width, std=width**-0.5, uniform=True))
             self.up.append(nn.Parameter(torch.zeros(*stack, out, rank)))
-        self.parameter_parts = {f"up.{step}": request.parts for step in range(len(self.up))}
-
-    def at(self, use: Use) -> tuple[Tensor, Tensor]:
-        """A and B of this use's step; steps beyond the trained ones use the last pair."""
-        step = min(_source(use).site.step(use), len(self.down) - 1)
-        return self.down[step], self.up[step]
-
-    def dense(self, use: Use) -> Tensor:
-        """`scale B A`."""
-        down, up = self.at(use)
-        return (up @ down) * _source(use).scale
-
-
-class StepLoRAProjection(Projection):
-    """The nested source's projection, and a low-rank one for each step."""
-
-    def __init__(self, request: ProjectionRequest, source: StepLoRAWeights) -> None:
-        super().__init__(request)
-        self.base = source.of.projection(request)
-        self.deltas = Deltas(request, (), source)
-
-    def forward(self, x: Tensor, use: Use) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
-        down, up = self.deltas.at(use)
-        delta = F.linear(F.linear(x, down), up) * _source(use).scale
-        return self.base(x, _inside(use)) + delta
-
-    def matrix(self, use: Use) -> Tensor:
-        """The nested source's matrix plus this step's difference."""
-        return self.base.matrix(_inside(use)) + self.deltas.dense(use)
-
-
-class StepLoRABank(Bank):
-    """The nested source's stack, and low-rank differences of each of its matrices."""
-
-    def __init__(self, request: ProjectionRequest, experts: int, source: StepLoRAWeights) -> None:
-        super().__init__(request, experts)
-        self.base = source.of.bank(request, experts)
-        self.deltas = Deltas(request, (experts,), source)
-
-    def matrices(self, use: Use) -> Tensor:
-        """The nested source's stack plus this step's differences."""
-        return self.base.matrices(_inside(use)) + self.deltas.dense(use)
-
-    def expert_parameters(self, source: WeightSource) -> list[Tensor]:
-        """Those of the nested source's stack, and the differences, which are stacks themselves."""
-        assert isinstance(source, StepLoRAWeights)
-        return [*self.base.expert_parameters(source.of), *self.deltas.parameters()]
+        self.parameter_parts = {f"up.{step}": request.parts for step in range(steps)}
 
 
 class StepLoRAWeights(WeightSource):
@@ -130,25 +82,37 @@ class StepLoRAWeights(WeightSource):
         self.same_cost = self.of.same_cost
         self.separates = self.of.separates
 
-    def projection(self, request: ProjectionRequest) -> Projection:
-        """The nested source's projection with differences."""
-        return StepLoRAProjection(request, self)
+    def declare(self, weight: SourcedWeight, request: ProjectionRequest) -> None:
+        """The nested source's matrix or stack, with differences."""
+        stacked = isinstance(weight, Bank)
+        weight.base = self.of.bank(request) if stacked else self.of.projection(request)
+        weight.deltas = Deltas(request, self.rank, self.site.steps)
 
-    def bank(self, request: ProjectionRequest, experts: int) -> Bank:
-        """The nested source's stack with differences."""
-        return StepLoRABank(request, experts, self)
+    def matrix(self, weight: SourcedWeight, use: Use) -> Tensor:
+        """The nested source's matrix or stack plus this step's difference, `scale B A`."""
+        down, up = self._pair(weight, use)
+        return self.of.matrix(weight.base, self._inside(use)) + (up @ down) * self.scale
+
+    def project(self, projection: Projection, x: Tensor, use: Use) -> Tensor:
+        """(..., in_features) -> (..., out_features), the difference through its rank."""
+        down, up = self._pair(projection, use)
+        delta = F.linear(F.linear(x, down), up) * self.scale
+        base: Tensor = projection.base(x, self._inside(use))
+        return base + delta
+
+    def expert_parameters(self, bank: Bank) -> list[Tensor]:
+        """Those of the nested source's stack, and the differences, which are stacks themselves."""
+        return [*self.of.expert_parameters(bank.base), *bank.deltas.parameters()]
 
     def prepare(self, use: Use) -> None:
         """Compute the nested source's values of a pass."""
-        self.of.prepare(replace(use, weights=self.of))
+        self.of.prepare(self._inside(use))
 
+    def _pair(self, weight: SourcedWeight, use: Use) -> tuple[Tensor, Tensor]:
+        """A and B of this use's step; steps beyond the trained ones use the last pair."""
+        step = min(self.site.step(use), self.site.steps - 1)
+        return weight.deltas.down[step], weight.deltas.up[step]
 
-def _source(use: Use) -> StepLoRAWeights:
-    source = use.weights
-    assert isinstance(source, StepLoRAWeights)
-    return source
-
-
-def _inside(use: Use) -> Use:
-    """The use as the nested source sees it."""
-    return replace(use, weights=_source(use).of)
+    def _inside(self, use: Use) -> Use:
+        """The use as the nested source sees it."""
+        return replace(use, weights=self.of)

@@ -8,7 +8,9 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/strawberry-*)
 DEFAULT := $(addprefix plugins/strawberry-,fast-weights original)
 
-.PHONY: run test install install-dev check clean
+DIST := build/empty
+
+.PHONY: run test install install-dev check dist try-dist docs clean
 
 run: install
 	$(BIN)/strawberry train recipes/air.yaml
@@ -38,6 +40,24 @@ check:
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# Wheels and sdists of Strawberry and of every plugin.
+dist: $(VENV)/torch
+	$(BIN)/python -m pip install --quiet 'build>=1.2'
+	for folder in . $(PLUGINS); do $(BIN)/python -m build --outdir dist $$folder || exit 1; done
+
+# Those, in an environment with nothing else: a packaged recipe by name, and a plugin's.
+try-dist:
+	rm -rf $(DIST) && $(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/python -m pip install --quiet '$(TORCH)'
+	$(DIST)/bin/python -m pip install --quiet --find-links dist strawberry-lab strawberry-retention
+	cd $(DIST) && bin/strawberry train air --set train.max_iters=20
+	cd $(DIST) && bin/strawberry build retained_2360c08
+
+docs: $(VENV)/torch
+	$(BIN)/python -m pip install --quiet 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group docs -e . $(PLUGINS:%=-e ./%)
+	$(BIN)/python tools/docs/build.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

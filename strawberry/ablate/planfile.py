@@ -19,6 +19,7 @@ from strawberry.plugin import Plugins
 from strawberry.recipe.components import ComponentReader
 from strawberry.recipe.grammar import kind_at, misstep
 from strawberry.recipe.load import Setting
+from strawberry.recipe.packaged import by_name, locate
 from strawberry.recipe.tree import Node, in_order, located, parse_path, show
 from strawberry.recipe.yaml import read_tree
 
@@ -71,7 +72,7 @@ def make_plan(
     """Read the plan of a recipe or of a plan's file, with the command line's options.
 
     Args:
-        path: path of the recipe or the plan.
+        path: of the recipe or the plan; or the name of a packaged one.
         options: fields of the plan; None means not given.
         table: name of the table, if the plan's `suite` has tables.
         plugins: resolve names; None loads the plugins of this environment.
@@ -85,6 +86,8 @@ def make_plan(
 
 def read_plan(path: Path, options: Mapping[str, Any], plugins: Plugins | None = None) -> PlanFile:
     """Read a plan's file with the options applied; see `make_plan`."""
+    plugins = plugins or Plugins.load()
+    path = locate(path, plugins)
     if is_plan(path):
         tree, folder = read_tree(path), path.absolute().parent
     else:
@@ -176,8 +179,12 @@ class _PlanReader(ComponentReader):
             self.say(message, node.location, "ablate")
             return beside
         path = beside / node.value
-        if not path.is_file() and "ablate" in self.tree.keys:
-            self.say(f"no such file: {str(path)!r}", node.location, "ablate")
+        if path.is_file() or "ablate" not in self.tree.keys:
+            return path
+        if (named := by_name(node.value, self.plugins)) is not None:
+            return named
+        message = f"no such file: {str(path)!r}, nor a packaged recipe of that name"
+        self.say(message, node.location, "ablate")
         return path
 
     def seeds(self, node: Node) -> int | None:

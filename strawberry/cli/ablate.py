@@ -36,8 +36,8 @@ def command(
     recipe: Annotated[
         Path,
         typer.Argument(
-            help="A recipe, or a plan (`ablate: RECIPE`). With --reproduce: a trial's folder; "
-            "with --final: an ablation's."
+            help="A recipe or a plan (`ablate: RECIPE`): a file, or one of `strawberry recipes`. "
+            "With --reproduce: a trial's folder; with --final: an ablation's."
         ),
     ],
     vary: Annotated[

@@ -20,7 +20,7 @@ def command(
         str,
         typer.Argument(
             metavar="COMPONENT|RECIPE",
-            help="Component or recipe, such as attention/mha, mha or recipes/air.yaml.",
+            help="Component or recipe, such as attention/mha, mha, air or mine.yaml.",
         ),
     ],
     overrides: Annotated[
@@ -77,9 +77,13 @@ def _subject(word: str, overrides: list[str]) -> Subject:
     from strawberry.cli import context
     from strawberry.cli.components import kind_of
     from strawberry.recipe import load_recipe
+    from strawberry.recipe.packaged import by_name
 
     plugins = context.plugins()
     if Path(word).suffix in (".yaml", ".yml", ".json") or Path(word).is_dir():
+        return of_recipe(load_recipe(word, overrides, plugins=plugins))
+    component = any(word == entry.name for entry in plugins.registry.entries())
+    if not component and by_name(word, plugins) is not None:
         return of_recipe(load_recipe(word, overrides, plugins=plugins))
     kind, slash, name = word.partition("/")
     if not slash or kind not in plugins.registry.kinds:

@@ -41,7 +41,9 @@ def _ladder() -> None:
 
 @command.command("run")
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, or a plan (`ladder: RECIPE`).")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe, or a plan (`ladder: RECIPE`): a file or a name.")
+    ],
     vary: Annotated[
         list[str] | None,
         typer.Option(metavar="PATH=A,B", help="The architectures, such as attention=mha,linear."),

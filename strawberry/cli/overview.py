@@ -70,6 +70,9 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
         "plugins": CommandEntry(
             "strawberry.cli.plugins:command", "List plugins and their problems."
         ),
+        "recipes": CommandEntry(
+            "strawberry.cli.recipes:command", "List the recipes that are installed, or print one."
+        ),
         "schema": CommandEntry(
             "strawberry.cli.schema:command", "Print the JSON Schema of recipes, for editors."
         ),

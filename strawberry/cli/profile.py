@@ -18,7 +18,7 @@ def command(
     recipe: Annotated[
         Path,
         typer.Argument(
-            help="A recipe (.yaml), a JSON file of the original project, or a run folder."
+            help="A recipe: a file, a run folder, or one of `strawberry recipes`, such as air."
         ),
     ],
     overrides: Annotated[

@@ -21,7 +21,8 @@ SAMPLE_TOKENS = 120
 
 def command(
     recipe: Annotated[
-        Path, typer.Argument(help="A recipe (.yaml, or a .json that a plugin reads).")
+        Path,
+        typer.Argument(help="A recipe: a file, or one of `strawberry recipes`, such as air."),
     ],
     run_dir: Annotated[
         Path | None, typer.Option(help="The run folder; runs/NAME if not given.")

@@ -16,6 +16,7 @@ from strawberry.ablate.planfile import HANDED, PlanFile, read_plan_tree
 from strawberry.errors import Location, Problem, RecipeError
 from strawberry.plugin import Plugins
 from strawberry.recipe.components import ComponentReader
+from strawberry.recipe.packaged import locate
 from strawberry.recipe.tree import Node, in_order, located
 from strawberry.recipe.yaml import read_tree
 
@@ -100,7 +101,7 @@ def read_ladder(
     """The ladder of a recipe or of a plan's file, with the command line's options over it.
 
     Args:
-        path: the recipe, or the plan (`ladder: RECIPE`).
+        path: the recipe, or the plan (`ladder: RECIPE`); or the name of a packaged one.
         options: fields of an ablation's plan and of `LadderFields`; what is None is not given.
         plugins: what names are resolved with; None loads the plugins of this environment.
 
@@ -108,6 +109,7 @@ def read_ladder(
         RecipeError: the file or an option is wrong; with every problem, located.
     """
     plugins = plugins or Plugins.load()
+    path = locate(path, plugins)
     start = Location(str(path), 1, 1)
     tree, folder = read_tree(path), path.absolute().parent
     if tree.is_map and "ablate" in tree.value and MARK not in tree.value:

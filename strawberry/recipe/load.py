@@ -13,6 +13,7 @@ from strawberry.errors import Location, Problem, RecipeError
 from strawberry.plugin import Plugins
 from strawberry.recipe.foreign import read_by_plugin
 from strawberry.recipe.origin import origin_of
+from strawberry.recipe.packaged import by_name, locate
 from strawberry.recipe.spec import Recipe
 from strawberry.recipe.tree import Node, located, merge, parse_path, set_at, show
 from strawberry.recipe.validate import validate
@@ -31,19 +32,18 @@ def load_recipe(
     """Read, override, resolve and validate a recipe.
 
     Args:
-        path: a recipe (.yaml), a file that a plugin reads as one, or a run folder.
+        path: a recipe (.yaml), a file that a plugin reads as one, a run folder, or the name of a
+            packaged recipe, such as `air`.
         overrides: such as `model.n_embd=128`, applied in order; values are YAML. A `Setting` has
             its location in a file.
         plugins: resolve names; None loads the plugins of this environment.
 
     Raises:
         RecipeError: contains every problem, located.
-        StrawberryError: there is no such file.
+        StrawberryError: there is no such file, nor a packaged recipe of that name.
     """
-    source = Path(path)
-    if source.is_dir():
-        source /= "recipe.yaml"
     plugins = plugins or Plugins.load()
+    source = locate(path, plugins)
     tree, notes, files = _resolved(source, (), plugins)
     tree = _overridden(tree, overrides)
     recipe = validate(tree, source, plugins, notes)
@@ -105,7 +105,7 @@ def _resolved(
             message = "needs `extends`, whose recipe it changes"
             raise RecipeError([Problem(message, tree.keys["set"], "set")])
         return tree, [], [source]
-    target = _base(base, source, above)
+    target = _base(base, source, above, plugins)
     inherited, notes, files = _resolved(target, (*above, source), plugins)
     inherited = Node(_without(inherited, "name"), inherited.location, inherited.keys)
     merged = merge(inherited, Node(_without(tree, "extends", "set"), tree.location, tree.keys))
@@ -130,15 +130,17 @@ def _with_settings(tree: Node, settings: Node | None) -> Node:
     return tree
 
 
-def _base(base: Node, source: Path, above: tuple[Path, ...]) -> Path:
-    """The file under `extends`; raises RecipeError."""
+def _base(base: Node, source: Path, above: tuple[Path, ...], plugins: Plugins) -> Path:
+    """The file under `extends`, or the packaged recipe of that name; raises RecipeError."""
     chain = (*above, source)
     target = source.parent / base.value if isinstance(base.value, str) else source
+    if isinstance(base.value, str) and not target.is_file():
+        target = by_name(base.value, plugins) or target
     message = ""
     if not isinstance(base.value, str):
         message = "expected the path of a recipe, relative to this one"
     elif not target.is_file():
-        message = f"no such file: {str(target)!r}"
+        message = f"no such file: {str(target)!r}, nor a packaged recipe of that name"
     elif target.resolve() in [file.resolve() for file in chain]:
         message = f"extends itself: {' -> '.join(str(file) for file in (*chain, target))}"
     elif len(chain) > MAX_CHAIN:

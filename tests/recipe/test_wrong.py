@@ -139,7 +139,7 @@ def test_all_errors_at_once(tmp_path):
 def test_no_such_file(capsys):
     """A path that leads nowhere is one line."""
     assert run(["build", "nowhere.yaml"]) == 2
-    assert "nowhere.yaml: can't read: No such file" in capsys.readouterr().err
+    assert "nowhere.yaml: there is no such file, and no packaged recipe" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

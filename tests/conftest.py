@@ -4,4 +4,5 @@ import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in subprocesses
+os.environ.pop("CI", None)  # what a terminal shows is tested as a person sees it
 os.environ["WANDB_MODE"] = "offline"  # no test talks to a service

@@ -163,6 +163,9 @@ def command(
     again: Annotated[
         bool, typer.Option("--again", help="With --final: open the test split once more.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the table alone: no progress.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compare recipe variants: equal budgets, paired seeds, verdicts.
@@ -221,7 +224,7 @@ def command(
     sweeps = {}
     for name, prepared in made.items():
         noise = None if noise_from is None else earlier_noise(noise_from, prepared, name)
-        display = SweepDisplay(console(stderr=as_json), folder / name, runner.slots)
+        display = SweepDisplay(console(stderr=as_json), folder / name, runner.slots, quiet=quiet)
         sweeps[name] = (
             Sweep(
                 prepared,
@@ -243,7 +246,8 @@ def command(
 
 
 def _run(sweep: Sweep, display: SweepDisplay) -> Record:
-    _say_cells(sweep.prepared, display.console)
+    if not display.quiet:
+        _say_cells(sweep.prepared, display.console)
     with display:
         return sweep.run()
 

@@ -15,17 +15,26 @@ from strawberry.ablate.forecast import Forecast
 from strawberry.ablate.report import outlook
 from strawberry.ablate.sweep import SweepObserver
 from strawberry.ablate.trials import Trial
-from strawberry.cli.console import table
+from strawberry.cli.console import animates, table
 from strawberry.contracts.execution import FINISHED, FinishedJob, Job
 from strawberry.figures import eta
 
 
 class SweepDisplay(SweepObserver):
-    """Shows the trials of each cell; a context manager that restores the terminal."""
+    """Shows the trials of each cell; a context manager that restores the terminal.
 
-    def __init__(self, console: Console, folder: Path, slots: int) -> None:
+    Args:
+        console: where to.
+        folder: the ablation's.
+        slots: how many trials run at once.
+        quiet: show failures alone.
+    """
+
+    def __init__(self, console: Console, folder: Path, slots: int, *, quiet: bool = False) -> None:
         super().__init__()
         self.console = console
+        self.quiet = quiet
+        self.live_ok = not quiet and animates(console.file)
         self.folder = folder
         self.slots = slots
         self.name = ""
@@ -57,7 +66,8 @@ class SweepDisplay(SweepObserver):
             else:
                 self.state[trial.name] = "waiting"
         text = f"{name}: {len(trials)} trials, {done} already done, {self.slots} at once"
-        self.console.print(f"{text}, in {self.folder}", style=None)
+        if not self.quiet:
+            self.console.print(f"{text}, in {self.folder}")
         self._show()
 
     def start(self, job: Job) -> None:
@@ -73,7 +83,7 @@ class SweepDisplay(SweepObserver):
         if ended.status != FINISHED:
             first = str(ended.result.get("error", "")).partition("\n")[0]
             self.console.print(f"{ended.job.name}: {ended.status}: {first}", style="yellow")
-        elif not self.console.is_terminal:
+        elif not self.quiet and not self.live_ok:
             value = self.values.get(ended.job.name)
             loss = "" if value is None else f"  val_loss {value:.4f}"
             self.console.print(
@@ -88,7 +98,7 @@ class SweepDisplay(SweepObserver):
 
     def forecast(self, made: Forecast | None) -> None:
         """Show what the seeds can detect."""
-        for line in outlook.dry(made):
+        for line in () if self.quiet else outlook.dry(made):
             self.console.print(line)
 
     def _note(self, name: str, result: Mapping[str, Any]) -> None:
@@ -98,7 +108,7 @@ class SweepDisplay(SweepObserver):
             self.values[name] = loss
 
     def _show(self) -> None:
-        if not self.console.is_terminal:
+        if not self.live_ok:
             return
         if self.live is None:
             self.live = Live(console=self.console, refresh_per_second=4, transient=True)

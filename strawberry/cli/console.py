@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -23,6 +23,16 @@ def console(*, stderr: bool = False) -> Console:
     return Console(
         file=stream, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False
     )
+
+
+def animates(stream: IO[str]) -> bool:
+    """Return whether a stream may be redrawn: a terminal with a person before it.
+
+    A CI service's log may be a terminal too, as may a pipe for rich where FORCE_COLOR is set; each
+    redrawing would be lines of a log there.
+    """
+    live = stream.isatty() and os.environ.get("TERM") != "dumb"
+    return live and os.environ.get("CI", "").lower() in ("", "0", "false")
 
 
 HARMLESS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")

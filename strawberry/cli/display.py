@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from strawberry.cli.console import animates
 from strawberry.contracts import Tracker
 from strawberry.figures import eta
 
@@ -20,15 +21,26 @@ if TYPE_CHECKING:
     from torch import nn
 
 BARS = " .:-=+*#"
+LINES = 40
+"""Lines of steps that a log gets of a whole run, at most."""
+EVERY = 60.0
+"""Seconds after which it gets a line in any case."""
 SPARK = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 
 
 class RunDisplay(Tracker):
-    """Shows the steps of a run; a context manager that restores the terminal."""
+    """Shows the steps of a run; a context manager that restores the terminal.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: where to.
+        quiet: show the last evaluation alone.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self.console = console
-        self.plain = not console.is_terminal
+        self.quiet = quiet
+        self.plain = quiet or not animates(console.file)
+        self.said = (0, 0.0)
         self.glyphs = SPARK if console.encoding.startswith("utf") else BARS
         self.live: Live | None = None
         self.first = self.step = self.last = 0
@@ -44,12 +56,21 @@ class RunDisplay(Tracker):
     def __exit__(self, *_: object) -> None:
         self._stop()
 
+    def _due(self, step: int, now: float) -> bool:
+        """Whether a log gets a line for this step: some forty of a run, and one each minute."""
+        before, then = self.said
+        due = step >= self.last or (step - before) * LINES >= self.last or now - then >= EVERY
+        due = not self.quiet and (due or not then)
+        if due:
+            self.said = step, now
+        return due
+
     # Before the first step
 
     def preparing(self, stage: str, done: int, total: int | None) -> None:
         """Progress of data preparation."""
         if self.plain:
-            if stage != self.stage:
+            if stage != self.stage and not self.quiet:
                 self.console.print(f"{stage} ...")
             self.stage = stage
             return
@@ -62,6 +83,8 @@ class RunDisplay(Tracker):
         self.last = recipe.train.max_iters
         count = sum(p.numel() for p in model.parameters())
         device = next(model.parameters()).device
+        if self.quiet:
+            return
         self.console.print(f"{recipe.name}: {count:,} parameters, {self.last:,} steps, on {device}")
         for note in recipe.notes:
             self.console.print(f"note: {note}", style="cyan")
@@ -76,6 +99,8 @@ class RunDisplay(Tracker):
         self.step, self.row = step, metrics
         self.losses.append(metrics["loss"])
         if self.plain:
+            if not self._due(step, now):
+                return
             self.console.print(
                 f"step {step}/{self.last}  loss {metrics['loss']:.4f}  lr {metrics['lr']:.2e}  "
                 f"{metrics['tokens_per_second']:,.0f} tokens/s  ETA {self._eta()}"
@@ -86,6 +111,8 @@ class RunDisplay(Tracker):
     def evaluated(self, run: Path, step: int, metrics: Mapping[str, float]) -> None:
         """Show an evaluation, which stays on the screen."""
         self.validation = metrics
+        if self.quiet and step < self.last:
+            return
         bits = metrics.get("bits_per_byte")
         text = f"step {step}  validation loss {metrics['val_loss']:.4f}"
         error = metrics.get("val_loss_se")

@@ -35,6 +35,10 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
             "strawberry.cli.profile:command",
             "Show where a training step's time and memory go, by component.",
         ),
+        "runs": CommandEntry(
+            "strawberry.cli.runs:command",
+            "List runs with recipe, loss, age and size; compare or remove them.",
+        ),
         "plot": CommandEntry(
             "strawberry.cli.plot:command", "Plot loss and learning-rate curves of runs."
         ),

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from strawberry.cli.console import console
+from strawberry.cli.console import animates, console
 
 
 @contextlib.contextmanager
@@ -22,7 +22,7 @@ def shown() -> Iterator[Callable[[str, int, int | None], None]]:
         TransferSpeedColumn,
     )
 
-    if not sys.stderr.isatty():
+    if not animates(sys.stderr):
         yield _Lines()
         return
     columns = (

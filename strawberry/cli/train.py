@@ -53,13 +53,15 @@ def command(
         list[str] | None,
         typer.Option("--set", metavar="K=V", help="Override, such as train.max_iters=100."),
     ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the result alone: no progress, no sample.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a recipe's model, or resume an interrupted run.
 
     Ctrl-C saves a checkpoint and prints the command to resume; a second Ctrl-C stops at once. On
     several machines: `torchrun ... -m strawberry train RECIPE --run-dir DIR`.
-    machines: `torchrun ... -m strawberry train RECIPE --run-dir DIR`.
     """
     from strawberry.cli import context
     from strawberry.cli.console import console, print_json
@@ -87,7 +89,7 @@ def command(
     out = console(stderr=as_json)
     out.quiet = not main
     try:
-        with RunDisplay(out) as display:
+        with RunDisplay(out, quiet=quiet) as display:
             result = train(
                 loaded,
                 run_dir,
@@ -111,6 +113,9 @@ def command(
     if as_json:
         report: dict[str, Any] = {"run": str(result.folder), "steps": result.steps}
         print_json({**report, **result.metrics})
+        return
+    if quiet:
+        out.print(f"run folder: {result.folder}", soft_wrap=True)
         return
     is_text = RunFolder(result.folder).tokenizer_file.exists()
     prompt = getattr(loaded.data.entry.load(), "prompt", "")

@@ -52,10 +52,10 @@ class PlanFields:
         samples: number of cells drawn in `random`.
         max_seeds: maximum number of seeds if they are added.
         match: the cost in which cells are made to agree.
-        width: the path to resize for that; null finds one.
+        width: the path that `match` resizes; null takes `n_ffn` where it is there.
         tune_seeds: seeds of each tuning trial.
         tune_trials: number of trials where a path to tune has a range.
-        tokens: training token budget of each trial; null leaves `train.max_iters`.
+        tokens: training token budget of each trial, in place of `train.max_iters`.
         flops: training FLOP budget of each trial, as an alternative.
         halving: stop the worse half of the cells early, in rungs.
         metric: metric to compare; lower is better, unless it is an accuracy.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge
 
-from strawberry.ablate.plan import Plan
-from strawberry.cli.numbers import Counted
+from strawberry.ablate.plan import PlanFields
+from strawberry.cli.planned import planned
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,16 +21,7 @@ if TYPE_CHECKING:
     from strawberry.cli.ablate_display import SweepDisplay
 
 
-_DEFAULTS = {item.name: item.default for item in fields(Plan)}
-
-
-def _planned(name: str, text: str, **how: Any) -> Any:
-    """An option that sets a field of the plan; its help ends with that field's default."""
-    default = _DEFAULTS[name]
-    shown = f"{default:g}" if isinstance(default, float) else default
-    return typer.Option(help=f"{text}; {shown}.", **how)
-
-
+@planned(PlanFields)
 def command(
     recipe: Annotated[
         Path,
@@ -44,84 +34,17 @@ def command(
         list[str] | None,
         typer.Option(metavar="PATH=A,B", help="Values to compare, such as ffn=swiglu,moe."),
     ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(help="grid, one_at_a_time, leave_one_out, paired or random."),
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(help="Number of cells that --mode random draws."), Ge(1), Counted
-    ] = None,
     seeds: Annotated[
-        str | None, _planned("seeds", "Training seeds for each cell, or auto", metavar="N|auto")
+        str | None, typer.Option(metavar="N|auto", help="Training seeds for each cell, or auto; 3.")
     ] = None,
     vary_seed: Annotated[
         str | None, typer.Option(help="Randomness to vary by seed: init,data,dropout; all.")
-    ] = None,
-    max_seeds: Annotated[
-        int | None, _planned("max_seeds", "Maximum number of seeds with auto"), Ge(3), Counted
-    ] = None,
-    match: Annotated[
-        str | None,
-        typer.Option(help="Resize cells to equal params, active_params, flops or time."),
-    ] = None,
-    width: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Field that --match resizes; n_ffn if present."),
     ] = None,
     tune: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATH=A,B", help="Values tried for every cell alike, or PATH=LOW..HIGH."
         ),
-    ] = None,
-    tune_trials: Annotated[
-        int | None,
-        _planned("tune_trials", "Trials for each cell if --tune has a range"),
-        Ge(1),
-        Counted,
-    ] = None,
-    tune_seeds: Annotated[
-        int | None, _planned("tune_seeds", "Seeds of each tuning trial"), Ge(1), Counted
-    ] = None,
-    tokens: Annotated[
-        int | None, typer.Option(help="Training token budget of each trial."), Ge(1), Le(10**18)
-    ] = None,
-    flops: Annotated[
-        float | None, typer.Option(help="Training FLOP budget of each trial."), Gt(0), Le(1e30)
-    ] = None,
-    halving: Annotated[
-        bool | None, typer.Option("--halving", help="Stop the worse half of the cells early.")
-    ] = None,
-    metric: Annotated[str | None, _planned("metric", "Metric to compare")] = None,
-    last: Annotated[
-        int | None,
-        _planned("last", "Compare the mean of the last K evaluations"),
-        Ge(1),
-        Counted,
-    ] = None,
-    effect: Annotated[
-        float | None,
-        _planned("effect", "Smallest relative difference that matters"),
-        Gt(0),
-    ] = None,
-    alpha: Annotated[
-        float | None,
-        _planned("alpha", "Chance of any false finding in the table"),
-        Gt(0),
-        Lt(1),
-    ] = None,
-    noise_ratio: Annotated[
-        float | None,
-        _planned("noise_ratio", "Largest ratio between cells' noises for which alpha holds"),
-        Ge(1),
-        Le(100),
-    ] = None,
-    campaign: Annotated[
-        str | None,
-        typer.Option(help="Sweeps with this name share alpha; none: no correction for others."),
-    ] = None,
-    causal: Annotated[
-        bool | None, typer.Option("--causal", help="Leave out cells that see later tokens.")
     ] = None,
     executor: Annotated[
         str | None, typer.Option(help="Executor of the trials, such as '{use: local, jobs: 4}'.")
@@ -167,6 +90,7 @@ def command(
         bool, typer.Option("--quiet", "-q", help="Print the table alone: no progress.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    **given: Any,
 ) -> None:
     """Compare recipe variants: equal budgets, paired seeds, verdicts.
 
@@ -203,12 +127,9 @@ def command(
         "overrides": tuple(overrides or ()),
         "seeds": int(seeds) if seeds and seeds.isdecimal() else seeds,
         "executor": None if executor is None else parse(executor, "--executor").plain(),
-        "mode": mode, "samples": samples, "max_seeds": max_seeds, "match": match, "width": width,
-        "tune_trials": tune_trials, "tune_seeds": tune_seeds, "tokens": tokens, "flops": flops,
-        "halving": halving, "metric": metric, "last": last, "effect": effect, "alpha": alpha,
-        "noise_ratio": noise_ratio, "causal": causal, "vary_seed": vary_seed,
-        "campaign": campaign,
-    }  # fmt: skip
+        "vary_seed": vary_seed,
+        **given,
+    }
     wanted = None if find is None else Wanted.parse(find)
     plans = make_suite(recipe, options, plugins)
     first = next(iter(plans.values()), None) or make_plan(recipe, options, plugins=plugins)

@@ -10,6 +10,8 @@ import typer.core
 from annotated_types import Ge, Gt, Le
 
 from strawberry.cli.numbers import Counted
+from strawberry.cli.planned import planned
+from strawberry.ladder.plan import LadderFields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +42,7 @@ def _ladder() -> None:
 
 
 @command.command("run")
+@planned(LadderFields)
 def run(
     recipe: Annotated[
         Path, typer.Argument(help="A recipe, or a plan (`ladder: RECIPE`): a file or a name.")
@@ -48,33 +51,17 @@ def run(
         list[str] | None,
         typer.Option(metavar="PATH=A,B", help="The architectures, such as attention=mha,linear."),
     ] = None,
-    rungs: Annotated[int | None, typer.Option(help="Sizes; 5."), Ge(2), Le(100)] = None,
-    factor: Annotated[
-        float | None,
-        typer.Option(help="Parameters of a rung over those of the one before; 2."),
-        Gt(1),
-        Le(1000),
-    ] = None,
-    tokens_per_parameter: Annotated[
-        float | None,
-        typer.Option(help="Training tokens for each parameter, embeddings aside; 20."),
-        Gt(0),
-        Le(1e6),
-    ] = None,
     tokens: Annotated[
-        int | None, typer.Option(help="Those of the first rung instead."), Ge(1), Le(10**18)
+        int | None,
+        typer.Option(help="Training tokens of the first rung, for each trial."),
+        Ge(1),
+        Le(10**18),
     ] = None,
     flops: Annotated[
         float | None,
         typer.Option(help="Training FLOPs of the first rung instead."),
         Gt(0),
         Le(1e30),
-    ] = None,
-    hold_out: Annotated[
-        int | None,
-        typer.Option(help="Rungs at the top that are predicted before they are trained; 0."),
-        Ge(0),
-        Le(97),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(help="Training seeds of each size; 3."), Ge(1), Counted
@@ -83,16 +70,9 @@ def run(
         str | None,
         typer.Option(help="What architectures agree in on a rung; flops. none, params, time too."),
     ] = None,
-    rate: Annotated[
-        str | None,
-        typer.Option(help="How learning rates carry over: compute, width or constant; compute."),
-    ] = None,
     tune: Annotated[
         list[str] | None,
         typer.Option(metavar="PATH=A,B", help="Tried on the lowest rungs, for all alike."),
-    ] = None,
-    tuned_rungs: Annotated[
-        int | None, typer.Option(help="How many of these there are; 1."), Ge(1), Le(100)
     ] = None,
     executor: Annotated[
         str | None, typer.Option(help="What runs the trials, such as '{use: local, jobs: 4}'.")
@@ -108,6 +88,7 @@ def run(
         bool, typer.Option("--dry-run", help="Print the rungs and what they take; train none.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    **given: Any,
 ) -> None:
     """Train a recipe at growing sizes, and say what larger ones would come to.
 
@@ -129,10 +110,12 @@ def run(
         "tune": dict(parse_axis(text, plugins.registry.kinds) for text in tune or ()),
         "overrides": tuple(overrides or ()),
         "executor": None if executor is None else parse(executor, "--executor").plain(),
-        "rungs": rungs, "factor": factor, "tokens_per_parameter": tokens_per_parameter,
-        "tokens": tokens, "flops": flops, "hold_out": hold_out, "seeds": seeds, "match": match,
-        "rate": rate, "tuned_rungs": tuned_rungs,
-    }  # fmt: skip
+        "tokens": tokens,
+        "flops": flops,
+        "seeds": seeds,
+        "match": match,
+        **given,
+    }
     plan = read_ladder(recipe, options, plugins)
     runner = make_executor(plan.plan.executor, plugins)
     if not dry_run:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -138,3 +140,10 @@ class Plan(PlanFields):
                 value = list(value)
             written[item.name] = value
         return written
+
+
+def named_by(recipe: Path, content: Mapping[str, Any]) -> str:
+    """`NAME-HASH`: a folder's name for the plan of a recipe with this content."""
+    decides = {name: value for name, value in content.items() if name != "campaign"}
+    text = json.dumps(decides, sort_keys=True, default=str)
+    return f"{recipe.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import hashlib
 import json
 import platform
 import signal
@@ -21,7 +20,7 @@ from strawberry.ablate.campaign import prior_of
 from strawberry.ablate.cells import Cell
 from strawberry.ablate.forecast import Forecast, Wanted, forecast, planned
 from strawberry.ablate.known import Noise, finished, own_trials, read_noise
-from strawberry.ablate.plan import Plan
+from strawberry.ablate.plan import Plan, named_by
 from strawberry.ablate.preparing import RUNGS, PreparedPlan, shortened
 from strawberry.ablate.record import RECORD, Record, values_of
 from strawberry.ablate.seeds import held
@@ -64,9 +63,7 @@ class SweepObserver(Events):
 
 def default_folder(plan: Plan) -> Path:
     """`ablations/NAME-HASH`: the same plan has the same folder."""
-    decides = {name: value for name, value in plan.to_dict().items() if name != "campaign"}
-    text = json.dumps(decides, sort_keys=True, default=str)
-    return Path("ablations") / f"{plan.recipe.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return Path("ablations") / named_by(plan.recipe, plan.to_dict())
 
 
 class Sweep:

@@ -14,6 +14,7 @@ import torch
 import strawberry
 from strawberry.contracts.execution import DISQUALIFIED, FINISHED, Job
 from strawberry.data import open_dataset
+from strawberry.files.storage import file_digest
 from strawberry.plugin import Plugins
 from strawberry.recipe import patch
 from strawberry.recipe.spec import Recipe
@@ -180,7 +181,7 @@ def versions(recipe: Recipe) -> dict[str, str]:
     for record in records:
         if record.name in used and not record.builtin:
             if record.file is not None and not record.distribution:
-                digest = hashlib.sha256(Path(record.file).read_bytes()).hexdigest()
+                digest = file_digest(Path(record.file))
                 installed[record.name] = f"sha256:{digest[:16]}"
             else:
                 installed[record.name] = f"{record.distribution} {record.version}"

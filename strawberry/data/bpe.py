@@ -24,7 +24,8 @@ from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data.documents import encodable
 from strawberry.data.hub_format import to_document
 from strawberry.errors import StrawberryError
-from strawberry.files.storage import digest, write_file
+from strawberry.files.atomic import write_atomic
+from strawberry.files.storage import digest
 
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -125,7 +126,8 @@ class BPETokenizer(Tokenizer):
 
     def save(self, path: Path) -> None:
         """Write a `tokenizer.json`, which the `tokenizers` library can read too."""
-        write_file(path, to_document(self.tokens, list(self.special_tokens), self.pattern))
+        document = to_document(self.tokens, list(self.special_tokens), self.pattern)
+        write_atomic(path, document, parents=True)
 
     def _pieces(self, text: str) -> Iterator[str]:
         if self.pattern is not None and self.pattern not in _SEAMED:

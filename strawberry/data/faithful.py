@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.errors import StrawberryError
-from strawberry.files.storage import cache_folder, digest, write_file
+from strawberry.files.atomic import write_atomic
+from strawberry.files.storage import cache_folder, digest
 
 if TYPE_CHECKING:
     from strawberry.contracts.data import Dataset
@@ -94,7 +95,7 @@ def known_fidelity(dataset: Dataset, table: Table) -> Fidelity | None:
     decoded = b"".join(map(table.decode, pieces))
     fidelity = compared(_text(texts), decoded, _end(tokenizer))
     with contextlib.suppress(StrawberryError):  # a cache that can't be written is none
-        write_file(file, json.dumps(asdict(fidelity)).encode())
+        write_atomic(file, json.dumps(asdict(fidelity)), parents=True)
     return fidelity
 
 

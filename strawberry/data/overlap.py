@@ -19,7 +19,8 @@ import numpy.typing as npt
 from strawberry.data.near import VERSION, near_copies
 from strawberry.data.runs import MOST, NEAR, RUN, runs
 from strawberry.errors import StrawberryError
-from strawberry.files.storage import cache_folder, digest, write_file
+from strawberry.files.atomic import write_atomic
+from strawberry.files.storage import cache_folder, digest
 
 if TYPE_CHECKING:
     from strawberry.contracts.data import Dataset
@@ -97,7 +98,7 @@ def known_overlap(dataset: Dataset) -> Overlap | None:
         if tokenizer is not None and train is not None and val is not None:
             measured = replace(measured, disguised=near_copies(tokenizer, train, val))
         with contextlib.suppress(StrawberryError):  # a cache that can't be written is none
-            write_file(file, json.dumps(asdict(measured)).encode())
+            write_atomic(file, json.dumps(asdict(measured)), parents=True)
     return measured
 
 

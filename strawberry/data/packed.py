@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ from strawberry.contracts.tokenizer import Tokenizer, checked_ids
 from strawberry.data.stream import IdStream
 from strawberry.data.tokenfile import SUFFIX, TokenFile, TokenWriter, open_tokens
 from strawberry.errors import StrawberryError
-from strawberry.files.storage import DamagedFileError, FileFingerprints, digest, write_file
+from strawberry.files.atomic import write_atomic
+from strawberry.files.storage import DamagedFileError, FileFingerprints, digest, file_digest
 
 META, TOKENIZER = "meta.json", "tokenizer.json"
 FORMAT = 1
@@ -229,7 +229,7 @@ def pack(
         checksums[f"{split}{SUFFIX}"] = writer.sha256
     progress("encoding", total, total)
     tokenizer.save(folder / TOKENIZER)
-    checksums[TOKENIZER] = sha256((folder / TOKENIZER).read_bytes()).hexdigest()
+    checksums[TOKENIZER] = file_digest(folder / TOKENIZER)
     meta = PackedMeta(
         FORMAT,
         corpus.fingerprint,
@@ -242,7 +242,7 @@ def pack(
     )
     values = asdict(meta)
     content = json.dumps({**values, "digest": digest(values)}, indent=1)
-    write_file(folder / META, content.encode())
+    write_atomic(folder / META, content)
     return meta
 
 
@@ -265,7 +265,7 @@ def open_packed(
         files[split] = file
     path = folder / TOKENIZER
     try:
-        checksum = sha256(path.read_bytes()).hexdigest()
+        checksum = file_digest(path)
     except OSError as error:
         raise DamagedFileError(f"{path}: {error.strerror or error}") from error
     if checksum != meta.sha256.get(TOKENIZER):

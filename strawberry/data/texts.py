@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,16 +25,14 @@ from strawberry.data.packed import FORMAT, TOKENIZER, PackedDataset, PackedMeta,
 from strawberry.data.reading import refuse_pickle
 from strawberry.data.tokenizer import load_tokenizer
 from strawberry.errors import StrawberryError
+from strawberry.files.atomic import explained, new_folder, remove_orphans, write_atomic
+from strawberry.files.lock import entry_lock
 from strawberry.files.storage import (
     DamagedFileError,
     FileFingerprints,
     cache_folder,
     digest,
-    explained,
-    lock,
-    new_folder,
-    remove_orphans,
-    write_file,
+    file_digest,
 )
 
 TRAIN_BYTES = 100_000_000
@@ -135,7 +132,7 @@ def cached_bpe(
     def read() -> Tokenizer:
         try:
             expected = (folder / _SUM).read_text().strip()
-            actual = sha256((folder / TOKENIZER).read_bytes()).hexdigest()
+            actual = file_digest(folder / TOKENIZER)
         except (OSError, ValueError) as error:
             raise DamagedFileError(f"{folder}: {error}") from error
         if actual != expected:
@@ -154,8 +151,7 @@ def cached_bpe(
         )
         with new_folder(folder) as part:
             learned.save(part / TOKENIZER)
-            digest = sha256((part / TOKENIZER).read_bytes()).hexdigest()
-            write_file(part / _SUM, f"{digest}\n".encode())
+            write_atomic(part / _SUM, f"{file_digest(part / TOKENIZER)}\n")
 
     return _cached(folder, read, make, progress)
 
@@ -307,7 +303,7 @@ def _cached(
     if folder.exists():
         with contextlib.suppress(DamagedFileError):
             return read()
-    with lock(folder.parent.parent, f"{folder.parent.name}-{folder.name}"):
+    with entry_lock(folder.parent.parent, f"{folder.parent.name}-{folder.name}"):
         if folder.exists():  # made by another process while we waited, or damaged
             try:
                 return read()

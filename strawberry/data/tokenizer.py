@@ -19,7 +19,8 @@ from strawberry.data.documents import encodable
 from strawberry.data.hub_format import bytes_of, from_document
 from strawberry.data.reading import read_bytes, refuse_pickle
 from strawberry.errors import StrawberryError
-from strawberry.files.storage import digest, write_file
+from strawberry.files.atomic import write_atomic
+from strawberry.files.storage import digest
 
 _ENDS = (END_OF_TEXT, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>")
 
@@ -102,7 +103,7 @@ class HubTokenizer(Tokenizer):
 
     def save(self, path: Path) -> None:
         """Write the document that it was loaded from."""
-        write_file(path, self._document.encode())
+        write_atomic(path, self._document, parents=True)
 
     def _gives_back(self) -> bool:
         """Return whether the document has nothing that changes a text."""

@@ -1,6 +1,6 @@
-"""A lock that lets one process at a time work in a folder.
+"""Locks that let one process at a time work: in a folder, or on an entry of the cache.
 
-An OS file lock, released when its process dies; `.holder` names the process.
+They are OS file locks, released when their process dies.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 import filelock
 
 from strawberry.errors import StrawberryError
+from strawberry.files.atomic import explained
 
 
 class FolderInUse(StrawberryError):  # noqa: N818 (a state of the folder)
@@ -19,7 +20,7 @@ class FolderInUse(StrawberryError):  # noqa: N818 (a state of the folder)
 
 
 class FolderLock:
-    """The lock of an existing folder.
+    """The lock of an existing folder; its file `.holder` names the process.
 
     Args:
         folder: the folder.
@@ -54,3 +55,11 @@ class FolderLock:
         """Release the lock."""
         self._holder.unlink(missing_ok=True)
         self._lock.release()
+
+
+def entry_lock(cache: Path, key: str) -> filelock.BaseFileLock:
+    """The lock for building the cache entry of `key`."""
+    with explained("can't write the cache folder (STRAWBERRY_CACHE names another)"):
+        folder = cache / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(folder / f"{key}.lock")

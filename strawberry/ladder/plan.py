@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Le
 
-from strawberry.ablate.plan import Plan
+from strawberry.ablate.plan import Plan, named_by
 from strawberry.ablate.planfile import HANDED, PlanFile, read_plan_tree
 from strawberry.errors import Location, Problem, RecipeError
 from strawberry.plugin import Plugins
@@ -68,10 +66,7 @@ class LadderPlan:
     @property
     def folder(self) -> Path:
         """`ladders/NAME-HASH`: the same plan has the same folder."""
-        decides = {k: v for k, v in self.to_dict().items() if k != "campaign"}
-        text = json.dumps(decides, sort_keys=True, default=str)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return Path("ladders") / f"{self.plan.recipe.stem}-{digest}"
+        return Path("ladders") / named_by(self.plan.recipe, self.to_dict())
 
     def tokens(self, rung: int, parameters: int) -> int | None:
         """The training tokens of a rung whose baseline has these parameters; None if FLOPs say."""

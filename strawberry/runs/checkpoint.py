@@ -15,9 +15,7 @@ previous one is taken. Transient disk errors are retried.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +27,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from strawberry.errors import DamagedCheckpointError, StrawberryError
+from strawberry.files.atomic import flush
 from strawberry.files.retry import retried
+from strawberry.files.storage import file_digest
 
 FORMAT = 2
 """Version of the checkpoint format; others are refused by name."""
@@ -144,11 +144,11 @@ def _finish(temporary: Path, target: Path, known: Mapping[str, list[Any]]) -> No
         digests = {name: known.get(name) or digest(file) for file, name in names.items()}
         manifest.write_text(json.dumps(digests, indent=1))
         for path in (*files, manifest, *sorted({file.parent for file in files})):
-            _flush(path)
+            flush(path)
         if target.exists():  # a step that was reached again after a resume
             target.rename(_replaced(target))
         temporary.rename(target)
-    _flush(target.parent)
+    flush(target.parent)
 
 
 def _drop_old(target: Path, keep: CheckpointPolicy) -> None:
@@ -321,13 +321,4 @@ def _portable(tensor: torch.Tensor) -> torch.Tensor:
 
 def digest(path: Path) -> list[Any]:
     """SHA-256 and size of a file."""
-    with path.open("rb") as file:
-        return [hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size]
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return [file_digest(path), path.stat().st_size]

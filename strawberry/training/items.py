@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.errors import StrawberryError
-from strawberry.files.storage import write_file
+from strawberry.files.atomic import explained, write_atomic
 
 if TYPE_CHECKING:
     from strawberry.contracts.data import Split
@@ -57,7 +57,9 @@ def keeper(path: Path, batches: Batches, split: Split = "val") -> Keep:
             **({} if group is None else {"group": np.asarray(group, np.int32)}),
         }
         np.savez_compressed(content, **arrays)
-        write_file(path, content.getvalue(), parents=False)  # a run that was moved stays away
+        with explained(f"{path}: can't write"):
+            path.parent.mkdir(exist_ok=True)  # and no parents: a run that was moved stays away
+        write_atomic(path, content.getvalue())
 
     return keep
 

@@ -9,7 +9,9 @@ import pytest
 
 from strawberry.errors import StrawberryError
 from strawberry.files import storage
-from strawberry.files.storage import FileFingerprints, cache_folder, lock, new_folder, write_file
+from strawberry.files.atomic import new_folder, remove_orphans, write_atomic
+from strawberry.files.lock import entry_lock
+from strawberry.files.storage import FileFingerprints, cache_folder
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,14 +31,14 @@ def test_a_failed_write_leaves_the_old_file(
 ) -> None:
     """When the disk fails, the old content stays, nothing is left beside it, and that is said."""
     path = tmp_path / "file"
-    write_file(path, b"old")
+    write_atomic(path, b"old")
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StrawberryError, match=f"can't write {path}: No space left on device"):
-        write_file(path, b"new")
+    with pytest.raises(StrawberryError, match=f"{path}: can't write: No space left on device"):
+        write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -67,7 +69,7 @@ def test_orphans_of_killed_writers_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "big").write_text("x")
     (tmp_path / ".made.part-file").write_text("x")
-    storage.remove_orphans(tmp_path / "made")
+    remove_orphans(tmp_path / "made")
     assert [p.name for p in tmp_path.iterdir()] == [".other.part-x"]
 
 
@@ -97,7 +99,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """The error names the environment variable that helps; notes just do without."""
     (tmp_path / "cache").write_text("a file in the way")
     with pytest.raises(StrawberryError, match="STRAWBERRY_CACHE"):
-        lock(tmp_path / "cache", "key")
+        entry_lock(tmp_path / "cache", "key")
     path = tmp_path / "file"
     path.write_text("x")
     FileFingerprints(tmp_path / "cache").note([path], "about", 1)

@@ -167,7 +167,7 @@ def test_a_failed_write_leaves_what_was_there(
 ) -> None:
     """When the disk refuses, at the first file or at the last, the old checkpoint stays alone."""
     write(tmp_path, 1)
-    for failing in ("save_file", "_flush", "digest"):
+    for failing in ("save_file", "flush", "digest"):
         with monkeypatch.context() as patch:
 
             def refuse(*args: Any, **kwargs: Any) -> None:

@@ -9,7 +9,6 @@ have other tensors and are refused by their names.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 import strawberry
 from strawberry.errors import Location, StrawberryError
+from strawberry.files import file_digest
 from strawberry.recipe import Recipe, located, recipe_from
 from strawberry.training import write_run
 from strawberry_original.configuration import recipe_tree
@@ -55,7 +55,7 @@ def import_checkpoint(
     model = strawberry.build(recipe)
     _copy(model, _weights(saved, path), path)
     step = _step(saved)
-    origin = {"file": str(path), "sha256": _digest(path)}
+    origin = {"file": str(path), "sha256": file_digest(path)}
     weights = model.state_dict()
     write_run(recipe, out, weights, step=step, origin=origin, tokenizer=tokenizer)
     return step
@@ -155,8 +155,3 @@ def _step(saved: dict[str, Any]) -> int:
     stats = saved.get("stats")
     step = stats.get("step") if isinstance(stats, dict) else 0
     return step if type(step) is int and step >= 0 else 0
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -35,8 +35,9 @@ def risks(recipe: Recipe, model: LanguageModel) -> list[str]:
         )
     ignoring = sorted({type(a).__name__ for a in attentions if not _is_placed(model, a.honours)})
     if ignoring:
+        do = "ignores" if len(ignoring) == 1 else "ignore"
         warnings.append(
-            f"{', '.join(ignoring)} ignores the recipe's positional component {spec.positional.use}"
+            f"{', '.join(ignoring)} {do} the recipe's positional component {spec.positional.use}"
         )
     by_fan_in = spec.components["parametrization"].fields.get("init") == "fan_in"
     if spec.tie_embeddings and by_fan_in and not spec.embedding_norm:

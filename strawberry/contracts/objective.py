@@ -90,6 +90,8 @@ class Batch(abc.ABC):
             ranks, it counts the targets of all, so that parts add up to the step's loss.
         share: this part's share of the step's tokens.
         training: whether this is a training step.
+        carried: tensors that the objective keeps from one pass over this batch to the next, where
+            an optimizer takes several; empty in the first one. Detach what is put there.
         rows: (B,) int64, the number of each row in its split, for noise that is the same in every
             evaluation; None in training.
     """
@@ -100,6 +102,7 @@ class Batch(abc.ABC):
     share: float
     training: bool
     rows: Tensor | None
+    carried: dict[str, Tensor]
 
     @abc.abstractmethod
     def states(
@@ -109,11 +112,13 @@ class Batch(abc.ABC):
         blocks: bool = False,
         steps: bool = False,
         cut: int = 0,
+        embedded: Tensor | None = None,
     ) -> States:
         """Run the model: on `ids`, or on other ids (B, T).
 
         Args:
             ids: in place of the batch's.
+            embedded: (B, T, C), in place of the embeddings of the ids: `batch.embed(ids)`, changed.
             blocks: keep the state after each block.
             steps: keep the state after each step of a recursion.
             cut: after each so many steps of an outermost recursion, let no gradient flow back; 0

@@ -138,6 +138,9 @@ class OptimizerSource(abc.ABC):
             because no matrix is whole in shards.
         update: the size of its updates at a learning rate of 1, by which the parametrization scales
             the rates.
+        passes: how many gradients of its batch a step takes. `after_pass` is called with each.
+            Sharpness-aware minimisation takes two: of the weights, and of weights moved along the
+            first gradient. Of several optimizers, all take as many as the one that takes most.
     """
 
     lr: float | None = None
@@ -146,6 +149,7 @@ class OptimizerSource(abc.ABC):
     needs_whole: bool = False
     unit: Unit = "parameter"
     update: UpdateSize = "elementwise"
+    passes: int = 1
 
     def __init__(self, site: OptimizerSite) -> None:
         self.site = site
@@ -162,6 +166,14 @@ class OptimizerSource(abc.ABC):
 
     def before_step(self, optimizer: torch.optim.Optimizer, step: int) -> None:  # noqa: B027
         """Set values that depend only on the step (from 0), such as a momentum warm-up."""
+
+    def after_pass(self, optimizer: torch.optim.Optimizer, number: int) -> None:  # noqa: B027
+        """Called with the gradient of each pass of a step, numbered from 0, if there are several.
+
+        It may change the weights for the next pass, or step the optimizer, at this step's learning
+        rates. The gradient of the last pass is the step's: `optimizer.step` applies it after this
+        call, or never, if it isn't finite. So undo what must be undone here, in the last pass.
+        """
 
     def rate(self, optimizer: torch.optim.Optimizer) -> float:
         """The learning rate of the last step, for the log.

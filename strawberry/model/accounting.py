@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from strawberry.contracts import SourcedWeight, State
+from strawberry.contracts import OptimizerSite, SourcedWeight, State
 from strawberry.model.blame import blaming
 from strawberry.model.build import build
 from strawberry.model.counting import Cost, CostMeter
@@ -116,6 +116,12 @@ def computes_in(recipe: Recipe) -> torch.dtype:
     return torch.float32 if wide else torch.bfloat16
 
 
+def passes_of(recipe: Recipe) -> int:
+    """How many gradients of its batch each step takes: see `OptimizerSource.passes`."""
+    sources = [spec.component.construct(OptimizerSite()) for spec in recipe.optimizer]
+    return max((source.passes for source in sources), default=1)
+
+
 def _narrowed(recipe: Recipe, report: CostReport) -> CostReport:
     """The report with bytes in the recipe's dtype."""
     with FakeTensorMode():
@@ -184,8 +190,8 @@ def _account(
         depth=len(visits.every),
         unique_depth=len(parts),
         flops_forward_per_token=total.flops_forward / spec.block_size + once.flops_forward / tokens,
-        flops_training_per_token=total.flops_training / spec.block_size
-        + once.flops_training / tokens,
+        flops_training_per_token=passes_of(recipe)
+        * (total.flops_training / spec.block_size + once.flops_training / tokens),
         cache_bytes_per_token=total.cache_bytes_per_token,
         cache_fixed_bytes=total.cache_fixed_bytes,
         batch_tokens=tokens,

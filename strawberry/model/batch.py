@@ -76,6 +76,7 @@ class ModelBatch(Batch):
         if rows is None and not self.training:
             rows = torch.arange(len(ids), device=ids.device)
         self.rows = rows
+        self.carried = model.carried
         self.aux: Aux = ()
 
     def states(
@@ -85,9 +86,11 @@ class ModelBatch(Batch):
         blocks: bool = False,
         steps: bool = False,
         cut: int = 0,
+        embedded: Tensor | None = None,
     ) -> States:
         """Run the model; the terms of its components are kept."""
-        passed = self.model.run(self.ids if ids is None else ids, None, (blocks, steps, cut))
+        ids = self.ids if ids is None else ids
+        passed = self.model.run(ids, None, (blocks, steps, cut), embedded)
         self.aux += passed.aux
         return States(passed.hidden, passed.blocks, passed.steps)
 

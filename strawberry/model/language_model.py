@@ -89,6 +89,7 @@ class LanguageModel(nn.Module):
         parametrization: how its parameters are stepped; None: all alike.
         multipliers: factors on the embeddings, and on what the head reads.
         teachers: models that the objective learns from.
+        carried: what the objective keeps between passes over one batch; see `Batch.carried`.
         separator: token id that begins a document, if attention is restricted to documents; else
             None.
         drawable: generation samples ids below this only; None for all. A vocabulary may exceed its
@@ -130,6 +131,7 @@ class LanguageModel(nn.Module):
         self.multipliers = 1.0, 1.0
         self.objective: Objective
         self.teachers: list[RunTeacher] = []
+        self.carried: dict[str, Tensor] = {}
         self.separator: int | None = None
         self.drawable: int | None = None
         self.gaps: tuple[int, ...] = ()
@@ -179,12 +181,21 @@ class LanguageModel(nn.Module):
         passed = self.run(idx, cache)
         return passed.hidden, passed.aux
 
-    def run(self, idx: Tensor, cache: Cache | None = None, asked: Asked = NOTHING) -> Pass:
-        """Everything below the head, with the states in between that are asked for."""
+    def run(
+        self,
+        idx: Tensor,
+        cache: Cache | None = None,
+        asked: Asked = NOTHING,
+        embedded: Tensor | None = None,
+    ) -> Pass:
+        """Everything below the head, with the states in between that are asked for.
+
+        `embedded` (B, T, C) takes the place of the embeddings of `idx`.
+        """
         T = idx.shape[1]
         use = self.use(idx, cache)
         watch = Watch([] if asked[0] else None, [] if asked[1] else None, asked[2])
-        x = self.embedding(idx)
+        x = self.embedding(idx) if embedded is None else embedded
         if self.multipliers[0] != 1:
             x = x * self.multipliers[0]
         if "embedding" in self.positional.places:
@@ -230,8 +241,8 @@ class LanguageModel(nn.Module):
         """
         eager, compiled = self.run, torch.compile(self.run)
 
-        def run(idx: Tensor, cache: Cache | None = None, asked: Asked = NOTHING) -> Pass:
-            return compiled(idx, None, asked) if cache is None else eager(idx, cache, asked)
+        def run(idx: Tensor, cache: Cache | None = None, *given: Any) -> Pass:
+            return (compiled if cache is None else eager)(idx, cache, *given)
 
         self.run = run  # type: ignore[method-assign]
 

@@ -55,6 +55,7 @@ class _CountedBatch(ModelBatch):
         blocks: bool = False,
         steps: bool = False,
         cut: int = 0,
+        embedded: Tensor | None = None,
     ) -> States:
         if torch.is_grad_enabled():
             self.passes += 1

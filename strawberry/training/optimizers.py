@@ -189,6 +189,18 @@ class Optimizers:
                 group["lr"] = scaled * group.get(RATE, 1.0)
             assignment.factory.before_step(optimizer, step)
 
+    @property
+    def passes(self) -> int:
+        """How many gradients of its batch a step takes."""
+        return max((assignment.factory.passes for assignment, _ in self.parts), default=1)
+
+    def after_pass(self, number: int) -> None:
+        """Tell all of the gradient of a pass, from 0."""
+        for (assignment, optimizer), apart in zip(self.parts, self.apart, strict=True):
+            apart.take()
+            assignment.factory.after_pass(optimizer, number)
+            apart.put_back()
+
     def step(self, step: int) -> None:
         """Step all at the learning rates of `step`."""
         self.set_rates(step)

@@ -51,6 +51,8 @@ class Step:
     ) -> Tensor:
         """Compute the gradient of a step into the parameters; returns its norm before clipping.
 
+        Where an optimizer takes several passes over the batch, it is that of the last one.
+
         The step's loss is the sum over its targets divided by their number, over all micro-batches
         and ranks. So the gradient doesn't depend on the division of the step.
 
@@ -61,10 +63,30 @@ class Step:
         """
         if self.curricula is not None:
             self.curricula.put(self.engine.model, number)
-        parts = self.rows(number)
+        parts, passes = self.rows(number), self.optimizers.passes
+        carried: list[dict[str, Tensor]] = [{} for _ in parts]
+        for index in range(passes - 1):
+            self.optimizers.set_rates(number)
+            self._pass(number, parts, carried, lambda *_: None)
+            self.optimizers.after_pass(index)
+            self.optimizers.zero_grad()
+        norm = self._pass(number, parts, carried, seen)
+        if passes > 1:
+            self.optimizers.after_pass(passes - 1)
+        return norm
+
+    def _pass(
+        self,
+        number: int,
+        parts: Sequence[MicroBatch],
+        carried: Sequence[dict[str, Tensor]],
+        seen: Callable[[Loss, float], object],
+    ) -> Tensor:
+        """The gradient of all micro-batches; `carried` is what the objective keeps of each."""
         share = 1 / len(parts)
         count = self.engine.divisor([y for _, y in parts])
         for index, (x, y) in enumerate(parts):
+            self.engine.model.carried = carried[index]
             with self.engine.part(last=index == len(parts) - 1):
                 with self.machine.autocast():
                     loss = self.engine.loss(x, y, count, share)

@@ -68,7 +68,14 @@ class BlockMaker:
     def part(self, name: str, what: Any, alone: bool, at: Site) -> Part:
         """A part of the block, asked for at its site: see `BlockSite.part`."""
         taken = self.node.names
-        if not name.isidentifier() or name in (*taken, "body", "dropout", "positional", "weights"):
+        if not name.isidentifier() or name in (
+            *taken,
+            "body",
+            "dropout",
+            "positional",
+            "weights",
+            "residual",
+        ):
             raise ValueError(f"no part can be called {name!r}: choose a word that is not taken")
         module = what
         if not isinstance(what, nn.Module):

@@ -6,7 +6,7 @@ continues after it, so all problems of a recipe are reported at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from strawberry.contracts import (
-    Attention,
     Initial,
     Loop,
     Norm,
@@ -267,8 +266,12 @@ class _Builder:
         if norm is None:
             raise _Broken
         scope = replace(scope, positional=override or scope.positional, norm=norm)
+        residual = scope.residual
+        if spec.residual is not None:
+            residual = self._nested(spec.residual, ResidualSite(self.spec.n_embd, self.depth))
+            self.problems += pairings.of_streams(spec.residual, residual, scope.residual)
         site = self._site(scope, index, "")
-        maker = BlockMaker(site, scope.residual, self._nested, scope.step_norms)
+        maker = BlockMaker(site, residual, self._nested, scope.step_norms)
         body = spec.components.get("block") or self.spec.components["block"]
         named = (("attention", spec.attention), ("ffn", spec.ffn))
         try:
@@ -277,26 +280,14 @@ class _Builder:
             self.problems.append(body.problem("", str(error)))
             raise _Broken from error
         node.positional, node.weights = override, own
+        node.residual = None if residual is scope.residual else residual
         node.key = key_of(spec, body, scope.weights, scope.positional)
-        self._check_parts(spec, node, maker.specs, override)
-        return node
-
-    def _check_parts(
-        self,
-        spec: BlockSpec,
-        node: BlockNode,
-        specs: Mapping[str, ComponentSpec],
-        override: Positional | None,
-    ) -> None:
-        """Problems of what stands together in a block."""
-        mixers: list[tuple[ComponentSpec, Attention]] = []
-        for name, part in [*zip(node.names, node.modules_of_parts, strict=True), ("", node.body)]:
-            if isinstance(part, Attention) and name in specs:
-                self.honoured |= part.honours
-                mixers.append((specs[name], part))
-            if self.train.document_mask:
-                self.problems += pairings.of_documents(spec, specs.get(name), part)
+        mixers = pairings.mixers(node, maker.specs)
+        self.honoured |= {place for _, mixer in mixers for place in mixer.honours}
         self.problems += pairings.of_override(spec, mixers, override)
+        if self.train.document_mask:
+            self.problems += pairings.of_documents(spec, node, maker.specs)
+        return node
 
     def _objective(self, model: LanguageModel, scope: _Scope) -> None:
         """Give the model its objective, whose parameters are the last to be drawn."""

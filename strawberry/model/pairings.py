@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from strawberry.contracts import Attention, Component, Loop, Positional, Residual
@@ -51,14 +51,32 @@ def of_positions(
     yield spec.problem("", message)
 
 
+def mixers(
+    node: BlockNode, specs: Mapping[str, ComponentSpec]
+) -> list[tuple[ComponentSpec, Attention]]:
+    """The mixers of a block, with what the recipe says of them."""
+    named = zip(node.names, node.modules_of_parts, strict=True)
+    return [(specs[n], part) for n, part in named if isinstance(part, Attention) and n in specs]
+
+
 def of_documents(
-    spec: BlockSpec, part: ComponentSpec | None, built: Component
+    spec: BlockSpec, node: BlockNode, specs: Mapping[str, ComponentSpec]
 ) -> Iterator[Problem]:
-    """A part of a block, or its body, that can't separate documents."""
-    if not built.separates:
-        name = type(built).__name__ if part is None else repr(part.entry.name)
-        message = f"{name} can't separate documents; write `train.document_mask: false`"
-        yield spec.at.problem("", message) if part is None else part.problem("", message)
+    """Parts of a block, or its body, that can't separate documents."""
+    for name, part in [*zip(node.names, node.modules_of_parts, strict=True), ("", node.body)]:
+        if not part.separates:
+            at = specs.get(name)
+            word = type(part).__name__ if at is None else repr(at.entry.name)
+            message = f"{word} can't separate documents; write `train.document_mask: false`"
+            yield spec.at.problem("", message) if at is None else at.problem("", message)
+
+
+def of_streams(spec: ComponentSpec, residual: Residual, around: Residual) -> Iterator[Problem]:
+    """A block's residual component on another stream than the model's."""
+    if type(residual) is not type(around) and not (is_plain(residual) and is_plain(around)):
+        name = type(around).__name__
+        message = f"{spec.entry.name!r} can't join the stream of the model's {name}"
+        yield spec.problem("", message)
 
 
 def of_recursion(

@@ -22,6 +22,7 @@ from strawberry.contracts import (
     Component,
     Positional,
     Projection,
+    Residual,
     State,
     Stream,
     Use,
@@ -70,7 +71,8 @@ class BlockNode(nn.Module):
     """A block in its place: its body, which says in which order its parts run, and those parts.
 
     The modules of a part NAME are `NAME`, `NAME_norm` and `NAME_join`. `positional` and `weights`,
-    where they are not None, take the place of those that are in force around the block.
+    where they are not None, take the place of those that are in force around the block; `residual`
+    made the joins in place of the model's.
     """
 
     body: Block
@@ -83,6 +85,7 @@ class BlockNode(nn.Module):
             self.register_module(name, None)
         self.positional: Positional | None = None
         self.weights: WeightSource | None = None
+        self.residual: Residual | None = None
         self.dropout = nn.Dropout(dropout)
         self.key = ""  # blocks of equal keys are built alike
         self.names: list[str] = []  # of its parts, in the order in which they were asked for

@@ -123,7 +123,7 @@ CORE: Final = (
         default="strawberry/sequential", plain="sequential", usual="sequential",
     ),
     ComponentKind(
-        "residual", "what flows between parts", "strawberry.contracts:Residual", ("model",),
+        "residual", "what flows between parts", "strawberry.contracts:Residual", ("model", "block"),
         default="strawberry/sum", plain="sum", usual="sum",
     ),
     ComponentKind(

@@ -134,6 +134,11 @@ class BlockSpec:
         return self.components.get("positional")
 
     @property
+    def residual(self) -> ComponentSpec | None:
+        """Replaces the model's residual component in how this block's parts join the stream."""
+        return self.components.get("residual")
+
+    @property
     def weights(self) -> ComponentSpec | None:
         """The weight source of this block, if it has its own."""
         return self.components.get("weights")

@@ -51,7 +51,7 @@ def unrolled_depth(stack: tuple[NodeSpec, ...]) -> int:
 
 def key_of(spec: BlockSpec, body: ComponentSpec, weights: object, positional: object) -> str:
     """A key that is equal for equal blocks whose uses cost the same."""
-    parts = [body, spec.attention, spec.ffn, spec.norm, spec.positional]
+    parts = [body, spec.attention, spec.ffn, spec.norm, spec.positional, spec.residual]
     text = json.dumps([None if p is None else _plain(p) for p in parts], sort_keys=True)
     return f"{text} {type(weights).__name__} {id(weights)} {id(positional)}"
 

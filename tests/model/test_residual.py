@@ -6,6 +6,7 @@ import torch
 import strawberry
 from strawberry.components.residual.attention import EPS
 from strawberry.contracts import Use
+from strawberry.errors import RecipeError
 from tests.support import tiny
 
 BLOCK = {"attention": "mha", "ffn": "swiglu"}
@@ -82,3 +83,13 @@ def test_attention_residuals_start_as_a_plain_mean():
     actual, _ = model.trunk(torch.arange(5)[None])
 
     torch.testing.assert_close(actual, model.norm((x + y + z) / 3))
+
+
+def test_a_block_may_join_in_its_own_way():
+    """Its parts join by its residual component; the others by the model's."""
+    own = {"attention": "mha", "residual": {"use": "sum", "scale": 0.5}}
+    model = strawberry.build(tiny({"attention": "mha"}, own))
+    first, second = (visit.block.attention_join for visit in model.visits())
+    assert (first.scale, second.scale) == (1.0, 0.5)
+    with pytest.raises(RecipeError, match="'sum' can't join the stream of the model's"):
+        strawberry.build(tiny({"attention": "mha"}, own, residual="attention"))

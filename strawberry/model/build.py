@@ -326,7 +326,7 @@ class _Builder:
             make_component=self._nested,
         )
 
-    def _nested(self, spec: ComponentSpec, site: Site | WeightSite) -> Any:
+    def _nested(self, spec: ComponentSpec, site: Any) -> Any:
         """A component in a field of another one."""
         built = self._construct(spec, site)
         if built is None:

@@ -244,7 +244,7 @@ class LanguageModel(nn.Module):
         def run(idx: Tensor, cache: Cache | None = None, *given: Any) -> Pass:
             return (compiled if cache is None else eager)(idx, cache, *given)
 
-        self.run = run  # type: ignore[method-assign]
+        self.run = run  # type: ignore[method-assign, assignment]
 
     def compile_blocks(self) -> None:
         """Compile each block by itself, equal blocks once; generation with a cache stays eager.

@@ -25,7 +25,8 @@ __all__ = ["corpus", "recipe_file"]
 
 HERE = Path(__file__).parent
 NAMES = ("multi_token", "early_exit", "deep_supervision", "masked_diffusion", "distillation",
-         "warmups", "progressive_depth", "cautious_decay", "sam", "tiny_recursive")  # fmt: skip
+         "warmups", "progressive_depth", "cautious_decay", "sam", "tiny_recursive",
+         "normuon")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -85,10 +85,21 @@ class LocalExecutor(Executor):
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
             index = slot % gpus
             env["CUDA_VISIBLE_DEVICES"] = visible[index] if len(visible) == gpus else str(index)
-        elif self.slots * self.threads <= len(cores):
-            request["cores"] = cores[slot * self.threads : (slot + 1) * self.threads]
+        else:
+            request["cores"] = own_cores(slot, self.slots, self.threads, cores)
         write_request(job.folder, request, events.say)
         return _Running(job, slot, TrialProcess(job.folder, env, self.silence))
+
+
+def own_cores(slot: int, slots: int, threads: int, cores: Sequence[int]) -> list[int]:
+    """The cores of a slot, if all slots together take all cores; else none, for any of them.
+
+    Fewer slots would always take the first cores, and so would those of another sweep, while the
+    rest are idle.
+    """
+    if slots * threads != len(cores):
+        return []
+    return list(cores[slot * threads : (slot + 1) * threads])
 
 
 def _cores() -> list[int]:

@@ -131,6 +131,7 @@ def curves_chart(curves: Sequence[Mapping[str, Any]], colour: Spec) -> Spec:
                 {"name": "what", "value": kinds(curves)[0]}],
         transform=[
             {"filter": f"datum.what == what && {SHOWN}"},
+            {"calculate": "length(datum.step) < 2", "as": "alone"},  # no line, so a point
             {"flatten": lists},
             {"filter": "datum.step >= start * datum.last"},
             {"calculate": x, "as": "x"},
@@ -140,8 +141,9 @@ def curves_chart(curves: Sequence[Mapping[str, Any]], colour: Spec) -> Spec:
             {"mark": {"type": "line", "strokeWidth": 1, "opacity": 0.35},
              "encoding": {"detail": {"field": "seed", "type": "nominal"}}},
             {"mark": {"type": "line", "strokeWidth": 2.5}, "transform": mean},
-            {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 0},
-             "encoding": {"tooltip": tip("cell", "seed", "step", *lists[2:], "value")}},
+            {"mark": {"type": "point", "filled": True, "size": 90},
+             "encoding": {"opacity": {"condition": {"test": "datum.alone", "value": 0.7}, "value": 0},
+                          "tooltip": tip("cell", "seed", "step", *lists[2:], "value")}},
         ],
         usermeta={"axes": known, "kinds": kinds(curves)},
     )  # fmt: skip

@@ -6,7 +6,7 @@ import torch
 
 from strawberry.components.ffn.mlp import MLP
 from strawberry.contracts import Site
-from strawberry.plugin import hookimpl
+from strawberry.plugin import Registry, hookimpl
 
 
 class Named(MLP):
@@ -23,5 +23,6 @@ class Named(MLP):
 
 
 @hookimpl
-def strawberry_register(registry):
+def strawberry_register(registry: Registry) -> None:
+    """Register `named`."""
     registry.ffn("named", Named)

@@ -122,7 +122,7 @@ def _patches(
     paths = list(vary)
     if plan.mode == "random":
         yield "recipe", {}
-        for number, drawn in enumerate(_draws(vary, plan.samples, base.seed)):
+        for number, drawn in enumerate(draws(vary, plan.samples, base.seed)):
             yield f"{number}: {_name(paths, drawn)}", dict(zip(paths, drawn, strict=True))
     elif plan.mode == "one_at_a_time":
         yield "recipe", {}
@@ -143,7 +143,7 @@ def _listed(values: Values) -> tuple[Any, ...]:
     return values
 
 
-def _draws(vary: Mapping[str, Values], count: int, seed: int) -> Iterator[list[Any]]:
+def draws(vary: Mapping[str, Values], count: int, seed: int) -> Iterator[list[Any]]:
     """Points of the space, spread by Sobol's sequence."""
     qmc = needs("scipy.stats").qmc
     points = qmc.Sobol(len(vary), seed=seed).random(1 << (count - 1).bit_length())[:count]

@@ -58,19 +58,20 @@ def wait_for(folder: Path, say: Say = silent, there: Callable[[], bool] | None =
 
 
 class LockedFolder:
-    """An ablation's folder, locked for one process; waits while it is missing.
+    """The folder of an ablation or a search, locked for one process; waits while it is missing.
 
     A new folder of the same name is not accepted in its place.
 
     Args:
         path: the folder.
         say: receives messages about waiting.
+        what: what the process does that holds it, for the others.
     """
 
-    def __init__(self, path: Path, say: Say) -> None:
+    def __init__(self, path: Path, say: Say, what: str = "runs this ablation") -> None:
         self.path = path
         self.say = say
-        self._lock = FolderLock(path, "runs this ablation")
+        self._lock = FolderLock(path, what)
         self._inode = 0
 
     @contextlib.contextmanager

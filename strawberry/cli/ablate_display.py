@@ -133,3 +133,10 @@ class SweepDisplay(SweepObserver):
 
     def _eta(self) -> str:
         return eta(time.monotonic() - self.started_at, self.fresh, self.total - self.done)
+
+
+class RoundDisplay(SweepDisplay):
+    """The display of one of several ablations, without what its seeds alone would show."""
+
+    def forecast(self, made: Forecast | None) -> None:
+        """Ignored: the ablations are judged together."""

@@ -135,21 +135,15 @@ def _climb(
     plan: LadderPlan, made: list[Rung], runner: Any, folder: Path, *, stderr: bool
 ) -> LadderRecord:
     """Train the rungs, with a display for each."""
-    from strawberry.cli.ablate_display import SweepDisplay
+    from strawberry.cli.ablate_display import RoundDisplay
     from strawberry.cli.console import console
     from strawberry.ladder.climb import Ladder, folder_of
 
-    class RungDisplay(SweepDisplay):
-        """That of an ablation, without what its seeds alone would show."""
-
-        def forecast(self, made: object) -> None:
-            """A ladder is judged as a whole."""
-
     out = console(stderr=stderr)
 
-    def watch(rung: Rung) -> SweepDisplay:
+    def watch(rung: Rung) -> RoundDisplay:
         out.print(f"\nrung {rung.number + 1} of {len(made)}", style="bold")
-        return RungDisplay(out, folder / folder_of(rung), runner.slots)
+        return RoundDisplay(out, folder / folder_of(rung), runner.slots)
 
     return Ladder(plan, made, runner, folder, watch).run()
 

@@ -51,6 +51,10 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
         "ladder": CommandEntry(
             "strawberry.cli.ladder:command", "Say what runs of growing size tell of larger ones."
         ),
+        "tune": CommandEntry(
+            "strawberry.cli.tune:command",
+            "Find a recipe's rate, batch size and warm-up within minutes.",
+        ),
         "report": CommandEntry(
             "strawberry.cli.report:command",
             "Write the report of an ablation, a suite or a ladder again.",

@@ -112,13 +112,18 @@ def resized(recipe: Recipe, width: int | None = None, depth: float = 1.0) -> Rec
         width: model width; None for its own.
         depth: the factor of what counts copies of blocks.
     """
+    return patch(recipe, sizes(recipe, width, depth))
+
+
+def sizes(recipe: Recipe, width: int | None = None, depth: float = 1.0) -> dict[str, Any]:
+    """What `resized` changes, by path."""
     own = recipe.model.n_embd
     powers = rule(recipe)
     if not powers.get(WIDTH):
         powers = dict.fromkeys((WIDTH, *_default(recipe)), 1.0)
     factor = 1.0 if width is None else (width / own) ** (1 / powers[WIDTH])
     changed = grown(recipe, Growth(factor, depth, 0), powers)
-    return patch(recipe, {**changed, WIDTH: own if width is None else width})
+    return {**changed, WIDTH: own if width is None else width}
 
 
 def carried(wide: Recipe, narrow: Recipe, rate: float) -> dict[str, Any]:

@@ -67,6 +67,14 @@ def command(
         Ge(1),
         Depth,
     ] = None,
+    draft_heads: Annotated[
+        bool,
+        typer.Option(
+            "--draft-heads",
+            help="Draft with the heads of the objective, verify with the model (temperature 0 "
+            "only).",
+        ),
+    ] = False,
     weights: Annotated[
         Literal["float32", "bfloat16", "int8"],
         typer.Option(help="Round matrices to fewer bits: less memory traffic for each token."),
@@ -119,6 +127,7 @@ def command(
         allow_noncausal=allow_noncausal or (),
         steps=steps,
         draft_steps=draft_steps,
+        draft_heads=draft_heads,
         stream=(lambda _, piece: write(piece)) if alone and not as_json else None,
     )
     seconds = time.perf_counter() - began

@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         ObjectiveSite,
         OwnBlock,
         Prediction,
+        Seen,
         States,
         Teacher,
     )
@@ -212,6 +213,7 @@ __all__ = [
     "RunSite",
     "Schedule",
     "ScheduleSite",
+    "Seen",
     "Settings",
     "SharedKeys",
     "Site",

@@ -199,6 +199,34 @@ class OwnBlock(nn.Module, abc.ABC):
         """(B, T, C) -> (B, T, C), and its terms."""
 
 
+class Seen(abc.ABC):
+    """Tokens of one text that are sure, in generation: what an objective's heads draft from.
+
+    Attributes:
+        states: of the last T of them, (1, T, C), with `blocks`; none was seen before.
+        following: the token after each, (1, T). The last one is new, and not read yet.
+    """
+
+    states: States
+    following: Tensor
+
+    @abc.abstractmethod
+    def run(self, block: OwnBlock, x: Tensor) -> Tensor:
+        """A block over inputs (1, T, C) of these tokens, after those of earlier calls."""
+
+    @abc.abstractmethod
+    def use(self) -> Use:
+        """The use of these tokens, for projections."""
+
+    @abc.abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """The embeddings (..., C) of ids."""
+
+    @abc.abstractmethod
+    def likely(self, x: Tensor) -> Tensor:
+        """The likeliest id (1,) after the last token of a stream (1, T, C), by norm and head."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveSite(Site):
     """The model that an objective is built for: a `Site` outside of all blocks.
@@ -243,10 +271,12 @@ class Objective(Component, abc.ABC):
     Attributes:
         left_to_right: whether the model predicts each token from those before it. If not, it can't
             be generated from token by token, and `predictions` says what evaluation scores.
+        drafts: how many tokens `draft` guesses; 0 if it guesses none.
         checked_with: what the recipe in which it is checked says beside it, by paths.
     """
 
     left_to_right: ClassVar[bool] = True
+    drafts: int = 0
     checked_with: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @abc.abstractmethod
@@ -262,3 +292,11 @@ class Objective(Component, abc.ABC):
         to the number of its targets.
         """
         yield Prediction(batch.states().hidden, batch.targets)
+
+    def draft(self, seen: Seen) -> Tensor:
+        """The ids (1, drafts) that it expects after `seen.following`, for speculative decoding.
+
+        The model verifies them, so the text is that of greedy decoding. It is called once for each
+        token of a text, several tokens at a time.
+        """
+        raise NotImplementedError

@@ -12,6 +12,7 @@ from strawberry.contracts.tokenizer import checked_ids
 from strawberry.data.streaming import TextStream
 from strawberry.errors import StrawberryError
 from strawberry.generation.decode import sample_batch
+from strawberry.generation.heads import check_heads, speculate_by_heads
 from strawberry.generation.load import LoadedRun, load_run
 from strawberry.generation.sampling import SHOWN, Sampling
 from strawberry.generation.speculative import check_draft, speculate
@@ -87,6 +88,7 @@ def generate_batch(
     allow_noncausal: Collection[str] = (),
     steps: int | None = None,
     draft_steps: int | None = None,
+    draft_heads: bool = False,
     stream: Callable[[int, str], None] | None = None,
 ) -> list[list[str]]:
     """Continue several prompts at once, each `samples` times; otherwise as `generate`.
@@ -107,6 +109,7 @@ def generate_batch(
         steps: recursion steps; None takes those of training.
         draft_steps: draft with this many recursion steps and verify with all, row by row. Needs
             `temperature` 0, whose text it doesn't change.
+        draft_heads: the same with the heads of the objective, such as `multi_token`.
         stream: receives a row's number (prompt * samples + sample) and a piece of its text.
 
     Returns:
@@ -121,10 +124,7 @@ def generate_batch(
     refuse_noncausal(loaded, allow_noncausal)
     if steps is not None:
         loaded.model.set_steps(steps)
-    if draft_steps is not None:
-        if sampling.temperature != 0:
-            raise StrawberryError("drafts need temperature 0")
-        check_draft(loaded.model, draft_steps)
+    drafted = _drafts(loaded, sampling, draft_steps, heads=draft_heads)
     tokenizer = loaded.tokenizer()
     loaded.model.drawable, loaded.model.gaps = tokenizer.vocab_size, tokenizer.gaps
     starts = [_start(loaded, tokenizer, prompt) for prompt in prompts]
@@ -134,10 +134,14 @@ def generate_batch(
 
     def steps_of(prompts: Sequence[Sequence[int]], samples: int, first: int) -> Iterator[Step]:
         """New ids, step by step, of rows from `first` on."""
-        if draft_steps is not None:
+        if drafted:
             start = torch.tensor([list(prompts[0])], device=loaded.model.device)
-            for token in speculate(loaded.model, start, max_new_tokens, draft_steps):
-                yield [(0, token)]
+            tokens = (
+                speculate_by_heads(loaded.model, start, max_new_tokens)
+                if draft_steps is None
+                else speculate(loaded.model, start, max_new_tokens, draft_steps)
+            )
+            yield from ([(0, token)] for token in tokens)
             return
         generators = [
             torch.Generator(device=loaded.model.device).manual_seed(each)
@@ -172,7 +176,7 @@ def generate_batch(
         return f"lower max_new_tokens (now {max_new_tokens}) or samples (now {samples})"
 
     with within_memory(advice):
-        if draft_steps is None and declares(loaded.model, "batch_independent"):
+        if not drafted and declares(loaded.model, "batch_independent"):
             read(starts, samples, 0)
         else:
             for row in range(len(seeds)):
@@ -182,6 +186,19 @@ def generate_batch(
             stream(row, rest)
     decoded = [text.text() for text in texts]
     return [decoded[i : i + samples] for i in range(0, len(decoded), samples)]
+
+
+def _drafts(loaded: LoadedRun, sampling: Sampling, steps: int | None, *, heads: bool) -> bool:
+    """Whether tokens are drafted; raises StrawberryError if they can't be."""
+    if (heads or steps is not None) and sampling.temperature != 0:
+        raise StrawberryError("drafts need temperature 0")
+    if heads and steps is not None:
+        raise StrawberryError("draft with heads or with fewer steps, not with both")
+    if heads:
+        check_heads(loaded.model)
+    if steps is not None:
+        check_draft(loaded.model, steps)
+    return heads or steps is not None
 
 
 def _check_least(**given: tuple[int, int]) -> None:

@@ -17,12 +17,13 @@ from strawberry.contracts import (
     OwnBlock,
     Residual,
     Site,
+    State,
     Teacher,
     Use,
     WeightSource,
 )
 from strawberry.errors import StrawberryError
-from strawberry.model.stack import BlockNode, BlockUse
+from strawberry.model.stack import BlockNode, BlockUse, CacheShape
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
@@ -73,6 +74,10 @@ class BesideBlock(OwnBlock):
         (residual,) = self._residual
         stream, aux = self.block(residual.begin(x, use), use, 0)
         return residual.end(stream, use), aux
+
+    def new_states(self, room: CacheShape) -> list[State]:
+        """The states of its pieces, for cached calls."""
+        return list(self.block.new_states(room, self._weights[0]))
 
     def visits(self) -> Iterator[BlockUse]:
         """The uses of the block, outside of the stack."""

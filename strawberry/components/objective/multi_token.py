@@ -6,14 +6,14 @@ Parallel heads: Gloeckle et al. 2024, arXiv 2404.19737, section 2. Chained modul
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.contracts import Aux, Batch, Learned, Objective, ObjectiveSite
+from strawberry.contracts import Aux, Batch, Learned, Objective, ObjectiveSite, OwnBlock, Seen
 from strawberry.errors import FieldError
 
 
@@ -50,6 +50,7 @@ class MultiToken(Objective):
             )
         later, C = range(2, tokens + 1), site.n_embd
         self.blocks = nn.ModuleList(site.own_block() for _ in later)
+        self.drafts = 1 if form == "chained" else tokens - 1
         self.merges: nn.ModuleList | None = None
         if form == "chained":
             self.merges = nn.ModuleList(site.projection(f"merge_{k}", C, 2 * C) for k in later)
@@ -75,6 +76,20 @@ class MultiToken(Objective):
             terms += more
             x = x if self.merges is None else y
         return Learned(total, first.cross_entropy, parts, terms)
+
+    def draft(self, seen: Seen) -> Tensor:
+        """The later tokens by their blocks; of chained ones the first, which reads sure tokens."""
+        if self.merges is None:
+            x = seen.states.blocks[-2]
+            blocks = (cast("OwnBlock", block) for block in self.blocks)
+            guesses = [seen.likely(seen.run(block, x)) for block in blocks]
+            return torch.stack(guesses, dim=-1)
+        both = (
+            self.state_norms[0](seen.states.blocks[-1]),
+            self.token_norms[0](seen.embed(seen.following)),
+        )
+        x = self.merges[0](torch.cat(both, dim=-1), seen.use())
+        return seen.likely(seen.run(cast("OwnBlock", self.blocks[0]), x))[None]
 
     def _merged(self, x: Tensor, index: int, batch: Batch) -> Tensor:
         """Input of a later token's block: (B, T, C)."""

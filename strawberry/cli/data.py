@@ -43,6 +43,18 @@ def prepare(
         Ge(0),
         Lt(1),
     ] = 0.0,
+    val: Annotated[
+        str | None, typer.Option(help="Files that are the validation split; divided if not given.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Files that are the locked test split.")] = None,
+    add: Annotated[
+        bool,
+        typer.Option(
+            "--add",
+            help="Add a part to the folder. Several processes may do so at once; the first one's "
+            "tokenizer is that of all.",
+        ),
+    ] = False,
     field: Annotated[str, typer.Option(help="Name of the text field in JSON objects.")] = "text",
     special: Annotated[
         bool, typer.Option("--special", help="Encode the texts of special tokens as their ids.")
@@ -63,6 +75,9 @@ def prepare(
             vocab_size=vocab_size,
             data_division=data_division,
             test_division=test_division,
+            val=val,
+            test=test,
+            add=add,
             field=field,
             special=special,
             progress=progress,
@@ -73,7 +88,9 @@ def prepare(
         return
     for line in prepared.notes:
         warn(line)
-    _show(result)
+    if not prepared.written:
+        warn(f"{prepared.folder} was there already: the same text")
+    _show(result, out)
 
 
 def _result(prepared: PreparedData) -> dict[str, Any]:
@@ -87,6 +104,8 @@ def _result(prepared: PreparedData) -> dict[str, Any]:
         "tokens": meta.n_tokens,
         "vocab_size": meta.vocab_size,
         "bytes_per_token": size / count,
+        "written": prepared.written,
+        "tokens_per_second": count / prepared.encode_seconds if prepared.written else None,
         "tokenizer": meta.tokenizer,
         "seconds": {
             "corpus": prepared.corpus_seconds,
@@ -96,7 +115,7 @@ def _result(prepared: PreparedData) -> dict[str, Any]:
     }
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any], folder: Path) -> None:
     from strawberry.cli.console import show, table
     from strawberry.recipe.yaml import quoted
 
@@ -107,7 +126,12 @@ def _show(result: dict[str, Any]) -> None:
     text = (
         f"{result['documents']:,} documents, vocabulary {result['vocab_size']:,}, "
         f"{result['bytes_per_token']:.2f} bytes a token, "
-        f"{sum(result['seconds'].values()):.1f} s\n"
-        f"in a recipe: data: {{use: tokens, path: {quoted(result['path'])}}}"
+        f"{sum(result['seconds'].values()):.1f} s{_speed(result)}\n"
+        f"in a recipe: data: {{use: tokens, path: {quoted(str(folder))}}}"
     )
     typer.echo(text)
+
+
+def _speed(result: dict[str, Any]) -> str:
+    speed = result["tokens_per_second"]
+    return "" if speed is None else f", encoded at {speed / 1e6:.2f}M tokens/s"

@@ -89,6 +89,8 @@ def strawberry_register(registry: Registrar) -> None:  # noqa: PLR0915 (a line a
     registry.data("text", f"{here}.data.text:TextFiles")
     registry.data("shards", f"{here}.data.shards:ShardFiles")
     registry.data("tokens", f"{here}.data.tokens:Tokens")
+    registry.data("mixture", f"{here}.data.mixture:Mixture")
+    registry.data("epochs", f"{here}.data.epochs:Epochs")
 
     registry.tokenizer("bpe", f"{here}.tokenizer.bpe:BPE")
     registry.tokenizer("bytes", f"{here}.tokenizer.bytes:ByteTokenizer")

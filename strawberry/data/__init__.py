@@ -27,13 +27,15 @@ from strawberry.data.bpe import (
     check_special,
     split_pattern,
 )
+from strawberry.data.corpora import HeldOutCorpus
 from strawberry.data.corpus import FileCorpus
 from strawberry.data.division import Division, HeldBack, check_division, divided_text
 from strawberry.data.documents import read_documents
 from strawberry.data.files import find_files
 from strawberry.data.opening import load_run_tokenizer, open_dataset, sections
+from strawberry.data.preparing import PreparedData, prepare
 from strawberry.data.reading import read_bytes
-from strawberry.data.texts import PreparedData, prepare, text_dataset
+from strawberry.data.texts import text_dataset
 from strawberry.data.tokenfile import TokenWriter, open_tokens
 from strawberry.data.tokenizer import load_tokenizer
 
@@ -48,6 +50,7 @@ __all__ = [
     "Division",
     "FileCorpus",
     "HeldBack",
+    "HeldOutCorpus",
     "PreparedData",
     "Progress",
     "Split",

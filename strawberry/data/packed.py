@@ -283,6 +283,23 @@ def open_packed(
     )
 
 
+def join_packed(parts: Sequence[PackedDataset]) -> PackedDataset:
+    """Several data sets of one tokenizer as one; a split that one lacks is left out."""
+    splits = [split for split in EVERY if all(split in part.splits for part in parts)]
+    ids = {
+        split: IdStream([array for part in parts for array in part.arrays(split)])
+        for split in splits
+    }
+    fingerprints = [part.fingerprint for part in parts]
+    return PackedDataset(
+        ids,
+        None,
+        vocab_size=parts[0].vocab_size,
+        fingerprint=fingerprints[0] if len(parts) == 1 else digest("parts", fingerprints),
+        tokenizer=parts[0].tokenizer,
+    )
+
+
 def open_single(
     path: Path,
     identities: FileFingerprints,

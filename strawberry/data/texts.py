@@ -9,19 +9,19 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from strawberry.contracts.data import Corpus, DataSite, Progress, silent
+from strawberry.contracts.data import TEST, Corpus, DataSite, Progress, Split, silent
 from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.data import bpe
+from strawberry.data.corpora import HeldOutCorpus
 from strawberry.data.corpus import FileCorpus
-from strawberry.data.division import check_division
 from strawberry.data.documents import read_documents
 from strawberry.data.files import find_files
-from strawberry.data.packed import FORMAT, TOKENIZER, PackedDataset, PackedMeta, open_packed, pack
+from strawberry.data.packed import FORMAT, TOKENIZER, PackedDataset, open_packed, pack
 from strawberry.data.reading import refuse_pickle
 from strawberry.data.tokenizer import load_tokenizer
 from strawberry.errors import StrawberryError
@@ -30,6 +30,7 @@ from strawberry.files.lock import entry_lock
 from strawberry.files.storage import (
     DamagedFileError,
     FileFingerprints,
+    about,
     cache_folder,
     digest,
     file_digest,
@@ -66,6 +67,48 @@ def text_corpus(
         identities=FileFingerprints(cache),
         progress=progress,
     )
+
+
+def held_out_corpus(
+    paths: Sequence[str],
+    folders: Sequence[Path],
+    held: Mapping[Split, str | None],
+    *,
+    field: str = "text",
+    data_division: float = 0.9,
+    test_division: float = 0.0,
+    cache: Path,
+    progress: Progress = silent,
+) -> Corpus:
+    """As `text_corpus`; the splits of `held` are all of the text of these files, if given.
+
+    Raises FieldError about a split whose files are missing or those of another split.
+    """
+    given = {split: path for split, path in held.items() if path is not None}
+    options: dict[str, Any] = {"field": field, "cache": cache, "progress": progress}
+    if not given:
+        return text_corpus(
+            paths, folders, data_division=data_division, test_division=test_division, **options
+        )
+    owners: dict[Path, str] = {}
+    corpora: dict[Split, Corpus] = {}
+    for split, path in given.items():
+        with about(split):
+            for file in find_files(path, folders):
+                if owners.setdefault(file.resolve(), split) != split:
+                    raise StrawberryError(f"{file} is in the {owners[file.resolve()]} split too")
+            corpora[split] = text_corpus([path], folders, data_division=1.0, **options)
+    every = [file for path in paths for file in find_files(path, folders)]
+    left = [str(file.absolute()) for file in every if file.resolve() not in owners]
+    if not left:
+        raise StrawberryError(f"{', '.join(paths)}: no file is left for training")
+    base = text_corpus(
+        left, folders,
+        data_division=1.0 if "val" in given else data_division,
+        test_division=0.0 if TEST in given else test_division,
+        **options,
+    )  # fmt: skip
+    return HeldOutCorpus(base, corpora)
 
 
 def text_dataset(corpus: Corpus, site: DataSite, special: bool = False) -> PackedDataset:
@@ -167,77 +210,6 @@ def sample(corpus: Corpus, n_bytes: int) -> Iterator[str]:
         if due >= min(size, _LEAST):
             taken += due
             yield text if due == size else text.encode()[:due].decode(errors="ignore")
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedData:
-    """The result of `prepare`: counts, and the duration of its parts in seconds."""
-
-    folder: Path
-    meta: PackedMeta
-    notes: tuple[str, ...]
-    corpus_seconds: float
-    tokenizer_seconds: float
-    encode_seconds: float
-
-
-def prepare(
-    paths: Sequence[str],
-    out: Path,
-    *,
-    tokenizer: Path | None = None,
-    vocab_size: int = 8192,
-    data_division: float = 0.9,
-    test_division: float = 0.0,
-    field: str = "text",
-    special: bool = False,
-    cache: Path | None = None,
-    progress: Progress = silent,
-) -> PreparedData:
-    """Create a prepared folder from text files, folders and patterns.
-
-    Args:
-        paths: what to read.
-        out: the folder to create; it must not exist, or be empty.
-        tokenizer: a `tokenizer.json`; None trains a BPE on the training split.
-        vocab_size: size of the trained BPE, special tokens included.
-        data_division: fraction of the text for training.
-        test_division: fraction of the text that moves from training to the locked test split.
-        field: the text field of JSON objects.
-        special: encode texts of special tokens within documents as their ids.
-        cache: the cache folder; None takes the user's.
-        progress: progress callback.
-
-    Raises:
-        StrawberryError: a path or the tokenizer is invalid, or `out` is in use.
-    """
-    if not 0 < data_division < 1:
-        raise StrawberryError(f"data_division must be between 0 and 1, got {data_division}")
-    check_division(data_division, test_division)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StrawberryError(f"{out}: exists and is not empty; name another folder")
-    cache = cache or cache_folder()
-    started = time.perf_counter()
-    chosen = None if tokenizer is None else load_tokenizer(tokenizer)
-    if chosen is None:
-        bpe.check_room(vocab_size, bpe.SPECIAL_TOKENS)
-    corpus = text_corpus(
-        paths, [Path.cwd()], field=field, data_division=data_division,
-        test_division=test_division, cache=cache, progress=progress,
-    )  # fmt: skip
-    read = time.perf_counter()
-    if chosen is None:
-        chosen = cached_bpe(
-            corpus, vocab_size, special_tokens=bpe.SPECIAL_TOKENS, pattern="gpt4",
-            train_bytes=TRAIN_BYTES, cache=cache, progress=progress,
-        )  # fmt: skip
-    trained = time.perf_counter()
-    with new_folder(out) as part:
-        meta = pack(corpus, chosen, part, special=special, progress=progress)
-    ended = time.perf_counter()
-    return PreparedData(
-        out, meta, left_out(corpus), read - started, trained - read, ended - trained
-    )
 
 
 @dataclass(frozen=True, slots=True)

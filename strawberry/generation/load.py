@@ -63,6 +63,11 @@ def load_teachers(model: LanguageModel, recipe: Recipe) -> None:
         teacher.model = run.model.requires_grad_(requires_grad=False)
 
 
+def as_trained(model: LanguageModel, recipe: Recipe, step: int) -> None:
+    """Give a model the depth, and the other settings, that its last step of training had."""
+    Curricula(recipe).put(model, max(0, step - 1))
+
+
 def load_run(
     folder: str | Path,
     *,
@@ -99,7 +104,7 @@ def load_run(
     except RuntimeError as error:
         reason = json.dumps(str(error).splitlines()[:3])
         raise StrawberryError(f"{newest.path}: does not fit the run's recipe: {reason}") from error
-    Curricula(recipe).put(model, max(0, newest.state["step"] - 1))
+    as_trained(model, recipe, newest.state["step"])
     if average is not None:
         averages = Averages(recipe, model)
         averages.load(newest.optimizer)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -63,9 +63,15 @@ class Cache:
 
     def repeat(self, times: int) -> None:
         """Repeat each sequence this many times, side by side; each copy has the same state."""
+        self._each(lambda tensor: tensor.repeat_interleave(times, 0))
+
+    def reorder(self, rows: Tensor) -> None:
+        """Keep the sequences of these numbers, (B,) int64, in this order; one may come twice."""
+        self._each(lambda tensor: tensor.index_select(0, rows.to(tensor.device)))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> None:
         self.states = [
-            {name: tensor.repeat_interleave(times, 0) for name, tensor in state.items()}
-            for state in self.states
+            {name: change(tensor) for name, tensor in state.items()} for state in self.states
         ]
 
 

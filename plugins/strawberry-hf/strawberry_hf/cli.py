@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from strawberry_hf.exporting import Form
 
 command = typer.Typer(help="Exchange checkpoints with transformers.", add_completion=False)
 
@@ -22,13 +25,24 @@ def _hf() -> None:
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    form: Annotated[
+        str,
+        typer.Option(
+            help="native: an architecture of transformers, or an error; strawberry: the recipe "
+            "inside, for any recipe; auto: the first where it can be."
+        ),
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Write a run as a folder that transformers loads."""
+    """Write a run as a folder that transformers loads, with a model card."""
     from strawberry.commands import plugins, print_json
+    from strawberry.errors import StrawberryError
     from strawberry_hf.exporting import export_run
+    from strawberry_hf.own import MODEL_TYPE
 
-    exported = export_run(run, out, plugins=plugins())
+    if form not in ("auto", "native", "strawberry"):
+        raise StrawberryError(f"--form: expected auto, native or strawberry, got {form!r}")
+    exported = export_run(run, out, form=cast("Form", form), plugins=plugins())
     if as_json:
         print_json(
             {
@@ -45,6 +59,8 @@ def export(
         f"{exported.folder}: {exported.model_type}, {exported.parameters:,} parameters, "
         f"of step {exported.step}{words}"
     )
+    if exported.model_type == MODEL_TYPE:
+        typer.echo("  `import strawberry_hf` lets AutoModelForCausalLM load it")
 
 
 @command.command("import")

@@ -18,6 +18,7 @@ from strawberry.errors import StrawberryError
 from strawberry.recipe import Recipe, load_recipe, patch
 from strawberry.training import begin
 from strawberry_hf.config import shape_of_config
+from strawberry_hf.own import MODEL_TYPE, PREFIX
 from strawberry_hf.recipes import model_section
 from strawberry_hf.shape import Shape, ours_of, parts
 
@@ -77,34 +78,94 @@ def import_checkpoint(
     source = Path(folder).expanduser().absolute()
     if not source.is_dir():
         raise StrawberryError(f"{folder}: no such folder; `hf download OWNER/NAME` makes one")
-    shape = shape_of_config(_read_json(source / "config.json"), source / "config.json")
+    config = _read_json(source / "config.json")
     files = _weight_files(source)
-    if shape.tied and not _tied(shape, files):
-        shape = replace(shape, tied=False)
-    tokenizer = source / "tokenizer.json"
-    if not tokenizer.is_file():
+    if not (source / "tokenizer.json").is_file():
         raise StrawberryError(
             f"{source}: no tokenizer.json; transformers writes one: "
             "`AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`"
         )
     if recipe is None:
-        name = source.name.lstrip(".")[:100] or shape.model_type
+        name = source.name.lstrip(".")[:100] or "imported"
         base = patch(load_recipe(RECIPE, plugins=plugins), {"name": name})
     else:
         base = load_recipe(recipe, plugins=plugins)
+    if config.get("model_type") == MODEL_TYPE:
+        adapted, weights = _own(base, config, files, source, overrides)
+    else:
+        adapted, weights = _native(base, config, files, source, overrides)
+    path = begin(adapted, run, weights, progress=progress)
+    return Imported(path, str(config["model_type"]), sum(w.numel() for w in weights.values()))
+
+
+def _native(
+    base: Recipe,
+    config: Mapping[str, Any],
+    files: Sequence[Path],
+    source: Path,
+    overrides: Sequence[str],
+) -> tuple[Recipe, dict[str, Tensor]]:
+    """Recipe and weights of an architecture of transformers."""
+    shape = shape_of_config(config, source / "config.json")
+    if shape.tied and not _tied(shape, files):
+        shape = replace(shape, tied=False)
     adapted = _recipe(base, shape, source, overrides)
     blocks = [visit.path for visit in strawberry.build(adapted, "meta").visits()]
-    weights = _weights(shape, files, blocks, source)
-    path = begin(adapted, run, weights, progress=progress)
-    return Imported(path, shape.model_type, sum(w.numel() for w in weights.values()))
+    return adapted, _weights(shape, files, blocks, source)
+
+
+def _own(
+    base: Recipe,
+    config: Mapping[str, Any],
+    files: Sequence[Path],
+    source: Path,
+    overrides: Sequence[str],
+) -> tuple[Recipe, dict[str, Tensor]]:
+    """Recipe and weights of a model with a recipe; data and training are those of `base`."""
+    content = config.get("recipe")
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise StrawberryError(f"{source / 'config.json'}: recipe: has no model")
+    changes: dict[str, Any] = {"model": content["model"], "tokenizer": _tokenizer(source)}
+    if "objective" in content:
+        changes["objective"] = content["objective"]
+    recipe = patch(base, changes)
+    recipe = patch(recipe, overrides) if overrides else recipe
+    wanted = strawberry.build(recipe, "meta").state_dict()
+    weights = {name: t for file in files for name, t in _stored(file, wanted).items()}
+    if missing := sorted(wanted.keys() - weights.keys()):
+        raise StrawberryError(f"{source}: there is no tensor {PREFIX}{missing[0]}")
+    return recipe, weights
+
+
+def _stored(file: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The wanted tensors of a file; raises StrawberryError for one of another shape, or unknown."""
+    tensors = {}
+    try:
+        with safe_open(file, framework="pt") as stored:
+            for name in stored.keys():  # noqa: SIM118 (it is no mapping)
+                tensor, ours = stored.get_tensor(name), wanted.get(name.removeprefix(PREFIX))
+                if ours is None:
+                    raise StrawberryError(f"{file}: tensor {name} is of no known part")
+                if tensor.shape != ours.shape:
+                    shapes = f"{tuple(tensor.shape)}, not {tuple(ours.shape)}"
+                    raise StrawberryError(f"{file}: tensor {name} is {shapes}")
+                tensors[name.removeprefix(PREFIX)] = tensor.to(ours.dtype)
+    except (SafetensorError, OSError) as error:
+        raise StrawberryError(f"{file}: can't be read: {error}") from error
+    return tensors
+
+
+def _tokenizer(source: Path) -> dict[str, str]:
+    """The tokenizer of a folder, as a recipe names it."""
+    return {"use": "strawberry/bpe", "path": str(source / "tokenizer.json")}
 
 
 def _recipe(base: Recipe, shape: Shape, source: Path, overrides: Sequence[str]) -> Recipe:
     """The recipe of the run: the checkpoint's model and tokenizer in the base recipe."""
     # A learned table has as many rows as there are; a rotation goes as far as one wants.
     length = shape.length if shape.is_gpt2 else min(shape.length, base.model.block_size)
-    tokenizer = {"use": "strawberry/bpe", "path": str(source / "tokenizer.json")}
-    patched = patch(base, {"model": model_section(shape, length), "tokenizer": tokenizer})
+    changes = {"model": model_section(shape, length), "tokenizer": _tokenizer(source)}
+    patched = patch(base, changes)
     return patch(patched, overrides) if overrides else patched
 
 

@@ -92,7 +92,7 @@ def test_what_has_no_counterpart_is_refused(case: str, small: MakeRecipe, tmp_pa
     recipe = small(name, override)
     run = LoadedRun(tmp_path, recipe, strawberry.build(recipe, "meta"), 0, [])
     with pytest.raises(RecipeError, match=message) as caught:
-        export_run(run, tmp_path / "out")
+        export_run(run, tmp_path / "out", form="native")
     assert all(problem.location for problem in caught.value.problems)
     assert not (tmp_path / "out").exists()
 
@@ -129,7 +129,7 @@ def test_a_run_on_bare_tokens_has_no_tokenizer(make_run: MakeRun, tmp_path: Path
     (run / "tokenizer.json").unlink()
     assert not export_run(run, tmp_path / "out").tokenizer
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"config.json", "model.safetensors"}
+    assert written == {"README.md", "config.json", "model.safetensors"}
 
 
 def test_a_tokenizer_of_another_form_is_refused(

@@ -47,6 +47,12 @@ def final(
     """
     record = Record.read(folder)
     trials = _finished(record)
+    metric = record.content["plan"]["metric"]
+    if any((trial.folder / "run" / "rows" / metric).is_dir() for trial in trials):
+        raise StrawberryError(
+            f"{folder}: {metric} is measured on items of its own, which are no part of the test "
+            "split; there is nothing to open"
+        )
     content = {"openings": openings_of(folder)}
     plugins = [_plugins(trial) for trial in trials]
     first = read_recipe(_request(trials[0]), plugins[0])

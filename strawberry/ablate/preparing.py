@@ -189,7 +189,7 @@ def _measured(recipe: Recipe) -> set[str]:
     from strawberry.runs.device import machine_for
     from strawberry.training.batches import Batches
     from strawberry.training.engine import Engine
-    from strawberry.training.evaluate import validate
+    from strawberry.training.evaluate import measure_all, validate
 
     small = {"train.batch_size": 1, "train.gradient_accumulation_steps": 1}
     recipe = patch(recipe, small)
@@ -197,6 +197,7 @@ def _measured(recipe: Recipe) -> set[str]:
     model = build(recipe, machine.device)
     batches = Batches(open_dataset(recipe), recipe, machine.device)
     try:
-        return set(validate(Engine(model), batches, machine, 1))
+        engine = Engine(model)
+        return {*validate(engine, batches, machine, 1), *measure_all(engine, batches, machine, 1)}
     finally:
         batches.close()

@@ -55,11 +55,17 @@ class TrialRecord:
         """The rows of its log."""
         return RunFolder(self.folder / "run").metrics()
 
-    def items(self, last: int = 1) -> RowLosses | None:
-        """The loss of each row of text, as the mean of its last evaluations."""
+    def items(self, metric: str, last: int = 1) -> RowLosses | None:
+        """The metric of each row of text, or of each item of a measure; None if not kept.
+
+        It is the mean of the last evaluations.
+        """
+        rows = RunFolder(self.folder / "run").rows
+        if metric != "val_loss":
+            return last_rows(rows / metric, last)
         if self.tested is not None:
             return read_rows(self.folder.parents[1] / TESTED_ROWS / f"{self.key}.npz")
-        return last_rows(RunFolder(self.folder / "run").rows, last)
+        return last_rows(rows, last)
 
 
 class HasResult(Protocol):

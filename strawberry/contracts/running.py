@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from strawberry.contracts.tokenizer import Tokenizer
 from strawberry.contracts.use import State
 
 
@@ -111,11 +113,12 @@ class Curriculum(abc.ABC):
         """The settings of a step, from 0."""
 
 
-class Measure(abc.ABC):
+class Measure:
     """A metric of evaluations besides the loss. Constructed with `(site, *, fields)`, a `RunSite`.
 
-    It is asked about each batch of the validation rows. Sums and counts are added over batches and
-    ranks, and their ratio is logged as `val_NAME`:
+    `measure` is asked about each batch of the validation rows. Sums and counts are added over
+    batches and ranks, and their ratio is logged as `val_NAME`. A name that ends with `accuracy` or
+    `solved` is a score, of which more is better; of any other metric, less is better:
 
         class Hits(Measure):
             def __init__(self, site: RunSite) -> None:
@@ -129,11 +132,10 @@ class Measure(abc.ABC):
                 return {"hits": ((right & asked).sum(), asked.sum())}
     """
 
-    @abc.abstractmethod
     def measure(
         self, logits: Callable[[Tensor], Tensor], ids: Tensor, targets: Tensor
     ) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """The sum and the count of each metric by name, as scalars.
+        """The sum and the count of each metric by name, as scalars; none unless overridden.
 
         Args:
             logits: the model in evaluation: ids (B, T) -> logits (B, T, V). All ranks must call it
@@ -141,6 +143,47 @@ class Measure(abc.ABC):
             ids: (B, T).
             targets: (B, T); negative ones are not predicted.
         """
+        return {}
+
+    def items(self, model: MeasuredModel) -> Mapping[str, ItemScores]:
+        """The scores of items of its own, such as the questions of a task, by metric name.
+
+        It is asked once in an evaluation, on every rank. The ratio of all sums and all counts is
+        logged as `val_NAME`. Scores are kept by item, so an ablation with `metric: val_NAME` pairs
+        them: the same items must come in the same order.
+        """
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class ItemScores:
+    """A metric by item: its sum and its count, (items,) each, such as 1 of 1 for a right answer."""
+
+    sums: Sequence[float]
+    counts: Sequence[int]
+
+    @property
+    def ratio(self) -> float:
+        """The metric over all items."""
+        return math.fsum(self.sums) / max(1, sum(self.counts))
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredModel:
+    """The model that a measure is asked about, in evaluation.
+
+    Attributes:
+        model: the language model itself.
+        logits: the model as the run computes it: ids (B, T) -> logits (B, T, V). All ranks must
+            call it equally often.
+        tokenizer: that of the run's data; None if the ids are not text.
+        separator: the id that begins a document, if attention is restricted to documents.
+    """
+
+    model: nn.Module
+    logits: Callable[[Tensor], Tensor]
+    tokenizer: Tokenizer | None
+    separator: int | None = None
 
 
 class StopRun(Exception):  # noqa: N818 (not a mistake: the tracker asked for it)

@@ -30,7 +30,9 @@ from strawberry.data.packed import (
 from strawberry.data.texts import TRAIN_BYTES, cached_bpe, held_out_corpus, left_out
 from strawberry.data.tokenizer import load_tokenizer
 from strawberry.errors import FieldError, StrawberryError
-from strawberry.files.storage import FileFingerprints, cache_folder, digest, lock, new_folder
+from strawberry.files.atomic import new_folder
+from strawberry.files.lock import entry_lock
+from strawberry.files.storage import FileFingerprints, cache_folder, digest
 
 PART = "part-"
 """The beginning of a part's name."""
@@ -168,7 +170,7 @@ def _shared(out: Path, chosen: Tokenizer | None, make: _Trained) -> Tokenizer:
     """
     out.mkdir(parents=True, exist_ok=True)
     file = out / TOKENIZER
-    with lock(out, "tokenizer"):
+    with entry_lock(out, "tokenizer"):
         if not file.exists():
             made = chosen or make()
             made.save(file)

@@ -19,7 +19,7 @@ from strawberry.plugin.registry import (
     RegistryEntry,
 )
 from strawberry.plugin.signature import Kind
-from strawberry.plugin.specs import API_VERSION, hookimpl
+from strawberry.plugin.specs import API_VERSION, TaskOptions, hookimpl
 
 __all__ = [
     "API_VERSION",
@@ -33,5 +33,6 @@ __all__ = [
     "Registrar",
     "Registry",
     "RegistryEntry",
+    "TaskOptions",
     "hookimpl",
 ]

@@ -6,7 +6,8 @@ arguments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,6 +54,46 @@ def strawberry_recipe_tree(tree: Any, path: Path) -> tuple[Any, list[str]] | Non
     Raises:
         RecipeError: the file is this plugin's, and something in it can't be honoured.
     """
+
+
+@_hookspec
+def strawberry_task_scores(
+    run: Any, tasks: Sequence[str], options: TaskOptions
+) -> Mapping[str, Mapping[str, Any]] | None:
+    """Score a run on tasks of a benchmark library: `strawberry eval RUN --tasks NAMES`.
+
+    Args:
+        run: a `strawberry.generation.LoadedRun`, whose model has the depth that was asked for.
+        tasks: their names.
+        options: the other options of the command.
+
+    Returns:
+        The metrics of each task by name, and their standard errors as `NAME_stderr`.
+
+    Raises:
+        StrawberryError: a task is unknown, or its items can't be had.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How `strawberry eval --tasks` scores a run.
+
+    Attributes:
+        include_path: a folder with tasks of one's own.
+        fewshot: examples before each question; None takes the task's number.
+        limit: the first items of each task only; None for all.
+        batch_size: sequences that are computed together.
+        cache: whether answers are kept in the cache folder, and taken from there.
+        samples: a folder for the items with their answers, a JSON Lines file a task.
+    """
+
+    include_path: Path | None = None
+    fewshot: int | None = None
+    limit: int | None = None
+    batch_size: int = 16
+    cache: bool = False
+    samples: Path | None = None
 
 
 @_hookspec

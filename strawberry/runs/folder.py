@@ -173,7 +173,7 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Remove metrics and losses by row after `step`, which a resumed run writes again."""
         self._take_log(self, step)
-        for file in self.rows.glob("*.npz"):
+        for file in self.rows.rglob("*.npz"):
             if int(file.stem) > step:
                 file.unlink()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from strawberry.contracts import Measure, Router, exact
+from strawberry.contracts import ItemScores, Measure, MeasuredModel, Router, exact
 from strawberry.contracts.data import TEST, Split
 from strawberry.runs import randomness
 from strawberry.runs.averages import run_site
@@ -17,13 +17,14 @@ from strawberry.runs.device import Machine, machine_for
 from strawberry.training.batches import Batches
 from strawberry.training.documents import separator
 from strawberry.training.engine import Engine
-from strawberry.training.items import Keep, keeper
+from strawberry.training.items import Keep, KeepItems, keeper
 from strawberry.training.means import WeightedMeans
 from strawberry.training.testing import ledger_around, open_test
 
 if TYPE_CHECKING:
     from strawberry.data import Dataset
     from strawberry.plugin import Plugins
+    from strawberry.recipe.spec import Recipe
 
 
 TEST_TIMES = 10
@@ -165,6 +166,12 @@ def n_rows(batches: Batches, iters: int | None = None, split: Split = "val") -> 
     return wanted if there is None else min(wanted, max(1, there))
 
 
+def measures_of(recipe: Recipe) -> list[Measure]:
+    """The recipe's measures; raises RecipeError if one can't be built."""
+    site = run_site(recipe)
+    return [spec.construct(site, contract=Measure) for spec in recipe.measures]
+
+
 @torch.no_grad()
 def measure_all(
     engine: Engine,
@@ -173,15 +180,23 @@ def measure_all(
     iters: int | None = None,
     *,
     split: Split = "val",
+    keep: KeepItems | None = None,
 ) -> dict[str, float]:
-    """What the recipe's measures say of the rows of an evaluation, as `val_NAME`."""
+    """The metrics of the recipe's measures, over the rows of an evaluation, as `val_NAME`.
+
+    Items of a measure's own are no part of the data's splits, so with `test` they are left out.
+    `keep` receives their scores by metric.
+    """
     recipe, world = batches.recipe, engine.world
-    site = run_site(recipe)
-    measures = [spec.construct(site, contract=Measure) for spec in recipe.measures]
+    measures = measures_of(recipe)
     if not measures:
         return {}
     sums: dict[str, torch.Tensor] = {}
-    was_training, rows, size = engine.model.training, n_rows(batches, iters, split), site.batch_size
+    was_training, rows, size = (
+        engine.model.training,
+        n_rows(batches, iters, split),
+        recipe.train.batch_size,
+    )
     engine.model.eval()
     with randomness.held(machine.device):
         for first in range(0, rows, size):
@@ -192,9 +207,29 @@ def measure_all(
                 for name, part in parts.items():
                     pair = torch.stack([value.to(exact(machine.device)) for value in part])
                     sums[name] = sums[name] + pair if name in sums else pair
+        scores = {} if split == TEST else _items(measures, engine, batches, machine)
     engine.model.train(was_training)
     totals = {name: world.sum(pair).tolist() for name, pair in sums.items()}
-    return {f"val_{name}": total / max(count, 1) for name, (total, count) in totals.items()}
+    ratios = {f"val_{name}": total / max(count, 1) for name, (total, count) in totals.items()}
+    for name, score in scores.items():
+        ratios[f"val_{name}"] = score.ratio
+        if keep is not None:
+            keep(f"val_{name}", score)
+    return ratios
+
+
+def _items(
+    measures: Sequence[Measure], engine: Engine, batches: Batches, machine: Machine
+) -> dict[str, ItemScores]:
+    """The scores of the measures' own items, by metric."""
+    subject = MeasuredModel(
+        engine.model, engine.logits, batches.dataset.tokenizer, engine.model.separator
+    )
+    scores: dict[str, ItemScores] = {}
+    for spec, measure in zip(batches.recipe.measures, measures, strict=True):
+        with spec.located(), machine.autocast():
+            scores.update(measure.items(subject))
+    return scores
 
 
 def evaluate(

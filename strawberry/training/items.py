@@ -2,7 +2,8 @@
 
 `rows/STEP.npz` in a run's folder has arrays with a number for each row: `nats`, the summed loss of
 its targets (float32); `targets`, their number; and `group`, the document in which it begins, if
-known. Runs measured on the same rows are compared row by row with them.
+known. Runs measured on the same rows are compared row by row with them. `rows/METRIC/STEP.npz` has
+the same arrays for the items of a measure: the sum and the count of its metric.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from strawberry.contracts import ItemScores
 from strawberry.errors import StrawberryError
 from strawberry.files.atomic import explained, write_atomic
 
 if TYPE_CHECKING:
-    from strawberry.contracts.data import Split
+    from strawberry.contracts.data import Ids, Split
+    from strawberry.ranks.world import World
     from strawberry.training.batches import Batches
 
 Keep: TypeAlias = Callable[[Sequence[float], Sequence[int]], None]
@@ -42,6 +45,23 @@ class RowLosses:
         )
 
 
+KeepItems: TypeAlias = Callable[[str, ItemScores], None]
+"""Receives the scores of a measure's own items, with the metric's name."""
+
+
+def item_keeper(rows: Path, step: int, world: World) -> KeepItems:
+    """A callback for `measure_all` that writes scores to `rows/METRIC/STEP.npz`, atomically."""
+
+    def keep(metric: str, scores: ItemScores) -> None:
+        if world.main:
+            folder = rows / metric
+            with explained(f"{rows}: can't write"):
+                rows.mkdir(exist_ok=True)  # and no parents: a run that was moved stays away
+            _write(folder / f"{step:09d}.npz", scores.sums, scores.counts, None)
+
+    return keep
+
+
 def keeper(path: Path, batches: Batches, split: Split = "val") -> Keep:
     """A callback for `validate` that writes its rows to `path`, atomically."""
 
@@ -50,18 +70,22 @@ def keeper(path: Path, batches: Batches, split: Split = "val") -> Keep:
             return
         block_size = batches.recipe.model.block_size
         group = batches.dataset.groups(split, 0, len(nats), block_size=block_size)
-        content = io.BytesIO()
-        arrays: dict[str, Any] = {
-            "nats": np.asarray(nats, np.float32),
-            "targets": np.asarray(targets, np.int32),
-            **({} if group is None else {"group": np.asarray(group, np.int32)}),
-        }
-        np.savez_compressed(content, **arrays)
-        with explained(f"{path}: can't write"):
-            path.parent.mkdir(exist_ok=True)  # and no parents: a run that was moved stays away
-        write_atomic(path, content.getvalue())
+        _write(path, nats, targets, group)
 
     return keep
+
+
+def _write(path: Path, nats: Sequence[float], targets: Sequence[int], group: Ids | None) -> None:
+    content = io.BytesIO()
+    arrays: dict[str, Any] = {
+        "nats": np.asarray(nats, np.float32),
+        "targets": np.asarray(targets, np.int32),
+        **({} if group is None else {"group": np.asarray(group, np.int32)}),
+    }
+    np.savez_compressed(content, **arrays)
+    with explained(f"{path}: can't write"):
+        path.parent.mkdir(exist_ok=True)  # and no parents: a run that was moved stays away
+    write_atomic(path, content.getvalue())
 
 
 def read_rows(path: Path) -> RowLosses | None:

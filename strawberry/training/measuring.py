@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from strawberry.training.evaluate import measure_all, validate
-from strawberry.training.items import keeper
+from strawberry.training.items import item_keeper, keeper
 from strawberry.training.recent import RecentSums
 from strawberry.training.refereed import referee
 from strawberry.training.session import Session
@@ -60,7 +60,8 @@ def evaluate(session: Session) -> bool:
     with session.optimizers.evaluating():
         session.metrics = validate(session.engine, session.batches, session.machine, keep=keep)
         _let_look(session)
-        session.metrics |= measure_all(session.engine, session.batches, session.machine)
+        items = item_keeper(run.rows, step, session.world)
+        session.metrics |= measure_all(session.engine, session.batches, session.machine, keep=items)
         session.metrics |= _averaged(session)
     session.measured[step] = dict(session.metrics)
     session.log({"step": step, **session.metrics})

@@ -22,6 +22,7 @@ from strawberry.runs.folder import RunFolder
 from strawberry.training.batches import Batches
 from strawberry.training.documents import separator
 from strawberry.training.engine import Engine, engine_for
+from strawberry.training.evaluate import measures_of
 from strawberry.training.optimizers import Optimizers
 from strawberry.training.outline import Outline
 from strawberry.training.recent import Diverged, RecentSums, all_finite
@@ -174,6 +175,7 @@ def open_session(
     Raises RecipeError if one can't be built, or the batch can't be divided among the ranks.
     """
     recipe = outline.recipe
+    measures_of(recipe)  # what is wrong with one is told before the first step
     readers = Readers.active = Readers(files_of(recipe.plugins))
     dataset = open_by_one(recipe, world, progress)
     tokenizer, room = dataset.tokenizer, recipe.model.vocab_size

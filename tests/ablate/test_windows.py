@@ -92,7 +92,7 @@ def test_a_sweep_keeps_rows_and_opens_its_test_split_once(
     assert kept.nats.sum() / kept.targets.sum() == pytest.approx(metrics["val_loss"], rel=1e-6)
     table = tabulate(record)
     row = next(row for row in table.rows if row.name == "learning_rate=0.1")
-    both = trial.items(2)
+    both = trial.items("val_loss", 2)
     assert both is not None
     assert both.nats.sum() / both.targets.sum() == pytest.approx(row.values[1], rel=1e-6)
     assert row.windows is not None

@@ -32,9 +32,9 @@ def test_top_k_is_counted_one_by_one(make_recipe: RecipeMaker, tmp_path: Path) -
             right += target in logits.argsort(descending=True)[:3].tolist()
             p = logits.softmax(-1)
             entropy, count = entropy - float((p * p.log()).sum()), count + 1
-    assert told["val_top_3"] == pytest.approx(right / count)
+    assert told["val_top_3_accuracy"] == pytest.approx(right / count)
     assert told["val_entropy"] == pytest.approx(entropy / count, rel=1e-5)
-    assert evaluate(tmp_path / "run")["val_top_3"] == pytest.approx(right / count)
+    assert evaluate(tmp_path / "run")["val_top_3_accuracy"] == pytest.approx(right / count)
 
 
 class Enough(Tracker):

@@ -284,14 +284,14 @@ def _row(
 
 
 def _windows(record: Record, cell: str, baseline: str) -> float | None:
-    """Standard error of a cell's difference due to the windows of text."""
+    """Standard error of a cell's difference due to the windows of text, or to a task's items."""
     plan = record.content["plan"]
-    if plan["metric"] != "val_loss":
-        return None
     kept: list[dict[int, RowLosses]] = []
     for name in (cell, baseline):
         done = [t for t in record.of(name) if (t.result() or {}).get("status") == FINISHED]
-        items = {trial.seed: trial.items(int(plan.get("last", 1))) for trial in done}
+        items = {
+            trial.seed: trial.items(plan["metric"], int(plan.get("last", 1))) for trial in done
+        }
         kept.append({seed: rows for seed, rows in items.items() if rows is not None})
     return windows_error(*kept)
 

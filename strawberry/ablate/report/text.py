@@ -160,18 +160,23 @@ def _windows(table: ResultTable) -> list[str]:
              if row.windows is not None and row.comparison is not None}  # fmt: skip
     if not known:
         return []
+    of, other, more = (
+        ("windows of text", "text", "A larger `train.eval_iters` helps")
+        if table.metric == "val_loss"
+        else ("items", "items", "More items help")
+    )
     lines = [
-        "Intervals and verdicts are about other seeds on the same windows of text. `windows` is "
-        "the standard error of a difference for other text of this kind, from pairs of windows; "
-        "no interval includes it."
+        f"Intervals and verdicts are about other seeds on the same {of}. `windows` is the standard "
+        f"error of a difference for other {other} of this kind, from pairs of "
+        f"{of.partition(' ')[0]}; no interval includes it."
     ]
     larger = {n: both for n, both in known.items() if both[0] > both[1]}
     if larger:
         worst = max(larger, key=lambda name: larger[name][0])
         lines.append(
-            f"Windows are the larger noise in {len(larger)} of {len(known)} differences, such "
-            f"as {worst}: {number(larger[worst][0])} from windows, {number(larger[worst][1])} "
-            "from seeds. A larger `train.eval_iters` helps there more than more seeds do."
+            f"{of.partition(' ')[0].capitalize()} are the larger noise in {len(larger)} of "
+            f"{len(known)} differences, such as {worst}: {number(larger[worst][0])} from them, "
+            f"{number(larger[worst][1])} from seeds. {more} there more than more seeds do."
         )
     return lines
 

@@ -12,7 +12,7 @@ from strawberry.contracts import Measure, RunSite, wide
 
 
 class TopK(Measure):
-    """`val_top_K`: the share of targets among the k most likely tokens; `val_entropy`, in nats.
+    """`val_top_K_accuracy`: targets among the k most likely tokens; `val_entropy`, in nats.
 
     Args:
         k: how many.
@@ -32,6 +32,6 @@ class TopK(Measure):
         entropy = -(logs.exp() * logs).sum(-1)
         count = asked.sum()
         return {
-            f"top_{self.k}": (right.sum(), count),
+            f"top_{self.k}_accuracy": (right.sum(), count),
             "entropy": (entropy.where(asked, 0).sum(), count),
         }

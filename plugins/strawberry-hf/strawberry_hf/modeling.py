@@ -162,6 +162,8 @@ class StrawberryForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[n
         """The loss, and in evaluation the logits."""
         if any(left_padding(mask, ids.shape[1], causal=self.cacheable)):
             raise ValueError("pad sequences with labels on the right, not on the left")
+        if any(teacher.model is None for teacher in self.model.teachers):
+            raise ValueError("the objective learns from another run, which the folder doesn't have")
         targets = torch.full_like(labels, IGNORED)
         targets[:, :-1] = labels[:, 1:]
         targets = targets.masked_fill(targets < 0, -1)

@@ -33,7 +33,7 @@ class Decides:
 TASKS = (
     Decides("blimp", 10**6, 10**8, None, "which of two sentences is grammatical"),
     Decides("arc_easy", 150 * 10**6, None, 0.93, "science questions with four choices"),
-    Decides("hellaswag", 150 * 10**6, None, 0.74, "which of four endings goes on"),
+    Decides("hellaswag", 150 * 10**6, None, 0.74, "which of four endings follows"),
     Decides("winogrande", 10**9, None, 0.50, "whom a pronoun means; a coin at 150M"),
 )
 """Tasks with figures, from the smallest models on."""

@@ -12,7 +12,8 @@ from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
 from strawberry.contracts import Loop, Router
 from strawberry.model.build import build
-from strawberry.model.language_model import Cache, LanguageModel
+from strawberry.model.cache import Cache
+from strawberry.model.language_model import LanguageModel
 from strawberry.model.risks import declares
 from strawberry.plugin.registry import resolve
 

@@ -21,7 +21,8 @@ from strawberry.generation.decode import sample_ids, without_gradients
 from strawberry.generation.sampling import Sampling
 
 if TYPE_CHECKING:
-    from strawberry.model.language_model import Cache, LanguageModel
+    from strawberry.model.cache import Cache
+    from strawberry.model.language_model import LanguageModel
 
 DRAFTED: Final = 4
 """Number of tokens in a draft."""

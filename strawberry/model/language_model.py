@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -23,7 +23,6 @@ from strawberry.contracts import (
     Positional,
     Prediction,
     Residual,
-    State,
     Use,
     Watch,
     WeightSource,
@@ -31,6 +30,7 @@ from strawberry.contracts import (
 )
 from strawberry.errors import StrawberryError
 from strawberry.model.batch import Loss, ModelBatch, RowNats, loss_of, measured
+from strawberry.model.cache import Cache
 from strawberry.model.loss import head_logits
 from strawberry.model.own import RunTeacher
 from strawberry.model.stack import BlockNode, BlockUse, CacheShape, Stack, dropped
@@ -39,40 +39,6 @@ from strawberry.model.weighing import Wide, weight_of
 Asked: TypeAlias = tuple[bool, bool, int]
 """The states after blocks and steps that an objective sees, and its gradient cuts."""
 NOTHING: Asked = (False, False, 0)
-
-
-@dataclass(slots=True)
-class Cache:
-    """The decoding cache: a state for each block use, and a token count.
-
-    Attributes:
-        states: states of the block uses.
-        length: maximum number of tokens.
-        offset: number of tokens so far.
-        once: values computed once in a pass, independent of tokens, kept for the next pass.
-    """
-
-    states: list[State]
-    length: int
-    offset: int = 0
-    once: dict[Any, Any] = field(default_factory=dict)
-
-    def nbytes(self) -> int:
-        """Size of all tensors."""
-        return sum(t.nbytes for state in self.states for t in state.values())
-
-    def repeat(self, times: int) -> None:
-        """Repeat each sequence this many times, side by side; each copy has the same state."""
-        self._each(lambda tensor: tensor.repeat_interleave(times, 0))
-
-    def reorder(self, rows: Tensor) -> None:
-        """Keep the sequences of these numbers, (B,) int64, in this order; one may come twice."""
-        self._each(lambda tensor: tensor.index_select(0, rows.to(tensor.device)))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> None:
-        self.states = [
-            {name: change(tensor) for name, tensor in state.items()} for state in self.states
-        ]
 
 
 class Pass(NamedTuple):

@@ -30,7 +30,8 @@ from strawberry.model.own import BesideBlock
 from strawberry.model.stack import CacheShape
 
 if TYPE_CHECKING:
-    from strawberry.model.language_model import Cache, LanguageModel
+    from strawberry.model.cache import Cache
+    from strawberry.model.language_model import LanguageModel
 
 
 @dataclass(slots=True)

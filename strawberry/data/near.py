@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.contracts.tokenizer import Tokenizer
-from strawberry.data.runs import BASE, MOST, NEAR, RUN, runs
+from strawberry.data.runs import BASE, MOST, NEAR, PIECE, RUN, Sought, runs
 
 LONG: Final = 40
 """Number of items in a run without word identities."""
@@ -28,10 +28,10 @@ WINDOW: Final = 96
 WINDOWS: Final = 256
 VERSION: Final = 1
 """Version of the search, for cached results."""
-_PIECE: Final = 1 << 19
-
 Words = npt.NDArray[np.uint64]
 _BLANK, _LETTER, _MARK = range(3)
+_PLACES: Final = 64
+"""Places of a word that have a factor of their own; longer ones begin again."""
 
 
 class Reader:
@@ -42,30 +42,36 @@ class Reader:
             b" " if number == tokenizer.eot else tokenizer.decode_bytes([number])
             for number in range(tokenizer.vocab_size)
         ]
-        self._lengths = np.array([len(text) for text in texts], np.int64)
-        self._begins = np.concatenate([[0], np.cumsum(self._lengths)[:-1]])
+        self._lengths = np.array([len(text) for text in texts], np.int32)
+        self._begins = np.cumsum(self._lengths, dtype=np.int32) - self._lengths
         self._bytes = np.frombuffer(b"".join(texts).lower(), np.uint8)
         kind = np.full(256, _MARK, np.uint8)
         kind[:33] = _BLANK
         kind[[*b"abcdefghijklmnopqrstuvwxyz0123456789_", *range(128, 256)]] = _LETTER
         self._kind = kind
-        self._powers = np.cumprod(np.full(64, BASE, np.uint64))
+        powers = np.cumprod(np.full(_PLACES, BASE, np.uint64))
+        terms = powers[:, None] * np.arange(1, 257, dtype=np.uint64)
+        terms[:, kind == _BLANK] = 0
+        self._terms = terms.ravel()  # of each byte, at each place of a word
 
     def words(self, ids: npt.NDArray[Any]) -> tuple[Words, npt.NDArray[np.bool_]]:
         """A number for each word and mark of these ids' text, and a mask of the marks."""
         lengths = self._lengths[ids]
-        total = int(lengths.sum())
-        places = np.repeat(self._begins[ids] - np.cumsum(lengths) + lengths, lengths)
-        text = self._bytes[places + np.arange(total)]
+        ends = np.cumsum(lengths, dtype=np.int32)
+        every = np.arange(int(ends[-1]) if ends.size else 0, dtype=np.int32)
+        text = self._bytes[every + np.repeat(self._begins[ids] - ends + lengths, lengths)]
         kind = self._kind[text]
-        before = np.concatenate([np.zeros(1, np.uint8), kind[:-1]])
-        starts = np.flatnonzero((kind == _MARK) | ((kind == _LETTER) & (before != _LETTER)))
+        begins = kind == _MARK
+        begins[1:] |= (kind[1:] == _LETTER) & (kind[:-1] != _LETTER)
+        begins[:1] |= kind[:1] == _LETTER
+        starts = np.flatnonzero(begins).astype(np.int32)
         if not starts.size:
             return np.zeros(0, np.uint64), np.zeros(0, bool)
-        within = np.arange(total) - starts[np.searchsorted(starts, np.arange(total), "right") - 1]
-        terms = (text.astype(np.uint64) + np.uint64(1)) * self._powers[within % 64]
-        terms[kind == _BLANK] = 0
-        hashes = np.add.reduceat(terms, starts)
+        first = int(starts[0])
+        sizes = np.diff(starts, append=np.int32(every.size))
+        within = every[first:] - np.repeat(starts, sizes)
+        terms = self._terms[within % _PLACES * 256 + text[first:]]
+        hashes = np.add.reduceat(terms, starts - first)
         return hashes ^ (hashes >> np.uint64(29)), kind[starts] == _MARK
 
 
@@ -78,25 +84,22 @@ def near_copies(
     if not windows:
         return None
     wanted = [_both(words, marks) for words, marks in windows]
-    shares = []
-    for form in range(2):
-        rows = [pair[form] for pair in wanted]
-        known = np.unique(np.concatenate(rows))
-        shares.append((rows, known, np.zeros(known.size, bool)))
+    forms = list(zip(*wanted, strict=True))
+    sought = [Sought(rows) for rows in forms]
     seen = 0
     for ids in _pieces(train):
-        for runs_of, (_, known, found) in zip(_both(*reader.words(ids)), shares, strict=True):
-            if known.size:
-                at = np.searchsorted(known, runs_of).clip(max=known.size - 1)
-                found[at[known[at] == runs_of]] = True
+        for hashes, of_form in zip(_both(*reader.words(ids)), sought, strict=True):
+            of_form.see(hashes)
         seen += ids.size
         if seen >= MOST:
             break
-    near = [False] * len(windows)
-    for rows, known, found in shares:
-        for number, row in enumerate(rows):
-            if row.size >= WINDOW // 4 and found[np.searchsorted(known, row)].mean() >= NEAR:
-                near[number] = True
+    near = [
+        any(
+            row.size >= WINDOW // 4 and of_form.share(row) >= NEAR
+            for row, of_form in zip(rows, sought, strict=True)
+        )
+        for rows in wanted
+    ]
     return float(np.mean(near))
 
 
@@ -124,5 +127,5 @@ def _windows(
 def _pieces(parts: Sequence[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
     """The ids in pieces whose overlap exceeds most of the longest runs."""
     for part in parts:
-        for at in range(0, max(1, part.size), _PIECE):
-            yield part[at : at + _PIECE + LONG * 16]
+        for at in range(0, max(1, part.size), PIECE):
+            yield part[at : at + PIECE + LONG * 16]

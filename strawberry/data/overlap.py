@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strawberry.data.near import VERSION, near_copies
-from strawberry.data.runs import MOST, NEAR, RUN, runs
+from strawberry.data.runs import MOST, NEAR, PIECE, RUN, Sought, runs
 from strawberry.errors import StrawberryError
 from strawberry.files.atomic import write_atomic
 from strawberry.files.storage import cache_folder, digest
@@ -29,7 +29,6 @@ WINDOW: Final = 64
 """Ids of a window; a shorter document is combined with its neighbours."""
 WINDOWS: Final = 512
 """Windows that are looked at, spread evenly over the split."""
-_PIECE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +60,15 @@ def overlap(train: Sequence[npt.NDArray[Any]], val: Sequence[npt.NDArray[Any]]) 
     windows = _windows(val)
     if not len(windows):
         return None
-    wanted = np.stack([runs(window) for window in windows])  # (windows, runs)
-    known = np.unique(wanted)
-    taken = np.zeros(known.size, bool)
+    wanted = [runs(window) for window in windows]
+    sought = Sought(wanted)
     total, seen = sum(part.size for part in train), 0
     for piece in _pieces(train):
-        hashes = runs(piece)
-        at = np.searchsorted(known, hashes).clip(max=known.size - 1)
-        taken[at[known[at] == hashes]] = True
+        sought.see(runs(piece))
         seen += piece.size
         if seen >= MOST:
             break
-    shares = taken[np.searchsorted(known, wanted)].mean(1)
+    shares = np.array([sought.share(row) for row in wanted])
     return Overlap(
         windows=len(windows),
         copies=float((shares == 1).mean()),
@@ -112,5 +108,5 @@ def _windows(parts: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
 def _pieces(parts: Sequence[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
     """The ids in overlapping pieces, so that no run is lost between two."""
     for part in parts:
-        for at in range(0, max(1, part.size - RUN + 1), _PIECE):
-            yield part[at : at + _PIECE + RUN - 1]
+        for at in range(0, max(1, part.size - RUN + 1), PIECE):
+            yield part[at : at + PIECE + RUN - 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,9 @@ NEAR: Final = 0.8
 MOST: Final = 30_000_000
 """Training ids that are looked through, from the split's beginning."""
 BASE: Final = np.uint64(0x9E3779B97F4A7C15)
+PIECE: Final = 1 << 16
+"""Training ids that are looked through at a time: few enough for a processor's cache."""
+_BITS: Final = 20
 _INVERSE: Final = np.uint64(pow(int(BASE), -1, 1 << 64))
 
 
@@ -35,9 +39,45 @@ def runs(ids: npt.NDArray[Any], length: int = RUN) -> npt.NDArray[np.uint64]:
     return total ^ (total >> np.uint64(32))
 
 
-@functools.lru_cache(maxsize=4)
+class Sought:
+    """Hashes of runs that are looked for, and which of them have been seen.
+
+    Most hashes of a training text are none of these. A table of their last bits rules them out,
+    which takes a tenth of the time of a binary search.
+    """
+
+    def __init__(self, rows: Iterable[npt.NDArray[np.uint64]]) -> None:
+        self._hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *rows]))
+        self._seen = np.zeros(self._hashes.size, bool)
+        self._possible = np.zeros(1 << _BITS, bool)
+        self._possible[self._last_bits(self._hashes)] = True
+
+    def see(self, hashes: npt.NDArray[np.uint64]) -> None:
+        """Note those of these hashes that are looked for."""
+        hashes = hashes[self._possible[self._last_bits(hashes)]]
+        if hashes.size:
+            at = self._places(hashes)
+            self._seen[at[self._hashes[at] == hashes]] = True
+
+    def share(self, row: npt.NDArray[np.uint64]) -> float:
+        """The share of the hashes of a row that have been seen; it is one of the constructor's."""
+        return float(self._seen[self._places(row)].mean())
+
+    def _places(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+        return np.searchsorted(self._hashes, hashes).clip(max=self._hashes.size - 1)
+
+    @staticmethod
+    def _last_bits(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        return (hashes & np.uint64((1 << _BITS) - 1)).view(np.int64)
+
+
 def _powers(base: np.uint64, count: int) -> npt.NDArray[np.uint64]:
     """The first powers of an odd number modulo 2^64."""
-    powers = np.full(count, base, np.uint64)
-    powers[:1] = 1
+    return _table(base, max(1, count - 1).bit_length())[:count]
+
+
+@functools.lru_cache(maxsize=8)
+def _table(base: np.uint64, bits: int) -> npt.NDArray[np.uint64]:
+    powers = np.full(1 << bits, base, np.uint64)
+    powers[0] = 1
     return np.cumprod(powers)

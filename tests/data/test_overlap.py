@@ -22,7 +22,7 @@ def literal(train: np.ndarray, val: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize("seed", range(3))
 def test_it_finds_what_a_literal_search_finds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies, near copies and new text are told apart, over several arrays and pieces."""
-    monkeypatch.setattr(module, "_PIECE", 97)
+    monkeypatch.setattr(module, "PIECE", 97)
     rng = np.random.default_rng(seed)
     train = rng.integers(0, 500, 3000).astype(np.uint16)
     copied = train[500 : 500 + 4 * WINDOW]

@@ -76,7 +76,11 @@ _OTHERS: dict[str, dict[str, Check]] = {
         "bounds": curricula.bounds,
         "puts": curricula.puts,
     },
-    "measure": {"adds": measures.adds, "repeats": measures.repeats},
+    "measure": {
+        "adds": measures.adds,
+        "repeats": measures.repeats,
+        "leaves": measures.leaves,
+    },
     "schedule": {"range": optimizing.in_range},
     "data": {
         "windows": sources.windows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +106,17 @@ def _opened(recipe: Recipe, site: DataSite) -> Dataset:
 def _is_missing(error: BaseException | None) -> bool:
     """Return whether an error is about a missing file."""
     return error is not None and (isinstance(error, MissingError) or _is_missing(error.__cause__))
+
+
+def text_files(recipe: Recipe) -> list[str]:
+    """The files and folders that a recipe's data are read from, and that of prepared tokens."""
+    found, fields = [cache_folder() / "tokens"], list(recipe.data.fields.values())
+    for value in fields:
+        if isinstance(value, (list, tuple)):
+            fields += value
+        elif isinstance(value, str) and value:
+            found += [path for folder in _folders(recipe) if (path := folder / value).exists()]
+    return [os.path.realpath(path) for path in found]
 
 
 def sections(recipe: Recipe) -> str:

@@ -6,6 +6,9 @@ of a model is set to what it may come to, and the outputs are compared.
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,7 @@ from strawberry.referee.dependence import (
     outputs,
     pairs,
 )
+from strawberry.referee.places import suspects
 from strawberry.referee.writes import changed, undisturbed
 
 if TYPE_CHECKING:
@@ -66,6 +70,50 @@ def aged_breach(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
                 detail = f"{detail} what is kept at {write.line}"
                 return replace(breach, detail=detail, place=write.path)
     return None
+
+
+def stepped_breach(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
+    """The dependence of outputs on a training pass of other tokens, and on its gradient.
+
+    In evaluation they may depend on statistics that training keeps in buffers.
+    """
+    if not model.training:
+        return None
+    (limits,) = pairs("history", ids, (), model.embedding.num_embeddings)
+    with undisturbed(model):
+        before = outputs(run, ids)
+        with torch.enable_grad():
+            model.loss(limits.second, limits.second).total.backward()  # type: ignore[no-untyped-call]
+        model.zero_grad()
+        after = outputs(run, ids)
+    breach = difference(limits, before, after)
+    detail = "outputs depend on the gradient of an earlier batch"
+    return breach and replace(breach, detail=detail, place=suspects(model))
+
+
+def late_breach(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
+    """The dependence of outputs on the time."""
+    limits = Limits("history", ids, ids, torch.ones_like(ids, dtype=torch.bool))
+    with undisturbed(model):
+        before = outputs(run, ids)
+        with _a_day_later():
+            after = outputs(run, ids)
+    breach = difference(limits, before, after)
+    return breach and replace(breach, detail="outputs depend on the time", place=suspects(model))
+
+
+@contextlib.contextmanager
+def _a_day_later() -> Iterator[None]:
+    """Within it Python's clocks are a day ahead."""
+    names = ("time", "monotonic", "perf_counter", "process_time")
+    clocks = {name: getattr(time, name) for name in names}
+    for name, clock in clocks.items():
+        setattr(time, name, lambda clock=clock: clock() + 86_400)
+    try:
+        yield
+    finally:
+        for name, clock in clocks.items():
+            setattr(time, name, clock)
 
 
 def _ahead(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:

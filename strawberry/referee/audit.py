@@ -14,8 +14,9 @@ from torch import Tensor
 
 from strawberry.errors import StrawberryError
 from strawberry.model.risks import declares
-from strawberry.referee.aging import aged_breach
+from strawberry.referee.aging import aged_breach, late_breach, stepped_breach
 from strawberry.referee.dependence import (
+    NOISE,
     Breach,
     Kind,
     Limits,
@@ -27,11 +28,13 @@ from strawberry.referee.dependence import (
     outputs,
     pairs,
 )
+from strawberry.referee.draws import draws
 from strawberry.referee.foreign import files_of_model, replaced
-from strawberry.referee.losses import bound_breach, targets_breach
-from strawberry.referee.places import first_difference
+from strawberry.referee.losses import ROUNDING, bound_breach, logged_breach, targets_breach
+from strawberry.referee.places import first_difference, suspects
 from strawberry.referee.recomputing import recomputing_breach
-from strawberry.referee.situations import Situation, disturbed, original, plain, special
+from strawberry.referee.situations import Situation, disturbed, lonely, original, plain, special
+from strawberry.referee.terms import taken
 from strawberry.referee.writes import left_by
 
 if TYPE_CHECKING:
@@ -96,24 +99,37 @@ def audit(
     copy = disturbed(model)
     most = CUTS if sum(p.numel() for p in model.parameters()) < SMALL else FEW
     longest_first = sorted(lengths, reverse=True)
-    situations = chain(
+    usual = chain(
         ((s, longest_first) for s in plain(copy)),
         ((s, longest_first[-1:]) for s in original(model)),
-        ((s, longest_first[-1:]) for s in special(copy, compiled=compiled)),
     )
-    for situation, tried in situations:
-        for kind in kinds:
-            declared = not declares(situation.model, DECLARED[kind])
-            for length in tried:
-                told = partial(Measurement, kind, situation.name, length, declared)
-                yield _unless_refused(told, partial(_broken, situation, kind, length, most, kinds))
+    others = ((s, longest_first[-1:]) for s in special(copy, compiled=compiled))
+    look = partial(_in_situation, kinds=kinds, most=most)
+    for situation, tried in usual:
+        yield from look(situation, tried)
+    if "future" in kinds:  # what takes little time comes before what takes more
+        yield from _losses(copy, longest_first[-1])
+    for situation, tried in others:
+        yield from look(situation, tried)
+    if "batch" in kinds:
+        yield _alone(copy, longest_first[-1])
     if "future" in kinds:
         yield _gradients(copy, longest_first[0], most)
-        yield from _losses(copy, longest_first[-1])
         yield from _code(model)
     if "history" in kinds:
         yield _recomputed(copy, longest_first[-1])
         yield from _kept(copy, longest_first[-1])
+
+
+def _in_situation(
+    situation: Situation, lengths: Sequence[int], kinds: Sequence[Kind], most: int
+) -> Iterator[Measurement]:
+    """Measure every kind of dependence in one way in which the model runs."""
+    for kind in kinds:
+        declared = not declares(situation.model, DECLARED[kind])
+        for length in lengths:
+            told = partial(Measurement, kind, situation.name, length, declared)
+            yield _unless_refused(told, partial(_broken, situation, kind, length, most, kinds))
 
 
 def _unless_refused(
@@ -148,7 +164,8 @@ def _broken(
 
 def _placed(situation: Situation, limits: Limits, breach: Breach) -> Breach:
     """The breach with its place, and with what is left behind where that matters."""
-    place = first_difference(situation.model, situation.run, limits)
+    model = situation.model
+    place = first_difference(model, situation.run, limits) or suspects(model)
     left = left_by(situation.model, partial(outputs, situation.run, limits.first), limits.kind)
     return replace(breach, detail=f"{breach.detail} {situation.name}{left}", place=place)
 
@@ -159,7 +176,8 @@ def _gradients(model: LanguageModel, length: int, most: int) -> Measurement:
     breaches = (gradient_breach(model, limits.row(index)) for index in range(len(limits.first)))
     declared = not declares(model.train(), "causal")
     told = partial(Measurement, "future", "in its gradients", length, declared)
-    return _unless_refused(told, lambda: next(filter(None, breaches), None))
+    look = partial(_suspected, model, lambda: next(filter(None, breaches), None))
+    return _unless_refused(told, look)
 
 
 def _recomputed(model: LanguageModel, length: int) -> Measurement:
@@ -171,15 +189,38 @@ def _recomputed(model: LanguageModel, length: int) -> Measurement:
     return _unless_refused(told, lambda: recomputing_breach(model, objective))
 
 
+def _alone(model: LanguageModel, length: int) -> Measurement:
+    """Compare sequences that are alone in their batch with the same ones together."""
+    ids = _limits("history", length, 1, model)[0].first
+    other, together, alone = lonely(model)
+    same = torch.ones_like(ids, dtype=torch.bool)
+    limits = Limits("batch", ids, ids, same)
+    told = partial(Measurement, "batch", "alone", length, not declares(other, "batch_independent"))
+
+    def look() -> Breach | None:
+        if draws(other, together, ids):
+            return None  # other shapes have other draws
+        both = outputs(together, ids), outputs(alone, ids)
+        breach = difference(limits, *both, ROUNDING * NOISE[both[0].dtype])
+        detail = "a sequence has other outputs where it is alone in its batch"
+        return breach and replace(breach, detail=detail, place=suspects(other))
+
+    return _unless_refused(told, look)
+
+
 def _kept(model: LanguageModel, length: int) -> Iterator[Measurement]:
     """Find dependence of outputs on what passes and steps leave: a count, for example."""
     ids = _limits("history", length, 1, model)[0].first
+    looks = {
+        "as after many passes": aged_breach,
+        "after a training step": stepped_breach,
+        "a day later": late_breach,
+    }
     for situation in plain(model):
-        name = f"{situation.name}, as after many passes"
-        told = partial(
-            Measurement, "history", name, length, not declares(situation.model, "stateless")
-        )
-        yield _unless_refused(told, partial(aged_breach, situation.model, situation.run, ids))
+        for name, look in looks.items():
+            declared = not declares(situation.model, "stateless")
+            told = partial(Measurement, "history", f"{situation.name}, {name}", length, declared)
+            yield _unless_refused(told, partial(look, situation.model, situation.run, ids))
 
 
 def _code(model: LanguageModel) -> Iterator[Measurement]:
@@ -192,16 +233,35 @@ def _losses(model: LanguageModel, length: int) -> Iterator[Measurement]:
     """Compare losses with the logits that a model gives without its targets."""
     ids = _limits("history", length, 1, model)[0].first
     vocab_size = model.embedding.num_embeddings
+    for breach in taken(model, ids):
+        yield Measurement("loss", "in its terms", length, False, breach)
     for training in (True, False):
         other = deepcopy(model).train(training)
-        measure = partial(_nats, other)
         dtype = other.embedding.weight.dtype
         name = "given targets in training" if training else "given targets"
-        told = partial(Measurement, "loss", name, length, False)
-        look = partial(targets_breach, measure, other, ids, vocab_size, dtype)
+        looks: list[Callable[[], Breach | None]] = [
+            partial(targets_breach, partial(_nats, other), other, ids, vocab_size, dtype)
+        ]
         if not other.objective.left_to_right:
-            look = partial(bound_breach, other.predictions, ids, vocab_size, dtype)
-        yield _unless_refused(told, look)
+            causal = declares(other, "causal")
+            looks = [
+                partial(bound_breach, other.predictions, ids, vocab_size, dtype, causal=causal)
+            ]
+        elif not training:
+            looks.append(partial(logged_breach, partial(_logged, other), other, ids, dtype))
+        for look in looks:
+            told = partial(Measurement, "loss", name, length, False)
+            yield _unless_refused(told, partial(_suspected, other, look))
+
+
+def _suspected(model: LanguageModel, look: Callable[[], Breach | None]) -> Breach | None:
+    """A breach that no outputs show, with the component that isn't Strawberry's as its place."""
+    breach = look()
+    return breach and replace(breach, place=breach.place or suspects(model))
+
+
+def _logged(model: LanguageModel, ids: Tensor, targets: Tensor) -> Tensor:
+    return model.loss(ids, targets).cross_entropy
 
 
 def _nats(model: LanguageModel, ids: Tensor, targets: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class Breach:
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
-        if self.kind in ("text", "code"):
+        if self.kind not in ("future", "batch", "history"):
             return f"{where}{self.detail}"
         return f"{where}{self.detail}, by {self.size:.2g} of the largest output"
 
@@ -181,7 +181,7 @@ def difference(
     """The largest change of an output that must not change, if it is more than rounding."""
     noise = NOISE[before.dtype] if noise is None else noise
     scale = before.detach().abs().amax().float().clamp(min=1e-30)
-    moved = (after.detach() - before.detach()).abs().flatten(2).amax(-1).float() / scale
+    moved = (after.detach() - before.detach()).abs()[..., None].flatten(2).amax(-1).float() / scale
     moved = moved.nan_to_num(nan=torch.inf).where(limits.same, 0.0)
     size, place = (float(moved.max()), int(moved.argmax()))
     if size <= noise:

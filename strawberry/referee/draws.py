@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from strawberry.contracts import Component
 from strawberry.referee.dependence import Run, outputs, same_draws
-from strawberry.referee.places import COMPONENTS
 
 
 def draws(model: nn.Module, run: Run, ids: Tensor) -> list[str]:
@@ -43,7 +43,7 @@ def _drawing(model: nn.Module, run: Callable[[], object]) -> list[str]:
 
     with contextlib.ExitStack() as stack:
         for path, module in model.named_modules():
-            if not isinstance(module, COMPONENTS):
+            if not isinstance(module, Component):
                 continue
             stack.callback(module.register_forward_pre_hook(before).remove)
             hook = module.register_forward_hook(lambda m, _, __, path=path: after(path, m))

@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 
-from strawberry.contracts import FFN, Attention, Norm, Positional, Router
+from strawberry.contracts import Component, Join, Positional, Residual
 from strawberry.referee.dependence import Limits, Run, difference, outputs
 
-COMPONENTS = (Attention, FFN, Norm, Positional, Router)
+METHODS: Final[Mapping[type, tuple[str, ...]]] = {
+    Join: ("read",),
+    Positional: ("embed", "rotate"),
+    Residual: ("begin", "end"),
+}
+"""What is called of components beside `forward`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a component.
+
+    Attributes:
+        path: of the component in the model.
+        given: the tensors that it was given.
+        result: the tensors that it returned.
+    """
+
+    path: str
+    given: tuple[Tensor, ...]
+    result: tuple[Tensor, ...]
 
 
 def first_difference(model: nn.Module, run: Run, limits: Limits) -> str:
-    """The path and class of the first component whose outputs differ where they must not.
+    """The path and class of the component in which outputs begin to differ where they must not.
 
-    Components return in the order of the pass, inner ones first. What the first one was given had
-    not differed yet, so the dependence is its own. Empty if no component shows it: the tokens of a
-    routed recursion have other places than those of `limits`.
+    Components return in the order of the pass, inner ones first. One whose inputs differ already is
+    not to blame: a block that gives its parts another order of tokens returns after them. Empty if
+    no component shows it: the tokens of a routed recursion have other places than those of
+    `limits`.
     """
     first_ids, *between, last_ids = limits.passes
     with recorded(model) as before:
@@ -27,31 +51,99 @@ def first_difference(model: nn.Module, run: Run, limits: Limits) -> str:
         outputs(run, ids)
     with recorded(model) as after:
         outputs(run, last_ids)
-    for (path, first), (other, second) in zip(before, after, strict=False):
-        if path != other or first.shape != second.shape:
-            return ""
-        if first.shape[:2] != limits.same.shape:
+    moved = ""
+    for one, other in zip(before, after, strict=False):
+        if one.path != other.path or len(one.result) != len(other.result):
+            break
+        if not _differ(limits, one.result, other.result):
             continue
-        if difference(limits, first, second) is not None:
-            return f"{path} ({type(model.get_submodule(path)).__name__})"
+        place = f"{one.path} ({type(model.get_submodule(one.path)).__name__})"
+        if not _differ(limits, one.given, other.given):
+            return place
+        moved = moved or place
+    return moved
+
+
+def suspects(model: nn.Module) -> str:
+    """The path and class of the first component that is not Strawberry's; empty without any.
+
+    The place of what no outputs show, such as a lower loss.
+    """
+    for path, module in model.named_modules():
+        own = type(module).__module__.partition(".")[0] == "strawberry"
+        if isinstance(module, Component) and not own:
+            return f"{path} ({type(module).__name__})"
     return ""
 
 
+def _differ(limits: Limits, first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> bool:
+    """Return whether any of these tensors differ where they have to be the same."""
+    rows, length = limits.same.shape
+    for one, other in zip(first, second, strict=False):
+        if one.shape != other.shape:
+            continue
+        if one.ndim == 2 and len(one) == length != rows:  # of positions, the same for all rows
+            one, other = (y.expand(rows, *y.shape) for y in (one, other))  # noqa: PLW2901
+        if one.shape[:2] == (rows, length) and difference(limits, one, other) is not None:
+            return True
+    return False
+
+
 @contextlib.contextmanager
-def recorded(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
-    """Record each component's results in the passes inside, with its path, in order."""
-    kept: list[tuple[str, Tensor]] = []
+def recorded(model: nn.Module) -> Iterator[list[Call]]:
+    """Record each component's inputs and results in the passes inside, with its path, in order."""
+    kept: list[Call] = []
 
-    def hook(path: str) -> object:
-        def keep(_: nn.Module, __: object, output: object) -> None:
-            first = output[0] if isinstance(output, tuple) else output
-            if isinstance(first, Tensor) and first.ndim >= 2 and first.is_floating_point():
-                kept.append((path, first.detach().clone()))
+    def keep(path: str, given: Any, result: Any) -> None:
+        kept.append(Call(path, tuple(_tensors(given)), tuple(_tensors(result))))
 
-        return keep
+    def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _, given, result: keep(path, given, result)
 
     with contextlib.ExitStack() as stack:
         for path, module in model.named_modules():
-            if isinstance(module, COMPONENTS):
-                stack.callback(module.register_forward_hook(hook(path)).remove)  # type: ignore[arg-type]
+            if isinstance(module, Component):
+                stack.callback(module.register_forward_hook(hook(path)).remove)
+            for name in _methods(module):
+                stack.enter_context(_watched(module, name, path, keep))
         yield kept
+
+
+def _methods(module: nn.Module) -> tuple[str, ...]:
+    return next((names for cls, names in METHODS.items() if isinstance(module, cls)), ())
+
+
+@contextlib.contextmanager
+def _watched(
+    module: nn.Module, name: str, path: str, keep: Callable[[str, Any, Any], None]
+) -> Iterator[None]:
+    """Within it calls of a method are kept."""
+    own, called = vars(module).get(name), getattr(module, name)
+
+    def watched(*given: Any) -> Any:
+        result = called(*given)
+        keep(path, given, result)
+        return result
+
+    vars(module)[name] = watched
+    try:
+        yield
+    finally:
+        if vars(module).get(name) is watched:
+            del vars(module)[name]
+            if own is not None:
+                vars(module)[name] = own
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Copies of all tensors of features in a value; (B, H, T, D) as (B, T, H, D)."""
+    if isinstance(value, Tensor):
+        if value.ndim >= 2 and value.is_floating_point():
+            copy = value.detach().clone()
+            yield copy.transpose(1, 2) if copy.ndim == 4 else copy
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
+        for part in value:
+            yield from _tensors(part)

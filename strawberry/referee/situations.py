@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
 
-from strawberry.contracts import Loop, Router
+from strawberry.contracts import Component, Loop, Router
+from strawberry.errors import StrawberryError
 from strawberry.model.risks import declares
 from strawberry.referee.writes import undisturbed
 
@@ -63,6 +64,19 @@ def original(model: LanguageModel) -> Iterator[Situation]:
             model.train(before)
 
 
+def lonely(
+    model: LanguageModel,
+) -> tuple[LanguageModel, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """A copy in float64, in evaluation; passes over a batch, and over its sequences one by one.
+
+    In float64 a router chooses the same experts, whichever products a batch is computed by.
+    """
+    other = copy.deepcopy(model).eval()
+    other = other if model.device.type == "mps" else other.double()
+    together = _hidden(other)
+    return other, together, lambda ids: torch.cat([together(row[None]) for row in ids])
+
+
 def plain(model: LanguageModel) -> Iterator[Situation]:
     """Training and evaluation; the first with gradients, as where it counts."""
     training = copy.deepcopy(model).train()
@@ -79,6 +93,7 @@ def special(model: LanguageModel, *, compiled: bool = True) -> Iterator[Situatio
     yield from _cached(model)
     yield from _bfloat16(model)
     yield from _exactly(model)
+    yield from _adjusted(model)
     if compiled:
         yield from _compiled(model)
 
@@ -142,13 +157,46 @@ def _mode(training: bool) -> str:
     return ", in training" if training else ""
 
 
+def _adjusted(model: LanguageModel) -> Iterator[Situation]:
+    """With numbers that a curriculum may set."""
+    for path, component in model.named_modules():
+        for name in component.adjustable if isinstance(component, Component) else ():
+            value = getattr(component, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            other = copy.deepcopy(model)
+            setattr(other.get_submodule(path), name, 2 * value + 1)
+            told = f"with {path}.{name} = {2 * value + 1}"
+            yield Situation(told, other, _unless_invalid(_hidden(other)))
+
+
+def _unless_invalid(run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A run with a setting that the component may not support; then it is a refusal."""
+
+    def tried(ids: Tensor) -> Tensor:
+        try:
+            return run(ids)
+        except (ValueError, RuntimeError, IndexError, TypeError) as error:
+            raise StrawberryError(str(error)) from error
+
+    return tried
+
+
 def _compiled(model: LanguageModel) -> Iterator[Situation]:
     modules = list(model.modules())
     if any(isinstance(m, Router) or (isinstance(m, Loop) and not m.exact) for m in modules):
         return
-    torch._dynamo.reset()  # noqa: SLF001 (torch's own way to forget what it compiled)
-    compiled = torch.compile(model.trunk, backend="eager")
-    yield Situation("compiled", model, torch.no_grad()(lambda ids: compiled(ids)[0]))
+    for training in (False, True):
+        other = copy.deepcopy(model).train(training)
+        torch._dynamo.reset()  # noqa: SLF001 (torch's own way to forget what it compiled)
+        compiled = torch.compile(other.trunk, backend="eager")
+
+        @torch.no_grad()
+        def run(ids: Tensor, compiled: Any = compiled) -> Tensor:
+            hidden: Tensor = compiled(ids)[0]
+            return hidden
+
+        yield Situation(f"compiled{_mode(training)}", other, run)
 
 
 def _hidden(model: LanguageModel) -> Callable[[Tensor], Tensor]:

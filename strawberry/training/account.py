@@ -14,6 +14,7 @@ from strawberry.model.risks import declares
 from strawberry.referee.counted import Evaluated, counted_breaches
 from strawberry.referee.dependence import NOISE, Breach
 from strawberry.referee.foreign import files_of, files_of_model, replaced
+from strawberry.referee.places import suspects
 from strawberry.runs import randomness
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def again(session: Session, rows: Rows) -> Iterator[Breach]:
             f"row {mine.start + row} of validation has a loss of {before[row]:.6g} nats in "
             f"evaluation and of {after[row]:.6g} when it is measured again"
         )
-        yield Breach("history", float(size_of.max()), detail)
+        yield Breach("history", float(size_of.max()), detail, suspects(session.model))
 
 
 def _code(session: Session) -> Iterator[Breach]:

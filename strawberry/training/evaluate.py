@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ import torch
 
 from strawberry.contracts import ItemScores, Measure, MeasuredModel, Router, exact
 from strawberry.contracts.data import TEST, Split
+from strawberry.errors import PluginError
+from strawberry.referee.terms import OWN
 from strawberry.runs import randomness
 from strawberry.runs.averages import run_site
 from strawberry.runs.device import Machine, machine_for
@@ -129,7 +131,8 @@ def _measure(
     if answers and engine.model.objective.left_to_right:
         right, _, solved, tasks = world.sum(told).tolist()
         metrics |= {"val_accuracy": right / targets, "val_solved": solved / max(1, tasks)}
-    return metrics | {f"val_{name}": value for name, value in means.numbers(world).items()}
+    # A term by the name of one of these metrics is not in its place.
+    return {f"val_{name}": value for name, value in means.numbers(world).items()} | metrics
 
 
 def _in_order(ranks: Sequence[Sequence[torch.Tensor]]) -> list[Any]:
@@ -201,9 +204,10 @@ def measure_all(
     with randomness.held(machine.device):
         for first in range(0, rows, size):
             batch = batches.val(first, min(size, rows - first), split)
-            for measure in measures:
+            for spec, measure in zip(recipe.measures, measures, strict=True):
                 with machine.autocast():
                     parts = measure.measure(engine.logits, batch.x, batch.y)
+                check_names(spec.use, parts)
                 for name, part in parts.items():
                     pair = torch.stack([value.to(exact(machine.device)) for value in part])
                     sums[name] = sums[name] + pair if name in sums else pair
@@ -228,8 +232,19 @@ def _items(
     scores: dict[str, ItemScores] = {}
     for spec, measure in zip(batches.recipe.measures, measures, strict=True):
         with spec.located(), machine.autocast():
-            scores.update(measure.items(subject))
+            own = measure.items(subject)
+            check_names(spec.use, own)
+            scores.update(own)
     return scores
+
+
+def check_names(use: str, names: Iterable[str]) -> None:
+    """Raises PluginError if a measure calls a metric as an evaluation calls its own."""
+    for name in names:
+        if name in OWN:
+            raise PluginError(
+                f"measure {use}: {name!r} is the name of an evaluation's own metric, val_{name}"
+            )
 
 
 def evaluate(

@@ -7,14 +7,16 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from strawberry.referee.weights import bits, moved
+from strawberry.training.account import Rows
 from strawberry.training.evaluate import measure_all, validate
 from strawberry.training.items import item_keeper, keeper
 from strawberry.training.recent import RecentSums
-from strawberry.training.refereed import referee
+from strawberry.training.refereed import glance, referee
 from strawberry.training.session import Session
 
 if TYPE_CHECKING:
-    from strawberry.recipe.spec import Recipe
+    from strawberry.recipe.spec import ComponentSpec, Recipe
 
 LONG = 200
 """Minimum number of steps of a run that the referee measures twice."""
@@ -58,15 +60,34 @@ def evaluate(session: Session) -> bool:
         write(nats, targets)
 
     with session.optimizers.evaluating():
+        recipe, before = session.recipe, bits(session.model)
         session.metrics = validate(session.engine, session.batches, session.machine, keep=keep)
-        _let_look(session)
+        rows = session.batches.evaluated
+        before = _note_changes(session, before, "the model's own passes")
         items = item_keeper(run.rows, step, session.world)
-        session.metrics |= measure_all(session.engine, session.batches, session.machine, keep=items)
-        session.metrics |= _averaged(session)
+        more = measure_all(session.engine, session.batches, session.machine, keep=items)
+        before = _note_changes(session, before, f"measures ({_names(recipe.measures)})")
+        more |= _averaged(session)
+        _note_changes(session, before, f"averages ({_names(recipe.averaging)})")
+        session.metrics = more | session.metrics
+        _let_look(session, rows)
     session.measured[step] = dict(session.metrics)
     session.log({"step": step, **session.metrics})
     session.tell("evaluated", run.path, step, session.metrics)
     return session.recipe.train.keep_best and _is_best(session)
+
+
+def _note_changes(session: Session, before: dict[str, int], whose: str) -> dict[str, int]:
+    """Note parameters that an evaluation has changed; returns what they are now."""
+    after = bits(session.model)
+    session.noticed += [
+        f"{name} is changed in an evaluation, by {whose}" for name in moved(before, after)
+    ]
+    return after
+
+
+def _names(specs: Sequence[ComponentSpec]) -> str:
+    return ", ".join(spec.use for spec in specs)
 
 
 def _averaged(session: Session) -> dict[str, float]:
@@ -79,15 +100,17 @@ def _averaged(session: Session) -> dict[str, float]:
     return told
 
 
-def _let_look(session: Session) -> None:
+def _let_look(session: Session, rows: Rows) -> None:
     """Let the referee measure, at the last evaluation, and in a long run at the first one too.
 
-    It takes about as long as two steps.
+    It takes about as long as two steps. At the others the first rows alone are measured again.
     """
     steps = session.recipe.train.max_iters
     if session.step == steps or (steps >= LONG and not session.refereed):
-        referee(session)
+        referee(session, rows)
         session.refereed = True
+    else:
+        glance(session, rows)
 
 
 def _is_best(session: Session) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor
 
 from strawberry.data.overlap import known_overlap
 from strawberry.files.atomic import write_atomic
-from strawberry.model.risks import declarations
+from strawberry.model.risks import declarations, declares
 from strawberry.referee.dependence import NOISE, SEED, Breach, Run, outputs
 from strawberry.referee.draws import draws
 from strawberry.referee.judged import judge
 from strawberry.referee.losses import ROUNDING, bound_breach, targets_breach
-from strawberry.referee.places import recorded
-from strawberry.training.account import account, again
+from strawberry.referee.places import recorded, suspects
+from strawberry.referee.terms import taken
+from strawberry.training.account import Rows, account, again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,21 +32,25 @@ _ROWS = 2
 """Number of rows whose loss is computed again from the logits."""
 
 
-def referee(session: Session) -> None:
+def referee(session: Session, evaluated: Rows) -> None:
     """Measure the dependences of the validation loss; forbidden ones are reported and recorded.
 
     Everything runs as in `validate`: the same rows, compiled and cast alike. Several ranks run the
     same passes together, each with its own rows.
+
+    Args:
+        session: the run.
+        evaluated: inputs and targets of the evaluation's batches, on this rank.
     """
     before, model = session.run.breaches(), session.model
     was_training = model.training
     model.eval()
-    evaluated = session.batches.evaluated
     counted, excused = account(session, evaluated)
     run, rows = _run(session), _rows(session)
-    measured = _breaches(session, run, rows)
+    measured = [*_breaches(session, run, rows), *_of_averages(session, run, rows)]
     drawn = draws(model, run, rows.x[:1])
-    own = [str(breach) for breach in (*counted, *measured, *again(session, evaluated))]
+    looked = (*counted, *measured, *again(session, evaluated))
+    own = [*session.noticed, *map(str, looked)]
     model.train(was_training)
     breaches = sorted({*before, *(line for lines in session.world.gather(own) for line in lines)})
     excused = [line for lines in session.world.gather(excused) for line in lines]
@@ -63,6 +68,14 @@ def referee(session: Session) -> None:
     for line in breaches:
         if line not in before:
             session.warn(f"the validation loss can't be trusted: {line}")
+
+
+def glance(session: Session, evaluated: Rows) -> None:
+    """Measure the first rows of an evaluation again, for the referee's report."""
+    was_training = session.model.training
+    session.model.eval()
+    session.noticed += map(str, again(session, evaluated))
+    session.model.train(was_training)
 
 
 def _overlap(session: Session) -> dict[str, float] | None:
@@ -114,15 +127,36 @@ def _breaches(session: Session, run: Run, rows: EvaluationRows) -> list[Breach]:
     ]
     vocab_size = model.embedding.num_embeddings
     ids = rows.x[:_ROWS]
-    engine = session.engine
+    engine, dtype = session.engine, machine.dtype
     with machine.autocast():
-        breaches.append(
-            targets_breach(_nats(session), engine.logits, ids, vocab_size, machine.dtype)
+        loss = (
+            targets_breach(_nats(session), engine.logits, ids, vocab_size, dtype)
             if model.objective.left_to_right
-            else bound_breach(engine.predictions, ids, vocab_size, machine.dtype)
+            else bound_breach(
+                engine.predictions, ids, vocab_size, dtype, causal=declares(model, "causal")
+            )
         )
+        breaches += taken(model, ids[:1])
+    breaches.append(loss and replace(loss, place=suspects(model)))
     breaches.append(_ranks_breach(session, run))
     return [breach for breach in breaches if breach is not None]
+
+
+def _of_averages(session: Session, run: Run, rows: EvaluationRows) -> list[Breach]:
+    """Forbidden dependences of the model with each average of its weights."""
+    breaches = []
+    for name in session.averages.by_name:
+        with session.averages.using(name, session.step):
+            seen = judge(
+                session.model,
+                run,
+                rows.x,
+                seed=session.recipe.seed + session.step,
+                dtype=session.machine.dtype,
+                agree=lambda own: bool(session.world.most(own)),
+            )
+        breaches += [replace(b, detail=f"with the average {name}: {b.detail}") for b in seen]
+    return breaches
 
 
 def _nats(session: Session) -> Callable[[Tensor, Tensor], Tensor]:
@@ -143,7 +177,7 @@ def _ranks_breach(session: Session, run: Run) -> Breach | None:
         return None
     with recorded(session.model) as components:
         outputs(run, ids)
-    every = world.gather([(path, _sums(y)) for path, y in components])
+    every = world.gather([(call.path, _sums(y)) for call in components for y in call.result])
     ours = (rows[0][0] for rows in zip(*every, strict=False) if _apart([r[1] for r in rows], noise))
     path = next(ours, "")
     place = f"{path} ({type(session.model.get_submodule(path)).__name__})" if path else ""

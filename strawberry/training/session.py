@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from strawberry.contracts import StopRun, Tracker, to_local
 from strawberry.data import open_dataset
-from strawberry.data.opening import wordless
+from strawberry.data.opening import text_files, wordless
 from strawberry.data.readers import Readers
 from strawberry.errors import PluginError
 from strawberry.ranks.world import World
 from strawberry.recipe.seeds import seed_of
 from strawberry.referee.foreign import files_of
+from strawberry.referee.weights import bits, moved
 from strawberry.runs import randomness
 from strawberry.runs.averages import Averages
 from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
@@ -43,6 +44,7 @@ class Session:
         row_nats: losses of the last evaluation's rows, of all ranks.
         measured: the metrics of each evaluation of this process, by step.
         readers: code that has read the validation split meanwhile.
+        noticed: breaches that were seen since the referee's last report.
     """
 
     recipe: Recipe
@@ -65,6 +67,7 @@ class Session:
     row_nats: Sequence[float] = ()
     measured: dict[int, dict[str, float]] = field(default_factory=dict)
     readers: Readers = field(default_factory=lambda: Readers(()))
+    noticed: list[str] = field(default_factory=list)
 
     def tell(self, event: str, *arguments: Any) -> None:
         """Send an event of this run to trackers, and to the plugins' lifecycle hooks.
@@ -75,17 +78,23 @@ class Session:
         if not self.world.main:
             return
         failures: list[Exception] = []
+        before = bits(self.model) if self.trackers else {}
         for tracker in self.trackers:
+            name = type(tracker).__qualname__
             try:
                 # Each has a copy: what one writes into it is nobody else's measurement.
                 getattr(tracker, event)(*(dict(a) if isinstance(a, dict) else a for a in arguments))
             except StopRun:
                 self.enough = True
             except Exception as error:
-                name = type(tracker).__qualname__
                 message = f"tracker {name}: {event} raised {type(error).__name__}: {error}"
                 failures.append(PluginError(message))
                 failures[-1].__cause__ = error
+            after = bits(self.model)
+            self.noticed += [
+                f"tracker {name}: {event} changes {path}" for path in moved(before, after)
+            ]
+            before = after
         plugins = self.recipe.plugins
         if plugins is not None:
             try:
@@ -176,7 +185,7 @@ def open_session(
     """
     recipe = outline.recipe
     measures_of(recipe)  # what is wrong with one is told before the first step
-    readers = Readers.active = Readers(files_of(recipe.plugins))
+    readers = Readers.active = Readers(files_of(recipe.plugins), text_files(recipe))
     dataset = open_by_one(recipe, world, progress)
     tokenizer, room = dataset.tokenizer, recipe.model.vocab_size
     unused = [] if tokenizer is None else wordless(tokenizer.vocab_size, room, tokenizer.gaps)

@@ -11,8 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,9 +41,10 @@ class Memory(Ledger):
         super().__init__(Path())
         self.entries: list[dict[str, Any]] = []
 
-    def held(self) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
         """Nobody else writes."""
-        return contextlib.nullcontext()
+        yield
 
     def read(self) -> tuple[list[dict[str, Any]], int]:
         """All entries, none of them damaged."""

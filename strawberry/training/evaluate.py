@@ -132,7 +132,8 @@ def _measure(
         right, _, solved, tasks = world.sum(told).tolist()
         metrics |= {"val_accuracy": right / targets, "val_solved": solved / max(1, tasks)}
     # A term by the name of one of these metrics is not in its place.
-    return {f"val_{name}": value for name, value in means.numbers(world).items()} | metrics
+    terms = {f"val_{name}": value for name, value in means.numbers(world).items()}
+    return metrics | {name: value for name, value in terms.items() if name not in metrics}
 
 
 def _in_order(ranks: Sequence[Sequence[torch.Tensor]]) -> list[Any]:

@@ -69,7 +69,9 @@ def evaluate(session: Session) -> bool:
         before = _note_changes(session, before, f"measures ({_names(recipe.measures)})")
         more |= _averaged(session)
         _note_changes(session, before, f"averages ({_names(recipe.averaging)})")
-        session.metrics = more | session.metrics
+        session.metrics |= {
+            name: value for name, value in more.items() if name not in session.metrics
+        }
         _let_look(session, rows)
     session.measured[step] = dict(session.metrics)
     session.log({"step": step, **session.metrics})

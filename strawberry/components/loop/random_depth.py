@@ -52,7 +52,7 @@ class RandomDepth(Loop):
         """The state (B, T, C) after the last step, and the terms of that step."""
         steps = self._drawn(inner) if self.training else inner.steps
         state = torch.zeros_like(stream)
-        if self.training:
+        if self.training and self.noise:
             state = torch.randn_like(stream) * self.noise
         aux: Aux = ()
         for step in range(steps):

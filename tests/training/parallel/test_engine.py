@@ -74,6 +74,17 @@ def test_an_objective_is_the_same_on_two_ranks(tmp_path: Path, parallel: str) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_random_depth_is_that_of_all_ranks(tmp_path: Path, parallel: str) -> None:
+    """Ranks draw one number of steps, which is that of one process; blocks recompute."""
+    block = {"attention": {"use": "mha", "n_head": 2}, "ffn": "swiglu"}
+    loop = {"use": "random_depth", "gradient_steps": 2, "noise": 0.0}
+    stack = [block, {"recur": 3, "loop": loop, "stack": [block]}]
+    changes = {"train__parallel": parallel, CHECKPOINT: True, "train__max_iters": 4}
+    compare(tmp_path, ("gpt2",), 2, model__stack=stack, **changes)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("ranks", [2, 4])

@@ -1,6 +1,8 @@
 """Contracts for authors of components, and helpers.
 
-Shapes: B batch, T tokens, C model width (`n_embd`), V vocabulary, H heads, D width of a head.
+Shapes, in all docstrings: B batch, T tokens, C model width (`n_embd`), V vocabulary, H heads, D
+width of a head, E experts, K tokens of a sequence that run a routed step. Other letters are
+explained by the module or class that uses them. A name such as `x_BHTD` has its shape in it.
 
 A component's keyword-only parameters are its recipe fields; the builder passes the arguments before
 them. Values of one *use* of a module (its cache, the positions, the recursion step) are in a `Use`,

@@ -27,6 +27,8 @@ def all_reduce_sum(x: Tensor) -> Tensor:
 
 
 class _Summed(torch.autograd.Function):
+    """The sum over ranks of tensors (...), whose gradient is the sum of all ranks' gradients."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004 (torch calls it)
         y = x.clone()

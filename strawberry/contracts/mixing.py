@@ -55,7 +55,7 @@ class Attention(Component, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, x: Tensor, use: Use) -> Tensor | tuple[Tensor, Aux]:
-        """Mix; with `use.state`, continue after `use.offset` tokens and update the state."""
+        """Mix (B, T, C); with `use.state`, continue after `use.offset` tokens, and update it."""
 
 
 class FFN(Component, abc.ABC):
@@ -69,7 +69,7 @@ class FFN(Component, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, x: Tensor, use: Use) -> Tensor | tuple[Tensor, Aux]:
-        """Transform each token; with `use.state`, continue after `use.offset` tokens."""
+        """Transform (B, T, C); with `use.state`, continue after `use.offset` tokens."""
 
 
 class Norm(Component, abc.ABC):

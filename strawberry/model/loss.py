@@ -89,7 +89,9 @@ def _computed_in(h: Tensor) -> torch.dtype:
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """For each token `(1 - e) nll + e mean_v(nll_v) + b lse^2`, with smoothing e and z-weight b.
+    """The loss of states h (N, C), a head's weight (V, C) and targets (N,), for N tokens.
+
+    For each token it is `(1 - e) nll + e mean_v(nll_v) + b lse^2`, with smoothing e and z-weight b.
 
     Its gradient by the logits is `(1 + 2 b lse) softmax - (1 - e) onehot - e / V`. Products are in
     `dtype`; sums over tokens are wider, and keep that precision up to the parameter.
@@ -236,7 +238,10 @@ def loss_over_logits(
 
 
 class _ChunkedSum(torch.autograd.Function):
-    """Takes the gradient of each chunk as soon as its loss is there, by autograd."""
+    """The sum of a loss over chunks of states h (N, C), N tokens, under a weight (V, C).
+
+    It takes the gradient of each chunk as soon as its loss is there, by autograd.
+    """
 
     @staticmethod
     def forward(

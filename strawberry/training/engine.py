@@ -159,6 +159,7 @@ class _LossOf(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, y: Tensor, count: Tensor, share: float) -> Loss:
+        """The loss of ids x (B, T) and targets y (B, T)."""
         loss = self.model.loss(x, y, count, share=share)
         idle = self.model.stack.idle()
         if not idle:

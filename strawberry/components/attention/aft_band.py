@@ -30,7 +30,7 @@ def terms(k: Tensor, w: Tensor, bounded: bool = False) -> tuple[Tensor, Tensor]:
 
 
 class _BandMean(torch.autograd.Function):
-    """(B, T, N) from k and v (B, T, N) and w (S, T, 1) or (S, 1, N)."""
+    """(B, T, N) from k and v (B, T, N) and w (S, T, 1) or (S, 1, N), with N channels."""
 
     @staticmethod
     def forward(

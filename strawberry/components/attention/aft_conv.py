@@ -64,7 +64,7 @@ class AFTConv(AFT):
         self.beta = nn.Parameter(torch.full((n_head,), beta))
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
-        """The mean with biases by distance: (B, T, N)."""
+        """The mean with biases by distance: (B, T, n_qkv)."""
         if k.shape[-1] != v.shape[-1]:
             k = k.repeat_interleave(self.n_qkv // self.n_head, dim=-1)
         biases = self._biases()

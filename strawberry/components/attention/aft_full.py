@@ -19,11 +19,11 @@ from strawberry.contracts import Site, State, Use, drawn
 
 
 class _PairMean(torch.autograd.Function):
-    """(B, T, N) from k and v (B, S, N), of which the last T of S are the queries.
+    """(B, T, N) from k and v (B, S, N): N channels, and the last T of S positions are the queries.
 
-    The biases are `left` (T, S), or `left @ right^T` with left (T, R) and right (S, R). It takes
-    two products with their exponentials, one for the numerator and one for the denominator. No
-    tensor of size T * S is saved for the backward pass.
+    The biases are `left` (T, S), or `left @ right^T` with left (T, R) and right (S, R), of rank R.
+    It takes two products with their exponentials, one for the numerator and one for the
+    denominator. No tensor of size T * S is saved for the backward pass.
     """
 
     @staticmethod
@@ -116,7 +116,7 @@ class AFTFull(AFT):
         return self.block_size
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
-        """The mean with a bias for each pair: (B, T, N)."""
+        """The mean with a bias for each pair: (B, T, n_qkv)."""
         if use.state is not None:
             end = use.offset + k.shape[1]
             use.state["k"][:, use.offset : end] = k

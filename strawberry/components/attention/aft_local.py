@@ -58,7 +58,7 @@ class AFTLocal(AFT):
         return self.block_size
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
-        """The mean with biases for near positions: (B, T, N)."""
+        """The mean with biases for near positions: (B, T, n_qkv)."""
         biases = self._biases(use.positions)
         return band_mean(k, v, biases, use.state, self.den_eps, bounded=self.bounded)
 

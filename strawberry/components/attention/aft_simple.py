@@ -18,7 +18,7 @@ from strawberry.contracts import State, Use, wide
 
 
 class _RunningMean(torch.autograd.Function):
-    """The exponentially weighted running mean of v under keys k, both (B, T, N).
+    """The exponentially weighted running mean of v under keys k, both (B, T, N) with N channels.
 
     Written as a function because autograd would save five wide tensors instead of three: dL/dv[s] =
         e^{k[s]} R[s], dL/dk[s] = e^{k[s]} (v[s] R[s] - Q[s]), R[s] = sum_{t>=s} dy[t] / den[t],
@@ -53,7 +53,7 @@ class _RunningMean(torch.autograd.Function):
 def running_mean(
     k: Tensor, v: Tensor, state: State | None = None, eps: float = 0.0, *, bounded: bool = False
 ) -> Tensor:
-    """The running mean of v under keys k, (B, T, N); continues from `state` and updates it.
+    """The running mean of v under keys k, (B, T, n_qkv); continues from `state` and updates it.
 
     `eps` is added to the denominator, which does not need it; `bounded` means that keys are within
     the bounds of float32. A state's sums are always in float64, because they may become long.
@@ -75,7 +75,7 @@ class AFTSimple(AFT):
     """
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
-        """The running mean: (B, T, N)."""
+        """The running mean: (B, T, n_qkv)."""
         return running_mean(k, v, use.state, self.den_eps, bounded=self.bounded)
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:

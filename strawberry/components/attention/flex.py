@@ -39,7 +39,7 @@ def attend(
     scores: Scores,
     kernel: Callable[..., Any] | None = None,
 ) -> Tensor:
-    """As `softmax.attend`; `kernel` replaces the compiled `flex_attention`."""
+    """(B, H, T, D), as `softmax.attend`; `kernel` replaces the compiled `flex_attention`."""
     from torch.nn.attention.flex_attention import AuxRequest, create_block_mask
 
     T, S = q.shape[2], k.shape[2]

@@ -61,7 +61,9 @@ def new_kv(
 
 
 def extend_kv(k: Tensor, v: Tensor, use: Use, window: int | None = None) -> tuple[Tensor, Tensor]:
-    """The keys and values that the queries may see: those of the cache and these, in order.
+    """The keys and values (B, G, S, D) that the queries may see, from these (B, G, T, D).
+
+    They are those of the cache and these, in order.
 
     The new ones are written to the cache. With a window the cache is a ring buffer: position p has
     slot p mod size, and keys before the first query's window are left out. In a recursion whose

@@ -67,7 +67,9 @@ def _normed(x: Tensor, gain: Tensor | None, eps: float) -> tuple[Tensor, Tensor]
 
 
 class _RMSNorm(torch.autograd.Function):
-    """With n = x / rms and h = grad * gain, the gradient by x is `(h - n mean(h n)) / rms`.
+    """(..., features) and a gain (features,) to the same shape.
+
+    With n = x / rms and h = grad * gain, the gradient by x is `(h - n mean(h n)) / rms`.
 
     Without a gain n is the result itself. With one, the backward kernel of layer norm, called with
     a mean of zero, gives the gradient minus `mean(h) / rms`, in one pass.

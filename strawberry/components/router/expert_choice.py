@@ -77,7 +77,7 @@ class ExpertChoiceRouter(ScoringRouter):
     def route(
         self, x: Tensor, step: int, carried: State, length: int, real: Tensor | None
     ) -> Routed:
-        """The top of the remaining tokens; in evaluation those above the threshold."""
+        """The top of the remaining tokens (B, K, C); in evaluation those above the threshold."""
         logits = self.logits(x, step)
         kept = {"gate": self.scale * logits.sigmoid()}
         if self.causal and self.capacity[step] >= 1:  # a step that takes all has nothing to guess
@@ -139,7 +139,7 @@ class Predictor(Component):
         self.down = nn.Linear(2 * n_embd, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, in float32 at least."""
+        """Tokens (..., C) -> logits (...), in float32 at least."""
 
         def compute(wide: Tensor) -> Tensor:
             weights: list[Any] = [p.to(wide.dtype) for p in self.parameters()]

@@ -45,7 +45,7 @@ class ScoringRouter(Router):
         return precise(lambda wide: wide @ self.weight[step].to(wide.dtype), x)
 
     def merge(self, x: Tensor, y: Tensor, step: int, carried: State) -> Tensor:
-        """`H + gate * f(H)`."""
+        """`H + gate * f(H)`, (B, K, C)."""
         return x + carried["gate"][..., None].to(y.dtype) * y
 
     def shares(self) -> Sequence[float]:

@@ -55,7 +55,7 @@ class ThresholdRouter(ScoringRouter):
     def route(
         self, x: Tensor, step: int, carried: State, length: int, real: Tensor | None
     ) -> Routed:
-        """The tokens above the threshold of this step."""
+        """Those of the tokens (B, K, C) above the threshold of this step."""
         logits = self.logits(x, step)
         kept = {"gate": self.scale * logits.sigmoid()}
         terms: Aux = ()

@@ -58,7 +58,7 @@ class TokenChoiceRouter(Router):
     def route(
         self, x: Tensor, step: int, carried: State, length: int, real: Tensor | None
     ) -> Routed:
-        """All tokens at first, when depths are chosen; then those with a larger depth."""
+        """All tokens (B, T, C) at first, when depths are chosen; then those with a larger depth."""
         if step:
             return Routed(carried["last"] >= step, carried)
         B, T, _ = x.shape
@@ -70,7 +70,7 @@ class TokenChoiceRouter(Router):
         return Routed(torch.ones_like(last, dtype=torch.bool), carried, choice.terms, size=T)
 
     def merge(self, x: Tensor, y: Tensor, step: int, carried: State) -> Tensor:
-        """`H + p * y` at a token's last step, y before."""
+        """`H + p * y`, (B, K, C), at a token's last step, y before."""
         leaving = carried["first"] + carried["gate"][..., None].to(y.dtype) * y
         return torch.where((carried["last"] == step)[..., None], leaving, y)
 

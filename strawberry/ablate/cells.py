@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
 
 POSITIONAL = "model.positional"
+_OUTSIDE = re.compile(r"(optimizer|schedule)\b|train\.(?!document_mask$)")
+"""Paths of values that `build` doesn't read: rates, and what goes by steps."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,16 @@ class Cell:
         assert self.recipe is not None
         return build(self.recipe, "meta")
 
-    def lasting(self, steps: int, base: Recipe) -> Cell:
-        """The cell with another number of steps, and the same model."""
-        cell = self.changed({"train.max_iters": steps}, base)
-        cell.__dict__["model"] = self.model  # no number of steps changes what is built
-        return cell
-
     def changed(self, more: Mapping[str, Any], base: Recipe) -> Cell:
-        """The cell with further values; raises RecipeError if they are invalid."""
+        """The cell with further values, and the same model where they change none of it.
+
+        Raises RecipeError if they are invalid.
+        """
         patched = {**self.patch, **more}
-        return replace(self, patch=patched, recipe=patch(base, patched))
+        cell = replace(self, patch=patched, recipe=patch(base, patched))
+        if "model" in self.__dict__ and all(map(_OUTSIDE.match, more)):
+            cell.__dict__["model"] = self.model
+        return cell
 
 
 def cells(plan: Plan, plugins: Plugins) -> tuple[Recipe, list[Cell]]:

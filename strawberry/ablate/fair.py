@@ -163,7 +163,7 @@ def with_step_budget(cell: Cell, plan: Plan, base: Recipe) -> Cell:
             f"{cell.name}: the budget is {tokens:,} tokens, less than one step of "
             f"{tokens_per_step(cell.recipe):,}"
         )
-    return cell.lasting(steps, base)
+    return cell.changed({"train.max_iters": steps}, base)
 
 
 def match_width(cell: Cell, baseline: Cell, plan: Plan, base: Recipe) -> Cell:

@@ -17,9 +17,6 @@ from torch.nn import functional as F
 
 from strawberry.contracts import HeadLoss, wide, without_autocast
 
-IGNORE = -1
-"""The target of an ignored position; so is every other negative one."""
-
 CHUNK_BYTES = {"cpu": 8 << 20}
 """Size of a chunk's float32 logits: on a CPU the size of its caches, elsewhere 512 MiB."""
 

@@ -106,6 +106,17 @@ Components: TypeAlias = Mapping[str, ComponentSpec]
 """The components at a place, by their recipe keys, in the order of the kinds."""
 
 
+class ComponentAt:
+    """An attribute of a place: its component of a kind, or None."""
+
+    def __init__(self, kind: str, doc: str) -> None:
+        self.kind, self.__doc__ = kind, doc
+
+    def __get__(self, place: Any, owner: type) -> ComponentSpec | None:
+        """The component; of the class itself there is none."""
+        return None if place is None else place.components.get(self.kind)
+
+
 @dataclass(frozen=True, slots=True)
 class BlockSpec:
     """A block, the leaf of a stack: its parts, and overrides of the model's components."""
@@ -113,35 +124,12 @@ class BlockSpec:
     components: Components = field(default_factory=dict)
     at: Located = field(default_factory=Located, compare=False)
 
-    @property
-    def attention(self) -> ComponentSpec | None:
-        """The token mixer."""
-        return self.components.get("attention")
-
-    @property
-    def ffn(self) -> ComponentSpec | None:
-        """The position-wise network."""
-        return self.components.get("ffn")
-
-    @property
-    def norm(self) -> ComponentSpec | None:
-        """Replaces the model's norm."""
-        return self.components.get("norm")
-
-    @property
-    def positional(self) -> ComponentSpec | None:
-        """Replaces the model's positional component."""
-        return self.components.get("positional")
-
-    @property
-    def residual(self) -> ComponentSpec | None:
-        """Replaces the model's residual component in how this block's parts join the stream."""
-        return self.components.get("residual")
-
-    @property
-    def weights(self) -> ComponentSpec | None:
-        """The weight source of this block, if it has its own."""
-        return self.components.get("weights")
+    attention = ComponentAt("attention", "The token mixer.")
+    ffn = ComponentAt("ffn", "The position-wise network.")
+    norm = ComponentAt("norm", "Replaces the model's norm.")
+    positional = ComponentAt("positional", "Replaces the model's positional component.")
+    residual = ComponentAt("residual", "Replaces the model's in how this block's parts join.")
+    weights = ComponentAt("weights", "The weight source of this block, if it has its own.")
 
     def to_dict(self) -> dict[str, Any]:
         """As a recipe would write it."""
@@ -158,10 +146,7 @@ class RepeatSpec:
     components: Components = field(default_factory=dict)
     at: Located = field(default_factory=Located, compare=False)
 
-    @property
-    def weights(self) -> ComponentSpec | None:
-        """The weight source of everything inside, if it has its own."""
-        return self.components.get("weights")
+    weights = ComponentAt("weights", "The weight source of everything inside, if it has its own.")
 
     def to_dict(self) -> dict[str, Any]:
         """As a recipe would write it."""
@@ -177,20 +162,11 @@ class RecurSpec(RecurFields):
     components: Components = field(default_factory=dict)
     at: Located = field(default_factory=Located, compare=False)
 
-    @property
-    def weights(self) -> ComponentSpec | None:
-        """The weight source of everything inside, if it has its own."""
-        return self.components.get("weights")
-
-    @property
-    def router(self) -> ComponentSpec | None:
-        """Chooses the tokens of each step; None if every step takes all."""
-        return self.components.get("router")
-
-    @property
-    def loop(self) -> ComponentSpec | None:
-        """Runs the steps in its own way; None if they run one after the other."""
-        return self.components.get("loop")
+    weights = ComponentAt("weights", "The weight source of everything inside, if it has its own.")
+    router = ComponentAt("router", "Chooses the tokens of each step, if not all take every one.")
+    loop = ComponentAt(
+        "loop", "Runs the steps in its own way; None if they run one after the other."
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """As a recipe would write it."""

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge
-from torch import Tensor, nn
+from torch import Tensor
 
-from strawberry.components.attention.aft import (
-    AFT,
-    BIAS_LIMIT,
-    inside,
-    weights_of,
-)
-from strawberry.components.attention.aft_local import STD
-from strawberry.contracts import Site, State, Use, drawn
+from strawberry.components.attention.aft import BIAS_LIMIT, inside, weights_of
+from strawberry.components.attention.aft_local import TableAFT
+from strawberry.contracts import Site, State, Use
 
 
 class _PairMean(torch.autograd.Function):
@@ -76,44 +70,14 @@ def _outer(x: Tensor, y: Tensor) -> Tensor:
     return x.transpose(0, 1).flatten(1) @ y.transpose(0, 1).flatten(1).mT
 
 
-class AFTFull(AFT):
+class AFTFull(TableAFT):
     """`w[t, s]` is learned for each pair; work is quadratic in T, training memory linear.
 
     Positions end at `block_size`. There is no finite state: the cache stores all keys and values.
-
-    Args:
-        rank: write w as u[t] . z[s] with vectors of this width; null learns a bias for each pair.
     """
 
-    routable = False
-    parameter_kinds = {
-        "biases": "embedding",
-        "queries": "embedding",
-        "keys": "embedding",
-    }
-
-    def __init__(
-        self,
-        site: Site,
-        *,
-        rank: Annotated[int, Ge(1)] | None = None,
-        **shared: Any,
-    ) -> None:
-        super().__init__(site, **shared)
-        length = site.block_size
-        self.block_size = length
-        self.biases: nn.Parameter | None = None
-        self.queries: nn.Parameter | None = None
-        self.keys: nn.Parameter | None = None
-        if rank is None:
-            self.biases = drawn(length, length, std=STD, uniform=False)
-        else:
-            self.queries = drawn(length, rank, std=STD, uniform=False)
-            self.keys = drawn(length, rank, std=STD, uniform=False)
-
-    def limit(self) -> int:
-        """`block_size`."""
-        return self.block_size
+    def __init__(self, site: Site, **shared: Any) -> None:
+        super().__init__(site, site.block_size, **shared)
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
         """The mean with a bias for each pair: (B, T, n_qkv)."""

@@ -16,46 +16,52 @@ STD = 0.01
 """Initial standard deviation of biases: the mixer begins close to AFT-simple."""
 
 
-class AFTLocal(AFT):
+class TableAFT(AFT):
+    """A mixer whose biases are in a table of positions, which end at `block_size`.
+
+    Args:
+        rank: write w as u[t] . z[s] with vectors of this width; null learns a bias for each pair.
+    """
+
+    routable = False
+    parameter_kinds = {"biases": "embedding", "queries": "embedding", "keys": "embedding"}
+
+    def __init__(
+        self,
+        site: Site,
+        columns: int,
+        *,
+        rank: Annotated[int, Ge(1)] | None = None,
+        **shared: Any,
+    ) -> None:
+        super().__init__(site, **shared)
+        self.block_size = site.block_size
+        self.biases: nn.Parameter | None = None
+        self.queries: nn.Parameter | None = None
+        self.keys: nn.Parameter | None = None
+        if rank is None:
+            self.biases = drawn(self.block_size, columns, std=STD, uniform=False)
+        else:
+            self.queries = drawn(self.block_size, rank, std=STD, uniform=False)
+            self.keys = drawn(self.block_size, rank, std=STD, uniform=False)
+
+    def limit(self) -> int:
+        """`block_size`."""
+        return self.block_size
+
+
+class AFTLocal(TableAFT):
     """`w[t, s]` is learned where t - s < window; further back it is 0, not minus infinity.
 
     Training memory is linear in T; the decoding state is constant. Positions end at `block_size`.
 
     Args:
         window: number of offsets with biases, including the token's own.
-        rank: write w as u[t] . z[s] with vectors of this width; null learns a bias for each pair.
     """
 
-    routable = False
-    parameter_kinds = {
-        "biases": "embedding",
-        "queries": "embedding",
-        "keys": "embedding",
-    }
-
-    def __init__(
-        self,
-        site: Site,
-        *,
-        window: Annotated[int, Ge(1)] = 32,
-        rank: Annotated[int, Ge(1)] | None = None,
-        **shared: Any,
-    ) -> None:
-        super().__init__(site, **shared)
+    def __init__(self, site: Site, *, window: Annotated[int, Ge(1)] = 32, **shared: Any) -> None:
+        super().__init__(site, window, **shared)
         self.window = window
-        self.block_size = site.block_size
-        self.biases: nn.Parameter | None = None
-        self.queries: nn.Parameter | None = None
-        self.keys: nn.Parameter | None = None
-        if rank is None:
-            self.biases = drawn(site.block_size, window, std=STD, uniform=False)
-        else:
-            self.queries = drawn(site.block_size, rank, std=STD, uniform=False)
-            self.keys = drawn(site.block_size, rank, std=STD, uniform=False)
-
-    def limit(self) -> int:
-        """`block_size`."""
-        return self.block_size
 
     def mix(self, k: Tensor, v: Tensor, use: Use) -> Tensor:
         """The mean with biases for near positions: (B, T, n_qkv)."""

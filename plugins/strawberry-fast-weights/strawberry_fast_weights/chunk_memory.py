@@ -10,13 +10,11 @@ and the tokens of chunk c use the rule's result with `M + gamma OA_c` for M.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.components import SWAPS, Rule, Update
+from strawberry.components import SWAPS, OwnedWeights, Rule, Update
 from strawberry.contracts import (
     Projection,
     ProjectionRequest,
@@ -26,22 +24,19 @@ from strawberry.contracts import (
     wide,
     without_autocast,
 )
-from strawberry_fast_weights.linear_memory import decayed_count, unit
-
-if TYPE_CHECKING:
-    from strawberry_fast_weights.fast_weights import FastWeights
+from strawberry_fast_weights.linear_memory import Memory, decayed_count, unit
 
 
 class ChunkProjection(Projection):
     """A matrix for each chunk; parameters: W, M (C, C), U (C, R), W_o and W_a (R, C), Psi or V."""
 
-    def __init__(self, request: ProjectionRequest, source: FastWeights) -> None:
+    def __init__(self, request: ProjectionRequest, source: OwnedWeights, memory: Memory) -> None:
         super().__init__(request)
         source.declare(self, request)
-        out, width, rank = request.out_features, request.in_features, source.rank
-        self.rule: Rule = source.rule
-        self.decay = source.decay
-        self.chunk = source.chunk
+        out, width, rank = request.out_features, request.in_features, memory.rank
+        self.rule: Rule = memory.rule
+        self.decay = memory.decay
+        self.chunk = memory.chunk
 
         def full(rows: int, columns: int) -> nn.Parameter:
             return drawn(rows, columns, std=columns**-0.5, uniform=True)
@@ -54,7 +49,7 @@ class ChunkProjection(Projection):
         self.parameter_parts = {**self.parameter_parts, "transform": request.parts}
         self.back = full(width, width) if self.rule == "mlp" else None
         self.tau = nn.Parameter(torch.ones(1)) if self.rule == "mlp" else None
-        self.gamma = nn.Parameter(torch.full((1,), source.gamma))
+        self.gamma = nn.Parameter(torch.full((1,), memory.gamma))
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """The sums of closed chunks and of the open one; in float32 at least."""

@@ -32,7 +32,7 @@ from strawberry.components import OwnedWeights, Rule
 from strawberry.contracts import Projection, ProjectionRequest, WeightSite
 from strawberry.errors import FieldError
 from strawberry_fast_weights.chunk_memory import ChunkProjection
-from strawberry_fast_weights.linear_memory import LinearMemoryProjection
+from strawberry_fast_weights.linear_memory import LinearMemoryProjection, Memory
 
 
 class FastWeights(OwnedWeights):
@@ -74,11 +74,8 @@ class FastWeights(OwnedWeights):
             raise FieldError("chunk", f"must be a power of two, got {chunk}")
         self.n_embd = site.n_embd
         self.form = form
-        self.rule: Rule = rule or "oa"
-        self.rank = rank if rank is not None else max(1, site.n_embd // 8)
-        self.decay = decay
-        self.chunk = chunk
-        self.gamma = gamma
+        rank = rank if rank is not None else max(1, site.n_embd // 8)
+        self.memory = Memory(rule or "oa", rank, decay, chunk, gamma)
         self.separates = form == "linear"
         self.remembering: set[int] = set()
 
@@ -89,4 +86,4 @@ class FastWeights(OwnedWeights):
             return super().projection(request)
         self.remembering.add(request.block)
         remembers = LinearMemoryProjection if self.form == "linear" else ChunkProjection
-        return remembers(request, self)
+        return remembers(request, self, self.memory)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strawberry.components import recurrence, unit_rms
+from strawberry.components import OwnedWeights, Rule, recurrence, unit_rms
 from strawberry.contracts import (
     Projection,
     ProjectionRequest,
@@ -20,12 +20,20 @@ from strawberry.contracts import (
     without_autocast,
 )
 
-if TYPE_CHECKING:
-    from strawberry_fast_weights.fast_weights import FastWeights
-
 RMS_EPS = 1e-6
 FORGET = -1e4
 """A log decay after which nothing is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a memory is like: see the fields of `FastWeights`."""
+
+    rule: Rule
+    rank: int
+    decay: float
+    chunk: int
+    gamma: float
 
 
 class LinearMemoryProjection(Projection):
@@ -34,16 +42,16 @@ class LinearMemoryProjection(Projection):
     W_o (C, C), W_a and W_c (R, C) start uniform at fan-in scale.
     """
 
-    def __init__(self, request: ProjectionRequest, source: FastWeights) -> None:
+    def __init__(self, request: ProjectionRequest, source: OwnedWeights, memory: Memory) -> None:
         super().__init__(request)
         source.declare(self, request)
-        width, rank = request.in_features, source.rank
-        self.decay = source.decay
-        self.chunk = source.chunk
+        width, rank = request.in_features, memory.rank
+        self.decay = memory.decay
+        self.chunk = memory.chunk
         self.value = drawn(width, width, std=width**-0.5, uniform=True)
         self.key = drawn(rank, width, std=width**-0.5, uniform=True)
         self.query = drawn(rank, width, std=width**-0.5, uniform=True)
-        self.gamma = nn.Parameter(torch.full((1,), source.gamma))
+        self.gamma = nn.Parameter(torch.full((1,), memory.gamma))
 
     def new_state(self, batch: int, length: int, device: torch.device, dtype: torch.dtype) -> State:
         """The memory, whatever the length; sums in float32 at least."""

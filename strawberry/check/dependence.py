@@ -134,7 +134,7 @@ def _influence(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def _on_logits(model: LanguageModel, idx: Tensor) -> Tensor:
     """(T, T): relative change of the logits at row i when the token at column j changes."""
-    vocabulary = model.embedding.num_embeddings
+    vocabulary = model.vocab_size
     with torch.no_grad():
         before = model(idx)
         columns = []

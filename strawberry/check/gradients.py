@@ -84,7 +84,8 @@ def stability(subject: Subject) -> str:
         if not all(g.isfinite().all() for g in gradients if g is not None):
             raise Finding(f"{name}: gradients are not finite")
     with torch.no_grad():
-        model.embedding.weight.mul_(SCALE)
+        for table in model.embedding.parameters():
+            table.mul_(SCALE)
         if not model(subject.tokens()).isfinite().all():
             raise Finding("the logits are not finite")
     return "finite"

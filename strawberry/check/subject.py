@@ -15,7 +15,7 @@ from strawberry.contracts import FFN, Attention, Use
 from strawberry.errors import Location, StrawberryError
 from strawberry.model.build import build
 from strawberry.model.language_model import LanguageModel
-from strawberry.plugin import Kinds, Plugins, RegistryEntry
+from strawberry.plugin import ComponentKind, Kinds, Plugins, RegistryEntry
 from strawberry.recipe.around import around
 from strawberry.recipe.load import patch
 from strawberry.recipe.spec import Recipe
@@ -142,7 +142,7 @@ def of_component(
     title = f"check {kind}/{name}"
     # Every component but a mixer has the usual mixer beside it, which rotates.
     rotary = kind != "attention" or "rotary" in cast("type[Attention]", entry.load()).honours
-    row = replace(row, around={**row.around, **getattr(entry.load(), "checked_with", {})})
+    beside = replace(row, around={**row.around, **getattr(entry.load(), "checked_with", {})})
 
     small: dict[str, Any] = {
         "name": "check",
@@ -151,12 +151,12 @@ def of_component(
     if "train" not in row.around:
         small["train"] = TRAIN
 
-    def recipe(use: str, given: Mapping[str, Any]) -> Recipe:
+    def recipe(row: ComponentKind, use: str, given: Mapping[str, Any]) -> Recipe:
         tree = around(row, {"use": use, **given}, small, Location(title, 1, 1))
         return validate(tree, Path(title), plugins)
 
-    base = recipe(row.usual, {}) if row.usual else None
-    made = recipe(name, fields or {})
+    base = recipe(row, row.usual, {}) if row.usual else None
+    made = recipe(beside, name, fields or {})
     return Subject(f"{kind}/{name}", kind, made, entry, base, fields or {})
 
 

@@ -207,7 +207,7 @@ def _parametrization_facts(recipe: Recipe) -> list[tuple[str, str]]:
     spec = recipe.model.components["parametrization"]
     kind = next(kind for kind in CORE if kind.name == spec.kind)
     plain = spec.use == kind.default and not spec.explicit
-    return [] if plain else [("parametrization", _label(spec))]
+    return [] if plain else [("parametrization", styled(_label(spec)).plain)]
 
 
 def _run_facts(recipe: Recipe) -> list[tuple[str, str]]:

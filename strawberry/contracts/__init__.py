@@ -57,6 +57,13 @@ if TYPE_CHECKING:
         TokenizerSource,
     )
     from strawberry.contracts.decay import Beta, Decay, DecayingSource, decay_groups
+    from strawberry.contracts.embedding import (
+        Embedding,
+        EmbeddingSite,
+        WrappedEmbedding,
+        history,
+        new_history,
+    )
     from strawberry.contracts.execution import (
         FINISHED,
         STOPPED,
@@ -170,6 +177,8 @@ __all__ = [
     "Decay",
     "DecayingSource",
     "Declared",
+    "Embedding",
+    "EmbeddingSite",
     "Events",
     "Executor",
     "ExecutorSite",
@@ -245,6 +254,7 @@ __all__ = [
     "Weight",
     "WeightSite",
     "WeightSource",
+    "WrappedEmbedding",
     "all_gather",
     "all_reduce_max",
     "all_reduce_sum",
@@ -257,10 +267,12 @@ __all__ = [
     "full_tensor",
     "has_values",
     "hashed",
+    "history",
     "interleaved",
     "is_sharded",
     "keeps_state",
     "mean_terms",
+    "new_history",
     "normed",
     "of_main",
     "shard_like",
@@ -273,7 +285,8 @@ __all__ = [
 
 _MODULES = (
     "data", "execution", "tokenizer",  # without torch, and so first
-    "component", "decay", "looping", "mixing", "numbers", "objective", "parametrization", "parts",
+    "component", "decay", "embedding", "looping", "mixing", "numbers", "objective",
+    "parametrization", "parts",
     "collectives", "routing", "running", "sites", "stream", "terms", "training", "use", "weights",
 )  # fmt: skip
 

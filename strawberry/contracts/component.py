@@ -50,6 +50,8 @@ class Component(nn.Module):
             terms of an output.
         precise_buffers: its buffers that keep their precision when the model is cast, since they
             move by small steps.
+        reads_inputs: the inputs of the embedding that it reads in `use.inputs`, and their last
+            dimensions.
         adjustable: its numbers that a curriculum may change from step to step, by attribute.
     """
 
@@ -70,6 +72,7 @@ class Component(nn.Module):
     parameter_parts: Mapping[str, MatrixLayout] = {}
     parameter_transposed: tuple[str, ...] = ()
     precise_buffers: tuple[str, ...] = ()
+    reads_inputs: Mapping[str, int] = {}
     adjustable: tuple[str, ...] = ()
 
     def __init__(self, site: object = None) -> None:

@@ -60,10 +60,9 @@ def hashed(*numbers: Tensor | int) -> Tensor:
     The same on every device, and however a batch is divided. The mixing is that of splitmix64
     (Steele et al. 2014, doi 10.1145/2660193.2660195).
     """
-    mixed = torch.zeros((), dtype=torch.int64)
+    devices = [number.device for number in numbers if isinstance(number, Tensor)]
+    mixed = torch.zeros((), dtype=torch.int64, device=devices[0] if devices else None)
     for number in numbers:
-        if isinstance(number, Tensor):
-            mixed = mixed.to(number.device)
         mixed = _mixed(mixed * 0x2545F4914F6CDD1D + number + 0x1E3779B97F4A7C15)
     return ((mixed >> 24) & 0xFFFFFF).float() / (1 << 24)
 

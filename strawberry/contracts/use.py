@@ -80,6 +80,7 @@ class Use:
         once: values computed once in a pass, independent of tokens, such as derived weights.
         cache: the states of all block uses; a block takes its own from it.
         tokens: the token ids themselves, (B, T) int64.
+        inputs: what the embedding gives blocks beside the stream, (B, T, ...) by name.
         documents: the document number of each token, (B, T), if attention is restricted to
             documents; else None. Never set with a cache.
         key_positions: positions of all keys so far, (B, S), if they are not consecutive.
@@ -100,6 +101,7 @@ class Use:
     once: dict[Any, Any] = field(default_factory=dict)
     cache: Sequence[State] | None = None
     tokens: Tensor | None = None
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
     documents: Tensor | None = None
     key_positions: Tensor | None = None
     shared: SharedKeys | None = None

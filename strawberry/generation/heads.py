@@ -95,7 +95,7 @@ class _Text:
 
     def __init__(self, model: LanguageModel, length: int) -> None:
         self.model = model
-        self.room = CacheShape(1, length, model.device, model.embedding.weight.dtype)
+        self.room = CacheShape(1, length, model.device, next(model.parameters()).dtype)
         self.contexts = without_gradients(model)
         self.blocks: dict[OwnBlock, list[State]] = {}
         with self.contexts():
@@ -154,7 +154,8 @@ class _SeenText(Seen):
 
     def embed(self, ids: Tensor) -> Tensor:
         """By the model's table."""
-        return self.text.model.embedding(ids)
+        model = self.text.model
+        return model.embed(ids, model.use(ids))
 
     def likely(self, x: Tensor) -> Tensor:
         """By the last norm and the head."""

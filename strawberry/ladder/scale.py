@@ -25,8 +25,7 @@ FAR: Final = 0.2
 
 def without_embeddings(model: LanguageModel) -> int:
     """Unique parameters of a model, token embedding and head aside."""
-    tables = {p: p.numel() for p in (model.embedding.weight, model.head_weight)}
-    return parameters_of(model) - sum(tables.values())
+    return parameters_of(model) - sum(p.numel() for p in model.tables())
 
 
 def unit(recipe: Recipe, powers: Mapping[str, float]) -> int:

@@ -23,7 +23,7 @@ from strawberry.model.build import build
 from strawberry.model.counting import Cost, CostMeter
 from strawberry.model.gathering import gather
 from strawberry.model.loop_cost import loop_cost
-from strawberry.model.objective_cost import objective_cost, trained
+from strawberry.model.objective_cost import embedding_cost, objective_cost, trained
 from strawberry.model.risks import risks
 from strawberry.model.stack import BlockNode
 from strawberry.model.visiting import BlockUses
@@ -170,7 +170,7 @@ def _account(
             outside += _router_cost(recursion, spec.block_size, spec.n_embd, meter)
         if recursion.loop is not None:
             outside += loop_cost(recursion, recursion.loop, model, spec.block_size, meter)
-    total = trained(total, objective) + outside
+    total = trained(total + embedding_cost(model, spec.block_size, meter), objective) + outside
     kinds: dict[str, int] = {}
     for info in model.parameter_infos():
         kinds[info.kind] = kinds.get(info.kind, 0) + info.parameter.numel()
@@ -303,9 +303,7 @@ def _head_part(model: LanguageModel, cost: Cost) -> PartReport:
         path="head",
         name="embedding = head" if model.head is None else "embedding, head",
         shape=f"{vocabulary}x{width}",
-        parameters=sum(
-            {p: p.numel() for p in (model.embedding.weight, model.head_weight)}.values()
-        ),
+        parameters=sum(p.numel() for p in model.tables()),
         uses=1,
         cost=cost,
     )

@@ -96,7 +96,7 @@ class ModelBatch(Batch):
 
     def use(self, ids: Tensor | None = None) -> Use:
         """The use of a pass over the ids."""
-        return self.model.use(self.ids if ids is None else ids)
+        return self.model.use_of_blocks(self.ids if ids is None else ids)
 
     def cross_entropy(
         self,
@@ -147,7 +147,7 @@ class ModelBatch(Batch):
 
     def embed(self, ids: Tensor) -> Tensor:
         """The embeddings of ids."""
-        return self.model.embedding(ids)
+        return self.model.embed(ids, self.model.use(ids))
 
 
 def loss_of(batch: ModelBatch) -> Loss:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import torch
-from torch import Tensor, nn
 
 from strawberry.contracts import (
+    Embedding,
     Initial,
     Loop,
     Norm,
@@ -29,11 +29,11 @@ from strawberry.contracts import (
     Weight,
     WeightSite,
     WeightSource,
-    draw,
 )
 from strawberry.errors import Problem, RecipeError, StrawberryError
 from strawberry.model import pairings
 from strawberry.model.blocks import BlockMaker
+from strawberry.model.ends import Ends
 from strawberry.model.language_model import LanguageModel
 from strawberry.model.looping import loop_site
 from strawberry.model.own import objective_site
@@ -159,8 +159,12 @@ class _Builder:
         assert residual is not None
         if self.problems:
             raise RecipeError(list(dict.fromkeys(self.problems)))
+        embedding = self._embedding(parts)
+        ends = Ends(spec, self.parametrization)
         model = LanguageModel(
-            embedding=self._embedding(),
+            embedding=embedding,
+            vocab_size=spec.vocab_size,
+            n_embd=spec.n_embd,
             embedding_norm=(
                 norm(NormSite(spec.n_embd, self.depth, role="embedding"))
                 if spec.embedding_norm
@@ -170,7 +174,7 @@ class _Builder:
             weights=weights,
             stack=parts,
             norm=norm(NormSite(spec.n_embd, self.depth, role="head")),
-            head=None if spec.tie_embeddings else self._head(),
+            head=None if spec.tie_embeddings else ends.head(),
             dropout=spec.dropout,
             block_size=spec.block_size,
             logit_softcap=spec.logit_softcap,
@@ -178,7 +182,7 @@ class _Builder:
             parametrization=self.parametrization,
             wide=self.weighing.wide,
         )
-        model.multipliers = self._table("embedding").multiplier, self._table("head").multiplier
+        model.multipliers = ends.multipliers()
         self._objective(model, _Scope(weights, positional, outside, norm, residual))
         return model
 
@@ -363,29 +367,16 @@ class _Builder:
             self.problems += error.problems
         return None
 
-    # Tables
-
-    def _embedding(self) -> nn.Embedding:
-        shape = (self.spec.vocab_size, self.spec.n_embd)
-        table = nn.Embedding(*shape, _weight=torch.empty(shape))
-        self._draw(table.weight, "embedding")
-        return table
-
-    def _head(self) -> nn.Linear:
-        head = nn.Linear(self.spec.n_embd, self.spec.vocab_size, bias=False)
-        self._draw(head.weight, "head")
-        return head
-
-    def _draw(self, table: Tensor, kind: str) -> None:
-        initial = self._table(kind)
-        draw(table, initial.std, uniform=initial.uniform)
-
-    def _table(self, kind: str) -> Initial:
-        """The start of the table of embeddings, or of the head."""
-        vocabulary, width = self.spec.vocab_size, self.spec.n_embd
-        fans, grows = (
-            ((1, width), (False, True))
-            if kind == "embedding"
-            else ((width, vocabulary), (True, False))
-        )
-        return self.parametrization.initial(Weight(kind, kind, *fans, grows=grows, in_block=False))
+    def _embedding(self, stack: Stack) -> Embedding:
+        """The embedding; what a tied head and the blocks want of it is there."""
+        spec = self.spec.components["embedding"]
+        site = Ends(self.spec, self.parametrization).site(self.depth, self.n_blocks, self._nested)
+        built: Embedding | None = self._construct(spec, site)
+        if built is not None:
+            self.problems += pairings.of_embedding(self.spec, built, stack)
+            if self.train.document_mask and not built.separates:
+                message = "can't separate documents; write `train.document_mask: false`"
+                self.problems.append(spec.problem("", f"{spec.entry.name!r} {message}"))
+        if built is None or self.problems:
+            raise RecipeError(list(dict.fromkeys(self.problems)))
+        return built

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,8 +13,7 @@ from torch import Tensor, nn
 
 from strawberry.contracts import (
     Aux,
-    Component,
-    MatrixLayout,
+    Embedding,
     Norm,
     Objective,
     ParameterInfo,
@@ -27,14 +25,16 @@ from strawberry.contracts import (
     Watch,
     WeightSource,
     components,
+    keeps_state,
 )
 from strawberry.errors import StrawberryError
 from strawberry.model.batch import Loss, ModelBatch, RowNats, loss_of, measured
 from strawberry.model.cache import Cache
 from strawberry.model.loss import head_logits
 from strawberry.model.own import RunTeacher
+from strawberry.model.parameters import infos_of
 from strawberry.model.stack import BlockNode, BlockUse, CacheShape, Stack, dropped
-from strawberry.model.weighing import Wide, weight_of
+from strawberry.model.weighing import Wide
 
 Asked: TypeAlias = tuple[bool, bool, int]
 """The states after blocks and steps that an objective sees, and its gradient cuts."""
@@ -53,10 +53,12 @@ class Pass(NamedTuple):
 class LanguageModel(nn.Module):
     """An ordinary module: `model(idx)` gives logits (B, T, V) from ids (B, T).
 
-    `strawberry.build(recipe)` creates it from finished parts. With `head` None the embedding table
-    is also the output head, one tensor that needs no tying after loading.
+    `strawberry.build(recipe)` creates it from finished parts. With `head` None the embedding's
+    table is also the output head, one tensor that needs no tying after loading.
 
     Attributes:
+        vocab_size: number of token ids V.
+        n_embd: model width C.
         objective: training objective; the builder sets it last.
         parametrization: how its parameters are stepped; None: all alike.
         multipliers: factors on the embeddings, and on what the head reads.
@@ -72,7 +74,9 @@ class LanguageModel(nn.Module):
     def __init__(
         self,
         *,
-        embedding: nn.Embedding,
+        embedding: Embedding,
+        vocab_size: int,
+        n_embd: int,
         embedding_norm: Norm | None,
         positional: Positional,
         weights: WeightSource,
@@ -88,6 +92,8 @@ class LanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = embedding
+        self.vocab_size = vocab_size
+        self.n_embd = n_embd
         self.embedding_norm = embedding_norm
         self.positional = positional
         self.weights = weights
@@ -113,12 +119,20 @@ class LanguageModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """The device of the parameters."""
-        return self.embedding.weight.device
+        return next(self.embedding.parameters()).device
 
     @property
     def head_weight(self) -> Tensor:
-        """The output head (V, C)."""
-        return self.embedding.weight if self.head is None else self.head.weight
+        """The output head (V, C), or (V, E) for the table of an embedding of that width."""
+        if self.head is not None:
+            return self.head.weight
+        table = self.embedding.table
+        assert table is not None, "the builder refuses a tied head then"
+        return table
+
+    def tables(self) -> set[nn.Parameter]:
+        """The parameters of the embedding and of the head."""
+        return {*self.embedding.parameters(), *(self.head.parameters() if self.head else ())}
 
     def forward(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
         """Ids (B, T) -> logits (B, T, V); with a cache, continues after the tokens in it."""
@@ -130,7 +144,15 @@ class LanguageModel(nn.Module):
 
     def before_head(self, h: Tensor) -> Tensor:
         """Hidden states (..., C) as the head reads them."""
-        return h if self.multipliers[1] == 1 else h * self.multipliers[1]
+        h = h if self.multipliers[1] == 1 else h * self.multipliers[1]
+        return self.embedding.before_head(h) if self.head is None else h
+
+    def embed(self, idx: Tensor, use: Use) -> Tensor:
+        """Ids (B, T) -> embeddings (B, T, C), before positions and norm."""
+        if use.cache is not None and keeps_state(self.embedding):
+            use = replace(use, state=use.cache[-1])
+        x: Tensor = self.embedding(idx, use)
+        return x if self.multipliers[0] == 1 else x * self.multipliers[0]
 
     def drawn(self, logits: Tensor) -> Tensor:
         """The logits (..., N) of the N ids that may be sampled, of (..., V); gaps are -inf."""
@@ -167,9 +189,9 @@ class LanguageModel(nn.Module):
         T = idx.shape[1]
         use = self.use(idx, cache)
         watch = Watch([] if asked[0] else None, [] if asked[1] else None, asked[2])
-        x = self.embedding(idx) if embedded is None else embedded
-        if self.multipliers[0] != 1:
-            x = x * self.multipliers[0]
+        x = self.embed(idx, use) if embedded is None else embedded
+        if inputs := self.embedding.inputs(idx, x, use):
+            use = replace(use, inputs=inputs)
         if "embedding" in self.positional.places:
             placed = self.positional.embed(use.positions.flatten())
             x = x + placed.view(*use.positions.shape, -1).to(x.dtype)
@@ -205,6 +227,13 @@ class LanguageModel(nn.Module):
             tokens=idx,
             documents=self._documents(idx, cache),
         )
+
+    def use_of_blocks(self, idx: Tensor) -> Use:
+        """The use of a pass over ids (B, T), with what the embedding gives blocks to read."""
+        use = self.use(idx)
+        if not self.embedding.input_widths():
+            return use
+        return replace(use, inputs=self.embedding.inputs(idx, self.embed(idx, use), use))
 
     def compile_trunk(self) -> None:
         """Compile everything below the head into one graph; generation with a cache stays eager.
@@ -293,27 +322,16 @@ class LanguageModel(nn.Module):
             if not component.cacheable:
                 name = type(component).__name__
                 raise StrawberryError(f"{name} has no decoding state; generate without a cache")
-        dtype = dtype if dtype is not None else self.embedding.weight.dtype
+        dtype = dtype if dtype is not None else next(self.embedding.parameters()).dtype
         room = CacheShape(batch, length, self.device, dtype)
-        return Cache(list(self.stack.new_states(room, self.weights)), length)
+        states = list(self.stack.new_states(room, self.weights))
+        if keeps_state(self.embedding):
+            states.append(self.embedding.new_state(*room))
+        return Cache(states, length)
 
     def parameter_infos(self) -> list[ParameterInfo]:
         """Every parameter once, with its name, its kind and its matrices."""
-        kinds, parts = dict(_declared_kinds(self)), dict(_declared_parts(self))
-        infos = [
-            ParameterInfo(name, p, kinds.get(name) or _kind_by_shape(p), parts.get(name))
-            for name, p in self.named_parameters()
-        ]
-        turned = set(_transposed(self))
-        shapes = [None] * len(infos) if self.wide is None else self.wide.shapes
-        return [
-            replace(
-                info,
-                weight=weight_of(info, shape, transposed=info.name in turned),
-                parametrization=self.parametrization,
-            )
-            for info, shape in zip(infos, shapes, strict=True)
-        ]
+        return infos_of(self, self.parametrization, None if self.wide is None else self.wide.shapes)
 
     def visits(self) -> list[BlockUse]:
         """All block uses, unrolled, in order."""
@@ -330,40 +348,3 @@ class LanguageModel(nn.Module):
             raise StrawberryError(f"{length} tokens exceed the {limit} positions of this model")
         if cache is not None and length > cache.length:
             raise StrawberryError(f"{length} tokens exceed the cache's {cache.length}")
-
-
-def _declared_kinds(model: LanguageModel) -> Iterator[tuple[str, str]]:
-    """(parameter name, kind) as modules declare them; embeddings and heads are the model's own."""
-    yield "embedding.weight", "embedding"
-    yield "head.weight", "embedding"
-    for path, module in model.named_modules():
-        kinds = module.parameter_kinds if isinstance(module, Component) else {}
-        for name, kind in kinds.items():
-            yield f"{path}.{name}", kind
-
-
-def _declared_parts(model: LanguageModel) -> Iterator[tuple[str, MatrixLayout]]:
-    """(parameter name, matrices) as modules declare them; raises ValueError if they don't fit."""
-    for path, module in model.named_modules():
-        layouts = module.parameter_parts if isinstance(module, Component) else {}
-        for name, parts in layouts.items():
-            try:
-                parameter = module.get_parameter(name)
-            except AttributeError:  # such as a bias that the recipe has none of
-                continue
-            rows = parameter.shape[0] if parameter.ndim < 3 else parameter.shape[-2]
-            if rows % parts.rows:
-                raise ValueError(f"{path}.{name} has {rows} rows, but its parts have {parts.rows}")
-            yield f"{path}.{name}", parts
-
-
-def _transposed(model: LanguageModel) -> Iterator[str]:
-    """The parameters that modules declare to be used as `x @ W`."""
-    for path, module in model.named_modules():
-        names = module.parameter_transposed if isinstance(module, Component) else ()
-        for name in names:
-            yield f"{path}.{name}"
-
-
-def _kind_by_shape(parameter: nn.Parameter) -> str:
-    return {2: "matrix", 3: "bank"}.get(parameter.ndim, "vector")

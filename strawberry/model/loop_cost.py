@@ -38,7 +38,7 @@ def loop_cost(
         stream, _ = loop(model.residual.begin(x, use), use, inner)
         return model.residual.end(stream, use)
 
-    width, training = model.embedding.embedding_dim, loop.training
+    width, training = model.n_embd, loop.training
     loop.eval()
     cost = meter.count(run, torch.empty(1, length, width, device=device))
     loop.train(training)

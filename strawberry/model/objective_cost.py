@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from strawberry.contracts import HeadLoss, OwnBlock, States
+from strawberry.contracts import HeadLoss, OwnBlock, States, keeps_state
 from strawberry.model.batch import ModelBatch
 from strawberry.model.build import build
 from strawberry.model.counting import Cost, CostMeter
@@ -82,7 +83,7 @@ def objective_cost(model: LanguageModel, recipe: Recipe, meter: CostMeter) -> Ob
     load_for_counting(model, recipe)
     own = any(isinstance(module, OwnBlock) for module in model.objective.modules())
     tokens = length if own or model.teachers else HEAD_TOKENS
-    width = model.embedding.embedding_dim
+    width = model.n_embd
     seen: list[_CountedBatch] = []
 
     def learn(x: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def objective_cost(model: LanguageModel, recipe: Recipe, meter: CostMeter) -> Ob
     # of them is the gradient that is counted with the parameters.
     matrix = model.head_weight.numel() * 4
     per_token = max(0, cost.saved_bytes - batch.heads * matrix)
-    forward = 2 * model.head_weight.numel() * length
+    forward = 2 * model.head_weight.numel() * length + _before_head(model) * length
     cost = Cost(
         flops_forward=forward,
         flops_training=cost.flops_training * length // tokens,
@@ -103,6 +104,39 @@ def objective_cost(model: LanguageModel, recipe: Recipe, meter: CostMeter) -> Ob
         saved_once_bytes=max(0, batch.heads - 1) * matrix,
     )
     return ObjectiveCost(cost, batch.passes, batch.looks)
+
+
+def _before_head(model: LanguageModel) -> int:
+    """FLOPs for each token of what a tied head does before its matrix."""
+    x = torch.empty(1, model.n_embd, device=model.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.before_head(x)
+    return int(counter.get_total_flops())
+
+
+def embedding_cost(model: LanguageModel, length: int, meter: CostMeter) -> Cost:
+    """The embedding over a sequence: the matrix products in it, and its decoding state."""
+    ids = torch.zeros(1, length, dtype=torch.long, device=model.device)
+
+    def run(x: Tensor) -> Tensor:
+        use = model.use(ids)
+        embedded = model.embed(ids, use)
+        inputs = model.embedding.inputs(ids, embedded, use).values()
+        return torch.cat([x + embedded, *(each.flatten(2) for each in inputs)], -1)
+
+    cost = meter.count(run, torch.empty(1, length, model.n_embd, device=model.device))
+    sizes = [0, 0]
+    if keeps_state(model.embedding):
+        for place in (0, 1):
+            room = 1, (place + 1) * length, model.device, torch.float32
+            sizes[place] = sum(t.nbytes for t in model.embedding.new_state(*room).values())
+    each = (sizes[1] - sizes[0]) // length
+    return replace(
+        cost,
+        saved_bytes=cost.saved_bytes if cost.flops_forward else 0,  # ids and rows else
+        cache_bytes_per_token=each,
+        cache_fixed_bytes=sizes[0] - each * length,
+    )
 
 
 def trained(cost: Cost, asked: ObjectiveCost) -> Cost:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from strawberry.contracts import Attention, Component, Loop, Positional, Residual
+from strawberry.contracts import (
+    Attention,
+    Component,
+    Embedding,
+    Loop,
+    Positional,
+    Residual,
+    components,
+)
 from strawberry.model.looping import is_plain
 from strawberry.model.recursion import Recursion
 
@@ -14,7 +22,7 @@ if TYPE_CHECKING:
 
     from strawberry.errors import Problem
     from strawberry.model.stack import BlockNode, Stack
-    from strawberry.recipe.spec import BlockSpec, ComponentSpec, RecurSpec
+    from strawberry.recipe.spec import BlockSpec, ComponentSpec, ModelSpec, RecurSpec
 
 
 def of_override(
@@ -35,6 +43,21 @@ def of_override(
             f"{names} would ignore {name!r}; write `positional: none`, or choose another attention"
         )
         yield spec.positional.problem("", message)
+
+
+def of_embedding(spec: ModelSpec, embedding: Embedding, stack: Stack) -> Iterator[Problem]:
+    """A tied head that the embedding has no table for, and inputs that it doesn't give."""
+    own = spec.components["embedding"]
+    table, given = embedding.table, embedding.input_widths()
+    if spec.tie_embeddings and (table is None or len(table) != spec.vocab_size):
+        message = f"{own.entry.name!r} has no table for a head; write `tie_embeddings: false`"
+        yield own.problem("", message)
+    asked = {(n, w) for part in components(stack) for n, w in part.reads_inputs.items()}
+    for name, width in sorted(asked):
+        if given.get(name) != width:
+            has = ", ".join(f"{n} ({w} wide)" for n, w in given.items()) or "none"
+            message = f"a block reads the input {name} ({width} wide) of the embedding"
+            yield own.problem("", f"{message}; {own.entry.name!r} gives {has}")
 
 
 def of_positions(

@@ -295,6 +295,7 @@ class Recursion(Stack):
                 watch=None,
                 positions=row_of(use.positions, row),
                 tokens=None if use.tokens is None else use.tokens[row : row + 1],
+                inputs={name: values[row : row + 1] for name, values in use.inputs.items()},
             )
             one = tree_map(lambda x, row=row: x[row : row + 1], stream)
             rows.append(self._steps(one, alone, slot, inner, cache[own])[0])
@@ -364,6 +365,7 @@ class Recursion(Stack):
             memo={},
             watch=None,
             tokens=None if use.tokens is None else gather(use.tokens, active.places),
+            inputs={name: gather(values, active.places) for name, values in use.inputs.items()},
             documents=None if use.documents is None else gather(use.documents, active.places),
         )
         if seen is None:

@@ -88,7 +88,7 @@ class BlockUses:
 
     def _count(self, visit: BlockUse, tokens: int) -> Cost:
         model, block, meter = self.model, visit.block, self.meter
-        width, device = model.embedding.embedding_dim, model.device
+        width, device = model.n_embd, model.device
         use = Use(
             positions=torch.arange(tokens, device=device),
             offset=0,
@@ -97,6 +97,7 @@ class BlockUses:
             residual=model.residual,
             steps=visit.steps,
             tokens=torch.zeros(1, tokens, dtype=torch.long, device=device),
+            inputs=self._inputs(1, tokens),
             once=self.derived,
         )
         if visit.later:
@@ -117,7 +118,8 @@ class BlockUses:
         if not visit.later:  # where there are two sequences, what is kept for both counts once
             twice = torch.zeros(2, tokens, dtype=torch.long, device=device)
             once_each = {} if self.recompute else self.derived
-            both = replace(use, memo={}, tokens=twice, once=once_each)
+            inputs = self._inputs(2, tokens)
+            both = replace(use, memo={}, tokens=twice, inputs=inputs, once=once_each)
             two = meter.saved_bytes(lambda y: run(y, both), x.new_empty(2, *x.shape[1:]), given)
             once = max(0, 2 * cost.saved_bytes - two)
         short, long = (_state_bytes(visit, n * self.length, device) for n in (1, 2))
@@ -134,6 +136,16 @@ class BlockUses:
             cache_bytes_per_token=slope,
         )
 
+    def _inputs(self, batch: int, tokens: int) -> dict[str, Tensor]:
+        """What the embedding gives blocks beside the stream, as constants."""
+        model = self.model
+        if not model.embedding.input_widths():
+            return {}
+        ids = torch.zeros(batch, tokens, dtype=torch.long, device=model.device)
+        with torch.no_grad():
+            use = Use(torch.arange(tokens, device=model.device), 0, model.positional, model.weights)
+            return dict(model.embedding.inputs(ids, model.embed(ids, use), use))
+
     def _with_keys(self, visit: BlockUse, use: Use) -> Use:
         """The use of a later step, with the keys of a first one for all tokens."""
         model, length = self.model, self.length
@@ -145,9 +157,10 @@ class BlockUses:
             steps=(*use.steps[:-1], 0),
             memo={},
             tokens=torch.zeros(1, length, dtype=torch.long, device=model.device),
+            inputs=self._inputs(1, length),
             shared=SharedKeys(store, 0, later=False, tokens=length),
         )
-        x = torch.empty(1, length, model.embedding.embedding_dim, device=model.device)
+        x = torch.empty(1, length, model.n_embd, device=model.device)
         with torch.no_grad(), self.meter.autocast():
             visit.block(model.residual.begin(x, first), first, 0)
         places = None if len(use.positions) == length else use.positions[None]

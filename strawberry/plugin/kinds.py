@@ -127,6 +127,10 @@ CORE: Final = (
         default="strawberry/sum", plain="sum", usual="sum",
     ),
     ComponentKind(
+        "embedding", "token ids to vectors", "strawberry.contracts:Embedding", ("model",),
+        default="strawberry/tokens", plain="tokens", usual="tokens",
+    ),
+    ComponentKind(
         "parametrization", "how tensors start, are multiplied and stepped",
         "strawberry.contracts:Parametrization", ("model",),
         default="strawberry/standard", plain="standard", usual="standard",

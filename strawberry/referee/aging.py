@@ -79,7 +79,7 @@ def stepped_breach(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None
     """
     if not model.training:
         return None
-    (limits,) = pairs("history", ids, (), model.embedding.num_embeddings)
+    (limits,) = pairs("history", ids, (), model.vocab_size)
     with undisturbed(model):
         before = outputs(run, ids)
         with torch.enable_grad():
@@ -121,7 +121,7 @@ def _ahead(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
     if not declares(model, "causal"):
         return None
     at = cuts(ids.shape[1], len(ids))
-    (limits,) = pairs("future", ids, at, model.embedding.num_embeddings)
+    (limits,) = pairs("future", ids, at, model.vocab_size)
     return difference(limits, *compared(run, limits))
 
 

@@ -232,12 +232,12 @@ def _code(model: LanguageModel) -> Iterator[Measurement]:
 def _losses(model: LanguageModel, length: int) -> Iterator[Measurement]:
     """Compare losses with the logits that a model gives without its targets."""
     ids = _limits("history", length, 1, model)[0].first
-    vocab_size = model.embedding.num_embeddings
+    vocab_size = model.vocab_size
     for breach in taken(model, ids):
         yield Measurement("loss", "in its terms", length, False, breach)
     for training in (True, False):
         other = deepcopy(model).train(training)
-        dtype = other.embedding.weight.dtype
+        dtype = next(other.parameters()).dtype
         name = "given targets in training" if training else "given targets"
         looks: list[Callable[[], Breach | None]] = [
             partial(targets_breach, partial(_nats, other), other, ids, vocab_size, dtype)
@@ -302,7 +302,7 @@ def repeats(run: Run, limits: Limits, before: Tensor, noise: float | None = None
 
 def _limits(kind: Kind, length: int, most: int, model: LanguageModel) -> list[Limits]:
     """The pairs of batches to compare, of drawn ids."""
-    vocab_size = model.embedding.num_embeddings
+    vocab_size = model.vocab_size
     generator = torch.Generator().manual_seed(length)
     ids = torch.randint(vocab_size, (ROWS, length), generator=generator).to(model.device)
     chosen = cuts(length, None if length <= DENSE and most == CUTS else most)

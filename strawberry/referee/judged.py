@@ -100,7 +100,7 @@ def _shown(
 
 def _all_limits(model: LanguageModel, x: Tensor, seed: int) -> list[Limits]:
     """The passes to compare with the first one; `again` is last, after other rows."""
-    vocab_size = model.embedding.num_embeddings
+    vocab_size = model.vocab_size
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randint(1, x.shape[1], (2 * len(x),), generator=generator).tolist()
     every = [limits for kind in DECLARED for limits in pairs(kind, x, draws, vocab_size, seed)]

@@ -125,7 +125,7 @@ def _breaches(session: Session, run: Run, rows: EvaluationRows) -> list[Breach]:
             pieces=not machine.compiled,  # another shape is another graph
         )
     ]
-    vocab_size = model.embedding.num_embeddings
+    vocab_size = model.vocab_size
     ids = rows.x[:_ROWS]
     engine, dtype = session.engine, machine.dtype
     with machine.autocast():

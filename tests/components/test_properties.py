@@ -19,7 +19,8 @@ from strawberry.model.accounting import account
 from strawberry.model.risks import declares
 from tests.support import REGISTRY, TINY, recipe_of
 
-KINDS = ("attention", "ffn", "norm", "positional", "router", "weights", "residual", "block")
+KINDS = ("attention", "ffn", "norm", "positional", "router", "weights", "residual", "block",
+         "embedding")  # fmt: skip
 FIELDS = {
     # At heads of width 4 its norm magnifies the rounding of sums near zero past any tolerance.
     "attention/linear": {"head_norm": False},
@@ -146,6 +147,8 @@ def recipe_with(kind, name, fields, label, **sections):
         model |= fields
     elif kind != "router":
         model[kind] = component
+        beside = getattr(REGISTRY.find(kind, name).load(), "checked_with", {})
+        model |= {path.removeprefix("model."): value for path, value in beside.items()}
     if kind == "attention":
         honours = REGISTRY.find(kind, name).load().honours
         model["positional"] = "rope" if "rotary" in honours else "none"

@@ -64,7 +64,7 @@ def test_ids_that_no_text_has_are_never_drafted(
 ) -> None:
     """Though the model likes them best: drafted and verified, and plainly past a window."""
     model = model_of(make_recipe, {"recur": 3, "stack": [MHA]}, positional=positional)
-    model.drawable = known = model.embedding.num_embeddings - 20
+    model.drawable = known = model.vocab_size - 20
     model.gaps = (3, known - 1)
     plain = model.head_logits
 

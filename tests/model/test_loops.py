@@ -65,7 +65,7 @@ def test_the_tokens_that_go_are_a_sequence_of_their_own(loop):
     idx = torch.tensor([[4, 3, 8, 8, 1, 6, 5]])
     going = [0, 2, 3, 5]
     positions = torch.tensor(going) if loop.tokens == "some" else torch.arange(4)
-    x = model.embedding(idx)
+    x = model.embed(idx, model.use(idx))
     use = Use(positions, 0, model.positional, model.weights)
     expected = x.clone()
     expected[:, going] = model.visits()[0].block(x[:, going], use, 0)[0]

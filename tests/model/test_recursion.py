@@ -47,7 +47,7 @@ def test_all_tokens_at_full_depth_are_the_plain_recursion():
     plain.load_state_dict(routed.state_dict(), strict=False)
     decide(routed, [3] * 7)
     idx = torch.arange(7)[None]
-    x = plain.embedding(idx)
+    x = plain.embed(idx, plain.use(idx))
     gate = (x @ recursion_of(routed).router.depths.weight.T).softmax(-1)[..., 2:]
     use = Use(torch.arange(7), 0, plain.positional, plain.weights)
     whole, _ = plain.stack(x, use, 0)
@@ -64,7 +64,7 @@ def test_a_token_that_leaves_is_not_seen_again():
     stay = [t for t, depth in enumerate(depths) if depth == 2]
 
     router, block = recursion_of(model).router, model.visits()[0].block
-    x = model.embedding(idx)
+    x = model.embed(idx, model.use(idx))
     probability = (x @ router.depths.weight.T).softmax(-1)
     use = Use(torch.arange(7), 0, model.positional, model.weights)
     first = block(x, use, 0)[0]
@@ -83,7 +83,7 @@ def test_shared_keys_are_those_of_the_first_step():
     block = model.visits()[0].block
     mixer, norm = block.attention, block.attention_norm
     idx = torch.randint(61, (1, 6))
-    x = model.embedding(idx)
+    x = model.embed(idx, model.use(idx))
     use = Use(torch.arange(6), 0, model.positional, model.weights)
 
     def parts(h):

@@ -53,7 +53,7 @@ def test_attention_residuals():
     idx = torch.arange(9)[None]
     use = Use(torch.arange(9), 0, model.positional, model.weights)
 
-    history = [model.embedding(idx)]
+    history = [model.embed(idx, model.use(idx))]
     x = history[0]
     for _ in range(2):
         for part, norm, join in (
@@ -76,7 +76,7 @@ def test_attention_residuals_start_as_a_plain_mean():
     model = strawberry.build(tiny(BLOCK, residual="attention")).eval()
     block = model.visits()[0].block
     use = Use(torch.arange(5), 0, model.positional, model.weights)
-    x = model.embedding(torch.arange(5)[None])
+    x = model.embed(torch.arange(5)[None], model.use(torch.arange(5)[None]))
     y = block.attention(block.attention_norm(x), use)
     z = block.ffn(block.ffn_norm((x + y) / 2), use)
 

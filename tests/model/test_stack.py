@@ -50,7 +50,7 @@ def test_recur_is_the_same_block_twice():
 
     use = Use(torch.arange(8), 0, model.positional, model.weights)
     with torch.no_grad():
-        x = model.embedding(idx)
+        x = model.embed(idx, model.use(idx))
         expected = model.norm(block(block(x, use, 0)[0], use, 1)[0])
 
         torch.testing.assert_close(model.trunk(idx)[0], expected)

@@ -25,7 +25,7 @@ def test_starts_as_its_embeddings(weights):
     model = built(weights)
     idx = torch.randint(61, (4, 8))
     with torch.no_grad():
-        plain = model.head_logits(model.norm(model.embedding(idx)))
+        plain = model.head_logits(model.norm(model.embed(idx, model.use(idx))))
         torch.testing.assert_close(model(idx), plain)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     for _ in range(4):

@@ -142,6 +142,7 @@ def _refused(recipe: Recipe) -> Iterator[Problem]:
     """A problem for each part of a recipe that transformers has no counterpart of."""
     spec = recipe.model
     yield from _refused_stream(spec.components["residual"])
+    yield from _refused_ends(spec.components["embedding"], spec.components["parametrization"])
     plain: dict[str, Any] = {"embedding_norm": False, "logit_softcap": None}
     for name, value in plain.items():
         actual = getattr(spec, name)
@@ -172,6 +173,16 @@ def _refused_stream(residual: ComponentSpec) -> Iterator[Problem]:
         actual = residual.fields[name]
         if actual != value:
             yield residual.problem(name, f"{_say(actual)} {NONE}: only {_say(value)} has one")
+
+
+def _refused_ends(embedding: ComponentSpec, parametrization: ComponentSpec) -> Iterator[Problem]:
+    if _name(embedding) != "tokens":
+        yield embedding.problem("", f"{_name(embedding)!r} {NONE}: only tokens has one")
+    elif embedding.fields["scale"] != 1:
+        yield embedding.problem("scale", f"a scale of embeddings {NONE}")
+    if _name(parametrization) != "standard":
+        message = f"{_name(parametrization)!r} multiplies logits, which {NONE}"
+        yield parametrization.problem("", message)
 
 
 NONE = "has no counterpart in transformers' llama, mistral, qwen3 or gpt2"

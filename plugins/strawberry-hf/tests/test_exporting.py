@@ -47,6 +47,8 @@ REFUSED = {
                   r"stack\[0\].recur: recursion has no counterpart"),
     "placement": ("llama", "model.residual.placement=sandwich", "placement: sandwich .* only pre"),
     "scale": ("llama", "model.residual.scale=depth", "residual.scale: depth .* only 1.0"),
+    "embedding": ("llama", "model.embedding=smear", "embedding: 'smear' .* only tokens"),
+    "parametrization": ("llama", "model.parametrization=mup", "'mup' multiplies logits"),
     "softcap": ("llama", "model.logit_softcap=30", "logit_softcap: 30.0 .* only null"),
     "norm": ("llama", "model.norm=layernorm", "norm: 'layernorm' .* with 'rope'"),
     "position": ("llama", "model.positional=alibi", "positional: 'alibi' .* only rope and learned"),

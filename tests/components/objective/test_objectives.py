@@ -64,7 +64,7 @@ def same(model: LanguageModel, expected: Tensor) -> None:
 
 def through(model: LanguageModel, ids: Tensor) -> list[Tensor]:
     """The residual stream after each block of a plain stack."""
-    x, states, use = model.embedding(ids), [], model.use(ids)
+    x, states, use = model.embed(ids, model.use(ids)), [], model.use(ids)
     for block in model.stack.nodes:
         x = x + block.attention(block.attention_norm(x), use)
         x = x + block.ffn(block.ffn_norm(x), use)
@@ -100,7 +100,11 @@ def test_chained_modules() -> None:
         tokens, later = torch.zeros_like(ids), torch.full_like(targets, -1)
         tokens[:, :-k], later[:, :-k] = ids[:, k:], targets[:, k:]
         both = torch.cat(
-            (head.state_norms[k - 1](x), head.token_norms[k - 1](model.embedding(tokens))), -1
+            (
+                head.state_norms[k - 1](x),
+                head.token_norms[k - 1](model.embed(tokens, model.use(tokens))),
+            ),
+            -1,
         )
         merged = F.linear(both, head.merges[k - 1].weight)
         x, _ = head.blocks[k - 1](merged, model.use(ids))
@@ -135,7 +139,11 @@ def test_deep_supervision(cut: bool, keys: str) -> None:
     ids, targets = example()
     (recursion,) = model.stack.nodes
     (block,) = recursion.nodes
-    use, x, total = model.use(ids), model.embedding(ids), torch.zeros((), dtype=torch.float64)
+    use, x, total = (
+        model.use(ids),
+        model.embed(ids, model.use(ids)),
+        torch.zeros((), dtype=torch.float64),
+    )
     kept: Tensor | None = None
     for step, weight in enumerate((1, 2, 4)):
         x = x.detach() if cut and step else x

@@ -64,12 +64,16 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
 def test_an_objective_is_the_same_on_two_ranks(tmp_path: Path, parallel: str) -> None:
     """Its own blocks learn as in one process, by copies and in shards.
 
-    So do averages of the weights, and a stack that grows.
+    So do averages of the weights, a stack that grows, an embedding with tables beside the head's
+    and inputs for blocks, and rates that a parametrization scales.
     """
     objective = {"use": "multi_token", "form": "chained"}
     changes = {"train__parallel": parallel, CHECKPOINT: True, "train__max_iters": 3}
     averaging = [{"use": "ema", "decay": 0.5}, {"use": "latest", "every": 1}]
     changes["curriculum"] = [{"use": "growing_depth", "steps": 2}]
+    changes["model__embedding"] = {"use": "ngram", "base": "per_layer", "rows": 64}
+    changes["model__block"] = "per_layer"
+    changes["model__parametrization"] = {"use": "complete_p", "base_width": 8, "base_depth": 1}
     compare(tmp_path, ("gpt2",), 2, objective=objective, averaging=averaging, **changes)
 
 

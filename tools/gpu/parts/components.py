@@ -118,7 +118,7 @@ def _later(model: LanguageModel, idx: Tensor) -> float:
     """Change of outputs when later tokens change."""
     half = idx.shape[1] // 2
     other = idx.clone()
-    other[:, half:] = (other[:, half:] + 1) % int(model.embedding.num_embeddings)
+    other[:, half:] = (other[:, half:] + 1) % int(model.vocab_size)
     return _off(model(other)[:, :half], model(idx)[:, :half].cpu())
 
 

@@ -1,0 +1,1 @@
+"""Embeddings, one file each."""

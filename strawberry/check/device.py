@@ -107,6 +107,8 @@ def _train(subject: Subject, stalls: Stalls, *, chosen: bool) -> None:
 class _Plain:
     """Plain gradient descent with the interface of `Optimizers`."""
 
+    passes = 1
+
     def __init__(self, model: LanguageModel) -> None:
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
         self.zero_grad = self.optimizer.zero_grad

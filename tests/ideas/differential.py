@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from strawberry.contracts import Attention
+from strawberry.contracts import Attention, wide
 from strawberry.plugin import hookimpl
 
 
@@ -43,7 +43,7 @@ class Differential(Attention):
         seen = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
         twice = v.repeat_interleave(2, 1)  # both softmaxes of a head read the same values
         y = F.scaled_dot_product_attention(q, k, twice, attn_mask=seen)
-        w = self.weights.float()
+        w = wide(self.weights)
         lam = ((w[0] * w[1]).sum().exp() - (w[2] * w[3]).sum().exp() + self.start).to(y.dtype)
         y = y[:, 0::2] - lam * y[:, 1::2]
         y = (1 - self.start) * F.rms_norm(y, y.shape[-1:])

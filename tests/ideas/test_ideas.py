@@ -19,6 +19,9 @@ IDEAS = sorted(p.stem for p in FILES if "\nRECIPE = " not in p.read_text())
 QUICK = ("cache", "gradients")
 """Checks of every run of the suite; the others are slow: `pytest -m slow tests/ideas`."""
 
+EXEMPT = {("exclusive", "past")}
+"""What can't hold: a first token sees itself alone, of which exclusive attention leaves nothing."""
+
 
 @functools.cache
 def subjects(idea: str) -> tuple[Subject, ...]:
@@ -51,7 +54,7 @@ def test_all_checks_pass(idea: str) -> None:
     """The rest of the property suite, but for timing."""
     for subject in subjects(idea):
         for check in checks_for(subject.kind, subject.kinds):
-            if check not in (*QUICK, "speed", "memory"):
+            if check not in (*QUICK, "speed", "memory") and (idea, check) not in EXEMPT:
                 passes(idea, check)
 
 

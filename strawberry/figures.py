@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from html import escape
 
 MISSING = "-"
 
@@ -52,3 +54,16 @@ def eta(seconds: float, done: int, left: int) -> str:
     minutes, rest = divmod(round(seconds / done * left), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def preformatted(text: str) -> str:
+    """A text as HTML, with its line breaks."""
+    return f"<pre>{escape(text)}</pre>"
+
+
+def html_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of plain texts as HTML."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in rows)
+    lines = "".join(f"<tr>{cells}</tr>" for cells in body)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"

@@ -40,14 +40,9 @@ def main() -> int:
 
 def reference() -> str:
     """The whole page."""
-    words = [sys.executable, "-m", "strawberry", "components", "--json"]
-    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT)
-    names = {"strawberry"}
-    for project in ROOT.glob("plugins/*/pyproject.toml"):
-        names |= set(tomllib.loads(project.read_text())["project"]["entry-points"]["strawberry"])
-    components = [one for one in json.loads(done.stdout) if one["plugin"] in names]
-    parts = [HEAD, contents(components)]
-    for kind, found in groupby(components, key=lambda one: one["kind"]):
+    everything = components()
+    parts = [HEAD, contents(everything)]
+    for kind, found in groupby(everything, key=lambda one: one["kind"]):
         parts.append(f"## {kind}\n")
         group = list(found)
         common = usual(group)
@@ -55,10 +50,20 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def contents(components: list[dict[str, Any]]) -> str:
+def components() -> list[dict[str, Any]]:
+    """What each component of Strawberry and of plugins/ says of itself, by kind."""
+    words = [sys.executable, "-m", "strawberry", "components", "--json"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT)
+    names = {"strawberry"}
+    for project in ROOT.glob("plugins/*/pyproject.toml"):
+        names |= set(tomllib.loads(project.read_text())["project"]["entry-points"]["strawberry"])
+    return [one for one in json.loads(done.stdout) if one["plugin"] in names]
+
+
+def contents(everything: list[dict[str, Any]]) -> str:
     """A line for each kind, with links."""
     lines = []
-    for kind, found in groupby(components, key=lambda one: one["kind"]):
+    for kind, found in groupby(everything, key=lambda one: one["kind"]):
         links = ", ".join(f"[{one['name']}](#{kind}-{one['name']})" for one in found)
         lines.append(f"- **{kind}**: {links}")
     return "\n".join(lines) + "\n"

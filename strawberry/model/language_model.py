@@ -333,6 +333,12 @@ class LanguageModel(nn.Module):
         """Every parameter once, with its name, its kind and its matrices."""
         return infos_of(self, self.parametrization, None if self.wide is None else self.wide.shapes)
 
+    def _repr_html_(self) -> str:
+        """Its tree of blocks, for a notebook."""
+        from strawberry.model.drawn import drawn
+
+        return drawn(self)
+
     def visits(self) -> list[BlockUse]:
         """All block uses, unrolled, in order."""
         return list(self.stack.visits((), self.weights, "stack"))

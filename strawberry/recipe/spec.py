@@ -20,6 +20,7 @@ from strawberry.errors import (
     RecipeError,
     StrawberryError,
 )
+from strawberry.figures import preformatted
 from strawberry.plugin import Plugins, RegistryEntry
 from strawberry.recipe.fields import ModelFields, RecurFields, TrainFields
 from strawberry.recipe.origin import Origin
@@ -344,6 +345,10 @@ class Recipe:
         from strawberry.recipe.yaml import dump
 
         return dump(self.to_dict())
+
+    def _repr_html_(self) -> str:
+        """Its YAML, for a notebook."""
+        return preformatted(self.to_yaml())
 
 
 Section: TypeAlias = ComponentSpec | tuple[ComponentSpec, ...] | tuple[OptimizerSpec, ...]

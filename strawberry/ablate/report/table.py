@@ -124,6 +124,15 @@ class ResultTable:
     campaign: Mapping[str, Any]
     standing: tuple[str, ...]
 
+    def _repr_html_(self) -> str:
+        """The rows with their verdicts, for a notebook."""
+        from strawberry.ablate.report.text import shown
+        from strawberry.figures import html_table
+
+        columns = shown(self)
+        rows = ([make(row) for make in columns.values()] for row in self.rows)
+        return html_table(list(columns), rows)
+
     @property
     def measure(self) -> str:
         """The compared quantity, in words."""

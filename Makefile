@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 TORCH ?= torch>=2.13
+TORCH_IS = '$(firstword $(TORCH))' $(wordlist 2,9,$(TORCH))
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/strawberry-*)
@@ -23,7 +24,7 @@ install-dev: $(VENV)/installed-dev
 
 $(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet $(TORCH_IS)
 	touch $@
 
 $(VENV)/installed: $(VENV)/torch pyproject.toml $(DEFAULT:%=%/pyproject.toml)
@@ -49,7 +50,7 @@ dist: $(VENV)/torch
 # Those, in an environment with nothing else: a packaged recipe by name, and a plugin's.
 try-dist:
 	rm -rf $(DIST) && $(PYTHON) -m venv $(DIST)
-	$(DIST)/bin/python -m pip install --quiet '$(TORCH)'
+	$(DIST)/bin/python -m pip install --quiet $(TORCH_IS)
 	$(DIST)/bin/python -m pip install --quiet --find-links dist strawberry-lab strawberry-retention
 	cd $(DIST) && bin/strawberry train air --set train.max_iters=20
 	cd $(DIST) && bin/strawberry build retained_2360c08

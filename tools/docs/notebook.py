@@ -19,7 +19,7 @@ def write(out: Path, *, run: bool) -> None:
 
 
 def executed() -> Any:
-    """The notebook after all of its cells, in an empty folder; raises CellExecutionError."""
+    """The notebook after all of its cells, in an empty folder; an error of a cell ends it."""
     from nbclient import NotebookClient
 
     book = _read()

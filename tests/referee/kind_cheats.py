@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strawberry.components.weights.owned import OwnedProjection, OwnedWeights
+from strawberry.components.weights.owned import OwnedWeights
 from strawberry.contracts import (
     FFN,
     Averaging,
@@ -335,10 +335,12 @@ class Whitens(OwnedWeights):
     """Matrices whose inputs are centred over the sequence."""
 
     def projection(self, request: ProjectionRequest) -> Projection:
-        return Centred(request)
+        projection = Centred(request)
+        self.declare(projection, request)
+        return projection
 
 
-class Centred(OwnedProjection):
+class Centred(Projection):
     """One of these."""
 
     def forward(self, x: Tensor, use: Use) -> Tensor:

@@ -27,9 +27,11 @@ def plugins() -> Plugins:
     return Plugins.load(files=[ROOT / file for file in sorted(named)])
 
 
-def test_every_page_has_a_plan() -> None:
-    """A finding is nothing that can't be run again."""
+def test_every_page_has_a_plan_and_every_plan_is_listed() -> None:
+    """A finding can be run again; a plan that has not been run is named as such."""
     assert {page.stem for page in PAGES} <= {path.stem for path in PLANS}
+    for path in PLANS:
+        assert f"(findings/{path.stem}." in TABLE
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)

@@ -73,12 +73,7 @@ def aged_breach(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
 
 
 def stepped_breach(model: LanguageModel, run: Run, ids: Tensor) -> Breach | None:
-    """The dependence of outputs on a training pass of other tokens, and on its gradient.
-
-    In evaluation they may depend on statistics that training keeps in buffers.
-    """
-    if not model.training:
-        return None
+    """The dependence of outputs in training on a pass of other tokens, and on its gradient."""
     (limits,) = pairs("history", ids, (), model.vocab_size)
     with undisturbed(model):
         before = outputs(run, ids)

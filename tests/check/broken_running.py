@@ -122,6 +122,18 @@ class Wavers(Hits):
         return {"hits": (total * (1 + 1e-5 * (Wavers.calls % 2)), count)}
 
 
+class Trains(Hits):
+    """Changes the weights of the model that a run measures."""
+
+    def measure(
+        self, logits: Callable[[Tensor], Tensor], ids: Tensor, targets: Tensor
+    ) -> Mapping[str, tuple[Tensor, Tensor]]:
+        engine = getattr(logits, "__self__", None)  # only where a run measures
+        if engine is not None:
+            next(engine.model.parameters()).add_(1e-3)
+        return super().measure(logits, ids, targets)
+
+
 @hookimpl
 def strawberry_register(registry: Any) -> None:
     """Register every component of this file."""

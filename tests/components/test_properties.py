@@ -199,7 +199,8 @@ def test_causality(model, idx, training, scale):
     model.train(training)
     leaks = []
     with torch.no_grad():
-        model.embedding.weight.mul_(scale)
+        for table in model.embedding.parameters():
+            table.mul_(scale)
         before = model(idx)
         for position, change in itertools.product((1, T // 2, T - 1), (1, 20)):
             changed = idx.clone()

@@ -22,6 +22,7 @@ from strawberry.components.router.threshold import ThresholdRouter
 from strawberry.components.weights.owned import OwnedWeights
 from strawberry.contracts import (
     FFN,
+    Embedding,
     Norm,
     NormSite,
     Positional,
@@ -216,7 +217,7 @@ class HooksAll(Honest):
         super().__init__(site)
 
         def hook(module: nn.Module, _: Any, output: Any) -> Any:
-            return output + 0.1 * following(output) if isinstance(module, nn.Embedding) else None
+            return output + 0.1 * following(output) if isinstance(module, Embedding) else None
 
         register_module_forward_hook(hook)
 

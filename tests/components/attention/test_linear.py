@@ -285,11 +285,12 @@ def test_state_is_of_constant_size():
 @torch.no_grad()
 def test_decays_start_near_one():
     """By channel about 0.958 a token, by head between exp(-1.6) and 1, before the token's say."""
-    channel = strawberry.build(tiny({"attention": "linear"})).visits()[0].block.attention.decay
+    model = strawberry.build(tiny({"attention": "linear"}))
+    channel = model.visits()[0].block.attention.decay
     fields = {"use": "linear", "rule": "gated_delta", "n_head": 16}
     head = strawberry.build(tiny({"attention": fields})).visits()[0].block.attention.decay
     at_rest = torch.zeros(1, 1, C)
-    use = Use(torch.arange(1), 0, None, None)
+    use = Use(torch.arange(1), 0, None, model.weights)
 
     torch.testing.assert_close(
         channel(at_rest, use).exp(), torch.full((1, 4, 1, 4), 0.5 ** (1 / 16))

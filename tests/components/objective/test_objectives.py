@@ -279,7 +279,8 @@ class Light(Leaky):
     def predictions(self, batch: Batch) -> Any:
         """One a token."""
         weights = torch.full(batch.ids.shape, 0.9, dtype=torch.float64)
-        yield Prediction(batch.states().hidden, batch.targets, weights)
+        blank = torch.zeros_like(batch.ids)
+        yield Prediction(batch.states(blank).hidden, batch.targets, weights)
 
 
 def test_a_bound_that_is_none_is_found() -> None:
@@ -288,7 +289,7 @@ def test_a_bound_that_is_none_is_found() -> None:
     ids = example()[0]
 
     def breach() -> Any:
-        return bound_breach(model.predictions, ids, 61, torch.float64)
+        return bound_breach(model.predictions, ids, 61, torch.float64, causal=False)
 
     assert breach() is None
     model.objective = Leaky()

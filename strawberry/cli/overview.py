@@ -29,7 +29,8 @@ GROUPS: Final[dict[str, dict[str, CommandEntry]]] = {
             "Continue prompts with a trained model.",
         ),
         "eval": CommandEntry(
-            "strawberry.cli.eval:command", "Measure the validation loss of a run."
+            "strawberry.cli.eval:command",
+            "Measure the validation loss of a run, or its scores on tasks.",
         ),
         "profile": CommandEntry(
             "strawberry.cli.profile:command",

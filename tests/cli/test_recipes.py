@@ -15,7 +15,7 @@ from tests.support import PLUGINS
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     """Each has a line of what it is and whose; as JSON with its file."""
     assert run(["recipes"]) == 0
-    assert "The llama recipe with a mixture of experts" in capsys.readouterr().out
+    assert "The llama recipe" in capsys.readouterr().out
     assert run(["recipes", "--json"]) == 0
     (row,) = (
         each for each in json.loads(capsys.readouterr().out) if each["name"] == "gpu/speedrun"

@@ -27,6 +27,7 @@ from strawberry.training import evaluate, measuring, train
 from strawberry.training.guard import Guard
 from strawberry.training.loop import log
 from strawberry.training.recent import RecentSums
+from strawberry.training.session import Session
 from tests.support import recipe_of
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,14 @@ STEPS = TRAIN["max_iters"] - 1
 """Those whose stalls are taken down: what the first one makes may be kept."""
 LOGGED = tuple(
     function.__qualname__
-    for function in (log, Guard.check, Guard.save, measuring.evaluate, RecentSums.pause)
+    for function in (
+        log,
+        Guard.check,
+        Guard.save,
+        measuring.evaluate,
+        RecentSums.pause,
+        Session.tell,
+    )
 )
 """What happens at a log line, an evaluation or a checkpoint, and not in each step."""
 

@@ -30,14 +30,9 @@ from tests.support import REGISTRY, TINY, recipe_of
 
 QUICK = {
     "recipes/original_air.yaml",
-    "recipes/gpu/llama_7b.yaml",
     "recipes/mor_expert_choice.yaml",
     "attention/linear:gated_delta",
-    "positional/alibi",
-    "router/threshold",
     "ffn/moe:bias",
-    "router/expert_choice:warm_up",
-    "optimizer/adafactor",
     "optimizer/muon",
 }
 SMALL = {"model.vocab_size": 257}

@@ -98,6 +98,7 @@ def test_train_commands_are_real(tmp_path):
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     short = (
         "--set train.eval_iters=1 --set train.checkpoint_interval=1 --set train.lr_decay_iters=3"
+        " --set train.batch_size=1"
     )
     for line in ["strawberry train recipes/air.yaml --run-dir runs/air", *block.splitlines()]:
         steps = 3 if "--resume" in line else 2

@@ -45,6 +45,15 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 OPTIMIZERS = {**ALONE, "mixed": MIXED}
 CASES = {**OPTIMIZERS, **SCHEDULES}
 EVERY = pytest.mark.parametrize("sections", CASES.values(), ids=CASES)
+QUICK = {"adafactor", "adamw", "muon", "mixed", "schedule_free_adamw"}
+"""Optimizers with all states that there are; the others' longer runs are slow tests."""
+MOST = pytest.mark.parametrize(
+    "sections",
+    [
+        pytest.param(sections, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, sections in OPTIMIZERS.items()
+    ],
+)
 OFTEN = {"gradient_accumulation_steps": 2, "log_interval": 3}
 
 
@@ -92,7 +101,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
         assert same_weights(folder, tmp_path / "whole"), k
 
 
-@pytest.mark.parametrize("sections", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@MOST
 def test_killed_and_resumed_equals_uninterrupted(
     make_recipe: RecipeMaker,
     tmp_path: Path,
@@ -112,7 +121,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert same_weights(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("sections", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@MOST
 def test_looking_and_saving_change_nothing(
     make_recipe: RecipeMaker, tmp_path: Path, sections: dict[str, Any]
 ) -> None:

@@ -61,10 +61,17 @@ def test_it_learns(run):
     assert sum(found[-5:]) < sum(found[:5]) - 0.5
 
 
+OFTEN = {"air", "deepseek", "hybrid", "mor_token_choice", "original"}
+"""Recipes that resume in the default suite, with most components between them."""
+
+
 @pytest.mark.faults(1)
-def test_it_resumes_exactly(run, tmp_path):
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_it_resumes_exactly(run, every, tmp_path):
     """Stopped after 7 steps and resumed, it has every number and bit of an unbroken run."""
     path, whole = run
+    if not every and path.stem not in OFTEN:
+        pytest.skip("resumed by `pytest -m slow`")
     folder = tmp_path / "resumed"
     strawberry.train(strawberry.load_recipe(path, [*SHORT, "train.max_iters=7"]), folder)
     recipe = strawberry.load_recipe(path, [*SHORT, f"train.max_iters={STEPS}"])

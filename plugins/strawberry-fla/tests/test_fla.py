@@ -262,7 +262,9 @@ def test_a_broken_installation_is_said(plugins, monkeypatch):
 
 def test_the_recipe_builds_where_the_layers_are(faked):
     """The recipe beside the plugin is a whole one; its depth and its parts are counted."""
-    recipe = strawberry.load_recipe(HERE.parent / "recipes" / "gpu" / "gated_delta_net.yaml")
+    recipe = strawberry.load_recipe(
+        HERE.parent / "recipes" / "gpu" / "gated_delta_net.yaml", ["model.block_size=64"]
+    )
     report = account(recipe)
 
     assert report.depth == 12

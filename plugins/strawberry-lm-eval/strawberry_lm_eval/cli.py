@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from strawberry_lm_eval.deciding import TASKS, suggested
 
@@ -14,7 +14,7 @@ from strawberry_lm_eval.deciding import TASKS, suggested
 def tasks(
     run: Annotated[Path | None, typer.Argument(help="A run folder or recipe of that size.")] = None,
     parameters: Annotated[
-        int | None, typer.Option(help="Number of parameters, instead of a run."), Ge(1)
+        int | None, typer.Option(help="Number of parameters, instead of a run."), Ge(1), Le(10**15)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -29,7 +29,7 @@ def executed() -> Any:
 
 
 def _read() -> Any:
-    return nbformat.read(FILE, as_version=4)  # type: ignore[no-untyped-call]
+    return nbformat.read(FILE, as_version=4)
 
 
 def _code(cell: Any) -> str:

@@ -24,6 +24,7 @@ GUIDES: Final = {
     "guides/tools.md": "tools/README.md",
     "guides/reports.md": "tools/REPORTS.md",
     "guides/security.md": ".github/SECURITY.md",
+    "findings/findings.md": "recipes/FINDINGS.md",
     "findings/log.md": "recipes/LOG.md",
     "findings/verdicts.md": "recipes/ablations/verdicts.md",
     "findings/speedrun.md": "recipes/speedrun/README.md",
@@ -32,17 +33,16 @@ GUIDES: Final = {
     "readme.md": "README.md",
 }
 """Pages, and the files that they are."""
-OPTIONAL: Final = {"findings/findings.md": "recipes/findings/FINDINGS.md"}
+FINDINGS: Final = ROOT / "recipes" / "findings"
+"""Each finding has a page in this folder, which FINDINGS.md links."""
 END: Final = "<!-- the first page of the documentation ends here -->"
 """Where README.md's first screen ends, which is the first page of the site."""
 
 
 def write(out: Path) -> list[str]:
     """Write the pages and the pictures that they show; returns their names."""
-    pages = {page: file for page, file in {**GUIDES, **OPTIONAL}.items() if (ROOT / file).is_file()}
-    missing = [file for file in GUIDES.values() if file not in pages.values()]
-    if missing:
-        raise FileNotFoundError(missing[0])
+    found = {f"findings/{f.name}": str(f.relative_to(ROOT)) for f in FINDINGS.glob("*.md")}
+    pages = GUIDES | found
     homes = {file: page for page, file in pages.items()} | {
         "plugins/COMPONENTS.md": "components/index.md"
     }

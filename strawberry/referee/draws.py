@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from strawberry.contracts import Component
 from strawberry.referee.dependence import Run, outputs, same_draws
+from strawberry.referee.places import named
 
 
 def draws(model: nn.Module, run: Run, ids: Tensor) -> list[str]:
@@ -39,7 +40,7 @@ def _drawing(model: nn.Module, run: Callable[[], object]) -> list[str]:
     def after(path: str, module: nn.Module) -> None:
         state, inner = begun.pop()
         if len(seen) == inner and state != _state(module):
-            seen[f"{path} ({type(module).__name__})"] = None
+            seen[named(path, module)] = None
 
     with contextlib.ExitStack() as stack:
         for path, module in model.named_modules():

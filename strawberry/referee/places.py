@@ -60,7 +60,7 @@ def first_difference(model: nn.Module, run: Run, limits: Limits) -> str:
         finer = _begins(calls, limits, FINER)
         if finer is not None and not _is_own(model.get_submodule(finer)):
             path = finer
-    return "" if path is None else _named(model, path)
+    return "" if path is None else named(path, model.get_submodule(path))
 
 
 def _begins(calls: Sequence[tuple[Call, Call]], limits: Limits, share: float) -> str | None:
@@ -82,8 +82,9 @@ def _is_own(module: nn.Module) -> bool:
     return type(module).__module__.partition(".")[0] == "strawberry"
 
 
-def _named(model: nn.Module, path: str) -> str:
-    return f"{path} ({type(model.get_submodule(path)).__name__})"
+def named(path: str, module: nn.Module) -> str:
+    """A place in words: a module's path and class."""
+    return f"{path} ({type(module).__name__})"
 
 
 def suspects(model: nn.Module) -> str:
@@ -93,7 +94,7 @@ def suspects(model: nn.Module) -> str:
     """
     for path, module in model.named_modules():
         if isinstance(module, Component) and not _is_own(module):
-            return _named(model, path)
+            return named(path, module)
     return ""
 
 

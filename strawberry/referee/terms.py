@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from strawberry.contracts import Component
 from strawberry.contracts.terms import Term
 from strawberry.referee.dependence import Breach, outputs
+from strawberry.referee.places import named
 
 if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
@@ -27,7 +28,7 @@ def taken(model: LanguageModel, ids: Tensor) -> list[Breach]:
     def note(path: str, module: nn.Module, result: Any) -> None:
         for term in result[1] if isinstance(result, tuple) and len(result) == 2 else ():
             if isinstance(term, Term) and term.name in OWN:
-                seen.setdefault(term.name, f"{path} ({type(module).__name__})")  # inner ones first
+                seen.setdefault(term.name, named(path, module))  # inner ones first
 
     with contextlib.ExitStack() as stack:
         for path, module in model.named_modules():

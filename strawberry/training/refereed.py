@@ -16,7 +16,7 @@ from strawberry.referee.dependence import NOISE, SEED, Breach, Run, outputs
 from strawberry.referee.draws import draws
 from strawberry.referee.judged import judge
 from strawberry.referee.losses import ROUNDING, bound_breach, targets_breach
-from strawberry.referee.places import recorded, suspects
+from strawberry.referee.places import named, recorded, suspects
 from strawberry.referee.terms import taken
 from strawberry.training.account import Rows, account, again
 
@@ -111,20 +111,24 @@ def _run(session: Session) -> Run:
     return run
 
 
+def _judged(session: Session, run: Run, rows: EvaluationRows, *, pieces: bool) -> list[Breach]:
+    """What `judge` says of the model as it is, with the ranks' agreement."""
+    return judge(
+        session.model,
+        run,
+        rows.x,
+        seed=session.recipe.seed + session.step,
+        dtype=session.machine.dtype,
+        agree=lambda own: bool(session.world.most(own)),
+        pieces=pieces,
+    )
+
+
 @torch.no_grad()
 def _breaches(session: Session, run: Run, rows: EvaluationRows) -> list[Breach]:
-    model, machine, recipe = session.model, session.machine, session.recipe
-    breaches: list[Breach | None] = [
-        *judge(
-            model,
-            run,
-            rows.x,
-            seed=recipe.seed + session.step,
-            dtype=machine.dtype,
-            agree=lambda own: bool(session.world.most(own)),
-            pieces=not machine.compiled,  # another shape is another graph
-        )
-    ]
+    model, machine = session.model, session.machine
+    pieces = not machine.compiled  # another shape is another graph
+    breaches: list[Breach | None] = [*_judged(session, run, rows, pieces=pieces)]
     vocab_size = model.vocab_size
     ids = rows.x[:_ROWS]
     engine, dtype = session.engine, machine.dtype
@@ -147,14 +151,7 @@ def _of_averages(session: Session, run: Run, rows: EvaluationRows) -> list[Breac
     breaches = []
     for name in session.averages.by_name:
         with session.averages.using(name, session.step):
-            seen = judge(
-                session.model,
-                run,
-                rows.x,
-                seed=session.recipe.seed + session.step,
-                dtype=session.machine.dtype,
-                agree=lambda own: bool(session.world.most(own)),
-            )
+            seen = _judged(session, run, rows, pieces=False)
         breaches += [replace(b, detail=f"with the average {name}: {b.detail}") for b in seen]
     return breaches
 
@@ -180,7 +177,7 @@ def _ranks_breach(session: Session, run: Run) -> Breach | None:
     every = world.gather([(call.path, _sums(y)) for call in components for y in call.result])
     ours = (rows[0][0] for rows in zip(*every, strict=False) if _apart([r[1] for r in rows], noise))
     path = next(ours, "")
-    place = f"{path} ({type(session.model.get_submodule(path)).__name__})" if path else ""
+    place = named(path, session.model.get_submodule(path)) if path else ""
     detail = "ranks have different outputs for the same tokens, so their models differ"
     return Breach("history", 1.0, detail, place) if world.main else None
 

@@ -26,13 +26,13 @@ BY_STEPS = ("eval_interval", "checkpoint_interval")
 
 def columns(search: Search) -> list[str]:
     """The heads of the table."""
-    rounds = [f"{each.round.share:.1%} of a run" for each in search.done if each.values]
+    rounds = [f"{each.round.share:.1%} of a run" for each in search.ended]
     return ["settings", "learning rate", "batch", "warm-up", *rounds]
 
 
 def rows(search: Search) -> list[list[str]]:
     """A row for each setting that was tried: those that came furthest first, best of them first."""
-    ended = [each for each in search.done if each.values]
+    ended = search.ended
     best = {name: place for place, name in enumerate(search.ranked())}
     far = {name: sum(name in each.values for each in ended) for name in search.choices}
     last = {name: ended[far[name] - 1].values[name] for name in search.choices}
@@ -116,7 +116,7 @@ def write(search: Search, out: Path) -> Path:
 
 def story(search: Search) -> list[str]:
     """What was found, in sentences; for the recipe's comment and the terminal."""
-    ended = [each for each in search.done if each.values]
+    ended = search.ended
     name, values = search.ranked()[0], ended[-1].values
     count, metric = len(search.choices), search.plan.metric
     best, own = values[name], values[OWN]
@@ -151,7 +151,7 @@ def story(search: Search) -> list[str]:
 
 def to_json(search: Search) -> dict[str, Any]:
     """Everything that was tried, as plain data."""
-    ended = [each for each in search.done if each.values]
+    ended = search.ended
     return {
         "seconds_per_step": search.seconds,
         "seconds_of_trials": search.spent,

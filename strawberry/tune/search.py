@@ -10,7 +10,6 @@ All trials of a round take the same time on this machine: steps are counted by m
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 import math
 import statistics
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeAlias
 
-from strawberry.ablate.plan import Plan
+from strawberry.ablate.plan import Plan, named_by
 from strawberry.ablate.preparing import PreparedPlan, check_metric, prepare
 from strawberry.ablate.record import Record, values_of
 from strawberry.ablate.statistics import higher_is_better
@@ -30,6 +29,7 @@ from strawberry.ablate.trials import identity
 from strawberry.ablate.waiting import LockedFolder
 from strawberry.contracts.execution import FINISHED, Executor
 from strawberry.errors import StrawberryError
+from strawberry.files.storage import digest
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.tune.rounds import LEAST, Round, TrialCost, fitted, needed, plan, plausible
@@ -68,9 +68,7 @@ class TunePlan:
     @property
     def folder(self) -> Path:
         """`tunings/NAME-HASH`: the same plan has the same folder."""
-        text = json.dumps(asdict(self), sort_keys=True, default=str)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return Path("tunings") / f"{self.recipe.stem}-{digest}"
+        return Path("tunings") / named_by(self.recipe, asdict(self))
 
 
 @dataclass(slots=True)
@@ -131,6 +129,11 @@ class Search:
         """Seconds of trials, over all slots."""
         return 60 * self.plan.minutes * self.executor.slots
 
+    @property
+    def ended(self) -> list[Done]:
+        """The rounds whose trials have ended."""
+        return [each for each in self.done if each.values]
+
     def run(self) -> None:
         """Measure, and halve until one setting is left or the time is over.
 
@@ -149,10 +152,9 @@ class Search:
         """What a trial takes, by the measurement, and by the rounds so far."""
         whole = self.recipe.train.max_iters * self.seconds[self.recipe.train.batch_size]
         first = TrialCost(whole, self.start)
-        ended = [each for each in self.done if each.values]
-        if not ended:
+        if not self.ended:
             return first
-        pace = sum(e.spent for e in ended) / first.of([e.round for e in ended])
+        pace = sum(e.spent for e in self.ended) / first.of([e.round for e in self.ended])
         return TrialCost(first.run * pace, first.start * pace)
 
     def steps(self, choice: Choice, share: float) -> int:
@@ -163,8 +165,7 @@ class Search:
 
     def ranked(self) -> list[str]:
         """The settings of the last round that ended, best first; those that failed are left out."""
-        ended = [each for each in self.done if each.values]
-        values = ended[-1].values
+        values = self.ended[-1].values
         sign = -1.0 if higher_is_better(self.plan.metric) else 1.0
         known = {name: sign * value for name, value in values.items() if value is not None}
         return sorted(known, key=lambda name: known[name])
@@ -289,7 +290,7 @@ class Search:
     # The record
 
     def _identity(self) -> str:
-        return hashlib.sha256(identity(self.recipe).encode()).hexdigest()
+        return digest(identity(self.recipe))
 
     def _read(self) -> None:
         """Take over what an earlier call noted."""

@@ -10,10 +10,11 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 
-from strawberry.contracts import FFN, Aux, Block, BlockSite, Site, Stream, Use
+from strawberry.components.block.sequential import SequentialBlock
+from strawberry.contracts import FFN, BlockSite, Site, Use
 
 
-class PerLayerBlock(Block):
+class PerLayerBlock(SequentialBlock):
     """The parts in turn, then `down (gelu(gate x) * input)`, with its own norm and join.
 
     The input is that of embedding `per_layer`, of this block; it has to be as wide. Blocks of an
@@ -26,17 +27,8 @@ class PerLayerBlock(Block):
     checked_with: ClassVar[Mapping[str, Any]] = {"model.embedding": "per_layer"}
 
     def __init__(self, site: BlockSite, *, width: Annotated[int, Ge(1)] = 16) -> None:
-        super().__init__()
-        self.parts = [site.part(name) for name in site.parts]
+        super().__init__(site)
         self.parts.append(site.part("per_layer", PerLayerInput(site, width)))
-
-    def forward(self, stream: Stream, use: Use) -> tuple[Stream, Aux]:
-        """The stream after this block, and the terms that its parts returned."""
-        aux: Aux = ()
-        for part in self.parts:
-            stream, more = part(stream, use)
-            aux += more
-        return stream, aux
 
 
 class PerLayerInput(FFN):

@@ -9,6 +9,7 @@ import typer
 from annotated_types import Ge
 
 from strawberry.ablate.plan import PlanFields
+from strawberry.cli.options import Executor, Json, Overrides, TrialsFolder
 from strawberry.cli.planned import planned
 
 if TYPE_CHECKING:
@@ -46,17 +47,9 @@ def command(
             metavar="PATH=A,B", help="Values tried for every cell alike, or PATH=LOW..HIGH."
         ),
     ] = None,
-    executor: Annotated[
-        str | None, typer.Option(help="Executor of the trials, such as '{use: local, jobs: 4}'.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the ablation; derived from the plan if not given."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="K=V", help="Override a recipe field in every cell."),
-    ] = None,
+    executor: Executor = None,
+    out: TrialsFolder = None,
+    overrides: Overrides = None,
     noise_from: Annotated[
         Path | None,
         typer.Option(
@@ -89,7 +82,7 @@ def command(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print the table alone: no progress.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
     **given: Any,
 ) -> None:
     """Compare recipe variants: equal budgets, paired seeds, verdicts.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from annotated_types import Ge
 
 from strawberry.cli.numbers import Counted
+from strawberry.cli.options import Json, Overrides, RecipePath
 from strawberry.figures import readable, short
 from strawberry.plugin.kinds import CORE
 from strawberry.recipe.walk import walk_components
@@ -29,12 +29,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    recipe: Annotated[
-        Path,
-        typer.Argument(
-            help="A recipe: a file, a run folder, or one of `strawberry recipes`, such as air."
-        ),
-    ],
+    recipe: RecipePath,
     world_size: Annotated[
         int | None,
         typer.Option(help="Show memory and traffic per rank for N ranks."),
@@ -44,11 +39,8 @@ def command(
     parallel: Annotated[
         str | None, typer.Option(help="Way in which ranks share the model: ddp or fsdp.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="K=V", help="Override, such as model.n_embd=128."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Show a recipe's model: tree, parameters, FLOPs, memory.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from strawberry.cli.options import Json
+
 if TYPE_CHECKING:
     from strawberry.check import CheckResult, Subject
 
@@ -37,7 +39,7 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="Draw activations (.png, .svg), with coordinates."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check that a component, or a recipe's model, keeps its contract.
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from strawberry.cli import context
 from strawberry.cli.console import console, print_json, show, table
+from strawberry.cli.options import Json
 from strawberry.errors import PluginError
 from strawberry.plugin import LookupFailure, Registry, RegistryEntry
 from strawberry.plugin.signature import (
@@ -30,7 +31,7 @@ def command(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A component, by its name in recipes.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """List components, or show the fields of one.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from annotated_types import Ge, Gt, Le, Lt
 
+from strawberry.cli.options import Json, TextField, TextPaths
+
 if TYPE_CHECKING:
     from strawberry.data import PreparedData
 
@@ -21,9 +23,7 @@ def _data() -> None:
 
 @command.command("prepare")
 def prepare(
-    paths: Annotated[
-        list[str], typer.Argument(help="Text files, folders or patterns (.txt, .jsonl, .json).")
-    ],
+    paths: TextPaths,
     out: Annotated[Path, typer.Option(help="Folder to create.")],
     tokenizer: Annotated[
         Path | None, typer.Option(help="A tokenizer.json; a BPE is trained if not given.")
@@ -55,11 +55,11 @@ def prepare(
             "tokenizer is that of all.",
         ),
     ] = False,
-    field: Annotated[str, typer.Option(help="Name of the text field in JSON objects.")] = "text",
+    field: TextField = "text",
     special: Annotated[
         bool, typer.Option("--special", help="Encode the texts of special tokens as their ids.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Encode text into a folder that `data: {use: tokens, path: DIR}` reads."""
     from strawberry.cli.console import print_json

@@ -9,6 +9,7 @@ import typer
 from annotated_types import Ge
 
 from strawberry.cli.numbers import Counted, Depth
+from strawberry.cli.options import Average, Best, Device, Json
 
 
 def command(
@@ -28,17 +29,9 @@ def command(
         Ge(1),
         Depth,
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    average: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="With an average of the weights that the run kept."),
-    ] = None,
-    best: Annotated[
-        bool,
-        typer.Option(
-            "--best", help="Load the checkpoint with the lowest val_loss, not the newest."
-        ),
-    ] = False,
+    device: Device = "auto",
+    average: Average = None,
+    best: Best = False,
     split: Annotated[
         str,
         typer.Option(
@@ -82,7 +75,7 @@ def command(
         typer.Option(help="With --tasks: a folder for every item with its answers (JSON Lines)."),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Open the test split once more.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure the validation loss of a run, or its scores on tasks."""
     from strawberry.cli import context

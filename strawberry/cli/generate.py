@@ -9,6 +9,7 @@ import typer
 from annotated_types import Ge, Gt, Le
 
 from strawberry.cli.numbers import Counted, Depth
+from strawberry.cli.options import Average, Best, Device, Json
 
 
 def command(
@@ -79,18 +80,10 @@ def command(
         Literal["float32", "bfloat16", "int8"],
         typer.Option(help="Round matrices to fewer bits: less memory traffic for each token."),
     ] = "float32",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    average: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="With an average of the weights that the run kept."),
-    ] = None,
-    best: Annotated[
-        bool,
-        typer.Option(
-            "--best", help="Load the checkpoint with the lowest val_loss, not the newest."
-        ),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    device: Device = "auto",
+    average: Average = None,
+    best: Best = False,
+    as_json: Json = False,
 ) -> None:
     """Continue prompts with a trained model."""
     import time

@@ -10,6 +10,7 @@ import typer.core
 from annotated_types import Ge, Gt, Le
 
 from strawberry.cli.numbers import Counted
+from strawberry.cli.options import Executor, Json, Overrides, TrialsFolder
 from strawberry.cli.planned import planned
 from strawberry.ladder.plan import LadderFields
 
@@ -74,20 +75,13 @@ def run(
         list[str] | None,
         typer.Option(metavar="PATH=A,B", help="Tried on the lowest rungs, for all alike."),
     ] = None,
-    executor: Annotated[
-        str | None, typer.Option(help="What runs the trials, such as '{use: local, jobs: 4}'.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The ladder's folder; the same plan has the same one.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="K=V", help="Override, for every rung."),
-    ] = None,
+    executor: Executor = None,
+    out: TrialsFolder = None,
+    overrides: Overrides = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the rungs and what they take; train none.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
     **given: Any,
 ) -> None:
     """Train a recipe at growing sizes, and say what larger ones would come to.
@@ -244,7 +238,7 @@ def fit(
         Le(10),
     ] = None,
     draws: Annotated[int, typer.Option(help="Draws of the bootstrap."), Ge(20), Le(100_000)] = 200,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Fit a law of loss to a table of runs, and predict other sizes.
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from strawberry.cli.options import Json
+
 
 def command(
     kind: Annotated[
@@ -16,7 +18,7 @@ def command(
     folder: Annotated[
         Path, typer.Option("--dir", help="Folder in which the plugin's folder is created.")
     ] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the folder as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Create an installable plugin with one working component.
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from strawberry.cli import context
 from strawberry.cli.console import console, print_json, show, table
+from strawberry.cli.options import Json
 from strawberry.cli.overview import VERBS
 from strawberry.plugin import PluginRecord
 
@@ -19,7 +19,7 @@ _STYLES = {"ok": "green", "broken": "bold red", "incompatible": "bold red", "dis
 
 
 def command(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """List plugins and their problems.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from annotated_types import Ge, Le
 
+from strawberry.cli.options import Json, Overrides, RecipePath
 from strawberry.figures import readable
 
 if TYPE_CHECKING:
@@ -15,21 +16,13 @@ if TYPE_CHECKING:
 
 
 def command(
-    recipe: Annotated[
-        Path,
-        typer.Argument(
-            help="A recipe: a file, a run folder, or one of `strawberry recipes`, such as air."
-        ),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="K=V", help="Override, such as train.batch_size=16."),
-    ] = None,
+    recipe: RecipePath,
+    overrides: Overrides = None,
     steps: Annotated[int, typer.Option(help="Number of steps to profile."), Ge(1), Le(10_000)] = 5,
     out: Annotated[
         Path | None, typer.Option(help="Also draw a picture (.png, .svg, .pdf).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show where a training step's time and memory go, by component.
 

@@ -11,6 +11,7 @@ import typer
 
 from strawberry.cli import context
 from strawberry.cli.console import print_json, show, table
+from strawberry.cli.options import Json
 from strawberry.recipe.packaged import PackagedRecipe, locate, packaged
 
 
@@ -18,7 +19,7 @@ def command(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A recipe to print, such as air.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List the recipes that are installed, or print one.
 

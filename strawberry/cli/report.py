@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from strawberry.cli.options import Json
+
 
 def command(
     folders: Annotated[list[Path], typer.Argument(help="Folders of ablations, suites or ladders.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write the report of an ablation, a suite or a ladder again.
 

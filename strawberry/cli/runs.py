@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
+from strawberry.cli.options import Json
+
 if TYPE_CHECKING:
     from strawberry.runs.listing import RunSummary
 
@@ -39,7 +41,7 @@ def list_(
     folders: Annotated[
         list[Path] | None, typer.Argument(help="Folders to look in; runs/ if not given.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List runs, the newest first; trials of ablations are left out."""
     from strawberry.cli.console import console, print_json
@@ -71,7 +73,7 @@ def list_(
 @command.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two runs or more.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare runs: their losses, and the fields in which their recipes differ.
 

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from annotated_types import Ge, Le
 
+from strawberry.cli.options import Json, TextField, TextPaths
+
 command = typer.Typer(help="Train tokenizers.", add_completion=False)
 
 
@@ -18,9 +20,7 @@ def _tokenizer() -> None:
 
 @command.command("train")
 def train(
-    paths: Annotated[
-        list[str], typer.Argument(help="Text files, folders or patterns (.txt, .jsonl, .json).")
-    ],
+    paths: TextPaths,
     out: Annotated[Path, typer.Option(help="The tokenizer.json to write.")],
     vocab_size: Annotated[
         int, typer.Option(help="Vocabulary size, special tokens included."), Ge(1), Le(1 << 30)
@@ -35,8 +35,8 @@ def train(
         str,
         typer.Option(help="Splitting of text: gpt2, gpt4, gpt4o, code, or a regular expression."),
     ] = "gpt4",
-    field: Annotated[str, typer.Option(help="Name of the text field in JSON objects.")] = "text",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    field: TextField = "text",
+    as_json: Json = False,
 ) -> None:
     """Train a byte-level BPE on text."""
     from strawberry.cli.console import print_json

@@ -12,6 +12,7 @@ import typer
 from annotated_types import Ge, Le
 
 from strawberry.cli.numbers import Counted
+from strawberry.cli.options import Json, Overrides
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
@@ -49,14 +50,11 @@ def command(
         Ge(0),
         Counted,
     ] = 0,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="K=V", help="Override, such as train.max_iters=100."),
-    ] = None,
+    overrides: Overrides = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print the result alone: no progress, no sample.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train a recipe's model, or resume an interrupted run.
 

@@ -9,6 +9,7 @@ import typer
 from annotated_types import Ge, Gt, Le
 
 from strawberry.cli.numbers import Counted
+from strawberry.cli.options import Executor, Json, Overrides, TrialsFolder
 
 
 def command(
@@ -29,18 +30,10 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="Path of the tuned recipe; tuned.yaml in the folder."),
     ] = None,
-    executor: Annotated[
-        str | None, typer.Option(help="Executor of the trials, such as '{use: local, jobs: 4}'.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the trials; derived from the plan if not given."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="K=V", help="Override a recipe field in every trial."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    executor: Executor = None,
+    out: TrialsFolder = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Find a recipe's rate, batch size and warm-up within minutes.
 

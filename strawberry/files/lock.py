@@ -6,13 +6,17 @@ They are OS file locks, released when their process dies.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
+from typing import Final
 
 import filelock
 
 from strawberry.errors import StrawberryError
 from strawberry.files.atomic import explained
+
+HOLDER: Final = ".holder"
 
 
 class FolderInUse(StrawberryError):  # noqa: N818 (a state of the folder)
@@ -32,7 +36,7 @@ class FolderLock:
         self.work = work
         self.file = folder / ".lock"
         self._lock = filelock.FileLock(self.file)
-        self._holder = folder / ".holder"
+        self._holder = folder / HOLDER
 
     @property
     def held(self) -> bool:
@@ -44,10 +48,7 @@ class FolderLock:
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout as error:
-            try:
-                who = self._holder.read_text()
-            except OSError:
-                who = "another process"
+            who = holder(self.folder) or "another process"
             raise FolderInUse(f"{self.folder}: {who} {self.work}") from error
         self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
 
@@ -55,6 +56,27 @@ class FolderLock:
         """Release the lock."""
         self._holder.unlink(missing_ok=True)
         self._lock.release()
+
+
+def holder(folder: Path) -> str | None:
+    """The process that holds a folder's lock, as far as can be seen without taking the lock.
+
+    A process of this machine that no longer runs holds nothing. One of another machine can't be
+    asked, so it counts as running.
+    """
+    try:
+        who = (folder / HOLDER).read_text()
+    except OSError:
+        return None
+    named = re.match(r"process (\d+) on (.*)", who)
+    if named is not None and named[2] == socket.gethostname():
+        try:
+            os.kill(int(named[1]), 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:  # it runs, as another user's
+            pass
+    return who
 
 
 def entry_lock(cache: Path, key: str) -> filelock.BaseFileLock:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import os
-import re
 import secrets
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from strawberry.errors import StrawberryError
-from strawberry.files.lock import FolderInUse
+from strawberry.files.lock import FolderInUse, holder
 from strawberry.recipe.yaml import read_tree
 from strawberry.runs.folder import OURS, RunFolder, flat
 from strawberry.runs.ledger import RECORD
@@ -74,7 +71,7 @@ class RunSummary:
             folder, str(recipe["name"]), step, last,
             losses[-1] if losses else None, min(losses, default=None),
             dt.datetime.fromisoformat(info["began"]), size_of(folder),
-            "running" if is_running(folder) else stopped,
+            "running" if holder(folder) else stopped,
             str(info["data"]["fingerprint"]), flat(recipe),
         )  # fmt: skip
 
@@ -108,23 +105,6 @@ def size_of(folder: Path) -> int:
         with contextlib.suppress(OSError):
             total += file.lstat().st_size if not file.is_dir() else 0
     return total
-
-
-def is_running(folder: Path) -> bool:
-    """Whether a process holds a run's lock, as far as can be seen without taking it."""
-    try:
-        said = re.match(r"process (\d+) on (.*)", (folder / ".holder").read_text())
-    except OSError:
-        return False
-    if said is None or said[2] != socket.gethostname():
-        return True
-    try:
-        os.kill(int(said[1]), 0)
-    except ProcessLookupError:
-        return False  # it was killed
-    except PermissionError:
-        pass
-    return True
 
 
 def differences(runs: Sequence[RunSummary]) -> dict[str, list[Any]]:
@@ -169,8 +149,8 @@ def _check(folder: Path) -> None:
     ablation = next((each for each in folder.parents if (each / RECORD).is_file()), None)
     if ablation is not None:
         raise StrawberryError(f"{folder}: is a trial of the ablation {ablation}, which needs it")
-    if is_running(folder):
-        raise FolderInUse(f"{folder}: {(folder / '.holder').read_text()} is training here")
+    if who := holder(folder):
+        raise FolderInUse(f"{folder}: {who} is training here")
     others = sorted(
         path.name
         for path in folder.iterdir()

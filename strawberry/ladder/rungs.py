@@ -100,8 +100,8 @@ def make_rungs(ladder: LadderPlan, plugins: Plugins) -> list[Rung]:
     known: dict[str, Budget] = {}
     rungs: list[Rung] = []
     for number in range(ladder.how.rungs):
-        least = rungs[-1].growth if rungs else None
-        growth = grow(baseline, have * ladder.how.factor**number, least)
+        above = rungs[-1].growth.parameters if rungs else 0
+        growth = grow(baseline, have * ladder.how.factor**number, above)
         rungs.append(_rung(ladder, number, base, live, growth, have, known))
     return rungs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Final
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from strawberry.model.language_model import LanguageModel
     from strawberry.recipe.spec import Recipe
 
-ASPECT: Final = 0.5
-"""What an aspect that is off by e counts against a size that is off by e."""
+ASPECT: Final = 1.0
+"""What an aspect that is off by e counts against a size that is off by e; laws know the sizes."""
 FAR: Final = 0.2
 """How far from its parameters a rung may be, in logarithms, before it is refused."""
 
@@ -40,38 +40,57 @@ def unit(recipe: Recipe, powers: Mapping[str, float]) -> int:
     return math.lcm(math.gcd(width, ROUNDED), reduce(math.lcm, heads) * 2)
 
 
-def grow(recipe: Recipe, parameters: float, least: Growth | None = None) -> Growth:
+def grow(recipe: Recipe, parameters: float, above: int = 0) -> Growth:
     """The growth that brings a recipe nearest to so many parameters, embeddings aside.
 
-    It is neither narrower nor shallower than `least`. Raises StrawberryError if none comes near,
-    with what the recipe could say.
+    A wider rung may be shallower than the one before: where each had to be as deep, one step of
+    depth made the next width too large for every rung above, and all of them grew in depth alone.
+
+    Args:
+        recipe: the one to enlarge, by its `scale:` or at constant aspect.
+        parameters: the number to come near to.
+        above: the parameters of the rung before, which this one must exceed.
+
+    Raises:
+        StrawberryError: no size comes near, with what the recipe could say.
     """
     powers = rule(recipe)
     have = without_embeddings(build(recipe, "meta"))
     if abs(parameters / have - 1) < 1e-9:
         return Growth(1.0, 1.0, have)
     step, width = unit(recipe, powers), recipe.model.n_embd
-    best: tuple[float, Growth] | None = None
+    sizes = []
     for multiple in _widths(width / step, parameters / have):
         factor = multiple * step / width if WIDTH in powers else parameters / have
         for depth in _depths(recipe, powers, factor, parameters / have):
-            if least is not None and (factor < least.width or depth < least.depth):
-                continue
             try:
                 larger = patch(recipe, grown(recipe, Growth(factor, depth, 0)))
                 size = without_embeddings(build(larger, "meta"))
             except StrawberryError:  # a width that some component refuses
                 continue
-            off = abs(math.log(size / parameters)) + ASPECT * abs(math.log(depth / factor))
-            if best is None or off < best[0]:
-                best = off, Growth(factor, depth, size)
-    if best is None or abs(math.log(best[1].parameters / parameters)) > FAR:
-        near = "nothing can be built" if best is None else f"the nearest has {best[1].parameters:,}"
-        raise StrawberryError(
-            f"{recipe.name}: can't grow to {parameters:,.0f} parameters without embeddings: "
-            f"{near}; give it more heads or repeats to grow by, or a `scale:` of its own"
+            if size > above:
+                sizes.append(Growth(factor, depth, size))
+    return _best(recipe, sizes, parameters)
+
+
+def _best(recipe: Recipe, sizes: Sequence[Growth], parameters: float) -> Growth:
+    """Of sizes near enough to so many parameters, the nearest to them and to the aspect."""
+
+    def off(size: Growth) -> float:
+        return abs(math.log(size.parameters / parameters))
+
+    near = [size for size in sizes if off(size) <= FAR]
+    if near:
+        return min(
+            near, key=lambda size: off(size) + ASPECT * abs(math.log(size.depth / size.width))
         )
-    return best[1]
+    nearest = (
+        f"the nearest has {min(sizes, key=off).parameters:,}" if sizes else "nothing can be built"
+    )
+    raise StrawberryError(
+        f"{recipe.name}: can't grow to {parameters:,.0f} parameters without embeddings: "
+        f"{nearest}; give it more heads or repeats to grow by, or a `scale:` of its own"
+    )
 
 
 def _widths(base: float, ratio: float) -> range:

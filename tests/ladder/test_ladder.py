@@ -53,6 +53,22 @@ def test_rungs_grow(made: Made) -> None:
     assert all(t.warmup_iters == pytest.approx(t.max_iters / 3, abs=1) for t in train)
 
 
+def test_small_steps_keep_the_aspect(plugins: Plugins) -> None:
+    """Where whole heads are coarse, no step of depth keeps the rungs above from growing wider."""
+    block = "{repeat: 4, attention: {use: mha, n_head: 2}, ffn: {use: swiglu, n_ffn: 88}}"
+    recipe = load_recipe(
+        Path("recipes/findings/text.yaml"),
+        ["model.n_embd=32", f"model.stack=[{block}]"],
+        plugins=plugins,
+    )
+    have = without_embeddings(build(recipe, "meta"))
+    growths = [Growth(1.0, 1.0, have)]
+    for number in range(1, 5):
+        growths.append(grow(recipe, have * 1.4**number, growths[-1].parameters))
+    assert [growth.width for growth in growths] == [1.0, 1.0, 1.5, 1.5, 1.5]
+    assert all(2 / 3 <= growth.depth / growth.width <= 1.25 for growth in growths)
+
+
 def test_a_held_out_rung_is_predicted_first(made: Made, tmp_path: Path) -> None:
     """The prediction stands in the record before the rung has a run, and is judged afterwards."""
     rungs, out = made[1], tmp_path / "out"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from strawberry.errors import PluginError, Problem, RecipeError
 from strawberry.plugin import Plugins
+from strawberry.recipe.grammar import FILE_KEYS, recipe_keys
 from strawberry.recipe.tree import Node
 
 HOOK = "strawberry_recipe_tree"
@@ -32,3 +33,18 @@ def read_by_plugin(tree: Node, path: Path, plugins: Plugins) -> tuple[Node, list
         message = f"answered {type(answer).__name__}, not a tree and a list of notes"
         raise PluginError(f"plugin {name!r}: {HOOK} {message}")
     return None
+
+
+def refuse_foreign(tree: Node, plugins: Plugins) -> None:
+    """Raises RecipeError, with one line, for a file of another program that no plugin reads."""
+    if not tree.is_map or not tree.value or {"model", "extends"} & tree.value.keys():
+        return
+    known = {*recipe_keys(plugins.registry.kinds), *FILE_KEYS}
+    unknown = [key for key in tree.value if key not in known]
+    if 2 * len(unknown) > len(tree.value):
+        message = (
+            f"this is not a recipe: it has no `model:`, and of its {len(tree.value)} keys a recipe "
+            f"knows {len(tree.value) - len(unknown)}. A plugin may read files of other programs: "
+            "`pip install strawberry-original` does so for the original project's JSON"
+        )
+        raise RecipeError([Problem(message, tree.location)])

@@ -11,7 +11,7 @@ from typing import Any
 
 from strawberry.errors import Location, Problem, RecipeError
 from strawberry.plugin import Plugins
-from strawberry.recipe.foreign import read_by_plugin
+from strawberry.recipe.foreign import read_by_plugin, refuse_foreign
 from strawberry.recipe.origin import origin_of
 from strawberry.recipe.packaged import by_name, locate
 from strawberry.recipe.spec import Recipe
@@ -99,6 +99,7 @@ def _resolved(
     tree = read_tree(source)
     if (answer := read_by_plugin(tree, source, plugins)) is not None:
         return *answer, [source]
+    refuse_foreign(tree, plugins)
     base = tree.get("extends")
     if base is None:
         if "set" in tree.keys:

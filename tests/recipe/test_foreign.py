@@ -69,3 +69,12 @@ def test_an_answer_that_is_none_is_told(tmp_path: Path) -> None:
     odd = READER.replace("return located", "return 3 or located")
     with pytest.raises(PluginError, match=r"plugin 'reader0'.*answered"):
         load(tmp_path, '{"model_type": "x", "width": 16}', odd)
+
+
+def test_a_file_of_another_program_is_one_line(tmp_path: Path) -> None:
+    """Without a plugin that reads it, the error names what to install, not every key."""
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, '{"model_hyperparams": {"n_embd": 8}, "dataset": {}, "train": {}}')
+    (problem,) = caught.value.problems
+    assert "of its 3 keys a recipe knows 1" in problem.message
+    assert "pip install strawberry-original" in problem.message

@@ -39,6 +39,39 @@ def test_equations_of_docstrings_are_drawn() -> None:
         assert not equations.is_equation(code)
 
 
+MATHEMATICAL = ("attention", "averaging", "block", "ffn", "loop", "norm", "optimizer", "positional",
+                "residual", "router", "schedule")  # fmt: skip
+WITHOUT = {"norm/none", "positional/none", "schedule/constant", "attention/retained_2360c08",
+           "attention/retained_fb0a8c9"}  # fmt: skip
+"""What computes nothing; and the original project's mixers, whose equations are a page long."""
+
+
+def test_what_computes_has_its_equation() -> None:
+    """Every component of a mathematical kind has an equation that the gallery draws."""
+    pytest.importorskip("latex2mathml")
+    import equations
+
+    text = (ROOT / "plugins" / "COMPONENTS.md").read_text()
+    parts = re.findall(r"### <a name=.*?></a>(\S+)\n(.*?)(?=\n##|\Z)", text, re.DOTALL)
+    plain = {
+        name for name, body in parts
+        if not any(map(equations.is_equation, re.findall(r"`([^`\n]+)`", body)))
+    }  # fmt: skip
+
+    assert {name for name in plain if name.startswith(MATHEMATICAL)} == WITHOUT
+
+
+def test_an_equation_stays_in_its_sentence() -> None:
+    """Markdown ends no paragraph after an equation with which a line begins."""
+    pytest.importorskip("latex2mathml")
+    import equations
+    from markdown import markdown
+
+    html = markdown(equations.drawn("`w <- w - lr b`, with the momentum `b <- c b + g`."))
+    assert html.count("<p>") == 1
+    assert equations.latex("decay w + a w") == r"\mathrm{decay} \,w + a w"
+
+
 def test_guides_become_pages(tmp_path: Path) -> None:
     """Links between guides lead from page to page; a link to code stays as text."""
     import guides

@@ -88,8 +88,9 @@ def _word(word: str, before: str = "") -> str:
         return LARGE[word]
     if GREEK.fullmatch(word):
         return f"\\{word} "
+    after_a_word = re.search(r"[A-Za-z]{2,} $", before) is not None
     if len(word) == 1:
-        return word
+        return rf"\,{word}" if after_a_word else word
     apart = r"\," if before.endswith(" ") and before.rstrip()[-1:].isalnum() else ""
     return rf"{apart}\mathrm{{{word}}}"
 
@@ -111,7 +112,9 @@ def drawn(markdown: str) -> str:
 
 def _mathml(text: str) -> str:
     math = convert(latex(text))
-    return math.replace("<math ", f'<math alttext="{_escaped(text)}" ', 1)
+    math = math.replace("<math ", f'<math alttext="{_escaped(text)}" ', 1)
+    # Markdown takes a line that begins with `<math` for a block, and ends the paragraph after it.
+    return f'<span class="equation">{math}</span>'
 
 
 def _escaped(text: str) -> str:

@@ -39,7 +39,7 @@ def write(out: Path) -> list[str]:
     )
     for kind, found in groupby(everything, key=lambda one: str(one["kind"])):
         group = list(found)
-        what = kinds[kind].role if kind in kinds else ""
+        what = (kinds[kind].role or kinds[kind].summary) if kind in kinds else ""
         names = ", ".join(f"[`{one['name']}`]({kind}.md#{kind}-{one['name']})" for one in group)
         overview.append(f"| [{kind}]({kind}.md) | {what} | {names} |\n")
         (folder / f"{kind}.md").write_text(page(kind, what, group))

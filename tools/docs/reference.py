@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from strawberry.plugin.kinds import Kinds
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 HEAD: Final = """# Recipe reference
 
@@ -54,6 +56,12 @@ def _mark(part: Schema) -> str:
     return next(iter(part.get("required", ())), next(iter(part["properties"])))
 
 
+def _either(kinds: list[str]) -> str:
+    """Several types in words; a component may always be a mapping, so that isn't said."""
+    component = any("../components/" in one for one in kinds)
+    return " or ".join(one for one in kinds if not (component and one == "mapping"))
+
+
 def table(part: Schema) -> str:
     """The fields of a mapping."""
     lines = ["| key | type | default | what |", "|---|---|---|---|"]
@@ -62,9 +70,18 @@ def table(part: Schema) -> str:
         what = field.get("description", "")
         if "properties" in field:
             what = what or f"see [{name}](#{name})"
+        what = what or summary(name)
         cells = (f"`{name}`", kind(field), default, what)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n\n"
+
+
+def summary(key: str) -> str:
+    """What the component under a key does; nothing for other keys."""
+    for one in Kinds():
+        if key == one.key:
+            return one.role or one.summary
+    return ""
 
 
 def kind(field: Any) -> str:
@@ -73,14 +90,14 @@ def kind(field: Any) -> str:
         return "anything"
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
-        return f"a component: [{name}](../components/{name}.md)" if _page(name) else f"`{name}`"
+        return f"[{name}](../components/{name}.md)" if name in Kinds().names else f"`{name}`"
     if "enum" in field:
         return ", ".join(f"`{json.dumps(value)}`" for value in field["enum"])
     if "const" in field:
         return f"`{json.dumps(field['const'])}`"
     for key in ("anyOf", "oneOf"):
         if key in field:
-            return " or ".join(dict.fromkeys(kind(one) for one in field[key]))
+            return _either(list(dict.fromkeys(kind(one) for one in field[key])))
     names = {
         "integer": "whole number",
         "object": "mapping",
@@ -96,13 +113,7 @@ def kind(field: Any) -> str:
         ("maximum", "≤"),
         ("exclusiveMaximum", "<"),
     ]
-    limits = [f"{sign} {field[name]:g}" for name, sign in bounds if name in field]
+    limits = [f"{sign} {field[name]:,}" for name, sign in bounds if name in field]
     if "items" in field:
         text += f" of {kind(field['items'])}"
     return f"{text} {', '.join(limits)}".strip()
-
-
-def _page(name: str) -> bool:
-    from strawberry.plugin.kinds import Kinds
-
-    return name in Kinds().names

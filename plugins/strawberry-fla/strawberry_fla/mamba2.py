@@ -14,6 +14,9 @@ from strawberry_fla.mixer import FlaMixer, whole
 class Mamba2(FlaMixer):
     """Mamba2 by fla: a state space with one decay for each head, a convolution, and a gate.
 
+    `S_t = exp(-a d_t) S_{t-1} + d_t k_t^T v_t`, `o_t = q_t S_t`, with a learned rate a of each
+    head, and a step d_t that follows from the token.
+
     Its matrices are fla's own, so the recipe's weight source does not apply to them. fla runs the
     kernels of the package mamba-ssm if that is installed, else plain torch around its own kernels.
     A stack of this layer alone, without an FFN, is the paper's model.

@@ -15,6 +15,10 @@ from strawberry_pytorch_optimizer.library import library
 class Adan(DecayingSource):
     """Adam with Nesterov momentum from differences of gradients; takes every parameter.
 
+    `m <- b_1 m + (1 - b_1) g`, `d <- b_2 d + (1 - b_2) (g - g_{t-1})`,
+    `v <- b_3 v + (1 - b_3) (g + b_2 (g - g_{t-1}))^2`; the step is
+    `(m + b_2 d) / (sqrt(v) + eps)`.
+
     Args:
         betas: decay of the mean, of the mean difference, and of the mean square.
         eps: added to the root of the mean square.

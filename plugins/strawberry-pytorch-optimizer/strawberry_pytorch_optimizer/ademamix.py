@@ -16,6 +16,9 @@ from strawberry_pytorch_optimizer.library import library
 class AdEMAMix(DecayingSource):
     """AdamW with a second, slow momentum; takes every parameter.
 
+    The step is `(m_1 + alpha m_2) / (sqrt(v) + eps)`, with a fast mean m_1 and a slow mean m_2
+    of g.
+
     Args:
         betas: decay of the fast mean, of the mean square, and of the slow mean.
         alpha: weight of the slow mean.

@@ -15,6 +15,9 @@ from strawberry_pytorch_optimizer.library import library
 class ADOPT(DecayingSource):
     """Adam that normalises by the mean square of earlier gradients alone; takes every parameter.
 
+    `m <- b_1 m + (1 - b_1) g / max(sqrt(v_{t-1}), eps)`, `w <- w - lr m`; only then does v take
+    in g.
+
     The first step only takes that mean square, and moves nothing.
 
     Args:

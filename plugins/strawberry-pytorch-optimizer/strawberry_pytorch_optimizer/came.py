@@ -15,6 +15,9 @@ from strawberry_pytorch_optimizer.library import library
 class CAME(DecayingSource):
     """Adafactor with a mean, trusted where it has been right; takes every parameter.
 
+    `m <- b_1 m + (1 - b_1) u`, with Adafactor's step u; the step is `m / sqrt(s)`, with s the
+    mean of `(u - m)^2`, kept as a row and a column as v is.
+
     Matrices that are one tensor in the model, such as q, k and v, are stepped one by one. Of an
     (m, n) matrix it keeps the mean, and m + n numbers for each of two mean squares.
 

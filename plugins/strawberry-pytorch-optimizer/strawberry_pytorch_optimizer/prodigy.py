@@ -15,6 +15,9 @@ from strawberry_pytorch_optimizer.library import library
 class Prodigy(DecayingSource):
     """Adam that estimates its own learning rate; takes every parameter.
 
+    `w <- w - lr d m / (sqrt(v) + d eps)`, with d an estimate of the distance to the solution
+    that only grows.
+
     `lr` multiplies the estimate, so it is 1 and not null by default; the schedule's shape applies.
 
     Args:

@@ -17,6 +17,8 @@ from strawberry_pytorch_optimizer.library import library
 class PSGD(OptimizerSource):
     """Whitens each matrix's gradient by a triangular factor a side; the rest goes to `rest`.
 
+    The step is `Q_1^T Q_1 g Q_2^T Q_2`, with triangular Q that make its entries white.
+
     Matrices that are one tensor in the model, such as q, k and v, are taken one by one.
 
     The factors follow from the gradients by steps of their own, drawn at random: at first at each

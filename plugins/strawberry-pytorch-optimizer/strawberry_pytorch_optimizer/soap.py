@@ -17,6 +17,9 @@ from strawberry_pytorch_optimizer.library import library
 class SOAP(OptimizerSource):
     """Adam in the eigenbasis of each matrix's row and column statistics; the rest goes to `rest`.
 
+    `L <- b L + (1 - b) g g^T`, `R <- b R + (1 - b) g^T g`; the step is Adam's in the
+    eigenvectors of both.
+
     Matrices that are one tensor in the model, such as q, k and v, are stepped one by one. The state
     of an m x n matrix is two m x n, two m x m and two n x n ones. A side wider than
     `max_precondition_dim` stays unchanged.

@@ -27,6 +27,9 @@ from strawberry.errors import FieldError
 class Silia(Attention):
     """Two gated attentions, a SwiGLU gate between them; a block with it needs no FFN.
 
+    `[u | g] = A_1(x)`, `y = A_2(u * silu(g))`. Each head of A_1 and A_2 has sharpened QK-norm,
+    a learned sink, no part along the token's own value, and a gate `y_t <- y_t * sigmoid(g_t)`.
+
     Args:
         n_head: heads H of each of the two attentions.
         n_qkv: width of all heads together; null gives each head the width of the model.

@@ -21,6 +21,9 @@ from strawberry.errors import FieldError
 class AFTConv(AFT):
     """A causal convolution over keys and values, and the mean of everything further back.
 
+    `y_t = sigmoid(q_t) * sum_s exp(k_s + w_{t-s}) v_s / sum_s exp(k_s + w_{t-s})` over s <= t,
+    for each channel; w is a head's learned bias of a distance, and 0 beyond the window.
+
     Training memory is linear in T; the decoding state is constant.
 
     Args:

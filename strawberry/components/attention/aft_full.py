@@ -73,6 +73,9 @@ def _outer(x: Tensor, y: Tensor) -> Tensor:
 class AFTFull(TableAFT):
     """`w[t, s]` is learned for each pair; work is quadratic in T, training memory linear.
 
+    `y_t = sigmoid(q_t) * sum_s exp(k_s + w_{t,s}) v_s / sum_s exp(k_s + w_{t,s})` over s <= t,
+    for each channel.
+
     Positions end at `block_size`. There is no finite state: the cache stores all keys and values.
     """
 

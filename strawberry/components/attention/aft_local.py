@@ -53,6 +53,9 @@ class TableAFT(AFT):
 class AFTLocal(TableAFT):
     """`w[t, s]` is learned where t - s < window; further back it is 0, not minus infinity.
 
+    `y_t = sigmoid(q_t) * sum_s exp(k_s + w_{t,s}) v_s / sum_s exp(k_s + w_{t,s})` over s <= t,
+    for each channel.
+
     Training memory is linear in T; the decoding state is constant. Positions end at `block_size`.
 
     Args:

@@ -71,6 +71,8 @@ def running_mean(
 class AFTSimple(AFT):
     """Attention without dot products: linear in T, with a decoding state of constant size.
 
+    `y_t = sigmoid(q_t) * sum_s exp(k_s) v_s / sum_s exp(k_s)` over s <= t, for each channel.
+
     It has no positions: order comes only from the causal sums.
     """
 

@@ -37,6 +37,9 @@ Window = Annotated[int, Ge(1)]
 class ExpertAbundance(Attention):
     """Softmax attention with QK-norm, whose heads are divided among routed experts.
 
+    `a_e = softmax(rms(q_e) rms(k)^T / sqrt(D)) v` for expert e, with rotated q and k; then
+    `[u | c] = sum_e g_e a_e W_e^T` over a token's experts, and `y = (u * silu(c)) W_o^T`.
+
     With one expert it is plain attention with a mini-FFN over the concatenated heads. The rows of
     its QKV matrix are `[q_h | k_h | v_h]` for each head h, as in the original's code. With several
     experts, a token's cost falls with the share of active experts, and the decoding state with the

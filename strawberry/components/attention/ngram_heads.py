@@ -24,6 +24,9 @@ from strawberry.contracts import Attention, Site, State, Use
 class NGramHeads(Attention):
     """A lookup in the sequence itself, and a matrix over what it gives.
 
+    `y_t = W [x_{s+1} | ...]` with one entry for each order n: s is the latest s < t at which
+    the n ids up to s are the n ids up to t. Where there is none, the entry is zero.
+
     In the first block x is what each token is; in a later one what the model made of it there.
 
     Args:

@@ -13,6 +13,8 @@ from strawberry.contracts import Averaging, RunSite, State
 class Latest(Averaging):
     """The plain mean of the weights after the last `count` of every `every` steps.
 
+    `m = (w_1 + ... + w_n) / n` over the last n weights that were taken.
+
     Args:
         count: how many weights, which are all kept.
         every: steps from one of them to the next.

@@ -6,7 +6,11 @@ from strawberry.contracts import Aux, Block, BlockSite, Stream, Use
 
 
 class SequentialBlock(Block):
-    """The parts that the entry names, one after the other: attention, then ffn."""
+    """The parts that the entry names, one after the other: attention, then ffn.
+
+    `x <- x + attention(norm(x))`, then `x <- x + ffn(norm(x))`, with the usual norms and
+    residual.
+    """
 
     def __init__(self, site: BlockSite) -> None:
         super().__init__()

@@ -14,6 +14,8 @@ from strawberry.contracts import Embedding, EmbeddingSite, Use, Weight, drawn
 class FactorizedEmbedding(Embedding):
     """Rows of a table (V, rank), widened by a matrix (C, rank): V rank + C rank parameters.
 
+    `x = E[id] W^T`.
+
     A tied head narrows hidden states by the same matrix, and multiplies with the table.
 
     Args:

@@ -75,6 +75,10 @@ def _rms(x: Tensor) -> Tensor:
 class Adafactor(DecayingSource):
     """Adam's second moment as a row and a column; takes every parameter, with little state.
 
+    `v_{ij} = r_i c_j / mean(r)`, with r and c the running means of the squared gradient's rows
+    and columns; then `w <- w - lr rms(w) g / sqrt(v)`, with a step that is too large for its
+    size cut down.
+
     The mean square of an (m, n) gradient is stored as its m row means and its n column means, that
     of a vector in full. There is no first moment. Matrices that are one tensor in the model, such
     as q, k and v, or the experts of a stack, are stepped one by one.

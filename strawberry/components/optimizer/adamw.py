@@ -15,6 +15,9 @@ from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterI
 class AdamW(DecayingSource):
     """Adam with decoupled weight decay; takes every parameter.
 
+    `m <- b_1 m + (1 - b_1) g`, `v <- b_2 v + (1 - b_2) g^2`; then, with both divided by 1 -
+    b^t, `w <- w - lr (m / (sqrt(v) + eps) + decay w)`.
+
     Args:
         betas: decay of the running mean and of the running mean square.
         eps: added to the root of the mean square.

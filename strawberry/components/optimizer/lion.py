@@ -17,6 +17,8 @@ from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterI
 class Lion(DecayingSource):
     """Moves every number by the same amount in each step; takes every parameter.
 
+    `w <- w - lr (sign(b_1 m + (1 - b_1) g) + decay w)`, then `m <- b_2 m + (1 - b_2) g`.
+
     Its state is one number for each. Its learning rate should be a third to a tenth of AdamW's, and
     its weight decay larger by the same factor.
 

@@ -37,6 +37,9 @@ Coefficients: TypeAlias = tuple[float, float, float]
 class Muon(OptimizerSource):
     """Takes hidden matrices and stacks of them; embeddings, heads and vectors go to `rest`.
 
+    `m <- mu m + (1 - mu) g`, `w <- (1 - lr decay) w - lr c U V^T`, with U and V the singular
+    vectors of m, and c by the matrix's shape.
+
     Each matrix is orthogonalised separately: q, k and v, or a gate and its up-projection, although
     they are one tensor in the model, and every expert of a stack.
 

@@ -23,6 +23,9 @@ from strawberry.contracts import Beta, DecayingSource, OptimizerSite, ParameterI
 class ScheduleFreeAdamW(DecayingSource):
     """AdamW with averaged weights instead of a decaying learning rate; takes every parameter.
 
+    `y = (1 - b) z + b x`, where gradients are taken; `z <- z - lr u` with AdamW's step u; and
+    the average `x <- (1 - c) x + c z`.
+
     Validation, checkpoints and generation use the average. Step t has a weight in it of the square
     of the largest learning rate up to t, so a warm-up counts little. A suitable schedule is `wsd`
     with `train.cooldown_frac: 0`, which is only a warm-up.

@@ -15,6 +15,8 @@ from strawberry.errors import FieldError
 class SGD(DecayingSource):
     """Stochastic gradient descent; takes every parameter.
 
+    `b <- momentum b + (1 - dampening) g`, `w <- w - lr b`.
+
     With the gradient g, plus `weight_decay` times the weights, the momentum is b <- momentum b + (1
     - dampening) g (at the first step b = g). The weights move by -lr b; with `nesterov` by -lr (g +
     momentum b).

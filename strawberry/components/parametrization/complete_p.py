@@ -17,6 +17,8 @@ from strawberry.contracts import ParametrizationSite, StepScale, UpdateSize, Wei
 class CompleteP(MuP):
     """`mup`, and blocks that add l^-alpha of what they compute, with l = depth / base_depth.
 
+    `x + l^-alpha y`, with y what a block computes.
+
     Everything in a block learns at l^(alpha - 1) of the rate. A recurring block counts at every
     step; the theory has no rule for shared weights.
 

@@ -11,6 +11,8 @@ from strawberry.contracts import Positional, PositionalSite, draw
 class LearnedPositions(Positional):
     """One vector of width C for each position up to `block_size`, the longest sequence.
 
+    `x_t + p_t` with the learned row p_t.
+
     Args:
         std: standard deviation of the table's normal initialisation.
     """

@@ -31,6 +31,9 @@ time.
 class RoPE(Positional):
     """Rotates pairs of numbers of queries and keys by angles proportional to the position.
 
+    Pair i of R rotated numbers turns by the angle `t f_i` at position t, with
+    `f_i = base^(-2i/R)`.
+
     Angles are computed in float64 if the device supports it, so that far positions keep their
     phase. The rotation is applied in float32 and cast back. The tables are computed once in a pass,
     or once for a cache up to its length. Nothing is saved, and sequences may be longer than

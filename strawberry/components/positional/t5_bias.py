@@ -20,6 +20,8 @@ from strawberry.errors import FieldError
 class T5Bias(Positional):
     """Adds a learned number to a score, by head and by the bucket of the distance.
 
+    `q_t k_s^T / sqrt(D) + b_{h,n}` is the score of head h, with n the bucket of t - s.
+
     One table serves every block, as in T5; it starts at zero. Any length works.
 
     Args:

@@ -26,6 +26,9 @@ from strawberry.contracts import Aux, Component, Routed, RouterSite, State, Term
 class ExpertChoiceRouter(ScoringRouter):
     """Top-k tokens for each step in training, a threshold otherwise.
 
+    `y = x + a sigmoid(l) f(x)` for tokens that step r takes, by the score `l = theta_r x^T`;
+    else y is x.
+
     Args:
         capacity: fraction of the sequence that each step takes, falling; null takes 1, (R-1)/R, ...
             1/R.

@@ -21,6 +21,9 @@ from strawberry.contracts import Aux, Routed, RouterSite, State, Term, all_gathe
 class ThresholdRouter(ScoringRouter):
     """Tokens whose score exceeds a running quantile continue.
 
+    `y = x + a sigmoid(l) f(x)` if the score `l = theta_r x^T` exceeds step r's threshold; else
+    y is x.
+
     Args:
         capacity: fraction of tokens for each step, falling; null takes 1, (R-1)/R ... 1/R. A
             fraction of 1 takes all.

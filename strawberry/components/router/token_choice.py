@@ -23,6 +23,9 @@ from strawberry.contracts import Routed, Router, RouterSite, State
 class TokenChoiceRouter(Router):
     """Each token chooses its number of steps.
 
+    `y = x + p f(x)` with f all of a token's steps in turn, as many as is most likely by
+    `softmax(x W^T)`, and p the probability of that number.
+
     Args:
         gate: `softmax` over the depths, or a `sigmoid` for each depth.
         scale: factor on the chosen depth's gate; null takes 1 for a softmax and 0.1 for sigmoids.

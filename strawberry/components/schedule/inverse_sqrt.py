@@ -9,7 +9,9 @@ from strawberry.contracts import Schedule, ScheduleSite
 
 
 class InverseSqrt(Schedule):
-    """Linear warm-up, then peak * sqrt((warmup_iters + 1) / (step + 1)), without an end.
+    """Linear warm-up, then a decay by the root of the step, without an end.
+
+    `r_t = r_peak * sqrt((W + 1) / (t + 1))` at step t, after W steps of warm-up.
 
     The peak is reached at step `warmup_iters`. The rate never falls below `min_lr`;
     `lr_decay_iters` and `cooldown_frac` have no effect.

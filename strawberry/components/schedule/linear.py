@@ -7,7 +7,10 @@ from strawberry.contracts import Schedule, ScheduleSite
 
 
 class Linear(Schedule):
-    """Linear warm-up, then a straight line from the peak down to `min_lr` at `lr_decay_iters`."""
+    """Linear warm-up, then a straight line from the peak down to `min_lr` at `lr_decay_iters`.
+
+    `r = r_end + (1 - f) * (r_peak - r_end)` after the fraction f of the decay.
+    """
 
     def __init__(self, site: ScheduleSite) -> None:
         self.site = site

@@ -9,6 +9,8 @@ from strawberry.contracts import Schedule, ScheduleSite
 class Trapezoid(Schedule):
     """Linear warm-up, then the peak, then half a cosine down to `min_lr`.
 
+    `r = r_end + (1 + cos(pi f)) / 2 * (r_peak - r_end)` after the fraction f of the cooldown.
+
     The warm-up lasts `warmup_iters` steps and begins at peak / (warmup_iters + 1); the cooldown
     takes the last `cooldown_frac` of `lr_decay_iters`; after that the rate is `min_lr`. If they
     overlap, the warm-up wins.

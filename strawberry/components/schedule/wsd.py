@@ -9,6 +9,9 @@ from strawberry.contracts import Schedule, ScheduleSite
 class WSD(Schedule):
     """Linear warm-up, then the peak, then a cooldown to `min_lr` at `lr_decay_iters`.
 
+    `r = r_end + (1 - sqrt(f)) * (r_peak - r_end)` after the fraction f of the cooldown, with
+    the form `sqrt`.
+
     The cooldown takes the last `cooldown_frac` of `lr_decay_iters`; with 0 there is none, and the
     peak lasts through that step. If they overlap, the warm-up wins. The square root is that of
     Haegele et al. 2024, arXiv 2405.18392: 1 - sqrt(fraction of the cooldown).

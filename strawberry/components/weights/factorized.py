@@ -35,6 +35,9 @@ from strawberry.errors import FieldError
 class FactorizedWeights(WeightSource):
     """Rank-limited matrices; parameters: rank * (sum of P over names + C for each block).
 
+    `W = A_n B_l^T`, in rows of the model's width: A_n is shared by all blocks, and B_l is block
+    l's own, the same for all of its projections.
+
     Args:
         rank: inner dimension of the factors; null takes a quarter of `n_embd`.
         init: `corrected` starts every matrix at the standard deviation of a full matrix; `original`

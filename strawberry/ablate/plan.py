@@ -60,7 +60,7 @@ class PlanFields:
         tokens: training token budget of each trial, in place of `train.max_iters`.
         flops: training FLOP budget of each trial, as an alternative.
         halving: stop the worse half of the cells early, in rungs.
-        metric: metric to compare; lower is better, unless it is an accuracy.
+        metric: metric to compare; lower is better, unless it ends with `accuracy` or `score`.
         last: number of a run's last evaluations whose mean is the metric.
         effect: smallest difference that matters, relative to the baseline's value.
         alpha: chance of any false finding in the whole table.

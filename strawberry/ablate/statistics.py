@@ -291,7 +291,7 @@ def speedup(
 
 def higher_is_better(metric: str) -> bool:
     """Return whether a metric is a score rather than a loss."""
-    return metric.endswith(("accuracy", "solved"))
+    return metric.endswith(("accuracy", "solved", "score"))
 
 
 def undecided(comparisons: Mapping[str, Comparison], effect: float) -> list[str]:

@@ -148,6 +148,13 @@ class Dataset(abc.ABC):
         """
         return None
 
+    def sources(self, split: Split, first: int, count: int) -> tuple[Sequence[str], Ids] | None:
+        """Names of the sources of a mixture, and the number of each row's source, (count,).
+
+        Evaluation reports the loss of each source as `val_NAME_loss`. None if there is only one.
+        """
+        return None
+
     def seal(self) -> None:
         """Lock the test split: from then on its rows, ids and text raise StrawberryError."""
         self.guard(_check_open)

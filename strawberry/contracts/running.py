@@ -117,8 +117,8 @@ class Measure:
     """A metric of evaluations besides the loss. Constructed with `(site, *, fields)`, a `RunSite`.
 
     `measure` is asked about each batch of the validation rows. Sums and counts are added over
-    batches and ranks, and their ratio is logged as `val_NAME`. A name that ends with `accuracy` or
-    `solved` is a score, of which more is better; of any other metric, less is better:
+    batches and ranks, and their ratio is logged as `val_NAME`. A name that ends with `accuracy`,
+    `solved` or `score` is a score, of which more is better; of any other metric, less is better:
 
         class Hits(Measure):
             def __init__(self, site: RunSite) -> None:

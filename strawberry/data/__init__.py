@@ -35,7 +35,7 @@ from strawberry.data.files import find_files
 from strawberry.data.opening import load_run_tokenizer, open_dataset, sections
 from strawberry.data.preparing import PreparedData, prepare
 from strawberry.data.reading import read_bytes
-from strawberry.data.texts import text_dataset
+from strawberry.data.texts import held_out, text_dataset
 from strawberry.data.tokenfile import TokenWriter, open_tokens
 from strawberry.data.tokenizer import load_tokenizer
 
@@ -63,6 +63,7 @@ __all__ = [
     "check_special",
     "divided_text",
     "find_files",
+    "held_out",
     "load_run_tokenizer",
     "load_tokenizer",
     "open_dataset",

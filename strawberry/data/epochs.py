@@ -75,6 +75,10 @@ class EpochsDataset(Dataset):
         rows = self._ids.windows(chosen * block_size, block_size + 1).astype(np.int64)
         return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
 
+    def sources(self, split: Split, first: int, count: int) -> tuple[Sequence[str], Ids] | None:
+        """The sources of the other data set's rows; of training rows None."""
+        return None if split == "train" else self.of.sources(split, first, count)
+
     def rows_in(self, split: Split, block_size: int) -> int | None:
         """Rows of `val` or `test` before they repeat."""
         return self.of.rows_in(split, block_size)

@@ -29,13 +29,20 @@ class MixedDataset(Dataset):
     Args:
         parts: the data sets.
         shares: their weights, above zero; None goes by their training tokens.
+        names: a name for each, by which evaluations report its loss; None numbers them.
 
     Raises:
         StrawberryError: the data sets have different tokenizers, or a share is too small.
     """
 
-    def __init__(self, parts: Sequence[Dataset], shares: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Dataset],
+        shares: Sequence[float] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
         self.parts = list(parts)
+        self.names = list(names or (f"source_{number + 1}" for number in range(len(parts))))
         self.tokenizer = _common_tokenizer(parts)
         self.splits = tuple(s for s in EVERY if all(s in part.splits for part in parts))
         self.vocab_size = max(part.vocab_size for part in parts)
@@ -79,17 +86,23 @@ class MixedDataset(Dataset):
 
     def _taken(self, first: int, count: int, order: int) -> list[_Taken]:
         """For each part: its first row among these, and the places of its rows."""
-        blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
-        owners = np.concatenate([_order(self.counts, order, block) for block in blocks])
-        begin = first - blocks.start * BLOCK
-        mine = owners[begin : begin + count]
+        block = first // BLOCK
+        owners = self._owners(block * BLOCK, first + count - block * BLOCK, order)
+        before, mine = np.split(owners, [first - block * BLOCK])
         return [
-            _Taken(
-                blocks.start * rows + int((owners[:begin] == part).sum()),
-                np.flatnonzero(mine == part),
-            )
+            _Taken(block * rows + int((before == part).sum()), np.flatnonzero(mine == part))
             for part, rows in enumerate(self.counts)
         ]
+
+    def _owners(self, first: int, count: int, order: int) -> npt.NDArray[np.int16]:
+        """The part of each of these rows, (count,)."""
+        blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
+        owners = np.concatenate([_order(self.counts, order, block) for block in blocks])
+        return owners[first - blocks.start * BLOCK :][:count]
+
+    def sources(self, split: Split, first: int, count: int) -> tuple[Sequence[str], Ids] | None:
+        """The names of the parts, and the part of each row of `val` or `test`."""
+        return self.names, self._owners(first, count, 0).astype(np.int64)
 
     def rows_in(self, split: Split, block_size: int) -> int | None:
         """Rows of `val` or `test` before one of any part comes twice."""

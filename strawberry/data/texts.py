@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from strawberry.contracts.data import TEST, Corpus, DataSite, Progress, Split, silent
 from strawberry.contracts.tokenizer import Tokenizer
@@ -84,31 +84,61 @@ def held_out_corpus(
 
     Raises FieldError about a split whose files are missing or those of another split.
     """
-    given = {split: path for split, path in held.items() if path is not None}
-    options: dict[str, Any] = {"field": field, "cache": cache, "progress": progress}
-    if not given:
+
+    def corpus_of(files: Sequence[Path], train: float, test: float) -> Corpus:
         return text_corpus(
-            paths, folders, data_division=data_division, test_division=test_division, **options
-        )
+            [str(file) for file in files], folders, field=field, data_division=train,
+            test_division=test, cache=cache, progress=progress,
+        )  # fmt: skip
+
+    for path in paths:
+        refuse_pickle(Path(path))  # before it is looked for: most people no longer have theirs
+    return held_out(
+        lambda path: find_files(path, folders), paths, held, corpus_of, data_division, test_division
+    )
+
+
+def held_out(
+    find: Callable[[str], Sequence[Path]],
+    paths: Sequence[str],
+    held: Mapping[Split, str | None],
+    corpus_of: Callable[[Sequence[Path], float, float], Corpus],
+    data_division: float,
+    test_division: float,
+) -> Corpus:
+    """A corpus of files, of which some splits are files of their own.
+
+    Args:
+        find: the files of a path or pattern.
+        paths: what to read; files that `held` has too are left out.
+        held: the path of each split that has files of its own, or None.
+        corpus_of: the corpus of files, with its `data_division` and `test_division`.
+        data_division: fraction of the text that is not for validation, where no file is held out.
+        test_division: fraction that moves from training to the test split, likewise.
+
+    Raises FieldError about a split whose files are missing or those of another split.
+    """
     owners: dict[Path, str] = {}
     corpora: dict[Split, Corpus] = {}
-    for split, path in given.items():
+    for split, path in held.items():
+        if path is None:
+            continue
         with about(split):
-            for file in find_files(path, folders):
+            files = find(path)
+            for file in files:
                 if owners.setdefault(file.resolve(), split) != split:
                     raise StrawberryError(f"{file} is in the {owners[file.resolve()]} split too")
-            corpora[split] = text_corpus([path], folders, data_division=1.0, **options)
-    every = [file for path in paths for file in find_files(path, folders)]
-    left = [str(file.absolute()) for file in every if file.resolve() not in owners]
+            corpora[split] = corpus_of([file.absolute() for file in files], 1.0, 0.0)
+    every = [file.absolute() for path in paths for file in find(path)]
+    left = [file for file in every if file.resolve() not in owners]
     if not left:
         raise StrawberryError(f"{', '.join(paths)}: no file is left for training")
-    base = text_corpus(
-        left, folders,
-        data_division=1.0 if "val" in given else data_division,
-        test_division=0.0 if TEST in given else test_division,
-        **options,
-    )  # fmt: skip
-    return HeldOutCorpus(base, corpora)
+    base = corpus_of(
+        left,
+        1.0 if "val" in corpora else data_division,
+        0.0 if TEST in corpora else test_division,
+    )
+    return HeldOutCorpus(base, corpora) if corpora else base
 
 
 def text_dataset(corpus: Corpus, site: DataSite, special: bool = False) -> PackedDataset:

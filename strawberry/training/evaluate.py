@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from strawberry.contracts import ItemScores, Measure, MeasuredModel, Router, exact
-from strawberry.contracts.data import TEST, Split
+from strawberry.contracts.data import TEST, Ids, Split
 from strawberry.errors import PluginError
 from strawberry.referee.terms import OWN
 from strawberry.runs import randomness
@@ -52,6 +52,8 @@ def validate(
     It is measured on the first rows of the validation split, as many as `iters` steps use (None:
     the recipe's `eval_iters`), each once. All metrics are sums over these rows, so they don't
     depend on the division into batches and ranks.
+
+    Of a mixture there is `val_NAME_loss` too, the loss on the rows of each source.
 
     If the data's targets are the only right answers, there are `val_accuracy`, the share of right
     ones, and `val_solved`, the share of sequences without an error. Tokens are routed as in
@@ -126,6 +128,8 @@ def _measure(
     metrics = {"val_loss": total / targets}
     if (error := standard_error(sums, counts)) is not None:
         metrics["val_loss_se"] = error
+    if (sources := batches.dataset.sources(split, 0, rows)) is not None:
+        metrics |= source_losses(*sources, sums, counts)
     if n_bytes is not None and (all_bytes := sum(world.gather(n_bytes))):
         metrics["bits_per_byte"] = total / math.log(2) / all_bytes
     if answers and engine.model.objective.left_to_right:
@@ -156,6 +160,25 @@ def standard_error(sums: Sequence[float], counts: Sequence[int]) -> float | None
     ratio = math.fsum(s for s, _ in pairs) / targets
     squares = math.fsum((s - ratio * c) ** 2 for s, c in pairs)
     return math.sqrt(squares * n / (n - 1)) / targets
+
+
+def source_losses(
+    names: Sequence[str], numbers: Ids, sums: Sequence[float], counts: Sequence[int]
+) -> dict[str, float]:
+    """`val_NAME_loss` of each source of a mixture that has targets among these rows.
+
+    Args:
+        names: of the sources.
+        numbers: the source of each row.
+        sums: nats of each row.
+        counts: targets of each row.
+    """
+    losses = {}
+    for source, name in enumerate(names):
+        mine = [row for row, number in enumerate(numbers) if number == source]
+        if targets := sum(counts[row] for row in mine):
+            losses[f"val_{name}_loss"] = math.fsum(sums[row] for row in mine) / targets
+    return losses
 
 
 def n_rows(batches: Batches, iters: int | None = None, split: Split = "val") -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.nn import functional
 
 import strawberry
 from strawberry.contracts.data import Dataset, Ids, Split
@@ -22,7 +23,10 @@ from strawberry.errors import RecipeError, StrawberryError
 from strawberry.plugin import Plugins
 from strawberry.ranks.world import World
 from strawberry.recipe import Recipe
+from strawberry.runs.device import machine_for
 from strawberry.training.batches import Batches
+from strawberry.training.engine import Engine
+from strawberry.training.evaluate import validate
 
 ROOT = Path(__file__).parents[2]
 T = 4
@@ -144,6 +148,29 @@ def test_ranks_and_resumed_runs_share_an_epoch(texts: Path, plugins: Plugins) ->
     assert np.array_equal(Batches(open_dataset(recipe), recipe, device).train(5)[0][0], alone[5])
     halves = [Batches(dataset, recipe, device, World(n, 2)).train(5)[0][0] for n in range(2)]
     assert np.array_equal(np.sort(np.concatenate(halves), 0), np.sort(alone[5], 0))
+
+
+def test_an_evaluation_tells_the_loss_of_each_source(texts: Path, plugins: Plugins) -> None:
+    """It is the mean over the rows whose text is the source's, also within epochs."""
+    red, blue = (f"{{use: text, path: {texts}/{name}.txt}}" for name in ("one", "two"))
+    mixture = f"{{use: mixture, weights: [3, 1], names: [red, blue], of: [{red}, {blue}]}}"
+    data = f"{{use: epochs, of: {mixture}}}"
+    recipe = make(plugins, data)
+    dataset, model = open_dataset(recipe), strawberry.build(recipe)
+    machine = machine_for(recipe)
+    batches = Batches(dataset, recipe, machine.device)
+    metrics = validate(Engine(model), batches, machine, iters=2)
+
+    assert dataset.tokenizer is not None
+    batch = batches.val(0, 8)
+    logits = model(batch.x).detach().transpose(1, 2)
+    nats = functional.cross_entropy(logits, batch.y, reduction="none")
+    for word in ("red", "blue"):
+        mine = [word in dataset.tokenizer.decode(row) for row in batch.x.tolist()]
+        assert metrics[f"val_{word}_loss"] == pytest.approx(float(nats[mine].mean()), rel=1e-5)
+    for names in ("[red]", "[red, red]", "[red, 'of blue']"):
+        with pytest.raises(RecipeError, match=r"data\.of\.names"):
+            open_dataset(make(plugins, data.replace("[red, blue]", names)))
 
 
 def test_the_tokenizer_of_a_mixture_is_trained_on_all_of_it(texts: Path, plugins: Plugins) -> None:

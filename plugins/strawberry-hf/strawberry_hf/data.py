@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from strawberry.data import (
     Division,
     FileCorpus,
     HeldBack,
+    HeldOutCorpus,
+    Split,
     check_division,
     divided_text,
     find_files,
+    held_out,
     text_dataset,
 )
 from strawberry.errors import FieldError
@@ -39,12 +42,16 @@ class Datasets(DataSource):
 
     Rows are documents. Whole documents are divided by bytes, so validation is the same text for
     every tokenizer. A data set of the hub is downloaded into the cache of the `datasets` library,
-    and memory-mapped from there. Local files are read in place, batch by batch.
+    and memory-mapped from there. Local files are read in place, batch by batch. Where the data set
+    has validation and test splits of its own, `val` and `test` take them as they are.
 
     Args:
         path: a data set on the hub, `owner/name`, or a folder in the hub's layout.
         name: its configuration, where there are several.
-        split: its split; `train[:10%]` and `train+test` are understood.
+        split: its split for training; `train[:10%]` and `train+test` are understood.
+        val: its split for validation, such as `validation`, whole; with `files`, files likewise,
+            which are left out of training. Null divides the text of `split`.
+        test: the same for the locked test split.
         revision: a branch, tag or commit of it.
         files: instead of all these, local `.parquet`, `.arrow` or `.jsonl` files, the last also
             compressed: one, a folder, or a pattern; looked up in the current folder, then in the
@@ -62,6 +69,8 @@ class Datasets(DataSource):
         path: str | None = None,
         name: str | None = None,
         split: str = "train",
+        val: str | None = None,
+        test: str | None = None,
         revision: str | None = None,
         files: str | None = None,
         field: str = "text",
@@ -80,6 +89,7 @@ class Datasets(DataSource):
         self.path = path
         self.name = name
         self.split = split
+        self.held: dict[Split, str | None] = {"val": val, "test": test}
         self.revision = revision
         self.files = files
         self.field = field
@@ -90,32 +100,51 @@ class Datasets(DataSource):
 
     def open(self) -> Dataset:
         """The data set; raises FieldError about the field that can't be had."""
-        if self.files is not None:
-            corpus = self._of_files(self.files)
-        else:
-            corpus = self._of_rows(self._load(str(self.path)))
+        corpus = self._of_files(self.files) if self.files is not None else self._of_hub()
         return text_dataset(corpus, self.site, self.special)
 
     def _of_files(self, pattern: str) -> Corpus:
+        """The corpus of local files, some of which may be held out."""
         with about("files"):
-            files = find_files(pattern, self.site.folders, SUFFIXES)
-            schemas = {file: schema_of(file) for file in files}
+            return held_out(
+                lambda path: find_files(path, self.site.folders, SUFFIXES),
+                [pattern],
+                self.held,
+                self._of_columns,
+                self.data_division,
+                self.test_division,
+            )
+
+    def _of_columns(self, files: Sequence[Path], train: float, test: float) -> Corpus:
+        schemas = {file: schema_of(file) for file in files}
         with about("field"):
             for file, schema in schemas.items():
                 if schema is not None:
                     check_column(schema, self.field, str(file))
-        with about("files"):
-            return FileCorpus(
-                files,
-                lambda file: read_column(file, self.field),
-                reader=f"columns 1, {self.field}",
-                data_division=self.data_division,
-                test_division=self.test_division,
-                identities=FileFingerprints(self.site.cache),
-                progress=self.site.progress,
-            )
+        return self._corpus(
+            files, lambda file: read_column(file, self.field), "columns 1", train, test
+        )
 
-    def _of_rows(self, rows: Any) -> Corpus:
+    def _of_hub(self) -> Corpus:
+        """The corpus of a data set's splits."""
+        builder = self._builder(str(self.path))
+        given = {split: name for split, name in self.held.items() if name is not None}
+        base = self._of_split(
+            builder,
+            "split",
+            self.split,
+            1.0 if "val" in given else self.data_division,
+            0.0 if given.get("test") else self.test_division,
+        )
+        held = {
+            split: self._of_split(builder, split, name, 1.0, 0.0) for split, name in given.items()
+        }
+        return HeldOutCorpus(base, held) if held else base
+
+    def _of_split(self, builder: Any, key: str, name: str, train: float, test: float) -> Corpus:
+        """The corpus of a split, which stands in the field `key` of the recipe."""
+        with _refused(str(self.path), key):
+            rows = builder.as_dataset(split=name, in_memory=False)
         with about("field"):
             check_column(rows.features.arrow_schema, self.field, str(self.path))
         files = [Path(file["filename"]) for file in rows.cache_files]
@@ -127,26 +156,36 @@ class Datasets(DataSource):
             return texts(table.iter(_ROWS), path) if file == files[0] else iter(())
 
         with about("path"):
-            return FileCorpus(
-                files,
-                read,
-                reader=f"rows 1, {self.field}, {self.split}, {len(rows)}",
-                data_division=self.data_division,
-                test_division=self.test_division,
-                identities=FileFingerprints(self.site.cache),
-                progress=self.site.progress,
-            )
+            return self._corpus(files, read, f"rows 1, {name}, {len(rows)}", train, test)
+
+    def _corpus(
+        self,
+        files: Sequence[Path],
+        read: Callable[[Path], Iterator[str]],
+        reader: str,
+        train: float,
+        test: float,
+    ) -> Corpus:
+        return FileCorpus(
+            files,
+            read,
+            reader=f"{reader}, {self.field}",
+            data_division=train,
+            test_division=test,
+            identities=FileFingerprints(self.site.cache),
+            progress=self.site.progress,
+        )
 
     def known_ids(self, of_recipe: int | None) -> int | None:
         """The vocabulary size of the recipe's tokenizer."""
         return of_recipe
 
     def divided(self) -> str:
-        """By shares of the text."""
-        return divided_text(self.data_division, self.test_division)
+        """By shares of the text, or by splits of their own."""
+        return divided_text(self.data_division, self.test_division, self.held)
 
-    def _load(self, path: str) -> Any:
-        """The `datasets.Dataset`, memory-mapped from the library's cache."""
+    def _builder(self, path: str) -> Any:
+        """The library's builder of the data set, which is in its cache, memory-mapped."""
         import datasets
 
         folders = self.site.folders
@@ -162,8 +201,7 @@ class Datasets(DataSource):
             )
         with _refused(path, "path"):
             builder.download_and_prepare()
-        with _refused(path, "split"):
-            return builder.as_dataset(split=self.split, in_memory=False)
+        return builder
 
 
 @contextlib.contextmanager

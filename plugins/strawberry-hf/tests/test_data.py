@@ -126,6 +126,30 @@ def test_every_form_holds_the_same(
     assert ours.n_bytes("train", ids) == builtin.n_bytes("train", ids)
 
 
+def test_splits_of_the_hub_are_validation_and_test(plugins: Plugins, hub: Path) -> None:
+    """`val` and `test` take a data set's own splits whole; training is all of `split`."""
+    dataset = opened(plugins, path=str(hub), name="en", val="test", test="train[:3]")
+    assert list(dataset.texts("train") or ()) == TEXTS
+    assert list(dataset.texts("val") or ()) == TEXTS[:9]
+    assert dataset.n_tokens("test") == sum(len(text.encode()) + 1 for text in TEXTS[:3])
+    alone = opened(plugins, path=str(hub), name="en", split="train[5:]", val="test")
+    assert list(alone.texts("train") or ()) == TEXTS[5:]
+    assert alone.splits == SPLITS
+    with pytest.raises(RecipeError, match=r"data\.val: .*validation"):
+        opened(plugins, path=str(hub), name="en", val="validation")
+
+
+def test_local_files_are_held_out(plugins: Plugins, tmp_path: Path) -> None:
+    """With `files`, `val` names files too, which are left out of training."""
+    pq.write_table(table(TEXTS[:40]), tmp_path / "a-0.parquet")
+    pq.write_table(table(TEXTS[40:]), tmp_path / "a-1.parquet")
+    dataset = opened(plugins, files="a-*.parquet", val="a-1.parquet")
+    assert list(dataset.texts("train") or ()) == TEXTS[:40]
+    assert list(dataset.texts("val") or ()) == TEXTS[40:]
+    with pytest.raises(RecipeError, match=r"data\.val: .*no such file"):
+        opened(plugins, files="a-*.parquet", val="b.parquet")
+
+
 def test_validation_is_the_same_text_whatever_the_files(plugins: Plugins, tmp_path: Path) -> None:
     """In one file or in several, documents and their division are the same; nulls are none."""
     pq.write_table(table([*TEXTS[:20], None, ""]), tmp_path / "a-0.parquet")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from annotated_types import Ge, MinLen
 
 from strawberry.contracts import ItemScores, Measure, MeasuredModel, RunSite
@@ -17,7 +19,9 @@ from strawberry_lm_eval.model import StrawberryLM
 from strawberry_lm_eval.scoring import Loaded
 from strawberry_lm_eval.tasks import load_tasks, quiet, told
 
-_TYPES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling")
+_TYPES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
+_NAMES = {"acc": "accuracy", "acc_norm": "norm_accuracy", "exact_match": "accuracy"}
+"""Metrics of the harness whose names say less than ours."""
 
 
 class TaskScores(Measure):
@@ -27,10 +31,12 @@ class TaskScores(Measure):
     by the bytes of a choice; and `val_TASK_bits`, the bits a byte of the right choice. At small
     sizes the last one tells models apart with fewer items (arXiv 2508.13144). Of a task with one
     continuation, `val_TASK_accuracy` is greedy decoding's, and `val_TASK_bits` as above; of whole
-    texts, `val_TASK_bits` alone.
+    texts, `val_TASK_bits` alone. Of a task that generates text, `val_TASK_accuracy` is its
+    `exact_match`, and `val_TASK_METRIC_score`, or `val_TASK_METRIC` if less is better, each other
+    metric that is a mean over items. Generating takes far longer than scoring: give a `limit`.
 
     Args:
-        tasks: names of tasks or groups; tasks that generate text are for `strawberry eval --tasks`.
+        tasks: names of tasks or groups.
         include_path: a folder with tasks of your own (YAML); null for the harness's alone.
         limit: the first items of each task only; null for all.
         fewshot: examples before each question; null takes the task's number.
@@ -71,8 +77,8 @@ class TaskScores(Measure):
         assert results is not None
         scores: dict[str, ItemScores] = {}
         for name, items in results["samples"].items():
-            kind = self._loaded["tasks"][name].OUTPUT_TYPE
-            scores.update({f"{name}_{k}": v for k, v in scores_of(kind, items).items()})
+            task = self._loaded["tasks"][name]
+            scores.update({f"{name}_{k}": v for k, v in scores_of(task, items).items()})
         return scores
 
     def _load(self) -> Any:
@@ -83,8 +89,7 @@ class TaskScores(Measure):
             if task.OUTPUT_TYPE not in _TYPES:
                 raise FieldError(
                     "tasks",
-                    f"{name} is a task of {task.OUTPUT_TYPE}; `strawberry eval RUN --tasks {name}` "
-                    "scores it",
+                    f"{name} is a task of {task.OUTPUT_TYPE}, without scores of items",
                 )
         return loaded
 
@@ -99,24 +104,48 @@ def _cached_tasks(
     return load_tasks(names, include_path)
 
 
-def scores_of(kind: str, items: Sequence[Mapping[str, Any]]) -> dict[str, ItemScores]:
+def scores_of(task: Any, items: Sequence[Mapping[str, Any]]) -> dict[str, ItemScores]:
     """The scores of a task's items, from what the harness logs of each.
 
     Args:
-        kind: the task's `output_type`.
-        items: its samples.
+        task: the harness's task.
+        items: its samples. A task with several filters of its answers has a sample for each; then
+            the scores of each filter begin with its name.
     """
-    items = sorted(items, key=lambda item: int(item["doc_id"]))
-    ones = [1] * len(items)
+    filters = dict.fromkeys(str(item["filter"]) for item in items)
     scores = {}
-    for metric, name in (("acc", "accuracy"), ("acc_norm", "norm_accuracy")):
-        if items and all(metric in item for item in items):
-            scores[name] = ItemScores([float(item[metric]) for item in items], ones)
-    rights = [_right(kind, item) for item in items]
+    for chosen in filters:
+        mine = sorted((i for i in items if i["filter"] == chosen), key=lambda i: int(i["doc_id"]))
+        begin = "" if len(filters) == 1 else re.sub(r"\W", "_", chosen) + "_"
+        scores.update({f"{begin}{name}": v for name, v in _of_filter(task, mine).items()})
+    return scores
+
+
+def _of_filter(task: Any, items: Sequence[Mapping[str, Any]]) -> dict[str, ItemScores]:
+    """The scores of items whose answers went through one filter."""
+    kind, ones = task.OUTPUT_TYPE, [1] * len(items)
+    scores = {}
+    for metric, name in _metrics(task).items():
+        values: list[Any] = [item.get(metric) for item in items]
+        if all(isinstance(value, (bool, int, float, np.number)) for value in values):
+            scores[name] = ItemScores([float(value) for value in values], ones)
+    rights = [None if kind == "generate_until" else _right(kind, item) for item in items]
     if all(right is not None for right in rights):
         sums = [nats / math.log(2) for nats, _ in filter(None, rights)]
         scores["bits"] = ItemScores(sums, [size for _, size in filter(None, rights)])
     return scores
+
+
+def _metrics(task: Any) -> dict[str, str]:
+    """Our name of each metric of a task that is a mean over items with a number each."""
+    names = {}
+    better = task.higher_is_better()
+    for metric, aggregate in task.aggregation().items():
+        if metric in _NAMES:
+            names[metric] = _NAMES[metric]
+        elif task.OUTPUT_TYPE == "generate_until" and getattr(aggregate, "__name__", "") == "mean":
+            names[metric] = f"{metric}_score" if better.get(metric) else metric
+    return names
 
 
 def _right(kind: str, item: Mapping[str, Any]) -> tuple[float, int] | None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lm_eval.api.metrics import bleu, mean
 from strawberry_lm_eval import StrawberryLM, __main__
 from strawberry_lm_eval.deciding import suggested
+from strawberry_lm_eval.measure import scores_of
 from strawberry_lm_eval.tasks import quiet
 
 import strawberry
@@ -136,24 +138,53 @@ def words_of(value: object) -> list[str]:
     return [leaf for leaf in flat(value) if isinstance(leaf, str)]
 
 
+def test_generated_texts_have_scores_by_item() -> None:
+    """A mean over items is a score, of each filter; what is no number of an item is left out."""
+
+    class Task:
+        OUTPUT_TYPE = "generate_until"
+
+        def aggregation(self) -> dict[str, object]:
+            return {"exact_match": mean, "f1": mean, "edits": mean, "bleu": bleu}
+
+        def higher_is_better(self) -> dict[str, bool]:
+            return {"exact_match": True, "f1": True, "edits": False, "bleu": True}
+
+    items = [
+        {"doc_id": n, "filter": name, "exact_match": n == 1, "f1": n / 4, "edits": 3 - n,
+         "bleu": ("a", "b")}
+        for name in ("strict-match", "none") for n in (2, 1, 0)
+    ]  # fmt: skip
+    scores = scores_of(Task(), items)
+    assert {name: list(score.sums) for name, score in scores.items()} == {
+        f"{name}_{metric}": values
+        for name in ("strict_match", "none")
+        for metric, values in
+        {"accuracy": [0, 1, 0], "f1_score": [0, 0.25, 0.5], "edits": [3, 2, 1]}.items()
+    }  # fmt: skip
+    assert set(scores_of(Task(), items[:3])) == {"accuracy", "f1_score", "edits"}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("metric", ["berry_choice_bits", "berry_go_on_accuracy"])
 def test_an_ablation_pairs_a_task_s_items(
-    tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    metric: str, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A task's score is a metric; its noise over items is told beside that over seeds."""
     from lm_eval_runs import ROOT, SMALL
 
     (tmp_path / "text.txt").write_text("a strawberry is red, a blueberry is blue. " * 60)
     data = f"data={{use: text, path: {tmp_path / 'text.txt'}}}"
-    measure = f"measures=[{{use: lm_eval, tasks: [berry_choice], include_path: {tasks}}}]"
+    names = "[berry_choice, berry_go_on]"
+    measure = f"measures=[{{use: lm_eval, tasks: {names}, include_path: {tasks}}}]"
     words = ["ablate", str(ROOT / "recipes" / "llama.yaml"), "--out", str(tmp_path / "sweep")]
     for override in (*SMALL, data, measure):
         words += ["--set", override]
-    words += ["--vary", "ffn=swiglu,mlp", "--seeds", "2", "--metric", "val_berry_choice_bits"]
+    words += ["--vary", "ffn=swiglu,mlp", "--seeds", "2", "--metric", f"val_{metric}"]
     assert strawberry_command(words) == 0, capsys.readouterr().err
     assert strawberry_command(["report", str(tmp_path / "sweep")]) == 0
     report = (tmp_path / "sweep" / "report.md").read_text()
-    assert "val_berry_choice_bits" in report
+    assert f"val_{metric}" in report
     assert "other seeds on the same items" in report
 
 
@@ -163,13 +194,14 @@ def test_a_measure_keeps_the_scores_of_items(tasks: Path, tmp_path: Path, plugin
 
     (tmp_path / "text.txt").write_text("a strawberry is red, a blueberry is blue. " * 60)
     overrides = [*SMALL, f"data={{use: text, path: {tmp_path / 'text.txt'}}}",
-                 f"measures=[{{use: lm_eval, tasks: [berry_choice, berry_text], "
+                 f"measures=[{{use: lm_eval, tasks: [berry_choice, berry_text, berry_go_on], "
                  f"include_path: {tasks}}}]"]  # fmt: skip
     recipe = strawberry.load_recipe(ROOT / "recipes/llama.yaml", overrides, plugins=plugins)
     metrics = strawberry.train(recipe, tmp_path / "run").metrics
     names = {"accuracy", "norm_accuracy", "bits"}
     assert {f"val_berry_choice_{name}" for name in names} | {
-        "val_berry_text_bits"
+        "val_berry_text_bits",
+        "val_berry_go_on_accuracy",
     } <= metrics.keys()
     with np.load(tmp_path / "run" / "rows" / "val_berry_choice_bits" / "000000002.npz") as kept:
         assert kept["nats"].sum() / kept["targets"].sum() == pytest.approx(

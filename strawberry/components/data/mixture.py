@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from strawberry.files.storage import about
 from strawberry.plugin.signature import Kind
 from strawberry.recipe.spec import ComponentSpec
 
+_NAME = re.compile(r"[a-z]\w*", re.ASCII | re.IGNORECASE).fullmatch
 _DEFAULT: Any = ("strawberry/stdlib",)
 
 
@@ -24,13 +26,14 @@ class Mixture(DataSource):
     """A mixture of sources, such as `of: [{use: text, path: code/}, {use: tokens, path: web}]`.
 
     Of every 4,096 sequences, each source has its share exactly, in random order; so has the
-    validation split. The recipe's tokenizer is trained on the text of all sources together; sources
-    with ids of their own must have the same tokenizer. There is a test split if every source has
-    one.
+    validation split. Evaluations report the loss of each source too, as `val_NAME_loss`. The
+    recipe's tokenizer is trained on the text of all sources together; sources with ids of their own
+    must have the same tokenizer. There is a test split if every source has one.
 
     Args:
         of: the sources; `{use: epochs, of: ...}` is one too.
         weights: their shares, in any unit (`[3, 1]`); null goes by their training tokens.
+        names: a name for each source, for its loss; null names them source_1, source_2 and so on.
     """
 
     def __init__(
@@ -39,14 +42,19 @@ class Mixture(DataSource):
         *,
         of: Annotated[tuple[ComponentSpec, ...], Kind("data"), MinLen(1)] = _DEFAULT,
         weights: tuple[Annotated[float, Gt(0)], ...] | None = None,
+        names: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__(site)
-        if weights is not None and len(weights) != len(of):
-            raise FieldError(
-                "weights", f"has {len(weights)} numbers, but there are {len(of)} sources"
-            )
+        for field, given in (("weights", weights), ("names", names)):
+            if given is not None and len(given) != len(of):
+                raise FieldError(
+                    field, f"has {len(given)} entries, but there are {len(of)} sources"
+                )
+        if names is not None and not (len(set(names)) == len(names) and all(map(_NAME, names))):
+            raise FieldError("names", "expected different names of letters, digits and `_`")
         self.of = of
         self.weights = weights
+        self.names = names
 
     def open(self) -> Dataset:
         """Open all; raises RecipeError as they do, FieldError if they don't go together."""
@@ -66,7 +74,9 @@ class Mixture(DataSource):
             for spec, part in zip(self.of, looked, strict=True)
         ]
         with about("of" if self.weights is None else "weights"):
-            return MixedDataset([part for part in parts if part is not None], self.weights)
+            return MixedDataset(
+                [part for part in parts if part is not None], self.weights, self.names
+            )
 
     def _opened(
         self, spec: ComponentSpec, tokenizer: Callable[[Corpus], Tokenizer]

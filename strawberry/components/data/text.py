@@ -72,8 +72,6 @@ class TextFiles(DataSource):
 
     def divided(self) -> str:
         """The division: files of their own, or fractions of the text."""
-        if self.val is None and self.test is None:
-            return divided_text(self.data_division, self.test_division)
-        val = self.val or f"{1 - self.data_division:g}"
-        test = self.test or (f"{self.test_division:g}" if self.test_division else "")
-        return f"val {val}, " + (f"test {test} (locked)" if test else "no test split")
+        return divided_text(
+            self.data_division, self.test_division, {"val": self.val, TEST: self.test}
+        )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from strawberry.plugin import Plugins
@@ -19,6 +21,11 @@ REGISTRY = Plugins.load(disabled=["fla"]).registry
 """The components that run on any machine: fla's layers need a GPU."""
 
 TINY: dict[str, Any] = {"vocab_size": 61, "block_size": 16, "n_embd": 16}
+
+
+def some_slow(names: Iterable[str], slow: Collection[str]) -> list[Any]:
+    """Parameters of a test, of which some are slow tests."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
 
 
 def recipe_of(model: dict[str, Any], *, plugins: Plugins = PLUGINS, **sections: Any) -> Recipe:

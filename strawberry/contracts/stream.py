@@ -75,8 +75,8 @@ class Join(Component, abc.ABC):
 
     Attributes:
         reads_normed: whether the block normalises what is read.
-        scales_branch: whether it multiplies what joins by the site's `branch` itself, as one has to
-            that normalises it; otherwise the block does, before it joins.
+        scales_branch: whether the join multiplies the output by the site's `branch` itself. A join
+            that normalises the output has to; for others the block multiplies it before.
     """
 
     reads_normed: bool = True
@@ -84,15 +84,15 @@ class Join(Component, abc.ABC):
 
     @abc.abstractmethod
     def read(self, stream: Stream, use: Use) -> Tensor:
-        """What the part is given, (B, T, C), before it is normalised."""
+        """The part's input (B, T, C), before its normalisation."""
 
     @abc.abstractmethod
     def forward(self, stream: Stream, y: Tensor, use: Use) -> Stream:
-        """The stream after the part computed `y`, (B, T, C)."""
+        """The stream after the part's output `y` (B, T, C) has joined."""
 
 
 class Residual(Component, abc.ABC):
-    """What flows between the parts of all blocks. Constructed with `(site, *, fields)`.
+    """What the blocks read and write: the residual stream. Constructed with `(site, *, fields)`.
 
     The site is a `ResidualSite`. A residual that mixes earlier outputs:
 
@@ -108,20 +108,20 @@ class Residual(Component, abc.ABC):
                 return (stream + y) / 2
 
     Attributes:
-        routable: whether the stream has the same tensors after a block as before it, so that a
-            router can send some tokens on and merge what comes back.
+        routable: whether a block leaves the stream's tensors and their shapes as they were. A
+            router needs that, since it sends some tokens through a block and merges the result.
     """
 
     def begin(self, x: Tensor, use: Use) -> Stream:
-        """The stream before the first block, of the embeddings (B, T, C)."""
+        """The stream before the first block, made from the embeddings (B, T, C)."""
         return x
 
     def end(self, stream: Stream, use: Use) -> Tensor:
-        """What the head reads, (B, T, C), before it is normalised; a router reads it too."""
+        """The head's input (B, T, C), before its normalisation; a router reads it too."""
         return cast("Tensor", stream)
 
     def shift(self, stream: Stream, vector: Tensor) -> Stream:
-        """The stream with a vector (C,) added to what is read, such as a recursion step's."""
+        """The stream with a vector (C,) added for all tokens, such as a recursion step's."""
         return stream + vector.to(stream.dtype)
 
     @abc.abstractmethod
@@ -130,7 +130,7 @@ class Residual(Component, abc.ABC):
 
 
 class Part:
-    """One part of a block: what it computes with, and how it reads and joins the stream.
+    """One part of a block: its component, its norm and its join.
 
     Its modules are the block's: `NAME`, `NAME_norm` and `NAME_join`.
     """
@@ -142,17 +142,17 @@ class Part:
 
     @property
     def module(self) -> Attention | FFN:
-        """What it computes with."""
+        """Its attention or FFN."""
         return cast("Any", self.holder.get_submodule(self.name))
 
     def read(self, stream: Stream, use: Use) -> Tensor:
-        """What the part is given of the stream, (B, T, C), normalised."""
+        """The part's normalised input (B, T, C)."""
         modules = self.holder._modules  # noqa: SLF001 (one lookup; there is a pass for each token)
         x = cast("Join", modules[f"{self.name}_join"]).read(stream, self._own(use, "_join"))
         return normed(modules.get(f"{self.name}_norm"), x, use)
 
     def compute(self, x: Tensor, use: Use) -> tuple[Tensor, Aux]:
-        """What it makes of (B, T, C), with the recipe's dropout; and its terms."""
+        """The part's output for x (B, T, C), after the recipe's dropout, and its terms."""
         modules = self.holder._modules  # noqa: SLF001 (the same)
         y, aux = with_aux(cast("nn.Module", modules[self.name])(x, self._own(use, "")))
         if self.scale != 1:
@@ -161,7 +161,7 @@ class Part:
         return dropout(y) if dropout.training and dropout.p else y, aux
 
     def join(self, stream: Stream, y: Tensor, use: Use) -> Stream:
-        """The stream once `y`, (B, T, C), has joined it."""
+        """The stream after `y` (B, T, C) has joined."""
         join = cast("nn.Module", self.holder._modules[f"{self.name}_join"])  # noqa: SLF001
         return join(stream, y, self._own(use, "_join"))
 
@@ -171,11 +171,11 @@ class Part:
         return self.join(stream, y, use), aux
 
     def _own(self, use: Use, suffix: str) -> Use:
-        """The use with what this piece of the block keeps."""
+        """The use with the state of this piece of the block."""
         if use.states is not None:
             own = use.states.get(self.name + suffix)
-            # Most pieces keep nothing and find an empty state, as the block itself mostly has: no
-            # copy then, for a use is copied for each token.
+            # Most pieces have no state. They share the block's use then if its own state is empty
+            # too, since a copy for each token is slow.
             if own is not None or use.state:
                 use = replace(use, state={} if own is None else own)
         if use.kept is not None and not suffix:
@@ -196,13 +196,13 @@ class BlockSite(Site):
     make_part: Callable[[str, Any, bool, Site], Part]
 
     def part(self, name: str, spec: Any = None, *, alone: bool = False) -> Part:
-        """A part of the block; of `site.wrapped(...)` one whose projections are wrapped.
+        """Make a part of the block. On `site.wrapped(...)` its projections are wrapped.
 
         Args:
-            name: what it is called in the model, such as `attention`.
+            name: its name in the model, such as `attention`.
             spec: its component: the value of a field that is declared with `Kind(...)`, or a
-                module; None takes the one of that name that the entry of the stack names.
-            alone: give it neither a norm nor a join: the block joins its output with another's.
+                module; None takes the component that the stack's entry gives under this name.
+            alone: make neither a norm nor a join, for a block that adds up several outputs first.
 
         Raises:
             ValueError: the entry names no such part.
@@ -216,7 +216,7 @@ class BlockSite(Site):
 class Block(Component, abc.ABC):
     """Which parts a block has, and in which order they run. Constructed with `(site, *, fields)`.
 
-    The site is a `BlockSite`. What the block keeps of earlier tokens for itself is its own state.
+    The site is a `BlockSite`. A block may have a state of its own, beside those of its parts.
 
         class Twice(Block):
             def __init__(self, site):
@@ -231,11 +231,11 @@ class Block(Component, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, stream: Stream, use: Use) -> tuple[Stream, Aux]:
-        """The stream after this block, and the terms that its parts returned."""
+        """Return the stream after this block, and the sum of its parts' terms."""
 
 
 class PerStep(nn.Module):
-    """A normalisation for each step of the innermost recursion; beyond them that of the last."""
+    """A norm for each step of the innermost recursion; later steps use the last one."""
 
     def __init__(self, norms: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ class PerStep(nn.Module):
 
 
 def normed(norm: nn.Module | None, x: Tensor, use: Use) -> Tensor:
-    """`x` through a norm, that of this step if there are several, or as it is without one."""
+    """Apply a norm to x, this step's of a `PerStep`; return x unchanged if there is none."""
     if norm is None:
         return x
     if isinstance(norm, PerStep):

@@ -54,18 +54,18 @@ class Told(Counts):
 
 
 def test_what_is_told_is_found_in_four_of_five_sweeps() -> None:
-    """A difference as large as three seeds are said to find is found in 80 % of 400 tables."""
+    """A difference as large as three seeds are said to find is found in 80 % of 200 tables."""
     made = forecast(plan(), CELLS, NOISE, slots=1)
     (shift,) = (p.finds for p in made.prospects if p.seeds == 3)
     rng = np.random.default_rng(0)
     found = 0
-    for _ in range(400):
+    for _ in range(200):
         values = rng.normal(3, NOISE.deviation, (4, 3)) + rng.normal(0, 1, 3)
         values[1] += shift
         rows = [dict(enumerate(row.tolist())) for row in values]
         made_of = compare(rows[0], dict(zip("bcd", rows[1:], strict=True)), effect=0.01)
         found += made_of["b"].verdict == "worse"
-    assert abs(found / 400 - 0.8) < 4 * math.sqrt(0.8 * 0.2 / 400)
+    assert abs(found / 200 - 0.8) < 4 * math.sqrt(0.8 * 0.2 / 200)
 
 
 def test_the_seeds_that_a_difference_takes(monkeypatch: pytest.MonkeyPatch) -> None:

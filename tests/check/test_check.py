@@ -10,6 +10,7 @@ from strawberry.check.dependence import drawn
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Kinds, Plugins
 from tests.referee import cheats
+from tests.support import some_slow
 
 BROKEN = {
     "attention/Mean": None,
@@ -149,9 +150,7 @@ SLOW = (
 )  # they start processes
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in OTHERS]
-)
+@pytest.mark.parametrize("name", some_slow(OTHERS, SLOW))
 def test_one_fault_beside_the_model_is_found_by_its_check_alone(
     name: str, plugins: Plugins
 ) -> None:

@@ -41,7 +41,9 @@ def give(
     "data",
     [
         "data: {use: text, path: corpus.txt}\ntokenizer: bytes\n",
-        "data: {use: text, path: 'c*s.txt'}\ntokenizer: bytes\n",
+        pytest.param(
+            "data: {use: text, path: 'c*s.txt'}\ntokenizer: bytes\n", marks=pytest.mark.slow
+        ),
         "data: {use: text, path: ./corpus.txt}\ntokenizer: {use: bpe, path: tokenizer.json}\n",
         "data: {use: tokens, path: tokens}\n",
     ],

@@ -26,7 +26,7 @@ from tests.device.lives import (
     speak,
     trial,
 )
-from tests.support import REGISTRY, TINY, recipe_of
+from tests.support import REGISTRY, TINY, recipe_of, some_slow
 
 QUICK = {
     "recipes/original_air.yaml",
@@ -72,9 +72,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CHOICES]
-)
+@pytest.mark.parametrize("name", some_slow(CHOICES, CHOICES.keys() - QUICK))
 def test_a_life_on_the_device(
     name: str, text: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

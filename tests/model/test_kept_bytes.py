@@ -16,7 +16,7 @@ from strawberry.model.accounting import account, computes_in
 from strawberry.model.stack import BlockNode, recompute_blocks
 from strawberry.training.outline import outline
 from strawberry.training.rank_cost import rank_cost
-from tests.support import PLUGINS, TINY, recipe_of
+from tests.support import PLUGINS, TINY, recipe_of, some_slow
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DTYPES = ["float32", "bfloat16"]
@@ -131,8 +131,8 @@ def test_what_autograd_keeps(name, dtype):
 @pytest.mark.parametrize(
     "name",
     [
-        *("gpt2.yaml", "original_air.yaml", "moe.yaml", "mor_expert_choice.yaml"),
-        *("air_full.yaml", "retained.yaml", "mor_token_choice.yaml"),
+        *("gpt2.yaml", "original_air.yaml", "moe.yaml", "mor_expert_choice.yaml", "retained.yaml"),
+        *some_slow(["air_full.yaml", "mor_token_choice.yaml"], ["air_full.yaml"]),
     ],
 )
 def test_what_is_kept_where_blocks_are_computed_again(name, dtype):

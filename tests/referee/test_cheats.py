@@ -10,6 +10,7 @@ from strawberry.model.build import build
 from strawberry.plugin import Plugins
 from strawberry.referee import Measurement, audit
 from tests.model import keepers
+from tests.support import some_slow
 
 CHEATS = {
     "attention/Chunk2": "future",
@@ -53,6 +54,8 @@ CHEATS = {
 """The kind of dependence by which each gives itself away."""
 NOWHERE = {"attention/OnlyCompiled", "attention/AheadInCache"}
 """Those whose place the passes with a record of each component don't show."""
+SLOW = ("ffn/RowsInEvaluation", "norm/BatchNorm", "ffn/TrainsInEvaluation")
+"""What takes seconds, and is found like others."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,7 @@ def measured(name: str, plugins: Plugins) -> Iterator[Measurement]:
     return audit(model, lengths)
 
 
-@pytest.mark.parametrize("name", CHEATS)
+@pytest.mark.parametrize("name", some_slow(CHEATS, SLOW))
 def test_a_cheat_is_found_with_its_kind_and_place(name: str, plugins: Plugins) -> None:
     """The first breach is of the cheat's kind, and names the cheat where a pass shows it."""
     breach = next(m.breach for m in measured(name, plugins) if m.breach is not None)

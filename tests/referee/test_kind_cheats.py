@@ -14,6 +14,7 @@ from strawberry.recipe import load_recipe
 from strawberry.referee import audit
 from strawberry.runs.folder import RunFolder
 from tests.referee import kind_cheats
+from tests.support import some_slow
 
 LLAMA = Path(__file__).parents[2] / "recipes/llama.yaml"
 CHEATS = {
@@ -60,7 +61,7 @@ RUNS = {
     "trackers=[Coaches]": "tracker Coaches: step_done changes head.weight",
 }
 """What is said of a run with these settings."""
-SLOW = {*list(CHEATS)[5:], *list(RUNS)[2:]}
+SLOW = {*list(CHEATS)[5:], "residual/BeginsTogether", *list(RUNS)[2:]}
 Train = Callable[[str], list[str]]
 
 
@@ -76,12 +77,7 @@ def _what_cheats_keep() -> Iterator[None]:
     kind_cheats.MEMORY.clear()
 
 
-def _marked(names: dict[str, object]) -> list[object]:
-    """All names, most of which take their time."""
-    return [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in names]
-
-
-@pytest.mark.parametrize("name", _marked(CHEATS))
+@pytest.mark.parametrize("name", some_slow(CHEATS, SLOW))
 def test_a_cheat_is_found_with_its_kind_and_place(name: str, plugins: Plugins) -> None:
     """The first breach is of the cheat's kind, and names the cheat."""
     kind, _, short = name.partition("/")
@@ -121,7 +117,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugins: Plugins) -> 
     return trained
 
 
-@pytest.mark.parametrize("sets", _marked(RUNS))
+@pytest.mark.parametrize("sets", some_slow(RUNS, SLOW))
 def test_a_cheat_is_found_in_its_run(sets: str, train: Train) -> None:
     """Whatever the kind of component, the run's own record says what is wrong."""
     breaches = train(sets)

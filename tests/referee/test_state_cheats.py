@@ -11,6 +11,7 @@ from strawberry.check import of_component
 from strawberry.plugin import Plugins
 from strawberry.referee import audit
 from tests.referee import state_cheats
+from tests.support import some_slow
 
 CHEATS = {
     "attention/ThreadLocal": "history",
@@ -50,6 +51,16 @@ ELSEWHERE = {
 }
 """Those whose own outputs don't show it: they change another part, or their copies are honest."""
 
+SLOW = (
+    "router/AsksTheBatch",
+    "attention/SortedBatch",
+    "attention/HooksAll",
+    "attention/PatchesTorch",
+    "weights/LearnsInPasses",
+    "ffn/FirstPasses",
+)
+"""What takes a second or more, and is found like others."""
+
 
 @pytest.fixture(scope="module")
 def plugins() -> Plugins:
@@ -65,7 +76,7 @@ def _what_cheats_change(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     state_cheats.FILE.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("name", CHEATS)
+@pytest.mark.parametrize("name", some_slow(CHEATS, SLOW))
 def test_a_cheat_by_state_is_found(name: str, plugins: Plugins) -> None:
     """The first breach is of the cheat's kind, and names it where its outputs show it."""
     kind, _, short = name.partition("/")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from strawberry.components.schedule.parts import cooldown, cooldown_start, warmup
-from strawberry.contracts import Schedule, ScheduleSite
+from strawberry.components.schedule.wsd import WSD
+from strawberry.contracts import ScheduleSite
 
 
-class Trapezoid(Schedule):
+class Trapezoid(WSD):
     """Linear warm-up, then the peak, then half a cosine down to `min_lr`.
 
     `r = r_end + (1 + cos(pi f)) / 2 * (r_peak - r_end)` after the fraction f of the cooldown.
@@ -17,13 +17,4 @@ class Trapezoid(Schedule):
     """
 
     def __init__(self, site: ScheduleSite) -> None:
-        self.site = site
-        self.start = cooldown_start(site)
-
-    def __call__(self, step: int) -> float:
-        """The learning rate of `step`, from 0."""
-        if step < self.site.warmup_iters:
-            return warmup(self.site, step)
-        if step <= self.start:
-            return self.site.learning_rate
-        return cooldown(self.site, "cosine", self.start, step)
+        super().__init__(site, decay="cosine")

@@ -13,6 +13,7 @@ from strawberry.recipe import load_recipe
 from strawberry.training.engine import check_divides
 from strawberry.training.outline import outline
 from tests.faults.conftest import Figure, figure
+from tests.support import some_slow
 from tests.training.parallel.ranks import RECIPES, difference, job, rows, run, sets
 
 __all__ = ["figure"]
@@ -60,7 +61,7 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
     compare(tmp_path, ("moe", "mqar"), 2, **changes)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", some_slow(["ddp", "fsdp"], ["ddp"]))
 def test_an_objective_is_the_same_on_two_ranks(tmp_path: Path, parallel: str) -> None:
     """Its own blocks learn as in one process, by copies and in shards.
 

@@ -118,7 +118,7 @@ def grid(
     kept = [paths.index(path) for path in wide]
     return Grid(
         {path: list(levels[path].values()) for path in wide},
-        {tuple(place[k] for k in kept): found for place, found in places.items()},
+        {tuple(place[k] for k in kept): values for place, values in places.items()},
     )
 
 
@@ -137,16 +137,16 @@ def effects(grid: Grid | None, **how: Any) -> tuple[Effect, ...]:
     return (*_family(grid, "main", **how), *_family(grid, "interaction", **how))
 
 
-def asked(made: Grid, kind: Kind) -> list[tuple[Place, Place, list[float]]]:
+def asked(grid: Grid, kind: Kind) -> list[tuple[Place, Place, list[float]]]:
     """Questions of a kind: factors, levels, and a weight for each cell in order."""
-    places = list(made.cells)
-    found = []
-    for factors, levels, weights in made.main() if kind == "main" else made.pairs():
+    places = list(grid.cells)
+    requests = []
+    for factors, levels, weights in grid.main() if kind == "main" else grid.pairs():
         row = [0.0] * len(places)
         for weight, place in weights:
             row[places.index(place)] = weight
-        found.append((factors, levels, row))
-    return found
+        requests.append((factors, levels, row))
+    return requests
 
 
 def _family(grid: Grid, kind: Kind, **how: Any) -> Iterator[Effect]:

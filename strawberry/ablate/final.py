@@ -70,10 +70,10 @@ def final(
         opened |= {"complete": False, "values": {}}
         content["openings"].append(opened)
         _write(folder, content)
-    for number, (trial, found) in enumerate(zip(trials, plugins, strict=True), 1):
+    for number, (trial, of_trial) in enumerate(zip(trials, plugins, strict=True), 1):
         if trial.key in opened["values"]:
             continue
-        recipe = read_recipe(_request(trial), found)
+        recipe = read_recipe(_request(trial), of_trial)
         dataset = open_dataset(recipe, test=True)
         if fingerprint(dataset, "test", recipe.model.block_size) != opened["data"]:
             raise StrawberryError(
@@ -82,7 +82,7 @@ def final(
             )
         say(f"{trial.cell} seed {trial.seed} ({number} of {len(trials)})")
         (metrics,) = evaluate_depths(
-            trial.folder / "run", [None], device=device, plugins=found, split="test",
+            trial.folder / "run", [None], device=device, plugins=of_trial, split="test",
             dataset=dataset, keep=folder / TESTED_ROWS / f"{trial.key}.npz",
         )  # fmt: skip
         opened["values"][trial.key] = metrics

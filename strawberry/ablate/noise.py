@@ -69,14 +69,14 @@ class Measured:
         size = np.abs(self.difference) / np.maximum(self.error, TINY)
         away = (self.difference - self.middle) * np.sign(self.difference)
         alone = APART * away / np.maximum(self.apart, TINY)
-        found = np.clip(size / np.maximum(alone, TINY), 1.0, SHARED)
-        return np.where((self.apart > 0) & (size > 0), found, 1.0)
+        shared = np.clip(size / np.maximum(alone, TINY), 1.0, SHARED)
+        return np.where((self.apart > 0) & (size > 0), shared, 1.0)
 
     @property
     def statistic(self) -> Numbers:
         """The difference in units of its error, after doubt."""
-        found: Numbers = np.abs(self.difference) / np.maximum(self.error * self.doubt, TINY)
-        return found
+        ratio: Numbers = np.abs(self.difference) / np.maximum(self.error * self.doubt, TINY)
+        return ratio
 
     def needed(self, critical: float) -> Numbers:
         """The amount to add to a difference for its statistic to reach a critical value."""
@@ -155,8 +155,8 @@ class Design:
     def _error(self, variances: Numbers, weights: Numbers, least: Numbers) -> Numbers:
         """Standard errors of weighted sums of cell means."""
         squares = (weights**2).T
-        found = variances @ squares / np.maximum(1, self.counts)
-        error: Numbers = np.sqrt(np.maximum(found, least * squares.sum(axis=0) / 2))
+        variance = variances @ squares / np.maximum(1, self.counts)
+        error: Numbers = np.sqrt(np.maximum(variance, least * squares.sum(axis=0) / 2))
         return error
 
 

@@ -220,8 +220,8 @@ def _deviation(design: Design, own: Numbers, scaling: Numbers) -> Numbers:
     """
     seeds = np.eye(design.seen.shape[1])[design.seed]  # values x seeds
     shared = seeds.T @ (design.means * scaling[design.cell][:, None])
-    found: Numbers = np.sqrt(own**2 @ design.means**2 + (shared**2).sum(axis=0))
-    return found
+    deviation: Numbers = np.sqrt(own**2 @ design.means**2 + (shared**2).sum(axis=0))
+    return deviation
 
 
 def _chance(of: NDArray[np.floating], statistic: float) -> float:

@@ -51,8 +51,8 @@ class PlanFile:
     def table(self, name: str | None) -> Plan:
         """The plan of a table, or the whole plan if it has no tables."""
         settings = {**self.settings, **(self.tables.get(name, {}) if name is not None else {})}
-        made = (Setting(path, value) for path, value in settings.items())
-        return replace(self.plan, overrides=(*made, *self.options))
+        own = (Setting(path, value) for path, value in settings.items())
+        return replace(self.plan, overrides=(*own, *self.options))
 
 
 def is_plan(path: Path) -> bool:
@@ -121,10 +121,10 @@ def read_plan_tree(
         alone: whether a recipe that is compared with nothing is a plan.
     """
     reader = _PlanReader(plugins or Plugins.load(), tree, alone=alone)
-    made = reader.plan(beside, folder, options)
+    plan = reader.plan(beside, folder, options)
     if reader.problems:
         raise RecipeError(in_order(reader.problems))
-    return made
+    return plan
 
 
 def _start(path: Path) -> Location:

@@ -61,11 +61,11 @@ def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None
 
 
 def prepare_cells(
-    plan: Plan, base: Recipe, made: Sequence[Cell], known: dict[str, Budget] | None = None
+    plan: Plan, base: Recipe, cells: Sequence[Cell], known: dict[str, Budget] | None = None
 ) -> PreparedPlan:
     """The same for cells of one's own over a recipe; the first is the baseline."""
     done: list[Cell] = []
-    for cell in made:
+    for cell in cells:
         try:
             done.append(_ready(cell, done[0] if done else None, plan, base))
         except StrawberryError as error:

@@ -48,13 +48,13 @@ def spread(
         errors: standard errors of the runs' last evaluations.
     """
     seeds, freedom = residual(values)
-    runs = [curves[cell].get(seed, ()) for cell, found in values.items() for seed in found]
+    runs = [curves[cell].get(seed, ()) for cell, by_seed in values.items() for seed in by_seed]
     averaged: dict[int, float] = {}
     for last in MEANS:
         if runs and all(len(run) >= last for run in runs):
             means = {
-                cell: {s: float(np.mean([v for _, v in curves[cell][s][-last:]])) for s in found}
-                for cell, found in values.items()
+                cell: {s: float(np.mean([v for _, v in curves[cell][s][-last:]])) for s in by_seed}
+                for cell, by_seed in values.items()
             }
             deviation, _ = residual(means)
             averaged |= {} if deviation is None else {last: deviation}
@@ -64,16 +64,16 @@ def spread(
 
 def residual(values: Mapping[str, Mapping[int, float]]) -> tuple[float | None, int]:
     """The deviation after cell and seed means, and its degrees of freedom."""
-    cells = [found for found in values.values() if found]
-    seeds = sorted({seed for found in cells for seed in found})
+    cells = [by_seed for by_seed in values.values() if by_seed]
+    seeds = sorted({seed for by_seed in cells for seed in by_seed})
     if min(len(cells), len(seeds)) < 2:
         return None, 0
-    made = design(tuple(tuple(seed in found for seed in seeds) for found in cells), ())
-    freedom = round(made.freedom)
+    layout = design(tuple(tuple(seed in by_seed for seed in seeds) for by_seed in cells), ())
+    freedom = round(layout.freedom)
     if freedom < 1:
         return None, 0
-    flat = np.array([found[seed] for found in cells for seed in seeds if seed in found])
-    left = made.residual @ (flat - flat.mean())
+    flat = np.array([by_seed[seed] for by_seed in cells for seed in seeds if seed in by_seed])
+    left = layout.residual @ (flat - flat.mean())
     return math.sqrt(float(left @ left) / freedom), freedom
 
 

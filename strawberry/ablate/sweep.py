@@ -57,7 +57,7 @@ class SweepObserver(Events):
     def end(self, ended: FinishedJob) -> None:
         """A trial ended."""
 
-    def forecast(self, made: Forecast | None) -> None:
+    def forecast(self, forecast: Forecast | None) -> None:
         """Receives what the seeds can detect; None until two seeds are finished."""
 
 
@@ -115,12 +115,12 @@ class Sweep:
         """
         with self.folder.held(), self._stoppable(), contextlib.closing(self.executor):
             self.asking.ask()
-            made = self.forecast()
-            self.watcher.forecast(made)
+            forecast = self.forecast()
+            self.watcher.forecast(forecast)
             self._tune()
             if self.plan.halving:
                 self._halve()
-            self._main(pilot=made is None)
+            self._main(pilot=forecast is None)
             main = [trial for trial in self.all if trial.stage == "main"]
             self.asking.learn({c.name: self._values(main, c.name) for c in self._left()})
             return self._write()
@@ -295,8 +295,8 @@ class Sweep:
                 stopped += ended.status == STOPPED
                 if ended.job.request["key"] in self.pilot:
                     self.pilot.remove(ended.job.request["key"])
-                    if not self.pilot and (made := self.forecast()) is not None:
-                        self.watcher.forecast(made)
+                    if not self.pilot and (forecast := self.forecast()) is not None:
+                        self.watcher.forecast(forecast)
         self._write()
         if stopped:  # by somebody else's signal: what is left is not a result
             raise SweepStopped(self.out, signal.SIGTERM)

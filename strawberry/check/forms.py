@@ -47,8 +47,8 @@ def bfloat16(subject: Subject) -> str:
     if half.dtype != torch.bfloat16:
         raise Finding(f"bfloat16 weights give {_short(half.dtype)} logits")
     figures = []
-    for form, found in (("autocast", cast), ("weights", half)):
-        error = (found.float() - exact).abs().amax(-1).flatten()
+    for form, output in (("autocast", cast), ("weights", half)):
+        error = (output.float() - exact).abs().amax(-1).flatten()
         if not error.isfinite().all():
             raise Finding(f"bfloat16 {form}: logits are not finite")
         # A norm of nearly nothing turns rounding into a few large errors; a router's choice into

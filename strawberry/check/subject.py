@@ -156,8 +156,8 @@ def of_component(
         return validate(tree, Path(title), plugins)
 
     base = recipe(row, row.usual, {}) if row.usual else None
-    made = recipe(beside, name, fields or {})
-    return Subject(f"{kind}/{name}", kind, made, entry, base, fields or {})
+    own = recipe(beside, name, fields or {})
+    return Subject(f"{kind}/{name}", kind, own, entry, base, fields or {})
 
 
 def with_length(recipe: Recipe, block_size: int) -> Recipe:

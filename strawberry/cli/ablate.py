@@ -130,13 +130,13 @@ def command(
     if not dry_run:
         runner.warm_up()
     known: dict[str, Budget] = {}  # many tables have the same models
-    made = {name: prepare(plan, plugins, known) for name, plan in plans.items()}
-    made = made or {"": prepare(first, plugins)}
+    tables = {name: prepare(plan, plugins, known) for name, plan in plans.items()}
+    tables = tables or {"": prepare(first, plugins)}
     folder = out or default_folder(first)
     if plans and out is None:
         folder = folder.with_name(recipe.stem)
     sweeps = {}
-    for name, prepared in made.items():
+    for name, prepared in tables.items():
         noise = None if noise_from is None else earlier_noise(noise_from, prepared, name)
         display = SweepDisplay(console(stderr=as_json), folder / name, runner.slots, quiet=quiet)
         sweeps[name] = (

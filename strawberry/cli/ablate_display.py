@@ -96,9 +96,9 @@ class SweepDisplay(SweepObserver):
         """Show a warning."""
         self.console.print(text, style="yellow")
 
-    def forecast(self, made: Forecast | None) -> None:
+    def forecast(self, forecast: Forecast | None) -> None:
         """Show what the seeds can detect."""
-        for line in () if self.quiet else outlook.dry(made):
+        for line in () if self.quiet else outlook.dry(forecast):
             self.console.print(line)
 
     def _note(self, name: str, result: Mapping[str, Any]) -> None:
@@ -138,5 +138,5 @@ class SweepDisplay(SweepObserver):
 class RoundDisplay(SweepDisplay):
     """The display of one of several ablations, without what its seeds alone would show."""
 
-    def forecast(self, made: Forecast | None) -> None:
+    def forecast(self, forecast: Forecast | None) -> None:
         """Ignored: the ablations are judged together."""

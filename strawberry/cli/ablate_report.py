@@ -54,7 +54,7 @@ def suite_to_json(folder: Path) -> dict[str, Any]:
     records = read_suite(folder)
     summary = summarise(records)
     files = [str(file) for file in write_summary(folder, records, summary)]
-    tables = {name: to_json(made, []) for name, made in summary.tables.items()}
+    tables = {name: to_json(table, []) for name, table in summary.tables.items()}
     return {"metric": summary.metric, "tables": tables, "files": files}
 
 

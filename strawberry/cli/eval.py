@@ -95,8 +95,8 @@ def command(
         options = TaskOptions(include_path, fewshot, limit, batch_size, cache, samples)
         plugins = context.plugins()
         loaded = load_run(run, device=device, plugins=plugins, best=best, average=average)
-        found = task_rows(loaded, tasks, steps or [None], options, plugins)
-        print_json(found) if as_json else show_tasks(found)
+        scores = task_rows(loaded, tasks, steps or [None], options, plugins)
+        print_json(scores) if as_json else show_tasks(scores)
         return
     rows = evaluate_depths(
         run,

@@ -125,7 +125,7 @@ def command(
     )
     seconds = time.perf_counter() - began
     texts = [
-        (prompt, text) for prompt, found in zip(given, generated, strict=True) for text in found
+        (prompt, text) for prompt, texts in zip(given, generated, strict=True) for text in texts
     ]
     if as_json:
         rest = {"step": loaded.step, "seconds": seconds}

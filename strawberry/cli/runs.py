@@ -52,9 +52,9 @@ def list_(
     for folder in folders or ():
         if not folder.is_dir():
             raise StrawberryError(f"{folder}: there is no such folder")
-    found = dict.fromkeys(run for folder in where if folder.is_dir() for run in find_runs(folder))
+    paths = dict.fromkeys(run for folder in where if folder.is_dir() for run in find_runs(folder))
     runs, broken = [], []
-    for folder in found:
+    for folder in paths:
         try:
             runs.append(RunSummary.read(folder))
         except (StrawberryError, KeyError, TypeError, ValueError) as error:

@@ -147,7 +147,7 @@ class FileCorpus(Corpus):
         shares: dict[Split, int],
     ) -> dict[Split, int]:
         """Assign documents to splits in the given `order`; returns the bytes of each split."""
-        left, ends, found = size.copy(), dict[int, int](), dict[Split, int]()
+        left, ends, amounts = size.copy(), dict[int, int](), dict[Split, int]()
         for split, share in shares.items():
             filled = np.cumsum(left[order])
             whole = int(np.searchsorted(filled, share, side="right"))
@@ -161,10 +161,10 @@ class FileCorpus(Corpus):
                 taken += int(left[cut]) - kept
                 left[cut], ends[cut] = kept, at
                 order = np.roll(order, -1)  # what is left of it is the last to be taken
-            found[split] = taken
+            amounts[split] = taken
         for cut, end in ends.items():
             plan.pieces[cut].append(("train", 0, end))
-        return found
+        return amounts
 
     def _cut(self, index: int, n_bytes: int) -> tuple[int, int]:
         """Cut a document after about `n_bytes`, at a line end if one is near: chars, bytes."""

@@ -110,13 +110,13 @@ def _is_missing(error: BaseException | None) -> bool:
 
 def text_files(recipe: Recipe) -> list[str]:
     """The files and folders that a recipe's data are read from, and that of prepared tokens."""
-    found, fields = [cache_folder() / "tokens"], list(recipe.data.fields.values())
+    files, fields = [cache_folder() / "tokens"], list(recipe.data.fields.values())
     for value in fields:
         if isinstance(value, (list, tuple)):
             fields += value
         elif isinstance(value, str) and value:
-            found += [path for folder in _folders(recipe) if (path := folder / value).exists()]
-    return [os.path.realpath(path) for path in found]
+            files += [path for folder in _folders(recipe) if (path := folder / value).exists()]
+    return [os.path.realpath(path) for path in files]
 
 
 def sections(recipe: Recipe) -> str:

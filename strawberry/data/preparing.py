@@ -172,9 +172,9 @@ def _shared(out: Path, chosen: Tokenizer | None, make: _Trained) -> Tokenizer:
     file = out / TOKENIZER
     with entry_lock(out, "tokenizer"):
         if not file.exists():
-            made = chosen or make()
-            made.save(file)
-            return made
+            tokenizer = chosen or make()
+            tokenizer.save(file)
+            return tokenizer
     shared = load_tokenizer(file)
     if chosen is not None and chosen.fingerprint != shared.fingerprint:
         raise StrawberryError(f"--tokenizer: {file} is another one, with which {out} was begun")

@@ -79,14 +79,14 @@ def speculate_by_heads(
         yield from (int(token) for token in plain)
         return
     text = _Text(model, length + drafts)
-    fresh, guess, made = prompt, prompt[:, :0], 0
-    while made < max_new_tokens:
-        guess = guess[:, : max_new_tokens - made - 1]
+    fresh, guess, written = prompt, prompt[:, :0], 0
+    while written < max_new_tokens:
+        guess = guess[:, : max_new_tokens - written - 1]
         sure, likely = text.verify(torch.cat((fresh, guess), 1), guess)
         told.passes, told.guessed = told.passes + 1, told.guessed + guess.shape[1]
         told.right += len(likely) - 1
         yield from likely
-        made += len(likely)
+        written += len(likely)
         fresh, guess = sure.following[:, -1:], model.objective.draft(sure)
 
 

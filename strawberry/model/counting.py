@@ -145,7 +145,7 @@ class CostMeter:
         hooks = torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor)
         with self.autocast(), _Casts(self.parameters) as casts, saved, hooks:
             yield saved
-        for parameter, storage in casts.made:
+        for parameter, storage in casts.casts:
             if saved.kept.pop(storage._cdata, None) is not None:  # noqa: SLF001 (identity)
                 self.casts[parameter] = storage.nbytes()
 
@@ -156,14 +156,14 @@ class _Casts(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, parameters: dict[int, nn.Parameter]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.parameters = parameters
-        self.made: list[tuple[nn.Parameter, torch.UntypedStorage]] = []
+        self.casts: list[tuple[nn.Parameter, torch.UntypedStorage]] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         if func is torch.ops.aten._to_copy.default and id(args[0]) in self.parameters:  # noqa: SLF001 (the operator's name)
-            self.made.append((self.parameters[id(args[0])], out.untyped_storage()))
+            self.casts.append((self.parameters[id(args[0])], out.untyped_storage()))
         return out
 
 

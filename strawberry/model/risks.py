@@ -124,7 +124,7 @@ def _looking_ahead(recipe: Recipe, model: LanguageModel, *, training: bool) -> l
     types = {type(component) for component in components(model) if not component.causal}
     model.train(before)
     names = {spec.entry.load(): spec.entry.name for spec in specs(recipe, "model")}
-    return sorted(names.get(found, found.__name__) for found in types)
+    return sorted(names.get(each, each.__name__) for each in types)
 
 
 def _placed_blocks(model: LanguageModel) -> bool:

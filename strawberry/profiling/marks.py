@@ -132,13 +132,13 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, marks: ComponentMarks) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.marks = marks
-        self.found: Counter[str] = Counter()
+        self.counted: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)  # noqa: SLF001 (the registry's key)
         if formula is not None:
-            self.found[self.marks.now()] += formula(*args, **(kwargs or {}), out_val=out)
+            self.counted[self.marks.now()] += formula(*args, **(kwargs or {}), out_val=out)
         return out
 
 
@@ -147,7 +147,7 @@ class SavedBytes:
 
     def __init__(self, marks: ComponentMarks, model: nn.Module) -> None:
         self.marks = marks
-        self.found: Counter[str] = Counter()
+        self.counted: Counter[str] = Counter()
         self._known = {p.untyped_storage().data_ptr() for p in model.parameters()}
         self._held: list[Tensor] = []  # so that no address is used again
 
@@ -157,7 +157,7 @@ class SavedBytes:
         if address not in self._known:
             self._known.add(address)
             self._held.append(tensor.detach())
-            self.found[self.marks.now()] += tensor.untyped_storage().nbytes()
+            self.counted[self.marks.now()] += tensor.untyped_storage().nbytes()
         return tensor
 
 

@@ -234,7 +234,7 @@ class _Marked:
             self.timed()
         with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
             self.timed()
-        return _Costs(flops.found, kept.found)
+        return _Costs(flops.counted, kept.counted)
 
     def profiled(self, steps: int) -> tuple[Seconds, Seconds, float]:
         """Seconds of a step under the profiler: forward and backward by row, and in total."""
@@ -255,9 +255,9 @@ class _Marked:
                     backward[self.marks.owner(event.sequence_nr)] += spent / 1e6
         for name, spent in self.marks.recomputed.items():
             backward[name] += spent
-        for found in (self.marks.seconds, backward):
-            for name in found:
-                found[name] /= steps
+        for seconds in (self.marks.seconds, backward):
+            for name in seconds:
+                seconds[name] /= steps
         return self.marks.seconds, backward, whole / steps
 
 

@@ -132,7 +132,7 @@ class ComponentReader:
         }
         try:
             # The model takes anything for a component, but knows where a list of them must be.
-            data |= {n: _hole(declared[n], node.get(n), made) for n, made in nested.items()}
+            data |= {n: _hole(declared[n], node.get(n), value) for n, value in nested.items()}
             checked = model_of(cls).model_validate_json(json.dumps(data))
         except ValidationError as error:
             for steps, message in explain(error.errors(), data, what).items():
@@ -178,12 +178,12 @@ def join(path: str, steps: Iterable[Any]) -> str:
     return path.removeprefix(".")
 
 
-def _hole(field: RecipeField, written: Node | None, made: Any) -> Any:
+def _hole(field: RecipeField, written: Node | None, value: Any) -> Any:
     """Placeholder for a component in the pydantic model."""
     if written is not None and written.value != "none":
         return written.plain()
-    if isinstance(made, list):
-        return [0] * len(made)
+    if isinstance(value, list):
+        return [0] * len(value)
     return None if _mentions(field.annotation, (type(None),)) else 0
 
 

@@ -45,10 +45,10 @@ def rule(recipe: Recipe) -> dict[str, float]:
         return dict.fromkeys((WIDTH, *_default(recipe)), 1.0)
     spread: dict[str, float] = {}
     for path, power in recipe.scale.items():
-        found = list(_matching(recipe, path))
-        if not found:
+        paths = list(_matching(recipe, path))
+        if not paths:
             raise StrawberryError(f"{recipe.source}: scale.{path}: there is no number to grow")
-        spread |= dict.fromkeys(found, power)
+        spread |= dict.fromkeys(paths, power)
     return spread
 
 

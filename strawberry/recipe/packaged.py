@@ -87,14 +87,14 @@ def by_name(name: str, plugins: Plugins) -> Path | None:
     Raises StrawberryError if several plugins have one.
     """
     word = name.removesuffix(".yaml")
-    found = [each for each in packaged(plugins) if each.name == word]
-    if len(found) > 1:
-        owners = " and ".join(each.plugin for each in found)
+    named = [each for each in packaged(plugins) if each.name == word]
+    if len(named) > 1:
+        owners = " and ".join(each.plugin for each in named)
         raise StrawberryError(
             f"{name}: {owners} both have a recipe of that name; give the path of one, "
             "which `strawberry recipes --json` shows"
         )
-    return found[0].file if found else None
+    return named[0].file if named else None
 
 
 def _folders(plugins: Plugins) -> Iterator[tuple[str, Path]]:

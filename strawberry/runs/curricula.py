@@ -127,10 +127,10 @@ def put_settings(model: LanguageModel, settings: Settings) -> None:
     """Put in force what settings say of the model; raises StrawberryError if that can't be."""
     model.stack.set_depth(settings.depth or len(model.stack.nodes))
     for pattern, value in settings.attributes.items():
-        found = list(_adjustable(model, pattern))
-        if not found:
+        matching = list(_adjustable(model, pattern))
+        if not matching:
             raise StrawberryError(f"curriculum: nothing that may change is called {pattern!r}")
-        for component, name in found:
+        for component, name in matching:
             setattr(component, name, value)
 
 

@@ -63,7 +63,7 @@ class Ledger:
 
     def read(self) -> tuple[list[dict[str, Any]], int]:
         """All entries, oldest first, those of sweeps' own records after them; and damaged lines."""
-        found, damaged = [], 0
+        entries, damaged = [], 0
         try:
             lines = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -75,13 +75,13 @@ class Ledger:
             if entry is None:
                 damaged += 1
             else:
-                found.append(dict(entry))
-        known = {_identity(entry) for entry in found}
+                entries.append(dict(entry))
+        known = {_identity(entry) for entry in entries}
         for entry in self._recorded():
             if _identity(entry) not in known:
                 known.add(_identity(entry))
-                found.append(entry)
-        return found, damaged
+                entries.append(entry)
+        return entries, damaged
 
     def add(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Add an entry, whole or not at all; only while it is `held`."""

@@ -85,9 +85,9 @@ def new(kind: str, name: str, folder: Path, registry: Registry) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Rendered beside its place and renamed, so that nothing half-written is ever there.
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as made:
-            _render(Path(made, "plugin"), values)
-            Path(made, "plugin").rename(target)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as temporary:
+            _render(Path(temporary, "plugin"), values)
+            Path(temporary, "plugin").rename(target)
     except OSError as error:
         raise StrawberryError(f"{folder}: can't write: {error.strerror}") from error
     return target

@@ -19,7 +19,7 @@ def write_report(record: Record, table: ResultTable | None = None) -> list[Path]
     computed.
     """
     table = table or tabulate(record)
-    drawn = {f"pictures/{name}.svg": made for name, made in pictures(record, table).items()}
+    drawn = {f"pictures/{name}.svg": svg for name, svg in pictures(record, table).items()}
     files = {
         "report.md": markdown(record, table, {path: title for path, (title, _) in drawn.items()}),
         "report.csv": as_csv(table),

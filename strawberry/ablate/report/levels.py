@@ -33,13 +33,13 @@ def alone(grid: Grid, index: int) -> list[dict[str, Any]]:
     """
     levels = list(grid.levels.values())[index]
     rows = []
-    for seed in sorted({seed for found in grid.cells.values() for seed in found}):
+    for seed in sorted({seed for by_seed in grid.cells.values() for seed in by_seed}):
         others: dict[Place, dict[int, float]] = {}
-        for place, found in grid.cells.items():
-            if seed in found:
+        for place, by_seed in grid.cells.items():
+            if seed in by_seed:
                 rest = place[:index] + place[index + 1 :]
-                others.setdefault(rest, {})[place[index]] = found[seed]
-        whole = [found for found in others.values() if len(found) == len(levels)]
+                others.setdefault(rest, {})[place[index]] = by_seed[seed]
+        whole = [by_seed for by_seed in others.values() if len(by_seed) == len(levels)]
         rows += [
             {"level": level, "seed": seed, "value": float(np.mean([f[number] for f in whole]))}
             for number, level in enumerate(levels)

@@ -42,7 +42,9 @@ def suite_charts(
 
 def overview(tables: Mapping[str, ResultTable]) -> Spec:
     """Each cell's difference from the baseline in every table, in per cent of the baseline."""
-    points = [{**point, "table": name} for name, made in tables.items() for point in _shares(made)]
+    points = [
+        {**point, "table": name} for name, table in tables.items() for point in _shares(table)
+    ]
     cells = list(dict.fromkeys(point["cell"] for point in points))
     colours = [TABLEAU[number % len(TABLEAU)] for number in range(len(tables))]
     title = "difference from the baseline, %"

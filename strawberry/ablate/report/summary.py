@@ -105,10 +105,10 @@ def entries(summary: SuiteSummary) -> list[list[str]]:
     return [
         [
             cell,
-            *(entry(found.get(name)) for name in summary.tables),
+            *(entry(in_table.get(name)) for name in summary.tables),
             number(summary.mean(cell), 3),
         ]
-        for cell, found in summary.rows.items()
+        for cell, in_table in summary.rows.items()
     ]
 
 
@@ -153,8 +153,8 @@ def _csv(summary: SuiteSummary) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["cell", "table", "verdict", "seeds", "mean", "sd", "p_corrected"])
-    for cell, found in summary.rows.items():
-        for name, row in found.items():
+    for cell, in_table in summary.rows.items():
+        for name, row in in_table.items():
             s, c = row.summary, row.comparison
             writer.writerow(
                 [cell, name, row.verdict, s.n, s.mean, s.deviation, c.corrected if c else None]
@@ -168,10 +168,10 @@ def _page(summary: SuiteSummary, records: Mapping[str, Record | None]) -> str:
     tables = summary.tables
     charts = suite_charts(tables, records)
     shown = []
-    for cell, found in summary.rows.items():
+    for cell, in_table in summary.rows.items():
         marks = []
         for name, table in summary.tables.items():
-            row = found.get(name)
+            row = in_table.get(name)
             marks.append({"text": entry(row), "shade": _shade(row, table)})
         shown.append({"cell": cell, "marks": marks, "mean": number(summary.mean(cell), 3)})
     record = begun[0]
@@ -183,7 +183,7 @@ def _page(summary: SuiteSummary, records: Mapping[str, Record | None]) -> str:
         notes=notes(summary),
         environment=record.content["environment"],
         charts=charts,
-        curves=next((made for name, made in charts.items() if name.startswith("curves")), None),
+        curves=next((chart for name, chart in charts.items() if name.startswith("curves")), None),
         swatches=swatches(*tables.values()),
         library=library() if charts else "",
         behaviour=behaviour(),

@@ -169,7 +169,7 @@ def tabulate(record: Record) -> ResultTable:
         "ratio": _ratio(plan),
         "prior": prior_of(asked),
     }
-    others = {name: found for name, found in values.items() if name != baseline}
+    others = {name: by_seed for name, by_seed in values.items() if name != baseline}
     compared = compare(base, others, **how)
     curves = {cell["name"]: _curves(record.of(cell["name"]), metric) for cell in cells}
     rows = [

@@ -117,6 +117,6 @@ def _forward() -> Iterator[CodeLine]:
     node: Any = torch._C._current_autograd_node()  # noqa: SLF001 (torch's hooks use it too)
     entries = [] if node is None else node.metadata.get("traceback_", ())
     for entry in reversed(entries):
-        found = _ENTRY.match(entry)
-        if found is not None and is_outside(found["file"]):
-            yield CodeLine(found["file"], int(found["line"]), found["function"])
+        frame = _ENTRY.match(entry)
+        if frame is not None and is_outside(frame["file"]):
+            yield CodeLine(frame["file"], int(frame["line"]), frame["function"])

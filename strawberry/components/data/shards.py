@@ -95,16 +95,16 @@ class ShardFiles(DataSource):
 
     def _divided(self, files: list[Path]) -> dict[Split, list[Path]]:
         """The files of each split, given or by their names; others are training."""
-        found = divide(files)
+        splits = divide(files)
         given: dict[Split, str | None] = {"val": self.val, TEST: self.test}
         for split, pattern in given.items():
             if pattern is not None:
                 with about(split):
-                    found[split] = find_files(pattern, self.site.folders, SUFFIXES)
-        if both := [path for path in found["val"] if path in found[TEST]]:
+                    splits[split] = find_files(pattern, self.site.folders, SUFFIXES)
+        if both := [path for path in splits["val"] if path in splits[TEST]]:
             raise FieldError("test", f"{both[0]} is in the validation split already")
-        held = {*found["val"], *found[TEST]}
-        return {**found, "train": [path for path in files if path not in held]}
+        held = {*splits["val"], *splits[TEST]}
+        return {**splits, "train": [path for path in files if path not in held]}
 
     def _tokenizer(self, first: Path) -> Tokenizer | None:
         if self.tokenizer is None:

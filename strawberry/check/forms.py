@@ -10,7 +10,7 @@ from torch import Tensor
 
 from strawberry.check.outcome import Finding, NotApplicable
 from strawberry.check.subject import Subject
-from strawberry.contracts import Loop, Router
+from strawberry.contracts import Loop, Router, components
 from strawberry.model.build import build
 from strawberry.model.cache import Cache
 from strawberry.model.language_model import LanguageModel
@@ -178,6 +178,9 @@ def compiles(subject: Subject) -> str:
     torch._dynamo.reset()  # noqa: SLF001 (torch's own way to forget what it compiled)
     explained = torch._dynamo.explain(model.trunk)(idx)  # noqa: SLF001
     if explained.graph_break_count:
+        for waiting in (component for component in components(model) if component.waits):
+            name = type(waiting).__name__
+            raise NotApplicable(f"{name} leaves the graph on purpose: {waiting.waits}")
         reasons = []
         for reason in explained.break_reasons:
             frame = reason.user_stack[-1]

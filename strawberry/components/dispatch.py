@@ -18,18 +18,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from strawberry.components.routing import ExpertAssignment
 from strawberry.model.grouped import by_kernel, grouped_linear
-
-WAITS = (
-    "the host needs the number of rows of each expert, except for bfloat16 on CUDA "
-    "(compute capability 9.0 or later), where one kernel computes all experts"
-)
-"""The reason why the host synchronises once in a pass through experts."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,13 @@ class Dispatch:
             k`.
         place: (N k,) for each choice, the position of its row in the order.
         ends: (E,) the end of each expert's rows.
+        WAITS: the `waits` of a component with experts: the host synchronises once in a pass.
     """
+
+    WAITS: ClassVar[str] = (
+        "the host needs the number of rows of each expert, except for bfloat16 on CUDA "
+        "(compute capability 9.0 or later), where one kernel computes all experts"
+    )
 
     active: int
     order: Tensor

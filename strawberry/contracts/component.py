@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from strawberry.contracts.parts import MatrixLayout
 from strawberry.contracts.use import State
 
-Place: TypeAlias = Literal["embedding", "rotary", "bias"]
+Place: TypeAlias = Literal["embedding", "rotary", "bias", "context"]
 
 
 class Component(nn.Module):

@@ -208,6 +208,28 @@ class DataSite:
 class DataSource(abc.ABC):
     """The source of a recipe's data. Constructed with `(site, *, fields)`, a `DataSite`.
 
+    Numbers in order, each row from a number of its own:
+
+        class Counting(DataSource):
+            def open(self):
+                return Numbers(self.site.vocab_size)
+
+        class Numbers(Dataset):
+            tokenizer, fingerprint = None, "numbers"
+
+            def __init__(self, vocab_size):
+                self.vocab_size = vocab_size
+
+            def n_tokens(self, split):
+                return None
+
+            def rows(self, split, first, count, *, block_size, seed):
+                key = (1, seed) if split == "train" else (0,)
+                draws = (np.random.default_rng((*key, first + row)) for row in range(count))
+                begins = np.array([draw.integers(self.vocab_size) for draw in draws])
+                ids = (begins[:, None] + np.arange(block_size + 1)) % self.vocab_size
+                return ids[:, :-1], ids[:, 1:]
+
     Attributes:
         prompt: a text with which its documents may begin, for the sample at the end of a run; empty
             if a model starts a document by itself.
@@ -258,7 +280,15 @@ class Task(abc.ABC):
     """A synthetic task: sequences from a rule, with answers from the same rule.
 
     Constructed with `(site, *, fields)`, a `TaskSite`. A recipe names it in
-    `data: {use: synthetic, task: NAME}`.
+    `data: {use: synthetic, task: NAME}`. Random ids, twice:
+
+        class Again(Task):
+            def example(self, rng, vocab_size, length, *, training):
+                once = rng.integers(vocab_size, size=length // 2)
+                ids = np.resize(once, length + 1)
+                targets = ids[1:].copy()
+                targets[: len(once) - 1] = IGNORED
+                return ids[:-1], targets
     """
 
     def __init__(self, site: TaskSite) -> None:
@@ -287,7 +317,28 @@ class Task(abc.ABC):
 
 
 class TokenizerSource(abc.ABC):
-    """The source of a recipe's tokenizer. Constructed with `(site, *, fields)`, a `DataSite`."""
+    """The source of a recipe's tokenizer. Constructed with `(site, *, fields)`, a `DataSite`.
+
+    Bytes, and the end of a document:
+
+        class Bytes(TokenizerSource):
+            def open(self, corpus):
+                return ByteTokenizer()
+
+        class ByteTokenizer(Tokenizer):
+            vocab_size, eot, special_tokens = 257, 256, {"<|eot|>": 256}
+            fingerprint = "bytes"
+
+            def encode(self, text, special=False):
+                first, *rest = text.split("<|eot|>") if special else [text]
+                return [*first.encode(), *(i for part in rest for i in (256, *part.encode()))]
+
+            def decode_bytes(self, ids):
+                return b"".join(b"<|eot|>" if i == 256 else bytes([i]) for i in ids)
+
+            def save(self, path):
+                path.write_text("{}")
+    """
 
     def __init__(self, site: DataSite) -> None:
         self.site = site

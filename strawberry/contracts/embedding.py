@@ -67,6 +67,10 @@ class Embedding(Component, abc.ABC):
                 super().__init__()
                 self.weight = site.table(site.vocab_size, site.n_embd)
 
+            @property
+            def table(self):
+                return self.weight
+
             def forward(self, ids, use):
                 return 2 * self.weight[ids]
 

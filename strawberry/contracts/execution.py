@@ -81,7 +81,22 @@ class ExecutorSite:
 class Executor(abc.ABC):
     """Runs trials, as many at once as it has room for.
 
-    Constructed with `(site, *, fields)`, an `ExecutorSite`.
+    Constructed with `(site, *, fields)`, an `ExecutorSite`. One after the other:
+
+        class InTurn(Executor):
+            slots = 1
+
+            def run(self, jobs, events):
+                for job in jobs:
+                    events.start(job)
+                    write_request(job.folder, job.request, events.say)
+                    trial = TrialProcess(job.folder, {}, silence=1800.0)
+                    try:
+                        while (result := trial.poll()) is None:
+                            time.sleep(0.1)
+                    finally:
+                        stop([trial])
+                    yield FinishedJob(job, result)
     """
 
     def __init__(self, site: ExecutorSite) -> None:

@@ -279,6 +279,14 @@ class Objective(Component, abc.ABC):
     drafts: int = 0
     checked_with: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
+    @classmethod
+    def asked(cls) -> Iterator[tuple[str, str]]:
+        """The methods that what it declares asks for, each with the reason."""
+        if not cls.left_to_right:
+            yield "predictions", "it is not `left_to_right`"
+        if isinstance(cls.drafts, int) and cls.drafts:
+            yield "draft", f"it drafts {cls.drafts}"
+
     @abc.abstractmethod
     def forward(self, batch: Batch) -> Learned:
         """The loss of a batch, in training; in evaluation, without what is for training alone."""

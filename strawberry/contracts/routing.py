@@ -51,7 +51,22 @@ class Router(Component, abc.ABC):
     """Chooses the tokens of a recursion's next step. Constructed with `(site, *, fields)`.
 
     The site is a `RouterSite`. Only those that ran the last step are asked about the next one. A
-    step is computed for the tokens that go, and for no others.
+    step is computed for the tokens that go, and for no others. One with a gate for each token:
+
+        class Gated(Router):
+            def __init__(self, site):
+                super().__init__()
+                self.steps, self.gate = site.steps, nn.Linear(site.n_embd, 1)
+
+            def route(self, x, step, carried, length, real):
+                gate = self.gate(x).squeeze(-1).sigmoid()
+                return Routed((gate > 0.5) | (step == 0), {"gate": gate})
+
+            def merge(self, x, y, step, carried):
+                return torch.lerp(x, y, carried["gate"][..., None])
+
+            def shares(self):
+                return [0.5**step for step in range(self.steps)]
 
     Attributes:
         exact: True if the actual shares in training are the intended ones.

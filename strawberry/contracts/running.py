@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +131,12 @@ class Measure:
                 right = logits(ids).argmax(-1) == targets
                 return {"hits": ((right & asked).sum(), asked.sum())}
     """
+
+    @classmethod
+    def asked(cls) -> Iterator[tuple[str, str]]:
+        """The methods that what it declares asks for, each with the reason."""
+        if cls.items is Measure.items:
+            yield "measure", "it has no `items` either"
 
     def measure(
         self, logits: Callable[[Tensor], Tensor], ids: Tensor, targets: Tensor

@@ -221,12 +221,13 @@ class Block(Component, abc.ABC):
         class Twice(Block):
             def __init__(self, site):
                 super().__init__()
-                self.ffn = site.part("ffn")
+                self.attention, self.ffn = site.part("attention"), site.part("ffn")
 
             def forward(self, stream, use):
-                stream, first = self.ffn(stream, use)
+                stream, first = self.attention(stream, use)
                 stream, second = self.ffn(stream, use)
-                return stream, first + second
+                stream, third = self.ffn(stream, use)
+                return stream, first + second + third
     """
 
     @abc.abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +124,13 @@ class OptimizerSource(abc.ABC):
 
     `lr` is its peak learning rate (None: the recipe's `train.learning_rate`); the schedule scales
     all optimizers together. `rest`, if not None, is the optimizer (a spec, as in the recipe) for
-    the parameters that this one does not claim.
+    the parameters that this one does not claim. Gradient descent:
+
+        class Descent(OptimizerSource):
+            update = "gradient"
+
+            def make(self, infos, *, lr, device):
+                return torch.optim.SGD([info.parameter for info in infos], lr=lr)
 
     Attributes:
         shards: whether it steps sharded parameters (DTensors) to the same values as unsharded ones.
@@ -153,6 +159,12 @@ class OptimizerSource(abc.ABC):
 
     def __init__(self, site: OptimizerSite) -> None:
         self.site = site
+
+    @classmethod
+    def asked(cls) -> Iterator[tuple[str, str]]:
+        """The methods that what it declares asks for, each with the reason."""
+        if isinstance(cls.passes, int) and cls.passes > 1:
+            yield "after_pass", f"it takes {cls.passes} passes, and only that uses the first"
 
     def claims(self, info: ParameterInfo) -> bool:
         """Return whether it can optimise that parameter."""
@@ -209,7 +221,14 @@ class ScheduleSite:
 class Schedule(abc.ABC):
     """A learning rate as a pure function of the step. Constructed with `(site, *, fields)`.
 
-    The site is a `ScheduleSite`.
+    The site is a `ScheduleSite`. A rate that falls with the root of the step:
+
+        class Root(Schedule):
+            def __init__(self, site):
+                self.peak = site.learning_rate
+
+            def __call__(self, step):
+                return self.peak / (step + 1) ** 0.5
     """
 
     @abc.abstractmethod
@@ -234,7 +253,12 @@ class Tracker:
     """An observer of one run, named in the recipe's `trackers`.
 
     Constructed with `(site, *, fields)`, a `TrackerSite`; a tracker passed to a run by a program
-    needs none. Every method does nothing unless overridden.
+    needs none. Every method does nothing unless overridden. One that ends its run:
+
+        class Enough(Tracker):
+            def evaluated(self, run, step, metrics):
+                if metrics["val_loss"] < 2:
+                    raise StopRun("the loss is below 2")
     """
 
     def __init__(self, site: TrackerSite | None = None) -> None:

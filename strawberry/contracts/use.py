@@ -133,6 +133,20 @@ class Use:
         rows = zip(self.positions.expand(len(keys), -1), keys[:, -n_keys:], strict=True)
         return torch.stack([self.positional.bias(n_head, q, k) for q, k in rows])
 
+    def relate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Queries (B, H, T, D) and keys (B, G, S, D) as a positional component of the text says.
+
+        The third result is added to the scores, (B, H, T, S); None for nothing. The keys are all
+        that the queries may see, as the cache holds them.
+        """
+        if "context" not in self.positional.places:
+            return q, k, None
+        T, S = q.shape[2], k.shape[2]
+        own = torch.arange(S - T, S, device=q.device)
+        if self.shared is not None and self.shared.later and self.shared.places is not None:
+            own = self.shared.places + (S - self.shared.tokens)
+        return self.positional.relate(q, k, own, self)
+
     def at(self, step: int) -> Use:
         """The same use, one recursion deeper, at `step` (from 0)."""
         return replace(self, steps=(*self.steps, step))

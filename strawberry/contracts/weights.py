@@ -198,7 +198,16 @@ class WeightSource(Component, abc.ABC):
 
     Constructed with `(site, *, fields)`, a `WeightSite`. It is a module of the scope that opened
     it, so parameters that blocks share live on it; at run time it arrives as `use.weights`. What it
-    computes once for a whole pass it keeps in `use.once`.
+    computes once for a whole pass it keeps in `use.once`. Matrices whose rows have mean 0:
+
+        class Centred(WeightSource):
+            def declare(self, weight, request):
+                weight.weight = drawn(*request.shape, std=request.std, uniform=request.uniform)
+                weight.parameter_parts = {"weight": request.parts}
+                weight.add_bias()
+
+            def matrix(self, weight, use):
+                return weight.weight - weight.weight.mean(-1, keepdim=True)
 
     Attributes:
         banks: whether it can provide stacks of expert matrices.

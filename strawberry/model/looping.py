@@ -145,6 +145,7 @@ class RecursionInner(Inner):
             memo={},
             watch=None,
             tokens=None if use.tokens is None else gather(use.tokens, active.places),
+            inputs={name: gather(values, active.places) for name, values in use.inputs.items()},
             documents=None if use.documents is None else gather(use.documents, active.places),
         )
 
@@ -171,6 +172,7 @@ class RecursionInner(Inner):
                 cache=cache,
                 positions=row_of(use.positions, row),
                 tokens=None if use.tokens is None else use.tokens[row : row + 1],
+                inputs={name: values[row : row + 1] for name, values in use.inputs.items()},
             )
             inside = self._counted(alone, replace(active, real=None), step, row)
             before = tree_map(lambda x, at=active.places: gather(x, at), one)

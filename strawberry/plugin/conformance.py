@@ -31,8 +31,10 @@ def _problems(cls: type, contract: type) -> Iterator[str]:
         yield f"{cls.__name__} ({_line(cls)}) is not a {contract.__name__}"
         return
     for name in sorted(getattr(cls, "__abstractmethods__", ())):
-        wanted = _call(name, inspect.signature(getattr(contract, name, lambda: None)))
-        yield f"{cls.__name__} ({_line(cls)}) lacks `{wanted}`"
+        yield f"{cls.__name__} ({_line(cls)}) lacks `{_wanted(contract, name)}`"
+    for name, why in cls.asked() if hasattr(contract, "asked") else ():  # type: ignore[attr-defined]
+        if inspect.getattr_static(cls, name) is inspect.getattr_static(contract, name):
+            yield f"{cls.__name__} ({_line(cls)}) lacks `{_wanted(contract, name)}`: {why}"
     yield from _constructor(cls)
     for name, method in inspect.getmembers(contract, inspect.isfunction):
         own = inspect.getattr_static(cls, name, None)
@@ -42,6 +44,12 @@ def _problems(cls: type, contract: type) -> Iterator[str]:
         if not _accepts(inspect.signature(own), expected):
             has = _call(name, inspect.signature(own))
             yield f"`{has}` ({_line(own)}) can't be called as `{_call(name, expected)}`"
+
+
+def _wanted(contract: type, name: str) -> str:
+    """A method as the contract calls it; a property by its name."""
+    method = getattr(contract, name, None)
+    return _call(name, inspect.signature(method)) if inspect.isfunction(method) else name
 
 
 def _constructor(cls: type) -> Iterator[str]:

@@ -76,8 +76,8 @@ def test_the_tokens_that_go_are_a_sequence_of_their_own(loop):
 @pytest.mark.parametrize("split", [[1] * 7, [3, 4]])
 @pytest.mark.parametrize("loop", [Some(), Renumbered(), Plain()])
 def test_cached_calls_agree(loop, split):
-    """However the sequences, which differ in how many tokens go, are divided into calls."""
-    model = looped(loop).double()
+    """However the sequences, whose blocks read inputs and few of whose tokens go, are divided."""
+    model = looped(loop, embedding="per_layer", block="per_layer").double()
     idx = torch.randint(61, (3, 7), generator=torch.Generator().manual_seed(0))
     cache = model.new_cache(3, 7)
     parts = [model(piece, cache) for piece in idx.split(split, 1)]

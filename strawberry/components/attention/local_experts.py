@@ -24,7 +24,7 @@ from torch import Tensor
 
 from strawberry.components.attention.scores import Scores
 from strawberry.components.attention.softmax import attend, extend_kv, new_kv
-from strawberry.components.dispatch import WAITS, Dispatch
+from strawberry.components.dispatch import Dispatch
 from strawberry.components.norm.rmsnorm import unit_rms
 from strawberry.components.routing import ExpertAssignment, ExpertRouter
 from strawberry.contracts import Aux, Component, Site, State, Term, Use
@@ -46,7 +46,7 @@ class LocalExperts(Component):
         qk_eps: added to the mean square in the QK-norm.
     """
 
-    waits = WAITS
+    waits = Dispatch.WAITS
     window_of: Tensor | None
 
     def __init__(

@@ -48,7 +48,7 @@ class MultiHeadAttention(Attention):
             which starts at zero and has `vocab_size` rows.
     """
 
-    honours = frozenset({"rotary", "bias"})
+    honours = frozenset({"rotary", "bias", "context"})
     separates = True
     shares_keys = True
     rewinds = True
@@ -123,10 +123,12 @@ class MultiHeadAttention(Attention):
             added = self.values(use.tokens).view(B, T, self.n_kv_head, self.width)
             v = v + added.transpose(1, 2).to(v.dtype)
         k, v = extend_kv(k, v, use, self.window)
+        q, k, added = use.relate(q, k)
         scores = Scores.of(
             use,
             k.shape[2],
             n_head=self.n_head,
+            added=added,
             window=self.window,
             sink=self.sink,
             scale=self.scale,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from strawberry.components.attention.scores import Scores
 from strawberry.components.attention.softmax import attend, check_heads, extend_kv, new_kv
-from strawberry.components.dispatch import WAITS, Dispatch
+from strawberry.components.dispatch import Dispatch
 from strawberry.components.routing import ExpertRouter, RouterLosses
 from strawberry.contracts import Attention, Aux, Site, State, Use
 from strawberry.errors import FieldError
@@ -44,7 +44,7 @@ class MoEAttention(Attention):
     honours = frozenset({"rotary"})
     separates = True
     shares_keys = True
-    waits = WAITS
+    waits = Dispatch.WAITS
 
     def __init__(
         self,

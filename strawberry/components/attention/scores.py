@@ -42,15 +42,29 @@ class Scores:
     memo: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, use: Use, n_keys: int, *, n_head: int | None = None, **changes: Any) -> Scores:
-        """The scores of a use over `n_keys` keys: bias (for `n_head` heads), documents, places."""
+    def of(
+        cls,
+        use: Use,
+        n_keys: int,
+        *,
+        n_head: int | None = None,
+        added: Tensor | None = None,
+        **changes: Any,
+    ) -> Scores:
+        """The scores of a use over `n_keys` keys: bias (for `n_head` heads), documents, places.
+
+        `added` (B, H, T, S) comes to the bias.
+        """
         places = key_documents = None
         if use.shared is not None and use.shared.later:
             key_documents = use.shared.documents
             if use.shared.places is not None:
                 places = use.shared.places + (n_keys - use.shared.tokens)
+        bias = None if n_head is None else use.bias(n_head, n_keys)
+        if added is not None:
+            bias = added if bias is None else bias + added
         return cls(
-            bias=None if n_head is None else use.bias(n_head, n_keys),
+            bias=bias,
             documents=use.documents,
             key_documents=key_documents,
             places=places,

@@ -14,7 +14,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from strawberry.components.dispatch import WAITS, Dispatch, weighted
+from strawberry.components.dispatch import Dispatch, weighted
 from strawberry.components.ffn.expert_choice import ExpertChoiceMoE
 from strawberry.components.ffn.gated import FORMS, gated_width
 from strawberry.components.ffn.mlp import ACTIVATIONS
@@ -102,7 +102,7 @@ class MoE(FFN):
             taken = active
             self.batch_independent = capacity is None
             self.by_micro_batch = () if capacity is None else ("capacity",)
-            self.waits = WAITS
+            self.waits = Dispatch.WAITS
             balance = 0.01 if balance_loss is None else balance_loss
             self.router = ExpertRouter(
                 site.n_embd,

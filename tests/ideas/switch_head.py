@@ -1,4 +1,4 @@
-"""Mixture-of-experts attention (Csordas et al. 2023, SwitchHead, arXiv 2312.07987, section 2)."""
+"""Mixture-of-experts attention (Csordás et al. 2023, SwitchHead, arXiv 2312.07987, section 2)."""
 
 import torch
 from torch import nn

@@ -1,12 +1,17 @@
 """The way of a plugin's author from an empty folder, command by command, in seconds.
 
-    python tools/bench/author_journey.py [--kind attention] [--torch 'torch==2.13.0'] [--json]
+    python tools/bench/author_journey.py [--kind attention] [--torch 'torch==2.13.0'] [--shared]
+        [--json]
 
 A virtual environment is created in a temporary folder, torch and this checkout are installed, and
-the commands that `strawberry new` prints are run, then a short training. Then come the lines that
-an author writes for each kind: the scaffold's component and manifest without blank lines, comments
-and docstrings. Last are the changed lines of this checkout when every recipe takes the new
-component: `git diff --numstat` of a clone in which all of them were built with it.
+the commands that `strawberry new` prints are run, then a short training. With `--shared` that
+environment has the packages of the one that runs this, and nothing is installed but the plugin.
+CPU seconds are those of all processes of a command: a busy machine changes them less.
+
+Then come the lines that an author writes for each kind: the scaffold's component and manifest
+without blank lines, comments and docstrings. Last are the changed lines of this checkout when every
+recipe takes the new component: `git diff --numstat` of a clone in which all of them were built with
+it.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import argparse
 import ast
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -23,15 +29,11 @@ import time
 from pathlib import Path
 
 from strawberry.plugin import Plugins, Registry
+from strawberry.plugin.kinds import CORE
 from strawberry.scaffold import kinds, new
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACES = {
-    "attention": "model.stack.*.attention",
-    "ffn": "model.stack.*.ffn",
-    **{kind: f"model.{kind}" for kind in ("norm", "positional", "weights")},
-    **{kind: kind for kind in ("optimizer", "schedule", "data", "tokenizer")},
-}
+PLACES = {kind.name: kind.path for kind in CORE if kind.path and kind.path != kind.held}
 """Recipe paths that name one component of a kind."""
 SHORT = "--run-dir run --set train.max_iters=20 --set train.eval_iters=1"
 
@@ -41,32 +43,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", default="attention", choices=PLACES)
     parser.add_argument("--torch", default="torch>=2.13")
+    parser.add_argument("--shared", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        steps = journey(folder, options.kind, options.torch)
+        steps = journey(folder, options.kind, None if options.shared else options.torch)
         registry = Plugins.load().registry
         lines = {kind: written(folder / "lines", kind, registry) for kind in kinds()}
         built, changed = slope(folder, options.kind)
     if options.json:
         print(json.dumps({"seconds": steps, "lines": lines, "built": built, "changed": changed}))
         return
-    for command, seconds in steps.items():
-        print(f"{seconds:7.1f} s  {command}")
-    print(f"{sum(steps.values()):7.1f} s  in all\n")
+    for command, (seconds, cpu) in steps.items():
+        print(f"{seconds:7.1f} s  {cpu:7.1f} s of CPU  {command}")
+    whole, busy = (sum(column) for column in zip(*steps.values(), strict=True))
+    print(f"{whole:7.1f} s  {busy:7.1f} s of CPU  in all\n")
     print("lines an author writes: " + ", ".join(f"{k} {n}" for k, n in lines.items()))
     print(f"recipes built with it: {built}; git diff --numstat: {changed or 'nothing'}")
 
 
-def journey(folder: Path, kind: str, torch: str) -> dict[str, float]:
-    """Seconds of each command; ends the program, with its output, where one fails."""
+def journey(folder: Path, kind: str, torch: str | None) -> dict[str, tuple[float, float]]:
+    """Seconds, and CPU seconds, of each command; ends the program, with its output, if one fails.
+
+    Without `torch` the packages are those of this environment.
+    """
     env = {**os.environ, "PATH": f"{folder / 'venv/bin'}{os.pathsep}{os.environ['PATH']}"}
     env.pop("PYTHONPATH", None)
+    begin = [f"pip install --quiet {shlex.quote(torch or '')}", f"pip install --quiet {ROOT}"]
+    if torch is None:
+        begin = [f"cp {shared(folder)} {folder}/venv/lib/python*/site-packages/"]
     commands = [
         f"{sys.executable} -m venv venv",
-        f"pip install --quiet {shlex.quote(torch)}",
-        f"pip install --quiet {ROOT}",
+        *begin,
         f"strawberry new {kind} idea",
         "pip install --quiet -e 'strawberry-idea[test]'",
         "strawberry build strawberry-idea/recipes/idea.yaml",
@@ -76,17 +85,27 @@ def journey(folder: Path, kind: str, torch: str) -> dict[str, float]:
     ]
     seconds = {}
     for command in commands:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(  # noqa: S602 (the commands are those above)
             command, shell=True, cwd=folder, env=env, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         if done.returncode:
             sys.exit(f"{command}\n{done.stdout}")
-        seconds[command.replace(str(ROOT), "CHECKOUT").replace(sys.executable, "python")] = round(
-            time.perf_counter() - start, 2
-        )
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+        name = command.replace(str(ROOT), "CHECKOUT").replace(sys.executable, "python")
+        seconds[name] = round(time.perf_counter() - start, 2), round(cpu, 2)
     return seconds
+
+
+def shared(folder: Path) -> Path:
+    """A file with which an environment has the packages of the one that runs this."""
+    file = folder / "shared.pth"
+    places = [place for place in sys.path if place.endswith("site-packages")]
+    lines = [f"import site; site.addsitedir({place!r})" for place in places]
+    file.write_text("\n".join([str(ROOT), *lines]) + "\n")
+    return file
 
 
 def written(folder: Path, kind: str, registry: Registry) -> int:

@@ -57,5 +57,7 @@ def exit_weights(depth: int, scale: float, every: int) -> dict[int, float]:
     exits = range(last - every, 0, -every)  # block 0 has weight 0
     weights = {index: scale * index * (index + 1) / 2 for index in reversed(exits)}
     weights[last] = last + scale * (last - 1) * last / 2
-    whole = sum(weights.values()) or 1.0
+    if not any(weights.values()):
+        return {last: 1.0}  # a curriculum runs this block alone
+    whole = sum(weights.values())
     return {index: weight / whole for index, weight in weights.items() if weight}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strawberry.contracts import Aux, Batch, Learned, Objective, ObjectiveSite, OwnBlock, Seen
-from strawberry.errors import FieldError
+from strawberry.errors import FieldError, StrawberryError
 
 
 class MultiToken(Objective):
@@ -67,6 +67,11 @@ class MultiToken(Objective):
         total, parts, terms = first.total, dict[str, Tensor](), Aux()
         if not batch.training:
             return Learned(total, first.cross_entropy)
+        if self.merges is None and len(states.blocks) < 2:
+            raise StrawberryError(
+                "objective multi_token: a curriculum runs one block alone, and `form: parallel` "
+                "needs another one before it; let two run, or use `form: chained`"
+            )
         x = states.blocks[-2 if self.merges is None else -1]
         for index, block in enumerate(self.blocks):
             y, more = block(self._merged(x, index, batch), batch.use())

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import strawberry
 from strawberry.contracts import Batch, Learned, Objective, Prediction
-from strawberry.errors import RecipeError
+from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
 from strawberry.model.language_model import LanguageModel
 from strawberry.referee.losses import bound_breach
@@ -225,6 +225,18 @@ def test_what_cannot_be_is_refused(objective: Any, stack: list[Any], message: st
     """At its place in the recipe."""
     with pytest.raises(RecipeError, match=message):
         strawberry.build(recipe_of({**TINY, "stack": stack}, objective=objective))
+
+
+def test_a_stack_of_which_one_block_runs() -> None:
+    """As a curriculum has it: exits have none before it, and parallel heads say what they need."""
+    exits, heads, plain = (
+        model_of(name, *[BLOCK] * 3) for name in ("early_exit", "multi_token", "next_token")
+    )
+    for model in (exits, heads, plain):
+        model.stack.set_depth(1)
+    torch.testing.assert_close(exits.loss(*example()).total, plain.loss(*example()).total)
+    with pytest.raises(StrawberryError, match="let two run, or use `form: chained`"):
+        heads.loss(*example())
 
 
 @pytest.mark.parametrize("objective", ["multi_token", "early_exit", "deep_supervision"])

@@ -19,7 +19,7 @@ from tests.training.conftest import corpus, recipe_file
 from tests.training.test_loop import rows, same_weights
 
 __all__ = ["corpus", "recipe_file"]
-FILE = Path(__file__).with_name("untied.py")
+FILE = Path(__file__).parents[1] / "ideas" / "untied.py"
 
 
 @pytest.mark.slow

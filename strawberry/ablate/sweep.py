@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -77,6 +78,8 @@ class Sweep:
         noise: noise of an earlier sweep, for forecasts before this one's first trials finish.
         wanted: difference to detect; None takes the one that matters.
         ledger: folder of the ledger that counts the question; None takes the parent of `out`.
+        parents: the run, by cell and seed, from whose checkpoint after a step a trial starts. Its
+            result must not depend on that.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Sweep:
         noise: Noise | None = None,
         wanted: Wanted | None = None,
         ledger: Path | None = None,
+        parents: Mapping[tuple[str, int], tuple[Path, int]] = MappingProxyType({}),
     ) -> None:
         self.prepared = prepared
         self.plan = prepared.plan
@@ -103,6 +107,7 @@ class Sweep:
         self.stages: dict[str, int] = {}
         self.noise = noise
         self.wanted = wanted
+        self.parents = parents
         self.pilot: set[str] = set()
         self.asking = Asking(prepared, out, ledger)
 
@@ -286,9 +291,8 @@ class Sweep:
         if not waiting:
             return
         stopped = 0
-        with contextlib.closing(
-            _as_generator(self.executor.run([trial.job() for trial in waiting], self.watcher))
-        ) as ending:
+        jobs = [trial.job(self.parents.get((trial.cell, trial.seed))) for trial in waiting]
+        with contextlib.closing(_as_generator(self.executor.run(jobs, self.watcher))) as ending:
             for ended in ending:
                 self._keep(ended)
                 self.watcher.end(ended)

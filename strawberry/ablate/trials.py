@@ -32,6 +32,7 @@ UNIMPORTANT = (
     "train.keep_checkpoints",
     "train.keep_best",
     "train.checkpoint_interval",
+    "train.checkpoint_steps",
     "train.log_interval",
 )
 """Recipe paths that don't affect a trial's result, or only as the machine does."""
@@ -61,14 +62,18 @@ class Trial:
         """Name for people."""
         return " ".join(filter(None, [self.cell, self.label, f"seed {self.seed}"]))
 
-    def job(self) -> Job:
-        """The request for an executor; creates the parent of the trial's folder."""
+    def job(self, parent: tuple[Path, int] | None = None) -> Job:
+        """The request for an executor; creates the parent of the trial's folder.
+
+        Args:
+            parent: the run that it starts from, after one of its steps, if its checkpoint is there.
+        """
         self.folder.parent.mkdir(exist_ok=True)
         plugins = self.recipe.plugins
         records = [] if plugins is None else plugins.records
         # An installed plugin is found again by itself.
         files = [str(r.file.absolute()) for r in records if r.file and not r.distribution]
-        request = {
+        request: dict[str, Any] = {
             "name": self.name,
             "key": self.key,
             "source": str(self.recipe.source.absolute()),
@@ -77,6 +82,8 @@ class Trial:
             "plugin_files": files,
             "disabled": [r.name for r in records if r.status == "disabled"],
         }
+        if parent is not None:
+            request["fork"] = {"run": str(parent[0].absolute()), "step": parent[1]}
         return Job(self.name, self.folder, request)
 
     def result(self) -> dict[str, Any] | None:
@@ -160,7 +167,9 @@ class Trials:
 
 def matters(path: str) -> bool:
     """Return whether a recipe path affects a trial's result."""
-    return not any(path == each or path.startswith(f"{each}.") for each in UNIMPORTANT)
+    return not any(
+        path == each or path.startswith((f"{each}.", f"{each}[")) for each in UNIMPORTANT
+    )
 
 
 def identity(recipe: Recipe) -> str:

@@ -160,7 +160,8 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     while True:
         started = time.perf_counter()
         try:
-            done = train(recipe, run, resume=RunFolder(run).exists)
+            again = RunFolder(run).exists
+            done = train(recipe, run, resume=again, **({} if again else _forked(request)))
             break
         except FolderInUse:
             if time.monotonic() > deadline:
@@ -177,10 +178,30 @@ def _run(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         **verdict,
         "declared": list(RunFolder(run).judgement().get("declared", [])),
         "steps": done.steps,
+        "forked_at": RunFolder(run).info().get("fork", {}).get("step", 0),
         "metrics": done.metrics,
         "seconds": time.perf_counter() - started,
         "peak_bytes": peak_memory(machine_for(recipe).device),
     }
+
+
+def _forked(request: Mapping[str, Any]) -> dict[str, Any]:
+    """How the run begins at another run's checkpoint, if the request names one that is intact.
+
+    Without it the run begins at its first step: the result is the same, and the cost is more.
+    """
+    from strawberry.errors import DamagedCheckpointError
+    from strawberry.runs.checkpoint import of_step
+
+    if "fork" not in request:
+        return {}
+    parent, step = Path(request["fork"]["run"]), int(request["fork"]["step"])
+    try:
+        of_step(parent / "checkpoints", step)
+    except DamagedCheckpointError as error:
+        sys.stderr.write(f"starts from step 0: {error}\n")
+        return {}
+    return {"fork_of": parent, "fork_step": step}
 
 
 def read_recipe(request: Mapping[str, Any], plugins: Any) -> Recipe:

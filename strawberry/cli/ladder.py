@@ -17,6 +17,7 @@ from strawberry.ladder.plan import LadderFields
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from strawberry.ladder.cooldowns import Branch
     from strawberry.ladder.plan import LadderPlan
     from strawberry.ladder.record import LadderRecord
     from strawberry.ladder.rungs import Rung
@@ -75,6 +76,14 @@ def run(
         list[str] | None,
         typer.Option(metavar="PATH=A,B", help="Tried on the lowest rungs, for all alike."),
     ] = None,
+    cooldowns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE,SHARE",
+            help="Shares of a rung's tokens at which further runs end, which branch from the "
+            "stable part of its own: 0.25,0.5.",
+        ),
+    ] = None,
     executor: Executor = None,
     out: TrialsFolder = None,
     overrides: Overrides = None,
@@ -108,6 +117,7 @@ def run(
         "flops": flops,
         "seeds": seeds,
         "match": match,
+        "cooldowns": None if cooldowns is None else parse(f"[{cooldowns}]", "--cooldowns").plain(),
         **given,
     }
     plan = read_ladder(recipe, options, plugins)
@@ -135,9 +145,10 @@ def _climb(
 
     out = console(stderr=stderr)
 
-    def watch(rung: Rung) -> RoundDisplay:
-        out.print(f"\nrung {rung.number + 1} of {len(made)}", style="bold")
-        return RoundDisplay(out, folder / folder_of(rung), runner.slots)
+    def watch(rung: Rung, branch: Branch | None) -> RoundDisplay:
+        what = "" if branch is None else f", cooldowns at {branch.share:g} of its tokens"
+        out.print(f"\nrung {rung.number + 1} of {len(made)}{what}", style="bold")
+        return RoundDisplay(out, folder / folder_of(rung, branch), runner.slots)
 
     return Ladder(plan, made, runner, folder, watch).run()
 
@@ -172,7 +183,7 @@ def _say_rungs(plan: LadderPlan, made: list[Rung], *, stderr: bool) -> None:
 
     out = console(stderr=stderr)
     rows = table(*sentences.RUNG_COLUMNS)
-    content = {"rungs": [{"sizes": rung.rows()} for rung in made]}
+    content = {"rungs": [{"sizes": rung.all_rows()} for rung in made]}
     for row in sentences.rung_rows(content):
         rows.add_row(*row)
     show(rows, out)
@@ -194,17 +205,24 @@ def _estimate(plan: LadderPlan, made: list[Rung], slots: int, *, as_json: bool) 
         each = (plan.plan.seeds or 3) + trials_a_cell(rung.prepared.plan)
         for cell in rung.prepared.live:
             assert cell.recipe is not None
-            seconds = seconds_per_step(cell.recipe) * cell.recipe.train.max_iters
-            total += seconds * each
+            a_step = seconds_per_step(cell.recipe)
+            seconds = a_step * cell.recipe.train.max_iters
+            further = a_step * sum(
+                branch.budget(cell.name).steps - branch.shared[cell.name]
+                for branch in rung.branches
+            )
+            total += seconds * each + further * (plan.plan.seeds or 3)
             rows.append({"rung": rung.number, "architecture": cell.name, "trials": each,
-                         "seconds_a_trial": seconds})  # fmt: skip
+                         "seconds_a_trial": seconds, "seconds_of_cooldowns": further})  # fmt: skip
     if as_json:
-        sizes = [row for rung in made for row in rung.rows()]
+        sizes = [row for rung in made for row in rung.all_rows()]
         print_json({"rungs": sizes, "times": rows, "seconds": total / slots})
         return
     for row in rows:
+        further = row["seconds_of_cooldowns"]
+        beside = f", and {further:.0f} s of cooldowns for each seed" if further else ""
         console().print(f"rung {row['rung'] + 1}  {row['architecture']}: {row['trials']} trials of "
-                        f"{row['seconds_a_trial']:.0f} s")  # fmt: skip
+                        f"{row['seconds_a_trial']:.0f} s{beside}")  # fmt: skip
     console().print(f"about {total / slots / 60:.1f} minutes of training, {slots} at once")
 
 

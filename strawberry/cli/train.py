@@ -38,6 +38,12 @@ def command(
             help="Start a new run of this recipe from the newest checkpoint of RUN.",
         ),
     ] = None,
+    fork_step: Annotated[
+        int | None,
+        typer.Option(help="Start from RUN's checkpoint after this step instead."),
+        Ge(1),
+        Counted,
+    ] = None,
     nproc: Annotated[
         int,
         typer.Option(help="Number of processes on this machine that share each batch."),
@@ -64,14 +70,10 @@ def command(
     from strawberry.cli import context
     from strawberry.cli.console import console, print_json
     from strawberry.cli.terminal import warn
-    from strawberry.errors import StrawberryError
     from strawberry.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), plugins=context.plugins())
-    if resume and run_dir is None:
-        raise StrawberryError("--resume needs --run-dir, the folder of the run to resume")
-    if resume and fork is not None:
-        raise StrawberryError("--resume continues a run and --fork starts another; give only one")
+    _check_start(run_dir, resume, fork, fork_step)
 
     main = os.environ.get("RANK", "0") == "0"  # of several processes, the one that speaks
     if nproc > 1 and "RANK" not in os.environ:
@@ -93,6 +95,7 @@ def command(
                 run_dir,
                 resume=resume,
                 fork_of=fork,
+                fork_step=fork_step,
                 trackers=[display],
                 progress=display.preparing,
                 warn=warn,
@@ -124,6 +127,20 @@ def command(
     next_verb = f"generate {folder}{given}{allowing}" if is_text else f"eval {folder}"
     out.print(f"  strawberry {next_verb}", soft_wrap=True)
     out.print(f"  strawberry plot {folder}", soft_wrap=True)
+
+
+def _check_start(
+    run_dir: Path | None, resume: bool, fork: Path | None, fork_step: int | None
+) -> None:
+    """Raises StrawberryError if the options that say where a run starts don't go together."""
+    from strawberry.errors import StrawberryError
+
+    if resume and run_dir is None:
+        raise StrawberryError("--resume needs --run-dir, the folder of the run to resume")
+    if resume and fork is not None:
+        raise StrawberryError("--resume continues a run and --fork starts another; give only one")
+    if fork_step is not None and fork is None:
+        raise StrawberryError("--fork-step needs --fork, the run whose checkpoint it is")
 
 
 def _launch(

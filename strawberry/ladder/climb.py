@@ -22,13 +22,14 @@ from strawberry.ablate.sweep import Sweep, SweepObserver
 from strawberry.contracts.execution import Executor
 from strawberry.files.atomic import write_atomic
 from strawberry.ladder.analysis import analyse, rows_of
+from strawberry.ladder.cooldowns import Branch
 from strawberry.ladder.plan import LadderPlan
 from strawberry.ladder.record import LADDER, LadderRecord
 from strawberry.ladder.rungs import Rung, rate_factor, rates
 from strawberry.ladder.table import make_runs
 
-Watch: TypeAlias = Callable[[Rung], AbstractContextManager[SweepObserver]]
-"""What makes the observer of a rung, which is left when the rung is done."""
+Watch: TypeAlias = Callable[[Rung, Branch | None], AbstractContextManager[SweepObserver]]
+"""What makes the observer of a rung, or of one of its branches, which is left when that is done."""
 
 
 class Ladder:
@@ -67,21 +68,35 @@ class Ladder:
         for rung in self.rungs:
             if rung.number == len(self.rungs) - self.plan.how.hold_out:
                 self._predict()
-            prepared = self._carried(rung)
-            with self.watch(rung) as watcher:
-                record = Sweep(
-                    prepared, self.executor, self.out / folder_of(rung), watcher, ledger=self.out
-                ).run()
-            if prepared.plan.tune:
-                self.tuned = {cell["name"]: cell["tuned"] for cell in record.content["cells"]}
+            self._train(rung)
         return self._write()
 
-    def _carried(self, rung: Rung) -> PreparedPlan:
-        """A rung's cells with what was tuned on the rungs below, at the rate of their size."""
-        prepared = rung.prepared
-        if not self.tuned or prepared.plan.tune:
+    def _train(self, rung: Rung) -> None:
+        """Train a rung, and the cooldowns that branch from its runs."""
+        tunes, out = bool(rung.prepared.plan.tune), self.out / folder_of(rung)
+        prepared = rung.prepared if tunes else self._carried(rung, rung.prepared)
+        with self.watch(rung, None) as watcher:
+            record = Sweep(prepared, self.executor, out, watcher, ledger=self.out).run()
+        if tunes:
+            self.tuned = {cell["name"]: cell["tuned"] for cell in record.content["cells"]}
+        runs = {(t.cell, t.seed): t.folder / "run" for t in record.trials if t.stage == "main"}
+        for branch in rung.branches:
+            parents = {key: (run, branch.shared[key[0]]) for key, run in runs.items()}
+            with self.watch(rung, branch) as watcher:
+                Sweep(
+                    self._carried(rung, branch.prepared),
+                    self.executor,
+                    self.out / folder_of(rung, branch),
+                    watcher,
+                    ledger=self.out,
+                    parents=parents,
+                ).run()
+
+    def _carried(self, rung: Rung, prepared: PreparedPlan) -> PreparedPlan:
+        """A rung's cells with what was tuned, at the rate of their size."""
+        if not self.tuned:
             return prepared
-        last = self.rungs[self.plan.how.tuned_rungs - 1]
+        last = self.rungs[min(rung.number, self.plan.how.tuned_rungs - 1)]
         have = self.rungs[0].growth.parameters
         ratio = rate_factor(self.plan.how.rate, rung.growth, have)
         ratio /= rate_factor(self.plan.how.rate, last.growth, have)
@@ -101,7 +116,7 @@ class Ladder:
         below = LadderRecord.read(self.out).runs(range(len(self.rungs) - self.plan.how.hold_out))
         made = analyse(below, check=False)
         held = self.rungs[-self.plan.how.hold_out :]
-        rows = [_asked(row) for rung in held for row in rung.rows()]
+        rows = [_asked(row) for rung in held for row in rung.all_rows()]
         predicted = rows_of(made.predict(make_runs(rows)))
         chances = {}
         for gap in made.gaps:
@@ -113,7 +128,7 @@ class Ladder:
             "rows": [
                 {"rung": rung.number, **row, **known}
                 for (rung, row), known in zip(
-                    [(rung, _asked(row)) for rung in held for row in rung.rows()], predicted,
+                    [(rung, _asked(row)) for rung in held for row in rung.all_rows()], predicted,
                     strict=True)
             ],
             "chance_better": chances,
@@ -127,16 +142,25 @@ class Ladder:
             "command": sys.argv,
             "written": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "name": self.rungs[0].prepared.base.name,
-            "rungs": [{"folder": folder_of(rung), "sizes": rung.rows()} for rung in self.rungs],
+            "rungs": [_noted(rung) for rung in self.rungs],
             "prediction": self.prediction,
         }
         write_atomic(self.out / LADDER, json.dumps(content, indent=1, default=str))
         return LadderRecord.read(self.out)
 
 
-def folder_of(rung: Rung) -> str:
-    """The name of a rung's folder."""
-    return f"rung-{rung.number + 1}"
+def folder_of(rung: Rung, branch: Branch | None = None) -> str:
+    """The name of the folder of a rung, or of one of its branches."""
+    name = f"rung-{rung.number + 1}"
+    return name if branch is None else f"{name}-cooldown-{branch.share:g}"
+
+
+def _noted(rung: Rung) -> dict[str, Any]:
+    """A rung and its branches in the ladder's record."""
+    branches = [
+        {"folder": folder_of(rung, each), "sizes": rung.branch_rows(each)} for each in rung.branches
+    ]
+    return {"folder": folder_of(rung), "sizes": rung.rows(), "branches": branches}
 
 
 def _asked(row: Mapping[str, Any]) -> dict[str, Any]:

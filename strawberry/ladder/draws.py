@@ -23,6 +23,8 @@ COUNT: Final = 200
 COMMON: Final = 0.002
 """Deviation of ln L that a size may have of its own where seeds are quiet: a rate that suits it
 less, a shape that is a little off the others'."""
+MOST: Final = 0.95
+"""The largest share of their noise that cooldowns of one run are taken to have in common."""
 _TAUS: Final = np.linspace(0.0, 3.0, 31)
 """Deviations of what a size has of its own that are thought possible, over the expected one."""
 
@@ -39,6 +41,8 @@ class RunNoise:
         between_freedom: its degrees of freedom.
         seeds: the mean number of seeds of a size.
         least: what sizes may have in common over their seeds even where seeds are all alike.
+        stems: of each run, the number of its stem, see `Runs.stems`: (runs,).
+        shared: the share of the variance of seeds that runs of one stem have in common.
     """
 
     groups: Places
@@ -48,6 +52,16 @@ class RunNoise:
     between_freedom: float
     seeds: float
     least: float = 0.0
+    stems: Places | None = None
+    shared: float = 0.0
+
+    def of_seeds(self, rng: np.random.Generator) -> Numbers:
+        """The noise of each run's seed, drawn, in deviations of single runs: (runs,)."""
+        alone = rng.standard_normal(len(self.groups))
+        if self.stems is None or not self.shared:
+            return alone
+        common = rng.standard_normal(self.stems.max() + 1)[self.stems]
+        return np.asarray(np.sqrt(1 - self.shared) * alone + np.sqrt(self.shared) * common)
 
     def draw(self, rng: np.random.Generator) -> tuple[float, float]:
         """A deviation of single runs, and one of what sizes have in common."""
@@ -65,6 +79,22 @@ class RunNoise:
         return own, scale * float(rng.choice(_TAUS, p=chance / chance.sum()))
 
 
+def shared_by(stems: Places, deviations: Numbers) -> float:
+    """The share of the variance that runs of one stem have in common.
+
+    Args:
+        stems: of each run, the number of its stem: (runs,).
+        deviations: of each run from the mean of its size: (runs,).
+    """
+    count = np.bincount(stems)
+    pairs = float((count * (count - 1)).sum())
+    variance = float((deviations**2).mean())
+    if not pairs or not variance:
+        return 0.0
+    products = np.bincount(stems, deviations) ** 2 - np.bincount(stems, deviations**2)
+    return float(np.clip(products.sum() / pairs / variance, 0.0, MOST))
+
+
 def noise_in(fit: Fit) -> RunNoise:
     """The noise of a fit's runs: of seeds, and of sizes."""
     residuals = fit.residuals()
@@ -72,6 +102,7 @@ def noise_in(fit: Fit) -> RunNoise:
     count = np.bincount(groups)
     means = np.bincount(groups, residuals) / count
     within = float(((residuals - means[groups]) ** 2).sum())
+    stems = fit.runs.stems()
     clipped = np.clip(means, -3 * fit.noise, 3 * fit.noise)
     between = float((count * clipped**2).sum())
     return RunNoise(
@@ -82,6 +113,8 @@ def noise_in(fit: Fit) -> RunNoise:
         float(len(count) - fit.freedom),
         float(count.mean()),
         COMMON,
+        stems,
+        shared_by(stems, residuals - means[groups]),
     )
 
 
@@ -125,7 +158,7 @@ def draw(fit: Fit, count: int = COUNT, seed: int = 0) -> Draws:
     vectors, noises = [], []
     for _ in range(count):
         own, common = known.draw(rng)
-        target = losses + own * rng.standard_normal(len(losses))
+        target = losses + own * known.of_seeds(rng)
         target += common * rng.standard_normal(known.groups.max() + 1)[known.groups]
         drawn = np.where(np.isfinite(law.spread), law.spread, 0.0)
         center = law.center + drawn * rng.standard_normal(law.size)

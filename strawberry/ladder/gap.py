@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from strawberry.errors import StrawberryError
-from strawberry.ladder.draws import Draws, RunNoise, interval
+from strawberry.ladder.draws import Draws, RunNoise, interval, shared_by
 from strawberry.ladder.table import Numbers, Places, Runs
 
 SLOPE: Final = 0.05
@@ -90,11 +90,14 @@ class Gap:
 def pairs_of(runs: Runs, first: int, second: int) -> Places:
     """Indices of runs of the same size and seed of two architectures: (pairs, 2)."""
     logs = np.log(runs.flops)
+    tokens = np.log(runs.columns["tokens"]) if "tokens" in runs.columns else logs
     found = []
     others = list(np.flatnonzero(runs.place == second))
     for one in np.flatnonzero(runs.place == first):
+        # Different sizes may come to one compute, but not to one compute and one number of tokens.
+        off = abs(logs - logs[one]) + abs(tokens - tokens[one])
         same = [o for o in others if runs.seed[o] == runs.seed[one]]
-        nearest = min(same, key=lambda o: abs(logs[o] - logs[one]), default=None)
+        nearest = min(same, key=lambda o: off[o], default=None)
         if nearest is not None and abs(logs[nearest] - logs[one]) <= NEAR:
             found.append((one, nearest))
             others.remove(nearest)
@@ -110,22 +113,46 @@ def fit_gap(draws: Draws, first: int, second: int, seed: int = 0) -> Gap:
     pairs = pairs_of(runs, first, second)
     names = (runs.names[first], runs.names[second])
     logs = np.log(runs.flops)[pairs].mean(axis=1)
-    rungs = np.unique(np.round(logs / NEAR), return_inverse=True)[1].reshape(-1)
-    if len(pairs) == 0 or rungs.max() < 1:
+    if len(pairs) == 0 or np.ptp(logs) < NEAR:
         raise StrawberryError(
             f"{names[0]} and {names[1]} have no two sizes with the same seeds in common: "
             "their gap can't be fitted"
         )
+    rungs = _rungs_of(runs, pairs)
     rng = np.random.default_rng(seed)
     middle = float(logs.mean())
     floors = np.minimum(np.exp(draws.vectors[:, 0]), 0.98 * runs.loss.min())
-    rows = [_draw(runs.loss[pairs], logs - middle, rungs, float(floor), rng) for floor in floors]
+    stems = runs.stems()[pairs[:, 0]]
+    kin = _kin(stems, rungs)
+    rows = [
+        _draw(runs.loss[pairs], logs - middle, rungs, stems, kin, float(floor), rng)
+        for floor in floors
+    ]
     level, slope, power = np.array(rows).T
     return Gap(names, middle, float(logs.min()), float(logs.max()), level, slope, power, len(pairs))
 
 
+def _rungs_of(runs: Runs, pairs: Places) -> Places:
+    """The number of each pair's size, by compute and by tokens: (pairs,)."""
+    columns = [runs.columns[name] for name in ("training_flops", "tokens") if name in runs.columns]
+    keys = [np.round(np.log(values)[pairs].mean(axis=1) / NEAR) for values in columns]
+    return np.unique(np.stack(keys), axis=1, return_inverse=True)[1].reshape(-1)
+
+
+def _kin(stems: Places, rungs: Places) -> Numbers:
+    """1 where two sizes are token counts of the same runs, and 0 elsewhere: (sizes, sizes)."""
+    known = [set(stems[rungs == rung]) for rung in range(rungs.max() + 1)]
+    return np.array([[float(bool(one & other)) for other in known] for one in known])
+
+
 def _draw(
-    losses: Numbers, x: Numbers, rungs: Places, floor: float, rng: np.random.Generator
+    losses: Numbers,
+    x: Numbers,
+    rungs: Places,
+    stems: Places,
+    kin: Numbers,
+    floor: float,
+    rng: np.random.Generator,
 ) -> tuple[float, float, float]:
     """c, s and A's exponent, over a floor: what is likely of them, drawn once.
 
@@ -141,9 +168,12 @@ def _draw(
     target = np.bincount(rungs, scale * u) / count
     spread = _scatter(scale * u, rungs, means, target, count)
     own, common = spread.draw(rng)
-    weight = 1 / (own**2 / count + common**2)
-    inner = (means * weight[:, None]).T @ means + np.diag([0.0, 1 / SLOPE**2])
-    middle = np.linalg.solve(inner, (means * weight[:, None]).T @ target)
+    shared = shared_by(stems, scale * u - target[rungs])
+    alike = shared * kin + (1 - shared) * np.eye(len(count))
+    covariance = own**2 * alike / np.sqrt(np.outer(count, count)) + common**2 * np.eye(len(count))
+    weighted = np.linalg.solve(covariance, means).T
+    inner = weighted @ means + np.diag([0.0, 1 / SLOPE**2])
+    middle = np.linalg.solve(inner, weighted @ target)
     root = np.linalg.cholesky(np.linalg.inv(inner))
     level, slope = middle + root @ rng.standard_normal(2)
     return float(level), float(slope), _power(above[:, 0], scale, x)

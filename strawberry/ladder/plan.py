@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from strawberry.ablate.plan import Plan, named_by
 from strawberry.ablate.planfile import HANDED, PlanFile, read_plan_tree
@@ -38,6 +38,8 @@ class LadderFields:
         factor: how many times the parameters of the one before, embeddings aside, each has.
         tokens_per_parameter: training tokens of a rung for each of the baseline's parameters,
             embeddings aside. `tokens` or `flops`, which are those of the first rung, go before.
+        cooldowns: shares of a rung's tokens, between 0 and 1, at which further runs end: they
+            branch from the stable part of the rung's own runs, and cost their cooldowns alone.
         hold_out: rungs at the top that are predicted before they are trained.
         rate: how the learning rate carries over from the first rung to the others.
         tuned_rungs: rungs at the bottom in which `tune` is tried; the rest carries over from the
@@ -47,6 +49,7 @@ class LadderFields:
     rungs: Annotated[int, Ge(2), Le(100)] = 5
     factor: Annotated[float, Gt(1), Le(1000)] = 2.0
     tokens_per_parameter: Annotated[float, Gt(0), Le(1e6)] = 20.0
+    cooldowns: tuple[Annotated[float, Gt(0), Lt(1)], ...] = ()
     hold_out: Annotated[int, Ge(0), Le(97)] = 0
     rate: RateRule = "compute"
     tuned_rungs: Annotated[int, Ge(1), Le(100)] = 1

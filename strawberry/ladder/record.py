@@ -47,17 +47,29 @@ class LadderRecord:
 
     def ablation(self, number: int) -> Record | None:
         """The record of a rung; None before it was begun."""
-        folder = self.folder / self.rungs[number]["folder"]
+        return self._ablation(self.rungs[number])
+
+    def _ablation(self, part: Mapping[str, Any]) -> Record | None:
+        """The record of a rung or of a branch."""
+        folder = self.folder / part["folder"]
         return Record.read(folder) if (folder / RECORD).exists() else None
+
+    def parts(
+        self, numbers: Iterable[int] | None = None
+    ) -> Iterator[tuple[int, Mapping[str, Any], Record | None]]:
+        """Of these rungs or of all, each one and its branches: number, sizes, and record."""
+        for number in range(len(self.rungs)) if numbers is None else numbers:
+            rung = self.rungs[number]
+            for part in (rung, *rung.get("branches", ())):
+                yield number, part, self._ablation(part)
 
     def rows(self, numbers: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
         """A row for each run that is done, of these rungs or of all."""
         last = int(self.content["plan"]["last"])
-        for number in range(len(self.rungs)) if numbers is None else numbers:
-            record = self.ablation(number)
+        for number, part, record in self.parts(numbers):
             if record is None:
                 continue
-            for size in self.rungs[number]["sizes"]:
+            for size in part["sizes"]:
                 values = values_of(record.of(size["architecture"]), METRIC, last=last)
                 for seed, loss in sorted(values.items()):
                     yield {
@@ -95,8 +107,7 @@ class LadderRecord:
     def failures(self) -> list[str]:
         """Trials that ended otherwise than by finishing, in sentences."""
         said = []
-        for number in range(len(self.rungs)):
-            record = self.ablation(number)
+        for number, _, record in self.parts():
             for trial in record.trials if record else ():
                 result = trial.result()
                 if result is not None and result["status"] != "finished":

@@ -58,14 +58,23 @@ class Results:
             "recursion": self.recursion,
             "warnings": self.warnings,
             "seconds": sum(self._seconds()),
+            "training_flops": sum(self._flops()),
         }
 
     def _seconds(self) -> Iterator[float]:
         """What each trial took."""
-        for number in range(len(self.record.rungs)):
-            record = self.record.ablation(number)
+        for _, _, record in self.record.parts():
             for trial in record.trials if record else ():
                 yield float((trial.result() or {}).get("spent", 0.0))
+
+    def _flops(self) -> Iterator[float]:
+        """Training FLOPs of each trial, tuning included; steps that runs share count once."""
+        for _, part, record in self.record.parts():
+            sizes = {size["architecture"]: size for size in part["sizes"]}
+            for trial in record.trials if record else ():
+                done, size = trial.result() or {}, sizes[trial.cell]
+                own = done.get("steps", 0) - done.get("forked_at", 0)
+                yield own / size["optimizer_steps"] * size["training_flops"]
 
 
 def results_of(record: LadderRecord) -> Results:
@@ -73,9 +82,9 @@ def results_of(record: LadderRecord) -> Results:
     runs = record.runs()
     made = analyse(runs)
     missing = [
-        f"Rung {number + 1} isn't trained yet."
-        for number in range(len(record.rungs))
-        if not any(row["rung"] == number for row in record.rows([number]))
+        f"{part['folder'].replace('-', ' ').capitalize()} isn't trained yet."
+        for _, part, ablation in record.parts()
+        if ablation is None or all(trial.result() is None for trial in ablation.trials)
     ]
     warnings = [*missing, *record.failures(), *_uneven(record, made)]
     return Results(record, made, _held_out(record), warnings, _recursion(runs))
@@ -89,7 +98,7 @@ def _held_out(record: LadderRecord) -> list[dict[str, Any]]:
         losses = [
             row["loss"]
             for row in record.rows([asked["rung"]])
-            if row["architecture"] == asked["architecture"]
+            if (row["architecture"], row["tokens"]) == (asked["architecture"], asked["tokens"])
         ]
         row = {**asked, "trained": None}
         if losses:

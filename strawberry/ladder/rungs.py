@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from strawberry.ablate.cells import Cell, cells
 from strawberry.ablate.fair import Budget
+from strawberry.ablate.plan import Plan
 from strawberry.ablate.preparing import PreparedPlan, prepare_cells
 from strawberry.errors import StrawberryError
+from strawberry.ladder.cooldowns import Branch, shared_steps, shortened
 from strawberry.ladder.plan import LadderPlan
 from strawberry.ladder.scale import grow, without_embeddings
-from strawberry.model.accounting import account
+from strawberry.ladder.sizes import Size, size_of, size_rows
 from strawberry.plugin import Plugins
 from strawberry.recipe.growth import Growth, grown
 from strawberry.recipe.spec import ComponentSpec, Recipe
@@ -27,25 +29,6 @@ EVALUATIONS: Final = 4
 """Evaluations of a run, equally far apart: curves of all rungs are compared there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What an architecture is on a rung.
-
-    Attributes:
-        without_embeddings: unique parameters, token embedding and head aside.
-        once: of these, those that each token meets once.
-        recurred: of these, those inside of a recursion.
-        steps: how often these are run; 1 without recursion.
-        learning_rate: the peak.
-    """
-
-    without_embeddings: int
-    once: int
-    recurred: int
-    steps: int
-    learning_rate: float
-
-
 @dataclass(frozen=True)
 class Rung:
     """A size of the ladder.
@@ -55,12 +38,14 @@ class Rung:
         growth: how much larger the baseline is than the recipe.
         prepared: what an ablation of this rung trains.
         sizes: of each architecture that can be built, by name.
+        branches: cooldowns that branch from these runs, from the shortest.
     """
 
     number: int
     growth: Growth
     prepared: PreparedPlan
     sizes: Mapping[str, Size]
+    branches: tuple[Branch, ...] = ()
 
     def budget(self, name: str) -> Budget:
         """What an architecture costs here."""
@@ -68,21 +53,16 @@ class Rung:
 
     def rows(self) -> list[dict[str, Any]]:
         """What every architecture is here, as JSON."""
-        return [
-            {
-                "rung": self.number,
-                "architecture": cell.name,
-                "parameters": self.budget(cell.name).parameters,
-                **asdict(self.sizes[cell.name]),
-                "flops_per_token": self.budget(cell.name).flops_per_token,
-                "tokens": self.budget(cell.name).tokens,
-                "training_flops": self.budget(cell.name).flops,
-                "optimizer_steps": self.budget(cell.name).steps,
-                "patch": dict(cell.patch),
-                "resized": cell.resized,
-            }
-            for cell in self.prepared.live
-        ]
+        return size_rows(self.number, self.prepared, self.sizes, {})
+
+    def all_rows(self) -> list[dict[str, Any]]:
+        """The same, and what every architecture is at each further cooldown."""
+        further = (row for branch in self.branches for row in self.branch_rows(branch))
+        return [*self.rows(), *further]
+
+    def branch_rows(self, branch: Branch) -> list[dict[str, Any]]:
+        """What every architecture is at one of its branches, as JSON."""
+        return size_rows(self.number, branch.prepared, branch.sizes, branch.shared)
 
 
 def make_rungs(ladder: LadderPlan, plugins: Plugins) -> list[Rung]:
@@ -137,11 +117,43 @@ def _rung(
     # What goes by steps is set once the budget has said how many there are.
     paced = [_paced(cell, small[cell.name], base, factor, plan.tune) for cell in first.live]
     done = replace(plan, match="none", tokens=None, flops=None)
-    prepared = prepare_cells(done, base, paced, known)
+    branches = []
+    for share in sorted(set(ladder.how.cooldowns)):
+        short = [shortened(cell, share, EVALUATIONS, base) for cell in paced]
+        branches.append(_branch(share, paced, short, replace(done, tune={}), base, known))
+    prepared = prepare_cells(done, base, _saving(paced, branches, base), known)
     _whole(prepared, number)
-    return Rung(number, growth, replace(prepared, plan=plan), {
-        cell.name: size_of(cell) for cell in prepared.live
-    })  # fmt: skip
+    sizes = {cell.name: size_of(cell) for cell in prepared.live}
+    return Rung(number, growth, replace(prepared, plan=plan), sizes, tuple(branches))
+
+
+def _branch(
+    share: float,
+    long: list[Cell],
+    short: list[Cell],
+    plan: Plan,
+    base: Recipe,
+    known: dict[str, Budget],
+) -> Branch:
+    """The cooldowns at a share of a rung's tokens, made ready."""
+    shared = {
+        one.name: shared_steps(one.recipe, other.recipe)
+        for one, other in zip(long, short, strict=True)
+        if one.recipe is not None and other.recipe is not None
+    }
+    prepared = prepare_cells(plan, base, short, known)
+    return Branch(share, prepared, {c.name: size_of(c) for c in prepared.live}, shared)
+
+
+def _saving(long: list[Cell], branches: list[Branch], base: Recipe) -> list[Cell]:
+    """The cells of the long runs, with a checkpoint where each branch leaves."""
+    if not branches:
+        return long
+    path = "train.checkpoint_steps"
+    return [
+        cell.changed({path: sorted({each.shared[cell.name] for each in branches})}, base)
+        for cell in long
+    ]
 
 
 def _whole(prepared: PreparedPlan, number: int) -> None:
@@ -197,15 +209,3 @@ def rates(recipe: Recipe) -> dict[str, float]:
             path = step.path.replace("optimizer[0]", "optimizer") if alone else step.path
             found[f"{path}.lr"] = float(value)
     return found
-
-
-def size_of(cell: Cell) -> Size:
-    """What a cell's model is made of."""
-    assert cell.recipe is not None
-    report = account(cell.recipe, cell.model)
-    recurred = [part for part in report.parts if part.uses > 1]
-    inside = sum(part.parameters for part in recurred)
-    uses = sum(part.uses * part.parameters for part in recurred)
-    without = without_embeddings(cell.model)
-    steps = round(uses / inside) if inside else 1
-    return Size(without, without - inside, inside, steps, cell.recipe.train.learning_rate)

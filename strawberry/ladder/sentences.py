@@ -95,7 +95,8 @@ def chance(share: float) -> str:
 def rung_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Every architecture on every rung, as it is before anything is trained."""
     for rung in content["rungs"]:
-        for size in rung["sizes"]:
+        parts = (rung, *rung.get("branches", ()))
+        for size in (size for part in parts for size in part["sizes"]):
             yield (
                 str(size["rung"] + 1),
                 size["architecture"],
@@ -104,9 +105,15 @@ def rung_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                 short(size["flops_per_token"]),
                 short(size["tokens"]),
                 f"{size['training_flops']:.3g}",
-                str(size["optimizer_steps"]),
+                _steps(size),
                 f"{size['learning_rate']:.3g}",
             )
+
+
+def _steps(size: Mapping[str, Any]) -> str:
+    """A run's steps; of a branch, its own after those of the run that it leaves."""
+    steps, shared = size["optimizer_steps"], size.get("shared_steps", 0)
+    return f"{shared} + {steps - shared}" if shared else str(steps)
 
 
 RUNG_COLUMNS = (

@@ -89,6 +89,19 @@ class Runs:
         keys += [np.round(np.log(self.flops), 6)]
         return np.unique(np.stack(keys), axis=1, return_inverse=True)[1].reshape(-1)
 
+    def stems(self) -> Places:
+        """The number of each run's stem: (runs,).
+
+        Runs of one architecture, size and seed differ in their tokens alone. They may be cooldowns
+        of one run, and have its noise in common. A run of no known seed is a stem of its own.
+        """
+        size = self.columns.get("parameters")
+        if size is None:
+            return np.arange(len(self))
+        own = np.where(self.seed < 0, np.arange(len(self)) + 1, 0)
+        keys = np.stack([self.place, np.round(np.log(size), 6), self.seed, own])
+        return np.unique(keys, axis=1, return_inverse=True)[1].reshape(-1)
+
 
 def make_runs(rows: Sequence[Mapping[str, Any]]) -> Runs:
     """Runs of dictionaries by column; what follows from other columns is added."""

@@ -83,6 +83,8 @@ class TrainFields(SeedFields):
         eval_iters: evaluate as many sequences as this many training steps use, each once.
         log_interval: steps between rows of metrics.jsonl.
         checkpoint_interval: steps between checkpoints; 0 saves only at the end.
+        checkpoint_steps: further steps after which a checkpoint is saved; these are kept in any
+            case, such as to fork several runs from the stable part of one.
         keep_checkpoints: number of newest checkpoints to keep.
         keep_best: also keep the checkpoint with the lowest val_loss; it is saved when measured.
         on_nonfinite: reaction to a non-finite loss or gradient: `stop` ends the run; `skip` skips
@@ -115,6 +117,7 @@ class TrainFields(SeedFields):
     eval_iters: Positive = 20
     log_interval: Positive = 10
     checkpoint_interval: Count = 250
+    checkpoint_steps: tuple[Positive, ...] = ()
     keep_checkpoints: Positive = 3
     keep_best: bool = False
     on_nonfinite: Literal["stop", "skip", "back_off"] = "stop"

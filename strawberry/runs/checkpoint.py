@@ -74,12 +74,12 @@ class CheckpointPolicy:
 
     Attributes:
         newest: number of newest checkpoints to keep, including the new one.
-        best: step of a checkpoint to keep in any case.
+        steps: those of checkpoints to keep in any case.
         warn: receives a message about an old one that can't be removed.
     """
 
     newest: int
-    best: int | None = None
+    steps: frozenset[int] = frozenset()
     warn: Callable[[str], None] = lambda _: None
 
 
@@ -160,8 +160,9 @@ def _drop_old(target: Path, keep: CheckpointPolicy) -> None:
     # Later steps than this one are damaged ones that the run went back behind.
     here = steps.index(target)
     gone = [_replaced(target), *steps[: max(0, here + 1 - keep.newest)], *steps[here + 1 :]]
+    stay = {_path(folder, step) for step in keep.steps}
     for old in gone:
-        if keep.best is None or old != _path(folder, keep.best):
+        if old not in stay:
             _remove(old, keep.warn)
 
 
@@ -278,6 +279,19 @@ def newest_whole(folder: Path) -> tuple[Path, frozenset[str], list[str]]:
         except DamagedCheckpointError as error:
             passed.append(f"skipped a damaged checkpoint: {error}")
     raise StrawberryError("\n".join([*passed, f"{folder}: there is no intact checkpoint"]))
+
+
+def of_step(folder: Path, step: int) -> tuple[Path, frozenset[str], list[str]]:
+    """The checkpoint after a step, in the form of `newest_whole`.
+
+    Raises DamagedCheckpointError if it is damaged, or absent: with the steps that are there.
+    """
+    path = _path(folder, step)
+    if not path.exists():
+        there = ", ".join(str(int(each.name.removeprefix("step-"))) for each in _steps(folder))
+        message = f"{folder}: there is no checkpoint after step {step}; steps: {there or 'none'}"
+        raise DamagedCheckpointError(message)
+    return path, verify(path), []
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:

@@ -193,6 +193,11 @@ class RunFolder:
         """The newest intact checkpoint, its files, and warnings about skipped ones."""
         return checkpoint.newest_whole(self.checkpoints)
 
+    @by_main
+    def checkpoint_of(self, step: int) -> tuple[Path, frozenset[str], list[str]]:
+        """The checkpoint after a step and its files, as `newest_checkpoint` returns them."""
+        return checkpoint.of_step(self.checkpoints, step)
+
     def changes(self, recipe: Recipe, dataset: Dataset) -> list[str]:
         """Differences of this recipe and data from those that the run started with, one a line."""
         from strawberry.recipe import load_recipe
@@ -202,7 +207,7 @@ class RunFolder:
         lines = []
         for key in sorted({*before, *now}):
             was, is_now = before.get(key, "(absent)"), now.get(key, "(absent)")
-            if was != is_now and key not in FREE_TO_CHANGE:
+            if was != is_now and key.partition("[")[0] not in FREE_TO_CHANGE:
                 # What was written is the same: this follows from another value.
                 follows = key in written and written[key] == flat(recipe.to_dict()).get(key)
                 lines += _change(key, was, is_now, follows=follows)
@@ -284,6 +289,7 @@ FREE_TO_CHANGE = frozenset(
         "log_interval",
         "eval_interval",
         "checkpoint_interval",
+        "checkpoint_steps",
         "keep_checkpoints",
         "keep_best",
         "on_nonfinite",

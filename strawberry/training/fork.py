@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from strawberry.training.session import Session
 
 
-def fork(session: Session, recent: RecentSums, parent: RunFolder) -> None:
-    """Start the session's run from the newest checkpoint of `parent`, at that step.
+def fork(session: Session, recent: RecentSums, parent: RunFolder, step: int | None = None) -> None:
+    """Start the session's run from a checkpoint of `parent`, the newest or that after `step`.
 
     Weights, generators and the rows of the log are copied; so is the state of the optimizers, if
     the recipe has the same ones. run.json names the parent, the step and the differences.
 
     Raises:
-        StrawberryError: `parent` has no checkpoint, its weights don't fit, or it has done as many
-            steps as the recipe wants.
+        StrawberryError: `parent` has no such checkpoint, its weights don't fit, or it has done as
+            many steps as the recipe wants.
     """
     if not parent.exists:
         raise StrawberryError(f"{parent.path}: is not a run folder, so it can't be forked")
     recipe, run = session.recipe, session.run
     before = load_recipe(parent.path, plugins=recipe.plugins)
-    checkpoint, warnings = newest_of(RunFolder(parent.path, run.world), session)
+    checkpoint, warnings = newest_of(RunFolder(parent.path, run.world), session, step)
     same = (
         _optimizer(before) == _optimizer(recipe) and checkpoint.state.get("optimizer") is not None
     )

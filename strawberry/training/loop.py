@@ -73,6 +73,7 @@ def train(
     *,
     resume: bool = False,
     fork_of: str | Path | None = None,
+    fork_step: int | None = None,
     trackers: Sequence[Tracker] = (),
     progress: Progress | None = None,
     warn: Callable[[str], None] = lambda _: None,
@@ -85,6 +86,7 @@ def train(
         resume: resume from the newest intact checkpoint of `run_dir`.
         fork_of: a run from whose newest checkpoint this new run starts, with another recipe or
             other data.
+        fork_step: start from its checkpoint after this step instead.
         trackers: observers of this run, in addition to the recipe's.
         progress: progress callback while data is prepared.
         warn: receives warnings: a component that sees later tokens, or a damaged checkpoint that
@@ -123,7 +125,7 @@ def train(
                 recent = RecentSums(machine, world)
                 extra = session.averages.nbytes()
                 check_disk(run, recipe.train, session.model, session.optimizers, extra)
-                _start(session, recent, again, fork_of)
+                _start(session, recent, again, fork_of, fork_step)
                 stop = stack.enter_context(stop_signals(insist=world.size == 1))
                 _run(session, stop, recent)
                 for line in tampered(session):
@@ -150,7 +152,13 @@ def _folder(recipe: Recipe, run_dir: str | Path | None) -> Path:
     return Path(run_dir) if run_dir is not None else new_run_folder(recipe.name)
 
 
-def _start(session: Session, recent: RecentSums, again: bool, fork_of: str | Path | None) -> None:
+def _start(
+    session: Session,
+    recent: RecentSums,
+    again: bool,
+    fork_of: str | Path | None,
+    fork_step: int | None,
+) -> None:
     """Restore the session of a run to resume, or start the run."""
     recipe, run, machine = session.recipe, session.run, session.machine
     if again:
@@ -158,7 +166,7 @@ def _start(session: Session, recent: RecentSums, again: bool, fork_of: str | Pat
         for line in [*run.elsewhere(recipe, machine), *restore(session, recent)]:
             session.warn(line)
     elif fork_of is not None:
-        fork(session, recent, RunFolder(fork_of))
+        fork(session, recent, RunFolder(fork_of), fork_step)
     else:
         run.begin(recipe, session.dataset, machine)
 
@@ -218,7 +226,8 @@ def fit(session: Session, stop: StopRequest, recent: RecentSums) -> None:
         best = False
         if measured(recipe, session.step) or enough:
             best = measure(session, recent)
-        if due(session.step, settings.checkpoint_interval) or last or asked or best:
+        named = session.step in settings.checkpoint_steps
+        if due(session.step, settings.checkpoint_interval) or named or last or asked or best:
             recent.pause()
             saved = guard.save()
             recent.go_on()

@@ -34,12 +34,15 @@ def restore(session: Session, recent: RecentSums) -> list[str]:
     return warnings
 
 
-def newest_of(run: RunFolder, session: Session) -> tuple[Checkpoint, list[str]]:
+def newest_of(
+    run: RunFolder, session: Session, step: int | None = None
+) -> tuple[Checkpoint, list[str]]:
     """The newest intact checkpoint of `run`, of which each rank reads its part; and warnings.
 
-    One rank verifies it for all. Raises StrawberryError if there is none.
+    With a `step` it is the checkpoint after that. One rank verifies it for all. Raises
+    StrawberryError if there is none.
     """
-    path, files, warnings = run.newest_checkpoint()
+    path, files, warnings = run.newest_checkpoint() if step is None else run.checkpoint_of(step)
     like = dict(session.model.named_parameters())
     return checkpoint.read(path, files, like), warnings
 

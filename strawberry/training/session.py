@@ -149,13 +149,16 @@ class Session:
             "scale": self.optimizers.scale,
             "best": self.best,
         }
-        best = self.best["step"] if self.best else None
+        train = self.recipe.train
+        kept_steps = frozenset(
+            {*train.checkpoint_steps, *([self.best["step"]] if self.best else [])}
+        )
         self.engine.save(
             self.run.checkpoints,
             CheckpointData(
                 self.model.state_dict(), kept | self.averages.state(), generators, state
             ),
-            CheckpointPolicy(self.recipe.train.keep_checkpoints, best, self.warn),
+            CheckpointPolicy(train.keep_checkpoints, kept_steps, self.warn),
         )
 
 

@@ -35,7 +35,7 @@ def check_disk(
         beside + _bytes_of(model) + state_bytes([assignment for assignment, _ in optimizers.parts])
     )
     saves = 1 + (train.max_iters // train.checkpoint_interval if train.checkpoint_interval else 0)
-    count = min(saves, train.keep_checkpoints + 1) + train.keep_best
+    count = min(saves, train.keep_checkpoints + 1) + train.keep_best + len(train.checkpoint_steps)
     held = sum(f.stat().st_size for f in run.checkpoints.rglob("*") if f.is_file())
     free = shutil.disk_usage(run.path).free
     if each * count > free + held:

@@ -61,7 +61,8 @@ def test_cells_that_are_one_trial_are_refused(
 ) -> None:
     """What doesn't enter a trial's key makes no second cell; a budget can make cells alike too."""
     values = {"name": ("a", "b"), "train.keep_best": (True, False), "train.device": ("cpu", "auto"),
-              "train.keep_memory": (True, False)}.get(path, (3, 4))  # fmt: skip
+              "train.keep_memory": (True, False),
+              "train.checkpoint_steps": ([3], [4])}.get(path, (3, 4))  # fmt: skip
     plan = make_plan(vary={path: values}, tokens=320 if path == "train.max_iters" else None)
     word = path.rsplit(".", 1)[-1]
     with pytest.raises(

@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, plugins: Plugins) -> Made:
 
 def law(rungs: list[Rung]) -> Callable[[Mapping[str, Any]], float]:
     """The loss of a run by its compute; geglu's is a little lower above the floor."""
-    flops = {row["optimizer_steps"]: row["training_flops"] for r in rungs for row in r.rows()}
+    flops = {row["optimizer_steps"]: row["training_flops"] for r in rungs for row in r.all_rows()}
 
     def loss(recipe: Mapping[str, Any]) -> float:
         block = recipe["model"]["stack"][0]["stack"][0]
@@ -61,7 +61,7 @@ def law(rungs: list[Rung]) -> Callable[[Mapping[str, Any]], float]:
 def climb(plan: LadderPlan, rungs: list[Rung], out: Path, loss: Any = None) -> LadderRecord:
     """Run a ladder whose results are a law's, or another's."""
 
-    def watch(_: Rung) -> Any:
+    def watch(*_: Any) -> Any:
         return contextlib.nullcontext(SweepObserver())
 
     return Ladder(plan, rungs, Scripted(loss or law(rungs)), out, watch).run()

@@ -5,7 +5,7 @@ import pytest
 
 from strawberry.errors import StrawberryError
 from strawberry.ladder.analysis import analyse, to_json
-from strawberry.ladder.draws import draw
+from strawberry.ladder.draws import draw, noise_in
 from strawberry.ladder.fit import fit
 from strawberry.ladder.gap import Gap, fit_gap, pairs_of
 from strawberry.ladder.table import Runs, make_runs
@@ -93,3 +93,33 @@ def test_no_pairs_are_said() -> None:
     content = to_json(analyse(both, count=60))
     assert content["gaps"][0]["pairs"] == 15
     assert [row["factor"] for row in content["gaps"][0]["sizes"]] == [1, 10, 100, 1000]
+
+
+def branched(seed: int, shared: float) -> Runs:
+    """Ladders of four sizes with three token counts each, whose runs share some of their noise."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for place, name in enumerate("ab"):
+        for rung in range(4):
+            for number in range(3):
+                stem = rng.standard_normal()
+                for share in (0.25, 0.5, 1.0):
+                    n, d = 1e5 * 2.0**rung, 2e6 * 2.0**rung * share
+                    noise = np.sqrt(shared) * stem + np.sqrt(1 - shared) * rng.standard_normal()
+                    loss = (1.8 + 40 / n**0.3 + (60 - place) / d**0.3) * np.exp(0.01 * noise)
+                    rows.append({"architecture": name, "parameters": n, "tokens": d,
+                                 "seed": number, "loss": loss})  # fmt: skip
+    return make_runs(rows)
+
+
+def test_cooldowns_of_one_run_share_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much is read from the runs, and widens the gap."""
+    alone, common = (np.mean([noise_in(fit(branched(seed, share), "compute")).shared
+                              for seed in range(8)]) for share in (0.0, 0.9))  # fmt: skip
+    assert alone < 0.2
+    assert common > 0.6
+    draws = draw(fit(branched(0, 0.9), "compute"), 60)
+    together = fit_gap(draws, 0, 1)
+    monkeypatch.setattr(Runs, "stems", lambda runs: np.arange(len(runs)))
+    apart = fit_gap(draws, 0, 1)
+    assert np.std(together.level) > 1.2 * np.std(apart.level)

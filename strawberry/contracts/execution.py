@@ -90,7 +90,7 @@ class Executor(abc.ABC):
                 for job in jobs:
                     events.start(job)
                     write_request(job.folder, job.request, events.say)
-                    trial = TrialProcess(job.folder, {}, silence=1800.0)
+                    trial = TrialProcess(job.folder, {}, 1800.0)
                     try:
                         while (result := trial.poll()) is None:
                             time.sleep(0.1)

@@ -272,11 +272,14 @@ class Objective(Component, abc.ABC):
         left_to_right: whether the model predicts each token from those before it. If not, it can't
             be generated from token by token, and `predictions` says what evaluation scores.
         drafts: how many tokens `draft` guesses; 0 if it guesses none.
+        draft_depth: how many nodes of the stack draft by themselves, where the state after them
+            predicts the next token (early exits); 0 for none. Only if it has no `drafts`.
         checked_with: what the recipe in which it is checked says beside it, by paths.
     """
 
     left_to_right: ClassVar[bool] = True
     drafts: int = 0
+    draft_depth: int = 0
     checked_with: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @classmethod

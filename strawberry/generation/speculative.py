@@ -1,6 +1,7 @@
-"""Self-speculative greedy decoding: a few recursion steps draft, all of them verify.
+"""Self-speculative greedy decoding: a few recursion steps, or blocks, draft, and all verify.
 
-The model with fewer steps is a cheaper model that shares every weight. It drafts a few tokens, and
+The model with fewer steps, or with fewer blocks where an objective taught exits after them, is a
+cheaper model that shares every weight. It drafts a few tokens, and
 one pass at full depth verifies all of them. Correct tokens are kept, and the first wrong one is
 replaced (Leviathan et al. 2023, arXiv 2211.17192, at temperature 0). The text equals that of plain
 greedy decoding, with fewer passes at full depth.
@@ -36,24 +37,44 @@ def check_draft(model: LanguageModel, draft_steps: int) -> None:
     depth = max(recursion.steps for recursion in outermost)
     if not 0 < draft_steps < depth:
         raise StrawberryError(f"draft steps must be between 1 and {depth - 1}, got {draft_steps}")
+    _check_cache(model)
+    if any(recursion.router is not None for recursion in model.stack.recursions()):
+        raise StrawberryError("a router decides each token's depth, so there is no draft depth")
+
+
+def check_exit(model: LanguageModel) -> None:
+    """Raises StrawberryError if the model can't draft with its first blocks."""
+    depth, name = model.objective.draft_depth, type(model.objective).__name__
+    if not depth:
+        raise StrawberryError(f"the objective {name} has no heads that draft")
+    if depth >= model.stack.depth:
+        raise StrawberryError(f"{name} drafts with {depth} nodes; {model.stack.depth} run")
+    _check_cache(model)
+
+
+def _check_cache(model: LanguageModel) -> None:
+    """Raises StrawberryError if a cache can't be truncated."""
     for component in components(model):
         stateful = isinstance(component, Attention) or keeps_state(component)
         if stateful and not component.rewinds:
             name = type(component).__name__
             raise StrawberryError(f"{name} can't truncate its cache after a rejected draft")
-    if any(recursion.router is not None for recursion in model.stack.recursions()):
-        raise StrawberryError("a router decides each token's depth, so there is no draft depth")
 
 
 @torch.no_grad()
 def speculate(
-    model: LanguageModel, prompt: Tensor, max_new_tokens: int, draft_steps: int
+    model: LanguageModel, prompt: Tensor, max_new_tokens: int, draft_steps: int | None = None
 ) -> Iterator[int]:
     """Yield the most likely ids after `prompt` (1, T).
 
-    Text beyond the model's window is decoded plainly. Raises as `check_draft`.
+    Drafts come from `draft_steps` recursion steps, or without them from as many nodes of the stack
+    as the objective says. Text beyond the model's window is decoded plainly. Raises as
+    `check_draft` and `check_exit`.
     """
-    check_draft(model, draft_steps)
+    if draft_steps is None:
+        check_exit(model)
+    else:
+        check_draft(model, draft_steps)
     length, limit = prompt.shape[1] + max_new_tokens, model.limit()
     if limit is not None and length + DRAFTED > limit:
         plain = sample_ids(model, prompt, max_new_tokens, Sampling(0.0), torch.Generator())
@@ -61,8 +82,9 @@ def speculate(
         return
     text = torch.empty(1, length + DRAFTED, dtype=torch.long, device=prompt.device)
     text[:, : prompt.shape[1]] = prompt
-    full = _Depth(model, [r.steps for r in model.stack.outermost()], length + DRAFTED)
-    draft = _Depth(model, [draft_steps] * len(full.steps), length + DRAFTED)
+    nodes = model.objective.draft_depth if draft_steps is None else model.stack.depth
+    full = _Depth(model, length + DRAFTED, model.stack.depth)
+    draft = _Depth(model, length + DRAFTED, nodes, draft_steps)
     here = prompt.shape[1]
     while here < length:
         end = here + min(DRAFTED, length - here - 1)  # of what is guessed
@@ -83,10 +105,13 @@ def speculate(
 
 
 class _Depth:
-    """The model at a number of recursion steps, with its own cache."""
+    """The model with its first nodes and so many recursion steps at most; with its own cache."""
 
-    def __init__(self, model: LanguageModel, steps: list[int], length: int) -> None:
+    def __init__(
+        self, model: LanguageModel, length: int, nodes: int, steps: int | None = None
+    ) -> None:
         self.model = model
+        self.nodes = nodes
         self.steps = steps
         self._without_gradients = without_gradients(model)
         with self._set(), self._without_gradients():
@@ -104,13 +129,16 @@ class _Depth:
 
     @contextmanager
     def _set(self) -> Iterator[None]:
-        """In this context the outermost recursions run these steps."""
-        recursions = self.model.stack.outermost()
-        before = [recursion.steps for recursion in recursions]
+        """In this context the model has this depth."""
+        stack = self.model.stack
+        recursions = [] if self.steps is None else stack.outermost()
+        before = stack.depth, [recursion.steps for recursion in recursions]
         try:
-            for recursion, steps in zip(recursions, self.steps, strict=True):
-                recursion.set_steps(min(steps, recursion.steps))
+            stack.set_depth(self.nodes)
+            for recursion in recursions:
+                recursion.set_steps(min(self.steps or recursion.steps, recursion.steps))
             yield
         finally:
-            for recursion, steps in zip(recursions, before, strict=True):
+            stack.set_depth(before[0])
+            for recursion, steps in zip(recursions, before[1], strict=True):
                 recursion.set_steps(steps)

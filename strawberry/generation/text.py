@@ -15,7 +15,7 @@ from strawberry.generation.decode import sample_batch
 from strawberry.generation.heads import check_heads, speculate_by_heads
 from strawberry.generation.load import LoadedRun, load_run
 from strawberry.generation.sampling import SHOWN, Sampling
-from strawberry.generation.speculative import check_draft, speculate
+from strawberry.generation.speculative import check_draft, check_exit, speculate
 from strawberry.model.risks import declares, noncausal
 from strawberry.runs.memory import within_memory
 
@@ -109,7 +109,8 @@ def generate_batch(
         steps: recursion steps; None takes those of training.
         draft_steps: draft with this many recursion steps and verify with all, row by row. Needs
             `temperature` 0, whose text it doesn't change.
-        draft_heads: the same with the heads of the objective, such as `multi_token`.
+        draft_heads: the same with the heads of the objective: those of `multi_token`, or an exit
+            of `early_exit`.
         stream: receives a row's number (prompt * samples + sample) and a piece of its text.
 
     Returns:
@@ -138,7 +139,7 @@ def generate_batch(
             start = torch.tensor([list(prompts[0])], device=loaded.model.device)
             tokens = (
                 speculate_by_heads(loaded.model, start, max_new_tokens)
-                if draft_steps is None
+                if draft_steps is None and loaded.model.objective.drafts
                 else speculate(loaded.model, start, max_new_tokens, draft_steps)
             )
             yield from ([(0, token)] for token in tokens)
@@ -195,7 +196,7 @@ def _drafts(loaded: LoadedRun, sampling: Sampling, steps: int | None, *, heads: 
     if heads and steps is not None:
         raise StrawberryError("draft with heads or with fewer steps, not with both")
     if heads:
-        check_heads(loaded.model)
+        (check_heads if loaded.model.objective.drafts else check_exit)(loaded.model)
     if steps is not None:
         check_draft(loaded.model, steps)
     return heads or steps is not None

@@ -38,6 +38,27 @@ def test_the_text_is_that_of_greedy_decoding(
     assert [r.steps for r in model.stack.outermost()] == [4]
 
 
+@pytest.mark.parametrize("draft", [None, 1])
+def test_exits_draft(make_recipe: RecipeMaker, tmp_path: Path, draft: int | None) -> None:
+    """The first blocks of a trained run draft the text of greedy decoding; the stack is whole."""
+    recipe = make_recipe(
+        model={"stack": [{"repeat": 4, **MHA}]}, objective={"use": "early_exit", "draft": draft}
+    )
+    train(recipe, tmp_path / "run")
+    loaded = load_run(tmp_path / "run", weights="float32")
+    model = loaded.model
+    assert model.objective.draft_depth == (draft or 2)
+    prompt = torch.tensor([[5, 9, 3]])
+    plain = [int(t) for t in sample_ids(model, prompt, 12, Sampling(0.0), torch.Generator())]
+    assert list(speculate(model, prompt, 12)) == plain
+    assert model.stack.depth == 4
+    text = generate_batch(loaded, ["line"], max_new_tokens=8, sampling=Sampling(0.0))
+    drafted = generate_batch(
+        loaded, ["line"], max_new_tokens=8, sampling=Sampling(0.0), draft_heads=True
+    )
+    assert drafted == text
+
+
 def test_drafts_spare_full_passes(
     make_recipe: RecipeMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,7 +72,8 @@ def journey(folder: Path, kind: str, torch: str | None) -> dict[str, tuple[float
     env.pop("PYTHONPATH", None)
     begin = [f"pip install --quiet {shlex.quote(torch or '')}", f"pip install --quiet {ROOT}"]
     if torch is None:
-        begin = [f"cp {shared(folder)} {folder}/venv/lib/python*/site-packages/"]
+        share(folder / "shared")
+        begin = ["cp shared/*.pth venv/lib/python*/site-packages && cp -p shared/bin/* venv/bin"]
     commands = [
         f"{sys.executable} -m venv venv",
         *begin,
@@ -99,13 +100,16 @@ def journey(folder: Path, kind: str, torch: str | None) -> dict[str, tuple[float
     return seconds
 
 
-def shared(folder: Path) -> Path:
-    """A file with which an environment has the packages of the one that runs this."""
-    file = folder / "shared.pth"
+def share(folder: Path) -> None:
+    """Files by which an environment has the packages and commands of the one that runs this."""
+    (folder / "bin").mkdir(parents=True)
     places = [place for place in sys.path if place.endswith("site-packages")]
     lines = [f"import site; site.addsitedir({place!r})" for place in places]
-    file.write_text("\n".join([str(ROOT), *lines]) + "\n")
-    return file
+    (folder / "shared.pth").write_text("\n".join(lines) + "\n")
+    for command in ("strawberry", "pytest"):
+        script = folder / "bin" / command
+        script.write_text(f'#!/bin/sh\nexec python -m {command} "$@"\n')
+        script.chmod(0o755)
 
 
 def written(folder: Path, kind: str, registry: Registry) -> int:

@@ -21,6 +21,8 @@ class EarlyExit(Objective):
         scale: how much early exits count.
         every: an exit after each so many blocks, counted from the last; the paper takes them by
             turns over the steps.
+        draft: blocks that draft in `generate --draft-heads`; null takes those before
+            the first exit in the upper half. Nothing drafts if the stack recurs.
     """
 
     def __init__(
@@ -29,11 +31,18 @@ class EarlyExit(Objective):
         *,
         scale: Annotated[float, Ge(0)] = 0.2,
         every: Annotated[int, Ge(1)] = 1,
+        draft: Annotated[int, Ge(1)] | None = None,
     ) -> None:
         super().__init__()
         if site.n_blocks < 3:
             raise FieldError("", "an exit needs a stack of at least 3 blocks")
         self.scale, self.every = scale, every
+        if draft is not None and draft >= site.n_blocks:
+            raise FieldError("draft", f"must be below the {site.n_blocks} blocks of the stack")
+        exits = range(site.n_blocks - every, 1, -every)  # the blocks before each
+        deep = [blocks for blocks in exits if 2 * blocks >= site.n_blocks]
+        usual = min(deep or exits, default=0)
+        self.draft_depth = 0 if site.n_steps else usual if draft is None else draft
 
     def forward(self, batch: Batch) -> Learned:
         """The weighted loss; that of the exit after block N is logged as `loss_block_N`."""

@@ -200,6 +200,7 @@ def _run_suite(
 
 
 def _say_cells(prepared: PreparedPlan, out: Console) -> None:
+    from strawberry.cli.console import say_warnings
     from strawberry.figures import short
 
     for cell in prepared.cells:
@@ -210,5 +211,4 @@ def _say_cells(prepared: PreparedPlan, out: Console) -> None:
         text = f"cell     {cell.name}: {short(cost.parameters)} parameters, "
         text += f"{short(cost.flops_per_token)} FLOPs a token"
         out.print(text + (f"; {cell.resized}" if cell.resized else ""))
-        for warning in prepared.warnings[cell.name]:
-            out.print(f"warning: {cell.name}: {warning}", style="yellow")
+    say_warnings(prepared.warnings, out)

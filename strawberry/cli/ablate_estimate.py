@@ -69,7 +69,7 @@ def _show(sweep: Sweep, price: float | None) -> None:
     """The cells, their budgets and times, and what the seeds can detect."""
     from strawberry.ablate.asking import standing
     from strawberry.ablate.report import outlook
-    from strawberry.cli.console import console, show, table
+    from strawberry.cli.console import console, say_warnings, show, table
     from strawberry.figures import short
 
     estimated = estimate(sweep, price)
@@ -86,9 +86,7 @@ def _show(sweep: Sweep, price: float | None) -> None:
     show(rows, out)
     for name, why in estimated["skipped"].items():
         out.print(f"skipped  {name}: {why}", style="yellow")
-    for row in cells:
-        for warning in row["warnings"]:
-            out.print(f"warning: {row['cell']}: {warning}", style="yellow")
+    say_warnings({row["cell"]: row["warnings"] for row in cells}, out)
     trials = sum(row["trials"] for row in cells)
     minutes = estimated["seconds"] / 60
     text = f"{trials} trials, {estimated['slots']} at once: about {minutes:.1f} minutes"

@@ -26,7 +26,7 @@ def show_table(table: ResultTable, files: list[str]) -> None:
     """The ranked table, what is not in it, and where the rest is."""
     from strawberry.ablate.report import outlook
     from strawberry.ablate.report.text import EFFECTS, FACTORS, gone, intervals_of, noise, shown
-    from strawberry.cli.console import console
+    from strawberry.cli.console import console, say_warnings
     from strawberry.figures import number
 
     out = console()
@@ -44,9 +44,7 @@ def show_table(table: ResultTable, files: list[str]) -> None:
         out.print(line)
     for line in noise(table) + (outlook.lines(table.forecast) if table.forecast else []):
         out.print(line)
-    for row in table.rows:
-        for warning in row.cell["warnings"]:
-            out.print(f"warning: {row.name}: {warning}", style="yellow")
+    say_warnings({row.name: row.cell["warnings"] for row in table.rows}, out)
     for name, why in gone(table):
         out.print(f"{name}: {why}", style="yellow")
     for file in files:

@@ -14,6 +14,8 @@ from rich.table import Table
 
 PIPE_WIDTH = 160
 """Width without a terminal: wide enough for whole paths and names."""
+MOST_NAMES = 4
+"""Cells that a warning names."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -95,3 +97,17 @@ def show(renderable: Any, out: Console | None = None) -> None:
 def print_json(value: Any) -> None:
     """Print a value as JSON to standard output; unknown types become their text."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def say_warnings(by_cell: Mapping[str, Sequence[str]], out: Console) -> None:
+    """Print each warning once, with the cells that it is about."""
+    cells: dict[str, list[str]] = {}
+    for cell, warnings in by_cell.items():
+        for warning in warnings:
+            cells.setdefault(warning, []).append(cell)
+    for warning, names in cells.items():
+        every = len(names) == len(by_cell) > 1
+        whose = "every cell" if every else ", ".join(names[:MOST_NAMES])
+        if not every and len(names) > MOST_NAMES:
+            whose += f" and {len(names) - MOST_NAMES} more"
+        out.print(f"warning: {whose}: {warning}", style="yellow")

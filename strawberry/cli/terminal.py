@@ -1,9 +1,11 @@
-"""Plain text to the terminal: never wrapped or read as markup, coloured only on a terminal."""
+"""Plain text to the terminal: never read as markup, coloured only on a terminal."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from typing import TextIO
 
 BOLD, RED, YELLOW, CYAN = "1", "31", "33", "36"
@@ -31,7 +33,13 @@ def write(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a yellow line to standard error."""
+    """Print a warning to standard error; a terminal gets whole words on its lines."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = textwrap.wrap(
+            f"warning: {text}", width, break_on_hyphens=False, break_long_words=False
+        )
+        text = "\n".join(lines).removeprefix("warning: ")
     sys.stderr.write(f"{paint('warning:', YELLOW, sys.stderr)} {text}\n")
 
 

@@ -16,8 +16,11 @@ from strawberry.cli.options import Json, Overrides
 
 if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
+    from strawberry.training import RunResult
 
 SAMPLE_TOKENS = 120
+LEARNED = 0.8
+"""Share of the loss by frequencies alone, below which a sample may have words in order."""
 
 
 def command(
@@ -120,7 +123,7 @@ def command(
         return
     is_text = RunFolder(result.folder).tokenizer_file.exists()
     prompt = getattr(loaded.data.entry.load(), "prompt", "")
-    allowing = _sample(result.folder, prompt) if is_text else ""
+    allowing = _sample(result, prompt) if is_text else ""
     out.print(f"\nrun folder: {result.folder}", soft_wrap=True)
     folder = shlex.quote(str(result.folder))
     given = f" {shlex.quote(prompt.splitlines()[0])}" if prompt else ""
@@ -167,7 +170,7 @@ def _options(overrides: list[str] | None) -> list[str]:
     return [*context.options(), *(("--nproc", ranks) if here else ()), *sets]
 
 
-def _sample(folder: Path, prompt: str) -> str:
+def _sample(result: RunResult, prompt: str) -> str:
     """Print the model's continuation of a prompt; nothing if the model is not causal.
 
     Returns the options that generation needs.
@@ -177,13 +180,27 @@ def _sample(folder: Path, prompt: str) -> str:
     from strawberry.generation import generate, load_run
     from strawberry.model.risks import noncausal
 
-    loaded = load_run(folder, plugins=context.plugins())
+    loaded = load_run(result.folder, plugins=context.plugins())
     if names := noncausal(loaded.recipe, loaded.model):
         sys.stdout.write(f"\nno sample, because the model is not causal: {', '.join(names)}\n")
         return "".join(f" --allow-noncausal {name}" for name in names)
-    sys.stdout.write("\nsample:\n")
+    sys.stdout.write(f"\nsample{_warning(loaded.recipe, result)}:\n")
     say(prompt)
     limit = min(SAMPLE_TOKENS, loaded.recipe.model.block_size)
     generate(loaded, prompt, max_new_tokens=limit, stream=say)
     sys.stdout.write("\n")
     return ""
+
+
+def _warning(recipe: Recipe, result: RunResult) -> str:
+    """A remark on the sample of a model that has hardly learned anything; else nothing."""
+    from strawberry.data import open_dataset
+    from strawberry.data.frequencies import frequency_loss
+
+    loss, alone = result.metrics.get("val_loss"), frequency_loss(open_dataset(recipe))
+    if loss is None or alone is None or loss < LEARNED * alone:
+        return ""
+    return (
+        f" (noise, as expected: after {result.steps:,} steps the loss is {loss:.2f}, and the "
+        f"frequencies of tokens alone give {alone:.2f})"
+    )

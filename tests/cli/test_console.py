@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from strawberry.cli.console import fitting, say
+from strawberry.cli.console import console, fitting, say, say_warnings
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,15 @@ def test_a_narrow_terminal_goes_without_columns() -> None:
     assert fitting(columns, ("cache", "mean"), 80) == (list(columns), [])
     assert fitting(columns, ("cache", "mean"), 40) == (["cell", "mean", "verdict"], ["cache"])
     assert fitting(columns, ("cache", "mean"), 10) == (["cell", "verdict"], ["cache", "mean"])
+
+
+def test_a_warning_of_several_cells_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Cells with the same warning are named together, and only a few of many."""
+    many = {f"c{n}": ["slow"] for n in range(6)}
+    say_warnings({"a": ["slow", "large"], "b": ["slow"]}, console())
+    say_warnings({**many, "d": []}, console())
+    assert capsys.readouterr().out.splitlines() == [
+        "warning: every cell: slow",
+        "warning: a: large",
+        "warning: c0, c1, c2, c3 and 2 more: slow",
+    ]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from strawberry.contracts.data import SPLITS, Corpus, Ids, Split
 from strawberry.data.bpe import byte_tokenizer
+from strawberry.data.frequencies import frequency_loss
 from strawberry.data.packed import (
     PackedDataset,
     golden_stride,
@@ -234,3 +235,13 @@ def test_documents_may_hold_special_tokens(tmp_path: Path, cache: Path) -> None:
     pack(corpus, byte_tokenizer(["<|eot|>", "<|sep|>"]), tmp_path, special=True)
     (ids,) = open_packed(tmp_path, FileFingerprints(cache))._ids["train"].parts
     assert ids.tolist() == [97, 257, 98, 256]
+
+
+def test_frequencies_alone_give_the_entropy() -> None:
+    """Ids in shares of 1/2, 1/4 and 1/4 cost 1.5 bits each, in however many arrays."""
+    ids: dict[Split, IdStream] = {
+        "train": IdStream([np.array([0, 0, 5]), np.array([7])]),
+        "val": IdStream([np.arange(4)]),
+    }
+    dataset = PackedDataset(ids, None, vocab_size=9, fingerprint="x", tokenizer=None)
+    assert frequency_loss(dataset) == pytest.approx(1.5 * np.log(2))

@@ -9,5 +9,6 @@ import strawberry.recipe.validate
 import strawberry.training.loop
 from strawberry.stopping import PATIENT
 
-for number in PATIENT:  # its trials are told by who started them
+# An executor tells each trial to stop; a trial handles these signals again (worker.child).
+for number in PATIENT:
     signal.signal(number, signal.SIG_IGN)

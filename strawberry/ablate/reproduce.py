@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from strawberry.ablate.worker import read_recipe
 from strawberry.contracts.execution import FINISHED
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Plugins
+from strawberry.plugin.words import did_you_mean
 from strawberry.runs.folder import RunFolder
 from strawberry.training import train
 
@@ -36,17 +38,18 @@ class Reproduction:
         """Bit-identical on the original machine, close on another."""
         if not self.environment:
             return self.same_losses == self.losses
-        return abs(self.after - self.before) <= CLOSE * abs(self.before)
+        return math.isclose(self.after, self.before, rel_tol=CLOSE)
 
     @property
     def verdict(self) -> str:
         """The result in one line."""
         if self.same_losses == self.losses:
             return f"match: all {self.losses} logged losses are bit-identical"
-        share = abs(self.after - self.before) / abs(self.before)
         word = "agrees" if self.agrees else "DIFFERS"
         same = f"{self.same_losses} of {self.losses} logged losses are bit-identical"
-        return f"{word}: {same}, and the result differs by {share:.2%}"
+        apart = abs(self.after - self.before)
+        by = f"{apart / abs(self.before):.2%}" if self.before else f"{apart:.3g}"
+        return f"{word}: {same}, and the result differs by {by}"
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON values."""
@@ -59,12 +62,14 @@ def _check(file: Path, record: Any, wanted: tuple[str, ...]) -> None:
         raise StrawberryError(f"{file}: incomplete record; missing: {', '.join(missing)}")
 
 
-def reproduce(folder: Path, plugins: Plugins, metric: str = "val_loss") -> Reproduction:
+def reproduce(folder: Path, metric: str = "val_loss") -> Reproduction:
     """Train a finished trial again in a temporary folder, and compare every logged loss.
+
+    Its plugins are those of this environment and its own one-file plugins, less those that it
+    disabled.
 
     Args:
         folder: the trial's folder, or its `result.json`.
-        plugins: those of this environment; the trial's one-file plugins are loaded in addition.
         metric: the final metric to compare.
 
     Raises:
@@ -82,9 +87,12 @@ def reproduce(folder: Path, plugins: Plugins, metric: str = "val_loss") -> Repro
     _check(folder / "result.json", result, ("status", "metrics"))
     if result["status"] != FINISHED:
         raise StrawberryError(f"{folder}: the trial did not finish: {result['status']}")
-    if request["plugin_files"]:
-        files = [Path(file) for file in request["plugin_files"]]
-        plugins = Plugins.load(files=files, disabled=request["disabled"])
+    if metric not in result["metrics"]:
+        raise StrawberryError(
+            f"{folder}: the trial has no {metric}{did_you_mean(metric, result['metrics'])}"
+        )
+    files = [Path(file) for file in request["plugin_files"]]
+    plugins = Plugins.load(files=files, disabled=request["disabled"])
     recipe = read_recipe(request, plugins)
     if request.get("threads"):
         import torch
@@ -95,18 +103,22 @@ def reproduce(folder: Path, plugins: Plugins, metric: str = "val_loss") -> Repro
         new = RunFolder(Path(temporary) / "run")
         done = train(recipe, new.path)
         losses = [_losses(run) for run in (old, new)]
-        here = json.loads(new.info_file.read_text())
-    before = json.loads(old.info_file.read_text())
+        new_info = json.loads(new.info_file.read_text())
+    old_info = json.loads(old.info_file.read_text())
+    if not losses[0]:
+        raise StrawberryError(f"{folder}: the trial logged no losses to compare")
     compared = ("strawberry", "python", "platform", "torch", "device_name", "dtype", "compiled",
                 "threads", "plugins", "data")  # fmt: skip
-    changed = [f"{k}: {before.get(k)} -> {here.get(k)}"
-               for k in compared if before.get(k) != here.get(k)]  # fmt: skip
+    changed = [f"{k}: {old_info.get(k)} -> {new_info.get(k)}"
+               for k in compared if old_info.get(k) != new_info.get(k)]  # fmt: skip
     return Reproduction(
         name=request["name"],
         metric=metric,
         before=result["metrics"][metric],
         after=done.metrics[metric],
-        same_losses=sum(losses[0][key] == losses[1].get(key) for key in losses[0]),
+        same_losses=sum(
+            repr(value) == repr(losses[1].get(key)) for key, value in losses[0].items()
+        ),
         losses=len(losses[0]),
         environment=changed,
     )

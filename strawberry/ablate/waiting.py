@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from strawberry.errors import StrawberryError
-from strawberry.files.atomic import write_atomic
+from strawberry.files.atomic import explained, write_atomic
 from strawberry.files.lock import FolderInUse, FolderLock
 
 PATIENCE = 60.0
@@ -40,14 +40,14 @@ def tries() -> Iterator[int]:
         yield number
 
 
-def wait_for(folder: Path, say: Say = silent, there: Callable[[], bool] | None = None) -> None:
-    """Wait until `there()` is true; without it, until the folder exists.
+def wait_for(folder: Path, say: Say = silent, exists: Callable[[], bool] | None = None) -> None:
+    """Wait until `exists()` is true; without it, until the folder exists.
 
-    Raises FolderMissing if it does not come back.
+    Raises FolderMissing after PATIENCE seconds.
     """
-    arrived = folder.is_dir if there is None else there
+    exists = exists or folder.is_dir
     for number in tries():
-        if arrived():
+        if exists():
             return
         if number == 0:
             say(f"{folder} is not accessible; waiting for it for up to {PATIENCE:g} s")
@@ -81,17 +81,13 @@ class LockedFolder:
         Raises FolderInUse if another process holds the lock, and StrawberryError if it can't be
         created.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._acquire()
-            self._inode = self._lock.file.stat().st_ino
-        except OSError as error:
-            reason = error.strerror or error
-            raise StrawberryError(f"{self.path}: can't write: {reason}") from error
-        try:
+        with contextlib.ExitStack() as ending:
+            with explained(f"{self.path}: can't write"):
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._acquire()
+                ending.callback(self._lock.release)
+                self._inode = self._lock.file.stat().st_ino
             yield
-        finally:
-            self._lock.release()
 
     def write(self, path: Path, text: str) -> None:
         """Replace a file in the folder.

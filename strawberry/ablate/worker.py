@@ -26,6 +26,7 @@ from strawberry.files.atomic import write_atomic
 from strawberry.stopping import PATIENT
 
 if TYPE_CHECKING:
+    from strawberry.plugin import Plugins
     from strawberry.recipe.spec import Recipe
 
 GRACE = 120
@@ -40,7 +41,7 @@ def child(folder: str, environment: Mapping[str, str]) -> None:
     Output goes to the folder's `log.txt`. A Ctrl-C reaches only the parent.
     """
     os.environ.update(environment)
-    for number in PATIENT:  # which the process that it was forked from ignores
+    for number in PATIENT:  # which the fork server ignores, see preload.py
         signal.signal(number, signal.SIG_DFL)
     if hasattr(os, "setsid"):
         os.setsid()
@@ -64,7 +65,7 @@ def main(folder: Path) -> None:
         os.sched_setaffinity(0, request["cores"])
     with _stopwatch(folder / "spent") as spent:
         result = _outcome(folder, request)
-    with contextlib.suppress(FolderMissing):  # if it doesn't come back, it holds nothing
+    with contextlib.suppress(FolderMissing):  # then `holds` is False
         wait_for(folder.parent)
     if not holds(folder, request):
         sys.exit(f"{folder}: this trial was given to another process; the result is refused")
@@ -111,7 +112,10 @@ def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
 
 
 def _outcome(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the trial and return its outcome; raises nothing."""
+    """Run the trial and return its outcome.
+
+    Even SystemExit and KeyboardInterrupt become one, since an executor reads `result.json` alone.
+    """
     import torch
 
     from strawberry.runs.memory import OutOfMemory
@@ -204,8 +208,8 @@ def _forked(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"fork_of": parent, "fork_step": step}
 
 
-def read_recipe(request: Mapping[str, Any], plugins: Any) -> Recipe:
-    """The recipe of a request; relative paths start where those of the original did."""
+def read_recipe(request: Mapping[str, Any], plugins: Plugins) -> Recipe:
+    """The recipe of a request; relative paths are resolved against the original recipe's folder."""
     from strawberry.recipe.origin import read_origin
     from strawberry.recipe.validate import validate
     from strawberry.recipe.yaml import parse
@@ -216,12 +220,13 @@ def read_recipe(request: Mapping[str, Any], plugins: Any) -> Recipe:
     return recipe if origin is None else replace(recipe, origin=read_origin(origin))
 
 
-def _stop_with(ending: Callable[[], object]) -> None:
-    """Save and stop once `ending` returns, because nobody needs the result.
+def _stop_with(wait_for_parent: Callable[[], object]) -> None:
+    """Send SIGTERM to this process once `wait_for_parent` returns: the parent is gone.
 
-    An alarm ends a trial that hangs and can't save; nobody is left to kill it.
+    The trial saves and stops, since nobody needs its result. An alarm ends one that hangs and can't
+    save; nobody is left to kill it.
     """
-    ending()
+    wait_for_parent()
     if hasattr(signal, "alarm"):
         signal.alarm(GRACE)
     os.kill(os.getpid(), signal.SIGTERM)

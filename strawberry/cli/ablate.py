@@ -107,13 +107,13 @@ def command(
 
     spare_compiler()
 
-    plugins = context.plugins()
     if reproduce:
-        after.reproduce(recipe, plugins, as_json=as_json)
+        after.reproduce(recipe, as_json=as_json)
         return
     if final:
         after.final(recipe, again=again, as_json=as_json)
         return
+    plugins = context.plugins()
     options: dict[str, Any] = {
         "vary": dict(parse_axis(text, plugins.registry.kinds) for text in vary or ()),
         "tune": dict(parse_axis(text, plugins.registry.kinds) for text in tune or ()),

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
-
-if TYPE_CHECKING:
-    from strawberry.plugin import Plugins
 
 
 def final(folder: Path, *, again: bool, as_json: bool) -> None:
@@ -29,12 +26,12 @@ def final(folder: Path, *, again: bool, as_json: bool) -> None:
         print_json(results if is_suite(folder) else results[0])
 
 
-def reproduce(folder: Path, plugins: Plugins, *, as_json: bool) -> None:
+def reproduce(folder: Path, *, as_json: bool) -> None:
     """Run a finished trial again; exit with code 1 if the result differs."""
     from strawberry.ablate import reproduce as again
     from strawberry.cli.console import console, print_json
 
-    reproduction = again.reproduce(folder, plugins)
+    reproduction = again.reproduce(folder)
     if as_json:
         print_json(reproduction.to_dict())
     else:

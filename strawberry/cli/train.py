@@ -83,7 +83,7 @@ def command(
         raise typer.Exit(_launch(loaded, run_dir, resume, nproc, max_restarts))
 
     from strawberry.cli.display import RunDisplay
-    from strawberry.runs.folder import RunFolder, RunMismatch
+    from strawberry.runs.folder import RunMismatch
     from strawberry.training import Interrupted, train
     from strawberry.training.uncompiled import spare_compiler
 
@@ -121,8 +121,19 @@ def command(
     if quiet:
         out.print(f"run folder: {result.folder}", soft_wrap=True)
         return
+    _follow_up(loaded, result)
+
+
+def _follow_up(recipe: Recipe, result: RunResult) -> None:
+    """Print a sample of a finished run's text, and commands to go on with."""
+    from strawberry.cli.console import console
+    from strawberry.contracts import DataSource
+    from strawberry.data.opening import data_site
+    from strawberry.runs.folder import RunFolder
+
+    source: DataSource = recipe.data.construct(data_site(recipe), contract=DataSource)
+    out, prompt = console(), source.prompt
     is_text = RunFolder(result.folder).tokenizer_file.exists()
-    prompt = getattr(loaded.data.entry.load(), "prompt", "")
     allowing = _sample(result, prompt) if is_text else ""
     out.print(f"\nrun folder: {result.folder}", soft_wrap=True)
     folder = shlex.quote(str(result.folder))

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -235,7 +235,7 @@ class DataSource(abc.ABC):
             if a model starts a document by itself.
     """
 
-    prompt: ClassVar[str] = ""
+    prompt: str = ""
 
     def __init__(self, site: DataSite) -> None:
         self.site = site

@@ -50,12 +50,18 @@ class FolderLock:
         except filelock.Timeout as error:
             who = holder(self.folder) or "another process"
             raise FolderInUse(f"{self.folder}: {who} {self.work}") from error
-        self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        try:
+            self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        except OSError:
+            self._lock.release()
+            raise
 
     def release(self) -> None:
         """Release the lock."""
-        self._holder.unlink(missing_ok=True)
-        self._lock.release()
+        try:
+            self._holder.unlink(missing_ok=True)
+        finally:
+            self._lock.release()
 
 
 def holder(folder: Path) -> str | None:

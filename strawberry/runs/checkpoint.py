@@ -270,7 +270,7 @@ def _tensors(
 def newest_whole(folder: Path) -> tuple[Path, frozenset[str], list[str]]:
     """The newest intact checkpoint, its files, and a line for each damaged one skipped.
 
-    Raises StrawberryError if there is no noise estimate.
+    Raises StrawberryError if there is no intact checkpoint.
     """
     passed: list[str] = []
     for path in newest(folder):
@@ -297,7 +297,7 @@ def of_step(folder: Path, step: int) -> tuple[Path, frozenset[str], list[str]]:
 def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
     """The newest intact checkpoint, read unsharded, and a line for each damaged one skipped.
 
-    Raises StrawberryError if there is no noise estimate.
+    Raises StrawberryError if there is no intact checkpoint.
     """
     path, files, passed = newest_whole(folder)
     return read(path, files), passed

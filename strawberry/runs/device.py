@@ -37,18 +37,21 @@ class Machine:
 
 
 def machine_for(recipe: Recipe) -> Machine:
-    """Resolve `train.device`, `dtype` and `compile` for this machine; raises RecipeError."""
+    """Resolve `train.device`, `dtype` and `compile` for this machine; raises RecipeError.
+
+    Sets the process's number of threads and, on CUDA, the precision of its products.
+    """
     train = recipe.train
     if train.threads is not None:
         torch.set_num_threads(train.threads)
     device = _device(train)
-    # CUDA alone below: where nothing is asked for, other devices do what every torch can do there.
+    # `auto` means bfloat16 and compilation on CUDA alone; elsewhere float32, uncompiled.
     if train.dtype == "auto":
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     else:
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[train.dtype]
     compiled = device.type == "cuda" if train.compile == "auto" else train.compile
-    if device.type == "cuda":  # TensorFloat32 is its own
+    if device.type == "cuda":  # only CUDA has TensorFloat32
         torch.set_float32_matmul_precision("high")
     return Machine(device, dtype, compiled)
 
@@ -66,5 +69,8 @@ def _device(train: TrainSpec) -> torch.device:
     module = getattr(torch, device.type, None)  # of any device that torch knows, plugins of it too
     if module is None or not module.is_available():
         message = f"{name!r} is not available here; write auto or cpu"
+        raise RecipeError([train.at.problem("device", message)])
+    if device.index is not None and device.index >= (count := module.device_count()):
+        message = f"{name!r} is not here: there are {count}, numbered from 0"
         raise RecipeError([train.at.problem("device", message)])
     return device

@@ -1,15 +1,15 @@
-"""The experiment ledger of a folder: what was asked of which data by all that lies in it.
+"""The experiment ledger of a folder: every question that its sweeps asked of their data.
 
-It is `ledger.jsonl`, with a line for each entry; lines are only appended, under a lock. An
-unreadable line counts as a question of every campaign. If the ledger was lost or the sweep was
-moved here, the sweep's own record of its question counts. So damage gives no advantage.
+Campaigns correct for the number of questions. The ledger is `ledger.jsonl`, with a line for each
+entry; lines are only appended, under a lock. A damaged line counts as a question of every
+campaign. If the ledger is lost, or a sweep was moved here, the sweep's own record counts. So
+neither damage nor deletion makes a result look more significant.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import functools
 import json
 import os
 import sys
@@ -22,6 +22,7 @@ import filelock
 from strawberry.errors import StrawberryError
 
 LEDGER: Final = "ledger.jsonl"
+# The next three are files of strawberry.ablate, which this package may not import.
 FINAL: Final = "final/final.json"
 """A sweep's record of its test split's openings."""
 RECORD: Final = "ablation.json"
@@ -46,23 +47,33 @@ class Ledger:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Within it no other process writes; raises StrawberryError where that can't be had."""
+        """Hold the ledger's lock; raises StrawberryError if it can't be acquired in a minute."""
+        lock = filelock.FileLock(self.folder / f".{LEDGER}.lock", timeout=_PATIENCE)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.folder / f".{LEDGER}.lock", timeout=_PATIENCE):
-                yield
+            lock.acquire()
         except filelock.Timeout as error:
             raise StrawberryError(f"{self.path}: another process has locked it for a minute") from (
                 error
             )
         except OSError as error:
-            raise StrawberryError(
-                f"{self.path}: can't write: {error.strerror or error}; the experiment ledger "
-                "records each question to the data"
-            ) from error
+            raise self._refused(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _refused(self, error: OSError) -> StrawberryError:
+        return StrawberryError(
+            f"{self.path}: can't write: {error.strerror or error}; the experiment ledger "
+            "records each question to the data"
+        )
 
     def read(self) -> tuple[list[dict[str, Any]], int]:
-        """All entries, oldest first, those of sweeps' own records after them; and damaged lines."""
+        """Return the entries, oldest first, and the number of damaged lines.
+
+        Entries that only a sweep's own record has come last.
+        """
         entries, damaged = [], 0
         try:
             lines = self.path.read_bytes().split(b"\n")
@@ -75,7 +86,7 @@ class Ledger:
             if entry is None:
                 damaged += 1
             else:
-                entries.append(dict(entry))
+                entries.append(entry)
         known = {_identity(entry) for entry in entries}
         for entry in self._recorded():
             if _identity(entry) not in known:
@@ -84,23 +95,36 @@ class Ledger:
         return entries, damaged
 
     def add(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """Add an entry, whole or not at all; only while it is `held`."""
+        """Add an entry, whole or not at all; only while the ledger is `held`.
+
+        Raises StrawberryError if the disk refuses it.
+        """
         entry = {
             "kind": kind,
             **fields,
             "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
         }
-        line = json.dumps(entry, default=str).encode() + b"\n"
-        with self.path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # whoever wrote it was killed
-                    line = b"\n" + line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self._append(json.dumps(entry, default=str).encode() + b"\n")
+        except OSError as error:
+            raise self._refused(error) from error
         return entry
+
+    def _append(self, line: bytes) -> None:
+        with self.path.open("ab+") as file:
+            size = file.tell()
+            if size:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # the process that wrote it was killed
+                    line = b"\n" + line
+            try:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)  # half a line would count as a question for ever
+                raise
 
     def _recorded(self) -> Iterator[dict[str, Any]]:
         """The questions and openings that sweeps here, and suites' tables, note themselves."""
@@ -113,7 +137,6 @@ class Ledger:
                             yield dict(entry)
 
 
-@functools.lru_cache(maxsize=4096)  # a ledger is read again for each question, and only grows
 def _entry(line: bytes) -> dict[str, Any] | None:
     """The entry of a line; None if it is damaged."""
     try:

@@ -142,7 +142,7 @@ def test_a_table_of_two_cells(make_plan: PlanMaker, plugins: Plugins, tmp_path: 
     assert again.names() == []
     _, more = run(make_plan(**{**_fields(plan), "seeds": 3}), plugins, out)
     assert sorted(more.names()) == ["ffn=none seed 3", "ffn=swiglu seed 3"]
-    found = reproduce(record.of("ffn=none")[0].folder, plugins)
+    found = reproduce(record.of("ffn=none")[0].folder)
     assert found.agrees
     assert found.same_losses == found.losses > 6
 

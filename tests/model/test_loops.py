@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import strawberry
-from strawberry.components.loop.random_depth import RandomDepth, poisson
+from strawberry.components.loop.random_depth import RandomDepth, poisson_quantile
 from strawberry.contracts import Loop, Use
 from strawberry.errors import RecipeError
 from strawberry.model.recursion import Recursion
@@ -99,8 +99,9 @@ def test_random_depth_draws_its_distribution():
     """The inverse of the Poisson distribution; the mean of a log-normal rate is the recipe's."""
     for number in range(6):
         below = sum(math.exp(-2.5) * 2.5**k / math.factorial(k) for k in range(number + 1))
-        assert poisson(2.5, below - 1e-9, 99) == number
-        assert poisson(2.5, below + 1e-9, 99) == number + 1
+        assert poisson_quantile(2.5, below - 1e-9, 99) == number
+        assert poisson_quantile(2.5, below + 1e-9, 99) == number + 1
+    assert poisson_quantile(2000, 0.5, 9999) == 2000  # where exp(-2000) is 0
     loop = RandomDepth.__new__(RandomDepth)
     loop.recur, loop.spread = 6, 0.5
     numbers = torch.rand(20_000, generator=torch.Generator().manual_seed(0)).tolist()

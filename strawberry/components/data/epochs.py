@@ -13,8 +13,8 @@ from strawberry.recipe.spec import ComponentSpec
 class Epochs(DataSource):
     """Every window of the training text once, then again in another order, and so on.
 
-    Without it, each row of a batch is a window from a random place, so after as many tokens as
-    there are, about 37 % of the text has not been seen and some of it several times. A resumed run
+    By default each row of a batch is a window from a random place: after one epoch's worth of
+    tokens about 37 % of the text has not been seen, and some of it several times. A resumed run
     goes on in the same epoch, and ranks share it.
 
     Args:
@@ -28,21 +28,22 @@ class Epochs(DataSource):
         of: Annotated[ComponentSpec, Kind("data")] = "strawberry/stdlib",  # type: ignore[assignment]
     ) -> None:
         super().__init__(site)
-        self.of: DataSource = of.construct(site, contract=DataSource)
-        self._spec = of
+        self.source: DataSource = of.construct(site, contract=DataSource)
+        self.spec = of
+        self.prompt = self.source.prompt
 
     def open(self) -> Dataset:
-        """Open the data set; raises RecipeError as the other one does."""
-        with self._spec.located():
-            opened = EpochsDataset(self.of.open())
+        """Open the data set; raises RecipeError if the source's can't be opened."""
+        with self.spec.located():
+            opened = EpochsDataset(self.source.open())
             windows = opened.windows(self.site.block_size)
             opened.notes = (*opened.notes, f"an epoch has {windows:,} windows")
             return opened
 
     def known_ids(self, of_recipe: int | None) -> int | None:
-        """Those of the other data."""
-        return self.of.known_ids(of_recipe)
+        """As of the source."""
+        return self.source.known_ids(of_recipe)
 
     def divided(self) -> str:
-        """As the other data."""
-        return self.of.divided()
+        """As of the source."""
+        return self.source.divided()

@@ -9,7 +9,7 @@ import tokenize
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -41,7 +41,7 @@ class Stdlib(DataSource):
         test_division: fraction of the text that moves from training to the locked test split.
     """
 
-    prompt: ClassVar[str] = (
+    prompt = (
         'class Reader:\n    """Read the lines of a file."""\n\n    def __init__(self, file):\n'
         "        self.file = file\n        self.line = None\n\n    def "
     )

@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt
 from strawberry.contracts import Aux, Inner, Loop, LoopSite, Stream, Use
 
 _MOST = 8
-"""Steps of a pass, in multiples of the recipe's: a bound on its time."""
+"""Cap on the drawn steps, as a multiple of `recur`: a bound on a pass's time."""
 
 
 class RandomDepth(Loop):
@@ -65,15 +65,15 @@ class RandomDepth(Loop):
     def _drawn(self, inner: Inner) -> int:
         normal = NormalDist().inv_cdf(min(max(inner.draw(), 1e-9), 1 - 1e-9))
         rate = self.recur * math.exp(self.spread * normal - self.spread**2 / 2)
-        return 1 + poisson(rate, inner.draw(), _MOST * self.recur)
+        return 1 + poisson_quantile(rate, inner.draw(), _MOST * self.recur)
 
 
-def poisson(rate: float, share: float, most: int) -> int:
-    """The number below which lies this share of a Poisson distribution; `most` at the most."""
-    probability = below = math.exp(-rate)
-    number = 0
-    while below <= share and number < most:
+def poisson_quantile(rate: float, probability: float, most: int) -> int:
+    """The quantile of a Poisson distribution at `probability`, at most `most`."""
+    log_share, number = -rate, 0  # of this number; its logarithm, since exp(-rate) may be 0
+    below = math.exp(log_share)
+    while below <= probability and number < most:
         number += 1
-        probability *= rate / number
-        below += probability
+        log_share += math.log(rate / number)
+        below += math.exp(log_share)
     return number

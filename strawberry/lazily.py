@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
+def homes(file: str) -> dict[str, str]:
+    """The module of each public name of a package, from its `if TYPE_CHECKING:` imports.
+
+    Args:
+        file: path of the package's `__init__.py`.
+    """
+    tree = ast.parse(Path(file).read_text("utf-8"))
+    blocks = (n.body for n in tree.body if isinstance(n, ast.If))
+    imports = [n for body in blocks for n in body if isinstance(n, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
+
+
 def lazily(
-    package: str, names: Sequence[str], modules: Sequence[str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__`.
+    package: str, file: str
+) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's `__all__`, `__getattr__` and `__dir__`.
+
+    Its public names are those of its `if TYPE_CHECKING:` imports, which a type checker reads too.
 
     Args:
         package: its `__name__`.
-        names: its `__all__`; none of them may be the name of one of its modules.
-        modules: where the names are, in the order of looking: those of the package, and others by
-            their full names.
+        file: its `__file__`.
     """
+    modules = homes(file)
 
     def get(name: str) -> Any:
-        for module in modules if name in names else ():
-            absolute = module.startswith("strawberry.")
-            home = importlib.import_module(module if absolute else f"{package}.{module}")
-            if hasattr(home, name):
-                value = getattr(home, name)
-                setattr(sys.modules[package], name, value)
-                return value
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(modules[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
 
-    return get, lambda: sorted(names)
+    names = sorted(modules)
+    return names, get, lambda: names

@@ -19,36 +19,24 @@ from typing import TYPE_CHECKING
 from strawberry.lazily import lazily
 
 if TYPE_CHECKING:
-    from strawberry.ablate.plan import Plan
-    from strawberry.ablate.preparing import prepare
-    from strawberry.ablate.process import TrialActivity, TrialProcess, outcome, stop, write_request
-    from strawberry.ablate.record import Record
-    from strawberry.ablate.report import tabulate
-    from strawberry.ablate.sweep import Sweep, SweepObserver, make_executor
-    from strawberry.ablate.waiting import wait_for
-    from strawberry.ablate.worker import GRACE, holds
-    from strawberry.stopping import STOPPING
+    from strawberry.ablate.plan import Plan as Plan
+    from strawberry.ablate.preparing import prepare as prepare
+    from strawberry.ablate.process import (
+        TrialActivity as TrialActivity,
+        TrialProcess as TrialProcess,
+        outcome as outcome,
+        stop as stop,
+        write_request as write_request,
+    )
+    from strawberry.ablate.record import Record as Record
+    from strawberry.ablate.report import tabulate as tabulate
+    from strawberry.ablate.sweep import (
+        Sweep as Sweep,
+        SweepObserver as SweepObserver,
+        make_executor as make_executor,
+    )
+    from strawberry.ablate.waiting import wait_for as wait_for
+    from strawberry.ablate.worker import GRACE as GRACE, holds as holds
+    from strawberry.stopping import STOPPING as STOPPING
 
-__all__ = [
-    "GRACE",
-    "STOPPING",
-    "Plan",
-    "Record",
-    "Sweep",
-    "SweepObserver",
-    "TrialActivity",
-    "TrialProcess",
-    "holds",
-    "make_executor",
-    "outcome",
-    "prepare",
-    "stop",
-    "tabulate",
-    "wait_for",
-    "write_request",
-]
-
-_FOR_EXECUTORS = ("strawberry.stopping", "waiting", "process", "worker")
-_FOR_SWEEPS = ("plan", "preparing", "record", "report", "sweep")
-
-__getattr__, __dir__ = lazily(__name__, __all__, (*_FOR_EXECUTORS, *_FOR_SWEEPS))
+__all__, __getattr__, __dir__ = lazily(__name__, __file__)

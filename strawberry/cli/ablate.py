@@ -97,8 +97,7 @@ def command(
     from strawberry.ablate.preparing import prepare
     from strawberry.ablate.suite import make_suite
     from strawberry.ablate.sweep import Sweep, default_folder, make_executor
-    from strawberry.cli import ablate_after as after
-    from strawberry.cli import context
+    from strawberry.cli import ablate_after as after, context
     from strawberry.cli.ablate_display import SweepDisplay
     from strawberry.cli.ablate_estimate import show_estimates
     from strawberry.cli.console import console

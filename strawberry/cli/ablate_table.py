@@ -58,8 +58,7 @@ def _show_fitting(
     out: Console,
 ) -> None:
     """A table of as many columns as there is room for, and which are left out."""
-    from strawberry.cli.console import fitting, show
-    from strawberry.cli.console import table as new_table
+    from strawberry.cli.console import fitting, show, table as new_table
 
     texts = {head: [make(row) for row in rows] for head, make in columns.items()}
     kept, left = fitting(texts, SPARE, out.width)

@@ -80,8 +80,7 @@ def command(
     """Measure the validation loss of a run, or its scores on tasks."""
     from strawberry.cli import context
     from strawberry.cli.console import console, print_json
-    from strawberry.cli.tasks import scores as task_rows
-    from strawberry.cli.tasks import show as show_tasks
+    from strawberry.cli.tasks import scores as task_rows, show as show_tasks
     from strawberry.errors import StrawberryError
     from strawberry.generation.load import load_run
     from strawberry.plugin import TaskOptions

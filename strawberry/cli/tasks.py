@@ -58,8 +58,7 @@ def _one(answers: Sequence[tuple[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
 
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a table with a line for each metric."""
-    from strawberry.cli.console import show as print_table
-    from strawberry.cli.console import table
+    from strawberry.cli.console import show as print_table, table
 
     deep = any("recursion_steps" in row for row in rows)
     columns = ["task", *(["steps"] if deep else []), "metric", "value", "standard error"]

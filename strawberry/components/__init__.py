@@ -11,37 +11,20 @@ from typing import TYPE_CHECKING
 from strawberry.lazily import lazily
 
 if TYPE_CHECKING:
-    from strawberry.components.attention.recurrence import recurrence
-    from strawberry.components.attention.softmax import extend_kv, new_kv
-    from strawberry.components.dispatch import Dispatch
-    from strawberry.components.norm.rmsnorm import unit_rms
-    from strawberry.components.routing import ExpertAssignment, ExpertRouter, RouterLosses
-    from strawberry.components.weights.owned import OwnedWeights
-    from strawberry.components.weights.retention import SWAPS, Rule, Update
+    from strawberry.components.attention.recurrence import recurrence as recurrence
+    from strawberry.components.attention.softmax import extend_kv as extend_kv, new_kv as new_kv
+    from strawberry.components.dispatch import Dispatch as Dispatch
+    from strawberry.components.norm.rmsnorm import unit_rms as unit_rms
+    from strawberry.components.routing import (
+        ExpertAssignment as ExpertAssignment,
+        ExpertRouter as ExpertRouter,
+        RouterLosses as RouterLosses,
+    )
+    from strawberry.components.weights.owned import OwnedWeights as OwnedWeights
+    from strawberry.components.weights.retention import (
+        SWAPS as SWAPS,
+        Rule as Rule,
+        Update as Update,
+    )
 
-__all__ = [
-    "SWAPS",
-    "Dispatch",
-    "ExpertAssignment",
-    "ExpertRouter",
-    "OwnedWeights",
-    "RouterLosses",
-    "Rule",
-    "Update",
-    "extend_kv",
-    "new_kv",
-    "recurrence",
-    "unit_rms",
-]
-
-_MODULES = (
-    "attention.recurrence",
-    "attention.softmax",
-    "dispatch",
-    "norm.rmsnorm",
-    "routing",
-    "weights.owned",
-    "weights.retention",
-)
-
-__getattr__, __dir__ = lazily(__name__, __all__, _MODULES)
+__all__, __getattr__, __dir__ = lazily(__name__, __file__)

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from strawberry.lazily import lazily
 
 if TYPE_CHECKING:
-    from strawberry.model.accounting import account
-    from strawberry.model.language_model import LanguageModel
+    from strawberry.model.accounting import account as account
+    from strawberry.model.language_model import LanguageModel as LanguageModel
 
-__all__ = ["LanguageModel", "account"]
-
-__getattr__, __dir__ = lazily(__name__, __all__, ("language_model", "accounting"))
+__all__, __getattr__, __dir__ = lazily(__name__, __file__)

@@ -11,8 +11,7 @@ import yaml
 from strawberry.ablate.axes import full_path, parse_axis
 from strawberry.ablate.cells import cells
 from strawberry.ablate.plan import Range
-from strawberry.ablate.planfile import is_plan
-from strawberry.ablate.planfile import make_plan as read
+from strawberry.ablate.planfile import is_plan, make_plan as read
 from strawberry.ablate.preparing import prepare
 from strawberry.ablate.seeds import held
 from strawberry.ablate.trials import UNIMPORTANT, Trials

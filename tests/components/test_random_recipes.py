@@ -12,8 +12,7 @@ from collections import Counter
 import annotated_types
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from safetensors.torch import load, save
 
 import strawberry

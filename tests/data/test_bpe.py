@@ -11,8 +11,7 @@ import pytest
 import rustbpe
 import tiktoken
 import tokenizers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from strawberry.data import bpe, load_tokenizer
 from strawberry.data.bpe import PATTERNS, SPECIAL_TOKENS, BPETokenizer, byte_tokenizer, train_bpe

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from strawberry.contracts.data import SPLITS, Corpus, Ids, Split
 from strawberry.data.bpe import byte_tokenizer

@@ -22,13 +22,16 @@ from strawberry.model.language_model import LanguageModel
 from strawberry.runs import checkpoint
 from strawberry.runs.folder import RunFolder
 from strawberry.runs.memory import OutOfMemory
-from strawberry.training import Diverged, train
-from strawberry.training import engine as engine_module
-from strawberry.training import loop as loop_module
-from strawberry.training import outline as outline_module
-from strawberry.training import recent as recent_module
-from strawberry.training import session as session_module
-from strawberry.training import spikes as spikes_module
+from strawberry.training import (
+    Diverged,
+    engine as engine_module,
+    loop as loop_module,
+    outline as outline_module,
+    recent as recent_module,
+    session as session_module,
+    spikes as spikes_module,
+    train,
+)
 from strawberry.training.batches import Batches
 from strawberry.training.guard import BACK_OFFS, IN_A_ROW
 from strawberry.training.optimizers import Optimizers

@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from strawberry.cli.app import run as command
 from strawberry.errors import RecipeError
 from strawberry.plugin import Plugins
-from strawberry.recipe import load_recipe
-from strawberry.recipe import yaml as yaml_module
+from strawberry.recipe import load_recipe, yaml as yaml_module
 from tests.faults.conftest import Figure
 from tests.recipe import test_fuzz as fuzz
 from tests.recipe.conftest import folder, plugins

@@ -25,8 +25,7 @@ from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.runs import checkpoint
 from strawberry.runs.checkpoint import CheckpointData, CheckpointPolicy
-from strawberry.training import loop as loop_module
-from strawberry.training import train
+from strawberry.training import loop as loop_module, train
 from strawberry.training.optimizers import Optimizers
 from strawberry.training.restore import NEEDED
 from strawberry.training.signals import StopRequest

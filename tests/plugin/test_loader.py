@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from strawberry.errors import PluginError
-from strawberry.plugin import PluginRecord, Plugins
-from strawberry.plugin import loader as loader_module
+from strawberry.plugin import PluginRecord, Plugins, loader as loader_module
 from tests.plugin.fakes import FakeSite, registers
 
 GOOD = registers("registry.attention('good', 'good_parts:Good')")

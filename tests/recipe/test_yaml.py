@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.recipe.yaml import dump, parse, read_tree

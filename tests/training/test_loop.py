@@ -19,8 +19,7 @@ from strawberry.errors import PluginError, StrawberryError
 from strawberry.model.language_model import LanguageModel
 from strawberry.runs import checkpoint
 from strawberry.runs.folder import RunFolder
-from strawberry.training import Diverged, Interrupted, train
-from strawberry.training import loop as loop_module
+from strawberry.training import Diverged, Interrupted, loop as loop_module, train
 from strawberry.training.optimizers import Optimizers
 from tests.training.conftest import RecipeMaker
 

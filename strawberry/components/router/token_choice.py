@@ -15,8 +15,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from strawberry.components.routing import ExpertRouter as Chooser
-from strawberry.components.routing import RouterLosses
+from strawberry.components.routing import ExpertRouter as Chooser, RouterLosses
 from strawberry.contracts import Routed, Router, RouterSite, State
 
 

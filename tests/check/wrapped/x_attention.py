@@ -1,8 +1,7 @@
 """x-transformers' attention, with its gate and its cache, as a component."""
 
 from torch import zeros
-from x_transformers.x_transformers import Attention as XAttention
-from x_transformers.x_transformers import Intermediates
+from x_transformers.x_transformers import Attention as XAttention, Intermediates
 
 from strawberry.contracts import Attention
 from strawberry.plugin import hookimpl

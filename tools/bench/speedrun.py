@@ -31,7 +31,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-import turns
+from turns import show
 
 from strawberry.data import open_dataset
 from strawberry.recipe import load_recipe
@@ -203,18 +203,20 @@ def main() -> None:
             parser.error(f"run {options.nanogpt}/data/shakespeare_char/prepare.py first")
     elif not options.peer_runs and options.loss is None:
         parser.error("without runs of nanoGPT this track needs --loss")
-    turns.show(measure(options), table, options.json)
+    show(measure(options), table, options.json)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that is printed, as plain data."""
     runs: dict[str, list[Timed]] = {"nanoGPT": [], "ours": []}
-    for turn in range(max(options.seeds, options.peer_runs)):
+    turns = max(options.seeds, options.peer_runs)
+    for turn in range(turns):
         with tempfile.TemporaryDirectory() as folder:
-            if turn < options.peer_runs:
+            # Fewer runs of a side are spread over all turns.
+            if turn * options.peer_runs % turns < options.peer_runs:
                 runs["nanoGPT"].append(theirs(options, Path(folder)))
-            if turn < options.seeds:
-                runs["ours"].append(ours(options, Path(folder), seed=turn + 1))
+            if turn * options.seeds % turns < options.seeds:
+                runs["ours"].append(ours(options, Path(folder), seed=len(runs["ours"]) + 1))
     threshold = options.loss or TRACKS[options.track].loss
     if threshold is None:
         threshold = median(run.evaluations[-1][1] for run in runs["nanoGPT"])

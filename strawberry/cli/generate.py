@@ -28,17 +28,25 @@ def command(
         int, typer.Option(help="Maximum number of new tokens."), Ge(0), Counted
     ] = 256,
     temperature: Annotated[
-        float, typer.Option(help="Divides the logits; 0 takes the most likely token."), Ge(0)
-    ] = 0.75,
+        float | None,
+        typer.Option(
+            help="Divides the logits; 0 takes the most likely token. 0.75 if not given, or what "
+            "suits the data source: 0.9 for stdlib."
+        ),
+        Ge(0),
+    ] = None,
     top_k: Annotated[
         int | None, typer.Option(help="Sample from the K most likely tokens."), Ge(1), Counted
     ] = None,
     top_p: Annotated[
-        float,
-        typer.Option(help="Sample from the most likely tokens with total probability P."),
+        float | None,
+        typer.Option(
+            help="Sample from the most likely tokens with total probability P. 0.9 if not given, "
+            "or what suits the data source: 0.8 for stdlib."
+        ),
         Gt(0),
         Le(1),
-    ] = 0.9,
+    ] = None,
     no_repeat: Annotated[
         int, typer.Option(help="Never repeat a run of N tokens; 0 allows it."), Ge(0), Counted
     ] = 8,
@@ -91,7 +99,8 @@ def command(
     from strawberry.cli import context
     from strawberry.cli.console import print_json, say
     from strawberry.cli.terminal import warn
-    from strawberry.generation import Sampling, generate_batch, load_run
+    from strawberry.generation import generate_batch, load_run
+    from strawberry.generation.sampling import sampling_for
     from strawberry.generation.text import refuse_noncausal
 
     given = prompts or [""]
@@ -114,7 +123,7 @@ def command(
         given,
         samples=samples,
         max_new_tokens=max_new_tokens,
-        sampling=Sampling(temperature, top_k, top_p, no_repeat or None),
+        sampling=sampling_for(loaded.recipe, temperature, top_k, top_p, no_repeat or None),
         seed=seed,
         use_cache=cache,
         allow_noncausal=allow_noncausal or (),

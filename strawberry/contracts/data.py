@@ -233,12 +233,21 @@ class DataSource(abc.ABC):
     Attributes:
         prompt: a text with which its documents may begin, for the sample at the end of a run; empty
             if a model starts a document by itself.
+        temperature: the default of `generate`, which shows a small model of such text at its best.
+        top_p: the same.
     """
 
     prompt: str = ""
+    temperature: float = 0.75
+    top_p: float = 0.9
 
     def __init__(self, site: DataSite) -> None:
         self.site = site
+
+    def sampled_as(self, source: DataSource) -> None:
+        """Take the prompt and the settings of sampling from a source inside of this one."""
+        self.prompt, self.temperature = source.prompt, source.temperature
+        self.top_p = source.top_p
 
     @abc.abstractmethod
     def open(self) -> Dataset:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
+from strawberry.contracts import DataSource
+from strawberry.data.opening import data_site
 from strawberry.errors import StrawberryError
+
+if TYPE_CHECKING:
+    from strawberry.recipe.spec import Recipe
 
 _COLDEST: Final = 1e-30
 """The smallest divisor that float32 supports."""
@@ -98,5 +103,22 @@ def without_repeats(logits: Tensor, ids: Tensor, length: int) -> Tensor:
     return logits.masked_fill(repeats & left.any(-1, keepdim=True), float("-inf"))
 
 
-SHOWN: Final = Sampling(temperature=0.75, top_p=0.9, no_repeat=8)
-"""The default of `generate`, which suits small models."""
+NO_REPEAT: Final = 8
+"""The default of `generate`: a small model easily goes into a loop."""
+
+
+def sampling_for(
+    recipe: Recipe,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    no_repeat: int | None = NO_REPEAT,
+) -> Sampling:
+    """Settings of `generate`; None for a temperature or a top-p takes that of the data source."""
+    source: DataSource = recipe.data.construct(data_site(recipe), contract=DataSource)
+    return Sampling(
+        source.temperature if temperature is None else temperature,
+        top_k,
+        source.top_p if top_p is None else top_p,
+        no_repeat,
+    )

@@ -14,7 +14,7 @@ from strawberry.errors import StrawberryError
 from strawberry.generation.decode import sample_batch
 from strawberry.generation.heads import check_heads, speculate_by_heads
 from strawberry.generation.load import LoadedRun, load_run
-from strawberry.generation.sampling import SHOWN, Sampling
+from strawberry.generation.sampling import NO_REPEAT, Sampling, sampling_for
 from strawberry.generation.speculative import check_draft, check_exit, speculate
 from strawberry.model.risks import declares, noncausal
 from strawberry.runs.memory import within_memory
@@ -31,10 +31,10 @@ def generate(
     prompt: str = "",
     *,
     max_new_tokens: int = 256,
-    temperature: float = SHOWN.temperature,
-    top_k: int | None = SHOWN.top_k,
-    top_p: float | None = SHOWN.top_p,
-    no_repeat: int | None = SHOWN.no_repeat,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    no_repeat: int | None = NO_REPEAT,
     seed: int = 0,
     use_cache: bool = True,
     allow_noncausal: Collection[str] = (),
@@ -47,9 +47,11 @@ def generate(
         run: a run folder, or a loaded run, with weights in any format.
         prompt: text to continue; empty starts a document.
         max_new_tokens: maximum number of new tokens.
-        temperature: divides the logits; 0 takes the most likely token.
+        temperature: divides the logits; 0 takes the most likely token, None what suits the run's
+            data source.
         top_k: sample from the k most likely tokens.
-        top_p: sample from the most likely tokens with total probability p; None for all.
+        top_p: sample from the most likely tokens with total probability p; 1 takes all, None what
+            suits the run's data source.
         no_repeat: never repeat a run of this many tokens; None allows it.
         seed: random seed of the sampling.
         use_cache: False computes the whole sequence for each token, as for every non-causal model.
@@ -62,11 +64,12 @@ def generate(
         The new text, without the prompt. Raises StrawberryError as `load_run` does, and for a
         non-causal model without permission.
     """
+    loaded = run if isinstance(run, LoadedRun) else load_run(run, weights="float32")
     ((text,),) = generate_batch(
-        run,
+        loaded,
         [prompt],
         max_new_tokens=max_new_tokens,
-        sampling=Sampling(temperature, top_k, top_p, no_repeat),
+        sampling=sampling_for(loaded.recipe, temperature, top_k, top_p, no_repeat),
         seed=seed,
         use_cache=use_cache,
         allow_noncausal=allow_noncausal,
@@ -119,9 +122,9 @@ def generate_batch(
     _check_least(max_new_tokens=(max_new_tokens, 0), samples=(samples, 1))
     if not prompts:
         return []
-    sampling = sampling or SHOWN
-    sampling.check()
     loaded = run if isinstance(run, LoadedRun) else load_run(run, weights="float32")
+    sampling = sampling or sampling_for(loaded.recipe)
+    sampling.check()
     refuse_noncausal(loaded, allow_noncausal)
     if steps is not None:
         loaded.model.set_steps(steps)

@@ -19,7 +19,7 @@ from strawberry.generation import (
     sample_batch,
     sample_ids,
 )
-from strawberry.generation.sampling import SHOWN
+from strawberry.generation.sampling import sampling_for
 from strawberry.training import train
 from tests.data.test_streaming import byte_fallback
 from tests.support import REGISTRY
@@ -82,6 +82,24 @@ def test_top_k_leaves_k_and_top_p_the_smallest_set_that_reaches_p() -> None:
     torch.testing.assert_close(Sampling(1.0, top_k=99).probabilities(logits), logits.exp())
 
 
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"use": "stdlib"}, (0.9, 0.8)),
+        ({"use": "epochs", "of": "stdlib"}, (0.9, 0.8)),
+        ({"use": "tokens", "path": "here"}, (0.75, 0.9)),
+    ],
+)
+def test_default_sampling_is_that_of_the_data(
+    make_recipe: RecipeMaker, data: dict[str, Any], expected: tuple[float, float]
+) -> None:
+    """Code has settings of its own, other sources have those of prose, and given ones win."""
+    recipe = make_recipe(data=data)
+    default = sampling_for(recipe)
+    assert (default.temperature, default.top_p, default.no_repeat) == (*expected, 8)
+    assert sampling_for(recipe, 0.0, 5, 1.0, None) == Sampling(0.0, 5, 1.0, None)
+
+
 def test_temperature_sharpens_and_flattens() -> None:
     """Probabilities are those of the logits over the temperature; at 0 the best has all."""
     logits = torch.tensor([[2.0, 1.0, 0.0]])
@@ -131,7 +149,7 @@ def test_prompts_side_by_side_give_what_each_gives_alone(run: LoadedRun) -> None
             ]
             for prompt in prompts
         ]
-        sampling = Sampling(temperature, top_p=SHOWN.top_p)
+        sampling = Sampling(temperature, top_p=0.9)
         together = generate_batch(
             run, prompts, samples=2, max_new_tokens=12, sampling=sampling, seed=5
         )

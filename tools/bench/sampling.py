@@ -8,6 +8,7 @@ continued once with every setting. Real text is what follows there, at the same 
 
 `valid`, of code: the share of a sample's lines that belong to the longest beginning, prompt
 included, which Python's parser accepts. Of prose: the share of its words that training text has.
+`brackets`, of code: the share of samples in which every closing bracket closes the last open one.
 `repeated` is the share of runs of four words that stood in the sample before, and `words` how many
 different words a hundred words have. A setting is good whose samples are valid, and repeat no more
 than real text does.
@@ -35,6 +36,8 @@ from strawberry.recipe import load_recipe
 
 RUN_OF = 4
 """Words of what counts as a repetition."""
+_STRING = re.compile(r"\"\"\".*?\"\"\"|\"[^\"\n]*\"|'[^'\n]*'|#[^\n]*", re.DOTALL)
+"""Strings and comments, nearly: what a stranger's eye leaves out."""
 
 
 def main() -> None:
@@ -65,6 +68,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     train, held = (list(dataset.texts(split) or ()) for split in ("train", "val"))
     code = recipe.data.use == "strawberry/stdlib"
     valid = parsed if code else known(train)
+    closed = fitting if code else None
     prompts, real = begun(held, options.prompts, options.lines)
     settings = [
         Sampling(temperature, None, top_p, options.no_repeat or None)
@@ -75,10 +79,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         made = generate_batch(loaded, prompts, max_new_tokens=options.tokens, sampling=sampling)
         texts = [text for (text,) in made]
         rows.append({"temperature": sampling.temperature, "top_p": sampling.top_p,
-                     **judged(prompts, texts, valid)})  # fmt: skip
+                     **judged(prompts, texts, valid, closed)})  # fmt: skip
     length = round(fmean(len(text) for text in texts))
     rows.append({"temperature": "real text", "top_p": "",
-                 **judged(prompts, [text[:length] for text in real], valid)})  # fmt: skip
+                 **judged(prompts, [text[:length] for text in real], valid, closed)})  # fmt: skip
     return {"run": str(options.run), "code": code, "characters": length, "settings": rows}
 
 
@@ -99,11 +103,16 @@ def _paragraphs(text: str, lines: int) -> list[list[str]]:
 
 
 def judged(
-    prompts: list[str], texts: list[str], valid: Callable[[str, str], float]
+    prompts: list[str],
+    texts: list[str],
+    valid: Callable[[str, str], float],
+    closed: Callable[[str, str], float] | None,
 ) -> dict[str, float]:
     """The means over samples."""
+    pairs = list(zip(prompts, texts, strict=True))
     return {
-        "valid": fmean(valid(prompt, text) for prompt, text in zip(prompts, texts, strict=True)),
+        "valid": fmean(valid(prompt, text) for prompt, text in pairs),
+        **({} if closed is None else {"brackets": fmean(closed(*pair) for pair in pairs)}),
         "repeated": fmean(repeated(text) for text in texts),
         "words": fmean(variety(text) for text in texts),
     }
@@ -121,6 +130,17 @@ def parsed(prompt: str, text: str) -> float:
             continue
         return count / len(lines)
     return 0.0
+
+
+def fitting(prompt: str, text: str) -> float:
+    """Whether every closing bracket of a sample closes the last open one; strings aside."""
+    opened: list[str] = []
+    for each in re.findall(r"[(\[{}\])]", _STRING.sub("", prompt + text)):
+        if each in "([{":
+            opened.append(each)
+        elif not opened or opened.pop() + each not in ("()", "[]", "{}"):
+            return 0.0
+    return 1.0
 
 
 def known(train: list[str]) -> Callable[[str, str], float]:
@@ -155,11 +175,12 @@ def table(result: dict[str, Any]) -> str:
     """The same for people."""
     kind = "code" if result["code"] else "prose"
     lines = [f"{result['run']}: {kind}, samples of {result['characters']} characters", "",
-             "| temperature | top-p | valid | repeated | words |",
-             "|---|---|---|---|---|"]  # fmt: skip
+             "| temperature | top-p | valid | brackets | repeated | words |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
     lines += [
-        f"| {row['temperature']} | {row['top_p']} | {row['valid']:.3f} | {row['repeated']:.3f} "
-        f"| {row['words']:.1f} |"
+        f"| {row['temperature']} | {row['top_p']} | {row['valid']:.3f} "
+        f"| {format(row['brackets'], '.3f') if 'brackets' in row else ''} "
+        f"| {row['repeated']:.3f} | {row['words']:.1f} |"
         for row in result["settings"]
     ]
     return "\n".join(lines)

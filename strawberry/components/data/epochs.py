@@ -30,7 +30,7 @@ class Epochs(DataSource):
         super().__init__(site)
         self.source: DataSource = of.construct(site, contract=DataSource)
         self.spec = of
-        self.prompt = self.source.prompt
+        self.sampled_as(self.source)
 
     def open(self) -> Dataset:
         """Open the data set; raises RecipeError if the source's can't be opened."""

@@ -53,7 +53,7 @@ class Mixture(DataSource):
         if names is not None and not (len(set(names)) == len(names) and all(map(_NAME, names))):
             raise FieldError("names", "expected different names of letters, digits and `_`")
         self.of = of
-        self.prompt = self._source(of[0]).prompt
+        self.sampled_as(self._source(of[0]))
         self.weights = weights
         self.names = names
 

@@ -45,6 +45,8 @@ class Stdlib(DataSource):
         'class Reader:\n    """Read the lines of a file."""\n\n    def __init__(self, file):\n'
         "        self.file = file\n        self.line = None\n\n    def "
     )
+    temperature = 0.9
+    top_p = 0.8
 
     def __init__(
         self,

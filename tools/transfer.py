@@ -1,23 +1,28 @@
 """Where the best learning rate is, over widths and depths, under several parametrizations.
 
-    python tools/transfer.py sweep --out transfer.jsonl
+    python tools/transfer.py sweep --out transfer.jsonl [--seeds 3] [--arms mup_zero] [--axes width]
     python tools/transfer.py draw transfer.jsonl --out transfer.png
 
-A llama of width 64 and depth 2 is trained on the standard library's source, in short runs of one
-seed, at rates a factor of 2 apart: from the best rate of the size before, until it is between two
-worse ones. The best rate is the lowest point of a parabola through these three losses, over the
-logarithm of the rate. Rows of `--out` are kept, and what is there is not trained again.
+A llama of width 64 and depth 2 is trained on the standard library's source, in short runs, at rates
+a factor of sqrt(2) apart: from the best rate of the size before, until two rates on either side of
+the best are known. A loss is the mean over seeds, which have the same data at every size. The best
+rate is the lowest point of a parabola fitted to these five losses, over the logarithm of the rate.
+Rows of `--out` are kept, and what is there is not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 
 import strawberry
@@ -41,13 +46,21 @@ MODEL = {
     ],
 }
 BATCH, HELD = 8, 64
-WIDTHS, DEPTHS = (64, 128, 256, 512), (2, 4, 8, 16)
+SIZES = {"width": (64, 128, 256, 512), "depth": (2, 4, 8, 16)}
 ARMS: dict[str, dict[str, Any]] = {
     "standard": {"use": "standard"},
     "mup": {"use": "mup", "base_width": 64},
+    "mup_zero": {"use": "mup", "base_width": 64, "zero_outputs": True},
     "complete_p": {"use": "complete_p", "base_width": 64, "base_depth": 2},
 }
-FIRST = 2.0**-7
+FIRST = -13
+"""The first rate tried, as a power of sqrt(2)."""
+AROUND = 2
+"""Rates on either side of the best one, a factor of sqrt(2) apart."""
+
+
+KEY = ("arm", "width", "depth", "rate", "seed")
+"""What tells one run from another."""
 
 
 def recipe_for(arm: str, width: int, depth: int, steps: int, rate: float) -> Any:
@@ -89,39 +102,47 @@ def _rows(data: Any, split: str, first: int, count: int, length: int) -> list[to
     return [torch.from_numpy(r) for r in data.rows(split, first, count, block_size=length, seed=0)]
 
 
-def sweep(out: Path, steps: int, arms: list[str], axes: list[str]) -> None:
-    """Train what `out` lacks, and append a row for each run."""
-    known = {(r["arm"], r["width"], r["depth"], r["rate"]): r["loss"] for r in read(out)}
+def sweep(out: Path, steps: int, arms: list[str], axes: list[str], seeds: list[int]) -> None:
+    """Train what `out` lacks, and append a row for each run.
 
-    def loss(arm: str, width: int, depth: int, rate: float) -> float:
-        key = (arm, width, depth, rate)
-        if key not in known:
-            known[key] = trained(recipe_for(arm, width, depth, steps, rate))
+    Args:
+        out: the file of rows.
+        steps: length of a run.
+        arms: names in `ARMS`.
+        axes: "width", "depth".
+        seeds: how many there are of each run; or how many at each size of an axis.
+    """
+    losses = {tuple(r[name] for name in KEY): r["loss"] for r in read(out)}
+
+    def one(key: tuple[Any, ...]) -> float:
+        if key not in losses:
+            losses[key] = trained(recipe_for(*key[:3], steps, key[3]), key[4])
             with out.open("a") as file:
-                names = dict(zip(("arm", "width", "depth", "rate"), key, strict=True))
-                file.write(json.dumps({**names, "loss": known[key], "steps": steps}) + "\n")
-        return known[key]
+                row = {**dict(zip(KEY, key, strict=True)), "loss": losses[key], "steps": steps}
+                file.write(json.dumps(row) + "\n")
+        return losses[key]
 
-    for axis in axes:
-        for arm in arms:
-            best = FIRST
-            for size in WIDTHS if axis == "width" else DEPTHS:
-                width, depth = (size, 2) if axis == "width" else (64, size)
-                best = bracketed(lambda r, a=arm, w=width, d=depth: loss(a, w, d, r), best)
+    def loss(arm: str, axis: str, place: int, power: int) -> float:
+        size = SIZES[axis][place]
+        width, depth = (size, 2) if axis == "width" else (64, size)
+        count = seeds[place if len(seeds) > 1 else 0]
+        return fmean(one((arm, width, depth, 2 ** (power / 2), n)) for n in range(count))
+
+    for axis, arm in itertools.product(axes, arms):
+        best = FIRST
+        for place in range(len(SIZES[axis])):
+            best = bracketed(partial(loss, arm, axis, place), best)
 
 
-def bracketed(loss: Any, start: float) -> float:
-    """The best of rates a factor of 2 apart, once its neighbours are both worse."""
-    rates = [start / 2, start, 2 * start]
+def bracketed(loss: Callable[[int], float], start: int) -> int:
+    """The best power of sqrt(2), once `AROUND` rates on either side of it are known."""
+    best = start
     while True:
-        losses = [loss(rate) for rate in rates]
-        best = min(range(len(rates)), key=losses.__getitem__)
-        if best == 0:
-            rates.insert(0, rates[0] / 2)
-        elif best == len(rates) - 1:
-            rates.append(2 * rates[-1])
-        else:
-            return rates[best]
+        near = range(best - AROUND, best + AROUND + 1)
+        least = min(near, key=loss)
+        if least == best:
+            return best
+        best = least
 
 
 def read(out: Path) -> list[dict[str, Any]]:
@@ -129,24 +150,33 @@ def read(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
+def curves(rows: list[dict[str, Any]], arm: str, axis: str) -> dict[int, list[tuple[float, float]]]:
+    """(rate, mean loss) by size along one axis, in the order of rates."""
+    other, fixed = ("depth", 2) if axis == "width" else ("width", 64)
+    losses: dict[int, dict[float, list[float]]] = {}
+    for row in rows:
+        if row["arm"] == arm and row[other] == fixed:
+            losses.setdefault(row[axis], {}).setdefault(row["rate"], []).append(row["loss"])
+    return {
+        size: sorted((rate, fmean(each)) for rate, each in losses[size].items())
+        for size in sorted(losses)
+    }
+
+
 def best_rates(rows: list[dict[str, Any]], axis: str) -> Iterator[tuple[str, int, float]]:
     """(arm, size, best rate) along one axis."""
-    other, fixed = ("depth", 2) if axis == "width" else ("width", 64)
     for arm in ARMS:
-        mine = [r for r in rows if r["arm"] == arm and r[other] == fixed]
-        for size in sorted({r[axis] for r in mine}):
-            curve = sorted((r["rate"], r["loss"]) for r in mine if r[axis] == size)
+        for size, curve in curves(rows, arm, axis).items():
             place = min(range(len(curve)), key=lambda i: curve[i][1])
-            if 0 < place < len(curve) - 1:
-                yield arm, size, lowest(curve[place - 1 : place + 2])
+            if AROUND <= place < len(curve) - AROUND:
+                yield arm, size, lowest(curve[place - AROUND : place + AROUND + 1])
 
 
-def lowest(three: list[tuple[float, float]]) -> float:
-    """The lowest point of a parabola through three losses, over the logarithm of the rate."""
-    (left, a), (rate, b), (_, c) = three
-    if not math.isfinite(a + c):
-        return rate
-    return rate * (rate / left) ** ((a - c) / (2 * (a - 2 * b + c)))
+def lowest(curve: list[tuple[float, float]]) -> float:
+    """The lowest point of a parabola through losses, over the logarithm of the rate."""
+    finite = [(math.log(rate), loss) for rate, loss in curve if math.isfinite(loss)]
+    bent, slope, _ = np.polyfit(*zip(*finite, strict=True), 2)
+    return math.exp(-slope / (2 * bent))
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> None:
@@ -155,12 +185,8 @@ def draw(rows: list[dict[str, Any]], out: Path) -> None:
     axes = figure.subplots(2, len(ARMS), sharex=True, sharey="row")
     for row, axis in enumerate(("width", "depth")):
         best = {(arm, size): rate for arm, size, rate in best_rates(rows, axis)}
-        other, fixed = ("depth", 2) if axis == "width" else ("width", 64)
-        for place, (column, arm) in zip(axes[row], enumerate(ARMS), strict=True):
-            del column
-            mine = [r for r in rows if r["arm"] == arm and r[other] == fixed]
-            for number, size in enumerate(sorted({r[axis] for r in mine})):
-                curve = sorted((r["rate"], r["loss"]) for r in mine if r[axis] == size)
+        for place, arm in zip(axes[row], ARMS, strict=True):
+            for number, (size, curve) in enumerate(curves(rows, arm, axis).items()):
                 told = f"{axis} {size}"
                 if (arm, size) in best:
                     told += f": {best[arm, size]:.2g}"
@@ -168,7 +194,8 @@ def draw(rows: list[dict[str, Any]], out: Path) -> None:
                 place.plot(*zip(*curve, strict=True), marker="o", color=f"C{number}", label=told)
             place.set_xscale("log", base=2)
             place.set_title(f"{arm}, {axis}")
-            place.legend(frameon=False, fontsize="small")
+            if place.lines:
+                place.legend(frameon=False, fontsize="small")
             place.grid(alpha=0.25)
     axes[0][0].set_ylabel("loss, nats a byte")
     axes[1][0].set_xlabel("peak learning rate")
@@ -195,9 +222,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     parser.add_argument("--axes", nargs="*", default=["width", "depth"])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[3])
     options = parser.parse_args()
     if options.what == "sweep":
-        sweep(options.out, options.steps, options.arms, options.axes)
+        sweep(options.out, options.steps, options.arms, options.axes, options.seeds)
         print(*moved(read(options.out)), sep="\n")
     else:
         draw(read(options.rows), options.out)

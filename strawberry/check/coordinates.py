@@ -90,7 +90,10 @@ def _recipe(subject: Subject) -> Recipe:
     width = recipe.model.n_embd
     if subject.entry is not None and subject.kind != "parametrization":
         base = {"use": "strawberry/mup", "base_width": width}
-        return patch(recipe, {"model.parametrization": base})
+        changed: dict[str, Any] = {"model.parametrization": base}
+        if subject.kind != "optimizer":
+            changed["optimizer"] = "strawberry/adamw"  # whose rates follow the width most
+        return patch(recipe, changed)
     while width % 2 == 0 and width // 2 >= NARROW:
         width //= 2
     return resized(recipe, width)

@@ -173,12 +173,12 @@ CORE: Final = (
     ),
     ComponentKind(
         "optimizer", "optimizer", "strawberry.contracts:OptimizerSource", ("recipe",),
-        default="strawberry/adamw", many="either", selects=True,
+        default="strawberry/muon", many="either", selects=True,
         role="what steps the parameters",
     ),
     ComponentKind(
         "schedule", "learning-rate schedule", "strawberry.contracts:Schedule", ("recipe",),
-        default="strawberry/trapezoid",
+        default="strawberry/wsd",
         role="the learning rate over the steps",
     ),
     ComponentKind(

@@ -93,7 +93,7 @@ class TrainFields(SeedFields):
         learning_rate: peak learning rate.
         warmup_iters: steps of linear warm-up.
         lr_decay_iters: steps until the schedule reaches min_lr; null takes max_iters.
-        cooldown_frac: fraction of lr_decay_iters in which `trapezoid` decays.
+        cooldown_frac: fraction of lr_decay_iters in which `wsd` and `trapezoid` decay.
         min_lr: learning rate at the end, at most the peak; null takes a tenth of the peak. An
             optimizer with an `lr` of its own ends at the same share of that.
         grad_clip: maximum norm of the whole gradient; 0 disables clipping.

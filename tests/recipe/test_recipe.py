@@ -63,7 +63,7 @@ def test_defaults_are_filled(tmp_path):
     assert recipe.name == "recipe"
     assert recipe.model.norm.use == "strawberry/rmsnorm"
     assert recipe.model.stack[0].attention.fields["n_head"] == 4
-    assert recipe.optimizer[0].component.use == "strawberry/adamw"
+    assert recipe.optimizer[0].component.use == "strawberry/muon"
     assert recipe.train.max_iters == 1000
 
 

@@ -44,7 +44,9 @@ class Muon(OptimizerSource):
     they are one tensor in the model, and every expert of a stack.
 
     Args:
-        lr: peak learning rate; null takes `train.learning_rate`.
+        lr: peak learning rate. With `adjust_lr: original` it is the spectral norm of a square
+            matrix's step, so a good one depends little on the width. null takes
+            `train.learning_rate`, which fits `match_rms_adamw`.
         momentum: fraction of the old momentum that is kept.
         momentum_warmup: steps in which the momentum rises from 0.85 to `momentum`; 0 for none.
         nesterov: look one step ahead along the momentum.
@@ -64,7 +66,7 @@ class Muon(OptimizerSource):
         self,
         site: OptimizerSite,
         *,
-        lr: Annotated[float, Gt(0)] | None = None,
+        lr: Annotated[float, Gt(0)] | None = 0.02,
         momentum: Beta = 0.95,
         momentum_warmup: Annotated[int, Ge(0)] = 0,
         nesterov: bool = True,

@@ -21,7 +21,7 @@ class WSD(Schedule):
             which equals `trapezoid`).
     """
 
-    def __init__(self, site: ScheduleSite, *, decay: Form = "sqrt") -> None:
+    def __init__(self, site: ScheduleSite, *, decay: Form = "linear") -> None:
         self.site = site
         self.decay = decay
         self.start = cooldown_start(site)

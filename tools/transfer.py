@@ -116,7 +116,8 @@ def sweep(out: Path, steps: int, arms: list[str], axes: list[str], seeds: list[i
 
     def one(key: tuple[Any, ...]) -> float:
         if key not in losses:
-            losses[key] = trained(recipe_for(*key[:3], steps, key[3]), key[4])
+            arm, width, depth, rate, seed = key
+            losses[key] = trained(recipe_for(arm, width, depth, steps, rate), seed)
             with out.open("a") as file:
                 row = {**dict(zip(KEY, key, strict=True)), "loss": losses[key], "steps": steps}
                 file.write(json.dumps(row) + "\n")
@@ -175,7 +176,7 @@ def best_rates(rows: list[dict[str, Any]], axis: str) -> Iterator[tuple[str, int
 def lowest(curve: list[tuple[float, float]]) -> float:
     """The lowest point of a parabola through losses, over the logarithm of the rate."""
     finite = [(math.log(rate), loss) for rate, loss in curve if math.isfinite(loss)]
-    bent, slope, _ = np.polyfit(*zip(*finite, strict=True), 2)
+    bent, slope, _ = np.polyfit([x for x, _ in finite], [y for _, y in finite], 2)
     return math.exp(-slope / (2 * bent))
 
 

@@ -15,6 +15,7 @@ from strawberry.ablate.factors import Grid
 from strawberry.ablate.preparing import prepare
 from strawberry.ablate.record import Record
 from strawberry.ablate.report import write_report
+from strawberry.ablate.report.charts import cell_axis
 from strawberry.ablate.report.levels import alone
 from strawberry.ablate.report.series import _curve
 from strawberry.ablate.report.summary import write_summary
@@ -199,3 +200,13 @@ def test_the_command_is_one_that_can_be_typed(program: str) -> None:
     record = Record(Path(), {"command": [program, "ablate", "a b.yaml"]})
     name = program if program == "sweep.py" else "strawberry"
     assert record.command == f"{name} ablate 'a b.yaml'"
+
+
+def test_long_names_are_few_lines() -> None:
+    """A cell's name on an axis is wrapped to lines that its row has room for."""
+    names = ["plain, as many FLOPs as cycle", "a " * 80, "mha", "x" * 90]
+    text = cell_axis(names)["labelExpr"].removesuffix("[datum.label]")
+    lines = json.loads(text[1:-1])
+    assert lines["mha"] == ["mha"]
+    assert lines[names[0]] == ["plain, as many FLOPs as", "cycle"]
+    assert all(len(each) <= 3 for each in lines.values())

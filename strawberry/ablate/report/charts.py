@@ -7,8 +7,10 @@ the cells that a reader switched off.
 from __future__ import annotations
 
 import colorsys
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from strawberry.ablate.factors import Grid
@@ -31,6 +33,8 @@ VERDICTS = {
     "no evidence": "#8a8f98",
     "under-powered": "#b79a20",
 }
+LABEL = 26
+"""Characters in a line of a cell's name on an axis."""
 AXES = {
     "steps": "datum.step",
     "tokens": "datum.step * datum.tokens",
@@ -182,7 +186,7 @@ def differences(table: ResultTable) -> Spec:
     for layer in layers[1:]:
         layer["encoding"] |= {
             "y": {"field": "cell", "type": "nominal", "sort": [row.name for row in rows],
-                  "title": None, "axis": {"labelExpr": "split(datum.label, ' ')"}},
+                  "title": None, "axis": cell_axis(row.name for row in rows)},
             "color": {"field": "verdict", "type": "nominal", "scale": scale, "title": None,
                       "legend": {"orient": "top", "values": used, "columns": 3}},
         }  # fmt: skip
@@ -192,6 +196,13 @@ def differences(table: ResultTable) -> Spec:
                 "encoding": ends}  # fmt: skip
         layers.insert(0, band)
     return framed(40 + 38 * len(rows), data={"values": means}, layer=layers)
+
+
+def cell_axis(cells: Iterable[str]) -> Spec:
+    """The axis of cells: a long name is at most three lines, which the height of its row holds."""
+    how: dict[str, Any] = {"max_lines": 3, "placeholder": " …", "break_on_hyphens": False}
+    lines = {name: textwrap.wrap(name, LABEL, **how) for name in cells}
+    return {"labelExpr": f"({json.dumps(lines)})[datum.label]"}
 
 
 def cost_chart(table: ResultTable, cost: str, colour: Spec) -> Spec:

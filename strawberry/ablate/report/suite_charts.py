@@ -10,6 +10,7 @@ from strawberry.ablate.record import Record
 from strawberry.ablate.report.charts import (
     TABLEAU,
     Spec,
+    cell_axis,
     colour_of,
     curves_chart,
     differences,
@@ -50,7 +51,7 @@ def overview(tables: Mapping[str, ResultTable]) -> Spec:
     title = "difference from the baseline, %"
     rows = {
         "y": {"field": "cell", "type": "nominal", "sort": cells, "title": None,
-              "axis": {"labelExpr": "split(datum.label, ' ')"}},
+              "axis": cell_axis(cells)},
         "yOffset": {"field": "table", "type": "nominal", "sort": list(tables)},
         "color": {"field": "table", "type": "nominal", "title": None,
                   "scale": {"domain": list(tables), "range": colours},

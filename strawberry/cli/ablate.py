@@ -178,6 +178,7 @@ def _finish(record: Record, *, as_json: bool) -> None:
 def _run_suite(
     sweeps: dict[str, tuple[Sweep, SweepDisplay]], plan: Path, folder: Path, *, as_json: bool
 ) -> None:
+    from strawberry.ablate.report import write_report
     from strawberry.ablate.suite import write_suite
     from strawberry.cli.ablate_report import (
         need_baselines,
@@ -190,7 +191,10 @@ def _run_suite(
     write_suite(folder, plan, list(sweeps))
     for name, (sweep, display) in sweeps.items():
         display.console.print(f"\n{name}", style="bold")
-        _run(sweep, display)
+        # One that is stopped has the report of every table that it finished; `strawberry report`
+        # makes their summary.
+        write_report(_run(sweep, display))
+        display.console.print(f"  {folder / name / 'report.html'}")
     if as_json:
         print_json(suite_to_json(folder))
     else:

@@ -127,6 +127,8 @@ def test_a_suite_through_the_command_line(
     assert run(["ablate", *words, "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "narrow" in shown
+    said = "".join(shown.split("\n"))
+    assert said.index("narrow/report.html") < said.index("wide/report.html")
     assert "suite.html" in "".join(shown.split("\n"))
     assert run(["report", str(out), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)

@@ -34,6 +34,7 @@ class Asking:
         self._prepared = prepared
         self._out = out
         self.ledger = Ledger(out.parent if folder is None else folder)
+        self.suite: tuple[str, int] | None = None
         self.question: Question | None = None
         self.entry: dict[str, Any] = {}
 
@@ -65,20 +66,27 @@ class Asking:
         self.entry = foreseen(self.ledger, self.plan.campaign, self._question(), before)
         return self.entry
 
+    @property
+    def content(self) -> str:
+        """A digest of all that this sweep compares; seeds are not in it."""
+        live, how = self._prepared.live, self.plan.to_dict()
+        first, *others = [identity(cell.recipe) for cell in live if cell.recipe is not None]
+        return digest([how[name] for name in COMPARED], first, sorted(others))
+
     def _question(self) -> Question:
         plan, live = self.plan, self._prepared.live
         recipe = live[0].recipe
         assert recipe is not None
-        first, *others = [identity(cell.recipe) for cell in live if cell.recipe is not None]
         how = plan.to_dict()
-        compared = [how[name] for name in COMPARED]
+        content, tables = self.suite or (self.content, 1)
         budget = self._prepared.budgets[live[0].name]
         return Question(
             data=fingerprint(open_dataset(recipe), "val", recipe.model.block_size),
-            content=digest(compared, first, sorted(others)),
+            content=content,
             seeds=str(plan.seeds or f"auto {plan.max_seeds}"),
-            comparisons=len(others),
+            comparisons=sum(cell.recipe is not None for cell in live) - 1,
             regime=digest(how["metric"], how["last"], how["vary_seed"], budget.tokens),
+            tables=tables,
         )
 
     def learn(self, values: Mapping[str, Mapping[int, float]]) -> None:
@@ -87,7 +95,8 @@ class Asking:
         if deviation and self.question is not None and self.plan.campaign != NONE:
             noise = (deviation**2, freedom)
             decided = self._decided(values)
-            answer(self.ledger, self.entry, self.question, noise, decided=decided)
+            table = os.path.relpath(self._out, self.ledger.folder)
+            answer(self.ledger, self.entry, self.question, noise, table, decided=decided)
 
     def _decided(self, values: Mapping[str, Mapping[int, float]]) -> bool:
         """Return whether every cell differs from the baseline.
@@ -110,6 +119,13 @@ class Asking:
         )
         verdicts = [compared[name].verdict if name in compared else "" for name in others]
         return bool(verdicts) and set(verdicts) <= {"better", "worse"}
+
+
+def ask_together(tables: Sequence[Asking]) -> None:
+    """Let the tables of a suite be one question: its alpha is divided among them already."""
+    content = digest(sorted(each.content for each in tables))
+    for each in tables:
+        each.suite = content, len(tables)
 
 
 COMPARED = (

@@ -51,6 +51,7 @@ class Question:
         seeds: number of seeds, or `auto` and their maximum.
         comparisons: number of cells without the baseline.
         regime: digest of the settings that must agree for noises to be comparable.
+        tables: number of a suite's tables, which are one question and divide its alpha.
     """
 
     data: str
@@ -58,6 +59,7 @@ class Question:
     seeds: str
     comparisons: int
     regime: str
+    tables: int = 1
 
 
 def share(index: int) -> float:
@@ -114,7 +116,9 @@ def foreseen(
             return entry
     index = 1 + damaged + max([len(mine), *(e["index"] for e in mine)])
     number = 1 + damaged + len({e.get("question") for e in mine})
-    prior = None if campaign == NONE else fit(_noises(entries, campaign, question))
+    # The tables of a suite may be of unlike noise, so that none of them has the others' prior.
+    alone = campaign != NONE and question.tables == 1
+    prior = fit(_noises(entries, campaign, question)) if alone else None
     return {
         "kind": QUESTION,
         "campaign": campaign,
@@ -129,6 +133,7 @@ def foreseen(
         "opened": sum(e["kind"] == OPENING and e.get("val") == question.data for e in entries),
         "prior": None if prior is None else [prior.variance, prior.freedom],
         "comparisons": question.comparisons,
+        "tables": question.tables,
     }
 
 
@@ -137,6 +142,7 @@ def answer(
     entry: Mapping[str, Any],
     question: Question,
     noise: tuple[float, int],
+    table: str = "",
     *,
     decided: bool = False,
 ) -> None:
@@ -147,11 +153,12 @@ def answer(
         entry: what `ask` returned.
         question: the question.
         noise: noise of its runs: the variance of a run, and its degrees of freedom.
+        table: the sweep's folder, since a suite's tables answer one question each for itself.
         decided: whether every cell differs, so that its share is passed on.
     """
     known = {"campaign": entry["campaign"], "data": entry["data"], "question": entry["question"],
              "seeds": entry["seeds"], "regime": question.regime, "noise": list(noise),
-             "index": entry["index"], "decided": decided}  # fmt: skip
+             "index": entry["index"], "table": table, "decided": decided}  # fmt: skip
     with ledger.held():
         entries, _ = ledger.read()
         if not any(e["kind"] == ANSWER and known.items() <= e.items() for e in entries):
@@ -192,13 +199,15 @@ def fit(noises: Sequence[tuple[float, float]]) -> Prior | None:
 def _handed_on(
     entries: Sequence[Mapping[str, Any]], mine: Sequence[Mapping[str, Any]], index: int
 ) -> float:
-    """The share of the previous question of the campaign, if it was decided; else 0."""
+    """The share of the previous question of the campaign, if all of it was decided; else 0."""
     before = next((e for e in mine if e["index"] == index - 1), None)
     if before is None:
         return 0.0
     whose = {name: before[name] for name in ("campaign", "data", "index")}
     answers = [e for e in entries if e["kind"] == ANSWER and whose.items() <= e.items()]
-    return float(before["share"]) if answers and all(e["decided"] for e in answers) else 0.0
+    whole = len({e.get("table") for e in answers}) >= before.get("tables", 1)
+    decided = bool(answers) and whole and all(e["decided"] for e in answers)
+    return float(before["share"]) if decided else 0.0
 
 
 def _seeds(text: str) -> int:

@@ -90,6 +90,7 @@ def command(
     Every cell trains with the same seeds, and equal seeds give the same data order. The same
     command continues an interrupted ablation, and keeps its finished trials.
     """
+    from strawberry.ablate.asking import ask_together
     from strawberry.ablate.axes import parse_axis
     from strawberry.ablate.forecast import Wanted
     from strawberry.ablate.known import earlier_noise
@@ -150,6 +151,8 @@ def command(
             ),
             display,
         )
+    if plans:
+        ask_together([sweep.asking for sweep, _ in sweeps.values()])
     if dry_run:
         show_estimates({name: sweep for name, (sweep, _) in sweeps.items()}, price, as_json=as_json)
     elif plans:

@@ -4,15 +4,18 @@ import itertools
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from strawberry.ablate.asking import Asking, ask_together
 from strawberry.ablate.campaign import NONE, Question, answer, ask, fit, foreseen, share
 from strawberry.ablate.noise import Prior, design
 from strawberry.ablate.null import FAR, RARE, null_of
+from strawberry.ablate.preparing import prepare
 from strawberry.ablate.report import tabulate
 from strawberry.ablate.report.text import markdown
 from strawberry.ablate.statistics import compare
@@ -178,6 +181,30 @@ def test_verdict_and_interval_agree_with_a_known_noise() -> None:
     for alpha in (0.02, 1e-4):
         found = compare(base, {"x": cell}, effect=0.1, alpha=alpha, prior=Prior(1e-4, 16))["x"]
         assert (found.verdict == "better") == (found.high < 0) == (found.corrected <= alpha)
+
+
+def test_tables_of_a_suite_are_one_question(tmp_path: Path) -> None:
+    """They have one share, pass it on when all are decided, and take no other's noise."""
+    ledger, asked = Ledger(tmp_path), replace(question("suite"), tables=2)
+    entries = [ask(ledger, "main", asked) for _ in range(2)]
+    assert entries[0] == entries[1]
+    assert entries[0]["share"] == share(1)
+    answer(ledger, entries[0], asked, (1.0, 4), "near", decided=True)
+    assert foreseen(ledger, "main", question("b"))["share"] == share(2)
+    answer(ledger, entries[1], asked, (2.0, 4), "far", decided=True)
+    assert foreseen(ledger, "main", question("b"))["share"] == share(1) + share(2)
+
+
+def test_a_suite_asks_together(make_plan: PlanMaker, plugins: Plugins, tmp_path: Path) -> None:
+    """Two tables over one text, of another width each, have the first share both."""
+    plans = [make_plan(vary={"train.learning_rate": (0.1, 0.2)},
+                       overrides=(f"model.n_embd={width}",)) for width in (8, 24)]  # fmt: skip
+    tables = [Asking(prepare(plan, plugins), tmp_path / f"{n}", tmp_path)
+              for n, plan in enumerate(plans)]  # fmt: skip
+    ask_together(tables)
+    for table in tables:
+        table.ask()
+    assert [table.alpha for table in tables] == [0.05 * share(1)] * 2
 
 
 def test_two_sweeps_in_one_folder(make_plan: PlanMaker, plugins: Plugins, tmp_path: Path) -> None:

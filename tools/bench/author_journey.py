@@ -1,7 +1,7 @@
 """The way of a plugin's author from an empty folder, command by command, in seconds.
 
     python tools/bench/author_journey.py [--kind attention] [--torch 'torch==2.13.0'] [--shared]
-        [--json]
+        [--recipes 22] [--json]
 
 A virtual environment is created in a temporary folder, torch and this checkout are installed, and
 the commands that `strawberry new` prints are run, then a short training. With `--shared` that
@@ -10,8 +10,8 @@ CPU seconds are those of all processes of a command: a busy machine changes them
 
 Then come the lines that an author writes for each kind: the scaffold's component and manifest
 without blank lines, comments and docstrings. Last are the changed lines of this checkout when every
-recipe takes the new component: `git diff --numstat` of a clone in which all of them were built with
-it.
+recipe takes the new component: `git diff --numstat` of a clone in which all of them, or the first
+`--recipes`, were built with it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--kind", default="attention", choices=PLACES)
     parser.add_argument("--torch", default="torch>=2.13")
     parser.add_argument("--shared", action="store_true")
+    parser.add_argument("--recipes", type=int)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -51,7 +52,7 @@ def main() -> None:
         steps = journey(folder, options.kind, None if options.shared else options.torch)
         registry = Plugins.load().registry
         lines = {kind: written(folder / "lines", kind, registry) for kind in kinds()}
-        built, changed = slope(folder, options.kind)
+        built, changed = slope(folder, options.kind, options.recipes)
     if options.json:
         print(json.dumps({"seconds": steps, "lines": lines, "built": built, "changed": changed}))
         return
@@ -108,7 +109,7 @@ def share(folder: Path) -> None:
     (folder / "shared.pth").write_text("\n".join(lines) + "\n")
     for command in ("strawberry", "pytest"):
         script = folder / "bin" / command
-        script.write_text(f'#!/bin/sh\nexec python -m {command} "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {folder.parent}/venv/bin/python -m {command} "$@"\n')
         script.chmod(0o755)
 
 
@@ -131,12 +132,12 @@ def code_lines(path: Path) -> int:
     return sum(line.strip() != "pass" for line in ast.unparse(tree).splitlines() if line.strip())
 
 
-def slope(folder: Path, kind: str) -> tuple[int, str]:
+def slope(folder: Path, kind: str, most: int | None = None) -> tuple[int, str]:
     """Number of recipes that build with the component, and the changes in a clone."""
     clone = folder / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     built = 0
-    for recipe in sorted(clone.glob("recipes/*.yaml")):
+    for recipe in sorted(clone.glob("recipes/*.yaml"))[:most]:
         words = ["build", str(recipe), "--json", "--set", f"{PLACES[kind]}=idea"]
         if kind == "attention":  # the scaffold's has no use for positions
             words += ["--set", "model.positional=none"]

@@ -89,6 +89,30 @@ def test_a_random_depth_is_that_of_all_ranks(tmp_path: Path, parallel: str) -> N
     compare(tmp_path, ("gpt2",), 2, model__stack=stack, **changes)
 
 
+IDEAS = Path(__file__).parents[2] / "ideas"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_ideas_of_plugins_are_the_same_on_two_ranks(tmp_path: Path, parallel: str) -> None:
+    """A head that comes off the table, positions of the text, routed heads, chunks of the data."""
+    block = {"attention": {"use": "mha", "n_head": 2}, "ffn": "swiglu"}
+    chunks = {"recur": 1, "loop": {"use": "chunked", "weight": 0.0}, "stack": [block]}
+    changes: dict[str, Any] = {
+        "model__stack": [{"attention": "switch_head", "ffn": "swiglu"}, chunks, block],
+        "model__positional": "contextual",
+        "model__embedding": "untied",
+        "curriculum": [{"use": "untie_late", "share": 0.5}],
+        "train__max_iters": 4,
+    }
+    names = ("untied", "contextual_position", "switch_head", "h_net")
+    own = {"plugins": [str(IDEAS / f"{name}.py") for name in names]}
+    run(1, [job("gpt2", tmp_path / "1", **changes) | own], tmp_path / "jobs")
+    changes["train__parallel"] = parallel
+    run(2, [job("gpt2", tmp_path / "2", **changes) | own], tmp_path / "jobs")
+    assert difference(tmp_path / "1", tmp_path / "2") < NOISE
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from strawberry.errors import StrawberryError
 from strawberry.model.language_model import LanguageModel
@@ -198,14 +199,12 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _with_full(
     func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None
 ) -> Any:
-    full = {name: _full(value) for name, value in (kwargs or {}).items()}
-    return func(*map(_full, args), **full)
+    full_args, full_kwargs = tree_map(_full, (tuple(args), dict(kwargs or {})))
+    return func(*full_args, **full_kwargs)
 
 
 def _full(value: Any) -> Any:
-    """The plain form of a packed matrix, also in lists; other values are unchanged."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_full, value))
+    """The plain form of a packed matrix; other values are unchanged."""
     if isinstance(value, PackedMatrix):
         return value.unpacked() if value.plain is None else value.plain
     return value

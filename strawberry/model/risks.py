@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from strawberry.contracts import Attention, components
+from strawberry.model.mode import in_mode
 from strawberry.recipe.walk import specs
 
 if TYPE_CHECKING:
@@ -119,10 +120,8 @@ def is_causal(model: nn.Module) -> bool:
 def _looking_ahead(recipe: Recipe, model: LanguageModel, *, training: bool) -> list[str]:
     if not model.objective.left_to_right:  # what it predicts, it doesn't read
         return []
-    before = model.training
-    model.train(training)
-    types = {type(component) for component in components(model) if not component.causal}
-    model.train(before)
+    with in_mode(model, training=training):
+        types = {type(component) for component in components(model) if not component.causal}
     names = {spec.entry.load(): spec.entry.name for spec in specs(recipe, "model")}
     return sorted(names.get(each, each.__name__) for each in types)
 

@@ -12,6 +12,7 @@ import torch
 from strawberry.contracts import ItemScores, Measure, MeasuredModel, Router, exact
 from strawberry.contracts.data import TEST, Ids, Split
 from strawberry.errors import PluginError
+from strawberry.model.mode import in_mode
 from strawberry.referee.terms import OWN
 from strawberry.runs import randomness
 from strawberry.runs.averages import run_site
@@ -70,22 +71,20 @@ def validate(
         keep: receives the nats, and the number of targets, of each row.
     """
     model = engine.model
-    was_training = model.training
-    model.eval()
-    metrics = _measure(
-        engine, batches, machine, iters, split, answers=batches.dataset.exact, keep=keep
-    )
-    routers = [
-        module for module in model.modules() if isinstance(module, Router) and module.teachable
-    ]
-    if routers:
-        for router in routers:
-            router.teach(True)
-        taught = _measure(engine, batches, machine, iters, split)
-        metrics["val_loss_teacher"] = taught["val_loss"]
-        for router in routers:
-            router.teach(False)
-    model.train(was_training)
+    with in_mode(model, training=False):
+        metrics = _measure(
+            engine, batches, machine, iters, split, answers=batches.dataset.exact, keep=keep
+        )
+        routers = [
+            module for module in model.modules() if isinstance(module, Router) and module.teachable
+        ]
+        if routers:
+            for router in routers:
+                router.teach(True)
+            taught = _measure(engine, batches, machine, iters, split)
+            metrics["val_loss_teacher"] = taught["val_loss"]
+            for router in routers:
+                router.teach(False)
     return metrics
 
 
@@ -219,13 +218,8 @@ def measure_all(
     if not measures:
         return {}
     sums: dict[str, torch.Tensor] = {}
-    was_training, rows, size = (
-        engine.model.training,
-        n_rows(batches, iters, split),
-        recipe.train.batch_size,
-    )
-    engine.model.eval()
-    with randomness.held(machine.device):
+    rows, size = n_rows(batches, iters, split), recipe.train.batch_size
+    with in_mode(engine.model, training=False), randomness.held(machine.device):
         for first in range(0, rows, size):
             batch = batches.val(first, min(size, rows - first), split)
             for spec, measure in zip(recipe.measures, measures, strict=True):
@@ -236,7 +230,6 @@ def measure_all(
                     pair = torch.stack([value.to(exact(machine.device)) for value in part])
                     sums[name] = sums[name] + pair if name in sums else pair
         scores = {} if split == TEST else _items(measures, engine, batches, machine)
-    engine.model.train(was_training)
     totals = {name: world.sum(pair).tolist() for name, pair in sums.items()}
     ratios = {f"val_{name}": total / max(count, 1) for name, (total, count) in totals.items()}
     for name, score in scores.items():

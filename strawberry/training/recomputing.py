@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from strawberry.errors import RecipeError
+from strawberry.model.mode import in_mode
 from strawberry.referee.recomputing import recomputing_breach
 
 if TYPE_CHECKING:
@@ -33,10 +34,8 @@ def check_recomputing(model: LanguageModel, world: World, recipe: Recipe, machin
         with machine.autocast():
             return model.loss(ids, ids).total
 
-    was_training = model.training
-    model.train()
-    breach = recomputing_breach(model, objective, lambda own: bool(world.most(own)))
-    model.train(was_training)
+    with in_mode(model, training=True):
+        breach = recomputing_breach(model, objective, lambda own: bool(world.most(own)))
     if breach is not None:
         message = (
             f"recomputation changes the model: {breach}; keep it in `use.memo`, which "

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from strawberry.data.overlap import known_overlap
 from strawberry.files.atomic import write_atomic
+from strawberry.model.mode import in_mode
 from strawberry.model.risks import declarations, declares
 from strawberry.referee.dependence import NOISE, SEED, Breach, Run, outputs
 from strawberry.referee.draws import draws
@@ -43,15 +44,13 @@ def referee(session: Session, evaluated: Rows) -> None:
         evaluated: inputs and targets of the evaluation's batches, on this rank.
     """
     before, model = session.run.breaches(), session.model
-    was_training = model.training
-    model.eval()
-    counted, excused = account(session, evaluated)
-    run, rows = _run(session), _rows(session)
-    measured = [*_breaches(session, run, rows), *_of_averages(session, run, rows)]
-    drawn = draws(model, run, rows.x[:1])
-    looked = (*counted, *measured, *again(session, evaluated))
+    with in_mode(model, training=False):
+        counted, excused = account(session, evaluated)
+        run, rows = _run(session), _rows(session)
+        measured = [*_breaches(session, run, rows), *_of_averages(session, run, rows)]
+        drawn = draws(model, run, rows.x[:1])
+        looked = (*counted, *measured, *again(session, evaluated))
     own = [*session.noticed, *map(str, looked)]
-    model.train(was_training)
     breaches = sorted({*before, *(line for lines in session.world.gather(own) for line in lines)})
     excused = [line for lines in session.world.gather(excused) for line in lines]
     if session.world.main:
@@ -72,10 +71,8 @@ def referee(session: Session, evaluated: Rows) -> None:
 
 def glance(session: Session, evaluated: Rows) -> None:
     """Measure the first rows of an evaluation again, for the referee's report."""
-    was_training = session.model.training
-    session.model.eval()
-    session.noticed += map(str, again(session, evaluated))
-    session.model.train(was_training)
+    with in_mode(session.model, training=False):
+        session.noticed += map(str, again(session, evaluated))
 
 
 def _overlap(session: Session) -> dict[str, float] | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
 
+from strawberry.components.task.in_context_recall import InContextRecall
 from strawberry.components.task.layout import need_ids, need_length, next_tokens
-from strawberry.contracts.data import Ids, Task, TaskSite
+from strawberry.contracts.data import Ids, TaskSite
 
 
-class FuzzyInContextRecall(Task):
+class FuzzyInContextRecall(InContextRecall):
     """In-context recall with keys and values of several consecutive tokens.
 
         k1 k4 | v2 | k3 | v1 v6 v2 | k1 k4 | v2
@@ -24,8 +25,6 @@ class FuzzyInContextRecall(Task):
     Args:
         key_length: maximum number of tokens of a key.
         value_length: maximum number of tokens of a value.
-        multi_query: ask for every repeated key; else only for the last one.
-        train_on: targets in training: the answers, or all next tokens, as in the paper.
     """
 
     def __init__(
@@ -34,13 +33,11 @@ class FuzzyInContextRecall(Task):
         *,
         key_length: Annotated[int, Ge(1)] = 3,
         value_length: Annotated[int, Ge(1)] = 3,
-        multi_query: bool = True,
-        train_on: Literal["answers", "all"] = "answers",
+        **shared: Any,
     ) -> None:
+        super().__init__(site, **shared)
         self.key_length = key_length
         self.value_length = value_length
-        self.multi_query = multi_query
-        self.train_on = train_on
 
     def example(
         self, rng: np.random.Generator, vocab_size: int, length: int, *, training: bool

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Lt
 
 from strawberry.components.task.layout import need_ids, need_length, next_tokens, one_of
 from strawberry.contracts.data import Ids, Task, TaskSite
-from strawberry.errors import FieldError
 
 
 class InContextRecall(Task):
@@ -73,23 +73,16 @@ class NoisyInContextRecall(InContextRecall):
     Args:
         noise: fraction of the pairs that is noise.
         noise_ids: number of noise ids.
-        multi_query: ask for every repeated key; else only for the last one.
-        train_on: targets in training: the answers, or all next tokens, as in the paper.
     """
 
     def __init__(
         self,
         site: TaskSite,
         *,
-        noise: float = 0.2,
-        noise_ids: int = 16,
-        multi_query: bool = True,
-        train_on: Literal["answers", "all"] = "answers",
+        noise: Annotated[float, Gt(0), Lt(1)] = 0.2,
+        noise_ids: Annotated[int, Ge(1)] = 16,
+        **shared: Any,
     ) -> None:
-        super().__init__(site, multi_query=multi_query, train_on=train_on)
-        if not 0 < noise < 1:
-            raise FieldError("noise", f"must be a share between 0 and 1, got {noise:g}")
-        if noise_ids < 1:
-            raise FieldError("noise_ids", f"must be at least 1, got {noise_ids}")
+        super().__init__(site, **shared)
         self.noise = noise
         self.noise_ids = noise_ids

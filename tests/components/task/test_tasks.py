@@ -21,7 +21,8 @@ from strawberry.components.task.mqar import MQAR
 from strawberry.components.task.selective_copying import SelectiveCopying
 from strawberry.components.task.state_tracking import StateTracking
 from strawberry.contracts.data import Task, TaskSite
-from strawberry.errors import FieldError, StrawberryError
+from strawberry.errors import FieldError, RecipeError, StrawberryError
+from tests.support import TINY, recipe_of
 
 SITE = TaskSite(64, 64)  # these go by the sizes that `example` is given
 Reading = Callable[[list[int]], dict[int, int]]
@@ -297,6 +298,7 @@ def test_what_has_no_room_is_refused(
 @pytest.mark.parametrize(("noise", "ids", "field"), [(1.0, 4, "noise"), (0.2, 0, "noise_ids")])
 def test_noise_is_a_share_of_some_ids(noise: float, ids: int, field: str) -> None:
     """Anything else is refused at its field."""
-    with pytest.raises(FieldError) as caught:
-        NoisyInContextRecall(SITE, noise=noise, noise_ids=ids)
-    assert caught.value.field == field
+    task = {"use": "noisy_in_context_recall", "noise": noise, "noise_ids": ids}
+    model = {**TINY, "stack": [{"ffn": "mlp"}]}
+    with pytest.raises(RecipeError, match=rf"data\.task\.{field}: "):
+        recipe_of(model, data={"use": "synthetic", "task": task})

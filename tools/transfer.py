@@ -181,12 +181,14 @@ def lowest(curve: list[tuple[float, float]]) -> float:
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> None:
-    """Loss against rate for each size, a row of pictures for widths and one for depths."""
-    figure, save = canvas(4 * len(ARMS), 7)
-    axes = figure.subplots(2, len(ARMS), sharex=True, sharey="row")
-    for row, axis in enumerate(("width", "depth")):
+    """Loss against rate for each size: a column for each arm that has rows, a row for each axis."""
+    arms = [arm for arm in ARMS if any(row["arm"] == arm for row in rows)]
+    along = [axis for axis in SIZES if any(len(curves(rows, arm, axis)) > 1 for arm in arms)]
+    figure, save = canvas(4 * len(arms), 3.5 * len(along))
+    places = figure.subplots(len(along), len(arms), sharex=True, sharey="row", squeeze=False)
+    for row, axis in zip(places, along, strict=True):
         best = {(arm, size): rate for arm, size, rate in best_rates(rows, axis)}
-        for place, arm in zip(axes[row], ARMS, strict=True):
+        for place, arm in zip(row, arms, strict=True):
             for number, (size, curve) in enumerate(curves(rows, arm, axis).items()):
                 told = f"{axis} {size}"
                 if (arm, size) in best:
@@ -198,8 +200,8 @@ def draw(rows: list[dict[str, Any]], out: Path) -> None:
             if place.lines:
                 place.legend(frameon=False, fontsize="small")
             place.grid(alpha=0.25)
-    axes[0][0].set_ylabel("loss, nats a byte")
-    axes[1][0].set_xlabel("peak learning rate")
+        row[0].set_ylabel("loss, nats a byte")
+    places[-1][0].set_xlabel("peak learning rate")
     save(out)
 
 

@@ -95,7 +95,8 @@ def poison(patch: pytest.MonkeyPatch, where: str, value: float, steps: tuple[int
         if where == "optimizer" and now():
             for _, made in optimizers.parts:
                 for state in made.state.values():
-                    state["exp_avg"].fill_(value)
+                    name = "exp_avg" if "exp_avg" in state else "momentum_buffer"
+                    state[name].fill_(value)
         return original_step(optimizers, number)
 
     patch.setattr(Batches, "train", batch)

@@ -124,19 +124,19 @@ def run(
     runner = make_executor(plan.plan.executor, plugins)
     if not dry_run:
         runner.warm_up()
-    made = make_rungs(plan, plugins)
-    _say_rungs(plan, made, stderr=as_json)
+    rungs = make_rungs(plan, plugins)
+    _say_rungs(plan, rungs, stderr=as_json)
     if dry_run:
-        _estimate(plan, made, runner.slots, as_json=as_json)
+        _estimate(plan, rungs, runner.slots, as_json=as_json)
         return
-    record = _climb(plan, made, runner, out or plan.folder, stderr=as_json)
+    record = _climb(plan, rungs, runner, out or plan.folder, stderr=as_json)
     content = ladder_report(record, as_json=as_json)
     if as_json:
         print_json(content)
 
 
 def _climb(
-    plan: LadderPlan, made: list[Rung], runner: Any, folder: Path, *, stderr: bool
+    plan: LadderPlan, rungs: list[Rung], runner: Any, folder: Path, *, stderr: bool
 ) -> LadderRecord:
     """Train the rungs, with a display for each."""
     from strawberry.cli.ablate_display import RoundDisplay
@@ -147,10 +147,10 @@ def _climb(
 
     def watch(rung: Rung, branch: Branch | None) -> RoundDisplay:
         what = "" if branch is None else f", cooldowns at {branch.share:g} of its tokens"
-        out.print(f"\nrung {rung.number + 1} of {len(made)}{what}", style="bold")
+        out.print(f"\nrung {rung.number + 1} of {len(rungs)}{what}", style="bold")
         return RoundDisplay(out, folder / folder_of(rung, branch), runner.slots)
 
-    return Ladder(plan, made, runner, folder, watch).run()
+    return Ladder(plan, rungs, runner, folder, watch).run()
 
 
 def ladder_report(record: LadderRecord, *, as_json: bool) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def ladder_report(record: LadderRecord, *, as_json: bool) -> dict[str, Any]:
     return content
 
 
-def _say_rungs(plan: LadderPlan, made: list[Rung], *, stderr: bool) -> None:
+def _say_rungs(plan: LadderPlan, rungs: list[Rung], *, stderr: bool) -> None:
     """Every architecture on every rung, before anything is trained."""
     from strawberry.cli.console import console, show, table
     from strawberry.ladder import sentences
@@ -183,7 +183,7 @@ def _say_rungs(plan: LadderPlan, made: list[Rung], *, stderr: bool) -> None:
 
     out = console(stderr=stderr)
     rows = table(*sentences.RUNG_COLUMNS)
-    content = {"rungs": [{"sizes": rung.all_rows()} for rung in made]}
+    content = {"rungs": [{"sizes": rung.all_rows()} for rung in rungs]}
     for row in sentences.rung_rows(content):
         rows.add_row(*row)
     show(rows, out)
@@ -193,7 +193,7 @@ def _say_rungs(plan: LadderPlan, made: list[Rung], *, stderr: bool) -> None:
         out.print(f"Tuned on the lowest {plan.how.tuned_rungs}: {tuned}; the rest carries over.")
 
 
-def _estimate(plan: LadderPlan, made: list[Rung], slots: int, *, as_json: bool) -> None:
+def _estimate(plan: LadderPlan, rungs: list[Rung], slots: int, *, as_json: bool) -> None:
     """What the rungs would take, by a few steps of each."""
     from strawberry.ablate.fair import seconds_per_step
     from strawberry.ablate.tuning import trials_a_cell
@@ -201,7 +201,7 @@ def _estimate(plan: LadderPlan, made: list[Rung], slots: int, *, as_json: bool) 
 
     rows: list[dict[str, Any]] = []
     total = 0.0
-    for rung in made:
+    for rung in rungs:
         each = (plan.plan.seeds or 3) + trials_a_cell(rung.prepared.plan)
         for cell in rung.prepared.live:
             assert cell.recipe is not None
@@ -215,7 +215,7 @@ def _estimate(plan: LadderPlan, made: list[Rung], slots: int, *, as_json: bool) 
             rows.append({"rung": rung.number, "architecture": cell.name, "trials": each,
                          "seconds_a_trial": seconds, "seconds_of_cooldowns": further})  # fmt: skip
     if as_json:
-        sizes = [row for rung in made for row in rung.all_rows()]
+        sizes = [row for rung in rungs for row in rung.all_rows()]
         print_json({"rungs": sizes, "times": rows, "seconds": total / slots})
         return
     for row in rows:
@@ -275,10 +275,10 @@ def fit(
         )
     runs = read_runs(table)
     asked = None if predict is None else read_runs(predict, asked=True)
-    made = analyse(runs, law=law, shared=shared_exponents, delta=delta, count=draws)
-    content: dict[str, Any] = {"fit": to_json(made)}
+    analysis = analyse(runs, law=law, shared=shared_exponents, delta=delta, count=draws)
+    content: dict[str, Any] = {"fit": to_json(analysis)}
     if asked is not None:
-        content["predictions"] = rows_of(made.predict(asked))
+        content["predictions"] = rows_of(analysis.predict(asked))
     if as_json:
         print_json(content)
     else:

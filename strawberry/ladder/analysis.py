@@ -237,13 +237,14 @@ def _test(test: Backtest) -> dict[str, Any]:
     }
 
 
-def rows_of(made: Predictions) -> list[dict[str, float]]:
+def rows_of(predictions: Predictions) -> list[dict[str, float]]:
     """A row for each size, as JSON."""
     return [
         {"loss": float(loss), "low": float(low), "high": float(high), "curve_low": float(one),
          "curve_high": float(other)}
-        for loss, low, high, one, other in zip(made.loss, made.low, made.high, made.curve_low,
-                                               made.curve_high, strict=True)
+        for loss, low, high, one, other in zip(
+            predictions.loss, predictions.low, predictions.high, predictions.curve_low,
+            predictions.curve_high, strict=True)
     ]  # fmt: skip
 
 

@@ -58,7 +58,7 @@ class Backtest:
 
 
 def leave_out(done: Fit, kept: NDArray[np.bool_], column: str) -> Backtest:
-    """Fit some of a fit's runs as that was, and ask them for the rest."""
+    """Refit the kept runs with the fit's settings, and predict the left-out ones."""
     rest = done.runs.take(~kept)
     again = fit(done.runs.take(kept), done.law.name, shared=done.law.shared)
     low, high = interval(draw(again, DRAWS).losses(rest))
@@ -77,7 +77,7 @@ def leave_out(done: Fit, kept: NDArray[np.bool_], column: str) -> Backtest:
 
 
 def backtests(done: Fit) -> list[Backtest]:
-    """All that the runs allow; of a ladder of few sizes, the one without its largest."""
+    """Every split with enough runs; with few sizes only the one that leaves out the largest."""
     return list(_large(done)) if len(done.runs) >= 2 * MANY else list(_top(done))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from strawberry.ablate.report.charts import OFF, SHOWN, TABLEAU, Spec, framed, tip
+from strawberry.ablate.report.charts import OFF, SHOWN, Spec, framed, palette, tip
 from strawberry.ladder.draws import interval
 from strawberry.ladder.results import Results
 
@@ -20,15 +20,15 @@ FLOPS_TITLE: Final = "training FLOPs"
 
 def colours(names: Sequence[str]) -> list[tuple[str, str]]:
     """Architectures and their colours."""
-    return [(name, TABLEAU[number % len(TABLEAU)]) for number, name in enumerate(names)]
+    return list(palette(names).items())
 
 
 def ladder_charts(results: Results) -> dict[str, Spec]:
     """All pictures that there is something for."""
-    made: dict[str, Spec] = {"losses": losses(results)}
+    specs: dict[str, Spec] = {"losses": losses(results)}
     if results.analysis.gaps:
-        made["gains"] = gains(results)
-    return made
+        specs["gains"] = gains(results)
+    return specs
 
 
 def _colour(names: Sequence[str]) -> Spec:
@@ -72,10 +72,10 @@ def losses(results: Results) -> Spec:
     curve: list[Spec] = []
     for place, name in enumerate(names):
         sizes = analysis.ahead(place, list(factors))
-        made = analysis.predict(sizes)
+        predicted = analysis.predict(sizes)
         curve += [
-            {"cell": name, "flops": float(sizes.flops[i]), "loss": float(made.loss[i]),
-             "low": float(made.curve_low[i]), "high": float(made.curve_high[i]),
+            {"cell": name, "flops": float(sizes.flops[i]), "loss": float(predicted.loss[i]),
+             "low": float(predicted.curve_low[i]), "high": float(predicted.curve_high[i]),
              "extrapolated": bool(sizes.flops[i] > top)}
             for i in range(len(factors))
         ]  # fmt: skip

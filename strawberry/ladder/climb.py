@@ -114,12 +114,12 @@ class Ladder:
         if self.prediction is not None:
             return
         below = LadderRecord.read(self.out).runs(range(len(self.rungs) - self.plan.how.hold_out))
-        made = analyse(below, check=False)
+        analysis = analyse(below, check=False)
         held = self.rungs[-self.plan.how.hold_out :]
         rows = [_asked(row) for rung in held for row in rung.all_rows()]
-        predicted = rows_of(made.predict(make_runs(rows)))
+        predicted = rows_of(analysis.predict(make_runs(rows)))
         chances = {}
-        for gap in made.gaps:
+        for gap in analysis.gaps:
             top = float(np.log(max(row["training_flops"] for row in rows)))
             chances[gap.names[1]] = float(gap.chance(top)[0])
         self.prediction = {

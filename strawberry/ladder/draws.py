@@ -26,7 +26,7 @@ less, a shape that is a little off the others'."""
 MOST: Final = 0.95
 """The largest share of their noise that cooldowns of one run are taken to have in common."""
 _TAUS: Final = np.linspace(0.0, 3.0, 31)
-"""Deviations of what a size has of its own that are thought possible, over the expected one."""
+"""Grid of the size-specific deviation, as a multiple of the expected one."""
 
 
 @dataclass(frozen=True)

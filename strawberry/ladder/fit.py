@@ -60,7 +60,7 @@ class Fit:
     minima: float = field(default=0.0)
 
     def residuals(self, runs: Runs | None = None) -> Numbers:
-        """The ln L of runs less that of the curve; of those that were fitted if none are given."""
+        """Ln L minus the curve's, of the given runs or, by default, of the fitted ones."""
         runs = runs or self.runs
         residuals: Numbers = np.log(runs.loss) - self.law.log_loss(self.vector, runs)[0]
         return residuals
@@ -121,7 +121,7 @@ def _unlike(law: Law, runs: Runs, ends: list[tuple[Numbers, float]]) -> float:
 
 
 def noise_of(law: Law, vector: Numbers, runs: Runs, guess: float) -> float:
-    """The deviation of ln L about a curve, of which a few runs that are far off say little."""
+    """A robust standard deviation of ln L around a curve."""
     residuals = np.log(runs.loss) - law.log_loss(vector, runs)[0]
     if len(runs) >= MANY:
         spread = 1.4826 * float(np.median(np.abs(residuals)))
@@ -195,7 +195,7 @@ def _huber(count: int) -> Callable[[Numbers], Numbers]:
 
 
 def begin(law: Law, runs: Runs) -> Iterable[Numbers]:
-    """Starts: the best of a grid in floor and exponents, each with its best sizes of the terms."""
+    """The best starts of a grid over floor and exponents; least squares gives the coefficients."""
     lowest = float(runs.loss.min())
     trials = []
     for share in (0.2, 0.4, 0.6, 0.75, 0.9):

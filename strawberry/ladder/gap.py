@@ -91,7 +91,7 @@ def pairs_of(runs: Runs, first: int, second: int) -> Places:
     """Indices of runs of the same size and seed of two architectures: (pairs, 2)."""
     logs = np.log(runs.flops)
     tokens = np.log(runs.columns["tokens"]) if "tokens" in runs.columns else logs
-    found = []
+    pairs = []
     others = list(np.flatnonzero(runs.place == second))
     for one in np.flatnonzero(runs.place == first):
         # Different sizes may come to one compute, but not to one compute and one number of tokens.
@@ -99,9 +99,9 @@ def pairs_of(runs: Runs, first: int, second: int) -> Places:
         same = [o for o in others if runs.seed[o] == runs.seed[one]]
         nearest = min(same, key=lambda o: off[o], default=None)
         if nearest is not None and abs(logs[nearest] - logs[one]) <= NEAR:
-            found.append((one, nearest))
+            pairs.append((one, nearest))
             others.remove(nearest)
-    return np.array(found, np.int64).reshape(-1, 2)
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def fit_gap(draws: Draws, first: int, second: int, seed: int = 0) -> Gap:

@@ -164,10 +164,10 @@ class _LadderReader(ComponentReader):
             self.say(message, tree.keys["ablate"], "ablate")
         mine = {key: node for key, node in tree.value.items() if key in OWN}
         keys = {key: place for key, place in tree.keys.items() if key in mine}
-        made = self.fields(LadderFields, Node(mine, tree.location, keys), "", "a ladder's plan")
-        if made is None:
+        values = self.fields(LadderFields, Node(mine, tree.location, keys), "", "a ladder's plan")
+        if values is None:
             return None
-        how = LadderFields(**made)
+        how = LadderFields(**values)
         if how.hold_out and how.rungs - how.hold_out < 3:
             message = f"{how.rungs - how.hold_out} rungs are left to fit; a curve needs three"
             self.say(message, mine["hold_out"].location, "hold_out")

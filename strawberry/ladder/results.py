@@ -80,14 +80,14 @@ class Results:
 def results_of(record: LadderRecord) -> Results:
     """The results of what is done; raises StrawberryError where too little is."""
     runs = record.runs()
-    made = analyse(runs)
+    analysis = analyse(runs)
     missing = [
         f"{part['folder'].replace('-', ' ').capitalize()} isn't trained yet."
         for _, part, ablation in record.parts()
         if ablation is None or all(trial.result() is None for trial in ablation.trials)
     ]
-    warnings = [*missing, *record.failures(), *_uneven(record, made)]
-    return Results(record, made, _held_out(record), warnings, _recursion(runs))
+    warnings = [*missing, *record.failures(), *_uneven(record, analysis)]
+    return Results(record, analysis, _held_out(record), warnings, _recursion(runs))
 
 
 def _held_out(record: LadderRecord) -> list[dict[str, Any]]:
@@ -115,9 +115,9 @@ def _held_out(record: LadderRecord) -> list[dict[str, Any]]:
     return rows
 
 
-def _uneven(record: LadderRecord, made: Analysis) -> Iterator[str]:
+def _uneven(record: LadderRecord, analysis: Analysis) -> Iterator[str]:
     """Rungs whose loss curves don't lie on the others'."""
-    floor = float(math.exp(made.fit.vector[0]))
+    floor = float(math.exp(analysis.fit.vector[0]))
     for name in record.names:
         shapes, logs = [], []
         for number, rung in enumerate(record.rungs):
@@ -135,7 +135,7 @@ def _uneven(record: LadderRecord, made: Analysis) -> Iterator[str]:
 
 
 def _recursion(runs: Runs) -> dict[str, Any] | None:
-    """What a further turn is worth, if some run recurs: one law over all architectures."""
+    """The exponent phi of recursion steps over all architectures; None if nothing recurs."""
     if not runs.recursive or np.unique(runs.columns["steps"]).size < 2:
         return None
     together = replace(runs, names=(ONLY,), place=np.zeros_like(runs.place))

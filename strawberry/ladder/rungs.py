@@ -67,9 +67,9 @@ class Rung:
 
 def make_rungs(ladder: LadderPlan, plugins: Plugins) -> list[Rung]:
     """Every rung; raises StrawberryError if one can't be built or held to its budget."""
-    base, made = cells(ladder.plan, plugins)
-    live = [cell for cell in made if cell.recipe is not None]
-    for cell in made:
+    base, every = cells(ladder.plan, plugins)
+    live = [cell for cell in every if cell.recipe is not None]
+    for cell in every:
         if cell.recipe is None:
             raise StrawberryError(f"{cell.name}: {cell.skipped}")
     if any("train.max_iters" in cell.patch for cell in live):
@@ -90,7 +90,7 @@ def _rung(
     ladder: LadderPlan,
     number: int,
     base: Recipe,
-    made: list[Cell],
+    every: list[Cell],
     growth: Growth,
     have: int,
     known: dict[str, Budget],
@@ -101,18 +101,18 @@ def _rung(
     plan = replace(
         ladder.plan,
         vary={},
-        cells={cell.name: dict(cell.patch) for cell in made},
+        cells={cell.name: dict(cell.patch) for cell in every},
         tokens=tokens,
         flops=flops,
         tune=ladder.plan.tune if tuned else {},
         campaign=CAMPAIGN,
     )
     larger = [
-        cell.changed(grown(cell.recipe, growth), base) for cell in made if cell.recipe is not None
+        cell.changed(grown(cell.recipe, growth), base) for cell in every if cell.recipe is not None
     ]
     first = prepare_cells(plan, base, larger, known)
     _whole(first, number)
-    small = {cell.name: cell.recipe for cell in made if cell.recipe is not None}
+    small = {cell.name: cell.recipe for cell in every if cell.recipe is not None}
     factor = rate_factor(ladder.how.rate, growth, have)
     # What goes by steps is set once the budget has said how many there are.
     paced = [_paced(cell, small[cell.name], base, factor, plan.tune) for cell in first.live]
@@ -199,13 +199,13 @@ def rate_factor(rule: str, growth: Growth, have: int) -> float:
 
 def rates(recipe: Recipe) -> dict[str, float]:
     """Every peak learning rate that a recipe has, by its path: its own, and those of optimizers."""
-    found = {RATE: recipe.train.learning_rate}
+    rates = {RATE: recipe.train.learning_rate}
     if recipe.train.min_lr:
-        found["train.min_lr"] = recipe.train.min_lr
+        rates["train.min_lr"] = recipe.train.min_lr
     alone = len(recipe.optimizer) == 1
     for step in walk_components(recipe.optimizer, "optimizer"):
         value = step.spec.fields.get("lr") if isinstance(step.spec, ComponentSpec) else None
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             path = step.path.replace("optimizer[0]", "optimizer") if alone else step.path
-            found[f"{path}.lr"] = float(value)
-    return found
+            rates[f"{path}.lr"] = float(value)
+    return rates

@@ -202,13 +202,13 @@ class _Reader:
 
     def row(self, number: int, line: str, names: Sequence[str]) -> dict[str, Any]:
         """The run of a line."""
-        found = cells(line)
-        if len(found) != len(names):
-            message = f"expected {len(names)} cells, as line 1 has, got {len(found)}"
-            self.say(number, found[-1][1], message)
+        given = cells(line)
+        if len(given) != len(names):
+            message = f"expected {len(names)} cells, as line 1 has, got {len(given)}"
+            self.say(number, given[-1][1], message)
             return {}
         row: dict[str, Any] = {"line": number}
-        for name, (cell, column) in zip(names, found, strict=True):
+        for name, (cell, column) in zip(names, given, strict=True):
             if name in NUMBERS and not (self.asked and name == "loss"):
                 row[name] = self.number(cell, number, column, name)
             elif name == "architecture":

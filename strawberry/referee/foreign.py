@@ -71,7 +71,7 @@ def replaced(files: Iterable[str], parts: Iterable[object] = ()) -> list[Breach]
 
 
 def _of_modules() -> Iterator[tuple[str, str, Any]]:
-    """Where, by which name, and what: of modules and of the classes in them."""
+    """Yield (owner, name, value) for the attributes of modules and of the classes in them."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == OURS and isinstance(module, ModuleType):
             for attribute, value in list(vars(module).items()):

@@ -46,7 +46,9 @@ def recomputing_breach(
         with _recompute(model, True):
             breach = _compared(before, _gradients(model, objective))
         if agree(_compared(before, again) is not None) or not agree(breach is not None):
-            return None  # what no call repeats is accused of its history
+            return (
+                None  # gradients that differ without recomputation too: the history check says that
+            )
         lines = writes(model, lambda: _gradients(model, objective))
     left = f": kept between blocks by {', '.join(lines)}" if lines else ""
     breach = breach or Breach("history", 0.0, "gradients differ on another rank")
@@ -71,7 +73,7 @@ def _compared(one: dict[str, Tensor], other: dict[str, Tensor]) -> Breach | None
 
 
 def _gradients(model: LanguageModel, objective: Objective) -> dict[str, Tensor]:
-    """Those of a pass with fixed draws; of shards this rank's part."""
+    """Gradients by name, with fixed random numbers; of a sharded model this rank's shards."""
     with same_draws(model.device), torch.enable_grad():
         objective().backward()  # type: ignore[no-untyped-call]
     slopes = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}

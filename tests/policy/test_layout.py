@@ -20,6 +20,15 @@ def test_modules_stay_small(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_results_are_named_by_what_they_are(path):
+    """No variable, argument or attribute is called `found` or `made`."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names |= {getattr(node, field, None) for field in ("id", "arg", "attr", "name")}
+    assert names.isdisjoint({"found", "made"})
+
+
 @pytest.mark.parametrize("path", TESTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_test_says_what_it_shows(path):
     """Each test has one sentence that states the behaviour."""

@@ -59,7 +59,11 @@ SHOWN = "indexof(off, datum.cell) < 0"
 
 def colours(*tables: ResultTable) -> dict[str, str]:
     """A colour for each cell, the same in all pictures."""
-    names = sorted({row.name for table in tables for row in table.rows})
+    return palette(sorted({row.name for table in tables for row in table.rows}))
+
+
+def palette(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name, all different."""
     if len(names) <= len(TABLEAU):
         return dict(zip(names, TABLEAU, strict=False))
     parts = [

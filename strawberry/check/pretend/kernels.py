@@ -157,7 +157,7 @@ class _Handed:
         if isinstance(value, Tensor):
             if id(value) in self._device:
                 return self._device[id(value)][1]
-            waits.made(value)
+            waits.note_copy(value)
             return on_device(value)
         if isinstance(value, (list, tuple)):
             return type(value)(self.up(item) for item in value)

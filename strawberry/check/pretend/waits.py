@@ -49,7 +49,7 @@ def copied(source: Tensor, target: Tensor, non_blocking: bool) -> None:
         ACTIVE[-1].note("read", "aten::_to_copy")
 
 
-def made(tensor: Tensor) -> None:
+def note_copy(tensor: Tensor) -> None:
     """A tensor to create on the device."""
     if ACTIVE and tensor.dtype in (torch.float64, torch.complex128):
         ACTIVE[-1].note("float64", str(tensor.dtype))

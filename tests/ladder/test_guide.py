@@ -40,7 +40,11 @@ def test_nothing_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     for item in dataclasses.fields(LadderFields):
         assert f"`{item.name}`" in GUIDE
     known = ""
-    for arguments in (["ladder", "run", "--help"], ["ladder", "fit", "--help"]):
+    for arguments in (
+        ["ladder", "run", "--help"],
+        ["ladder", "fit", "--help"],
+        ["train", "--help"],
+    ):
         assert run(arguments) == 0
         known += capsys.readouterr().out
     options = {option.rstrip("-") for option in re.findall(r"--[a-z][a-z-]+", GUIDE)}

@@ -36,15 +36,15 @@ def command(
         typer.Option(metavar="PATH=A,B", help="Values to compare, such as ffn=swiglu,moe."),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="N|auto", help="Training seeds for each cell, or auto; 3.")
+        str | None, typer.Option(metavar="N|auto", help="Seeds of each cell, or auto. Default: 3.")
     ] = None,
     vary_seed: Annotated[
-        str | None, typer.Option(help="Randomness to vary by seed: init,data,dropout; all.")
+        str | None, typer.Option(help="What a seed changes: init,data,dropout. Default: all.")
     ] = None,
     tune: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PATH=A,B", help="Values tried for every cell alike, or PATH=LOW..HIGH."
+            metavar="PATH=A,B", help="Tune each cell over these values, or PATH=LOW..HIGH."
         ),
     ] = None,
     executor: Executor = None,

@@ -27,7 +27,7 @@ TextField: TypeAlias = Annotated[str, typer.Option(help="Name of the text field 
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Average: TypeAlias = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="With an average of the weights that the run kept."),
+    typer.Option(metavar="NAME", help="Use this average of the weights, which the run kept."),
 ]
 Best: TypeAlias = Annotated[
     bool,

@@ -113,7 +113,7 @@ def remove(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
-    """Remove runs, after a question; all of them, or none if one can't be.
+    """Remove runs, after asking. If one of them can't be removed, none is.
 
     What is not a run is refused, as are a run that trains, a trial of an ablation, and a folder
     with files that no run writes.

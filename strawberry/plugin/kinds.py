@@ -123,27 +123,28 @@ CORE: Final = (
         default="strawberry/sequential", plain="sequential", usual="sequential",
     ),
     ComponentKind(
-        "residual", "what flows between parts", "strawberry.contracts:Residual", ("model", "block"),
+        "residual", "residual stream, and joining it", "strawberry.contracts:Residual",
+        ("model", "block"),
         default="strawberry/sum", plain="sum", usual="sum",
     ),
     ComponentKind(
-        "embedding", "token ids to vectors", "strawberry.contracts:Embedding", ("model",),
+        "embedding", "turns token ids into vectors", "strawberry.contracts:Embedding", ("model",),
         default="strawberry/tokens", plain="tokens", usual="tokens",
     ),
     ComponentKind(
-        "parametrization", "how tensors start, are multiplied and stepped",
+        "parametrization", "initial values, multipliers and rate factors of tensors",
         "strawberry.contracts:Parametrization", ("model",),
         default="strawberry/standard", plain="standard", usual="standard",
     ),
     ComponentKind(
         "norm", "normalisation", "strawberry.contracts:Norm", ("model", "block"),
         default="strawberry/rmsnorm", plain="none", usual="rmsnorm",
-        role="before each part of a block, and before the head",
+        role="normalisation before each part of a block, and before the head",
     ),
     ComponentKind(
         "positional", "positional component", "strawberry.contracts:Positional", ("model", "block"),
         default="strawberry/none", plain="none", usual="rope",
-        role="where order comes from",
+        role="how positions are encoded",
     ),
     ComponentKind(
         "router", "router of tokens to recursion depths", "strawberry.contracts:Router", ("recur",),
@@ -153,7 +154,7 @@ CORE: Final = (
     ComponentKind(
         "loop", "way to run a recursion", "strawberry.contracts:Loop", ("recur",),
         nothing=True, around={"model.stack[1].recur": 3},
-        role="how a `recur` runs its stack: how often, on which tokens, with what between",
+        role="how a `recur` runs its stack: how many steps, on which tokens, what happens between",
     ),
     ComponentKind(
         "weights", "weight source", "strawberry.contracts:WeightSource", ("model", "entry"),
@@ -164,25 +165,25 @@ CORE: Final = (
     ComponentKind(
         "data", "data source", "strawberry.contracts:DataSource", ("recipe",),
         default="strawberry/stdlib", around={"model.vocab_size": 512, "tokenizer": "bytes"},
-        role="where text or tokens come from",
+        role="source of the text or tokens",
     ),
     ComponentKind(
         "tokenizer", "tokenizer", "strawberry.contracts:TokenizerSource", ("recipe",),
         default="strawberry/bpe", around={"model.vocab_size": 512},
-        role="how text becomes ids",
+        role="turns text into token ids",
     ),
     ComponentKind(
         "optimizer", "optimizer", "strawberry.contracts:OptimizerSource", ("recipe",),
         default="strawberry/muon", many="either", selects=True,
-        role="what steps the parameters",
+        role="updates the parameters",
     ),
     ComponentKind(
         "schedule", "learning-rate schedule", "strawberry.contracts:Schedule", ("recipe",),
         default="strawberry/wsd",
-        role="the learning rate over the steps",
+        role="learning rate of each step",
     ),
     ComponentKind(
-        "objective", "what is learned from a batch", "strawberry.contracts:Objective", ("recipe",),
+        "objective", "the loss of a batch", "strawberry.contracts:Objective", ("recipe",),
         default="strawberry/next_token", plain="next_token", usual="next_token",
     ),
     ComponentKind(
@@ -190,11 +191,11 @@ CORE: Final = (
         many="list",
     ),
     ComponentKind(
-        "curriculum", "what changes over the steps", "strawberry.contracts:Curriculum",
+        "curriculum", "settings that change during training", "strawberry.contracts:Curriculum",
         ("recipe",), many="list",
     ),
     ComponentKind(
-        "measure", "metric of evaluations", "strawberry.contracts:Measure", ("recipe",),
+        "measure", "further metrics of evaluations", "strawberry.contracts:Measure", ("recipe",),
         key="measures", many="list",
     ),
     ComponentKind(
@@ -208,7 +209,7 @@ CORE: Final = (
             "model.vocab_size": 257, "model.block_size": 16, "model.dropout": 0.1,
             "tokenizer": "bytes", "train": _SHORT,
         },
-        role="what watches a run",
+        role="receives the metrics of a run, such as TensorBoard",
     ),
     ComponentKind(
         "executor", "way to run many trainings", "strawberry.contracts:Executor",

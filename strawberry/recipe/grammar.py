@@ -12,7 +12,7 @@ from strawberry.recipe.fields import ModelFields, RecurFields, TrainFields
 
 
 class Word(NamedTuple):
-    """A key of a recipe that is no component: what it means, and what holds if it is absent."""
+    """A key of a recipe other than a component: its meaning, and the default."""
 
     meaning: str
     absent: str = ""
@@ -20,16 +20,16 @@ class Word(NamedTuple):
 
 RECIPE: Final = {
     "name": Word("names runs and their folders: at most 100 letters, no `/`", "the file's name"),
-    "seed": Word("a whole number, or `auto` for one that is drawn and recorded", "`1337`"),
-    "extends": Word("a recipe to start from, by its path from this one"),
-    "set": Word("what is changed of that, by paths as for `--set`: `model.stack[0].router`"),
+    "seed": Word("a whole number; `auto` draws one and records it", "`1337`"),
+    "extends": Word("the recipe to start from: its name, or its path relative to this file"),
+    "set": Word("changes to the extended recipe, by path as with `--set`: `model.stack[0].router`"),
     "requires": Word("distributions that must be installed: `strawberry-silia>=0.1`", "none"),
     "scale": Word(
-        "how it grows in a ladder: by path, the power of the width with which a number grows",
+        "how sizes grow in a ladder: for a path, the power of the width that it follows",
         "at constant aspect",
     ),
     "model": Word("the architecture: see below", "must be there"),
-    "train": Word("how long, how fast, on what: see below", "all defaults"),
+    "train": Word("length, batch, learning rate, device: see below", "all defaults"),
 }
 ENTRY: Final = {
     "repeat": Word("number of copies, with separate weights"),

@@ -15,6 +15,8 @@ GUIDES: Final = {
     "guides/plugins.md": "plugins/README.md",
     "guides/ablations.md": "recipes/ablations/README.md",
     "guides/ladders.md": "recipes/ladders/README.md",
+    "guides/lm_eval.md": "plugins/strawberry-lm-eval/README.md",
+    "guides/transformers.md": "plugins/strawberry-hf/README.md",
     "guides/scaling.md": "tools/SCALING.md",
     "guides/referee.md": "strawberry/referee/README.md",
     "guides/architecture.md": "ARCHITECTURE.md",

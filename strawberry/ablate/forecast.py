@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from strawberry.ablate import looks as sequential
+from strawberry.ablate import alpha_spending
 from strawberry.ablate.factors import asked, grid
 from strawberry.ablate.known import Noise
 from strawberry.ablate.noise import RATIO, Design
@@ -169,9 +169,9 @@ def _finds(
     scale = math.sqrt(drawn / seeds)
     level = plan["alpha"]
     if plan["seeds"] is None:
-        looks = plan["max_seeds"] - sequential.FIRST + 1
-        look = min(max(seeds - sequential.FIRST, 0), looks - 1)
-        level = sequential.levels(looks, level)[look]
+        looks = alpha_spending.looks_of(plan["max_seeds"])
+        look = min(max(seeds - alpha_spending.FIRST, 0), looks - 1)
+        level = alpha_spending.levels(looks, level)[look]
     how = (drawn, float(plan.get("noise_ratio", RATIO)), level)
     size = len(cells)
     rows = [[-1.0, *(float(c == n) for c in range(1, size))] for n in range(1, size)]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from strawberry.ablate.alpha_spending import looks_of
 from strawberry.ablate.noise import RATIO
 from strawberry.ablate.seeds import VARIED
 from strawberry.recipe.load import Setting
@@ -18,7 +19,7 @@ from strawberry.recipe.seeds import Randomness
 
 Mode: TypeAlias = Literal["grid", "one_at_a_time", "leave_one_out", "paired", "random"]
 Quantity: TypeAlias = Literal["none", "params", "active_params", "flops", "time"]
-Some: TypeAlias = Annotated[int, Ge(1), Le(2**31 - 1)]
+Count: TypeAlias = Annotated[int, Ge(1), Le(2**31 - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +72,17 @@ class PlanFields:
     """
 
     mode: Mode = "grid"
-    samples: Some = 10
+    samples: Count = 10
     max_seeds: Annotated[int, Ge(3), Le(2**31 - 1)] = 10
     match: Quantity = "none"
     width: str | None = None
-    tune_seeds: Some = 1
-    tune_trials: Some = 6
+    tune_seeds: Count = 1
+    tune_trials: Count = 6
     tokens: Annotated[int, Ge(1), Le(10**18)] | None = None
     flops: Annotated[float, Gt(0), Le(1e30)] | None = None
     halving: bool = False
     metric: str = "val_loss"
-    last: Some = 1
+    last: Count = 1
     effect: Annotated[float, Gt(0)] = 0.01
     alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
     noise_ratio: Annotated[float, Ge(1), Le(100)] = RATIO
@@ -118,7 +119,7 @@ class Plan(PlanFields):
     @property
     def looks(self) -> int:
         """Number of looks at the table: one, or one after each added seed."""
-        return 1 if self.seeds is not None else self.max_seeds - 2
+        return 1 if self.seeds is not None else looks_of(self.max_seeds)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as its YAML would write it."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from strawberry.ablate import looks as sequential
+from strawberry.ablate import alpha_spending
 from strawberry.ablate.extra import needs
 from strawberry.ablate.noise import RATIO, Design, Prior, design, granularity
 from strawberry.ablate.null import null_of
@@ -155,8 +155,8 @@ def contrasts(
     asked = [number for number, seeds in enumerate(common) if len(seeds) >= LEAST]
     level, look = alpha, 0
     if looks > 1:
-        look = min(looks, max(1, max(map(len, finite), default=0) - sequential.FIRST + 1)) - 1
-        level = sequential.levels(looks, alpha)[look]
+        look = min(looks, max(1, max(map(len, finite), default=0) - alpha_spending.FIRST + 1)) - 1
+        level = alpha_spending.levels(looks, alpha)[look]
     # A question that could not be answered still was asked.
     share = len(asked) / max(1, len(weights))
     judged = _judge(finite, [weights[i] for i in asked], level * share, effect, ratio, prior)
@@ -164,7 +164,7 @@ def contrasts(
     for number, (row, seeds) in enumerate(zip(weights, common, strict=True)):
         if number in asked:
             comparison = judged[asked.index(number)]
-            corrected = sequential.adjusted(min(1.0, comparison.corrected / share), look, looks)
+            corrected = alpha_spending.adjusted(min(1.0, comparison.corrected / share), look, looks)
         else:
             difference = float(np.mean(_differences(finite, row, seeds))) if seeds else math.nan
             comparison = Comparison(len(seeds), difference, -math.inf, math.inf, math.nan, math.nan,

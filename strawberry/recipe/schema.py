@@ -29,25 +29,25 @@ def json_schema(plugins: Plugins) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            "name": {"type": "string", **_says(RECIPE["name"])},
-            "extends": {"type": "string", **_says(RECIPE["extends"])},
-            "set": {"type": "object", **_says(RECIPE["set"])},
+            "name": {"type": "string", **_described(RECIPE["name"])},
+            "extends": {"type": "string", **_described(RECIPE["extends"])},
+            "set": {"type": "object", **_described(RECIPE["set"])},
             "seed": {
                 "anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}],
-                **_says(RECIPE["seed"]),
+                **_described(RECIPE["seed"]),
             },
             "requires": {
                 "type": "array",
                 "items": {"type": "string"},
-                **_says(RECIPE["requires"]),
+                **_described(RECIPE["requires"]),
             },
             "scale": {
                 "type": "object",
                 "additionalProperties": {"type": "number", "minimum": 0, "maximum": 4},
-                **_says(RECIPE["scale"]),
+                **_described(RECIPE["scale"]),
             },
             "model": _model(definitions, kinds),
-            **_standing(kinds, "recipe"),
+            **_keys_at(kinds, "recipe"),
             "train": _fields(TrainFields, definitions),
         },
         "$defs": definitions,
@@ -57,7 +57,7 @@ def json_schema(plugins: Plugins) -> dict[str, Any]:
 def _model(definitions: dict[str, Any], kinds: Kinds) -> dict[str, Any]:
     schema = _fields(ModelFields, definitions)
     schema.pop("required", None)  # what is missing may come from `extends`
-    schema["properties"] |= {**_standing(kinds, "model"), "stack": _stack()}
+    schema["properties"] |= {**_keys_at(kinds, "model"), "stack": _stack()}
     return schema
 
 
@@ -68,19 +68,20 @@ def _entry(kinds: Kinds) -> dict[str, Any]:
         "description": "A block, or a repeat or recur of blocks.",
         "additionalProperties": False,
         "properties": {
-            "repeat": {**count, **_says(ENTRY["repeat"])},
-            "recur": {**count, **_says(ENTRY["recur"])},
+            "repeat": {**count, **_described(ENTRY["repeat"])},
+            "recur": {**count, **_described(ENTRY["recur"])},
             **_fields(RecurFields, {})["properties"],
             "stack": _stack(),
-            **_standing(kinds, "block", "entry", "recur"),
+            **_keys_at(kinds, "block", "entry", "recur"),
         },
     }
 
 
-def _standing(kinds: Kinds, *places: Place) -> dict[str, Any]:
+def _keys_at(kinds: Kinds, *places: Place) -> dict[str, Any]:
     """The keys at these places: a component, the value for none, or a list."""
     properties = {}
     for kind in kinds.at(*places):
+        # A kind's first place is where its default stands, so that its fields alone suffice there.
         at_home = kind.places[0] in places
         one = _section(kind.name) if at_home and kind.default else _component(kind.name)
         listed = {"type": "array", "items": one}
@@ -96,7 +97,7 @@ def _standing(kinds: Kinds, *places: Place) -> dict[str, Any]:
     return properties
 
 
-def _says(word: Word) -> dict[str, str]:
+def _described(word: Word) -> dict[str, str]:
     return {"description": word.meaning}
 
 

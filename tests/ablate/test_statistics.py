@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from strawberry.ablate.looks import adjusted, levels
+from strawberry.ablate.alpha_spending import adjusted, levels
 from strawberry.ablate.noise import design, granularity
 from strawberry.ablate.null import null_of
 from strawberry.ablate.statistics import (

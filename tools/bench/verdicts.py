@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from strawberry.ablate import looks as sequential
+from strawberry.ablate import alpha_spending
 from strawberry.ablate.extra import needs
 from strawberry.ablate.noise import RATIO, design, granularity
 from strawberry.ablate.null import null_of
@@ -229,15 +229,15 @@ def sent(values: Numbers, seen: Found, ratio: float, looks: int = 1) -> dict[str
 
 def auto(options: argparse.Namespace, most: int = 10, cells: int = 6) -> Iterator[str]:
     """Sweeps that add seeds until all is decided, as `--seeds auto` does."""
-    looks = most - sequential.FIRST + 1
-    yield f"| {cells} cells, {sequential.FIRST} to {most} seeds | found something | mean seeds |"
+    looks, first = alpha_spending.looks_of(most), alpha_spending.FIRST
+    yield f"| {cells} cells, {first} to {most} seeds | found something | mean seeds |"
     yield "|---|---|---|"
     for name, shift in (("no difference", 0.0), ("one cell 4 deviations worse", SHIFT)):
         rng = np.random.default_rng(7)
         found, seeds = 0, 0
         for _ in range(options.sweeps):
             values = Case().draw(rng, 1, cells, most, shift * np.eye(cells)[1])[0]
-            for n in range(sequential.FIRST, most + 1):
+            for n in range(first, most + 1):
                 seen = np.ones((cells, n), dtype=bool)
                 made = sent(values[:, :n], seen, options.ratio, looks)
                 if not undecided(made, EFFECT):

@@ -2,7 +2,7 @@
 
 Uses Pocock's spending function (Lan and DeMets 1983): at a share t of the seeds, alpha * log(1 + (e
 - 1) t) is spent. The level of each look follows from the joint distribution of the statistics of
-all looks (Armitage, McPherson and Rowe 1969). It is used as a level of p-values.
+all looks (Armitage, McPherson and Rowe 1969). They are normal; the level is applied to p-values.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ FIRST = 3
 GRID = 301
 
 
+def looks_of(max_seeds: int) -> int:
+    """How often a table is looked at while seeds are added, up to `max_seeds`."""
+    return max_seeds - FIRST + 1
+
+
 @functools.lru_cache(maxsize=256)
 def levels(looks: int, alpha: float) -> tuple[float, ...]:
     """The two-sided level of each look; with these, the chance of any false pass is `alpha`."""
@@ -28,7 +33,7 @@ def levels(looks: int, alpha: float) -> tuple[float, ...]:
     seeds = np.arange(FIRST, FIRST + looks)
     spent = alpha * np.log1p((math.e - 1) * seeds / seeds[-1])
     grid = np.linspace(-1, 1, GRID)
-    places, density = np.zeros(1), np.ones(1)  # of the sum of all seeds so far, not stopped yet
+    places, density = np.zeros(1), np.ones(1)  # of the running sum, if no earlier look passed
     thresholds: list[float] = []
     for look, n in enumerate(seeds):
         scale = math.sqrt(n if look == 0 else 1)
@@ -41,7 +46,7 @@ def levels(looks: int, alpha: float) -> tuple[float, ...]:
         )  # fmt: skip
         thresholds.append(float(2 * normal.sf(bound / math.sqrt(n))))
         wider = grid * bound
-        weights = np.full(GRID, wider[1] - wider[0])
+        weights = np.full(GRID, wider[1] - wider[0])  # the trapezoidal rule
         weights[[0, -1]] /= 2
         density = (normal.pdf((wider[:, None] - places) / scale) / scale) @ density * weights
         places = wider
@@ -49,7 +54,10 @@ def levels(looks: int, alpha: float) -> tuple[float, ...]:
 
 
 def adjusted(p: float, look: int, looks: int) -> float:
-    """The smallest alpha at which a p-value of this look (from 0) would pass its level."""
+    """The smallest alpha at which a p-value of this look (from 0) would pass its level.
+
+    By interpolation between alphas from 1e-6 to 0.955, so no result is below 1e-6.
+    """
     if looks <= 1 or not 0 < p < 1:
         return p
     known = [10.0**-power for power in np.linspace(6, 0.02, 25)]

@@ -39,7 +39,8 @@ class Component(nn.Module):
         honours: the places of a positional component that it reads.
         exact_gradient: whether its gradient is the slope of its output; false where it stops or
             estimates one on purpose.
-        same_cost: whether every use costs the same, so that equal blocks are counted once.
+        same_cost: whether every use costs the same, so that equal blocks are counted once; false of
+            one that differs by block, or by what earlier blocks left in `use.memo`.
         waits: why the host has to wait for an accelerator; empty where it never does.
         by_micro_batch: the fields that ask for a loss which is no mean over tokens, and so is that
             of each micro-batch by itself.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from strawberry.contracts import SharedKeys, State, Stream, Use, WeightSource
+from strawberry.contracts import SharedKeys, State, Stream, Use, WeightSource, components
 from strawberry.model.counting import Cost, CostMeter
 from strawberry.model.stack import CacheShape
 
@@ -41,6 +41,7 @@ class BlockUses:
         self.once, self.derived = self._prepared()
         self._known: dict[str, Cost] = {}
         self._casts: dict[str, list[str]] = {}
+        self._left: dict[Any, Any] = {}  # by blocks whose uses differ, for later ones of the pass
 
     def _prepared(self) -> tuple[Cost, Derived]:
         """Values that weight sources compute once in a pass: their cost and the result."""
@@ -76,7 +77,8 @@ class BlockUses:
         """
         block, casts = visit.block, self.meter.casts
         tokens = max(1, int(visit.share * self.length + 1e-9))
-        key = block.key if visit.weights.same_cost else f"{visit.path} {visit.steps}"
+        same = visit.weights.same_cost and not _differs(visit)
+        key = block.key if same else f"{visit.path} {visit.steps}"
         key = f"{key} {tokens} {visit.later} {visit.steps if self.recompute else ''}"
         if key not in self._known:
             self._known[key] = self._count(visit, tokens)
@@ -102,20 +104,26 @@ class BlockUses:
         )
         if visit.later:
             use = self._with_keys(visit, use)
+        differs = _differs(visit)
+        left = self._left if differs and tokens == self.length else {}
 
         def run(y: Tensor, use: Use = use) -> Tensor:
+            if differs:  # no run leaves anything to the next one
+                use = replace(use, memo={**use.memo, **left})
             # A longer history adds a few numbers a token: what was written is kept already.
             stream, _ = block(model.residual.begin(y, use), use, 0)
             return model.residual.end(stream, use)
 
         x = torch.empty(1, tokens, width, device=device)
         given = [tensor for values in self.derived.values() for tensor in values]
+        given += [leaf for leaf in tree_leaves(left) if isinstance(leaf, Tensor)]
         cost = meter.count(run, x, given)
         if self.recompute:
             given, use = [], replace(use, memo={}, once={})
             cost = replace(cost, saved_bytes=meter.saved_bytes(lambda y: run(y, use), x))
         once = 0
-        if not visit.later:  # where there are two sequences, what is kept for both counts once
+        # Where there are two sequences, what is kept for both counts once.
+        if not visit.later and not left:
             twice = torch.zeros(2, tokens, dtype=torch.long, device=device)
             once_each = {} if self.recompute else self.derived
             inputs = self._inputs(2, tokens)
@@ -124,9 +132,14 @@ class BlockUses:
             once = max(0, 2 * cost.saved_bytes - two)
         short, long = (_state_bytes(visit, n * self.length, device) for n in (1, 2))
         slope = (long - short) // self.length
-        with torch.no_grad(), meter.autocast():
+        use = replace(use, memo={**use.memo, **left})
+        with torch.set_grad_enabled(differs), meter.autocast():
             stream = model.residual.begin(x, use)
             after = block(stream, use, 0)[0]
+        if differs:
+            self._left = tree_map_only(
+                Tensor, lambda t: t.detach().requires_grad_(t.requires_grad), use.memo
+            )
         return replace(
             cost,
             saved_bytes=cost.saved_bytes - once,
@@ -165,6 +178,11 @@ class BlockUses:
             visit.block(model.residual.begin(x, first), first, 0)
         places = None if len(use.positions) == length else use.positions[None]
         return replace(use, shared=SharedKeys(store, 0, later=True, tokens=length, places=places))
+
+
+def _differs(visit: BlockUse) -> bool:
+    """Whether a part of the block costs otherwise than in other uses of equal blocks."""
+    return not all(part.same_cost for part in components(visit.block))
 
 
 def _bytes_of(derived: Derived) -> int:

@@ -20,6 +20,7 @@ class Yoco(Attention):
 
     honours = frozenset(["rotary"])
     routable = False  # the shared keys are of all tokens
+    same_cost = False
 
     def __init__(self, site, *, n_head: int = 4, window: int = 8):
         super().__init__()

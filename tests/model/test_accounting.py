@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import strawberry
 from strawberry.contracts import Router
 from strawberry.model.accounting import account, computes_in
-from tests.support import PLUGINS, recipe_of, tiny
+from strawberry.plugin import Plugins
+from tests.support import PLUGINS, TINY, recipe_of, tiny
 
 ROOT = Path(__file__).parents[2]
 RECIPES = [*sorted((ROOT / "recipes").glob("*.yaml")), ROOT / "recipes/original.json"]
@@ -75,6 +76,14 @@ def test_flops_are_torchs(recipe):
 
     assert report.flops_forward_per_token * idx.numel() == forward.get_total_flops()
     assert report.flops_training_per_token * idx.numel() == training.get_total_flops()
+
+
+def test_flops_of_blocks_that_share():
+    """Keys and values of one block for those after it are counted where they are computed."""
+    plugins = Plugins.load(files=[ROOT / "tests/ideas/yoco.py"], disabled=["all"])
+    block = {"attention": {"use": "yoco", "n_head": 2}, "ffn": "swiglu"}
+    stack = [{"repeat": 2, **block}, {"recur": 2, **block}, block]
+    test_flops_are_torchs(recipe_of({**TINY, "stack": stack}, plugins=plugins))
 
 
 def test_flops_of_llama_by_hand():

@@ -101,3 +101,20 @@ def test_positions_of_the_text_are_what_loops_say(
         use = Use(torch.arange(first, last), first, model.positional, model.weights, state=state)
         parts.append(mixer(x[:, first:last], use)[0])
     torch.testing.assert_close(torch.cat(parts), expected)
+
+
+@torch.no_grad()
+def test_tokens_that_are_left_out_do_not_count() -> None:
+    """In a routed recursion, with keys of its first step too, cached calls agree."""
+    plugins = Plugins.load(files=[IDEAS / "contextual_position.py"], disabled=["all"])
+    block = {"attention": {"use": "mha", "n_head": H}, "ffn": "swiglu"}
+    recur = {"recur": 3, "stack": [block], "router": "token_choice"}
+    ids = torch.randint(50, (3, T), generator=torch.Generator().manual_seed(0))
+    for keys in ("own", "first"):
+        stack = [block, {**recur, "keys": keys}]
+        tree = {**TINY, "positional": "contextual", "stack": stack}
+        model = strawberry.build(recipe_of(tree, plugins=plugins)).double().eval()
+        torch.nn.init.normal_(model.positional.vectors)
+        cache = model.new_cache(3, T)
+        parts = [model(piece, cache) for piece in ids.split([4, 1, T - 5], 1)]
+        torch.testing.assert_close(torch.cat(parts, 1), model(ids))

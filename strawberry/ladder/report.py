@@ -58,6 +58,7 @@ def page(results: Results, content: Mapping[str, Any]) -> str:
         warnings=content["warnings"],
         swatches=colours(results.analysis.runs.names),
         charts=drawn,
+        branched=any(rung.get("branches") for rung in results.record.rungs),
         ahead_columns=sentences.ahead_columns(fitted),
         ahead=list(sentences.ahead_rows(fitted)),
         law=fitted["law"],

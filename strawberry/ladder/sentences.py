@@ -124,9 +124,14 @@ RUNG_COLUMNS = (
 
 def held_out_lines(content: Mapping[str, Any]) -> Iterator[str]:
     """What was predicted of the top rungs before they were trained, and what came."""
-    for row in content["held_out"] or ():
+    rows = content["held_out"] or ()
+    counts = {(row["rung"], row["tokens"]) for row in rows}
+    several = len(counts) > len({rung for rung, _ in counts})
+    for row in rows:
         predicted = f"{row['loss']:.4f} (90 %: {row['low']:.4f} to {row['high']:.4f})"
-        where = f"Held out: rung {row['rung'] + 1} of {row['architecture']} was predicted at"
+        what = f"rung {row['rung'] + 1} of {row['architecture']}"
+        what += f", {short(row['tokens'])} tokens," if several else ""
+        where = f"Held out: {what} was predicted at"
         if row["trained"] is None:
             yield f"{where} {predicted}; it isn't trained yet."
             continue

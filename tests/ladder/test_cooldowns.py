@@ -18,7 +18,7 @@ from strawberry.ladder.climb import Ladder
 from strawberry.ladder.plan import LadderPlan
 from strawberry.ladder.results import results_of
 from strawberry.ladder.rungs import Rung, make_rungs
-from strawberry.ladder.sentences import rung_rows
+from strawberry.ladder.sentences import held_out_lines, rung_rows
 from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from tests.ablate.test_sweep import Scripted
@@ -69,6 +69,7 @@ def test_every_token_count_is_fitted(
     assert len(results.held_out) == 2 * 3
     assert all(row["held"] for row in results.held_out)
     content = results.to_json()
+    assert len({line.partition(" was ")[0] for line in held_out_lines(content)}) == 2 * 3
     sizes = [row for rung in rungs for row in rung.all_rows()]
     shared = sum(r["shared_steps"] / r["optimizer_steps"] * r["training_flops"] for r in sizes)
     whole = sum(row["training_flops"] for row in sizes)

@@ -169,7 +169,7 @@ def test_groups_and_rates_survive_a_resume():
     """With factors on rates, a run goes on bit for bit from its state, and logs the base rate."""
     model = {"vocab_size": 61, "block_size": 16, "n_embd": 32, "stack": [BLOCK]}
     base = {"use": "complete_p", "base_width": 16, "base_depth": 1}
-    recipe = recipe_of({**model, "parametrization": base})
+    recipe = recipe_of({**model, "parametrization": base}, optimizer="adamw")
     ids = torch.randint(61, (2, 16), generator=torch.Generator().manual_seed(1))
 
     def step(model, optimizers, number):

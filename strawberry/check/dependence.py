@@ -79,7 +79,7 @@ def _audited(subject: Subject, kind: Kind, what: str) -> str:
 def _rounds(subject: Subject) -> None:
     """Raises Finding if large inputs make a component leak by rounding."""
     for training in (True, False):
-        model = subject.model(training=training)
+        model = subject.awake(training=training)
         if not declares(model, "causal"):
             continue
         for name, part in subject.parts(model):
@@ -96,7 +96,7 @@ def _rounds(subject: Subject) -> None:
 
 def past(subject: Subject) -> str:
     """Does each token affect its own output, and do earlier tokens affect later outputs?"""
-    model = subject.model()
+    model = subject.awake()
     hidden = []
     for name, part in subject.parts(model):
         x, run = subject.call(model, part)

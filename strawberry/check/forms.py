@@ -62,7 +62,7 @@ def bfloat16(subject: Subject) -> str:
 
 def cache(subject: Subject) -> str:
     """Do calls with a decoding cache, split anywhere, agree with one call without a cache?"""
-    model = subject.model(dtype=torch.float64)
+    model = subject.awake(dtype=torch.float64)
     if not declares(model, "causal"):
         raise NotApplicable("it declares itself non-causal, so there is no cache to compare")
     if not declares(model, "cacheable"):
@@ -88,7 +88,7 @@ def cache(subject: Subject) -> str:
 
 def recurrence(subject: Subject) -> str:
     """Token by token, does the gradient equal that of the parallel form?"""
-    model = subject.model(dtype=torch.float64)
+    model = subject.awake(dtype=torch.float64)
     if not declares(model, "causal"):
         raise NotApplicable("it declares itself non-causal, so there is no recurrent form")
     if not declares(model, "cacheable"):
@@ -168,7 +168,7 @@ def saved(subject: Subject) -> str:
 
 def compiles(subject: Subject) -> str:
     """Does torch.compile produce one graph, with the same results?"""
-    model = subject.model(training=True)
+    model = subject.awake(training=True)
     deciders = [module for module in model.modules() if isinstance(module, (Router, Loop))]
     for decider in deciders:
         if not decider.exact:

@@ -20,6 +20,7 @@ from strawberry.recipe.around import around
 from strawberry.recipe.load import patch
 from strawberry.recipe.spec import Recipe
 from strawberry.recipe.validate import validate
+from strawberry.referee.situations import disturbed
 
 LENGTH: Final = 13
 """Sequence length: odd, so that no chunk or group divides it."""
@@ -65,6 +66,10 @@ class Subject:
         if "" not in self._built:
             self._built[""] = build(self.recipe)
         return copy.deepcopy(self._built[""]).to(dtype).train(training)
+
+    def awake(self, *, training: bool = False, dtype: torch.dtype = torch.float32) -> LanguageModel:
+        """As `model`, with every weight disturbed, so that a gate at zero hides nothing."""
+        return disturbed(self.model(dtype=dtype)).train(training)
 
     def tokens(self, batch: int = 3, length: int | None = None) -> Tensor:
         """Token ids (batch, length), identical at every call."""

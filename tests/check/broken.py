@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from strawberry.contracts import FFN, Attention, Site, State, Use
+from strawberry.contracts import FFN, Attention, Join, Residual, Site, State, Stream, Use
 from strawberry.plugin import hookimpl
 from tests.referee.cheats import Honest
 from tests.registering import register_classes
@@ -70,6 +70,27 @@ class ForgetsInCache(Mean):
         if use.state is not None:
             use.state["sum"] = use.state["sum"].detach()
         return y
+
+
+class ShutGate(Residual):
+    """What a part computes joins through a gate that begins at zero: sound."""
+
+    def join(self, site: Any) -> Join:
+        return Gate()
+
+
+class Gate(Join):
+    """Its join."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def read(self, stream: Stream, use: Use) -> Tensor:
+        return stream
+
+    def forward(self, stream: Stream, y: Tensor, use: Use) -> Stream:
+        return stream + self.gate * y
 
 
 class StopsInCache(Mean):

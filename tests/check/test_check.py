@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from strawberry.check import Subject, checks_for, costs, of_component, run
+from strawberry.check import Subject, checks_for, costs, of_component, of_recipe, run
 from strawberry.check.dependence import drawn
 from strawberry.errors import StrawberryError
 from strawberry.plugin import Kinds, Plugins
 from tests.referee import cheats
-from tests.support import some_slow
+from tests.support import TINY, recipe_of, some_slow
 
 BROKEN = {
     "attention/Mean": None,
@@ -106,6 +106,15 @@ def failed(
 ) -> dict[str, str]:
     names = [name for name in names or checks_for(subject.kind) if name not in leave_out]
     return {o.check: o.detail for o in run(subject, names) if o.verdict == "failed"}
+
+
+@pytest.mark.parametrize(("attention", "expected"), [("Mean", {}), ("ForgetsInCache", {"cache"})])
+def test_a_gate_at_zero_hides_nothing(attention: str, expected: set[str], plugins: Plugins) -> None:
+    """Behind a gate that begins at zero, a sound cache passes and a broken one is found."""
+    blocks = [{"repeat": 2, "attention": attention, "ffn": "mlp"}]
+    model = {**TINY, "residual": "ShutGate", "positional": "none", "stack": blocks}
+    subject = of_recipe(recipe_of(model, plugins=plugins))
+    assert set(failed(subject, ("past", "cache"))) == set(expected)
 
 
 def test_every_check_has_a_broken_component() -> None:

@@ -37,7 +37,8 @@ def read_by_plugin(tree: Node, path: Path, plugins: Plugins) -> tuple[Node, list
 
 def refuse_foreign(tree: Node, plugins: Plugins) -> None:
     """Raises RecipeError, with one line, for a file of another program that no plugin reads."""
-    if not tree.is_map or not tree.value or {"model", "extends"} & tree.value.keys():
+    ours = {"model", "extends", "ablate", "ladder"}
+    if not tree.is_map or not tree.value or ours & tree.value.keys():
         return
     known = {*recipe_keys(plugins.registry.kinds), *FILE_KEYS}
     unknown = [key for key in tree.value if key not in known]

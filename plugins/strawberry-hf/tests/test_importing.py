@@ -64,7 +64,7 @@ def take(tmp_path: Path, text: str, plugins: Plugins) -> Any:
         recipe = tmp_path / "base.yaml"
         recipe.write_text(
             "name: base\nseed: 1\nmodel: {vocab_size: 9, block_size: 24, n_embd: 8, "
-            "stack: [{ffn: swiglu}]}\n"
+            "stack: [{ffn: swiglu}]}\noptimizer: adamw\n"
         )
         return import_checkpoint(
             tmp_path / "in", tmp_path / "run", recipe=recipe, overrides=[text, *less],

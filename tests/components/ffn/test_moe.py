@@ -11,7 +11,7 @@ from strawberry.contracts import Use, WeightSource
 from strawberry.errors import RecipeError, StrawberryError
 from strawberry.model.accounting import account
 from strawberry.training.optimizers import assign
-from tests.support import tiny
+from tests.support import TINY, recipe_of, tiny
 
 B, T, C, F = 2, 11, 16, 8
 ACT = {
@@ -329,8 +329,9 @@ def test_default_width():
 
 
 def test_parameter_kinds():
-    """Muon takes neither banks nor routers, and AdamW takes both."""
-    recipe = tiny({"ffn": {"use": "moe", "noisy": True}})
+    """Banks and routers have kinds of their own; AdamW takes both."""
+    model = {**TINY, "stack": [{"ffn": {"use": "moe", "noisy": True}}]}
+    recipe = recipe_of(model, optimizer="adamw")
     kinds = {
         info.name.split(".ffn.")[-1]: info.kind
         for info in strawberry.build(recipe).parameter_infos()

@@ -26,7 +26,8 @@ from strawberry.training.optimizers import Optimizers
 from tests.support import REGISTRY, recipe_of
 
 FIXED = {"vocab_size", "block_size", "n_embd"}  # of the model: drawn below, or the same for all
-UNDRAWN = {"lr", "eps", "betas", "params", "base", "std"}  # any value is as good, or ruins any training
+# Any value is as good, or ruins any training.
+UNDRAWN = {"lr", "eps", "betas", "params", "base", "std"}
 OUTCOMES = Counter()
 
 

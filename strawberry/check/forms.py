@@ -88,7 +88,7 @@ def cache(subject: Subject) -> str:
 
 def recurrence(subject: Subject) -> str:
     """Token by token, does the gradient equal that of the parallel form?"""
-    model = subject.awake(dtype=torch.float64)
+    model = subject.model(dtype=torch.float64)
     if not declares(model, "causal"):
         raise NotApplicable("it declares itself non-causal, so there is no recurrent form")
     if not declares(model, "cacheable"):
@@ -117,7 +117,7 @@ def recurrence(subject: Subject) -> str:
             continue
         error = float((a - b).abs().max() / b.abs().max().clamp(min=noise))
         worst = max(worst, error)
-        if error > 1e-5:  # layers that compute in float32 come to 1e-6
+        if error > 1e-6:
             raise Finding(f"the gradient of {name} differs by {error:.2g} of its largest value")
     return f"at most {worst:.1g} of the largest gradient"
 

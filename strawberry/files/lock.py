@@ -82,7 +82,7 @@ def holder(folder: Path) -> str | None:
             return None
         except PermissionError:  # it runs, as another user's
             pass
-    return who
+    return who or "a process"
 
 
 def entry_lock(cache: Path, key: str) -> filelock.BaseFileLock:

@@ -46,9 +46,7 @@ def recomputing_breach(
         with _recompute(model, True):
             breach = _compared(before, _gradients(model, objective))
         if agree(_compared(before, again) is not None) or not agree(breach is not None):
-            return (
-                None  # gradients that differ without recomputation too: the history check says that
-            )
+            return None  # gradients that no call repeats: the history check says so
         lines = writes(model, lambda: _gradients(model, objective))
     left = f": kept between blocks by {', '.join(lines)}" if lines else ""
     breach = breach or Breach("history", 0.0, "gradients differ on another rank")

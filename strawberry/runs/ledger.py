@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import json
 import os
 import sys
@@ -112,15 +113,15 @@ class Ledger:
         return entry
 
     def _append(self, line: bytes) -> None:
-        with self.path.open("ab+") as file:
+        with self.path.open("ab+", buffering=0) as file:  # a buffer would be written at the close
             size = file.tell()
             if size:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":  # the process that wrote it was killed
                     line = b"\n" + line
             try:
-                file.write(line)
-                file.flush()
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(size)  # half a line would count as a question for ever

@@ -24,6 +24,11 @@ def looks_of(max_seeds: int) -> int:
     return max_seeds - FIRST + 1
 
 
+def look_at(seeds: int, looks: int) -> int:
+    """The number of the look, from 0, at a table of so many seeds."""
+    return min(max(seeds - FIRST, 0), looks - 1)
+
+
 @functools.lru_cache(maxsize=256)
 def levels(looks: int, alpha: float) -> tuple[float, ...]:
     """The two-sided level of each look; with these, the chance of any false pass is `alpha`."""

@@ -170,8 +170,7 @@ def _finds(
     level = plan["alpha"]
     if plan["seeds"] is None:
         looks = alpha_spending.looks_of(plan["max_seeds"])
-        look = min(max(seeds - alpha_spending.FIRST, 0), looks - 1)
-        level = alpha_spending.levels(looks, level)[look]
+        level = alpha_spending.levels(looks, level)[alpha_spending.look_at(seeds, looks)]
     how = (drawn, float(plan.get("noise_ratio", RATIO)), level)
     size = len(cells)
     rows = [[-1.0, *(float(c == n) for c in range(1, size))] for n in range(1, size)]

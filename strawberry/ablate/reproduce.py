@@ -99,14 +99,14 @@ def reproduce(folder: Path, metric: str = "val_loss") -> Reproduction:
 
         torch.set_num_threads(request["threads"])
     old = RunFolder(folder / "run")
+    logged, old_info = _losses(old), json.loads(old.info_file.read_text())
+    if not logged:
+        raise StrawberryError(f"{folder}: the trial logged no losses to compare")
     with tempfile.TemporaryDirectory() as temporary:
         new = RunFolder(Path(temporary) / "run")
         done = train(recipe, new.path)
-        losses = [_losses(run) for run in (old, new)]
+        now = _losses(new)
         new_info = json.loads(new.info_file.read_text())
-    old_info = json.loads(old.info_file.read_text())
-    if not losses[0]:
-        raise StrawberryError(f"{folder}: the trial logged no losses to compare")
     compared = ("strawberry", "python", "platform", "torch", "device_name", "dtype", "compiled",
                 "threads", "plugins", "data")  # fmt: skip
     changed = [f"{k}: {old_info.get(k)} -> {new_info.get(k)}"
@@ -116,10 +116,9 @@ def reproduce(folder: Path, metric: str = "val_loss") -> Reproduction:
         metric=metric,
         before=result["metrics"][metric],
         after=done.metrics[metric],
-        same_losses=sum(
-            repr(value) == repr(losses[1].get(key)) for key, value in losses[0].items()
-        ),
-        losses=len(losses[0]),
+        # By their texts, since NaN equals nothing.
+        same_losses=sum(repr(loss) == repr(now.get(key)) for key, loss in logged.items()),
+        losses=len(logged),
         environment=changed,
     )
 

@@ -155,7 +155,7 @@ def contrasts(
     asked = [number for number, seeds in enumerate(common) if len(seeds) >= LEAST]
     level, look = alpha, 0
     if looks > 1:
-        look = min(looks, max(1, max(map(len, finite), default=0) - alpha_spending.FIRST + 1)) - 1
+        look = alpha_spending.look_at(max(map(len, finite), default=0), looks)
         level = alpha_spending.levels(looks, alpha)[look]
     # A question that could not be answered still was asked.
     share = len(asked) / max(1, len(weights))

@@ -127,12 +127,10 @@ def command(
 def _follow_up(recipe: Recipe, result: RunResult) -> None:
     """Print a sample of a finished run's text, and commands to go on with."""
     from strawberry.cli.console import console
-    from strawberry.contracts import DataSource
-    from strawberry.data.opening import data_site
+    from strawberry.data.opening import data_source
     from strawberry.runs.folder import RunFolder
 
-    source: DataSource = recipe.data.construct(data_site(recipe), contract=DataSource)
-    out, prompt = console(), source.prompt
+    out, prompt = console(), data_source(recipe).prompt
     is_text = RunFolder(result.folder).tokenizer_file.exists()
     allowing = _sample(result, prompt) if is_text else ""
     out.print(f"\nrun folder: {result.folder}", soft_wrap=True)

@@ -90,9 +90,16 @@ def data_site(
     return site
 
 
+def data_source(recipe: Recipe, site: DataSite | None = None) -> DataSource:
+    """The recipe's data source, not opened yet; raises FieldError or StrawberryError."""
+    site = site or data_site(recipe)
+    source: DataSource = recipe.data.construct(site, contract=DataSource)
+    return source
+
+
 def _opened(recipe: Recipe, site: DataSite) -> Dataset:
     """Open the data source; if its text is missing, the tokens that a run recorded."""
-    source: DataSource = recipe.data.construct(site, contract=DataSource)
+    source = data_source(recipe, site)
     try:
         return source.open()
     except (FieldError, StrawberryError) as error:
@@ -140,7 +147,7 @@ def load_run_tokenizer(path: Path, recipe: Recipe) -> Tokenizer:
 def divided_ahead(recipe: Recipe) -> str:
     """The division of the data, in words, if known without opening them."""
     try:
-        return recipe.data.construct(data_site(recipe), contract=DataSource).divided()
+        return data_source(recipe).divided()
     except (FieldError, StrawberryError, OSError):
         return ""  # told with its place when it is opened
 
@@ -153,8 +160,7 @@ def wordless_ahead(recipe: Recipe) -> list[str]:
     site = data_site(recipe)
     try:
         tokenizer = recipe.tokenizer.construct(site, contract=TokenizerSource)
-        data = recipe.data.construct(site, contract=DataSource)
-        known = data.known_ids(tokenizer.known_ids())
+        known = data_source(recipe, site).known_ids(tokenizer.known_ids())
     except (FieldError, StrawberryError):
         return []
     return wordless(known, recipe.model.vocab_size)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from strawberry.contracts import DataSource
-from strawberry.data.opening import data_site
+from strawberry.data.opening import data_source
 from strawberry.errors import StrawberryError
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def sampling_for(
     no_repeat: int | None = NO_REPEAT,
 ) -> Sampling:
     """Settings of `generate`; None for a temperature or a top-p takes that of the data source."""
-    source: DataSource = recipe.data.construct(data_site(recipe), contract=DataSource)
+    source = data_source(recipe)
     return Sampling(
         source.temperature if temperature is None else temperature,
         top_k,

@@ -32,6 +32,8 @@ class LetterCounting(Task):
         word_length: maximum number of tokens of a word.
         spelled: write words letter by letter.
         spelling_seed: seed of the letters of each token.
+        zipf: exponent of how rare tokens are in training, where token n comes with a frequency of
+            1 / n^zipf. With 0, and in evaluation, all are equally frequent.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class LetterCounting(Task):
         word_length: Annotated[int, Ge(1)] = 3,
         spelled: bool = False,
         spelling_seed: int = 0,
+        zipf: Annotated[float, Ge(0)] = 0.0,
     ) -> None:
         self.pieces = pieces
         self.letters = letters
@@ -51,6 +54,8 @@ class LetterCounting(Task):
         self.word_length = word_length
         self.spelled = spelled
         self.spelling_seed = spelling_seed
+        frequencies = np.arange(1, pieces + 1) ** -float(zipf)
+        self.shares = frequencies / frequencies.sum() if zipf else None
 
     def example(
         self, rng: np.random.Generator, vocab_size: int, length: int, *, training: bool
@@ -66,7 +71,8 @@ class LetterCounting(Task):
         inputs, targets = np.full(length, filler, dtype=np.int64), unanswered(length)
         t = 0
         while t + longest + 1 <= length:
-            word = rng.integers(self.pieces, size=int(rng.integers(1, self.word_length + 1)))
+            size = int(rng.integers(1, self.word_length + 1))
+            word = self._word(rng, size, self.shares if training else None)
             text = np.concatenate([spelling[piece] for piece in word])
             letter = int(rng.choice(text) if rng.random() < 0.5 else rng.integers(self.letters))
             written = first_letter + text if self.spelled else word
@@ -76,6 +82,14 @@ class LetterCounting(Task):
             targets[t] = first_count + int((text == letter).sum())
             t += 1
         return inputs, targets
+
+    def _word(
+        self, rng: np.random.Generator, size: int, shares: npt.NDArray[np.float64] | None
+    ) -> Ids:
+        """That many tokens; equally frequent without `shares`."""
+        if shares is None:
+            return rng.integers(self.pieces, size=size)
+        return rng.choice(self.pieces, size=size, p=shares)
 
     def spelling(self) -> list[npt.NDArray[np.int64]]:
         """The letters of each token, by number."""

@@ -258,6 +258,16 @@ def test_spelled_words_have_nothing_hidden() -> None:
             start = t + 1
 
 
+def test_rare_tokens_are_rare_in_training_alone() -> None:
+    """Of ten tokens, n comes as often as 1 / n says; in evaluation all come as often."""
+    task = LetterCounting(SITE, pieces=10, letters=4, piece_length=2, zipf=1.0)
+    rare = 1 / np.arange(1, 11)
+    for training, expected in ((True, rare / rare.sum()), (False, np.full(10, 0.1))):
+        every = np.concatenate([x for x, _ in sequences(task, 22, 300, training=training)])
+        shares = np.bincount(every[every < 10], minlength=10) / (every < 10).sum()
+        assert shares == pytest.approx(expected, abs=0.015)
+
+
 def test_gaps_follow_the_power_law() -> None:
     """Questions near the pairs are more common than far ones, and alike if the power is 1."""
 

@@ -4,9 +4,11 @@
     python tools/transfer.py draw transfer.jsonl --out transfer.png
 
 A llama of width 64 and depth 2 is trained on the standard library's source, in short runs, at rates
-a factor of sqrt(2) apart: from the best rate of the size before, until two rates on either side of
-the best are known. A loss is the mean over seeds, which have the same data at every size. The best
-rate is the lowest point of a parabola fitted to these five losses, over the logarithm of the rate.
+a factor of 2 apart: from the best rate of the size before, until two rates on either side of the
+best are known. A loss is the mean over seeds, which have the same data at every size. The best rate
+is the lowest point of a parabola fitted to these five losses, over the logarithm of the rate: near
+the best rate losses differ by less than the noise of seeds, so its place is known by where the loss
+rises on both sides.
 Rows of `--out` are kept, and what is there is not trained again.
 """
 
@@ -45,7 +47,7 @@ MODEL = {
         }
     ],
 }
-BATCH, HELD = 8, 64
+BATCH, HELD = 8, 128
 SIZES = {"width": (64, 128, 256, 512), "depth": (2, 4, 8, 16)}
 ARMS: dict[str, dict[str, Any]] = {
     "standard": {"use": "standard"},
@@ -53,10 +55,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "mup_zero": {"use": "mup", "base_width": 64, "zero_outputs": True},
     "complete_p": {"use": "complete_p", "base_width": 64, "base_depth": 2},
 }
-FIRST = -13
-"""The first rate tried, as a power of sqrt(2)."""
+FIRST = -7
+"""The first rate tried, as a power of 2."""
 AROUND = 2
-"""Rates on either side of the best one, a factor of sqrt(2) apart."""
+"""Rates on either side of the best one, a factor of 2 apart."""
 
 
 KEY = ("arm", "width", "depth", "rate", "seed")
@@ -127,7 +129,7 @@ def sweep(out: Path, steps: int, arms: list[str], axes: list[str], seeds: list[i
         size = SIZES[axis][place]
         width, depth = (size, 2) if axis == "width" else (64, size)
         count = seeds[place if len(seeds) > 1 else 0]
-        return fmean(one((arm, width, depth, 2 ** (power / 2), n)) for n in range(count))
+        return fmean(one((arm, width, depth, 2.0**power, n)) for n in range(count))
 
     for axis, arm in itertools.product(axes, arms):
         best = FIRST
@@ -136,7 +138,7 @@ def sweep(out: Path, steps: int, arms: list[str], axes: list[str], seeds: list[i
 
 
 def bracketed(loss: Callable[[int], float], start: int) -> int:
-    """The best power of sqrt(2), once `AROUND` rates on either side of it are known."""
+    """The best power of 2, once `AROUND` rates on either side of it are known."""
     best = start
     while True:
         near = range(best - AROUND, best + AROUND + 1)
@@ -222,7 +224,7 @@ def main() -> None:
     parser.add_argument("what", choices=["sweep", "draw"])
     parser.add_argument("rows", nargs="?", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=96)
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     parser.add_argument("--axes", nargs="*", default=["width", "depth"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[3])

@@ -1,14 +1,20 @@
-"""The coordinate check: activations of each part against the width of the model.
+"""The coordinate check: activations of each part, and what its steps are worth, against the width.
 
 Yang et al. 2022, arXiv 2203.03466, appendix D.1. Under a parametrization that carries rates over,
-the mean absolute activation of every part is about the same at every width, after each step.
+the mean absolute activation of every part is about the same at every width, after each step. One
+that is smaller in a wide model before the first step may stay so (appendix D.2: the logits start
+at width^-0.5). Such a start hides for many steps what is learned, so that is measured by itself:
+for each matrix, the sum over steps of |gradient * step|, by which its steps lower the loss to first
+order. It too is about the same at every width.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -24,6 +30,7 @@ from strawberry.recipe.load import patch
 from strawberry.training.optimizers import Optimizers
 
 if TYPE_CHECKING:
+    from strawberry.contracts import ParameterInfo
     from strawberry.model.language_model import LanguageModel
     from strawberry.recipe.spec import Recipe
 
@@ -35,10 +42,10 @@ NARROW: Final = 64
 """The narrowest width is a recipe's own, halved as long as it is at least this."""
 ROWS, LENGTH = 4, 32
 SLOPE: Final = 0.3
-"""Power of the width with which an activation may grow or fall."""
+"""Power of the width with which an activation, or what a matrix learns, may grow or fall."""
 
 Sizes = Mapping[str, list[list[float]]]
-"""The mean absolute activation of each part: for each width, after each step, from 0 on."""
+"""A size of each part: for each width, after each step, from 0 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +54,39 @@ class Coordinates:
 
     Attributes:
         widths: the widths.
-        sizes: of each part.
+        sizes: the mean absolute activation of each part.
+        learned: by how much the steps of each matrix have lowered the loss to first order, in nats;
+            of embeddings, the head, and matrices both of whose sides grow. Theory has no rule for
+            the others inside a block, such as a bottleneck of a fixed rank.
     """
 
     widths: list[int]
     sizes: Sizes
+    learned: Sizes
 
-    def slope(self, part: str, step: int = STEPS) -> float:
-        """The power of the width with which a part's activation grows, by least squares."""
+    def slope(self, each: list[list[float]], step: int = STEPS) -> float:
+        """The power of the width with which one of these sizes grows, by least squares."""
         x = [math.log(width) for width in self.widths]
-        y = [math.log(max(steps[step], 1e-12)) for steps in self.sizes[part]]
+        y = [math.log(max(steps[step], 1e-12)) for steps in each]
         middle = sum(x) / len(x)
-        spread = sum((each - middle) ** 2 for each in x)
+        spread = sum((one - middle) ** 2 for one in x)
         return sum((a - middle) * b for a, b in zip(x, y, strict=True)) / spread
+
+    def slopes(self) -> dict[str, float]:
+        """The powers of all, by name: of an activation, how much it falls beyond its start."""
+        slopes = {f"learning of {name}": self.slope(each) for name, each in self.learned.items()}
+        for part, each in self.sizes.items():
+            slope = self.slope(each)
+            slopes[part] = slope if slope > 0 else min(slope - min(self.slope(each, 0), 0), 0)
+        return slopes
 
 
 def coordinates(subject: Subject) -> str:
-    """Does the activation of each part stay alike over widths, after 1 to 10 steps?"""
+    """Are activations, and what matrices learn, alike over widths after 1 to 10 steps?"""
     measured = measure(_recipe(subject))
     if subject.picture is not None:
         draw(measured, subject.recipe.name, subject.picture)
-    slopes = {part: measured.slope(part) for part in measured.sizes}
+    slopes = measured.slopes()
     over = f"widths {measured.widths[0]} to {measured.widths[-1]} after {STEPS} steps"
     wrong = {part: slope for part, slope in slopes.items() if abs(slope) > SLOPE}
     if wrong:
@@ -77,7 +96,10 @@ def coordinates(subject: Subject) -> str:
         message = f"{told}{more} over {over}"
         raise Finding(f"{message}; `model.parametrization: mup` carries rates over")
     low, high = min(slopes.values()), max(slopes.values())
-    return f"{len(slopes)} parts change as width^{low:.2f} to width^{high:.2f} over {over}"
+    return (
+        f"{len(measured.sizes)} parts, and what {len(measured.learned)} matrices learn, "
+        f"change as width^{low:.2f} to width^{high:.2f} over {over}"
+    )
 
 
 def _power(slope: float) -> str:
@@ -99,42 +121,84 @@ def _recipe(subject: Subject) -> Recipe:
     return resized(recipe, width)
 
 
+@dataclass(slots=True)
+class Run:
+    """What ten steps at one width showed.
+
+    Attributes:
+        sizes: the mean absolute activation of each part, before the first step and after each.
+        learned: of each matrix, the sum of |gradient * step| until then, in nats.
+        sides: the sides of each matrix that may grow; of embeddings and the head, both as one.
+    """
+
+    sizes: dict[str, list[float]] = field(default_factory=dict)
+    learned: dict[str, list[float]] = field(default_factory=dict)
+    sides: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
 def measure(recipe: Recipe) -> Coordinates:
     """Train the recipe at several widths on one batch; raises StrawberryError if one can't be."""
     widths = [recipe.model.n_embd * times for times in TIMES]
-    sizes: dict[str, list[list[float]]] = {}
-    for width in widths:
-        wide = resized(recipe, width)
-        every = [_trained(wide, SEED + number) for number in range(SEEDS)]
-        for part in every[0]:
-            steps = [sum(one[part][step] for one in every) / SEEDS for step in range(STEPS + 1)]
-            sizes.setdefault(part, []).append(steps)
-    if any(len(steps) < len(widths) for steps in sizes.values()):
+    every = [
+        [trained(resized(recipe, width), SEED + number) for number in range(SEEDS)]
+        for width in widths
+    ]
+    if len({(*run.sizes, *run.sides) for runs in every for run in runs}) > 1:
         raise StrawberryError("its parts have other names at other widths")
-    return Coordinates(widths, sizes)
+    narrow, wide = every[0][0].sides, every[-1][0].sides
+    grown = [name for name in wide if all(map(operator.lt, narrow[name], wide[name]))]
+    return Coordinates(
+        widths,
+        {
+            part: [_mean([r.sizes[part] for r in runs]) for runs in every]
+            for part in every[0][0].sizes
+        },
+        {name: [_mean([r.learned[name] for r in runs]) for runs in every] for name in grown},
+    )
 
 
-def _trained(recipe: Recipe, seed: int) -> dict[str, list[float]]:
-    """The activation of each part before a step, and after each of them."""
+def _mean(runs: list[list[float]]) -> list[float]:
+    return [fmean(step) for step in zip(*runs, strict=True)]
+
+
+def trained(recipe: Recipe, seed: int) -> Run:
+    """Train for some steps on one batch of random tokens."""
     model = build(patch(recipe, {"seed": seed})).train()
-    optimizers = Optimizers(recipe, model.parameter_infos(), torch.device("cpu"))
+    infos = model.parameter_infos()
+    optimizers = Optimizers(recipe, infos, torch.device("cpu"))
+    matrices = {i.name: i.parameter for i in infos if i.parameter.ndim > 1}
     generator = torch.Generator().manual_seed(SEED)
     length = min(LENGTH, recipe.model.block_size)
     ids = torch.randint(recipe.model.vocab_size, (ROWS, length + 1), generator=generator)
-    seen: dict[str, list[float]] = {}
+    run = Run(sides={i.name: _sides(i) for i in infos if i.name in matrices})
+    run.learned = {name: [0.0] for name in matrices}
     torch.manual_seed(SEED)
     for step in range(STEPS + 1):
         with Watched(model) as watched, torch.no_grad():
             watched.add("logits", model(ids[:, :-1]))
         for part, size in watched.means().items():
-            seen.setdefault(part, []).append(size)
+            run.sizes.setdefault(part, []).append(size)
         loss = model.loss(ids[:, :-1], ids[:, 1:]).total
         optimizers.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        before = {
+            name: (weight.detach().clone(), weight.grad.clone())
+            for name, weight in matrices.items()
+            if weight.grad is not None
+        }
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.train.grad_clip or math.inf)
         optimizers.step(step)
         model.after_step()
-    return seen
+        for name, (old, gradient) in before.items():
+            worth = ((matrices[name].detach() - old) * gradient).sum().abs().item()
+            run.learned[name].append(run.learned[name][-1] + worth)
+    return run
+
+
+def _sides(info: ParameterInfo) -> tuple[int, ...]:
+    """The sides of a matrix for which the theory has a rule if both grow."""
+    rows, columns = info.parameter.shape[-2:]
+    return (rows * columns,) if info.kind == "embedding" else (rows, columns)
 
 
 class Watched:
@@ -175,26 +239,32 @@ def _parts(model: LanguageModel) -> Iterator[tuple[str, nn.Module]]:
 
 
 def draw(measured: Coordinates, title: str, out: Any) -> None:
-    """Activations against width, a picture for each of some steps, a line for each part.
+    """Activations against width, a picture for each of some steps, and what matrices have learned.
 
     Raises StrawberryError if matplotlib is not installed, or the file can't be written.
     """
     from strawberry.runs.plot import canvas
 
-    shown = (0, 1, STEPS // 2, STEPS)
+    shown = [
+        (f"{title}, after {step} steps", measured.sizes, step) for step in (0, 1, STEPS // 2, STEPS)
+    ]
+    shown.append((f"what matrices learn in {STEPS} steps", measured.learned, STEPS))
     figure, save = canvas(4 * len(shown), 4)
-    axes = figure.subplots(1, len(shown), sharey=True)
-    for place, step in zip(axes, shown, strict=True):
-        for number, (part, sizes) in enumerate(measured.sizes.items()):
-            heights = [max(steps[step], 1e-12) for steps in sizes]
-            colour = f"C{number % 10}"
-            label = part.replace("stack.nodes.", "") if step == shown[-1] else None
-            place.plot(measured.widths, heights, marker="o", color=colour, label=label)
+    axes = figure.subplots(1, len(shown))
+    for place, (told, sizes, step) in zip(axes, shown, strict=True):
+        for number, (part, each) in enumerate(sizes.items()):
+            heights = [max(steps[step], 1e-12) for steps in each]
+            label = part.replace("stack.nodes.", "")
+            place.plot(measured.widths, heights, marker="o", color=f"C{number % 10}", label=label)
         place.set_xscale("log", base=2)
         place.set_yscale("log", base=2)
-        place.set_title(f"{title}, after {step} steps")
+        place.set_title(told)
         place.set_xlabel("width")
         place.grid(alpha=0.25)
+    for place in axes[1:-1]:
+        place.sharey(axes[0])
     axes[0].set_ylabel("mean absolute activation")
-    axes[-1].legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    axes[-1].set_ylabel("nats, to first order")
+    for place in axes[-2:]:
+        place.legend(frameon=False, fontsize="xx-small", loc="upper left", bbox_to_anchor=(1, 1))
     save(out)

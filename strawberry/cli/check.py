@@ -45,7 +45,8 @@ def command(
 
     Checks causality, batch independence, cache, gradients, forms, costs and learning. A component
     is put into a small model; a recipe's model is checked directly. Exits with code 1 if a check
-    fails. `--only coordinates` trains for 10 steps at four widths: activations must stay alike.
+    fails. `--only coordinates` trains for 10 steps at four widths: activations, and what matrices
+    learn, must stay alike.
     """
     from strawberry.check import run
     from strawberry.cli.console import console, print_json

@@ -240,18 +240,40 @@ def test_u_mup_starts_every_part_near_one(width):
     assert logits.std() < 2 / math.sqrt(width)
 
 
-def test_coordinates_stay_alike_under_mup_alone():
-    """After ten steps at four times the width, activations grow under `standard`, not `mup`."""
-    from strawberry.check.coordinates import SLOPE, Coordinates, _trained
+def coordinates_of(*uses):
+    """What the check measures at widths of 16 and 128, under each parametrization."""
+    from strawberry.check import coordinates
 
     recipe = tiny(BLOCK, tie_embeddings=False, parametrization={"use": "mup", "base_width": 16})
-    recipe = patch(recipe, {"schedule": "constant", "train.learning_rate": 0.02})
-    slopes = {}
-    for use in ("mup", "standard"):
-        over = patch(recipe, {} if use == "mup" else {"model.parametrization": "standard"})
-        sizes = [_trained(resized(over, width), 0) for width in (16, 128)]
-        measured = Coordinates([16, 128], {part: [s[part] for s in sizes] for part in sizes[0]})
-        slopes[use] = [abs(measured.slope(part)) for part in measured.sizes]
+    recipe = patch(recipe, {"optimizer": "adamw", "schedule": "constant", "train.warmup_iters": 0})
+    recipe = patch(recipe, {"train.learning_rate": 0.005})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(coordinates, "TIMES", (1, 8))
+        patched.setattr(coordinates, "SEEDS", 1)
+        for use in uses:
+            yield coordinates.measure(patch(recipe, {"model.parametrization": use} if use else {}))
 
-    assert max(slopes["mup"]) < SLOPE
-    assert max(slopes["standard"]) > SLOPE
+
+def test_coordinates_stay_alike_under_mup_alone():
+    """After ten steps at eight times the width, activations grow under `standard`, not `mup`."""
+    from strawberry.check.coordinates import SLOPE
+
+    mup, standard = coordinates_of(None, "standard")
+
+    assert max(map(abs, mup.slopes().values())) < SLOPE
+    assert any(standard.slope(each) > SLOPE for each in standard.sizes.values())
+    assert all(standard.slope(each) > SLOPE for each in standard.learned.values())
+
+
+def test_a_rate_that_falls_too_fast_is_seen_in_what_matrices_learn(monkeypatch):
+    """Activations alone stay alike where hidden matrices learn at 1 / width^1.5."""
+    from strawberry.check.coordinates import SLOPE
+    from strawberry.components.parametrization import mup
+
+    monkeypatch.setitem(mup.POWERS, "elementwise", {"hidden": -1.5, "output": -1.0})
+    [measured] = coordinates_of(None)
+    slopes = measured.slopes()
+    wrong = {name for name, slope in slopes.items() if abs(slope) > SLOPE}
+
+    assert wrong == {f"learning of {n}" for n in measured.learned if n.startswith("stack.")}
+    assert all(slopes[name] < 0 for name in wrong)

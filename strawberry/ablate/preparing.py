@@ -40,6 +40,11 @@ class PreparedPlan:
         """The runnable cells."""
         return [cell for cell in self.cells if cell.recipe is not None]
 
+    def warn(self, cell: str, warnings: Sequence[str]) -> None:
+        """Add what the report says about a cell, once."""
+        known = self.warnings.setdefault(cell, [])
+        known += [warning for warning in warnings if warning not in known]
+
 
 def prepare(plan: Plan, plugins: Plugins, known: dict[str, Budget] | None = None) -> PreparedPlan:
     """Build every cell, apply the plan's budget, and match its widths.

@@ -177,6 +177,7 @@ class Sweep:
                 self.pruned[cell.name] = "no tuning trial finished"
             else:
                 self.tuned[cell.name] = best
+                self.prepared.warn(cell.name, tuning.warnings(cell.name))
 
     def _halve(self) -> None:
         """Run short trials, after which the worse half of the cells stops; the baseline stays."""

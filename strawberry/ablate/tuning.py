@@ -94,6 +94,25 @@ class Tuning:
         results = self.results[cell]
         return min(results, key=lambda item: item[1])[0] if results else None
 
+    def warnings(self, cell: str) -> list[str]:
+        """Paths whose values all gave one result to the last bit, the other paths being equal.
+
+        The cell's recipe reads such a path nowhere, or something else takes precedence over it.
+        """
+        return [
+            f"tuning {path} had no effect: every value gave the same {self.plan.metric}"
+            for path in self.plan.tune
+            if self._is_without_effect(cell, path)
+        ]
+
+    def _is_without_effect(self, cell: str, path: str) -> bool:
+        groups: dict[str, dict[str, float]] = {}
+        for values, score in self.results[cell]:
+            others = {p: v for p, v in values.items() if p != path}
+            groups.setdefault(repr(others), {})[repr(values[path])] = score
+        compared = [set(group.values()) for group in groups.values() if len(group) > 1]
+        return bool(compared) and all(len(scores) == 1 for scores in compared)
+
 
 def trials_a_cell(plan: Plan) -> int:
     """Number of tuning trials for each cell."""

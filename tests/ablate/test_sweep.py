@@ -274,6 +274,25 @@ def test_each_cell_gets_its_own_best_rate(
     assert {cell["tuning_trials"] for cell in cells.values()} == {6}
 
 
+def test_a_tuned_path_without_effect_is_told(
+    make_plan: PlanMaker, plugins: Plugins, tmp_path: Path
+) -> None:
+    """An optimizer with a rate of its own never reads the tuned one; another cell's does."""
+    own = {"optimizer": {"use": "sgd", "lr": 0.3}}
+    tune = {"train.learning_rate": (0.1, 0.2), "train.grad_clip": (0.5, 1.0)}
+    plan = make_plan(cells={"own": own}, seeds=1, tune=tune)
+
+    def loss(recipe: Mapping[str, Any]) -> float:
+        train = recipe["train"]
+        own = recipe["optimizer"]["use"].endswith("sgd")
+        return (0.3 if own else float(train["learning_rate"])) + float(train["grad_clip"])
+
+    record = scripted(plan, plugins, tmp_path / "out", loss)
+    told = {cell["name"]: cell["warnings"] for cell in record.content["cells"]}
+    no_effect = "tuning train.learning_rate had no effect: every value gave the same val_loss"
+    assert told == {"recipe": [], "own": [no_effect]}
+
+
 def test_optuna_proposes_the_same_again(
     make_plan: PlanMaker, plugins: Plugins, tmp_path: Path
 ) -> None:

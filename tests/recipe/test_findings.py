@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -57,3 +58,36 @@ def test_the_table_has_its_verdict(page: Path) -> None:
     assert verdict in {"reproduced", "not reproduced", "undecided"}
     (row,) = [line for line in TABLE.splitlines() if f"(findings/{page.name})" in line]
     assert f"| {verdict} |" in row
+
+
+RECORDED = [page for page in PAGES if not page.stem.startswith(("ladder", "leak", "null"))]
+
+
+@pytest.mark.parametrize("page", RECORDED, ids=lambda path: path.stem)
+def test_the_tables_are_those_of_the_record(page: Path) -> None:
+    """Every row has the seeds, mean, deviation, difference and verdict of a row of the record."""
+    with (FOLDER / "records" / f"{page.stem}.csv").open() as file:
+        recorded = [
+            (
+                f"{row['seeds']}/{row['planned']}",
+                f"{float(row['mean']):.4f}",
+                f"{float(row['sd']):.4f}",
+                f"{float(row['difference']):+.4f}" if row["difference"] else "",
+                row["verdict"],
+            )
+            for row in csv.DictReader(file)
+        ]
+    lines = re.findall(r"^\|[^|]*(\| \d+/\d+ \|.*)", page.read_text(), re.MULTILINE)
+    rows = [[cell.strip() for cell in line.split("|")[1:8]] for line in lines]
+    assert sorted((*row[:4], row[6]) for row in rows) == sorted(recorded)
+
+
+def test_the_count_of_trials_is_that_of_the_pages() -> None:
+    """Each page says how many it took, and the table how many they are together."""
+    counts = [
+        re.findall(r"^([\d,]+) trials, [\d.]+ minutes", page.read_text(), re.MULTILINE)
+        for page in PAGES
+    ]
+    assert all(len(count) == 1 for count in counts)
+    (told,) = re.findall(r"hours of trials \(([\d,]+) of them\)", TABLE)
+    assert int(told.replace(",", "")) == sum(int(count.replace(",", "")) for (count,) in counts)

@@ -17,7 +17,7 @@ from strawberry.ablate.record import Record
 from strawberry.ablate.report import write_report
 from strawberry.ablate.report.charts import cell_axis
 from strawberry.ablate.report.levels import alone
-from strawberry.ablate.report.series import _curve
+from strawberry.ablate.report.series import _curve, kinds
 from strawberry.ablate.report.summary import write_summary
 from strawberry.ablate.sweep import Sweep, SweepObserver, make_executor
 from strawberry.plugin import Plugins
@@ -183,6 +183,14 @@ def test_the_training_loss_stands_in() -> None:
     assert (curve["step"], curve["value"]) == ([1, 2, 4], [8.0, 7.0, 5.0])
     assert curve["seconds"] == [2.0, 4.0, 8.0]
     assert curve["flops"] == 1000
+
+
+@pytest.mark.parametrize(("evaluations", "first"), [(1, "loss"), (2, "val_loss")])
+def test_what_is_shown_first_has_a_curve(evaluations: int, first: str) -> None:
+    """The metric, unless each run was evaluated once; its single points can be chosen."""
+    curves = [{"what": "val_loss", "step": [1, 2][:evaluations]}, {"what": "loss", "step": [1, 2]}]
+    assert kinds(curves)[0] == first
+    assert set(kinds(curves)) == {"val_loss", "loss"}
 
 
 def test_levels_differ_in_nothing_else() -> None:

@@ -40,9 +40,11 @@ def series(record: Record, table: ResultTable, points: int = POINTS) -> list[dic
 
 
 def kinds(curves: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The kinds of curves, the metric first."""
-    names = dict.fromkeys(curve["what"] for curve in curves)
-    return sorted(names, key=lambda name: name == TRAINING)
+    """The kinds of curves, the metric first; one that was measured once in each trial comes last."""
+    longest: dict[str, int] = {}
+    for curve in curves:
+        longest[curve["what"]] = max(longest.get(curve["what"], 0), len(curve["step"]))
+    return sorted(longest, key=lambda name: (longest[name] == 1, name == TRAINING))
 
 
 def _curve(

@@ -40,7 +40,7 @@ def series(record: Record, table: ResultTable, points: int = POINTS) -> list[dic
 
 
 def kinds(curves: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The kinds of curves, the metric first; one that was measured once in each trial comes last."""
+    """The kinds of curves, the metric first; one that each trial measured once comes last."""
     longest: dict[str, int] = {}
     for curve in curves:
         longest[curve["what"]] = max(longest.get(curve["what"], 0), len(curve["step"]))

@@ -251,6 +251,8 @@ def draw(measured: Coordinates, title: str, out: Any) -> None:
     shown.append((f"what matrices learn in {STEPS} steps", measured.learned, STEPS))
     figure, save = canvas(4 * len(shown), 4)
     axes = figure.subplots(1, len(shown))
+    for place in axes[1:-1]:
+        place.sharey(axes[0])  # before anything is drawn, so that all of it counts
     for place, (told, sizes, step) in zip(axes, shown, strict=True):
         for number, (part, each) in enumerate(sizes.items()):
             heights = [max(steps[step], 1e-12) for steps in each]
@@ -261,8 +263,6 @@ def draw(measured: Coordinates, title: str, out: Any) -> None:
         place.set_title(told)
         place.set_xlabel("width")
         place.grid(alpha=0.25)
-    for place in axes[1:-1]:
-        place.sharey(axes[0])
     axes[0].set_ylabel("mean absolute activation")
     axes[-1].set_ylabel("nats, to first order")
     for place in axes[-2:]:

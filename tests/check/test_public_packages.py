@@ -90,6 +90,7 @@ def test_x_transformers_attention_holds_everything(left_out: list[str], plugins:
     assert_only(verdicts(plugins, X, {}, all_but("attention", *COMPILE, *left_out)), {})
 
 
+@pytest.mark.slow
 @MOST_AND_ALL
 def test_x_transformers_inverted_attention_leaks(left_out: list[str], plugins: Plugins) -> None:
     """`inverted_attention` normalises over the queries, later ones among them.

@@ -1,6 +1,6 @@
 """Where the best learning rate is, over widths and depths, under several parametrizations.
 
-    python tools/transfer.py sweep --out transfer.jsonl [--seeds 3] [--arms mup_zero] [--axes width]
+    python tools/transfer.py sweep --out transfer.jsonl [--seeds 3] [--arms mup] [--axes width]
     python tools/transfer.py draw transfer.jsonl --out transfer.png
 
 A llama of width 64 and depth 2 is trained on the standard library's source, in short runs, at rates
@@ -183,14 +183,17 @@ def lowest(curve: list[tuple[float, float]]) -> float:
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> None:
-    """Loss against rate for each size: a column for each arm that has rows, a row for each axis."""
-    arms = [arm for arm in ARMS if any(row["arm"] == arm for row in rows)]
-    along = [axis for axis in SIZES if any(len(curves(rows, arm, axis)) > 1 for arm in arms)]
-    figure, save = canvas(4 * len(arms), 3.5 * len(along))
-    places = figure.subplots(len(along), len(arms), sharex=True, sharey="row", squeeze=False)
-    for row, axis in zip(places, along, strict=True):
+    """Loss against rate for each size: a row for each axis, with the arms swept along it."""
+    swept = {axis: [arm for arm in ARMS if len(curves(rows, arm, axis)) > 1] for axis in SIZES}
+    swept = {axis: arms for axis, arms in swept.items() if arms}
+    columns = max(map(len, swept.values()))
+    figure, save = canvas(4.5 * columns, 3.5 * len(swept))
+    places = figure.subplots(len(swept), columns, sharex=True, sharey="row", squeeze=False)
+    for row, (axis, arms) in zip(places, swept.items(), strict=True):
         best = {(arm, size): rate for arm, size, rate in best_rates(rows, axis)}
-        for place, arm in zip(row, arms, strict=True):
+        for place in row[len(arms) :]:
+            place.set_visible(False)
+        for place, arm in zip(row, arms, strict=False):
             for number, (size, curve) in enumerate(curves(rows, arm, axis).items()):
                 told = f"{axis} {size}"
                 if (arm, size) in best:
@@ -199,11 +202,11 @@ def draw(rows: list[dict[str, Any]], out: Path) -> None:
                 place.plot(*zip(*curve, strict=True), marker="o", color=f"C{number}", label=told)
             place.set_xscale("log", base=2)
             place.set_title(f"{arm}, {axis}")
-            if place.lines:
-                place.legend(frameon=False, fontsize="small")
+            place.legend(frameon=False, fontsize="small")
             place.grid(alpha=0.25)
         row[0].set_ylabel("loss, nats a byte")
-    places[-1][0].set_xlabel("peak learning rate")
+    for place in places[-1]:
+        place.set_xlabel("peak learning rate")
     save(out)
 
 
@@ -212,7 +215,7 @@ def moved(rows: list[dict[str, Any]]) -> Iterator[str]:
     for axis in ("width", "depth"):
         for arm in ARMS:
             rates = {size: rate for name, size, rate in best_rates(rows, axis) if name == arm}
-            if rates:
+            if len(rates) > 1:
                 told = ", ".join(f"{size}: {rate:.2e}" for size, rate in rates.items())
                 ratio = max(rates.values()) / min(rates.values())
                 yield f"{axis:<6} {arm:<11} {told}; moves {ratio:.2f}x"

@@ -21,8 +21,9 @@ class LetterCounting(Task):
 
     A tokenizer hides the letters of a token from a model, which has to learn them from such
     questions. Here each token has random letters, drawn once. If words are `spelled`, each letter
-    is a token, and nothing is hidden but where a word ends: `a a a a` may be a word of three letters
-    and its question, or two words of one. Half of the letters in questions occur in the word.
+    is a token, and nothing is hidden but where a word ends: `a a a a` may be a word of three
+    letters and its question, or two words of one. Half of the letters in questions occur in the
+    word.
 
     Ids are the tokens, then the letters, then the counts, then a padding id for the end.
 

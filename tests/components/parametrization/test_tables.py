@@ -262,9 +262,9 @@ def test_coordinates_stay_alike_under_mup_alone():
 
     assert max(map(abs, mup.slopes().values())) < SLOPE
     assert any(standard.slope(each) > SLOPE for each in standard.sizes.values())
-    hidden = {name: each for name, each in standard.learned.items() if name.startswith("stack.")}
-    assert len(hidden) == 4
-    assert all(standard.slope(each) > 2 * SLOPE for each in hidden.values())
+    learned = {name: standard.slope(each) for name, each in standard.learned.items()}
+    assert learned.pop("head.weight") > 0  # by less than the bound
+    assert all(slope > SLOPE for slope in learned.values())
 
 
 def test_a_rate_that_falls_too_fast_is_seen_in_what_matrices_learn(monkeypatch):

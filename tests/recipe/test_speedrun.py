@@ -1,17 +1,22 @@
-"""The GPU speedrun's recipe, with data as its users have it, on a CPU."""
+"""The speedruns' recipes, with data as their users have it, on a CPU; and their ablations."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import strawberry
+from strawberry.ablate.cells import cells
+from strawberry.ablate.planfile import make_plan
 from strawberry.model.accounting import account
+from strawberry.plugin import Plugins
 from strawberry.recipe import load_recipe
 from strawberry.training import train
 
-RECIPE = Path(__file__).parents[2] / "recipes/gpu/speedrun.yaml"
+RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPE = RECIPES / "gpu/speedrun.yaml"
 
 
 def write_shard(path: Path, ids: np.ndarray) -> None:
@@ -61,7 +66,7 @@ def test_it_trains_on_fineweb_shards(tmp_path: Path):
     assert result.metrics["val_loss"] < np.log(50304) - 1
 
 
-CHARACTERS = Path(__file__).parents[2] / "recipes/speedrun/char.yaml"
+CHARACTERS = RECIPES / "speedrun/char.yaml"
 
 
 def test_characters_train_on_a_text_that_the_user_has(tmp_path: Path):
@@ -76,3 +81,14 @@ def test_characters_train_on_a_text_that_the_user_has(tmp_path: Path):
     assert recipe.train.batch_size * recipe.train.eval_iters * recipe.model.block_size > 111_540
     assert run.metrics["val_loss"] < 5.0
     assert run.metrics["bits_per_byte"] == pytest.approx(run.metrics["val_loss"] / math.log(2))
+
+
+@pytest.mark.parametrize("track", ["char", "code"])
+def test_the_ablation_compares_the_record(track: str, plugins: Plugins):
+    """The cell that the plan writes out by itself is the recipe of the record."""
+    _, made = cells(make_plan(RECIPES / f"ablations/speedrun_{track}.yaml", {}), plugins)
+    record = load_recipe(RECIPES / f"speedrun/{track}.yaml", ["train.threads=1"])
+    cell = next(cell.recipe for cell in made if cell.name == track)
+
+    assert cell is not None
+    assert replace(cell, name=record.name, origin=record.origin) == record

@@ -117,7 +117,7 @@ def name(request) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", some_slow(DTYPES, ["float32"]))
 def test_what_autograd_keeps(name, dtype):
     """Within a tenth, in float32 and in bfloat16, for each recipe whose router fixes its shares."""
     recipe, model, idx = prepared(name, dtype)
@@ -127,7 +127,7 @@ def test_what_autograd_keeps(name, dtype):
     assert held(recipe) == pytest.approx(measured(recipe, model, idx), rel=0.1)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", some_slow(DTYPES, ["float32"]))
 @pytest.mark.parametrize(
     "name",
     [

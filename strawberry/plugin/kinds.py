@@ -277,7 +277,7 @@ class Kinds:
     @property
     def brought(self) -> list[ComponentKind]:
         """The kinds that plugins added."""
-        return [kind for kind in self if kind not in CORE]
+        return list(self)[len(CORE) :]
 
     def at(self, *places: Place) -> list[ComponentKind]:
         """The kinds that may stand at one of these places."""

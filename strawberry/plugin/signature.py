@@ -75,7 +75,8 @@ class RecipeField:
         return type_text(self.annotation)
 
 
-def fields_of(cls: type) -> list[RecipeField]:
+@functools.cache
+def fields_of(cls: type) -> tuple[RecipeField, ...]:
     """The recipe fields of a component: the keyword-only parameters of its constructor, in order.
 
     A constructor that takes `**shared` passes it to its base class, whose fields follow.
@@ -95,7 +96,7 @@ def fields_of(cls: type) -> list[RecipeField]:
             default = REQUIRED if empty else parameter.default
             annotation = _evaluate(cls, constructor, parameter)
             fields[name] = RecipeField(name, annotation, default, docs.get(name, ""))
-    return list(fields.values())
+    return tuple(fields.values())
 
 
 @functools.cache

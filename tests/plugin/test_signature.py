@@ -90,7 +90,7 @@ def test_fields_of_base_classes() -> None:
 
     assert (depth.default, depth.doc) == (2, "how deep.")
     assert (width.default, width.doc) == (8, "how wide, in features.")
-    assert rest == fields_of(Part)[1:]
+    assert tuple(rest) == fields_of(Part)[1:]
     assert [field.name for field in fields_of(Fixed)] == ["depth"]
 
 
@@ -215,7 +215,7 @@ def test_unusable_signature(cls: type, expected: str) -> None:
 
 def test_no_constructor() -> None:
     """A class without a constructor of its own has no fields."""
-    assert fields_of(Spec) == []
+    assert fields_of(Spec) == ()
 
 
 def test_source_and_description() -> None:

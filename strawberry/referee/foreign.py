@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType, WrapperDescriptorType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -101,6 +101,8 @@ def _of_parts(parts: Iterable[object]) -> Iterator[tuple[str, str, Any]]:
 def _code(value: Any) -> tuple[str, int]:
     """File and line of what a call of this runs; none where it isn't Python's."""
     for _ in range(8):
+        if isinstance(value, FunctionType):
+            return value.__code__.co_filename, value.__code__.co_firstlineno
         if isinstance(value, (staticmethod, classmethod, MethodType)):
             value = value.__func__
         elif isinstance(value, functools.partial):
@@ -109,8 +111,8 @@ def _code(value: Any) -> tuple[str, int]:
             value = value.fget
         elif isinstance(value, type):
             return getattr(sys.modules.get(value.__module__), "__file__", None) or "", 1
-        elif not isinstance(value, FunctionType):
-            value = vars(type(value)).get("__call__")
         else:
-            return value.__code__.co_filename, value.__code__.co_firstlineno
+            value = vars(type(value)).get("__call__")
+            if value is None or isinstance(value, WrapperDescriptorType):  # data, or of C
+                break
     return "", 0

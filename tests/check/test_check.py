@@ -134,6 +134,7 @@ that it accuses none with another fault is a slow test.
 """
 
 LONG = (*REFEREED, "device", "learns")
+"""What takes half a second or more for each component."""
 
 ALL = pytest.param(True, marks=pytest.mark.slow, id="all")
 everything = pytest.mark.parametrize("everything", [pytest.param(False, id="most"), ALL])
@@ -146,7 +147,7 @@ def test_one_fault_is_found_by_its_check_alone(
 ) -> None:
     """All checks but compilation run; that of the fault fails, and no other.
 
-    The default suite leaves out what takes half a second or more, unless it is the fault's.
+    The default suite leaves out the long ones, unless it is the fault's.
     """
     monkeypatch.setattr(costs, "SLOWEST", 5.0 if name == "ffn/Slow" else 1e9)
     expected = BROKEN[name]

@@ -265,6 +265,9 @@ def test_coordinates_stay_alike_under_mup_alone():
     learned = {name: standard.slope(each) for name, each in standard.learned.items()}
     assert learned.pop("head.weight") > 0  # by less than the bound
     assert all(slope > SLOPE for slope in learned.values())
+    hidden = [slope for name, slope in learned.items() if name.startswith("stack.")]
+    assert len(hidden) == 4
+    assert all(slope > 2 * SLOPE for slope in hidden)
 
 
 def test_a_rate_that_falls_too_fast_is_seen_in_what_matrices_learn(monkeypatch):

@@ -48,8 +48,14 @@ def command(
         Le(1),
     ] = None,
     no_repeat: Annotated[
-        int, typer.Option(help="Never repeat a run of N tokens; 0 allows it."), Ge(0), Counted
-    ] = 8,
+        int | None,
+        typer.Option(
+            help="Never repeat a run of N tokens; 0 allows it. 8 if not given, or what suits the "
+            "data source: 5 for stdlib."
+        ),
+        Ge(0),
+        Counted,
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Random seed of the sampling."), Ge(0), Le(2**63 - 1)
     ] = 0,
@@ -123,7 +129,7 @@ def command(
         given,
         samples=samples,
         max_new_tokens=max_new_tokens,
-        sampling=sampling_for(loaded.recipe, temperature, top_k, top_p, no_repeat or None),
+        sampling=sampling_for(loaded.recipe, temperature, top_k, top_p, no_repeat),
         seed=seed,
         use_cache=cache,
         allow_noncausal=allow_noncausal or (),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from strawberry.recipe.spec import Recipe
     from strawberry.training import RunResult
 
-SAMPLE_TOKENS = 120
+SAMPLE_TOKENS = 160
 LEARNED = 0.8
 """Share of the loss by frequencies alone, below which a sample may have words in order."""
 

@@ -235,11 +235,13 @@ class DataSource(abc.ABC):
             if a model starts a document by itself.
         temperature: the default of `generate`, which shows a small model of such text at its best.
         top_p: the same.
+        no_repeat: the same: no run of this many tokens comes twice; 0 allows it.
     """
 
     prompt: str = ""
     temperature: float = 0.75
     top_p: float = 0.9
+    no_repeat: int = 8
 
     def __init__(self, site: DataSite) -> None:
         self.site = site
@@ -247,7 +249,7 @@ class DataSource(abc.ABC):
     def sampled_as(self, source: DataSource) -> None:
         """Take the prompt and the settings of sampling from a source inside of this one."""
         self.prompt, self.temperature = source.prompt, source.temperature
-        self.top_p = source.top_p
+        self.top_p, self.no_repeat = source.top_p, source.no_repeat
 
     @abc.abstractmethod
     def open(self) -> Dataset:

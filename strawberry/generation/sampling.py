@@ -102,22 +102,21 @@ def without_repeats(logits: Tensor, ids: Tensor, length: int) -> Tensor:
     return logits.masked_fill(repeats & left.any(-1, keepdim=True), float("-inf"))
 
 
-NO_REPEAT: Final = 8
-"""The default of `generate`: a small model easily goes into a loop."""
-
-
 def sampling_for(
     recipe: Recipe,
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
-    no_repeat: int | None = NO_REPEAT,
+    no_repeat: int | None = None,
 ) -> Sampling:
-    """Settings of `generate`; None for a temperature or a top-p takes that of the data source."""
+    """Settings of `generate`; None takes that of the data source, or all of the top-k.
+
+    0 for `no_repeat` allows repeats.
+    """
     source = data_source(recipe)
     return Sampling(
         source.temperature if temperature is None else temperature,
         top_k,
         source.top_p if top_p is None else top_p,
-        no_repeat,
+        (source.no_repeat if no_repeat is None else no_repeat) or None,
     )

@@ -14,7 +14,7 @@ from strawberry.errors import StrawberryError
 from strawberry.generation.decode import sample_batch
 from strawberry.generation.heads import check_heads, speculate_by_heads
 from strawberry.generation.load import LoadedRun, load_run
-from strawberry.generation.sampling import NO_REPEAT, Sampling, sampling_for
+from strawberry.generation.sampling import Sampling, sampling_for
 from strawberry.generation.speculative import check_draft, check_exit, speculate
 from strawberry.model.risks import declares, noncausal
 from strawberry.runs.memory import within_memory
@@ -34,7 +34,7 @@ def generate(
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
-    no_repeat: int | None = NO_REPEAT,
+    no_repeat: int | None = None,
     seed: int = 0,
     use_cache: bool = True,
     allow_noncausal: Collection[str] = (),
@@ -52,7 +52,8 @@ def generate(
         top_k: sample from the k most likely tokens.
         top_p: sample from the most likely tokens with total probability p; 1 takes all, None what
             suits the run's data source.
-        no_repeat: never repeat a run of this many tokens; None allows it.
+        no_repeat: never repeat a run of this many tokens; 0 allows it, None takes what suits the
+            run's data source.
         seed: random seed of the sampling.
         use_cache: False computes the whole sequence for each token, as for every non-causal model.
         allow_noncausal: components, by their names in the recipe, that may depend on later tokens,

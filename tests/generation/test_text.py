@@ -85,19 +85,19 @@ def test_top_k_leaves_k_and_top_p_the_smallest_set_that_reaches_p() -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({"use": "stdlib"}, (0.9, 0.8)),
-        ({"use": "epochs", "of": "stdlib"}, (0.9, 0.8)),
-        ({"use": "tokens", "path": "here"}, (0.75, 0.9)),
+        ({"use": "stdlib"}, (0.9, 0.8, 5)),
+        ({"use": "epochs", "of": "stdlib"}, (0.9, 0.8, 5)),
+        ({"use": "tokens", "path": "here"}, (0.75, 0.9, 8)),
     ],
 )
 def test_default_sampling_is_that_of_the_data(
-    make_recipe: RecipeMaker, data: dict[str, Any], expected: tuple[float, float]
+    make_recipe: RecipeMaker, data: dict[str, Any], expected: tuple[float, float, int]
 ) -> None:
     """Code has settings of its own, other sources have those of prose, and given ones win."""
     recipe = make_recipe(data=data)
     default = sampling_for(recipe)
-    assert (default.temperature, default.top_p, default.no_repeat) == (*expected, 8)
-    assert sampling_for(recipe, 0.0, 5, 1.0, None) == Sampling(0.0, 5, 1.0, None)
+    assert (default.temperature, default.top_p, default.no_repeat) == expected
+    assert sampling_for(recipe, 0.0, 5, 1.0, 0) == Sampling(0.0, 5, 1.0, None)
 
 
 def test_temperature_sharpens_and_flattens() -> None:
@@ -288,7 +288,7 @@ def test_cold_is_the_most_likely(run: LoadedRun) -> None:
     """The smallest temperatures choose as zero does, without a probability that is none."""
     expected = generate(run, "line", max_new_tokens=12, temperature=0.0)
     for temperature in (1e-9, 1e-40, 5e-324):
-        cold = generate(run, "line", max_new_tokens=12, temperature=temperature, no_repeat=None)
+        cold = generate(run, "line", max_new_tokens=12, temperature=temperature, no_repeat=0)
         assert cold == expected
     for wrong in (math.nan, math.inf, -1.0):
         with pytest.raises(StrawberryError, match="temperature"):

@@ -1,14 +1,17 @@
 """Which temperature and top-p show a small model at its best: samples beside real text.
 
     python tools/bench/sampling.py RUN [--prompts 24] [--tokens 160] [--temperature 0.6,0.75,0.9]
-        [--top-p 0.9,1] [--no-repeat 8] [--json]
+        [--top-p 0.9,1] [--no-repeat 8] [--own-prompt] [--json]
 
 RUN is a run folder. Prompts are the beginnings of pieces of its validation text, and each is
-continued once with every setting. Real text is what follows there, at the same length.
+continued once with every setting. Real text is what follows there, at the same length. With
+--own-prompt it is the prompt of the sample that a run ends with, continued with as many seeds, of
+which 0 is that of a run; then there is no real text.
 
 `valid`, of code: the share of a sample's lines that belong to the longest beginning, prompt
 included, which Python's parser accepts. Of prose: the share of its words that training text has.
 `brackets`, of code: the share of samples in which every closing bracket closes the last open one.
+`whole`, of code: the share of those that also define a function and return from one.
 `repeated` is the share of runs of four words that stood in the sample before, and `words` how many
 different words a hundred words have. A setting is good whose samples are valid, and repeat no more
 than real text does.
@@ -28,7 +31,9 @@ from typing import Any
 
 import turns
 
+from strawberry.components.data.stdlib import Stdlib
 from strawberry.data import open_dataset
+from strawberry.data.opening import data_source
 from strawberry.generation.load import load_run
 from strawberry.generation.sampling import Sampling
 from strawberry.generation.text import generate_batch
@@ -38,6 +43,7 @@ RUN_OF = 4
 """Words of what counts as a repetition."""
 _STRING = re.compile(r"\"\"\".*?\"\"\"|\"[^\"\n]*\"|'[^'\n]*'|#[^\n]*", re.DOTALL)
 """Strings and comments, nearly: what a stranger's eye leaves out."""
+_DEF, _RETURN = (re.compile(rf"^ +{word}\b", re.MULTILINE) for word in ("def", "return"))
 
 
 def main() -> None:
@@ -50,6 +56,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=numbers, default=[0.6, 0.75, 0.9, 1.0])
     parser.add_argument("--top-p", type=numbers, default=[0.9, 1.0])
     parser.add_argument("--no-repeat", type=int, default=8, help="0 for none")
+    parser.add_argument("--own-prompt", action="store_true", help="that of a run's own sample")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     turns.show(measure(options), table, options.json)
@@ -66,23 +73,33 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     recipe = load_recipe(options.run)
     dataset = open_dataset(recipe)
     train, held = (list(dataset.texts(split) or ()) for split in ("train", "val"))
-    code = recipe.data.use == "strawberry/stdlib"
+    source = data_source(recipe)
+    code = source.prompt == Stdlib.prompt
     valid = parsed if code else known(train)
-    closed = fitting if code else None
     prompts, real = begun(held, options.prompts, options.lines)
+    if options.own_prompt:
+        prompts, real = [source.prompt], []
     settings = [
         Sampling(temperature, None, top_p, options.no_repeat or None)
         for temperature, top_p in itertools.product(options.temperature, options.top_p)
     ]
     rows: list[dict[str, Any]] = []
     for sampling in settings:
-        made = generate_batch(loaded, prompts, max_new_tokens=options.tokens, sampling=sampling)
-        texts = [text for (text,) in made]
+        made = generate_batch(
+            loaded,
+            prompts,
+            samples=options.prompts if options.own_prompt else 1,
+            max_new_tokens=options.tokens,
+            sampling=sampling,
+        )
+        texts = [text for each in made for text in each]
         rows.append({"temperature": sampling.temperature, "top_p": sampling.top_p,
-                     **judged(prompts, texts, valid, closed)})  # fmt: skip
+                     **judged(prompts, texts, valid, code)})  # fmt: skip
     length = round(fmean(len(text) for text in texts))
-    rows.append({"temperature": "real text", "top_p": "",
-                 **judged(prompts, [text[:length] for text in real], valid, closed)})  # fmt: skip
+    if real:
+        real = [text[:length] for text in real]
+        rows.append({"temperature": "real text", "top_p": "",
+                     **judged(prompts, real, valid, code)})  # fmt: skip
     return {"run": str(options.run), "code": code, "characters": length, "settings": rows}
 
 
@@ -106,13 +123,16 @@ def judged(
     prompts: list[str],
     texts: list[str],
     valid: Callable[[str, str], float],
-    closed: Callable[[str, str], float] | None,
+    code: bool,
 ) -> dict[str, float]:
     """The means over samples."""
+    if len(prompts) == 1:
+        prompts = prompts * len(texts)
     pairs = list(zip(prompts, texts, strict=True))
+    of_code = {"brackets": fitting, "whole": whole} if code else {}
     return {
         "valid": fmean(valid(prompt, text) for prompt, text in pairs),
-        **({} if closed is None else {"brackets": fmean(closed(*pair) for pair in pairs)}),
+        **{name: fmean(share(*pair) for pair in pairs) for name, share in of_code.items()},
         "repeated": fmean(repeated(text) for text in texts),
         "words": fmean(variety(text) for text in texts),
     }
@@ -120,12 +140,12 @@ def judged(
 
 def parsed(prompt: str, text: str) -> float:
     """The share of a sample's whole lines that Python's parser accepts, from the first on."""
-    before, lines = prompt.splitlines(), text.splitlines()[:-1]
+    lines = text.splitlines(keepends=True)[:-1]
     for count in range(len(lines), 0, -1):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                ast.parse("\n".join(before + lines[:count]))
+                ast.parse(prompt + "".join(lines[:count]))
         except (SyntaxError, ValueError):
             continue
         return count / len(lines)
@@ -141,6 +161,11 @@ def fitting(prompt: str, text: str) -> float:
         elif not opened or opened.pop() + each not in ("()", "[]", "{}"):
             return 0.0
     return 1.0
+
+
+def whole(prompt: str, text: str) -> float:
+    """Whether that holds, and a function is defined and something returned."""
+    return fitting(prompt, text) * bool(_DEF.search(text) and _RETURN.search(text))
 
 
 def known(train: list[str]) -> Callable[[str, str], float]:
@@ -175,15 +200,19 @@ def table(result: dict[str, Any]) -> str:
     """The same for people."""
     kind = "code" if result["code"] else "prose"
     lines = [f"{result['run']}: {kind}, samples of {result['characters']} characters", "",
-             "| temperature | top-p | valid | brackets | repeated | words |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+             "| temperature | top-p | valid | brackets | whole | repeated | words |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
     lines += [
         f"| {row['temperature']} | {row['top_p']} | {row['valid']:.3f} "
-        f"| {format(row['brackets'], '.3f') if 'brackets' in row else ''} "
+        f"| {_number(row, 'brackets')} | {_number(row, 'whole')} "
         f"| {row['repeated']:.3f} | {row['words']:.1f} |"
         for row in result["settings"]
     ]
     return "\n".join(lines)
+
+
+def _number(row: dict[str, Any], name: str) -> str:
+    return f"{row[name]:.3f}" if name in row else ""
 
 
 if __name__ == "__main__":

@@ -61,11 +61,12 @@ class _BandMean(torch.autograd.Function):
         loss = share * y  # -dL/dden
         to_value, to_weight = _window_back(share, near), _window_back(loss, near)
         dv = weight * to_value
-        dk = dv * v - weight * to_weight
+        dk = (dv * v).addcmul_(weight, to_weight, value=-1)
         dw = torch.zeros_like(near)
         T = k.shape[1]
         for j in range(min(len(near), T)):
-            each = share[:, j:] * value[:, : T - j] - loss[:, j:] * weight[:, : T - j]
+            each = share[:, j:] * value[:, : T - j]
+            each.addcmul_(loss[:, j:], weight[:, : T - j], value=-1)
             if near.shape[1] == 1:  # by channel
                 dw[j, 0] = each.sum((0, 1))
             else:  # by position
@@ -83,7 +84,7 @@ def _window(x: Tensor, near: Tensor) -> Tensor:
         total[:, S:] = cumsum(x)[:, : T - S]
     for j in range(min(S, T)):
         factor = near[j] if near.shape[1] == 1 else near[j, j:]
-        total[:, j:] += factor * x[:, : T - j]
+        total[:, j:].addcmul_(x[:, : T - j], factor)
     return total
 
 
@@ -95,7 +96,7 @@ def _window_back(x: Tensor, near: Tensor) -> Tensor:
         total[:, : T - S] = cumsum(x, reverse=True)[:, S:]
     for j in range(min(S, T)):
         factor = near[j] if near.shape[1] == 1 else near[j, j:]
-        total[:, : T - j] += factor * x[:, j:]
+        total[:, : T - j].addcmul_(x[:, j:], factor)
     return total
 
 

@@ -47,6 +47,7 @@ class Stdlib(DataSource):
     )
     temperature = 0.9
     top_p = 0.8
+    no_repeat = 5
 
     def __init__(
         self,

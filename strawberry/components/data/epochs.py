@@ -35,10 +35,7 @@ class Epochs(DataSource):
     def open(self) -> Dataset:
         """Open the data set; raises RecipeError if the source's can't be opened."""
         with self.spec.located():
-            opened = EpochsDataset(self.source.open())
-            windows = opened.windows(self.site.block_size)
-            opened.notes = (*opened.notes, f"an epoch has {windows:,} windows")
-            return opened
+            return EpochsDataset(self.source.open())
 
     def known_ids(self, of_recipe: int | None) -> int | None:
         """As of the source."""

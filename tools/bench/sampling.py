@@ -76,9 +76,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     source = data_source(recipe)
     code = source.prompt == Stdlib.prompt
     valid = parsed if code else known(train)
-    prompts, real = begun(held, options.prompts, options.lines)
-    if options.own_prompt:
-        prompts, real = [source.prompt], []
+    prompts, samples = [source.prompt], options.prompts
+    real: list[str] = []
+    if not options.own_prompt:
+        (prompts, real), samples = begun(held, options.prompts, options.lines), 1
+    asked = [prompt for prompt in prompts for _ in range(samples)]
     settings = [
         Sampling(temperature, None, top_p, options.no_repeat or None)
         for temperature, top_p in itertools.product(options.temperature, options.top_p)
@@ -88,13 +90,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         made = generate_batch(
             loaded,
             prompts,
-            samples=options.prompts if options.own_prompt else 1,
+            samples=samples,
             max_new_tokens=options.tokens,
             sampling=sampling,
         )
         texts = [text for each in made for text in each]
         rows.append({"temperature": sampling.temperature, "top_p": sampling.top_p,
-                     **judged(prompts, texts, valid, code)})  # fmt: skip
+                     **judged(asked, texts, valid, code)})  # fmt: skip
     length = round(fmean(len(text) for text in texts))
     if real:
         real = [text[:length] for text in real]
@@ -126,8 +128,6 @@ def judged(
     code: bool,
 ) -> dict[str, float]:
     """The means over samples."""
-    if len(prompts) == 1:
-        prompts = prompts * len(texts)
     pairs = list(zip(prompts, texts, strict=True))
     of_code = {"brackets": fitting, "whole": whole} if code else {}
     return {
